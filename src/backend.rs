@@ -1,0 +1,213 @@
+//! The backends: the only place that names all five.
+
+use crate::poller::Poller;
+use crate::reactor::Reactor;
+use crate::selector::{epoll, poll};
+use std::fmt;
+use std::io;
+use std::str::FromStr;
+
+/// A kernel mechanism that tells which files are ready.
+///
+/// Its name, as [`Display`](fmt::Display) writes it and [`FromStr`] reads it, is `select`, `poll`,
+/// `epoll`, `sigio` or `uring`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Backend {
+    /// [select(2)](https://man7.org/linux/man-pages/man2/select.2.html).
+    Select,
+    /// [poll(2)](https://man7.org/linux/man-pages/man2/poll.2.html).
+    Poll,
+    /// [epoll(7)](https://man7.org/linux/man-pages/man7/epoll.7.html).
+    Epoll,
+    /// Signal-driven I/O: `O_ASYNC` and `F_SETSIG` of
+    /// [fcntl(2)](https://man7.org/linux/man-pages/man2/fcntl.2.html).
+    Sigio,
+    /// [io_uring(7)](https://man7.org/linux/man-pages/man7/io_uring.7.html).
+    Uring,
+    /// A selector from outside this crate, by its name (feature `spi`).
+    Other(&'static str),
+}
+
+impl Backend {
+    /// The five of this crate.
+    pub const ALL: [Backend; 5] =
+        [Backend::Select, Backend::Poll, Backend::Epoll, Backend::Sigio, Backend::Uring];
+
+    /// From the one to take first to the one to take last.
+    const PREFERENCE: [Backend; 5] =
+        [Backend::Epoll, Backend::Uring, Backend::Poll, Backend::Sigio, Backend::Select];
+
+    /// Makes a poller.
+    ///
+    /// # Errors
+    ///
+    /// * `Unsupported`, with an [`Unavailable`] inside: the backend can't be had here.
+    /// * `EMFILE`, `ENFILE`, `ENOMEM`: out of file numbers or memory.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// let poller = quintpoll::Backend::Epoll.open()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn open(self) -> io::Result<Box<dyn Poller>> {
+        match self {
+            Backend::Poll => Ok(Box::new(Reactor::new(self, poll::Poll::new()?)?)),
+            Backend::Epoll => Ok(Box::new(Reactor::new(self, epoll::Epoll::new()?)?)),
+            Backend::Select | Backend::Sigio | Backend::Uring => {
+                Err(self.lacks(Cause::NotBuilt).into())
+            }
+            Backend::Other(_) => Err(self.lacks(Cause::Foreign).into()),
+        }
+    }
+
+    /// Whether this backend works here and now, and if not, why. This makes a poller and drops it.
+    ///
+    /// # Errors
+    ///
+    /// The cause.
+    ///
+    /// ```
+    /// use quintpoll::Backend;
+    /// for backend in Backend::ALL {
+    ///     match backend.is_available() {
+    ///         Ok(()) => println!("{backend}: available"),
+    ///         Err(why) => println!("{why}"),
+    ///     }
+    /// }
+    /// ```
+    pub fn is_available(self) -> Result<(), Unavailable> {
+        match self.open() {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                Err(error.downcast().unwrap_or_else(|error| self.lacks(Cause::System(error))))
+            }
+        }
+    }
+
+    /// The backend to take when nothing speaks for another: the first that is available of epoll,
+    /// io_uring, poll, SIGIO and select. Where none is, that is epoll, and [`Backend::open`]
+    /// says what is wrong.
+    ///
+    /// ```
+    /// let poller = quintpoll::Backend::best().open();
+    /// # poller.unwrap();
+    /// ```
+    pub fn best() -> Self {
+        let available = |backend: &Backend| backend.is_available().is_ok();
+        Self::PREFERENCE.into_iter().find(available).unwrap_or(Self::PREFERENCE[0])
+    }
+
+    /// The backend that the environment variable `QUINTPOLL_BACKEND` names; [`Backend::best`] where
+    /// it is not set.
+    ///
+    /// # Errors
+    ///
+    /// [`UnknownBackend`], if it is set to anything else than a name.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let poller = quintpoll::Backend::from_env()?.open()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn from_env() -> Result<Self, UnknownBackend> {
+        match std::env::var_os("QUINTPOLL_BACKEND") {
+            Some(name) => name.to_string_lossy().parse(),
+            None => Ok(Self::best()),
+        }
+    }
+
+    fn lacks(self, cause: Cause) -> Unavailable {
+        Unavailable { backend: self, cause }
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match *self {
+            Backend::Select => "select",
+            Backend::Poll => "poll",
+            Backend::Epoll => "epoll",
+            Backend::Sigio => "sigio",
+            Backend::Uring => "uring",
+            Backend::Other(name) => name,
+        })
+    }
+}
+
+impl FromStr for Backend {
+    type Err = UnknownBackend;
+
+    fn from_str(name: &str) -> Result<Self, UnknownBackend> {
+        let named = |backend: &Backend| backend.to_string() == name;
+        Self::ALL.into_iter().find(named).ok_or_else(|| UnknownBackend(name.to_owned()))
+    }
+}
+
+/// Text that names no backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownBackend(String);
+
+impl fmt::Display for UnknownBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [select, poll, epoll, sigio, uring] = Backend::ALL;
+        write!(
+            f,
+            "unknown backend {:?}: it is one of {select}, {poll}, {epoll}, {sigio}, {uring}",
+            self.0
+        )
+    }
+}
+
+impl std::error::Error for UnknownBackend {}
+
+/// Why a backend can't be had.
+#[derive(Debug)]
+pub struct Unavailable {
+    backend: Backend,
+    cause: Cause,
+}
+
+#[derive(Debug)]
+enum Cause {
+    NotBuilt,
+    Foreign,
+    System(io::Error),
+}
+
+impl Unavailable {
+    /// The backend it is about.
+    pub fn backend(&self) -> Backend {
+        self.backend
+    }
+}
+
+impl fmt::Display for Unavailable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is not available: ", self.backend)?;
+        match &self.cause {
+            Cause::NotBuilt => f.write_str("not built yet"),
+            Cause::Foreign => {
+                f.write_str("it is not of this crate; make its poller with Reactor::new")
+            }
+            Cause::System(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Unavailable {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.cause {
+            Cause::System(error) => Some(error),
+            Cause::NotBuilt | Cause::Foreign => None,
+        }
+    }
+}
+
+impl From<Unavailable> for io::Error {
+    fn from(unavailable: Unavailable) -> Self {
+        io::Error::new(io::ErrorKind::Unsupported, unavailable)
+    }
+}

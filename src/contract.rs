@@ -1,0 +1,86 @@
+//! The contract: what every backend promises, clause by clause. This module holds no code.
+//!
+//! *MUST* binds every backend; *MAY* is left open, and a program must not lean on it. Each clause has at least one case in the
+//! conformance suite (feature `conformance`) whose name begins with its number; a failing case prints its clause from this page.
+//!
+//! *Ready*: an I/O call would not block, end of file and errors included. *Direction*: READABLE, WRITABLE or PRIORITY.
+//!
+//! # R: registration
+//!
+//! - **R1** `register`, `modify` and `rearm` MUST look at present readiness: a source that is ready already is reported by the next wait, in every mode. Why: else a program has to try its I/O before it may wait.
+//! - **R2** A file number that is registered MUST be refused a second time with `AlreadyExists`, and the first registration is untouched. A duplicate of it (dup(2)) is another source and works beside it. Why: two answers for one number can't both be right.
+//! - **R3** `modify` MUST replace token, interest and mode together. If it fails, the old registration stands.
+//! - **R4** Among registration calls `NotFound` MUST mean an unknown or stale key and nothing else. A key never names another registration, made later or in another poller; a slot whose generation would wrap is retired.
+//! - **R5** `deregister` MUST be a barrier: no later wait reports that registration, whatever the kernel had queued, and the kernel holds the file no longer, so that after the last drop the peer sees end of file at once.
+//! - **R6** Dropping the poller MUST release everything: its own files, and every source.
+//! - **R7** A number that is not open, or open with `O_PATH`, MUST be refused by `register` with `EBADF`. Why: select(2) and poll(2) would call it ready for ever.
+//! - **R8** An empty interest is legal and MUST be silent, hang-up and errors included.
+//! - **R9** Any file number the process can have MUST work, those beyond 1023 too.
+//! - **R10** `rearm` and `drained` MUST refuse directions outside the registered interest with `InvalidInput`. `rearm` arms exactly the directions it names on a one-shot registration, and looks again on a level one; `drained` has an effect in edge mode only.
+//!
+//! # L: level
+//!
+//! - **L1** Each wait MUST report every source that is ready for its interest, again and again, as far as capacity goes (Q1).
+//! - **L2** A wait MUST NOT report what is not ready, also if it was ready before the wait began.
+//!
+//! # O: one-shot
+//!
+//! - **O1** After one event a source MUST be silent, in both directions and for hang-up too, until `modify` or `rearm`. Then it reports again, at once if it is ready.
+//!
+//! # E: edge
+//!
+//! Mechanisms differ in what they call an edge, so this is a sandwich: what must be reported, what may be, and what must not.
+//!
+//! - **E1** A direction found ready MUST be reported if, since its last report, `register`, `modify`, `rearm` or a truthful `drained` (the file was not ready at that moment) named it.
+//! - **E2** A source MAY be reported again when something new happens to it, in either direction.
+//! - **E3** A source MUST NOT be reported when since its last event there was no wake-up on the file (a TCP acknowledgement is one) and no `register`, `modify`, `rearm` or `drained`. Why: a reader that did not finish must not be woken for ever.
+//! - **E4** After `WouldBlock` a program calls `drained` (`try_io` does), and the next readiness MUST be reported. A program that does not call it MAY hear nothing more on backends without native edges: nothing the kernel shows them tells "drained and refilled" from "not drained".
+//!
+//! # H: flags
+//!
+//! - **H1** Flags MUST have been true at some moment inside the wait that returns them. What the kernel only hinted at is verified first; if nothing of it is true the wait goes on.
+//! - **H2** End of file, hang-up and errors MUST make the directions asked for ready, also where the kernel does not say so: a pipe whose writer has gone is HUP without IN, a full pipe whose reader has gone ERR without OUT.
+//! - **H3** The bits of poll(2) MUST mean the same on every backend. IN is READABLE, OUT is WRITABLE, PRI is PRIORITY, each only if asked for. RDHUP: READABLE and READ_CLOSED to readers, READ_CLOSED to PRIORITY. HUP: the same, and WRITABLE and WRITE_CLOSED to writers. ERR: READABLE and ERROR to readers, WRITABLE and ERROR to writers (with WRITE_CLOSED unless IN is set), ERROR to PRIORITY. The closed flags are hints.
+//! - **H4** A wait MUST report a source once, with everything merged.
+//!
+//! # T: time
+//!
+//! - **T1** A timeout of zero MUST collect everything that is ready now, and never block.
+//! - **T2** A timeout of `None` MUST block until there is an event or a wake.
+//! - **T3** A wait MUST NOT come back empty before its timeout unless it was woken. Timeouts are nanoseconds, and are rounded up where a kernel interface is coarser.
+//! - **T4** `Duration::MAX` MUST wait without limit in effect, and one nanosecond MUST end.
+//! - **T5** `EINTR` MUST NOT surface: a wait that a signal interrupts goes on to the same deadline.
+//! - **T6** Timeouts MUST be measured on the monotonic clock, so that a step of the wall clock changes nothing.
+//!
+//! # Q: capacity
+//!
+//! - **Q1** A wait MUST NOT report more events than `Events` has room for; what is left over is kept, and verified again when its turn comes. A capacity of 0 is `InvalidInput`.
+//! - **Q2** A source that stays ready MUST be reported before the capacities of the waits that left it out add up to the number of registered sources. Why: no source may starve, and none is favoured for its low number.
+//!
+//! # W: wake
+//!
+//! - **W1** A wake before or during a wait MUST end it. Wakes are sticky, coalesce, and are never lost.
+//! - **W2** A wake MUST NOT be an event: it shows in `Events::woken`, takes no capacity, and comes beside whatever is ready.
+//! - **W3** A waker MUST be harmless after its poller has gone, and safe to use in a signal handler, with errno kept.
+//!
+//! # F: files
+//!
+//! - **F1** Regular files, directories and devices like `/dev/null` MUST be always ready, on every backend, so that a program does not mind where its standard input comes from.
+//!
+//! # P: process
+//!
+//! - **P1** In a forked child every call on an inherited poller MUST fail with an error that says so, its wakers do nothing, and dropping it changes nothing for the parent. The child may make pollers of its own.
+//! - **P2** Every file the poller makes for itself MUST be close-on-exec.
+//! - **P4** A poller MUST NOT be `Send`: signals and rings belong to a thread. Its wakers are `Send` and `Sync`.
+//! - **P5** Running out of files, memory or limits MUST be an error that names the cause, or a slower way; no event is lost by it.
+//!
+//! # Permitted differences
+//!
+//! An empty cell means that the backend meets the clause to the letter.
+//!
+//! | clause | epoll | poll |
+//! |---|---|---|
+//! | E2 | reports again on new activity, and repeats a direction when the other one changes | never: it reports a direction again only after `drained`, `rearm` or `modify` |
+//!
+//! The output side of a pseudo-terminal may become ready late on backends other than select and poll: the kernel wakes them
+//! late.

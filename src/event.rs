@@ -1,0 +1,252 @@
+//! Value types of readiness, and the one table (clause H3) that turns poll(2) bits into them.
+
+use crate::key::Key;
+use bitflags::bitflags;
+
+/// The user's own number for a source. The poller echoes it in every [`Event`] and gives no meaning
+/// to it: every value is allowed, and several sources may share one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Token(pub usize);
+
+bitflags! {
+    /// The directions a registration asks for.
+    ///
+    /// The empty set is legal: such a registration is silent, hang-up included (clause R8).
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+    pub struct Interest: u8 {
+        /// A read, `accept` or `recv` would not block (end of file and errors included).
+        const READABLE = 1;
+        /// A write, `send`, or the outcome of a `connect` would not block.
+        const WRITABLE = 1 << 1;
+        /// Exceptional data, such as a TCP urgent byte (`POLLPRI` in [poll(2)]).
+        ///
+        /// [poll(2)]: https://man7.org/linux/man-pages/man2/poll.2.html
+        const PRIORITY = 1 << 2;
+    }
+}
+
+/// When a ready source is reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// In every wait, as long as it is ready.
+    Level,
+    /// When it becomes ready. After the I/O call said `WouldBlock`, call
+    /// [`drained`](crate::Poller::drained): that is what makes all backends report the next change.
+    Edge,
+    /// Once. Then nothing, hang-up included, until [`rearm`](crate::Poller::rearm) or
+    /// [`modify`](crate::Poller::modify).
+    OneShot,
+}
+
+bitflags! {
+    /// What a source was found ready for.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+    pub struct Readiness: u8 {
+        /// A read would not block: data, end of file, or an error to collect.
+        const READABLE = 1;
+        /// A write would not block: room, or an error to collect.
+        const WRITABLE = 1 << 1;
+        /// Exceptional data is there.
+        const PRIORITY = 1 << 2;
+        /// A hint: the peer will send no more. Data may still be waiting.
+        const READ_CLOSED = 1 << 3;
+        /// A hint: the peer will read no more.
+        const WRITE_CLOSED = 1 << 4;
+        /// The source has an error to collect, by the next I/O call or `SO_ERROR`.
+        const ERROR = 1 << 5;
+    }
+}
+
+/// One source found ready. There is at most one per source and wait, with everything merged into
+/// it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Event {
+    /// The token given at `register` or by the last `modify`.
+    pub token: Token,
+    /// The registration.
+    pub key: Key,
+    /// What it is ready for; never empty, never a direction that was not asked for.
+    pub readiness: Readiness,
+}
+
+/// Receives what one [`wait`](crate::Poller::wait) found, and is reused by the next.
+///
+/// ```
+/// let events = quintpoll::Events::with_capacity(64);
+/// assert!(events.is_empty() && !events.woken());
+/// ```
+#[derive(Debug)]
+pub struct Events {
+    ready: Vec<Event>,
+    capacity: usize,
+    woken: bool,
+}
+
+/// Room made at once; a larger capacity is a limit, and its memory is taken when it is first
+/// needed.
+const PREALLOCATED: usize = 1024;
+
+impl Events {
+    /// Makes room for `capacity` readiness events a wait. What does not fit is kept by the poller
+    /// and comes first in the next waits (clauses Q1, Q2). With a capacity of 0, `wait` fails
+    /// with `InvalidInput`.
+    pub fn with_capacity(capacity: usize) -> Self {
+        Events { ready: Vec::with_capacity(capacity.min(PREALLOCATED)), capacity, woken: false }
+    }
+
+    /// The most readiness events one wait puts here.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// The sources found ready. Their order means nothing.
+    pub fn iter(&self) -> std::slice::Iter<'_, Event> {
+        self.ready.iter()
+    }
+
+    /// How many sources were found ready.
+    pub fn len(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// Whether no source was found ready. A wait that was woken may well be empty.
+    pub fn is_empty(&self) -> bool {
+        self.ready.is_empty()
+    }
+
+    /// Whether a [`Waker`](crate::Waker) ended, or would have ended, this wait. A wake is not an
+    /// event and takes no capacity.
+    pub fn woken(&self) -> bool {
+        self.woken
+    }
+
+    /// Forgets everything; `wait` does so itself.
+    pub fn clear(&mut self) {
+        self.ready.clear();
+        self.woken = false;
+    }
+
+    pub(crate) fn room(&self) -> usize {
+        self.capacity - self.ready.len()
+    }
+
+    pub(crate) fn push(&mut self, event: Event) {
+        debug_assert!(self.room() > 0, "the reactor delivers no more than there is room for");
+        debug_assert!(!event.readiness.is_empty(), "an event says at least one thing");
+        self.ready.push(event);
+    }
+
+    pub(crate) fn set_woken(&mut self) {
+        self.woken = true;
+    }
+}
+
+impl<'a> IntoIterator for &'a Events {
+    type Item = &'a Event;
+    type IntoIter = std::slice::Iter<'a, Event>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+bitflags! {
+    /// The bits of [poll(2)], which epoll and io_uring share. Unknown bits are kept and mean nothing
+    /// here.
+    ///
+    /// [poll(2)]: https://man7.org/linux/man-pages/man2/poll.2.html
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct PollBits: u16 {
+        /// `POLLIN`
+        const IN = libc::POLLIN as u16;
+        /// `POLLPRI`
+        const PRI = libc::POLLPRI as u16;
+        /// `POLLOUT`
+        const OUT = libc::POLLOUT as u16;
+        /// `POLLERR`: reported whether or not it is asked for.
+        const ERR = libc::POLLERR as u16;
+        /// `POLLHUP`: reported whether or not it is asked for.
+        const HUP = libc::POLLHUP as u16;
+        /// `POLLNVAL`: the number is not open, which only a caller of `borrow_raw` can bring about.
+        const NVAL = libc::POLLNVAL as u16;
+        /// `POLLRDHUP`: the peer shut down writing.
+        const RDHUP = libc::POLLRDHUP as u16;
+    }
+}
+
+/// One row of the table: the directions that make a kernel look for this bit, and what the bit says
+/// to those who asked for READABLE, WRITABLE and PRIORITY.
+struct Row {
+    bit: PollBits,
+    asked_by: Interest,
+    says: [(Interest, Readiness); 3],
+}
+
+/// Clause H3. `ERR` says WRITE_CLOSED too unless `IN` is set, which a table of single bits can't
+/// hold: [`PollBits::readiness`] adds that.
+const TABLE: [Row; 6] = {
+    use Interest as I;
+    use Readiness as R;
+    const fn row(bit: PollBits, asked_by: I, read: R, write: R, priority: R) -> Row {
+        Row {
+            bit,
+            asked_by,
+            says: [(I::READABLE, read), (I::WRITABLE, write), (I::PRIORITY, priority)],
+        }
+    }
+    const NONE: R = R::empty();
+    const READ_END: R = R::READABLE.union(R::READ_CLOSED);
+    const WRITE_END: R = R::WRITABLE.union(R::WRITE_CLOSED);
+    const READ_ERROR: R = R::READABLE.union(R::ERROR);
+    const WRITE_ERROR: R = R::WRITABLE.union(R::ERROR);
+    [
+        row(PollBits::IN, I::READABLE, R::READABLE, NONE, NONE),
+        row(PollBits::OUT, I::WRITABLE, NONE, R::WRITABLE, NONE),
+        row(PollBits::PRI, I::PRIORITY, NONE, NONE, R::PRIORITY),
+        row(PollBits::RDHUP, I::READABLE.union(I::PRIORITY), READ_END, NONE, R::READ_CLOSED),
+        row(PollBits::HUP, I::empty(), READ_END, WRITE_END, R::READ_CLOSED),
+        row(PollBits::ERR, I::empty(), READ_ERROR, WRITE_ERROR, R::ERROR),
+    ]
+};
+
+impl PollBits {
+    /// What to ask a kernel for so that `dirs` are reported. `ERR` and `HUP` come unasked.
+    pub fn asked(dirs: Interest) -> Self {
+        let rows = TABLE.iter().filter(|row| row.asked_by.intersects(dirs));
+        rows.fold(PollBits::empty(), |bits, row| bits | row.bit)
+    }
+
+    /// Which of `dirs` these bits make ready.
+    pub fn ready(self, dirs: Interest) -> Interest {
+        let each = dirs.iter().filter(|&dir| !self.readiness(dir).is_empty());
+        each.fold(Interest::empty(), |ready, dir| ready | dir)
+    }
+
+    /// What these bits say to someone who asked for `dirs`. Empty when none of them is ready.
+    pub fn readiness(self, dirs: Interest) -> Readiness {
+        let bits = self.as_if_asked(dirs);
+        let mut readiness = Readiness::empty();
+        for row in TABLE.iter().filter(|row| bits.intersects(row.bit)) {
+            for (dir, says) in row.says {
+                if dirs.contains(dir) {
+                    readiness |= says;
+                }
+            }
+        }
+        let failed_writer = bits.contains(PollBits::ERR) && !bits.contains(PollBits::IN);
+        if failed_writer && dirs.contains(Interest::WRITABLE) {
+            readiness |= Readiness::WRITE_CLOSED;
+        }
+        readiness
+    }
+
+    /// Leaves out what a poll(2) for `dirs` alone would not have shown, so that a backend that
+    /// looks at more says the same. A number that is not open counts as an error, else nobody
+    /// would ever hear of it.
+    fn as_if_asked(self, dirs: Interest) -> Self {
+        let unasked = PollBits::ERR | PollBits::HUP;
+        let seen = self & (PollBits::asked(dirs) | unasked);
+        if self.contains(PollBits::NVAL) { seen | PollBits::ERR } else { seen }
+    }
+}

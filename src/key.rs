@@ -1,0 +1,74 @@
+//! Names of registrations: the selector's [`Slot`] and the user's [`Key`].
+
+use std::fmt;
+
+/// One use of one place in the registry: an index and a generation.
+///
+/// A slot travels through the kernel as a 64-bit number ([`Slot::to_bits`]), so that a report about
+/// an earlier use of the same index is recognised by its generation and never charged to a later
+/// one.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Slot {
+    pub(crate) index: u32,
+    pub(crate) generation: u32,
+}
+
+impl Slot {
+    /// The largest index a slot can have. `u64::MAX` is thereby never a slot's number, and
+    /// selectors may use it for their own wake-up source.
+    pub const MAX_INDEX: u32 = u32::MAX - 1;
+
+    /// The place in the registry: small, dense, reused by later registrations.
+    pub fn index(self) -> usize {
+        self.index as usize
+    }
+
+    /// The number to hand to the kernel.
+    pub fn to_bits(self) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(self.index)
+    }
+
+    /// The slot behind a number that [`Slot::to_bits`] gave.
+    pub fn from_bits(bits: u64) -> Self {
+        Slot { index: bits as u32, generation: (bits >> 32) as u32 }
+    }
+}
+
+impl fmt::Debug for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}#{}", self.index, self.generation)
+    }
+}
+
+/// A poller's name for one registration.
+///
+/// [`Poller::register`](crate::Poller::register) gives it out and every other call on that
+/// registration takes it. A key never names another registration: not one made later, and not one
+/// of another poller.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Key {
+    pub(crate) poller: u64,
+    pub(crate) slot: Slot,
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Key({}:{:?})", self.poller, self.slot)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bits_round_trip_and_leave_the_all_ones_number_free() {
+        for index in [0, 1, 77, Slot::MAX_INDEX] {
+            for generation in [0, 1, u32::MAX] {
+                let slot = Slot { index, generation };
+                assert_eq!(Slot::from_bits(slot.to_bits()), slot);
+                assert_ne!(slot.to_bits(), u64::MAX);
+            }
+        }
+    }
+}

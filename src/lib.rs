@@ -1,0 +1,66 @@
+//! Five Linux I/O mechanisms (select, poll, epoll, SIGIO, io_uring) behind one [`Poller`] trait and
+//! one [contract].
+//!
+//! A program picks a [`Backend`] at run time and does not change: level, edge and one-shot
+//! readiness mean the same on all of them, and a [conformance suite](#features) holds them to it.
+//! Two are built so far, epoll and poll; the other three answer [`Unavailable`].
+//!
+//! ```
+//! # fn main() -> std::io::Result<()> {
+//! use quintpoll::{Backend, Events, Interest, Mode, Token};
+//! use std::{net::TcpListener, sync::Arc};
+//!
+//! let listener = Arc::new(TcpListener::bind("127.0.0.1:0")?);
+//! listener.set_nonblocking(true)?;
+//! let mut poller = Backend::best().open()?;
+//! poller.register(listener.clone(), Token(0), Interest::READABLE, Mode::Level)?;
+//!
+//! # let client = std::net::TcpStream::connect(listener.local_addr()?)?;
+//! let mut events = Events::with_capacity(64);
+//! poller.wait(&mut events, None)?;
+//! for event in &events {
+//!     if event.token == Token(0) {
+//!         let (_connection, peer) = listener.accept()?;
+//!         println!("hello, {peer}");
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Features
+//!
+//! * `conformance`: the suite that tests a backend against the [contract], clause by clause.
+//! * `spi`: the selector interface, so that a mechanism from elsewhere becomes a [`Poller`] and
+//!   runs the suite. Outside semver.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+#[cfg(not(target_os = "linux"))]
+compile_error!(
+    "quintpoll is for Linux only: epoll, SIGIO with F_SETSIG and io_uring exist nowhere else. \
+     For other systems see the crates mio and polling."
+);
+
+pub mod contract;
+
+mod backend;
+mod event;
+mod key;
+mod poller;
+mod reactor;
+// Public by way of `spi` alone.
+#[cfg_attr(not(feature = "spi"), allow(unreachable_pub))]
+mod selector;
+mod sys;
+
+#[cfg(feature = "conformance")]
+pub mod conformance;
+#[cfg(feature = "spi")]
+pub mod spi;
+
+pub use backend::{Backend, Unavailable, UnknownBackend};
+pub use event::{Event, Events, Interest, Mode, Readiness, Token};
+pub use key::Key;
+pub use poller::{Capabilities, Poller, Source, try_io};
+pub use reactor::Waker;

@@ -1,0 +1,301 @@
+//! The [`Poller`] trait: what a program may ask of any backend.
+
+use crate::backend::Backend;
+use crate::event::{Events, Interest, Mode, Token};
+use crate::key::Key;
+use crate::reactor::Waker;
+use bitflags::bitflags;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A file to watch, together with a handle that keeps it open while the poller does.
+///
+/// An `Arc` of anything that owns a file becomes one where it is passed:
+/// `poller.register(socket.clone(), …)` with an `Arc<TcpStream>`. (`Arc::clone(&socket)` does not,
+/// because its type is fixed before it is passed.)
+///
+/// To watch a bare number, wrap it: `Arc::new(unsafe { BorrowedFd::borrow_raw(number) })`. It is
+/// then up to you to keep the number open until it is deregistered.
+pub type Source = Arc<dyn AsFd + Send + Sync>;
+
+bitflags! {
+    /// What a backend's kernel mechanism does by itself. The rest is emulated, with the same
+    /// result; this tells where the costs are, not what works.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+    pub struct Capabilities: u32 {
+        /// [`Mode::Level`] is the kernel's own.
+        const NATIVE_LEVEL = 1;
+        /// [`Mode::Edge`] is the kernel's own; [`Poller::drained`] costs nothing.
+        const NATIVE_EDGE = 1 << 1;
+        /// [`Mode::OneShot`] is the kernel's own.
+        const NATIVE_ONESHOT = 1 << 2;
+    }
+}
+
+/// Watches files and tells which are ready, by one of five kernel mechanisms.
+///
+/// The rules are in [`contract`](crate::contract); they are the same on every backend, and the
+/// letters in brackets below name its clauses. A poller stays on the thread that made it; only its
+/// [`Waker`]s go elsewhere:
+///
+/// ```compile_fail
+/// fn must_be_send(_: impl Send) {}
+/// must_be_send(quintpoll::Backend::best().open().unwrap());
+/// ```
+///
+/// # Errors
+///
+/// In a forked child every call fails with an error of kind [`Other`](io::ErrorKind::Other) that
+/// says so (P1).
+pub trait Poller {
+    /// Which mechanism this is.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use quintpoll::Backend;
+    /// assert_eq!(Backend::Poll.open()?.backend(), Backend::Poll);
+    /// # Ok(())
+    /// # }
+    /// ```
+    fn backend(&self) -> Backend;
+
+    /// What this mechanism does natively.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use quintpoll::{Backend, Capabilities};
+    /// assert!(!Backend::Poll.open()?.capabilities().contains(Capabilities::NATIVE_EDGE));
+    /// # Ok(())
+    /// # }
+    /// ```
+    fn capabilities(&self) -> Capabilities;
+
+    /// Begins to watch a source.
+    ///
+    /// A source that is ready already is reported by the next wait, in every mode (R1). Any kind of
+    /// file will do; regular files, directories and the like are always ready (F1). An empty
+    /// `interest` is legal and silent (R8). `source.as_fd()` is called once, first of all.
+    ///
+    /// # Errors
+    ///
+    /// * `AlreadyExists`: this file number is registered with this poller (R2). A duplicate
+    ///   (dup(2)) is another source and works beside it.
+    /// * `EBADF`: the number is not open, or was opened with `O_PATH` (R7).
+    /// * What the mechanism says: for epoll `ENOSPC` (`/proc/sys/fs/epoll/max_user_watches`),
+    ///   `ENOMEM`, `ELOOP`; see [epoll_ctl(2)](https://man7.org/linux/man-pages/man2/epoll_ctl.2.html).
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use quintpoll::{Backend, Events, Interest, Mode, Readiness, Token};
+    /// use std::{io::Write, os::unix::net::UnixStream, sync::Arc, time::Duration};
+    ///
+    /// let (here, mut there) = UnixStream::pair()?;
+    /// let here = Arc::new(here);
+    /// let mut poller = Backend::Epoll.open()?;
+    /// let key = poller.register(here.clone(), Token(7), Interest::READABLE, Mode::Level)?;
+    ///
+    /// there.write_all(b"hello")?;
+    /// let mut events = Events::with_capacity(16);
+    /// poller.wait(&mut events, Some(Duration::from_secs(10)))?;
+    /// let event = events.iter().next().expect("there is something to read");
+    /// assert_eq!((event.token, event.key, event.readiness), (Token(7), key, Readiness::READABLE));
+    /// # Ok(())
+    /// # }
+    /// ```
+    fn register(
+        &mut self,
+        source: Source,
+        token: Token,
+        interest: Interest,
+        mode: Mode,
+    ) -> io::Result<Key>;
+
+    /// Replaces token, interest and mode together, and looks again at what is ready (R1, R3).
+    ///
+    /// # Errors
+    ///
+    /// * `NotFound`: an unknown or stale key (R4).
+    /// * What the mechanism says, as for [`register`](Poller::register). The registration is then
+    ///   as it was.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # use quintpoll::{Backend, Interest, Mode, Token};
+    /// # use std::{os::unix::net::UnixStream, sync::Arc};
+    /// # let (here, _there) = UnixStream::pair()?;
+    /// # let mut poller = Backend::Poll.open()?;
+    /// let key = poller.register(Arc::new(here), Token(1), Interest::READABLE, Mode::Level)?;
+    /// poller.modify(key, Token(2), Interest::READABLE | Interest::WRITABLE, Mode::Edge)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    fn modify(&mut self, key: Key, token: Token, interest: Interest, mode: Mode) -> io::Result<()>;
+
+    /// Looks again at `interest`, a part of the registered one (R1, R10): what is ready is reported
+    /// by the next wait.
+    ///
+    /// In one-shot mode this arms exactly that part. In edge mode it is for a source that was left
+    /// before it was drained; it may cost a system call. In level mode it changes nothing that
+    /// a wait would not find by itself.
+    ///
+    /// # Errors
+    ///
+    /// * `NotFound`: an unknown or stale key (R4).
+    /// * `InvalidInput`: a direction that is not in the registered interest (R10).
+    /// * What the mechanism says, as for [`register`](Poller::register); nothing has changed then.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # use quintpoll::{Backend, Events, Interest, Mode, Token};
+    /// # use std::{os::unix::net::UnixStream, sync::Arc, time::Duration};
+    /// # let (here, _there) = UnixStream::pair()?;
+    /// # let mut poller = Backend::Poll.open()?;
+    /// # let mut events = Events::with_capacity(4);
+    /// let key = poller.register(Arc::new(here), Token(1), Interest::WRITABLE, Mode::OneShot)?;
+    /// poller.wait(&mut events, Some(Duration::ZERO))?;
+    /// assert_eq!(events.len(), 1);
+    /// poller.wait(&mut events, Some(Duration::ZERO))?;
+    /// assert_eq!(events.len(), 0);
+    /// poller.rearm(key, Interest::WRITABLE)?;
+    /// poller.wait(&mut events, Some(Duration::ZERO))?;
+    /// assert_eq!(events.len(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    fn rearm(&mut self, key: Key, interest: Interest) -> io::Result<()>;
+
+    /// Tells an edge-triggered registration that an I/O call in these directions said `WouldBlock`.
+    /// From now on the next readiness is reported (E1). Free where edges are native; ignored in
+    /// the other modes. [`try_io`] calls this for you.
+    ///
+    /// # Errors
+    ///
+    /// As for [`rearm`](Poller::rearm).
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # use quintpoll::{Backend, Interest, Mode, Token};
+    /// # use std::{io::{ErrorKind, Read}, os::unix::net::UnixStream, sync::Arc};
+    /// # let (here, _there) = UnixStream::pair()?;
+    /// # here.set_nonblocking(true)?;
+    /// # let here = Arc::new(here);
+    /// # let mut poller = Backend::Poll.open()?;
+    /// let key = poller.register(here.clone(), Token(1), Interest::READABLE, Mode::Edge)?;
+    /// let mut buffer = [0; 4096];
+    /// match (&*here).read(&mut buffer) {
+    ///     Err(error) if error.kind() == ErrorKind::WouldBlock => {
+    ///         poller.drained(key, Interest::READABLE)?
+    ///     }
+    ///     _ => { /* use it, and read on */ }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    fn drained(&mut self, key: Key, interest: Interest) -> io::Result<()>;
+
+    /// Stops watching a source. No later wait reports it, whatever the kernel had queued, and the
+    /// kernel holds its file no longer (R5). The poller's handle is dropped last. To close a
+    /// connection, deregister it, then drop it.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`: an unknown or stale key (R4).
+    ///
+    /// # Panics
+    ///
+    /// If dropping the last handle of the source panics. The poller is in order then.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # use quintpoll::{Backend, Interest, Mode, Token};
+    /// # use std::{io::ErrorKind, os::unix::net::UnixStream, sync::Arc};
+    /// # let (here, _there) = UnixStream::pair()?;
+    /// # let mut poller = Backend::Epoll.open()?;
+    /// let key = poller.register(Arc::new(here), Token(1), Interest::READABLE, Mode::Level)?;
+    /// poller.deregister(key)?;
+    /// assert_eq!(poller.deregister(key).unwrap_err().kind(), ErrorKind::NotFound);
+    /// # Ok(())
+    /// # }
+    /// ```
+    fn deregister(&mut self, key: Key) -> io::Result<()>;
+
+    /// Waits until a source is ready, a [`Waker`] wakes, or `timeout` has passed, and puts what it
+    /// found into `events`, whose old content is forgotten.
+    ///
+    /// A timeout of zero collects what is ready and does not wait (T1); `None` waits without limit
+    /// (T2). Timeouts have nanosecond resolution on the monotonic clock and never end early
+    /// (T3, T6). Signals do not end a wait (T5). What exceeds the capacity of `events` comes
+    /// first in the next waits (Q1, Q2).
+    ///
+    /// # Errors
+    ///
+    /// * `InvalidInput`: `events` has a capacity of 0, or `RLIMIT_NOFILE` was lowered below the
+    ///   number of sources that poll(2) has to look at.
+    /// * `ENOMEM`, from the kernel.
+    ///
+    /// No event is lost by an error; the next wait reports it.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use quintpoll::{Backend, Events};
+    /// use std::time::{Duration, Instant};
+    /// let (mut poller, mut events) = (Backend::Poll.open()?, Events::with_capacity(16));
+    /// let started = Instant::now();
+    /// poller.wait(&mut events, Some(Duration::from_millis(2)))?;
+    /// assert!(events.is_empty() && started.elapsed() >= Duration::from_millis(2));
+    /// # Ok(())
+    /// # }
+    /// ```
+    fn wait(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()>;
+
+    /// What ends a wait from another thread or a signal handler. All wakers of a poller are alike.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # use quintpoll::{Backend, Events};
+    /// # let (mut poller, mut events) = (Backend::Poll.open()?, Events::with_capacity(16));
+    /// poller.waker().wake();
+    /// poller.wait(&mut events, None)?;
+    /// assert!(events.woken());
+    /// # Ok(())
+    /// # }
+    /// ```
+    fn waker(&self) -> Waker;
+}
+
+/// Runs an I/O call, and tells the poller with [`Poller::drained`] if it said `WouldBlock`: the
+/// portable habit for edge mode (E4). `interest` names the direction of the call.
+///
+/// # Errors
+///
+/// What `io` says, `WouldBlock` included; or what `drained` says.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// # use quintpoll::{try_io, Backend, Interest, Mode, Token};
+/// # use std::{io::{ErrorKind, Read}, os::unix::net::UnixStream, sync::Arc};
+/// # let (here, _there) = UnixStream::pair()?;
+/// # here.set_nonblocking(true)?;
+/// # let here = Arc::new(here);
+/// # let mut poller = Backend::best().open()?;
+/// let key = poller.register(here.clone(), Token(1), Interest::READABLE, Mode::Edge)?;
+/// let mut buffer = [0; 4096];
+/// let read = try_io(&mut *poller, key, Interest::READABLE, || (&*here).read(&mut buffer));
+/// assert_eq!(read.unwrap_err().kind(), ErrorKind::WouldBlock);
+/// # Ok(())
+/// # }
+/// ```
+pub fn try_io<T>(
+    poller: &mut (impl Poller + ?Sized),
+    key: Key,
+    interest: Interest,
+    io: impl FnOnce() -> io::Result<T>,
+) -> io::Result<T> {
+    let result = io();
+    if matches!(&result, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
+        poller.drained(key, interest)?;
+    }
+    result
+}

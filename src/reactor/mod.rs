@@ -1,0 +1,358 @@
+//! The reactor: everything that all backends share. It implements [`Poller`] once, over any
+//! [`Selector`].
+//!
+//! A wait has four parts. *Reify*: the kernel is told what changed through deliveries. *Wait*: the
+//! selector takes everything the kernel has to report. *Settle*: what was only hinted at is probed.
+//! *Deliver*: the queue, in which old and new reports stand in one line, is served up to the
+//! capacity; who is left keeps his place.
+
+mod latch;
+mod probe;
+mod registry;
+mod waker;
+
+pub use waker::Waker;
+
+use crate::backend::Backend;
+use crate::event::{Event, Events, Interest, Mode, PollBits, Token};
+use crate::key::{Key, Slot};
+use crate::poller::{Capabilities, Poller, Source};
+use crate::selector::{Applied, Arm, Deadline, Raw, Selector, Triggers, Wake};
+use crate::sys;
+use latch::{Latch, Step};
+use probe::Probe;
+use registry::Registry;
+use std::fmt;
+use std::io;
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use waker::Bed;
+
+/// A selector under the contract.
+pub struct Reactor<S> {
+    backend: Backend,
+    id: u64,
+    // Before the registry, so that the mechanism is gone when the sources are dropped (R6).
+    selector: S,
+    registry: Registry,
+    probe: Probe,
+    bed: Bed,
+    /// What the selector reported; kept for its memory.
+    raw: Vec<Raw>,
+    /// Signals and rings are a thread's own, so a poller stays on its thread on every backend
+    /// (P4).
+    not_send: PhantomData<*mut ()>,
+}
+
+impl<S: Selector> Reactor<S> {
+    /// Makes a poller out of a selector that nothing is registered with yet.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` before Linux 4.14, which has no way to tell a forked child (madvise(2),
+    /// `MADV_WIPEONFORK`).
+    pub fn new(backend: Backend, selector: S) -> io::Result<Self> {
+        static LAST_ID: AtomicU64 = AtomicU64::new(0);
+        Ok(Reactor {
+            backend,
+            id: LAST_ID.fetch_add(1, Ordering::Relaxed),
+            bed: Bed::new(selector.wake_handle())?,
+            selector,
+            registry: Registry::default(),
+            probe: Probe::default(),
+            raw: Vec::new(),
+            not_send: PhantomData,
+        })
+    }
+
+    /// Checks every invariant of the registry, and panics if one does not hold.
+    #[cfg(any(test, feature = "spi"))]
+    pub fn verify(&self) {
+        self.registry.verify();
+    }
+
+    /// Clause P1.
+    fn check_process(&self) -> io::Result<()> {
+        if self.bed.is_in_foreign_process() {
+            return Err(io::Error::other(
+                "this poller belongs to the process that this one was forked from",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Clauses P1 and R4, which every call on a registration begins with.
+    fn resolve(&self, key: Key) -> io::Result<Slot> {
+        self.check_process()?;
+        let known = key.poller == self.id && self.registry.get(key.slot).is_some();
+        if known {
+            Ok(key.slot)
+        } else {
+            Err(io::Error::new(io::ErrorKind::NotFound, "unknown or stale key"))
+        }
+    }
+
+    /// Clause R10, for calls that name a part of the interest.
+    fn resolve_subset(&self, key: Key, dirs: Interest) -> io::Result<Slot> {
+        let slot = self.resolve(key)?;
+        let registration = self.registry.get(slot);
+        if registration.is_some_and(|registration| registration.latch.interest().contains(dirs)) {
+            return Ok(slot);
+        }
+        Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "a direction outside the registered interest",
+        ))
+    }
+
+    /// Has the kernel watch what the registration's latch says.
+    fn reify(&mut self, slot: Slot) -> io::Result<()> {
+        let Some(registration) = self.registry.get(slot) else { return Ok(()) };
+        let latch = registration.latch;
+        let applied = arm(&mut self.selector, slot, &registration.source, &latch)?;
+        if applied.look {
+            self.registry.queue_look(slot, latch.watched());
+        }
+        self.registry.caught_up(slot);
+        Ok(())
+    }
+
+    /// Reifies what deliveries have changed. On an error what is left to do is tried again in the
+    /// next wait.
+    fn reify_all(&mut self) -> io::Result<()> {
+        while let Some(slot) = self.registry.pop_lagging() {
+            if let Err(error) = self.reify(slot) {
+                self.registry.note_lagging(slot);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// A call of the user's moves the latch. If the kernel refuses, the latch has not moved.
+    fn turn(&mut self, slot: Slot, turn: impl FnOnce(&mut Latch) -> Step) -> io::Result<()> {
+        let Some(registration) = self.registry.get_mut(slot) else { return Ok(()) };
+        let before = registration.latch;
+        match turn(&mut registration.latch) {
+            Step::Nothing => Ok(()),
+            Step::Look(dirs) => {
+                self.registry.queue_look(slot, dirs);
+                Ok(())
+            }
+            Step::Arm => self.reify(slot).inspect_err(|_| {
+                if let Some(registration) = self.registry.get_mut(slot) {
+                    registration.latch = before;
+                }
+            }),
+        }
+    }
+
+    /// One look into the kernel: queues what it reports. Gives whether a wake was taken.
+    fn collect(&mut self, deadline: Deadline) -> io::Result<(Wake, bool)> {
+        let may_sleep = deadline != Deadline::Now && self.registry.queue_is_empty();
+        let asleep = may_sleep && self.bed.lie_down();
+        self.registry.begin_round();
+        let waited =
+            self.selector.wait(if asleep { deadline } else { Deadline::Now }, &mut self.raw);
+        for raw in self.raw.drain(..) {
+            match raw {
+                Raw::Fact(slot, bits) => self.registry.queue_fact(slot, bits),
+                Raw::Hint(slot) => self.registry.queue_hint(slot),
+            }
+        }
+        if let Ok(Wake::Overflow) = waited {
+            self.registry.slots().into_iter().for_each(|slot| self.registry.queue_hint(slot));
+        }
+        let woken = self.bed.get_up();
+        match waited {
+            Ok(wake) => Ok((wake, woken)),
+            Err(error) => {
+                if woken {
+                    self.bed.put_back();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Serves the queue, once round at most (H4), up to the capacity. After an error the rest is
+    /// still queued.
+    fn deliver(&mut self, events: &mut Events) -> io::Result<()> {
+        let mut unserved = self.registry.queue_length();
+        while unserved > 0 && events.room() > 0 {
+            let batch = unserved.min(events.room());
+            unserved -= batch;
+            self.probe.settle(&mut self.registry, batch)?;
+            for _ in 0..batch {
+                if let Some((slot, bits)) = self.registry.pop_queue() {
+                    self.deliver_one(slot, bits, events);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reports what `bits` say of the armed directions, if anything, and moves the latch.
+    fn deliver_one(&mut self, slot: Slot, bits: PollBits, events: &mut Events) {
+        let Some(registration) = self.registry.get_mut(slot) else { return };
+        let dirs = bits.ready(registration.latch.armed());
+        let step = if dirs.is_empty() {
+            registration.latch.missed()
+        } else {
+            let key = Key { poller: self.id, slot };
+            events.push(Event { token: registration.token, key, readiness: bits.readiness(dirs) });
+            registration.latch.delivered(dirs)
+        };
+        match step {
+            Step::Nothing => {}
+            Step::Look(dirs) => self.registry.queue_look(slot, dirs),
+            Step::Arm => self.registry.note_lagging(slot),
+        }
+    }
+}
+
+/// Asks the kernel to watch what a latch says, which may be nothing.
+fn arm<S: Selector>(
+    selector: &mut S,
+    slot: Slot,
+    source: &sys::file::Held,
+    latch: &Latch,
+) -> io::Result<Applied> {
+    let (dirs, trigger) = (latch.watched(), latch.trigger());
+    if dirs.is_empty() {
+        selector.disarm(slot, source.fd());
+        return Ok(Applied { trigger, look: false });
+    }
+    selector.arm(slot, source.fd(), Arm { dirs, trigger })
+}
+
+impl<S: Selector> Poller for Reactor<S> {
+    fn backend(&self) -> Backend {
+        self.backend
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let native = self.selector.native();
+        let mut capabilities = Capabilities::empty();
+        capabilities.set(Capabilities::NATIVE_LEVEL, native.contains(Triggers::LEVEL));
+        capabilities.set(Capabilities::NATIVE_EDGE, native.contains(Triggers::EDGE));
+        capabilities.set(Capabilities::NATIVE_ONESHOT, native.contains(Triggers::ONESHOT));
+        capabilities
+    }
+
+    fn register(
+        &mut self,
+        source: Source,
+        token: Token,
+        interest: Interest,
+        mode: Mode,
+    ) -> io::Result<Key> {
+        self.check_process()?;
+        let source = sys::file::Held::new(source);
+        if self.registry.is_registered(&source) {
+            return Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                "this file number is registered already",
+            ));
+        }
+        let Some(slot) = self.registry.next_slot() else {
+            return Err(io::Error::new(io::ErrorKind::OutOfMemory, "every slot has been used"));
+        };
+        let mut latch = Latch::new(mode, interest, self.selector.native());
+        if interest.is_empty() {
+            // A selector checks what it is given, but gets nothing here (R7, R8).
+            sys::file::check_pollable(source.fd())?;
+        }
+        let applied = arm(&mut self.selector, slot, &source, &latch)?;
+        latch.fix_trigger(applied.trigger);
+        self.registry.insert(slot, source, token, latch);
+        if applied.look {
+            self.registry.queue_look(slot, interest);
+        }
+        Ok(Key { poller: self.id, slot })
+    }
+
+    fn modify(&mut self, key: Key, token: Token, interest: Interest, mode: Mode) -> io::Result<()> {
+        let slot = self.resolve(key)?;
+        let mut latch = Latch::new(mode, interest, self.selector.native());
+        let Some(registration) = self.registry.get_mut(slot) else { return Ok(()) };
+        let applied = arm(&mut self.selector, slot, &registration.source, &latch)?;
+        latch.fix_trigger(applied.trigger);
+        (registration.token, registration.latch) = (token, latch);
+        if applied.look {
+            self.registry.queue_look(slot, interest);
+        }
+        self.registry.caught_up(slot);
+        Ok(())
+    }
+
+    fn rearm(&mut self, key: Key, interest: Interest) -> io::Result<()> {
+        let slot = self.resolve_subset(key, interest)?;
+        self.turn(slot, |latch| latch.rearm(interest))
+    }
+
+    fn drained(&mut self, key: Key, interest: Interest) -> io::Result<()> {
+        let slot = self.resolve_subset(key, interest)?;
+        self.turn(slot, |latch| latch.drained(interest))
+    }
+
+    fn deregister(&mut self, key: Key) -> io::Result<()> {
+        let slot = self.resolve(key)?;
+        let Some(source) = self.registry.remove(slot) else { return Ok(()) };
+        self.selector.remove(slot, source.fd());
+        // Last, because this may run the user's Drop, which may panic.
+        drop(source);
+        Ok(())
+    }
+
+    fn wait(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
+        events.clear();
+        self.check_process()?;
+        if events.capacity() == 0 {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "these Events have a capacity of 0",
+            ));
+        }
+        let deadline = Deadline::after(timeout);
+        loop {
+            self.reify_all()?;
+            let (wake, woken) = self.collect(deadline)?;
+            if woken {
+                events.set_woken();
+            }
+            match self.deliver(events) {
+                Err(error) if events.is_empty() => {
+                    if events.woken() {
+                        self.bed.put_back();
+                    }
+                    return Err(error);
+                }
+                _ => {}
+            }
+            if !events.is_empty() || events.woken() {
+                return Ok(());
+            }
+            // A look that a signal cut short is no look: even a zero timeout takes another (T1,
+            // T5).
+            if deadline.has_passed() && !(deadline == Deadline::Now && wake == Wake::Interrupted) {
+                return Ok(());
+            }
+        }
+    }
+
+    fn waker(&self) -> Waker {
+        self.bed.waker()
+    }
+}
+
+impl<S> fmt::Debug for Reactor<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut f = f.debug_struct("Reactor");
+        f.field("backend", &self.backend)
+            .field("id", &self.id)
+            .field("registry", &self.registry)
+            .finish_non_exhaustive()
+    }
+}

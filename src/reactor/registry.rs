@@ -1,0 +1,260 @@
+//! Who is registered, and whose turn it is: slots with generations, the queue of sources to report,
+//! and the list of those whose kernel state lags behind.
+
+use super::latch::Latch;
+use crate::event::{Interest, PollBits, Token};
+use crate::key::Slot;
+use crate::sys::file::Held;
+use std::collections::VecDeque;
+
+/// One registered source.
+#[derive(Debug)]
+pub(super) struct Registration {
+    pub(super) source: Held,
+    pub(super) token: Token,
+    pub(super) latch: Latch,
+    /// The directions to probe when its turn comes.
+    look: Interest,
+    queued: bool,
+    lagging: bool,
+    fact: PollBits,
+    /// The round in which `fact` was true.
+    fact_round: u32,
+}
+
+#[derive(Debug, Default)]
+struct Place {
+    generation: u32,
+    registration: Option<Registration>,
+}
+
+/// All registrations of one poller.
+///
+/// A place is vacant, or its registration is found by its slot and by its file number. A slot
+/// stands in the queue at most once. Entries whose generation has passed are skipped when they come
+/// up, and swept out when they are the majority.
+#[derive(Debug, Default)]
+pub(super) struct Registry {
+    places: Vec<Place>,
+    vacant: Vec<u32>,
+    /// By file number: the index of its place plus one, or 0.
+    by_number: Vec<u32>,
+    /// First come, first served: this order is what makes delivery fair (Q2).
+    queue: VecDeque<Slot>,
+    stale_in_queue: usize,
+    lagging: Vec<Slot>,
+    /// Facts hold for one round, which is one look into the kernel.
+    round: u32,
+}
+
+impl Registry {
+    pub(super) fn is_registered(&self, source: &Held) -> bool {
+        let number = usize::try_from(source.number()).ok();
+        number.and_then(|number| self.by_number.get(number)).is_some_and(|&place| place != 0)
+    }
+
+    /// The slot that the next [`Registry::insert`] takes. `None` when all four billion are in use.
+    pub(super) fn next_slot(&self) -> Option<Slot> {
+        let index = match self.vacant.last() {
+            Some(&index) => index,
+            None => {
+                u32::try_from(self.places.len()).ok().filter(|&index| index <= Slot::MAX_INDEX)?
+            }
+        };
+        let generation = self.places.get(index as usize).map_or(0, |place| place.generation);
+        Some(Slot { index, generation })
+    }
+
+    /// Registers a source, whose number is open and not registered, under the slot that
+    /// [`Registry::next_slot`] named.
+    pub(super) fn insert(&mut self, slot: Slot, source: Held, token: Token, latch: Latch) {
+        debug_assert_eq!(self.next_slot(), Some(slot));
+        debug_assert!(!self.is_registered(&source));
+        if self.vacant.pop().is_none() {
+            self.places.push(Place::default());
+        }
+        let number = source.number() as usize;
+        if self.by_number.len() <= number {
+            self.by_number.resize(number + 1, 0);
+        }
+        self.by_number[number] = slot.index + 1;
+        self.places[slot.index()].registration = Some(Registration {
+            source,
+            token,
+            latch,
+            look: Interest::empty(),
+            queued: false,
+            lagging: false,
+            fact: PollBits::empty(),
+            fact_round: self.round,
+        });
+    }
+
+    /// Forgets a registration and gives its source back. The slot never names anything again; its
+    /// place is used again unless the generation would wrap.
+    pub(super) fn remove(&mut self, slot: Slot) -> Option<Held> {
+        self.get(slot)?;
+        let place = &mut self.places[slot.index()];
+        let registration = place.registration.take()?;
+        if let Some(next) = place.generation.checked_add(1) {
+            place.generation = next;
+            self.vacant.push(slot.index);
+        }
+        self.by_number[registration.source.number() as usize] = 0;
+        self.stale_in_queue += usize::from(registration.queued);
+        if self.stale_in_queue > self.queue.len() / 2 {
+            self.sweep_queue();
+        }
+        Some(registration.source)
+    }
+
+    pub(super) fn get(&self, slot: Slot) -> Option<&Registration> {
+        let place = self.places.get(slot.index())?;
+        place.registration.as_ref().filter(|_| place.generation == slot.generation)
+    }
+
+    pub(super) fn get_mut(&mut self, slot: Slot) -> Option<&mut Registration> {
+        let place = self.places.get_mut(slot.index())?;
+        place.registration.as_mut().filter(|_| place.generation == slot.generation)
+    }
+
+    /// All registrations, for a rescan.
+    pub(super) fn slots(&self) -> Vec<Slot> {
+        let named = |(index, place): (usize, &Place)| {
+            place.registration.as_ref()?;
+            Some(Slot { index: index as u32, generation: place.generation })
+        };
+        self.places.iter().enumerate().filter_map(named).collect()
+    }
+
+    /// A new look into the kernel begins: what was a fact is one no longer.
+    pub(super) fn begin_round(&mut self) {
+        self.round = self.round.wrapping_add(1);
+    }
+
+    /// Queues a source for which the kernel vouches. Unknown slots are late reports, and ignored.
+    pub(super) fn queue_fact(&mut self, slot: Slot, bits: PollBits) {
+        let round = self.round;
+        self.enqueue(slot, |registration| {
+            let known = registration.fact_in(round).unwrap_or_default();
+            (registration.fact, registration.fact_round) = (known | bits, round);
+        });
+    }
+
+    /// Queues a source for a probe of `dirs`.
+    pub(super) fn queue_look(&mut self, slot: Slot, dirs: Interest) {
+        self.enqueue(slot, |registration| registration.look |= dirs);
+    }
+
+    /// Queues a source for a probe of everything that may be reported of it.
+    pub(super) fn queue_hint(&mut self, slot: Slot) {
+        self.enqueue(slot, |registration| registration.look |= registration.latch.armed());
+    }
+
+    fn enqueue(&mut self, slot: Slot, note: impl FnOnce(&mut Registration)) {
+        let Some(registration) = self.get_mut(slot) else { return };
+        note(registration);
+        if !std::mem::replace(&mut registration.queued, true) {
+            self.queue.push_back(slot);
+        }
+    }
+
+    /// How many entries the queue has; some may be stale.
+    pub(super) fn queue_length(&self) -> usize {
+        self.queue.len()
+    }
+
+    pub(super) fn queue_is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// The first `count` entries of the queue, stale ones left out.
+    pub(super) fn queue_front(&self, count: usize) -> impl Iterator<Item = (Slot, &Registration)> {
+        let front = self.queue.iter().take(count);
+        front.filter_map(|&slot| self.get(slot).map(|registration| (slot, registration)))
+    }
+
+    /// Takes the first entry off the queue, with the bits the kernel vouches for in this round:
+    /// empty if there are none. `None` for a stale entry.
+    pub(super) fn pop_queue(&mut self) -> Option<(Slot, PollBits)> {
+        let slot = self.queue.pop_front()?;
+        let round = self.round;
+        let Some(registration) = self.get_mut(slot) else {
+            self.stale_in_queue -= 1;
+            return None;
+        };
+        let fact = registration.fact_in(round).unwrap_or_default();
+        registration.queued = false;
+        registration.look = Interest::empty();
+        registration.fact = PollBits::empty();
+        Some((slot, fact))
+    }
+
+    pub(super) fn round(&self) -> u32 {
+        self.round
+    }
+
+    fn sweep_queue(&mut self) {
+        let mut queue = std::mem::take(&mut self.queue);
+        queue.retain(|&slot| self.get(slot).is_some());
+        self.queue = queue;
+        self.stale_in_queue = 0;
+    }
+
+    /// Notes that the kernel watches something else for this source than its latch says.
+    pub(super) fn note_lagging(&mut self, slot: Slot) {
+        let Some(registration) = self.get_mut(slot) else { return };
+        if !std::mem::replace(&mut registration.lagging, true) {
+            self.lagging.push(slot);
+        }
+    }
+
+    /// The kernel watches what the latch says. The entry in the list stays, and will be found out
+    /// of date.
+    pub(super) fn caught_up(&mut self, slot: Slot) {
+        if let Some(registration) = self.get_mut(slot) {
+            registration.lagging = false;
+        }
+    }
+
+    /// Takes one of those whose kernel state lags off the list.
+    pub(super) fn pop_lagging(&mut self) -> Option<Slot> {
+        loop {
+            let slot = self.lagging.pop()?;
+            let Some(registration) = self.get_mut(slot) else { continue };
+            if std::mem::replace(&mut registration.lagging, false) {
+                return Some(slot);
+            }
+        }
+    }
+
+    /// Checks everything that must hold between calls; panics with the first thing that does not.
+    #[cfg(any(test, feature = "spi"))]
+    pub(super) fn verify(&self) {
+        let queued = |slot: &Slot| self.get(*slot).is_some_and(|registration| registration.queued);
+        let stale = self.queue.iter().filter(|&&slot| self.get(slot).is_none()).count();
+        assert_eq!(stale, self.stale_in_queue, "stale queue entries are counted");
+        assert!(self.queue.iter().all(|slot| self.get(*slot).is_none() || queued(slot)));
+        let marked = self.slots().iter().filter(|slot| queued(slot)).count();
+        assert_eq!(marked + stale, self.queue.len(), "a slot is queued once, and knows it");
+        for slot in self.slots() {
+            let number = self.get(slot).expect("just listed").source.number() as usize;
+            assert_eq!(self.by_number[number], slot.index + 1, "a number leads to its place");
+            assert!(!self.vacant.contains(&slot.index), "a used place is not vacant");
+        }
+        let numbers = self.by_number.iter().filter(|&&place| place != 0).count();
+        assert_eq!(numbers, self.slots().len(), "no number leads to a vacant place");
+    }
+}
+
+impl Registration {
+    /// The bits the kernel vouched for in `round`.
+    pub(super) fn fact_in(&self, round: u32) -> Option<PollBits> {
+        (self.fact_round == round && !self.fact.is_empty()).then_some(self.fact)
+    }
+
+    /// The directions to probe.
+    pub(super) fn look(&self) -> Interest {
+        self.look & self.latch.armed()
+    }
+}

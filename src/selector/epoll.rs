@@ -1,0 +1,170 @@
+//! epoll(7).
+//!
+//! How it really behaves (Linux 6.18, measured unless a man page says it):
+//!
+//! a. A level-triggered entry goes back to the end of the kernel's ready list when it is reported,
+//! so a second    call goes on where the first stopped and then repeats. Edge and one-shot entries
+//! are reported once. b. The bits are polled again at the moment of the report: they are facts,
+//! complete for what was asked. c. `EPOLLERR` and `EPOLLHUP` are reported whatever the mask, also
+//! by a level-triggered mask of nothing, so    "watch nothing" is `EPOLL_CTL_DEL`.
+//! d. `EPOLL_CTL_MOD` reads readiness again, also for an edge-triggered entry.
+//! e. Files without a poll operation (regular files, directories, `/dev/null`) are refused with
+//! `EPERM`. poll(2)    calls exactly those always ready.
+//! f. An entry belongs to the open file description and the number it was added under. If the
+//! number is closed    behind our back while a duplicate lives, the entry stays, MOD says `ENOENT`,
+//! and a new file under the old    number is another entry; if the old description returns to the
+//! number, ADD says `EEXIST`. g. An edge-triggered eventfd reports every write, also while an
+//! earlier one is unread: nobody has to read it. h. The bits have the values of poll(2).
+
+use super::{Applied, Arm, Deadline, Raw, Selector, Trigger, Triggers, Wake, WakeHandle};
+use crate::event::PollBits;
+use crate::key::Slot;
+use crate::sys;
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll as EpollFd, EpollCreateFlags, EpollEvent, EpollFlags};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+/// The data word of the eventfd, which no slot has ([`Slot::MAX_INDEX`]).
+const WAKE: u64 = u64::MAX;
+/// Room for reports to begin with; it doubles whenever one call fills it.
+const FIRST_BUFFER: usize = 256;
+
+/// The epoll selector.
+#[derive(Debug)]
+pub struct Epoll {
+    epoll: EpollFd,
+    wake: WakeHandle,
+    /// By slot index.
+    entries: Vec<Entry>,
+    /// How many entries are [`Entry::Watched`].
+    watched: usize,
+    buffer: Vec<sys::epoll::epoll_event>,
+}
+
+/// What the kernel knows of a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Entry {
+    Absent,
+    Watched,
+    /// Refused with `EPERM` (e).
+    AlwaysReady,
+}
+
+impl Epoll {
+    /// # Errors
+    ///
+    /// What epoll_create1(2) and eventfd(2) say: `EMFILE`, `ENFILE`, `ENOMEM`.
+    pub fn new() -> io::Result<Self> {
+        let epoll = EpollFd::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let wake = WakeHandle::new()?;
+        epoll.add(&wake, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, WAKE))?;
+        let empty = sys::epoll::epoll_event { events: 0, u64: 0 };
+        let buffer = vec![empty; FIRST_BUFFER];
+        Ok(Epoll { epoll, wake, entries: Vec::new(), watched: 0, buffer })
+    }
+
+    fn entry(&mut self, slot: Slot) -> &mut Entry {
+        if self.entries.len() <= slot.index() {
+            self.entries.resize(slot.index() + 1, Entry::Absent);
+        }
+        &mut self.entries[slot.index()]
+    }
+
+    fn set_entry(&mut self, slot: Slot, entry: Entry) {
+        let before = std::mem::replace(self.entry(slot), entry);
+        self.watched -= usize::from(before == Entry::Watched);
+        self.watched += usize::from(entry == Entry::Watched);
+    }
+
+    /// Adds or modifies, by what the kernel is believed to have and then by what it says it has
+    /// (f).
+    fn set(&mut self, slot: Slot, fd: BorrowedFd<'_>, flags: EpollFlags) -> Result<(), Errno> {
+        let mut event = EpollEvent::new(flags, slot.to_bits());
+        if *self.entry(slot) == Entry::Watched {
+            match self.epoll.modify(fd, &mut event) {
+                Err(Errno::ENOENT) => self.epoll.add(fd, event),
+                done => done,
+            }
+        } else {
+            match self.epoll.add(fd, event) {
+                Err(Errno::EEXIST) => self.epoll.modify(fd, &mut event),
+                done => done,
+            }
+        }
+    }
+}
+
+impl Selector for Epoll {
+    fn native(&self) -> Triggers {
+        Triggers::all()
+    }
+
+    fn arm(&mut self, slot: Slot, fd: BorrowedFd<'_>, arm: Arm) -> io::Result<Applied> {
+        let trigger = match arm.trigger {
+            Trigger::Level => EpollFlags::empty(),
+            Trigger::Edge => EpollFlags::EPOLLET,
+            Trigger::OneShot => EpollFlags::EPOLLONESHOT,
+        };
+        let bits = i32::from(PollBits::asked(arm.dirs).bits());
+        match self.set(slot, fd, EpollFlags::from_bits_retain(bits) | trigger) {
+            Ok(()) => {
+                self.set_entry(slot, Entry::Watched);
+                Ok(Applied { trigger: arm.trigger, look: false })
+            }
+            // Nothing ever happens to such a file, so it is an edge without events: the reactor's
+            // own looks, which poll(2) answers with "ready", are all there is (e).
+            Err(Errno::EPERM) => {
+                self.set_entry(slot, Entry::AlwaysReady);
+                Ok(Applied { trigger: Trigger::Edge, look: true })
+            }
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn disarm(&mut self, slot: Slot, fd: BorrowedFd<'_>) {
+        if *self.entry(slot) == Entry::Watched {
+            // ENOENT and EBADF are the only failures: the entry has gone with its file (f).
+            let _ = self.epoll.delete(fd);
+        }
+        self.set_entry(slot, Entry::Absent);
+    }
+
+    fn remove(&mut self, slot: Slot, fd: BorrowedFd<'_>) {
+        self.disarm(slot, fd);
+    }
+
+    fn wait(&mut self, deadline: Deadline, out: &mut Vec<Raw>) -> io::Result<Wake> {
+        let mut timeout = deadline.remaining();
+        let mut taken = 0;
+        loop {
+            let count = match sys::epoll::wait(self.epoll.0.as_fd(), &mut self.buffer, timeout) {
+                Ok(count) => count,
+                // Reports were taken already and must not get lost; the error will be there next
+                // time.
+                Err(_) if taken > 0 => return Ok(Wake::Events),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(Wake::Interrupted),
+                Err(e) => return Err(e),
+            };
+            out.extend(self.buffer[..count].iter().filter(|event| event.u64 != WAKE).map(
+                |event| {
+                    let bits = PollBits::from_bits_retain(event.events as u16);
+                    Raw::Fact(Slot::from_bits(event.u64), bits)
+                },
+            ));
+            taken += count;
+            // A full buffer may mean that there is more; level entries repeat for ever, so whoever
+            // has had as many reports as there are entries has had them all (a).
+            if count < self.buffer.len() || taken > self.watched {
+                return Ok(if taken == 0 { Wake::TimedOut } else { Wake::Events });
+            }
+            let doubled = self.buffer.len() * 2;
+            self.buffer.resize(doubled, sys::epoll::epoll_event { events: 0, u64: 0 });
+            timeout = Deadline::Now.remaining();
+        }
+    }
+
+    fn wake_handle(&self) -> WakeHandle {
+        self.wake.clone()
+    }
+}

@@ -1,0 +1,200 @@
+//! The selector interface (SPI): what a kernel mechanism is asked, and how it answers.
+//!
+//! A selector translates and keeps kernel state; it decides nothing. Policy (modes, merging,
+//! capacity, fairness, what counts as ready) is the reactor's. Outside semver: it grows when a
+//! mechanism needs it to.
+
+pub(crate) mod epoll;
+pub(crate) mod poll;
+
+use crate::event::{Interest, PollBits};
+use crate::key::Slot;
+use bitflags::bitflags;
+use nix::errno::Errno;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// One kernel mechanism that tells which files are ready.
+pub trait Selector {
+    /// The triggers that [`Selector::arm`] can be asked for; at least one.
+    fn native(&self) -> Triggers;
+
+    /// Watches `fd` for `arm.dirs` (never empty) from now on, instead of what was watched for this
+    /// slot before.
+    ///
+    /// Readiness that is present already must be reported by the next wait, unless
+    /// [`Applied::look`] leaves that to the reactor. Between registration and
+    /// [`Selector::remove`] the same slot always comes with the same file.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF` for a number that is not open or open with `O_PATH`; else what the mechanism says.
+    /// On an error, what was watched before still is.
+    fn arm(&mut self, slot: Slot, fd: BorrowedFd<'_>, arm: Arm) -> io::Result<Applied>;
+
+    /// Watches nothing for this slot until it is armed again. Late reports do no harm.
+    fn disarm(&mut self, slot: Slot, fd: BorrowedFd<'_>);
+
+    /// Lets go of the file: when this returns the kernel holds it no longer on the slot's behalf.
+    fn remove(&mut self, slot: Slot, fd: BorrowedFd<'_>);
+
+    /// Waits until there is something to report, a [`WakeHandle::notify`] arrives or the deadline
+    /// passes, and appends to `out` **everything** the kernel has to report.
+    ///
+    /// # Errors
+    ///
+    /// What the mechanism says, and then nothing that was taken from the kernel may be missing from
+    /// `out`.
+    fn wait(&mut self, deadline: Deadline, out: &mut Vec<Raw>) -> io::Result<Wake>;
+
+    /// What ends a wait from elsewhere. Always the same one.
+    fn wake_handle(&self) -> WakeHandle;
+}
+
+bitflags! {
+    /// A set of [`Trigger`]s.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Triggers: u8 {
+        /// [`Trigger::Level`]
+        const LEVEL = 1;
+        /// [`Trigger::Edge`]
+        const EDGE = 1 << 1;
+        /// [`Trigger::OneShot`]
+        const ONESHOT = 1 << 2;
+    }
+}
+
+/// How a mechanism reports an armed slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trigger {
+    /// In every wait in which an armed direction is ready.
+    Level,
+    /// When something happens to the file, and then not again until something more happens.
+    Edge,
+    /// Once; then the slot is not armed any more.
+    OneShot,
+}
+
+/// What to watch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arm {
+    /// The directions; [`PollBits::asked`] gives their bits.
+    pub dirs: Interest,
+    /// How to report them: one of [`Selector::native`], or what an earlier [`Applied`] of the
+    /// registration named.
+    pub trigger: Trigger,
+}
+
+/// What arming came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// The trigger the file really has. The answer to the first `arm` after `register` or `modify`
+    /// holds until the next `modify`; later answers must agree with it.
+    pub trigger: Trigger,
+    /// Readiness that is present already will not be reported: the reactor has to look for itself.
+    pub look: bool,
+}
+
+/// One report of the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Raw {
+    /// These bits are true now, and they are all there are for the armed directions.
+    Fact(Slot, PollBits),
+    /// A reason to look at the slot's file.
+    Hint(Slot),
+}
+
+/// How a wait ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wake {
+    /// There are reports, or a notification.
+    Events,
+    /// The deadline may have passed.
+    TimedOut,
+    /// A signal handler ran (`EINTR`).
+    Interrupted,
+    /// The kernel lost reports: any registered file may be ready.
+    Overflow,
+}
+
+/// Until when to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deadline {
+    /// Look, but do not wait.
+    Now,
+    /// Until this moment of the monotonic clock.
+    At(Instant),
+    /// Without limit.
+    Never,
+}
+
+impl Deadline {
+    /// `timeout` from now. One beyond the range of the clock (some 292 billion years) is none.
+    pub fn after(timeout: Option<Duration>) -> Self {
+        match timeout {
+            Some(Duration::ZERO) => Deadline::Now,
+            Some(timeout) => {
+                Instant::now().checked_add(timeout).map_or(Deadline::Never, Deadline::At)
+            }
+            None => Deadline::Never,
+        }
+    }
+
+    /// The time left: zero from the deadline on, `None` where there is no limit.
+    pub fn remaining(self) -> Option<Duration> {
+        match self {
+            Deadline::Now => Some(Duration::ZERO),
+            Deadline::At(moment) => Some(moment.saturating_duration_since(Instant::now())),
+            Deadline::Never => None,
+        }
+    }
+
+    /// Whether no time is left.
+    pub fn has_passed(self) -> bool {
+        self.remaining() == Some(Duration::ZERO)
+    }
+}
+
+/// Ends a selector's wait from any thread: an eventfd that the selector watches.
+///
+/// Whether a wake is due is the reactor's business. A selector need only return from its wait when
+/// the eventfd becomes readable, and [`WakeHandle::drain`] it if its mechanism would otherwise
+/// report it again.
+#[derive(Clone, Debug)]
+pub struct WakeHandle(Arc<EventFd>);
+
+impl WakeHandle {
+    /// A new eventfd, `CLOEXEC` and `NONBLOCK`.
+    ///
+    /// # Errors
+    ///
+    /// What eventfd(2) says: `EMFILE`, `ENFILE`, `ENOMEM`.
+    pub fn new() -> io::Result<Self> {
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        Ok(WakeHandle(Arc::new(EventFd::from_value_and_flags(0, flags)?)))
+    }
+
+    /// Makes the eventfd readable. Safe to call in a signal handler: one write(2), and errno is
+    /// kept.
+    pub fn notify(&self) {
+        let errno = Errno::last_raw();
+        // The only failure is EAGAIN, a full counter, and then the eventfd is readable anyway.
+        let _ = self.0.write(1);
+        Errno::set_raw(errno);
+    }
+
+    /// Makes the eventfd unreadable.
+    pub fn drain(&self) {
+        // The only failure is EAGAIN: it was unreadable already.
+        let _ = self.0.read();
+    }
+}
+
+impl AsFd for WakeHandle {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

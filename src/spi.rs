@@ -1,0 +1,14 @@
+//! The selector interface, for mechanisms from outside this crate (feature `spi`, outside semver).
+//!
+//! Implement [`Selector`], make a poller of it with [`Reactor::new`] under
+//! [`Backend::Other`](crate::Backend::Other), and run the conformance suite on that. The crate's
+//! own selectors are here too, so that tests can wrap them.
+
+pub use crate::event::PollBits;
+pub use crate::key::Slot;
+pub use crate::reactor::Reactor;
+pub use crate::selector::epoll::Epoll;
+pub use crate::selector::poll::Poll;
+pub use crate::selector::{
+    Applied, Arm, Deadline, Raw, Selector, Trigger, Triggers, Wake, WakeHandle,
+};

@@ -1,0 +1,76 @@
+//! epoll_pwait2(2), and epoll_wait(2) where the kernel lacks it (before 5.11).
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+pub(crate) use libc::epoll_event;
+
+/// Set at the first `ENOSYS`. Kernels and seccomp filters do not change their mind.
+static LACKS_PWAIT2: AtomicBool = AtomicBool::new(false);
+
+/// Waits for events and puts them at the front of `events`; gives their number. `None` waits
+/// without limit. Where only milliseconds are to be had the timeout is rounded up and cut to
+/// `i32::MAX`: the wait may then end before a very long timeout, never before a short one.
+pub(crate) fn wait(
+    epoll: BorrowedFd<'_>,
+    events: &mut [epoll_event],
+    timeout: Option<Duration>,
+) -> io::Result<usize> {
+    if !LACKS_PWAIT2.load(Ordering::Relaxed) {
+        let answer = pwait2(epoll, events, timeout);
+        match answer {
+            Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => {
+                LACKS_PWAIT2.store(true, Ordering::Relaxed);
+            }
+            _ => return answer,
+        }
+    }
+    let length = length(events);
+    let (epoll, milliseconds) = (epoll.as_raw_fd(), milliseconds(timeout));
+    // SAFETY: the kernel writes at most `length` elements, which is no more than the slice has.
+    super::checked(unsafe { libc::epoll_wait(epoll, events.as_mut_ptr(), length, milliseconds) })
+}
+
+fn pwait2(
+    epoll: BorrowedFd<'_>,
+    events: &mut [epoll_event],
+    timeout: Option<Duration>,
+) -> io::Result<usize> {
+    let timeout = timeout.map(super::timespec);
+    let timeout = timeout.as_ref().map_or(ptr::null(), ptr::from_ref);
+    let length = length(events);
+    let epoll = epoll.as_raw_fd();
+    // SAFETY: the kernel writes at most `length` elements, no more than the slice has; the timespec
+    // outlives the call; a null signal mask means none.
+    super::checked(unsafe {
+        libc::epoll_pwait2(epoll, events.as_mut_ptr(), length, timeout, ptr::null())
+    })
+}
+
+fn length(events: &[epoll_event]) -> libc::c_int {
+    libc::c_int::try_from(events.len()).unwrap_or(libc::c_int::MAX)
+}
+
+fn milliseconds(timeout: Option<Duration>) -> libc::c_int {
+    let Some(timeout) = timeout else { return -1 };
+    let rounded_up = timeout.as_nanos().div_ceil(1_000_000);
+    libc::c_int::try_from(rounded_up).unwrap_or(libc::c_int::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn milliseconds_round_up_and_never_become_endless() {
+        assert_eq!(milliseconds(None), -1);
+        assert_eq!(milliseconds(Some(Duration::ZERO)), 0);
+        assert_eq!(milliseconds(Some(Duration::from_nanos(1))), 1);
+        assert_eq!(milliseconds(Some(Duration::from_nanos(1_000_001))), 2);
+        assert_eq!(milliseconds(Some(Duration::MAX)), libc::c_int::MAX);
+    }
+}

@@ -1,0 +1,70 @@
+//! Tells whether the process was forked, at the price of one load.
+//!
+//! A page marked `MADV_WIPEONFORK` (Linux 4.14) is zero in a forked child. It holds the number of
+//! the process generation, and so does everything that must not be used by a child.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::ptr;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// The wiped page, made by the first poller and kept for good.
+static PAGE: OnceLock<&'static AtomicU32> = OnceLock::new();
+/// The last number given out, here or in the processes this one was forked from.
+static LAST: AtomicU32 = AtomicU32::new(0);
+
+/// Made in one process, not valid in its children.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stamp {
+    page: &'static AtomicU32,
+    number: u32,
+}
+
+impl Stamp {
+    /// # Errors
+    ///
+    /// What mmap(2) and madvise(2) give: `ENOMEM`, and `EINVAL` before Linux 4.14.
+    pub(crate) fn here() -> io::Result<Self> {
+        let page = match PAGE.get() {
+            Some(page) => page,
+            // Two threads that come here at once make two pages, of which one is never used again.
+            None => PAGE.get_or_init({
+                let page = wiped_page()?;
+                move || page
+            }),
+        };
+        if page.load(Ordering::Relaxed) == 0 {
+            // Of several threads that come here at once, one names the generation for all.
+            let fresh = LAST.fetch_add(1, Ordering::Relaxed) + 1;
+            let _ = page.compare_exchange(0, fresh, Ordering::Relaxed, Ordering::Relaxed);
+        }
+        Ok(Stamp { page, number: page.load(Ordering::Relaxed) })
+    }
+
+    /// Whether this process is a forked child of the one that made the stamp.
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.page.load(Ordering::Relaxed) != self.number
+    }
+}
+
+fn wiped_page() -> io::Result<&'static AtomicU32> {
+    let length = size_of::<AtomicU32>();
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: a new private mapping at an address of the kernel's choice touches no existing
+    // memory.
+    let page = unsafe { libc::mmap(ptr::null_mut(), length, protection, flags, -1, 0) };
+    if page == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the advice concerns only the page that was mapped just now.
+    if unsafe { libc::madvise(page, length, libc::MADV_WIPEONFORK) } == -1 {
+        let error = io::Error::last_os_error();
+        // SAFETY: nobody else knows the page.
+        unsafe { libc::munmap(page, length) };
+        return Err(error);
+    }
+    // SAFETY: the page is zeroed (a valid AtomicU32), aligned, and never unmapped from here on.
+    Ok(unsafe { &*page.cast::<AtomicU32>() })
+}

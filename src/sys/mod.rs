@@ -1,0 +1,33 @@
+//! The only room with `unsafe`: system calls that nix lacks, and file numbers whose owner is held
+//! beside them.
+//!
+//! Nothing here knows the rest of the crate. Each raw call, and why it is raw:
+//!
+//! | call | why not nix |
+//! |---|---|
+//! | `epoll_pwait2` | not wrapped; `epoll_wait` can't wait less than a millisecond |
+//! | `ppoll`, `poll` | no `POLLRDHUP`, no array that lives from call to call |
+//! | `fcntl(F_GETFL)` | wrapped, but a feature (`fs`) with much behind it for one call |
+//! | `mmap`, `madvise(MADV_WIPEONFORK)` | the advice is not wrapped |
+
+pub(crate) mod epoll;
+pub(crate) mod file;
+pub(crate) mod fork;
+pub(crate) mod poll;
+
+use std::io;
+use std::time::Duration;
+
+/// What a system call that answers -1 on failure says.
+fn checked(answer: libc::c_int) -> io::Result<usize> {
+    usize::try_from(answer).map_err(|_| io::Error::last_os_error())
+}
+
+/// A duration as the kernel takes it; what exceeds its range (292 billion years) is cut to it.
+fn timespec(duration: Duration) -> libc::timespec {
+    let seconds = duration.as_secs().min(i64::MAX as u64);
+    libc::timespec {
+        tv_sec: seconds as libc::time_t,
+        tv_nsec: duration.subsec_nanos() as libc::c_long,
+    }
+}
