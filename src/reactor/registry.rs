@@ -138,6 +138,8 @@ impl Registry {
         self.enqueue(slot, |registration| {
             let known = registration.fact_in(round).unwrap_or_default();
             (registration.fact, registration.fact_round) = (known | bits, round);
+            // If its turn does not come in this round, the fact has become a reason to look.
+            registration.look |= registration.latch.armed();
         });
     }
 
