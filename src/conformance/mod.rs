@@ -1,1 +1,230 @@
-//! x
+//! The conformance suite: the [contract](crate::contract), clause by clause, for any maker of pollers.
+//!
+//! [`conformance_tests!`](crate::conformance_tests) makes a test of every case. Each case is named
+//! after the clause it tests, knows the public API only, and decides by what the kernel says about
+//! the same files: poll(2) and the plain system calls are its oracles. When one fails, it prints the
+//! clause.
+//!
+//! ```
+//! # #[cfg(test)] // the macro makes tests, which exist in a test build only
+//! quintpoll::conformance_tests!(epoll, || quintpoll::Backend::Epoll.open());
+//! ```
+//!
+//! A case that needs a process of its own (signals, limits, fork, file counts) has the test binary
+//! started again for itself alone. A case that can't be run here prints `skipped:` and the reason;
+//! for backends named in the environment variable `QUINTPOLL_REQUIRE` (names as given to the macro,
+//! separated by commas) that is a failure.
+
+mod kit;
+mod runner;
+mod situations;
+
+mod capacity;
+mod edge;
+mod files;
+mod flags;
+mod level;
+mod one_shot;
+mod process;
+mod registration;
+mod time;
+mod wake;
+
+pub use runner::{Maker, check};
+
+use kit::Stage;
+
+/// One case.
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    /// Its name, which begins with the number of its clause in lower case.
+    pub name: &'static str,
+    /// Whether it is run in a process of its own.
+    pub own_process: bool,
+    run: fn(&Stage),
+}
+
+impl Case {
+    /// The clause it tests, such as `"R5"`.
+    pub fn clause(&self) -> String {
+        self.name.split('_').next().unwrap_or_default().to_uppercase()
+    }
+
+    /// What the contract says there.
+    pub fn clause_text(&self) -> &'static str {
+        let mark = format!("//! - **{}** ", self.clause());
+        let mut lines = include_str!("../contract.rs").lines();
+        lines.find_map(|line| line.strip_prefix(&*mark)).unwrap_or("(no such clause)")
+    }
+}
+
+/// Makes a test of every case of the conformance suite, in a module of the given name.
+///
+/// The second argument makes a poller: a closure that captures nothing, or a function, which gives
+/// `io::Result<Box<dyn Poller>>`. An error of kind `Unsupported` skips the case.
+#[macro_export]
+macro_rules! conformance_tests {
+    ($backend:ident, $maker:expr) => {
+        mod $backend {
+            #[allow(unused_imports)]
+            use super::*;
+
+            const MAKER: $crate::conformance::Maker = $maker;
+            const BACKEND: &str = stringify!($backend);
+            $crate::__conformance_cases! { $crate::__conformance_test }
+        }
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __conformance_test {
+    ($($room:ident { $($case:ident)* } own { $($own:ident)* })*) => {
+        $($($crate::__conformance_test! { @one $case })* $($crate::__conformance_test! { @one $own })*)*
+    };
+    (@one $case:ident) => {
+        #[test]
+        fn $case() {
+            let test = concat!(module_path!(), "::", stringify!($case));
+            $crate::conformance::check(stringify!($case), BACKEND, MAKER, test);
+        }
+    };
+}
+
+/// The one list of cases: `room { cases } own { cases with a process of their own }`.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __conformance_cases {
+    ($($then:tt)*) => { $($then)*! {
+        registration {
+            r1_register_reports_what_is_ready
+            r1_modify_reports_what_is_ready
+            r1_rearm_reports_what_is_ready
+            r1_every_interest_is_accepted_in_every_mode
+            r2_a_number_is_registered_once
+            r2_a_duplicate_is_another_source
+            r3_modify_replaces_token_interest_and_mode
+            r4_a_stale_key_is_not_found
+            r4_a_key_belongs_to_its_poller
+            r4_a_key_never_names_a_later_registration
+            r5_nothing_is_reported_after_deregister
+            r5_what_waits_for_room_is_dropped_too
+            r5_the_peer_sees_end_of_file_at_once
+            r5_a_panicking_drop_leaves_the_poller_in_order
+            r7_a_path_number_is_refused
+            r8_an_empty_interest_is_silent
+            r10_directions_outside_the_interest_are_refused
+            r10_rearm_arms_exactly_what_it_names
+            r10_level_is_the_same_after_rearm_and_drained
+        } own {
+            r5_a_number_used_again_gets_no_old_event
+            r6_dropping_the_poller_releases_everything
+            r7_a_closed_number_is_refused
+            r9_any_number_works
+        }
+        level {
+            l1_repeats_until_drained
+            l1_writable_until_full
+            l1_hang_up_repeats
+            l1_a_hundred_sources_at_once
+            l1_directions_come_and_go
+            l2_what_was_read_meanwhile_is_not_reported
+            l2_only_what_was_asked_for
+        } own {}
+        one_shot {
+            o1_once_until_rearmed
+            o1_drained_and_refilled_is_no_rearm
+            o1_hang_up_does_not_break_the_silence
+            o1_one_direction_ends_both
+            o1_modify_arms_again
+            o1_a_thousand_rounds_of_two_pollers
+        } own {}
+        edge {
+            e1_each_direction_is_owed_its_own_report
+            e1_hang_up_after_data_is_reported
+            e1_a_connection_made_is_reported
+            e1_what_waited_for_room_or_a_wake_is_still_reported
+            e1_rearm_reports_what_was_left
+            e1_a_thousand_rounds
+            e2_new_data_may_be_reported_and_is_true
+            e3_a_partial_read_is_no_news
+            e3_an_accept_is_no_news
+            e3_nothing_happens_and_nothing_is_said
+            e4_drained_and_refilled_is_reported
+            e4_space_after_a_full_pipe_is_reported
+            e4_try_io_tells_the_poller
+        } own {}
+        flags {
+            h1_what_one_handler_took_is_not_reported_to_the_next
+            h1_a_hint_that_came_to_nothing_does_not_end_the_wait
+            h2_a_pipe_without_writer_is_readable
+            h2_a_full_pipe_without_reader_is_writable
+            h2_a_peer_that_closes_ends_the_wait
+            h3_every_situation_reads_the_same
+            h3_an_error_that_was_collected_is_gone
+            h4_everything_about_a_source_is_one_event
+        } own {}
+        time {
+            t1_zero_collects_everything
+            t2_no_timeout_waits_for_an_event
+            t3_never_early
+            t4_one_nanosecond_ends_and_the_longest_does_not
+            t6_measured_on_the_monotonic_clock
+        } own {
+            t5_signals_do_not_end_a_wait
+        }
+        capacity {
+            q1_no_more_than_there_is_room_for
+            q1_what_is_left_over_is_verified_again
+            q1_no_room_is_refused
+            q2_nobody_starves
+            q2_a_late_comer_gets_his_turn
+        } own {}
+        wake {
+            w1_a_wake_before_the_wait_ends_it
+            w1_a_wake_during_the_wait_ends_it
+            w1_wakes_coalesce
+            w1_no_wake_is_lost_in_a_race
+            w2_a_wake_is_not_an_event
+            w3_a_waker_outlives_its_poller
+        } own {
+            w3_a_signal_handler_may_wake
+        }
+        files {
+            f1_files_are_always_ready
+            f1_every_kind_of_file_can_be_watched
+        } own {}
+        process {
+            p4_wakers_cross_threads
+        } own {
+            p1_a_forked_child_is_refused
+            p2_internal_files_are_close_on_exec
+            p5_out_of_files_leaves_nothing_behind
+            p5_a_lowered_limit_loses_nothing
+        }
+    } };
+}
+
+macro_rules! table {
+    ($($room:ident { $($case:ident)* } own { $($own:ident)* })*) => {
+        &[$(
+            $(Case { name: stringify!($case), own_process: false, run: $room::$case },)*
+            $(Case { name: stringify!($own), own_process: true, run: $room::$own },)*
+        )*]
+    };
+}
+
+/// All cases.
+pub const CASES: &[Case] = __conformance_cases! { table };
+
+#[cfg(test)]
+mod tests {
+    use super::CASES;
+
+    #[test]
+    fn every_case_names_a_clause_of_the_contract() {
+        for case in CASES {
+            assert_ne!(case.clause_text(), "(no such clause)", "{}", case.name);
+        }
+    }
+}

@@ -9,11 +9,14 @@
 //! | `ppoll`, `poll` | no `POLLRDHUP`, no array that lives from call to call |
 //! | `fcntl(F_GETFL)` | wrapped, but a feature (`fs`) with much behind it for one call |
 //! | `mmap`, `madvise(MADV_WIPEONFORK)` | the advice is not wrapped |
+//! | `fork`, `sigaction`, `tgkill` | for the conformance suite alone; unsafe in nix, or absent |
 
 pub(crate) mod epoll;
 pub(crate) mod file;
 pub(crate) mod fork;
 pub(crate) mod poll;
+#[cfg(feature = "conformance")]
+pub(crate) mod staging;
 
 use std::io;
 use std::time::Duration;

@@ -1,0 +1,113 @@
+//! Clauses Q: capacity.
+
+use super::kit::*;
+use crate::event::{Events, Mode, Readiness};
+use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+type Pairs = Vec<(Arc<UnixStream>, UnixStream)>;
+
+/// Registers `count` streams with data to read; their tokens count from 0.
+fn ready_streams(desk: &mut Desk, count: usize, mode: Mode) -> Pairs {
+    let pairs: Pairs = (0..count).map(|_| stream()).collect();
+    for (token, (here, there)) in pairs.iter().enumerate() {
+        desk.register(here.clone(), token, READ, mode);
+        put(there, b"x");
+    }
+    pairs
+}
+
+pub(super) fn q1_no_more_than_there_is_room_for(stage: &Stage) {
+    for mode in [Mode::Edge, Mode::OneShot] {
+        for capacity in [1, 3, 7, 20, 64] {
+            let mut desk = stage.desk(capacity);
+            let _pairs = ready_streams(&mut desk, 20, mode);
+            let mut seen = Vec::new();
+            for _ in 0..20_usize.div_ceil(capacity) {
+                seen.extend(desk.now().into_iter().map(|event| event.0));
+            }
+            seen.sort_unstable();
+            let all: Vec<usize> = (0..20).collect();
+            assert_eq!(seen, all, "each once, in as few waits as can be; {mode:?}, {capacity}");
+            desk.expect_silence("each was reported");
+        }
+    }
+}
+
+pub(super) fn q1_what_is_left_over_is_verified_again(stage: &Stage) {
+    for mode in MODES {
+        let mut desk = stage.desk(3);
+        let pairs = ready_streams(&mut desk, 9, mode);
+        let first = desk.now();
+        assert_eq!(first.len(), 3);
+        let untold = |token: &usize| first.iter().all(|event| event.0 != *token);
+        let untold: Vec<usize> = (0..9).filter(untold).collect();
+        pairs.iter().for_each(|(here, _)| drain(&**here));
+        desk.expect_silence("what was true when it was queued is not true now");
+        for &token in &untold {
+            put(&pairs[token].1, b"y");
+        }
+        let mut seen = Vec::new();
+        for _ in 0..2 {
+            let said = desk.now();
+            assert!(said.iter().all(|event| event.1 == Readiness::READABLE));
+            seen.extend(said.into_iter().map(|event| event.0));
+        }
+        seen.sort_unstable();
+        assert_eq!(seen, untold, "{mode:?}: they are watched still");
+    }
+}
+
+pub(super) fn q1_no_room_is_refused(stage: &Stage) {
+    let mut desk = stage.desk(0);
+    let (here, there) = stream();
+    desk.register(here, 1, READ, Mode::Edge);
+    put(&there, b"x");
+    let answer = desk.poller.wait(&mut desk.events, Some(ZERO));
+    assert_eq!(answer.unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    desk.events = Events::with_capacity(1);
+    desk.expect_now(&[(1, Readiness::READABLE)], "nothing is lost by that");
+}
+
+pub(super) fn q2_nobody_starves(stage: &Stage) {
+    for capacity in [1, 2, 3, 7, 19] {
+        let mut desk = stage.desk(capacity);
+        let _pairs = ready_streams(&mut desk, 20, Mode::Level);
+        // By token: the capacities of the waits since its last report.
+        let mut passed_over: BTreeMap<usize, usize> = (0..20).map(|token| (token, 0)).collect();
+        for _ in 0..100 {
+            let said = desk.now();
+            assert_eq!(said.len(), capacity, "all are ready, so every place is taken");
+            for (token, passed) in &mut passed_over {
+                let reported = said.iter().any(|event| event.0 == *token);
+                *passed = if reported { 0 } else { *passed + capacity };
+                assert!(*passed < 20 + capacity, "{token} was passed over; capacity {capacity}");
+                assert!(
+                    *passed - if reported { 0 } else { capacity } < 20,
+                    "{token} was left out of waits with room for {passed}, of 20 sources"
+                );
+            }
+        }
+    }
+}
+
+pub(super) fn q2_a_late_comer_gets_his_turn(stage: &Stage) {
+    for capacity in [1, 3] {
+        let mut desk = stage.desk(capacity);
+        let (late, late_there) = stream();
+        desk.register(late.clone(), 99, READ, Mode::Level);
+        let _pairs = ready_streams(&mut desk, 15, Mode::Level);
+        for round in 0..10 {
+            (0..round).for_each(|_| assert_eq!(desk.now().len(), capacity));
+            put(&late_there, b"x");
+            let mut passed = 0;
+            while !desk.now().iter().any(|event| event.0 == 99) {
+                passed += capacity;
+                assert!(passed < 16, "left out of waits with room for {passed}, of 16 sources");
+            }
+            drain(&*late);
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! Clauses E: edge.
+
+use super::kit::*;
+use crate::event::{Mode, Readiness};
+use crate::poller::try_io;
+use nix::poll::PollFlags;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, connect, socket};
+use std::io::{self, Read};
+use std::net::TcpListener;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
+
+pub(super) fn e1_each_direction_is_owed_its_own_report(stage: &Stage) {
+    let mut desk = stage.desk(4);
+    let (here, there) = stream();
+    let key = desk.register(here.clone(), 1, BOTH, Mode::Edge);
+    desk.expect_now(&[(1, Readiness::WRITABLE)], "room");
+    put(&there, b"x");
+    let said = desk.now();
+    assert!(said[0].1.contains(Readiness::READABLE), "the first report was not of this: {said:?}");
+    fill(&*here);
+    desk.drained(key, WRITE);
+    drain(&there);
+    let said = desk.now();
+    assert!(said[0].1.contains(Readiness::WRITABLE), "unread data hides no room: {said:?}");
+}
+
+pub(super) fn e1_hang_up_after_data_is_reported(stage: &Stage) {
+    let mut desk = stage.desk(4);
+    let (here, there) = stream();
+    let key = desk.register(here.clone(), 1, READ, Mode::Edge);
+    put(&there, b"x");
+    desk.expect_now(&[(1, Readiness::READABLE)], "data");
+    drain(&*here);
+    desk.drained(key, READ);
+    drop(there);
+    let end = Readiness::READABLE | Readiness::READ_CLOSED;
+    desk.expect_now(&[(1, end)], "the end is news");
+    desk.expect_silence("it was told");
+}
+
+pub(super) fn e1_a_connection_made_is_reported(stage: &Stage) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap_or_else(|e| panic!("bind: {e}"));
+    let address = listener.local_addr().unwrap_or_else(|e| panic!("getsockname: {e}"));
+    for mode in MODES {
+        let mut desk = stage.desk(4);
+        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+        let client = socket(AddressFamily::Inet, SockType::Stream, flags, None);
+        let client = Arc::new(client.unwrap_or_else(|error| panic!("socket: {error}")));
+        let std::net::SocketAddr::V4(address) = address else { panic!("an IPv4 address") };
+        let connecting = connect(client.as_raw_fd(), &SockaddrIn::from(address));
+        assert!(matches!(connecting, Ok(()) | Err(nix::errno::Errno::EINPROGRESS)));
+        let key = desk.register(client, 1, WRITE, mode);
+        let said = desk.next("the connection was made");
+        assert_eq!(said, [(1, Readiness::WRITABLE)], "{mode:?}");
+        desk.deregister(key);
+        listener.accept().unwrap_or_else(|error| panic!("accept: {error}"));
+    }
+}
+
+pub(super) fn e1_what_waited_for_room_or_a_wake_is_still_reported(stage: &Stage) {
+    let mut desk = stage.desk(1);
+    let pairs: Vec<_> = (0..4).map(|_| stream()).collect();
+    for (token, (here, there)) in pairs.iter().enumerate() {
+        desk.register(here.clone(), token, READ, Mode::Edge);
+        put(there, b"x");
+    }
+    let mut seen = Vec::new();
+    for _ in 0..4 {
+        desk.poller.waker().wake();
+        let said = desk.now();
+        assert!(desk.events.woken());
+        seen.extend(said.into_iter().map(|event| event.0));
+    }
+    seen.sort_unstable();
+    assert_eq!(seen, [0, 1, 2, 3], "each edge is reported once");
+    desk.expect_silence("all were reported");
+}
+
+pub(super) fn e1_rearm_reports_what_was_left(stage: &Stage) {
+    let mut desk = stage.desk(4);
+    let (here, there) = stream();
+    let key = desk.register(here.clone(), 1, READ, Mode::Edge);
+    put(&there, b"abcdef");
+    desk.expect_now(&[(1, Readiness::READABLE)], "data");
+    for _ in 0..3 {
+        assert_eq!(take(&here, 2), 2);
+        desk.rearm(key, READ);
+        let left = oracle(&here, PollFlags::POLLIN).contains(PollFlags::POLLIN);
+        let expected: &[_] = if left { &[(1, Readiness::READABLE)] } else { &[] };
+        desk.expect_now(expected, "a reader that stops early calls rearm");
+    }
+    put(&there, b"g");
+    desk.expect_now(&[(1, Readiness::READABLE)], "rearmed while empty, then data");
+}
+
+pub(super) fn e1_a_thousand_rounds(stage: &Stage) {
+    let mut desk = stage.desk(4);
+    let (here, there) = stream();
+    let key = desk.register(here.clone(), 1, READ, Mode::Edge);
+    for round in 0..1000 {
+        put(&there, &vec![0; 1 + round % 7]);
+        desk.expect_now(&[(1, Readiness::READABLE)], &format!("round {round}"));
+        drain(&*here);
+        desk.drained(key, READ);
+        if round % 3 == 0 {
+            desk.expect_silence("drained");
+        }
+    }
+}
+
+pub(super) fn e2_new_data_may_be_reported_and_is_true(stage: &Stage) {
+    let mut desk = stage.desk(4);
+    let (here, there) = stream();
+    let key = desk.register(here.clone(), 1, READ, Mode::Edge);
+    put(&there, b"x");
+    desk.expect_now(&[(1, Readiness::READABLE)], "data");
+    for _ in 0..3 {
+        put(&there, b"y");
+        let said = desk.now();
+        assert!(said.is_empty() || said == [(1, Readiness::READABLE)], "{said:?}");
+        desk.expect_silence("one piece of news is told at most once");
+    }
+    drain(&*here);
+    desk.drained(key, READ);
+    put(&there, b"z");
+    desk.expect_now(&[(1, Readiness::READABLE)], "drained, then data");
+}
+
+pub(super) fn e3_a_partial_read_is_no_news(stage: &Stage) {
+    let mut desk = stage.desk(4);
+    let (reader, writer) = pipe();
+    let reader = Arc::new(reader);
+    desk.register(reader.clone(), 1, READ, Mode::Edge);
+    let written = nix::unistd::write(&writer, b"abcdef");
+    assert_eq!(written, Ok(6));
+    desk.expect_now(&[(1, Readiness::READABLE)], "data");
+    for _ in 0..3 {
+        assert_eq!(nix::unistd::read(&*reader, &mut [0; 1]), Ok(1));
+        desk.expect_silence("a partial read is no news");
+    }
+}
+
+pub(super) fn e3_an_accept_is_no_news(stage: &Stage) {
+    let mut desk = stage.desk(4);
+    let directory = TempDir::new();
+    let path = directory.0.join("socket");
+    let listener = UnixListener::bind(&path).unwrap_or_else(|error| panic!("bind: {error}"));
+    listener.set_nonblocking(true).unwrap_or_else(|error| panic!("O_NONBLOCK: {error}"));
+    let listener = Arc::new(listener);
+    let key = desk.register(listener.clone(), 1, READ, Mode::Edge);
+    let dial = || UnixStream::connect(&path).unwrap_or_else(|error| panic!("connect: {error}"));
+    let (_first, _second) = (dial(), dial());
+    desk.expect_now(&[(1, Readiness::READABLE)], "two in the queue");
+    listener.accept().unwrap_or_else(|error| panic!("accept: {error}"));
+    desk.expect_silence("one is left, which is no news");
+    listener.accept().unwrap_or_else(|error| panic!("accept: {error}"));
+    desk.drained(key, READ);
+    let _third = dial();
+    desk.expect_now(&[(1, Readiness::READABLE)], "a third one came");
+}
+
+pub(super) fn e3_nothing_happens_and_nothing_is_said(stage: &Stage) {
+    let mut desk = stage.desk(256);
+    let pairs: Vec<_> = (0..100).map(|_| stream()).collect();
+    for (token, (here, there)) in pairs.iter().enumerate() {
+        put(there, b"x");
+        desk.register(here.clone(), token, BOTH, Mode::Edge);
+    }
+    assert_eq!(desk.now().len(), 100);
+    for _ in 0..10 {
+        desk.expect_silence("all was told");
+    }
+    // Nor does the news of one source make the others repeat theirs.
+    put(&pairs[7].1, b"y");
+    let said = desk.now();
+    assert!(said.iter().all(|event| event.0 == 7), "{said:?}");
+}
+
+pub(super) fn e4_drained_and_refilled_is_reported(stage: &Stage) {
+    let mut desk = stage.desk(4);
+    let (here, there) = stream();
+    let key = desk.register(here.clone(), 1, READ, Mode::Edge);
+    put(&there, b"x");
+    desk.expect_now(&[(1, Readiness::READABLE)], "data");
+    drain(&*here);
+    desk.drained(key, READ);
+    put(&there, b"y");
+    drain(&*here);
+    desk.drained(key, READ);
+    put(&there, b"z");
+    desk.expect_now(&[(1, Readiness::READABLE)], "drained and refilled between two waits");
+}
+
+pub(super) fn e4_space_after_a_full_pipe_is_reported(stage: &Stage) {
+    let mut desk = stage.desk(4);
+    let (reader, writer) = pipe();
+    let writer = Arc::new(writer);
+    let key = desk.register(writer.clone(), 1, WRITE, Mode::Edge);
+    desk.expect_now(&[(1, Readiness::WRITABLE)], "room");
+    for _ in 0..3 {
+        fill(&*writer);
+        desk.drained(key, WRITE);
+        desk.expect_silence("full");
+        drain(&reader);
+        desk.expect_now(&[(1, Readiness::WRITABLE)], "room again");
+    }
+}
+
+pub(super) fn e4_try_io_tells_the_poller(stage: &Stage) {
+    let mut desk = stage.desk(4);
+    let (here, there) = stream();
+    let key = desk.register(here.clone(), 1, READ, Mode::Edge);
+    for _ in 0..3 {
+        put(&there, b"x");
+        desk.expect_now(&[(1, Readiness::READABLE)], "data");
+        let mut read = || try_io(&mut *desk.poller, key, READ, || (&*here).read(&mut [0; 64]));
+        assert_eq!(read().unwrap_or_else(|error| panic!("read: {error}")), 1);
+        assert_eq!(read().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
+    let failed = try_io(&mut *desk.poller, key, READ, || Err::<(), _>(io::Error::other("mine")));
+    assert_eq!(failed.unwrap_err().to_string(), "mine", "other errors pass through");
+}

@@ -1,0 +1,174 @@
+//! Clauses H: flags.
+
+use super::kit::*;
+use super::situations::{Situation, all};
+use crate::event::{Interest, Mode, Readiness};
+use nix::poll::PollFlags;
+use std::io::{ErrorKind, Read};
+use std::sync::{Arc, mpsc};
+use std::thread;
+
+pub(super) fn h1_what_one_handler_took_is_not_reported_to_the_next(stage: &Stage) {
+    for mode in MODES {
+        let mut desk = stage.desk(1);
+        let (here, there) = stream();
+        let duplicate = Arc::new(here.try_clone().unwrap_or_else(|error| panic!("dup: {error}")));
+        desk.register(here.clone(), 1, READ, mode);
+        desk.register(duplicate, 2, READ, mode);
+        put(&there, b"x");
+        assert_eq!(desk.now().len(), 1, "room for one");
+        drain(&*here);
+        desk.expect_silence(&format!("what the second was to be told is not true now, {mode:?}"));
+        put(&there, b"y");
+        let mut said = desk.now();
+        said.extend(desk.now());
+        let second = said.iter().any(|event| event.0 == 2 || event.0 == 1);
+        assert!(second, "whoever was passed over is watched still, {mode:?}: {said:?}");
+    }
+}
+
+pub(super) fn h1_a_hint_that_came_to_nothing_does_not_end_the_wait(stage: &Stage) {
+    for mode in MODES {
+        let mut desk = stage.desk(4);
+        let (here, there) = stream();
+        let (later, later_there) = stream();
+        desk.register(here.clone(), 1, READ, mode);
+        desk.register(later, 2, READ, mode);
+        put(&there, b"x");
+        drain(&*here);
+        let (waiting, is_waiting) = mpsc::channel();
+        waiting.send(crate::sys::staging::Thread::current()).unwrap_or_default();
+        let writer = thread::spawn(move || {
+            let waiter = is_waiting.recv().unwrap_or_else(|error| panic!("{error}"));
+            until_asleep(waiter.id());
+            put(&later_there, b"y");
+            later_there
+        });
+        let said = desk.next("what comes later");
+        assert_eq!(said, [(2, Readiness::READABLE)], "{mode:?}");
+        writer.join().unwrap_or_else(|_| panic!("the writer failed"));
+    }
+}
+
+pub(super) fn h2_a_pipe_without_writer_is_readable(stage: &Stage) {
+    for mode in MODES {
+        let mut desk = stage.desk(4);
+        let (reader, writer) = pipe();
+        let reader = Arc::new(reader);
+        let key = desk.register(reader.clone(), 1, READ, mode);
+        drop(writer);
+        let asked = PollFlags::POLLIN;
+        assert_eq!(oracle(&reader, asked), PollFlags::POLLHUP, "the kernel does not say IN");
+        let end = Readiness::READABLE | Readiness::READ_CLOSED;
+        desk.expect_now(&[(1, end)], &format!("{mode:?}"));
+        desk.deregister(key);
+    }
+}
+
+pub(super) fn h2_a_full_pipe_without_reader_is_writable(stage: &Stage) {
+    for mode in MODES {
+        let mut desk = stage.desk(4);
+        let (reader, writer) = pipe();
+        let writer = Arc::new(writer);
+        fill(&*writer);
+        desk.register(writer.clone(), 1, WRITE, mode);
+        desk.expect_silence("full");
+        drop(reader);
+        let asked = PollFlags::POLLOUT;
+        assert_eq!(oracle(&writer, asked), PollFlags::POLLERR, "the kernel does not say OUT");
+        let gone = Readiness::WRITABLE | Readiness::WRITE_CLOSED | Readiness::ERROR;
+        desk.expect_now(&[(1, gone)], &format!("{mode:?}"));
+    }
+}
+
+pub(super) fn h2_a_peer_that_closes_ends_the_wait(stage: &Stage) {
+    for mode in MODES {
+        let mut desk = stage.desk(4);
+        let (here, there) = stream();
+        desk.register(here, 1, READ, mode);
+        let waiter = crate::sys::staging::Thread::current();
+        let closer = thread::spawn(move || {
+            until_asleep(waiter.id());
+            drop(there);
+        });
+        let end = Readiness::READABLE | Readiness::READ_CLOSED;
+        assert_eq!(desk.next("the end of file"), [(1, end)], "{mode:?}");
+        closer.join().unwrap_or_else(|_| panic!("the closer failed"));
+    }
+}
+
+/// Clause H3, written down a second time.
+fn expected(bits: u16, asked: Interest) -> Readiness {
+    let has = |bit: i16| bits & bit as u16 != 0;
+    let mut readiness = Readiness::empty();
+    if asked.contains(Interest::READABLE) {
+        let closed = has(libc::POLLRDHUP) || has(libc::POLLHUP);
+        readiness.set(Readiness::READ_CLOSED, closed);
+        readiness.set(Readiness::ERROR, has(libc::POLLERR));
+        readiness.set(Readiness::READABLE, closed || has(libc::POLLIN) || has(libc::POLLERR));
+    }
+    if asked.contains(Interest::WRITABLE) {
+        let unread = has(libc::POLLIN) && asked.contains(Interest::READABLE);
+        let closed = has(libc::POLLHUP) || has(libc::POLLERR) && !unread;
+        let error = has(libc::POLLERR);
+        readiness |= if closed { Readiness::WRITE_CLOSED } else { Readiness::empty() };
+        readiness |= if error { Readiness::ERROR } else { Readiness::empty() };
+        readiness.set(Readiness::WRITABLE, closed || error || has(libc::POLLOUT));
+    }
+    if asked.contains(Interest::PRIORITY) {
+        let closed = has(libc::POLLRDHUP) || has(libc::POLLHUP);
+        readiness |= if closed { Readiness::READ_CLOSED } else { Readiness::empty() };
+        readiness |= if has(libc::POLLERR) { Readiness::ERROR } else { Readiness::empty() };
+        readiness.set(Readiness::PRIORITY, has(libc::POLLPRI));
+    }
+    readiness
+}
+
+pub(super) fn h3_every_situation_reads_the_same(stage: &Stage) {
+    for Situation { name, source, bits, keep } in all() {
+        let mut desk = stage.desk(4);
+        for asked in (0..8).map(Interest::from_bits_truncate) {
+            for mode in MODES {
+                let key = desk.register(source.clone(), 1, asked, mode);
+                let readiness = expected(bits, asked);
+                let one = if readiness.is_empty() { vec![] } else { vec![(1, readiness)] };
+                assert_eq!(desk.now(), one, "{name}, asked for {asked:?}, {mode:?}");
+                desk.deregister(key);
+            }
+        }
+        drop(keep);
+    }
+}
+
+pub(super) fn h3_an_error_that_was_collected_is_gone(stage: &Stage) {
+    let mut desk = stage.desk(4);
+    let (here, there) = stream();
+    put(&here, b"unread");
+    desk.register(here.clone(), 1, BOTH, Mode::Level);
+    drop(there);
+    let closed = Readiness::all() - Readiness::PRIORITY;
+    desk.expect_now(&[(1, closed)], "the peer left our data unread");
+    let read = (&*here).read(&mut [0; 8]);
+    assert_eq!(read.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    desk.expect_now(&[(1, closed - Readiness::ERROR)], "the read took the error");
+}
+
+pub(super) fn h4_everything_about_a_source_is_one_event(stage: &Stage) {
+    for mode in MODES {
+        let mut desk = stage.desk(16);
+        let (here, there) = tcp();
+        let key = desk.register(here.clone(), 1, Interest::all(), mode);
+        desk.now();
+        put_urgent(&there);
+        let urgent = PollFlags::POLLPRI | PollFlags::POLLIN;
+        fence(&*here, urgent, |bits| bits.contains(PollFlags::POLLPRI));
+        desk.modify(key, 1, Interest::all(), mode);
+        desk.rearm(key, READ);
+        desk.rearm(key, Interest::all());
+        desk.drained(key, READ);
+        let all = Readiness::WRITABLE | Readiness::PRIORITY;
+        let said = desk.now();
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(said[0].1.contains(all), "{said:?}");
+    }
+}

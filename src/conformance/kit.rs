@@ -1,0 +1,277 @@
+//! What the cases are written with: a poller with a watchdog, pairs of files, and oracles.
+
+use super::runner::Maker;
+use crate::event::{Event, Events, Interest, Mode, Readiness, Token};
+use crate::key::Key;
+use crate::poller::{Poller, Source};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub(super) const MODES: [Mode; 3] = [Mode::Level, Mode::Edge, Mode::OneShot];
+pub(super) const READ: Interest = Interest::READABLE;
+pub(super) const WRITE: Interest = Interest::WRITABLE;
+pub(super) const BOTH: Interest = Interest::READABLE.union(Interest::WRITABLE);
+pub(super) const ZERO: Duration = Duration::ZERO;
+/// What a wait that must be ended by something else is given; passing it is a failure.
+pub(super) const LONG: Duration = Duration::from_secs(60);
+
+/// Why a case can't be run; thrown by [`Stage::skip`] and caught by the runner.
+pub(super) struct Skip(pub(super) String);
+
+/// Where a case plays: makes pollers of the backend under test.
+pub(crate) struct Stage {
+    maker: Maker,
+}
+
+impl Stage {
+    pub(super) fn new(maker: Maker) -> Self {
+        Stage { maker }
+    }
+
+    /// Ends the case: it can't be run here.
+    pub(super) fn skip(&self, reason: impl Into<String>) -> ! {
+        std::panic::resume_unwind(Box::new(Skip(reason.into())))
+    }
+
+    pub(super) fn try_poller(&self) -> io::Result<Box<dyn Poller>> {
+        (self.maker)()
+    }
+
+    pub(super) fn poller(&self) -> Box<dyn Poller> {
+        match self.try_poller() {
+            Ok(poller) => poller,
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                self.skip(error.to_string())
+            }
+            Err(error) => panic!("no poller: {error}"),
+        }
+    }
+
+    /// A poller with room for `capacity` events.
+    pub(super) fn desk(&self, capacity: usize) -> Desk {
+        Desk { poller: self.poller(), events: Events::with_capacity(capacity) }
+    }
+}
+
+/// A poller and its events, with the calls that cases make all the time.
+pub(super) struct Desk {
+    pub(super) poller: Box<dyn Poller>,
+    pub(super) events: Events,
+}
+
+/// What a wait said: tokens and readiness, in the order of the tokens.
+pub(super) type Said = Vec<(usize, Readiness)>;
+
+impl Desk {
+    pub(super) fn register(
+        &mut self,
+        source: Source,
+        token: usize,
+        interest: Interest,
+        mode: Mode,
+    ) -> Key {
+        let registered = self.poller.register(source, Token(token), interest, mode);
+        registered.unwrap_or_else(|error| panic!("register: {error}"))
+    }
+
+    pub(super) fn modify(&mut self, key: Key, token: usize, interest: Interest, mode: Mode) {
+        let modified = self.poller.modify(key, Token(token), interest, mode);
+        modified.unwrap_or_else(|error| panic!("modify: {error}"));
+    }
+
+    pub(super) fn rearm(&mut self, key: Key, interest: Interest) {
+        self.poller.rearm(key, interest).unwrap_or_else(|error| panic!("rearm: {error}"));
+    }
+
+    pub(super) fn drained(&mut self, key: Key, interest: Interest) {
+        self.poller.drained(key, interest).unwrap_or_else(|error| panic!("drained: {error}"));
+    }
+
+    pub(super) fn deregister(&mut self, key: Key) {
+        self.poller.deregister(key).unwrap_or_else(|error| panic!("deregister: {error}"));
+    }
+
+    pub(super) fn wait(&mut self, timeout: Option<Duration>) {
+        let waited = self.poller.wait(&mut self.events, timeout);
+        waited.unwrap_or_else(|error| panic!("wait: {error}"));
+        let room = self.events.capacity();
+        assert!(self.events.len() <= room, "{} events in room for {room}", self.events.len());
+    }
+
+    /// What is ready, by a wait that does not block.
+    pub(super) fn now(&mut self) -> Said {
+        self.wait(Some(ZERO));
+        self.said()
+    }
+
+    /// What the last wait said.
+    pub(super) fn said(&self) -> Said {
+        let pair = |event: &Event| (event.token.0, event.readiness);
+        let mut said: Said = self.events.iter().map(pair).collect();
+        said.sort_by_key(|&(token, readiness)| (token, readiness.bits()));
+        said
+    }
+
+    /// Fails unless nothing is reported now.
+    pub(super) fn expect_silence(&mut self, why: &str) {
+        let said = self.now();
+        assert!(said.is_empty() && !self.events.woken(), "expected nothing ({why}), got {said:?}");
+    }
+
+    /// Fails unless exactly this is reported now.
+    pub(super) fn expect_now(&mut self, expected: &[(usize, Readiness)], why: &str) {
+        let said = self.now();
+        assert_eq!(said, expected, "{why}");
+    }
+
+    /// Waits until a wait reports something, which the watchdog gives a minute.
+    pub(super) fn next(&mut self, what: &str) -> Said {
+        self.wait(Some(LONG));
+        assert!(!self.events.is_empty(), "nothing was reported, expected: {what}");
+        self.said()
+    }
+}
+
+/// A unix stream to watch, and its peer. Neither blocks.
+pub(super) fn stream() -> (Arc<UnixStream>, UnixStream) {
+    let (here, there) = UnixStream::pair().unwrap_or_else(|error| panic!("socketpair: {error}"));
+    for end in [&here, &there] {
+        end.set_nonblocking(true).unwrap_or_else(|error| panic!("O_NONBLOCK: {error}"));
+    }
+    (Arc::new(here), there)
+}
+
+/// The two ends of a pipe, reader first. Neither blocks.
+pub(super) fn pipe() -> (OwnedFd, OwnedFd) {
+    let flags = OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+    nix::unistd::pipe2(flags).unwrap_or_else(|error| panic!("pipe2: {error}"))
+}
+
+/// Two ends of a TCP connection over loopback. Neither blocks.
+pub(super) fn tcp() -> (Arc<TcpStream>, TcpStream) {
+    let (listener, here) = tcp_listener_and_client();
+    let (there, _) = listener.accept().unwrap_or_else(|error| panic!("accept: {error}"));
+    there.set_nonblocking(true).unwrap_or_else(|error| panic!("O_NONBLOCK: {error}"));
+    (here, there)
+}
+
+/// A listener that blocks, and a connection it has not accepted.
+pub(super) fn tcp_listener_and_client() -> (TcpListener, Arc<TcpStream>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+    let listener = listener.unwrap_or_else(|error| panic!("bind: {error}"));
+    let address = listener.local_addr().unwrap_or_else(|error| panic!("getsockname: {error}"));
+    let here = TcpStream::connect(address).unwrap_or_else(|error| panic!("connect: {error}"));
+    here.set_nonblocking(true).unwrap_or_else(|error| panic!("O_NONBLOCK: {error}"));
+    (listener, Arc::new(here))
+}
+
+/// Writes all of `bytes`, for which there must be room.
+pub(super) fn put(mut to: &UnixStream, bytes: &[u8]) {
+    to.write_all(bytes).unwrap_or_else(|error| panic!("write: {error}"));
+}
+
+/// Reads at most `count` bytes of what is there.
+pub(super) fn take(mut from: &UnixStream, count: usize) -> usize {
+    from.read(&mut vec![0; count]).unwrap_or_else(|error| panic!("read: {error}"))
+}
+
+/// Reads until `WouldBlock` or end of file.
+pub(super) fn drain(from: impl AsFd) {
+    let mut buffer = [0; 4096];
+    loop {
+        match nix::unistd::read(&from, &mut buffer) {
+            Ok(0) | Err(Errno::EAGAIN) => return,
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => panic!("read: {error}"),
+        }
+    }
+}
+
+/// Writes until `WouldBlock`.
+pub(super) fn fill(to: impl AsFd) {
+    loop {
+        match nix::unistd::write(&to, &[0; 4096]) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) => return,
+            Err(error) => panic!("write: {error}"),
+        }
+    }
+}
+
+/// The oracle: what poll(2) itself says of these bits, now.
+pub(super) fn oracle(of: impl AsFd, asked: PollFlags) -> PollFlags {
+    let mut fds = [PollFd::new(of.as_fd(), asked)];
+    nix::poll::poll(&mut fds, PollTimeout::ZERO).unwrap_or_else(|error| panic!("poll: {error}"));
+    fds[0].revents().unwrap_or_else(PollFlags::empty)
+}
+
+/// Waits until the oracle says so: for what the kernel does in its own time, such as TCP.
+pub(super) fn fence(of: impl AsFd, asked: PollFlags, until: impl Fn(PollFlags) -> bool) {
+    let started = Instant::now();
+    while !until(oracle(&of, asked)) {
+        assert!(started.elapsed() < LONG, "the kernel did not get there within {LONG:?}");
+        std::thread::yield_now();
+    }
+}
+
+/// Waits until a thread of this process sleeps in the kernel.
+pub(super) fn until_asleep(thread: i32) {
+    let started = Instant::now();
+    loop {
+        let stat = std::fs::read_to_string(format!("/proc/self/task/{thread}/stat"));
+        let stat = stat.unwrap_or_else(|error| panic!("the thread has gone: {error}"));
+        // The state follows the name, which stands in parentheses and may hold anything.
+        if stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('S')) {
+            return;
+        }
+        assert!(started.elapsed() < LONG, "the thread does not go to sleep");
+        std::thread::yield_now();
+    }
+}
+
+/// The numbers that are open in this process.
+pub(super) fn open_numbers() -> Vec<i32> {
+    let directory = std::fs::read_dir("/proc/self/fd");
+    let directory = directory.unwrap_or_else(|error| panic!("/proc/self/fd: {error}"));
+    let mut numbers: Vec<i32> =
+        directory.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+    numbers.sort_unstable();
+    // One of them was the directory, and is closed again.
+    numbers.retain(|number| std::fs::read_link(format!("/proc/self/fd/{number}")).is_ok());
+    numbers
+}
+
+/// A directory of the case's own, removed when it ends.
+pub(super) struct TempDir(pub(super) std::path::PathBuf);
+
+impl TempDir {
+    pub(super) fn new() -> Self {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("quintpoll-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        TempDir(path)
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Sends one urgent byte.
+pub(super) fn put_urgent(to: &TcpStream) {
+    use nix::sys::socket::{MsgFlags, send};
+    use std::os::fd::AsRawFd;
+    assert_eq!(send(to.as_raw_fd(), b"!", MsgFlags::MSG_OOB), Ok(1), "an urgent byte");
+}

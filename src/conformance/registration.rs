@@ -1,0 +1,448 @@
+//! Clauses R: registration.
+
+use super::kit::*;
+use crate::event::{Interest, Mode, Readiness, Token};
+use crate::poller::Source;
+use crate::sys::staging;
+use nix::fcntl::OFlag;
+use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::stat::Mode as Permissions;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
+
+pub(super) fn r1_register_reports_what_is_ready(stage: &Stage) {
+    for mode in MODES {
+        let mut desk = stage.desk(4);
+        let (here, there) = stream();
+        put(&there, b"x");
+        desk.register(here, 1, BOTH, mode);
+        let ready = Readiness::READABLE | Readiness::WRITABLE;
+        desk.expect_now(&[(1, ready)], &format!("ready before it was registered, {mode:?}"));
+    }
+}
+
+pub(super) fn r1_modify_reports_what_is_ready(stage: &Stage) {
+    for mode in MODES {
+        let mut desk = stage.desk(4);
+        let (here, there) = stream();
+        let key = desk.register(here, 1, READ, mode);
+        put(&there, b"x");
+        desk.expect_now(&[(1, Readiness::READABLE)], "data came");
+        desk.modify(key, 1, READ, mode);
+        desk.expect_now(&[(1, Readiness::READABLE)], &format!("modify looks again, {mode:?}"));
+        desk.modify(key, 1, WRITE, mode);
+        desk.expect_now(&[(1, Readiness::WRITABLE)], &format!("for the new interest, {mode:?}"));
+    }
+}
+
+pub(super) fn r1_rearm_reports_what_is_ready(stage: &Stage) {
+    for mode in MODES {
+        let mut desk = stage.desk(4);
+        let (here, there) = stream();
+        let key = desk.register(here, 1, READ, mode);
+        put(&there, b"x");
+        for round in 0..3 {
+            let why = format!("rearm looks again, {mode:?}, round {round}");
+            desk.expect_now(&[(1, Readiness::READABLE)], &why);
+            desk.rearm(key, READ);
+        }
+    }
+}
+
+pub(super) fn r1_every_interest_is_accepted_in_every_mode(stage: &Stage) {
+    for mode in MODES {
+        for bits in 0..=Interest::all().bits() {
+            let interest = Interest::from_bits_truncate(bits);
+            let mut desk = stage.desk(4);
+            let (here, there) = stream();
+            put(&there, b"x");
+            let key = desk.register(here, 1, interest, mode);
+            let mut expected = Readiness::empty();
+            expected.set(Readiness::READABLE, interest.contains(READ));
+            expected.set(Readiness::WRITABLE, interest.contains(WRITE));
+            let said = desk.now();
+            let one = if expected.is_empty() { vec![] } else { vec![(1, expected)] };
+            assert_eq!(said, one, "{interest:?}, {mode:?}");
+            desk.deregister(key);
+        }
+    }
+}
+
+pub(super) fn r2_a_number_is_registered_once(stage: &Stage) {
+    let mut desk = stage.desk(4);
+    let (here, there) = stream();
+    let key = desk.register(here.clone(), 1, READ, Mode::Level);
+    for mode in MODES {
+        let again = desk.poller.register(here.clone(), Token(2), BOTH, mode);
+        assert_eq!(again.unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+    }
+    put(&there, b"x");
+    desk.expect_now(&[(1, Readiness::READABLE)], "the first registration is untouched");
+    desk.deregister(key);
+    desk.register(here, 3, READ, Mode::Level);
+    desk.expect_now(&[(3, Readiness::READABLE)], "the number is free again");
+}
+
+pub(super) fn r2_a_duplicate_is_another_source(stage: &Stage) {
+    for mode in MODES {
+        let mut desk = stage.desk(4);
+        let (here, there) = stream();
+        let duplicate = Arc::new(here.try_clone().unwrap_or_else(|error| panic!("dup: {error}")));
+        desk.register(here.clone(), 1, READ, mode);
+        let key = desk.register(duplicate, 2, READ, mode);
+        put(&there, b"x");
+        let both = [(1, Readiness::READABLE), (2, Readiness::READABLE)];
+        desk.expect_now(&both, "each has its own report");
+        desk.deregister(key);
+        drain(&*here);
+        put(&there, b"y");
+        if mode == Mode::Level {
+            desk.expect_now(&[(1, Readiness::READABLE)], "the duplicate is gone, the other stays");
+        }
+    }
+}
+
+pub(super) fn r3_modify_replaces_token_interest_and_mode(stage: &Stage) {
+    let mut desk = stage.desk(4);
+    let (here, there) = stream();
+    put(&there, b"x");
+    let key = desk.register(here, 1, READ, Mode::Level);
+    desk.modify(key, 2, WRITE, Mode::OneShot);
+    desk.expect_now(&[(2, Readiness::WRITABLE)], "the interest is replaced, not added to");
+    desk.expect_silence("the mode is one-shot now");
+    desk.modify(key, 3, READ, Mode::Level);
+    for _ in 0..3 {
+        desk.expect_now(&[(3, Readiness::READABLE)], "the mode is level now");
+    }
+    desk.modify(key, 4, READ, Mode::Edge);
+    desk.expect_now(&[(4, Readiness::READABLE)], "the mode is edge now");
+    desk.expect_silence("an edge is reported once");
+    desk.modify(key, usize::MAX, READ, Mode::Level);
+    desk.expect_now(&[(usize::MAX, Readiness::READABLE)], "every token is allowed");
+    desk.modify(key, 0, READ, Mode::Level);
+    desk.expect_now(&[(0, Readiness::READABLE)], "every token is allowed");
+}
+
+pub(super) fn r4_a_stale_key_is_not_found(stage: &Stage) {
+    let mut desk = stage.desk(4);
+    let (here, _there) = stream();
+    let key = desk.register(here, 1, READ, Mode::Level);
+    desk.deregister(key);
+    let poller = &mut desk.poller;
+    let answers = [
+        poller.modify(key, Token(2), READ, Mode::Edge),
+        poller.rearm(key, READ),
+        poller.rearm(key, Interest::all()),
+        poller.drained(key, READ),
+        poller.deregister(key),
+    ];
+    for answer in answers {
+        assert_eq!(answer.unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+}
+
+pub(super) fn r4_a_key_belongs_to_its_poller(stage: &Stage) {
+    let (mut mine, mut other) = (stage.desk(4), stage.desk(4));
+    let ((here, _), (elsewhere, _)) = (stream(), stream());
+    let key = mine.register(here, 1, READ, Mode::Level);
+    let foreign = other.register(elsewhere, 1, READ, Mode::Level);
+    assert_ne!(key, foreign);
+    let answer = mine.poller.deregister(foreign);
+    assert_eq!(answer.unwrap_err().kind(), io::ErrorKind::NotFound);
+    mine.deregister(key);
+    other.deregister(foreign);
+}
+
+pub(super) fn r4_a_key_never_names_a_later_registration(stage: &Stage) {
+    let mut desk = stage.desk(4);
+    let (here, there) = stream();
+    put(&there, b"x");
+    let mut old = Vec::new();
+    for token in 0..200 {
+        let key = desk.register(here.clone(), token, READ, Mode::Level);
+        assert!(!old.contains(&key), "a key came back");
+        for stale in &old {
+            let answer = desk.poller.deregister(*stale);
+            assert_eq!(answer.unwrap_err().kind(), io::ErrorKind::NotFound);
+        }
+        desk.expect_now(&[(token, Readiness::READABLE)], "the new registration is untouched");
+        assert_eq!(desk.events.iter().next().map(|event| event.key), Some(key));
+        desk.deregister(key);
+        old.push(key);
+    }
+}
+
+pub(super) fn r5_nothing_is_reported_after_deregister(stage: &Stage) {
+    for mode in MODES {
+        let mut desk = stage.desk(8);
+        let (here, there) = stream();
+        let (other, other_there) = stream();
+        let key = desk.register(here.clone(), 1, BOTH, mode);
+        desk.register(other.clone(), 2, READ, mode);
+        put(&there, b"x");
+        desk.deregister(key);
+        desk.expect_silence("the kernel had it queued, nobody had asked");
+        put(&there, b"y");
+        drop(there);
+        put(&other_there, b"z");
+        desk.expect_now(&[(2, Readiness::READABLE)], "the others are untouched");
+    }
+}
+
+pub(super) fn r5_what_waits_for_room_is_dropped_too(stage: &Stage) {
+    for mode in MODES {
+        let mut desk = stage.desk(1);
+        let pairs: Vec<_> = (0..5).map(|_| stream()).collect();
+        let mut keys = Vec::new();
+        for (token, (here, there)) in pairs.iter().enumerate() {
+            put(there, b"x");
+            keys.push(desk.register(here.clone(), token, READ, mode));
+        }
+        let first = desk.now();
+        assert_eq!(first.len(), 1);
+        for (token, key) in keys.into_iter().enumerate() {
+            if token != first[0].0 {
+                desk.deregister(key);
+            }
+        }
+        for _ in 0..5 {
+            let said = desk.now();
+            assert!(said.iter().all(|event| event.0 == first[0].0), "{mode:?}: {said:?}");
+        }
+    }
+}
+
+pub(super) fn r5_the_peer_sees_end_of_file_at_once(stage: &Stage) {
+    for mode in MODES {
+        let mut desk = stage.desk(4);
+        let (here, mut there) = stream();
+        let key = desk.register(here.clone(), 1, BOTH, mode);
+        desk.now();
+        drop(here);
+        assert!(there.read(&mut [0; 8]).is_err(), "the poller keeps the source open");
+        desk.deregister(key);
+        let read = there.read(&mut [0; 8]);
+        assert_eq!(read.unwrap_or_else(|error| panic!("no end of file: {error}")), 0);
+    }
+}
+
+pub(super) fn r5_a_number_used_again_gets_no_old_event(stage: &Stage) {
+    for mode in MODES {
+        let mut desk = stage.desk(4);
+        let (here, there) = stream();
+        // A duplicate keeps the old file open, and its news coming.
+        let _duplicate = here.try_clone().unwrap_or_else(|error| panic!("dup: {error}"));
+        let number = here.as_raw_fd();
+        let (reader, _writer) = pipe();
+        let key = desk.register(here, 1, BOTH, mode);
+        put(&there, b"x");
+        desk.deregister(key);
+        let reader = staging::duplicate_onto(reader.as_fd(), number);
+        let reader = reader.unwrap_or_else(|error| panic!("dup3: {error}"));
+        let key = desk.register(Arc::new(reader), 2, READ, mode);
+        put(&there, b"y");
+        desk.expect_silence("the old file's news are not the new one's");
+        drop(there);
+        desk.expect_silence("nor is its end");
+        desk.deregister(key);
+    }
+}
+
+/// A source whose last drop panics.
+struct Grenade(UnixStream);
+
+impl AsFd for Grenade {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Drop for Grenade {
+    fn drop(&mut self) {
+        panic!("a user's drop panics, as this case wants it to");
+    }
+}
+
+pub(super) fn r5_a_panicking_drop_leaves_the_poller_in_order(stage: &Stage) {
+    for mode in MODES {
+        let mut desk = stage.desk(4);
+        let (here, there) = UnixStream::pair().unwrap_or_else(|error| panic!("{error}"));
+        let (other, other_there) = stream();
+        let key = desk.register(Arc::new(Grenade(here)), 1, BOTH, mode);
+        desk.register(other, 2, READ, mode);
+        let drop = panic::catch_unwind(AssertUnwindSafe(|| desk.deregister(key)));
+        assert!(drop.is_err(), "the panic comes through");
+        let again = desk.poller.deregister(key);
+        assert_eq!(again.unwrap_err().kind(), io::ErrorKind::NotFound, "the work was done before");
+        put(&other_there, b"x");
+        desk.expect_now(&[(2, Readiness::READABLE)], "the poller goes on");
+        let _ = (&there).read(&mut [0; 8]);
+    }
+}
+
+pub(super) fn r6_dropping_the_poller_releases_everything(stage: &Stage) {
+    let before = open_numbers();
+    for mode in MODES {
+        let mut desk = stage.desk(4);
+        let pairs: Vec<_> = (0..50).map(|_| stream()).collect();
+        for (token, (here, there)) in pairs.iter().enumerate() {
+            desk.register(here.clone(), token, BOTH, mode);
+            put(there, b"x");
+        }
+        desk.now();
+        drop(desk);
+        for (here, there) in pairs {
+            assert_eq!(Arc::strong_count(&here), 1, "the poller has let go of the source");
+            drop(here);
+            let ended = oracle(&there, nix::poll::PollFlags::POLLIN);
+            assert!(ended.contains(nix::poll::PollFlags::POLLHUP), "the peer sees the end");
+        }
+    }
+    for _ in 0..100 {
+        drop(stage.poller());
+    }
+    assert_eq!(open_numbers(), before, "the poller's own files are closed");
+}
+
+fn refused(desk: &mut Desk, source: Source, what: &str) {
+    for interest in [READ, BOTH, Interest::empty()] {
+        for mode in MODES {
+            let answer = desk.poller.register(source.clone(), Token(1), interest, mode);
+            let errno = answer.err().and_then(|error| error.raw_os_error());
+            assert_eq!(errno, Some(libc::EBADF), "{what}, {interest:?}, {mode:?}");
+        }
+    }
+    desk.expect_silence(what);
+}
+
+pub(super) fn r7_a_closed_number_is_refused(stage: &Stage) {
+    let mut desk = stage.desk(4);
+    let (reader, writer) = pipe();
+    let number = reader.as_raw_fd();
+    drop(reader);
+    refused(&mut desk, Arc::new(staging::closed_number(number)), "a closed number");
+    refused(&mut desk, Arc::new(staging::closed_number(i32::MAX)), "the largest number");
+    refused(&mut desk, Arc::new(staging::closed_number(-5)), "a negative number");
+    let number_again = writer.try_clone().unwrap_or_else(|error| panic!("dup: {error}"));
+    assert_eq!(number_again.as_raw_fd(), number);
+    desk.register(Arc::new(number_again), 2, WRITE, Mode::Level);
+    let ready = Readiness::WRITABLE | Readiness::WRITE_CLOSED | Readiness::ERROR;
+    desk.expect_now(&[(2, ready)], "once it is open it can be registered");
+}
+
+pub(super) fn r7_a_path_number_is_refused(stage: &Stage) {
+    let mut desk = stage.desk(4);
+    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+    let path = nix::fcntl::open("/", flags, Permissions::empty());
+    let path = path.unwrap_or_else(|error| panic!("open with O_PATH: {error}"));
+    refused(&mut desk, Arc::new(path), "a number open with O_PATH");
+}
+
+pub(super) fn r8_an_empty_interest_is_silent(stage: &Stage) {
+    for mode in MODES {
+        let mut desk = stage.desk(8);
+        let (here, there) = stream();
+        let key = desk.register(here, 1, Interest::empty(), mode);
+        put(&there, b"x");
+        desk.expect_silence("data");
+        drop(there);
+        desk.expect_silence("hang-up");
+        desk.modify(key, 1, READ, mode);
+        let end = Readiness::READABLE | Readiness::READ_CLOSED;
+        desk.expect_now(&[(1, end)], "asked at last");
+        desk.modify(key, 1, Interest::empty(), mode);
+        desk.expect_silence("asked no more");
+        desk.rearm(key, Interest::empty());
+        desk.drained(key, Interest::empty());
+        desk.expect_silence("no part of nothing is something");
+
+        let (reader, writer) = pipe();
+        fill(&writer);
+        desk.register(Arc::new(writer), 2, Interest::empty(), mode);
+        drop(reader);
+        desk.expect_silence("an error");
+    }
+}
+
+pub(super) fn r9_any_number_works(stage: &Stage) {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or_else(|e| panic!("{e}"));
+    nix::sys::resource::setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+        .unwrap_or_else(|error| panic!("from {soft} to {hard}: {error}"));
+    if hard <= 5001 {
+        stage.skip(format!("RLIMIT_NOFILE is {hard}"));
+    }
+    let highest = i32::try_from(hard - 1).unwrap_or(1 << 20).min(1 << 20);
+    let stdin = staging::duplicate_onto(io::stdin().as_fd(), 900);
+    let stdin = stdin.unwrap_or_else(|error| panic!("dup3: {error}"));
+    for mode in MODES {
+        let mut desk = stage.desk(8);
+        let mut expected = Vec::new();
+        for number in [0, 1023, 1024, 1025, 5000, highest] {
+            let (reader, writer) = pipe();
+            let copy = staging::duplicate_onto(reader.as_fd(), number);
+            let copy: OwnedFd = copy.unwrap_or_else(|error| panic!("dup3 to {number}: {error}"));
+            desk.register(Arc::new(copy), number as usize, READ, mode);
+            assert_eq!(nix::unistd::write(&writer, b"x"), Ok(1));
+            let end = Readiness::READABLE | Readiness::READ_CLOSED;
+            expected.push((number as usize, end));
+        }
+        desk.expect_now(&expected, &format!("{mode:?}"));
+        drop(desk);
+        // Standard input comes back before anything else can take its number.
+        let restored = staging::duplicate_onto(stdin.as_fd(), 0);
+        std::mem::forget(restored.unwrap_or_else(|error| panic!("dup3 to 0: {error}")));
+    }
+}
+
+pub(super) fn r10_directions_outside_the_interest_are_refused(stage: &Stage) {
+    for mode in MODES {
+        let mut desk = stage.desk(4);
+        let (here, _there) = stream();
+        let key = desk.register(here, 1, READ, mode);
+        for dirs in [WRITE, BOTH, Interest::PRIORITY, Interest::all()] {
+            for answer in [desk.poller.rearm(key, dirs), desk.poller.drained(key, dirs)] {
+                assert_eq!(answer.unwrap_err().kind(), io::ErrorKind::InvalidInput, "{dirs:?}");
+            }
+        }
+        desk.expect_silence("a refused call does nothing");
+    }
+}
+
+pub(super) fn r10_rearm_arms_exactly_what_it_names(stage: &Stage) {
+    let mut desk = stage.desk(4);
+    let (here, there) = stream();
+    let key = desk.register(here, 1, BOTH, Mode::OneShot);
+    desk.expect_now(&[(1, Readiness::WRITABLE)], "room to write");
+    desk.rearm(key, READ);
+    desk.expect_silence("armed for reading alone");
+    put(&there, b"x");
+    desk.expect_now(&[(1, Readiness::READABLE)], "armed for reading alone");
+    desk.rearm(key, WRITE);
+    desk.expect_now(&[(1, Readiness::WRITABLE)], "armed for writing alone");
+    desk.rearm(key, READ);
+    desk.rearm(key, WRITE);
+    desk.expect_now(&[(1, Readiness::WRITABLE)], "the last call counts");
+    desk.rearm(key, BOTH);
+    desk.rearm(key, Interest::empty());
+    desk.expect_silence("armed for nothing");
+    desk.rearm(key, BOTH);
+    desk.expect_now(&[(1, Readiness::READABLE | Readiness::WRITABLE)], "armed for all");
+}
+
+pub(super) fn r10_level_is_the_same_after_rearm_and_drained(stage: &Stage) {
+    let mut desk = stage.desk(4);
+    let (here, there) = stream();
+    put(&there, b"x");
+    let key = desk.register(here, 1, BOTH, Mode::Level);
+    let ready = [(1, Readiness::READABLE | Readiness::WRITABLE)];
+    desk.expect_now(&ready, "level");
+    desk.rearm(key, READ);
+    desk.expect_now(&ready, "rearm narrows nothing");
+    desk.drained(key, READ);
+    desk.expect_now(&ready, "drained is ignored");
+    desk.rearm(key, Interest::empty());
+    desk.expect_now(&ready, "rearm of nothing disarms nothing");
+}

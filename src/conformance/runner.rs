@@ -1,0 +1,118 @@
+//! Runs one case: in a thread with a watchdog, in a process of its own if it asks for one.
+
+use super::kit::{Skip, Stage};
+use super::{CASES, Case};
+use crate::poller::Poller;
+use std::any::Any;
+use std::io;
+use std::panic;
+use std::process::{Command, Stdio};
+use std::sync::{PoisonError, RwLock, mpsc};
+use std::thread;
+use std::time::Duration;
+
+/// Makes a poller of the backend under test.
+pub type Maker = fn() -> io::Result<Box<dyn Poller>>;
+
+/// Set for a process that was started for one case; its value is that test.
+const OWN_PROCESS: &str = "QUINTPOLL_CASE_PROCESS";
+/// A case that is not done by then hangs.
+const WATCHDOG: Duration = Duration::from_secs(120);
+
+/// Runs a case. This is what the tests that [`conformance_tests!`](crate::conformance_tests) makes
+/// consist of; `test` is the test's whole path, by which the binary can be told to run it alone.
+///
+/// # Panics
+///
+/// If the case fails, with the clause it tests; if it hangs; if it is skipped for a backend that
+/// `QUINTPOLL_REQUIRE` names; if there is no case of that name.
+pub fn check(name: &str, backend: &str, maker: Maker, test: &str) {
+    let case = CASES.iter().find(|case| case.name == name);
+    let case = *case.unwrap_or_else(|| panic!("there is no case {name}"));
+    let result = if case.own_process && std::env::var(OWN_PROCESS).as_deref() != Ok(test) {
+        in_own_process(test)
+    } else {
+        in_thread(case, maker)
+    };
+    match result {
+        Ok(()) => {}
+        Err(Verdict::Skipped(reason)) => skip(case, backend, &reason),
+        Err(Verdict::Failed(message)) => {
+            let (clause, text) = (case.clause(), case.clause_text());
+            panic!("{backend} breaks clause {clause} in {name}:\n  {message}\n  {clause}: {text}");
+        }
+    }
+}
+
+/// Between fork and exec a child holds every file of this process, so a case that closes one and
+/// looks for the consequences must not run at that moment.
+static SPAWNING: RwLock<()> = RwLock::new(());
+
+enum Verdict {
+    Skipped(String),
+    Failed(String),
+}
+
+/// The mark of a skipped case in the output of its process.
+const SKIPPED: &str = "skipped: ";
+
+fn skip(case: Case, backend: &str, reason: &str) {
+    let required = std::env::var("QUINTPOLL_REQUIRE").unwrap_or_default();
+    let is_required = required.split(',').any(|name| name.trim() == backend);
+    assert!(!is_required, "{} may not be skipped for {backend}: {reason}", case.name);
+    // Past the capture of the test harness, for whoever reads the output of a green run.
+    let line = format!("{SKIPPED}{} for {backend}: {reason}\n", case.name);
+    let _ = io::Write::write_all(&mut io::stderr(), line.as_bytes());
+}
+
+fn in_thread(case: Case, maker: Maker) -> Result<(), Verdict> {
+    let _no_spawning = SPAWNING.read().unwrap_or_else(PoisonError::into_inner);
+    let (done, is_done) = mpsc::channel();
+    let run = move || {
+        let result = panic::catch_unwind(|| (case.run)(&Stage::new(maker)));
+        // The receiver has gone if the watchdog bit, and has told of that.
+        let _ = done.send(result.map_err(verdict));
+    };
+    let spawned = thread::Builder::new().name(case.name.to_owned()).spawn(run);
+    spawned.map_err(|error| Verdict::Failed(format!("no thread for the case: {error}")))?;
+    is_done.recv_timeout(WATCHDOG).unwrap_or_else(|_| {
+        Err(Verdict::Failed(format!("the case hangs: not done after {WATCHDOG:?}")))
+    })
+}
+
+fn verdict(panic: Box<dyn Any + Send>) -> Verdict {
+    let panic = match panic.downcast::<Skip>() {
+        Ok(skip) => return Verdict::Skipped(skip.0),
+        Err(panic) => panic,
+    };
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    Verdict::Failed(text.unwrap_or("a panic without words").to_owned())
+}
+
+fn in_own_process(test: &str) -> Result<(), Verdict> {
+    let failed = |error: io::Error| Verdict::Failed(format!("no process for the case: {error}"));
+    // Test harnesses leave the name of the crate out.
+    let (_, path) = test.split_once("::").unwrap_or(("", test));
+    let mut command = Command::new(std::env::current_exe().map_err(failed)?);
+    command.args([path, "--exact", "--nocapture", "--test-threads=1"]).env(OWN_PROCESS, test);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = {
+        let _alone = SPAWNING.write().unwrap_or_else(PoisonError::into_inner);
+        command.spawn().map_err(failed)?
+    };
+    let output = child.wait_with_output().map_err(failed)?;
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() {
+        return Err(Verdict::Failed(format!(
+            "in a process of its own, {}:\n{said}",
+            output.status
+        )));
+    }
+    if let Some((_, reason)) = said.split_once(SKIPPED) {
+        let line = reason.lines().next().unwrap_or_default();
+        return Err(Verdict::Skipped(line.to_owned()));
+    }
+    let ran = said.contains("1 passed");
+    if ran { Ok(()) } else { Err(Verdict::Failed(format!("{path} was not run alone:\n{said}"))) }
+}

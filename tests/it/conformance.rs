@@ -1,0 +1,6 @@
+//! The conformance suite on every backend of the crate.
+
+use quintpoll::{Backend, conformance_tests};
+
+conformance_tests!(epoll, || Backend::Epoll.open());
+conformance_tests!(poll, || Backend::Poll.open());

@@ -1,0 +1,4 @@
+//! The integration tests, in one binary.
+#![allow(missing_docs)]
+
+mod conformance;
