@@ -152,8 +152,8 @@ impl<'a> IntoIterator for &'a Events {
 }
 
 bitflags! {
-    /// The bits of [poll(2)], which epoll and io_uring share. Unknown bits are kept and mean nothing
-    /// here.
+    /// The bits of [poll(2)], which epoll and io_uring share. Unknown bits are kept, and mean
+    /// nothing here.
     ///
     /// [poll(2)]: https://man7.org/linux/man-pages/man2/poll.2.html
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

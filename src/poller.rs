@@ -84,7 +84,9 @@ pub trait Poller {
     ///   (dup(2)) is another source and works beside it.
     /// * `EBADF`: the number is not open, or was opened with `O_PATH` (R7).
     /// * What the mechanism says: for epoll `ENOSPC` (`/proc/sys/fs/epoll/max_user_watches`),
-    ///   `ENOMEM`, `ELOOP`; see [epoll_ctl(2)](https://man7.org/linux/man-pages/man2/epoll_ctl.2.html).
+    ///   `ENOMEM`, `ELOOP`; see [epoll_ctl(2)].
+    ///
+    /// [epoll_ctl(2)]: https://man7.org/linux/man-pages/man2/epoll_ctl.2.html
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {

@@ -66,7 +66,7 @@ pub(super) fn q1_no_room_is_refused(stage: &Stage) {
     desk.register(here, 1, READ, Mode::Edge);
     put(&there, b"x");
     let answer = desk.poller.wait(&mut desk.events, Some(ZERO));
-    assert_eq!(answer.unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    assert_eq!(refusal(answer), io::ErrorKind::InvalidInput);
     desk.events = Events::with_capacity(1);
     desk.expect_now(&[(1, Readiness::READABLE)], "nothing is lost by that");
 }

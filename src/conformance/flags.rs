@@ -149,7 +149,7 @@ pub(super) fn h3_an_error_that_was_collected_is_gone(stage: &Stage) {
     let closed = Readiness::all() - Readiness::PRIORITY;
     desk.expect_now(&[(1, closed)], "the peer left our data unread");
     let read = (&*here).read(&mut [0; 8]);
-    assert_eq!(read.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert_eq!(refusal(read), ErrorKind::ConnectionReset);
     desk.expect_now(&[(1, closed - Readiness::ERROR)], "the read took the error");
 }
 

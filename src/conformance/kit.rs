@@ -139,6 +139,14 @@ impl Desk {
     }
 }
 
+/// How a call that must fail has failed.
+pub(super) fn refusal<T>(answer: io::Result<T>) -> io::ErrorKind {
+    match answer {
+        Ok(_) => panic!("a call that had to fail did not"),
+        Err(error) => error.kind(),
+    }
+}
+
 /// A unix stream to watch, and its peer. Neither blocks.
 pub(super) fn stream() -> (Arc<UnixStream>, UnixStream) {
     let (here, there) = UnixStream::pair().unwrap_or_else(|error| panic!("socketpair: {error}"));

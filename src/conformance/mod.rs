@@ -1,9 +1,10 @@
-//! The conformance suite: the [contract](crate::contract), clause by clause, for any maker of pollers.
+//! The conformance suite: the [contract](crate::contract), clause by clause, for any maker of
+//! pollers.
 //!
 //! [`conformance_tests!`](crate::conformance_tests) makes a test of every case. Each case is named
 //! after the clause it tests, knows the public API only, and decides by what the kernel says about
-//! the same files: poll(2) and the plain system calls are its oracles. When one fails, it prints the
-//! clause.
+//! the same files: poll(2) and the plain system calls are its oracles. When one fails, it prints
+//! the clause.
 //!
 //! ```
 //! # #[cfg(test)] // the macro makes tests, which exist in a test build only
@@ -80,7 +81,10 @@ macro_rules! conformance_tests {
 #[macro_export]
 macro_rules! __conformance_test {
     ($($room:ident { $($case:ident)* } own { $($own:ident)* })*) => {
-        $($($crate::__conformance_test! { @one $case })* $($crate::__conformance_test! { @one $own })*)*
+        $(
+            $($crate::__conformance_test! { @one $case })*
+            $($crate::__conformance_test! { @one $own })*
+        )*
     };
     (@one $case:ident) => {
         #[test]

@@ -18,7 +18,7 @@ pub(super) fn o1_once_until_rearmed(stage: &Stage) {
         put(&there, b"more");
         desk.expect_silence("more data is no rearm");
         let again = desk.poller.register(here.clone(), Token(2), READ, Mode::OneShot);
-        assert_eq!(again.unwrap_err().kind(), io::ErrorKind::AlreadyExists, "still registered");
+        assert_eq!(refusal(again), io::ErrorKind::AlreadyExists, "still registered");
         desk.rearm(key, READ);
     }
     desk.deregister(key);

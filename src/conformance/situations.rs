@@ -148,7 +148,8 @@ fn tcp_errors() -> Vec<Situation> {
         new.unwrap_or_else(|error| panic!("socket: {error}"))
     };
     let refused = new();
-    // A port that was free a moment ago and on which nobody listens: bound, and held without listen.
+    // A port that was free a moment ago and on which nobody listens: bound, and held without
+    // listen.
     let holder = new();
     nix::sys::socket::bind(holder.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0))
         .unwrap_or_else(|error| panic!("bind: {error}"));

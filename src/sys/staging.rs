@@ -1,4 +1,5 @@
-//! What the conformance suite needs to set a process up: children made by fork(2), and signal handlers.
+//! What the conformance suite needs to set a process up: children made by fork(2), and signal
+//! handlers.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -83,7 +84,7 @@ pub(crate) fn duplicate_onto(
 
 /// A number that is not open, for as long as the process opens nothing.
 pub(crate) fn closed_number(number: i32) -> std::os::fd::BorrowedFd<'static> {
-    // SAFETY: not sound in general; it is the point of the cases that use it, and the number is only
-    // ever passed to system calls.
+    // SAFETY: not sound in general; it is the point of the cases that use it, and the number is
+    // only ever passed to system calls.
     unsafe { std::os::fd::BorrowedFd::borrow_raw(number) }
 }

@@ -1,0 +1,175 @@
+//! A selector from outside the crate: it becomes a `Poller` and passes the suite, with each of the
+//! triggers that a mechanism may have. Broken on purpose it fails, and the failure names the
+//! clause.
+//!
+//! It is an epoll of nix that gives hints only: what is true is for the reactor's probe to find.
+
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use quintpoll::conformance::check;
+use quintpoll::spi::{Applied, Arm, Deadline, PollBits, Raw, Reactor, Selector, Slot};
+use quintpoll::spi::{Trigger, Triggers, Wake, WakeHandle};
+use quintpoll::{Backend, Poller, conformance_tests};
+use std::collections::HashSet;
+use std::io;
+use std::os::fd::BorrowedFd;
+
+/// What is wrong with a selector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    None,
+    /// Present readiness is neither reported nor left to the reactor.
+    ForgetsPresentReadiness,
+    /// `remove` leaves the file open.
+    KeepsWhatWasRemoved,
+    /// Only the first `arm` of a slot counts.
+    ArmsOnce,
+    /// Facts that nobody checked.
+    VouchesForAnything,
+    /// Only the first report of each wait gets through.
+    DropsReports,
+}
+
+struct Outside {
+    epoll: Epoll,
+    wake: WakeHandle,
+    native: Triggers,
+    watched: HashSet<Slot>,
+    fault: Fault,
+}
+
+const WAKE: u64 = u64::MAX;
+
+fn outside(native: Triggers, fault: Fault) -> io::Result<Box<dyn Poller>> {
+    let (epoll, wake) = (Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?, WakeHandle::new()?);
+    epoll.add(&wake, EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
+    let selector = Outside { epoll, wake, native, watched: HashSet::new(), fault };
+    Ok(Box::new(Reactor::new(Backend::Other("outside"), selector)?))
+}
+
+impl Selector for Outside {
+    fn native(&self) -> Triggers {
+        self.native
+    }
+
+    fn arm(&mut self, slot: Slot, fd: BorrowedFd<'_>, arm: Arm) -> io::Result<Applied> {
+        let is_watched = self.watched.contains(&slot);
+        if is_watched && self.fault == Fault::ArmsOnce {
+            return Ok(Applied { trigger: arm.trigger, look: false });
+        }
+        let trigger = match arm.trigger {
+            Trigger::Level => EpollFlags::empty(),
+            Trigger::Edge => EpollFlags::EPOLLET,
+            Trigger::OneShot => EpollFlags::EPOLLONESHOT,
+        };
+        let bits = EpollFlags::from_bits_retain(i32::from(PollBits::asked(arm.dirs).bits()));
+        let mut event = EpollEvent::new(bits | trigger, slot.to_bits());
+        let done = match is_watched {
+            true => self.epoll.modify(fd, &mut event),
+            false => self.epoll.add(fd, event),
+        };
+        match done {
+            Ok(()) => {}
+            // No file without a poll operation can be watched; poll(2) calls them always ready.
+            Err(Errno::EPERM) => {
+                return Ok(Applied { trigger: Trigger::Edge, look: true });
+            }
+            Err(error) => return Err(error.into()),
+        }
+        self.watched.insert(slot);
+        if self.fault == Fault::ForgetsPresentReadiness {
+            self.epoll.wait(&mut [EpollEvent::empty(); 8], EpollTimeout::ZERO)?;
+        }
+        Ok(Applied { trigger: arm.trigger, look: false })
+    }
+
+    fn disarm(&mut self, slot: Slot, fd: BorrowedFd<'_>) {
+        if self.watched.remove(&slot) {
+            self.epoll.delete(fd).expect("it is watched");
+        }
+    }
+
+    fn remove(&mut self, slot: Slot, fd: BorrowedFd<'_>) {
+        if self.fault == Fault::KeepsWhatWasRemoved {
+            // As an io_uring request does that nobody cancelled.
+            std::mem::forget(fd.try_clone_to_owned().expect("a number is left"));
+            return;
+        }
+        self.disarm(slot, fd);
+    }
+
+    fn wait(&mut self, deadline: Deadline, out: &mut Vec<Raw>) -> io::Result<Wake> {
+        let mut events = vec![EpollEvent::empty(); self.watched.len() + 1];
+        let count = match self.epoll.wait(&mut events, self.timeout(deadline)) {
+            Err(Errno::EINTR) => return Ok(Wake::Interrupted),
+            Err(error) => return Err(error.into()),
+            Ok(0) => return Ok(Wake::TimedOut),
+            Ok(count) => count,
+        };
+        for event in &events[..count] {
+            let slot = Slot::from_bits(event.data());
+            if event.data() == WAKE {
+                self.wake.drain();
+            } else if self.fault == Fault::VouchesForAnything {
+                out.push(Raw::Fact(slot, PollBits::OUT | PollBits::IN));
+            } else {
+                out.push(Raw::Hint(slot));
+            }
+        }
+        if self.fault == Fault::DropsReports {
+            out.truncate(1);
+        }
+        Ok(Wake::Events)
+    }
+
+    fn wake_handle(&self) -> WakeHandle {
+        self.wake.clone()
+    }
+}
+
+impl Outside {
+    /// nix waits in milliseconds. The reactor asks again if that was too short, so long waits are
+    /// cut.
+    fn timeout(&self, deadline: Deadline) -> EpollTimeout {
+        let Some(left) = deadline.remaining() else { return EpollTimeout::NONE };
+        let rounded_up = left.as_nanos().div_ceil(1_000_000).min(10_000);
+        EpollTimeout::from(rounded_up as u16)
+    }
+}
+
+conformance_tests!(outside_level, || outside(Triggers::LEVEL, Fault::None));
+conformance_tests!(outside_edge, || outside(Triggers::EDGE, Fault::None));
+conformance_tests!(outside_oneshot, || outside(Triggers::ONESHOT, Fault::None));
+conformance_tests!(outside_edge_oneshot, || {
+    outside(Triggers::EDGE.union(Triggers::ONESHOT), Fault::None)
+});
+
+/// The suite's case on a broken selector: it has to fail, and to say which clause.
+macro_rules! broken {
+    ($($name:ident: $native:ident, $fault:ident => $case:literal, $clause:literal;)*) => { $(
+        #[test]
+        #[should_panic(expected = $clause)]
+        fn $name() {
+            check($case, "broken", || outside(Triggers::$native, Fault::$fault), "not needed");
+        }
+    )* };
+}
+
+broken! {
+    broken_at_arming: EDGE, ForgetsPresentReadiness
+        => "r1_register_reports_what_is_ready", "broken breaks clause R1";
+    broken_at_removal: LEVEL, KeepsWhatWasRemoved
+        => "r5_the_peer_sees_end_of_file_at_once", "broken breaks clause R5";
+    broken_at_modify: EDGE, ArmsOnce
+        => "r1_modify_reports_what_is_ready", "broken breaks clause R1";
+    broken_in_one_shot: ONESHOT, ArmsOnce
+        => "o1_once_until_rearmed", "broken breaks clause O1";
+    broken_in_level: LEVEL, VouchesForAnything
+        => "l1_directions_come_and_go", "broken breaks clause L1";
+    broken_in_flags: LEVEL, VouchesForAnything
+        => "h3_every_situation_reads_the_same", "broken breaks clause H3";
+    broken_in_edges: EDGE, DropsReports
+        => "e3_nothing_happens_and_nothing_is_said", "broken breaks clause E3";
+    broken_when_busy: EDGE, DropsReports
+        => "t1_zero_collects_everything", "broken breaks clause T1";
+}
