@@ -163,6 +163,12 @@ impl fmt::Display for UnknownBackend {
 
 impl std::error::Error for UnknownBackend {}
 
+impl From<UnknownBackend> for io::Error {
+    fn from(unknown: UnknownBackend) -> Self {
+        io::Error::new(io::ErrorKind::InvalidInput, unknown)
+    }
+}
+
 /// Why a backend can't be had.
 #[derive(Debug)]
 pub struct Unavailable {

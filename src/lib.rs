@@ -59,6 +59,11 @@ pub mod conformance;
 #[cfg(feature = "spi")]
 pub mod spi;
 
+/// The README's programs, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub use backend::{Backend, Unavailable, UnknownBackend};
 pub use event::{Event, Events, Interest, Mode, Readiness, Token};
 pub use key::Key;

@@ -1,0 +1,216 @@
+//! The rules of the house, as a test.
+#![allow(missing_docs)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const LINE_MAX: usize = 100;
+const FILE_LINES_MAX: usize = 500;
+const FUNCTION_LINES_MAX: usize = 70;
+/// One clause a line; it is never read in columns.
+const CONTRACT: &str = "src/contract.rs";
+
+struct File {
+    /// From the root of the project, with `/`.
+    name: String,
+    text: String,
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn rust_files() -> Vec<File> {
+    let mut files = Vec::new();
+    let mut folders: Vec<PathBuf> =
+        ["src", "tests", "examples", "fuzz"].iter().map(|folder| root().join(folder)).collect();
+    while let Some(folder) = folders.pop() {
+        let Ok(entries) = fs::read_dir(&folder) else { continue };
+        for path in entries.map(|entry| entry.expect("a readable folder").path()) {
+            let name = path.strip_prefix(root()).expect("inside").to_string_lossy().into_owned();
+            if path.is_dir() && path.file_name().is_some_and(|name| name != "target") {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).expect("a readable file");
+                files.push(File { name, text });
+            }
+        }
+    }
+    assert!(files.len() > 20, "the files are found");
+    files
+}
+
+fn report(broken: Vec<String>, rule: &str) {
+    assert!(broken.is_empty(), "{rule}\n  {}", broken.join("\n  "));
+}
+
+#[test]
+fn every_file_says_what_it_is_for() {
+    let silent = |file: &File| !file.text.starts_with("//! ");
+    let silent = rust_files().into_iter().filter(silent).map(|file| file.name).collect();
+    report(silent, "every file begins with a `//!` line");
+}
+
+#[test]
+fn lines_files_and_functions_are_short() {
+    let mut broken = Vec::new();
+    for File { name, text } in rust_files() {
+        let lines: Vec<&str> = text.lines().collect();
+        if name != CONTRACT {
+            // A row of a table can't be wrapped.
+            let is_long = |line: &str| line.chars().count() > LINE_MAX && !line.contains("//! | ");
+            let long = lines.iter().enumerate().filter(|(_, line)| is_long(line));
+            broken.extend(long.map(|(at, _)| format!("{name}:{}: a long line", at + 1)));
+        }
+        if lines.len() > FILE_LINES_MAX {
+            broken.push(format!("{name}: {} lines", lines.len()));
+        }
+        let mut start = None;
+        for (at, line) in lines.iter().enumerate() {
+            let indent = line.len() - line.trim_start().len();
+            let head = line.trim_start().trim_start_matches("pub(crate) ");
+            let head = head.trim_start_matches("pub(super) ").trim_start_matches("pub ");
+            match start {
+                None if head.starts_with("fn ") => start = Some((at, indent)),
+                Some((first, its)) if indent == its && line.trim() == "}" => {
+                    if at - first + 1 > FUNCTION_LINES_MAX {
+                        broken.push(format!("{name}:{}: {} lines", first + 1, at - first + 1));
+                    }
+                    start = None;
+                }
+                // A body on one line, or a declaration without one.
+                Some((_, its)) if indent == its && head.starts_with("fn ") => {
+                    start = Some((at, indent));
+                }
+                _ => {}
+            }
+        }
+    }
+    report(broken, "lines, files and functions stay readable");
+}
+
+/// Code without comments and text, near enough.
+fn code_of(text: &str) -> String {
+    let code = |line: &str| match line.find("//") {
+        Some(at) => line[..at].to_owned(),
+        None => line.to_owned(),
+    };
+    text.lines().map(code).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn unsafe_lives_in_sys() {
+    let mut broken = Vec::new();
+    for file in rust_files().iter().filter(|file| file.name.starts_with("src/")) {
+        let code = code_of(&file.text);
+        let word = |line: &&str| line.split(|c: char| !c.is_alphanumeric()).any(|w| w == "unsafe");
+        let used = code.lines().any(|line| word(&line));
+        if used && !file.name.starts_with("src/sys/") {
+            broken.push(format!("{}: unsafe outside src/sys", file.name));
+        }
+        if !used && file.text.contains("allow(unsafe_code)") {
+            broken.push(format!("{}: allows unsafe and has none", file.name));
+        }
+    }
+    report(broken, "unsafe code has one room");
+}
+
+/// What a room may import of the crate: whatever a file in the first column says `crate::…` of has
+/// to begin with one of the second. Unit tests may look anywhere.
+const FLOORS: &[(&str, &[&str])] = &[
+    ("src/sys/", &[]),
+    ("src/key.rs", &["Poller"]),
+    ("src/event.rs", &["key", "Poller", "Waker"]),
+    ("src/selector/", &["event", "key", "sys"]),
+    ("src/reactor/", &["backend::Backend", "event", "key", "poller", "selector", "sys", "Poller"]),
+    ("src/poller.rs", &["backend::Backend", "event", "key", "reactor::Waker", "contract"]),
+    // The public face, by the rooms it comes from, and the one room of `sys` made for the suite.
+    (
+        "src/conformance/",
+        &["event", "key::Key", "poller", "reactor::Waker", "sys::staging", "contract", "conform"],
+    ),
+];
+
+#[test]
+fn rooms_import_from_below() {
+    let mut broken = Vec::new();
+    for file in rust_files() {
+        let Some((_, allowed)) = FLOORS.iter().find(|(room, _)| file.name.starts_with(room)) else {
+            continue;
+        };
+        if file.name.contains("/tests") {
+            continue;
+        }
+        for (at, line) in file.text.lines().enumerate() {
+            for (place, _) in line.match_indices("crate::") {
+                let what = &line[place + "crate::".len()..];
+                let is_macro = what.starts_with("__conformance");
+                if !is_macro && !allowed.iter().any(|allowed| what.starts_with(allowed)) {
+                    broken.push(format!("{}:{}: {}", file.name, at + 1, line.trim()));
+                }
+            }
+        }
+    }
+    report(broken, "a room imports only from the floors below it");
+}
+
+#[test]
+fn mechanisms_do_not_know_each_other_nor_the_reactor_them() {
+    let mechanisms = ["select", "poll", "epoll", "sigio", "uring"];
+    let mut broken = Vec::new();
+    for file in rust_files() {
+        let own = file.name.strip_prefix("src/selector/").and_then(|f| f.strip_suffix(".rs"));
+        let is_mechanism = own.is_some_and(|own| mechanisms.contains(&own));
+        if !is_mechanism && !file.name.starts_with("src/reactor/") {
+            continue;
+        }
+        for mechanism in mechanisms.iter().filter(|mechanism| own != Some(mechanism)) {
+            for path in [format!("selector::{mechanism}"), format!("super::{mechanism}")] {
+                if code_of(&file.text).contains(&path) && !file.name.ends_with("tests.rs") {
+                    broken.push(format!("{}: {path}", file.name));
+                }
+            }
+        }
+    }
+    report(broken, "a mechanism is named by `backend.rs` alone");
+}
+
+fn read(name: &str) -> String {
+    fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+#[test]
+fn every_clause_has_a_case() {
+    let contract = read(CONTRACT);
+    let clause = |line: &str| {
+        let rest = line.strip_prefix("//! - **")?;
+        Some(rest.split("**").next()?.to_lowercase())
+    };
+    let clauses: BTreeSet<String> = contract.lines().filter_map(clause).collect();
+    assert!(clauses.len() > 25, "the clauses are found");
+    let list = read("src/conformance/mod.rs");
+    let cases = list.lines().map(str::trim).filter(|line| !line.contains(' '));
+    let cases: BTreeSet<String> =
+        cases.filter_map(|case| Some(case.split_once('_')?.0.to_owned())).collect();
+    let untested = clauses.difference(&cases).cloned().collect();
+    report(untested, "every clause of the contract has a case named after it");
+}
+
+#[test]
+fn the_backends_are_the_same_everywhere() {
+    let tested = read("tests/it/conformance.rs");
+    let (readme, contract, ci) = (read("README.md"), read(CONTRACT), read(".ci/run"));
+    for backend in quintpoll::Backend::ALL {
+        assert!(readme.contains(&format!("| `{backend}` |")), "{backend} is missing in README.md");
+        if backend.is_available().is_ok() {
+            let stamped = format!("conformance_tests!({backend},");
+            assert!(tested.contains(&stamped), "the suite does not run on {backend}");
+            assert!(contract.contains(&format!("| {backend} ")), "no column for {backend}");
+            let required = ci.lines().find(|line| line.contains("QUINTPOLL_REQUIRE="));
+            let required = required.expect(".ci/run requires backends");
+            let names = required.split(['=', ',', ' ', '"']);
+            assert!(names.into_iter().any(|name| name == backend.to_string()), "{backend}");
+        }
+    }
+}
