@@ -35,20 +35,40 @@ pub(crate) fn wait(
     super::checked(unsafe { libc::epoll_wait(epoll, events.as_mut_ptr(), length, milliseconds) })
 }
 
+/// `struct __kernel_timespec`: 64 bits on every architecture.
+#[repr(C)]
+struct KernelTimespec {
+    seconds: i64,
+    nanoseconds: i64,
+}
+
+/// By its number: the C libraries have the function only since glibc 2.35, and musl has not.
 fn pwait2(
     epoll: BorrowedFd<'_>,
     events: &mut [epoll_event],
     timeout: Option<Duration>,
 ) -> io::Result<usize> {
-    let timeout = timeout.map(super::timespec);
+    let timeout = timeout.map(|timeout| KernelTimespec {
+        seconds: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+        nanoseconds: i64::from(timeout.subsec_nanos()),
+    });
     let timeout = timeout.as_ref().map_or(ptr::null(), ptr::from_ref);
-    let length = length(events);
-    let epoll = epoll.as_raw_fd();
+    let (epoll, length) = (epoll.as_raw_fd(), length(events));
+    let (no_mask, mask_size) = (ptr::null::<libc::sigset_t>(), 0_usize);
     // SAFETY: the kernel writes at most `length` elements, no more than the slice has; the timespec
     // outlives the call; a null signal mask means none.
-    super::checked(unsafe {
-        libc::epoll_pwait2(epoll, events.as_mut_ptr(), length, timeout, ptr::null())
-    })
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_epoll_pwait2,
+            epoll,
+            events.as_mut_ptr(),
+            length,
+            timeout,
+            no_mask,
+            mask_size,
+        )
+    };
+    super::checked(answer as libc::c_int)
 }
 
 fn length(events: &[epoll_event]) -> libc::c_int {

@@ -2,4 +2,5 @@
 #![allow(missing_docs)]
 
 mod conformance;
+mod mechanism;
 mod outside;
