@@ -109,9 +109,9 @@ fn in_own_process(test: &str) -> Result<(), Verdict> {
             output.status
         )));
     }
-    if let Some((_, reason)) = said.split_once(SKIPPED) {
-        let line = reason.lines().next().unwrap_or_default();
-        return Err(Verdict::Skipped(line.to_owned()));
+    if let Some(line) = said.lines().find_map(|line| line.strip_prefix(SKIPPED)) {
+        let (_, reason) = line.split_once(": ").unwrap_or(("", line));
+        return Err(Verdict::Skipped(reason.to_owned()));
     }
     let ran = said.contains("1 passed");
     if ran { Ok(()) } else { Err(Verdict::Failed(format!("{path} was not run alone:\n{said}"))) }

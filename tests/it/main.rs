@@ -4,3 +4,4 @@
 mod conformance;
 mod mechanism;
 mod outside;
+mod skips;
