@@ -4,4 +4,5 @@
 mod conformance;
 mod mechanism;
 mod outside;
+mod refused;
 mod skips;
