@@ -1,0 +1,87 @@
+//! The command line.
+
+use lexopt::{Arg, Error, Parser, ValueExt};
+use quintpoll::{Backend, Mode, UnknownBackend};
+
+/// The modes by the names they have here.
+pub(crate) const MODES: [(&str, Mode); 3] =
+    [("level", Mode::Level), ("edge", Mode::Edge), ("oneshot", Mode::OneShot)];
+
+/// What to do.
+pub(crate) enum Command {
+    Help,
+    /// Serve. Without a backend, the one that the environment or the crate prefers.
+    Listen {
+        backend: Option<Backend>,
+        mode: Mode,
+        address: String,
+    },
+    /// Try this backend in this mode; without one, all of them.
+    Demo {
+        backend: Option<Backend>,
+        mode: Option<(&'static str, Mode)>,
+    },
+}
+
+pub(crate) fn usage() -> String {
+    let backends = Backend::ALL.map(|backend| backend.to_string()).join(", ");
+    let modes = MODES.map(|(name, _)| name).join(", ");
+    format!(
+        "\
+An echo server on any backend of quintpoll, in any mode.
+
+Usage: echo --listen ADDRESS [--backend NAME] [--mode NAME]
+       echo [--backend NAME] [--mode NAME]
+
+The first form serves until Ctrl-C or SIGTERM, then says what it did.
+The second form tries the server with a client that checks every byte.
+
+Options:
+  --listen ADDRESS  host:port to serve; port 0 takes a free one
+  --backend NAME    one of {backends}
+                    (to serve: $QUINTPOLL_BACKEND, or the best there is;
+                    to try: all)
+  --mode NAME       one of {modes}
+                    (to serve: level; to try: all)
+  --help            print this
+
+Exit status: 0 if all went well, 1 if something broke or did not verify,
+2 if it was asked for something that can't be had.
+"
+    )
+}
+
+/// # Errors
+///
+/// What is wrong with the command line, in one line.
+pub(crate) fn parse(mut parser: Parser) -> Result<Command, Error> {
+    let (mut backend, mut mode, mut listen) = (None, None, None);
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Arg::Long("backend") => backend = Some(parse_backend(&parser.value()?.string()?)?),
+            Arg::Long("mode") => mode = Some(parse_mode(&parser.value()?.string()?)?),
+            Arg::Long("listen") => listen = Some(parser.value()?.string()?),
+            Arg::Long("help") | Arg::Short('h') => return Ok(Command::Help),
+            _ => return Err(arg.unexpected()),
+        }
+    }
+    Ok(match listen {
+        Some(address) => {
+            let (_, mode) = mode.unwrap_or(MODES[0]);
+            Command::Listen { backend, mode, address }
+        }
+        None => Command::Demo { backend, mode },
+    })
+}
+
+fn parse_backend(name: &str) -> Result<Backend, Error> {
+    name.parse().map_err(|error: UnknownBackend| Error::Custom(error.into()))
+}
+
+fn parse_mode(name: &str) -> Result<(&'static str, Mode), Error> {
+    let known = MODES.into_iter().find(|(known, _)| *known == name);
+    known.ok_or_else(|| {
+        let names = MODES.map(|(name, _)| name).join(", ");
+        format!("unknown mode {name:?}: it is one of {names}").into()
+    })
+}
