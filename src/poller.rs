@@ -272,7 +272,8 @@ pub trait Poller {
 ///
 /// # Errors
 ///
-/// What `io` says, `WouldBlock` included; or what `drained` says.
+/// What `io` says, `WouldBlock` included; or what `drained` says of the key. A direction that is not
+/// in the registered interest is no error here.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -297,7 +298,11 @@ pub fn try_io<T>(
 ) -> io::Result<T> {
     let result = io();
     if matches!(&result, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
-        poller.drained(key, interest)?;
+        match poller.drained(key, interest) {
+            // Of a direction that is not watched nobody waits to be told.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
+            told => told?,
+        }
     }
     result
 }
