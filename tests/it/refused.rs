@@ -23,9 +23,8 @@ fn refuse(call: libc::c_long, errno: i32) {
     let unprivileged = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
     assert_eq!(unprivileged, 0, "PR_SET_NO_NEW_PRIVS");
     // SAFETY: the kernel copies the program, whose pointer and length are those of `filter`.
-    let filtered = unsafe {
-        libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program)
-    };
+    let filtered =
+        unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
     assert_eq!(filtered, 0, "PR_SET_SECCOMP: {}", std::io::Error::last_os_error());
 }
 
