@@ -272,8 +272,8 @@ pub trait Poller {
 ///
 /// # Errors
 ///
-/// What `io` says, `WouldBlock` included; or what `drained` says of the key. A direction that is not
-/// in the registered interest is no error here.
+/// What `io` says, `WouldBlock` included; or what `drained` says of the key. A direction that is
+/// not in the registered interest is no error here.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
