@@ -217,3 +217,6 @@ impl From<Unavailable> for io::Error {
         io::Error::new(io::ErrorKind::Unsupported, unavailable)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -250,3 +250,6 @@ impl PollBits {
         if self.contains(PollBits::NVAL) { seen | PollBits::ERR } else { seen }
     }
 }
+
+#[cfg(test)]
+mod tests;

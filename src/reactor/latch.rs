@@ -141,3 +141,6 @@ fn preferred(mode: Mode, native: Triggers) -> Trigger {
     };
     order.into_iter().find(has).expect("a selector has at least one native trigger")
 }
+
+#[cfg(test)]
+mod tests;

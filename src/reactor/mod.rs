@@ -356,3 +356,6 @@ impl<S> fmt::Debug for Reactor<S> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

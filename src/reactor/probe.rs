@@ -50,3 +50,6 @@ impl Probe {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -260,3 +260,6 @@ impl Registration {
         self.look & self.latch.armed()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -117,3 +117,6 @@ impl Drop for Bed {
         self.put_back();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -168,3 +168,6 @@ impl Selector for Epoll {
         self.wake.clone()
     }
 }
+
+#[cfg(test)]
+mod tests;

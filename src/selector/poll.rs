@@ -116,3 +116,6 @@ impl Selector for Poll {
         self.wake.clone()
     }
 }
+
+#[cfg(test)]
+mod tests;

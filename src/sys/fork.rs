@@ -68,3 +68,6 @@ fn wiped_page() -> io::Result<&'static AtomicU32> {
     // SAFETY: the page is zeroed (a valid AtomicU32), aligned, and never unmapped from here on.
     Ok(unsafe { &*page.cast::<AtomicU32>() })
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,136 @@
+//! Names, and why a backend can't be had.
+
+use super::*;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::error::Error;
+use std::process::Command;
+
+const BUILT: [Backend; 2] = [Backend::Poll, Backend::Epoll];
+
+#[test]
+fn names_round_trip() {
+    for backend in Backend::ALL {
+        assert_eq!(backend.to_string().parse(), Ok(backend));
+    }
+    let names = Backend::ALL.map(|backend| backend.to_string());
+    assert_eq!(names, ["select", "poll", "epoll", "sigio", "uring"]);
+    assert_eq!(format!("[{:>7}]", Backend::Epoll), "[  epoll]", "names line up in tables");
+    assert_eq!(Backend::Other("kqueue").to_string(), "kqueue");
+}
+
+#[test]
+fn what_names_no_backend_is_said_with_what_would() {
+    for name in ["", "Epoll", " epoll", "epoll ", "kqueue", "other", "io_uring"] {
+        let error = name.parse::<Backend>().expect_err("no such name");
+        let said = error.to_string();
+        assert!(said.contains(&format!("{name:?}")), "{said}");
+        assert!(Backend::ALL.iter().all(|backend| said.contains(&backend.to_string())), "{said}");
+    }
+}
+
+#[test]
+fn each_is_preferred_once() {
+    for backend in Backend::ALL {
+        let times = Backend::PREFERENCE.iter().filter(|&&other| other == backend).count();
+        assert_eq!(times, 1, "{backend}");
+    }
+    assert_eq!(Backend::best(), Backend::Epoll);
+}
+
+#[test]
+fn those_that_are_built_open_as_themselves() {
+    for backend in BUILT {
+        backend.is_available().expect("it is built");
+        let poller = backend.open().expect("it is available");
+        assert_eq!(poller.backend(), backend);
+    }
+}
+
+#[test]
+fn those_that_are_not_built_say_so() {
+    let rest = Backend::ALL.into_iter().filter(|backend| !BUILT.contains(backend));
+    for backend in rest {
+        let error = backend.open().err().expect("it is not built");
+        assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+        assert_eq!(error.to_string(), format!("{backend} is not available: not built yet"));
+        let inner = error.downcast::<Unavailable>().expect("the cause is inside");
+        assert_eq!(inner.backend(), backend);
+        assert!(inner.source().is_none());
+        let why = backend.is_available().expect_err("it is not built");
+        assert_eq!(why.to_string(), inner.to_string());
+    }
+}
+
+#[test]
+fn a_foreign_backend_says_how_it_is_made() {
+    let backend = Backend::Other("kqueue");
+    let error = backend.open().err().expect("it is not of this crate");
+    assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+    assert!(error.to_string().contains("kqueue"), "{error}");
+    assert!(error.to_string().contains("Reactor::new"), "{error}");
+    assert_eq!(backend.is_available().expect_err("nor available").backend(), backend);
+}
+
+/// Runs the test named so alone in a process with this in its environment; true in that process.
+fn is_alone(test: &str, name: &str, value: Option<&str>) -> bool {
+    const ALONE: &str = "QUINTPOLL_TEST_RUNS_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        return true;
+    }
+    let this = std::env::current_exe().expect("a running program has a path");
+    let mut run = Command::new(this);
+    run.args([test, "--exact", "--nocapture"]).env_remove(name).env(ALONE, "1");
+    run.envs(value.map(|value| (name, value)));
+    let output = run.output().expect("it runs already");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{name} {value:?}: {said}");
+    false
+}
+
+const VARIABLE: &str = "QUINTPOLL_BACKEND";
+
+#[test]
+fn the_environment_names_a_backend() {
+    let test = "backend::tests::the_environment_names_a_backend";
+    let values = ["select", "poll", "epoll", "sigio", "uring", "", "EPOLL", "kqueue"];
+    for value in [None].into_iter().chain(values.map(Some)) {
+        if is_alone(test, VARIABLE, value) {
+            return check_environment();
+        }
+    }
+}
+
+fn check_environment() {
+    let chosen = Backend::from_env();
+    match std::env::var(VARIABLE) {
+        Err(_) => assert_eq!(chosen, Ok(Backend::best())),
+        Ok(name) => {
+            let named = Backend::ALL.into_iter().find(|backend| backend.to_string() == name);
+            assert_eq!(chosen.as_ref().ok(), named.as_ref());
+            assert!(chosen.is_ok() || chosen.is_err_and(|error| error.0 == name));
+        }
+    }
+}
+
+#[test]
+fn without_files_to_be_had_the_cause_is_the_systems() {
+    if !is_alone("backend::tests::without_files_to_be_had_the_cause_is_the_systems", VARIABLE, None)
+    {
+        return;
+    }
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("it has a limit");
+    setrlimit(Resource::RLIMIT_NOFILE, 0, hard).expect("lower is allowed");
+    let opened = BUILT.map(|backend| backend.open().err());
+    let available = BUILT.map(Backend::is_available);
+    let best = Backend::best();
+    setrlimit(Resource::RLIMIT_NOFILE, soft, hard).expect("up to the hard limit is allowed");
+    for (error, why) in opened.into_iter().zip(available) {
+        let error = error.expect("it needs files");
+        assert_eq!(error.raw_os_error(), Some(libc::EMFILE), "as it came");
+        let why = why.expect_err("it needs files");
+        let said = why.to_string();
+        assert!(said.ends_with(&error.to_string()) && said.contains("not available"), "{said}");
+        assert!(why.source().is_some_and(|source| source.to_string() == error.to_string()));
+    }
+    assert_eq!(best, Backend::Epoll, "the one whose failure is worth reading");
+}

@@ -1,0 +1,289 @@
+//! One source under a latch: a simulated kernel below it, the contract beside it, and nothing real.
+
+use super::super::{Latch, Step};
+use super::contract::Contract;
+use crate::event::{Interest, Mode};
+use crate::selector::{Trigger, Triggers};
+
+/// How a kernel tells what it knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flavour {
+    /// The bits, read at the moment of the report.
+    Fact,
+    /// That something happened, which may have passed already.
+    Hint,
+    /// A hint, and nothing about what was ready before the kernel was armed.
+    HintOfNews,
+}
+
+/// What one kernel mechanism, or one kind of file under it, is like.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Column {
+    /// What the selector says it has.
+    pub(super) native: Triggers,
+    /// What the file gets in the end.
+    pub(super) trigger: Trigger,
+    pub(super) flavour: Flavour,
+    /// Nothing ever happens to the file, and every direction is ready.
+    pub(super) always_ready: bool,
+}
+
+/// Everything that can befall a source.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Op {
+    /// These directions become ready, or get more of what made them ready; the kernel notices.
+    Wake(Interest),
+    /// They are ready no longer: the program used them up.
+    Clear(Interest),
+    /// The kernel is woken for nothing.
+    Stir,
+    /// A wait that serves others, up to its capacity, and not this source.
+    Starve,
+    /// The kernel lost count; everything is looked at.
+    Overflow,
+    Wait,
+    Rearm(Interest),
+    Drained(Interest),
+    Modify(Mode, Interest),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Kernel {
+    column: Column,
+    ready: Interest,
+    watched: Interest,
+    /// EDGE: something happened that is not reported yet. The others: it may be a false report.
+    stirred: bool,
+    /// ONESHOT: the shot is not used up.
+    loaded: bool,
+}
+
+enum Report {
+    Fact(Interest),
+    Hint,
+}
+
+impl Kernel {
+    /// Gives whether present readiness has to be looked for.
+    fn arm(&mut self, dirs: Interest) -> bool {
+        self.watched = dirs;
+        self.loaded = !dirs.is_empty();
+        let telling = self.column.flavour != Flavour::HintOfNews;
+        if self.column.trigger == Trigger::Edge && telling {
+            self.stirred |= self.ready.intersects(dirs);
+        }
+        !telling && !dirs.is_empty()
+    }
+
+    fn happen(&mut self) {
+        if !self.watched.is_empty() {
+            self.stirred = true;
+        }
+    }
+
+    /// Looks into the kernel once.
+    fn report(&mut self) -> Option<Report> {
+        let ready = self.ready & self.watched;
+        let stirred = std::mem::take(&mut self.stirred);
+        let is_fact = self.column.flavour == Flavour::Fact;
+        // A hint may be false, and may come late for a source that is not watched any more.
+        let is_due = match self.column.trigger {
+            Trigger::Level => !ready.is_empty() || (stirred && !is_fact),
+            Trigger::Edge => stirred && (!ready.is_empty() || !is_fact),
+            Trigger::OneShot => self.loaded && (!ready.is_empty() || (stirred && !is_fact)),
+        };
+        if !is_due {
+            return None;
+        }
+        self.loaded = false;
+        Some(if is_fact { Report::Fact(ready) } else { Report::Hint })
+    }
+}
+
+/// What a wait cost beside the look into the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Work {
+    pub(super) arms: u32,
+    pub(super) probes: u32,
+}
+
+/// The source, and as much of a reactor as one source needs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bench {
+    latch: Latch,
+    kernel: Kernel,
+    queued: bool,
+    look: Interest,
+    lagging: bool,
+    work: Work,
+    contract: Contract,
+}
+
+/// More rounds than any wait needs: a false report, a shot loaded again, a look, and a quiet kernel.
+const SPINNING: usize = 6;
+
+impl Bench {
+    pub(super) fn new(column: Column, mode: Mode, interest: Interest) -> Self {
+        let ready = if column.always_ready { Interest::all() } else { Interest::empty() };
+        let watched = Interest::empty();
+        let kernel = Kernel { column, ready, watched, stirred: false, loaded: false };
+        let mut bench = Bench {
+            latch: Latch::new(mode, interest, column.native),
+            kernel,
+            queued: false,
+            look: Interest::empty(),
+            lagging: false,
+            work: Work::default(),
+            contract: Contract::new(mode, interest, column.trigger),
+        };
+        bench.modify(mode, interest);
+        bench
+    }
+
+    /// Lets `op` happen, and says which promise it broke.
+    pub(super) fn play(&mut self, op: Op) -> Result<(), String> {
+        let interest = self.latch.interest();
+        let dull = self.kernel.column.always_ready;
+        match op {
+            Op::Wake(_) | Op::Clear(_) | Op::Stir if dull => {}
+            Op::Wake(dirs) => {
+                self.kernel.ready |= dirs;
+                self.kernel.happen();
+                self.contract.woken(dirs);
+            }
+            Op::Clear(dirs) => self.kernel.ready -= dirs,
+            Op::Stir => {
+                self.kernel.happen();
+                self.contract.woken(Interest::empty());
+            }
+            Op::Starve => drop(self.collect()),
+            Op::Overflow => {
+                self.queue(self.latch.armed());
+                self.contract.rescanned();
+            }
+            Op::Wait => {
+                self.work = Work::default();
+                let reported = self.wait()?;
+                return self.contract.judge(self.kernel.ready, reported, self.work);
+            }
+            Op::Rearm(dirs) => {
+                let step = self.latch.rearm(dirs & interest);
+                self.carry_out(step);
+                self.contract.rearmed(dirs & interest);
+            }
+            Op::Drained(dirs) => {
+                let step = self.latch.drained(dirs & interest);
+                self.carry_out(step);
+                self.contract.drained(dirs & interest, self.kernel.ready);
+            }
+            Op::Modify(mode, interest) => {
+                self.modify(mode, interest);
+                self.contract = Contract::new(mode, interest, self.kernel.column.trigger);
+            }
+        }
+        self.contract.expect_work();
+        Ok(())
+    }
+
+    fn modify(&mut self, mode: Mode, interest: Interest) {
+        self.latch = Latch::new(mode, interest, self.kernel.column.native);
+        if !interest.is_empty() {
+            let preferred = self.latch.trigger();
+            assert!(self.kernel.column.native.contains(only(preferred)), "a native trigger");
+        }
+        // What is to be watched at first must not depend on the trigger that is found out by it.
+        assert_eq!(self.latch.watched(), interest);
+        let look = self.kernel.arm(interest);
+        self.latch.fix_trigger(self.kernel.column.trigger);
+        assert_eq!(self.latch.watched(), interest);
+        if look {
+            self.queue(interest);
+        }
+        self.lagging = false;
+    }
+
+    /// As a step that comes of a call. One that comes of a delivery lags until the next wait.
+    fn carry_out(&mut self, step: Step) {
+        match step {
+            Step::Nothing => {}
+            Step::Look(dirs) => self.queue(dirs),
+            Step::Arm => self.reify(),
+        }
+    }
+
+    fn reify(&mut self) {
+        let watched = self.latch.watched();
+        if self.kernel.arm(watched) {
+            self.queue(watched);
+        }
+        self.work.arms += 1;
+        self.lagging = false;
+    }
+
+    fn queue(&mut self, dirs: Interest) {
+        self.queued = true;
+        self.look |= dirs;
+    }
+
+    /// One look into the kernel. What is a fact in this wait is worth a hint to a later one.
+    fn collect(&mut self) -> Option<Interest> {
+        if self.lagging {
+            self.reify();
+        }
+        let report = self.kernel.report()?;
+        self.queue(self.latch.armed());
+        match report {
+            Report::Fact(ready) => Some(ready),
+            Report::Hint => None,
+        }
+    }
+
+    fn wait(&mut self) -> Result<Option<Interest>, String> {
+        for _ in 0..SPINNING {
+            let fact = self.collect();
+            if !self.queued {
+                return Ok(None);
+            }
+            if let Some(reported) = self.deliver(fact) {
+                return Ok(Some(reported));
+            }
+        }
+        Err("the wait spins".into())
+    }
+
+    fn deliver(&mut self, fact: Option<Interest>) -> Option<Interest> {
+        let look = std::mem::take(&mut self.look) & self.latch.armed();
+        self.queued = false;
+        let true_now = fact.unwrap_or_else(|| {
+            self.work.probes += u32::from(!look.is_empty());
+            self.kernel.ready & look
+        });
+        let dirs = true_now & self.latch.armed();
+        let step = if dirs.is_empty() { self.latch.missed() } else { self.latch.delivered(dirs) };
+        match step {
+            Step::Arm => self.lagging = true,
+            other => self.carry_out(other),
+        }
+        (!dirs.is_empty()).then_some(dirs)
+    }
+
+    /// A number for the whole state, by which states that behave alike from here on are one.
+    pub(super) fn fingerprint(&self) -> u64 {
+        let Bench { latch, kernel, .. } = self;
+        let sets = [latch.interest, latch.armed, kernel.ready, kernel.watched, self.look];
+        let sets = sets.map(|set| set.bits()).into_iter().chain(self.contract.sets());
+        let flags = [kernel.stirred, kernel.loaded, self.queued, self.lagging];
+        let flags = flags.into_iter().chain(self.contract.flags());
+        let small = (latch.mode as u64) << 2 | latch.trigger as u64;
+        let number = sets.fold(small, |number, set| number << 3 | u64::from(set));
+        flags.fold(number, |number, flag| number << 1 | u64::from(flag))
+    }
+}
+
+pub(super) fn only(trigger: Trigger) -> Triggers {
+    match trigger {
+        Trigger::Level => Triggers::LEVEL,
+        Trigger::Edge => Triggers::EDGE,
+        Trigger::OneShot => Triggers::ONESHOT,
+    }
+}

@@ -1,0 +1,190 @@
+//! Who is looked at, for what, and what becomes of the answer.
+
+use super::*;
+use crate::backend::Backend;
+use crate::event::{Events, Interest, Mode, Token};
+use crate::reactor::latch::Latch;
+use crate::reactor::tests::is_alone;
+use crate::selector::Triggers;
+use crate::sys::file::Held;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::io::Write;
+use std::net::Shutdown;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+const R: Interest = Interest::READABLE;
+const W: Interest = Interest::WRITABLE;
+const P: Interest = Interest::PRIORITY;
+
+/// A registered end of a socket pair, and the other end.
+struct Pair {
+    slot: Slot,
+    number: i32,
+    peer: UnixStream,
+}
+
+fn add(registry: &mut Registry, armed: Interest) -> Pair {
+    let (here, peer) = UnixStream::pair().expect("a socket pair");
+    let (number, slot) = (here.as_raw_fd(), registry.next_slot().expect("four billion"));
+    let latch = Latch::new(Mode::OneShot, armed, Triggers::LEVEL);
+    registry.insert(slot, Held::new(Arc::new(here)), Token(0), latch);
+    Pair { slot, number, peer }
+}
+
+fn add_readable(registry: &mut Registry, armed: Interest) -> Pair {
+    let mut pair = add(registry, armed);
+    pair.peer.write_all(b"x").expect("room for a byte");
+    pair
+}
+
+impl Probe {
+    /// The batch of the last poll(2): numbers, and what was asked.
+    fn asked(&self) -> Vec<(i32, PollBits)> {
+        let asked = |fd: &sys::poll::pollfd| (fd.fd, PollBits::from_bits_retain(fd.events as u16));
+        self.fds.iter().map(asked).collect()
+    }
+}
+
+/// The queue with the facts of this round.
+fn facts(registry: &Registry) -> Vec<(Slot, Option<PollBits>)> {
+    let front = registry.queue_front(registry.queue_length());
+    front.map(|(slot, registration)| (slot, registration.fact_in(registry.round()))).collect()
+}
+
+#[test]
+fn one_batch_asks_about_all_that_lack_a_fact() {
+    let (mut registry, mut probe) = (Registry::default(), Probe::default());
+    let ready = add_readable(&mut registry, R | W);
+    let vouched = add(&mut registry, R);
+    let lapsed = add_readable(&mut registry, R);
+    let quiet = add(&mut registry, R | P);
+    let unarmed = add_readable(&mut registry, W);
+    let unqueued = add_readable(&mut registry, R);
+    registry.queue_fact(lapsed.slot, PollBits::PRI);
+    registry.begin_round();
+    registry.queue_look(ready.slot, W);
+    registry.queue_fact(vouched.slot, PollBits::IN);
+    registry.queue_hint(quiet.slot);
+    registry.queue_look(unarmed.slot, R);
+
+    probe.settle(&mut registry, 5).expect("five are not too many");
+    let asked = [
+        (lapsed.number, PollBits::asked(R)),
+        (ready.number, PollBits::asked(W)),
+        (quiet.number, PollBits::asked(R | P)),
+    ];
+    assert_eq!(probe.asked(), asked, "in one call; {} was not queued", unqueued.number);
+    let settled = [
+        (lapsed.slot, Some(PollBits::IN)),
+        (ready.slot, Some(PollBits::OUT)),
+        (vouched.slot, Some(PollBits::IN)),
+        (quiet.slot, None),
+        (unarmed.slot, None),
+    ];
+    assert_eq!(facts(&registry), settled, "the queue is as it was, with facts");
+    registry.verify();
+}
+
+#[test]
+fn only_the_front_of_the_queue_is_looked_at() {
+    let (mut registry, mut probe) = (Registry::default(), Probe::default());
+    let pairs = [(); 4].map(|()| add_readable(&mut registry, R));
+    pairs.iter().for_each(|pair| registry.queue_hint(pair.slot));
+    probe.settle(&mut registry, 2).expect("two are not too many");
+    let seen: Vec<_> = facts(&registry).iter().map(|(_, fact)| fact.is_some()).collect();
+    assert_eq!(seen, [true, true, false, false]);
+}
+
+#[test]
+fn stale_entries_take_a_place_but_no_look() {
+    let (mut registry, mut probe) = (Registry::default(), Probe::default());
+    let [gone, first, second] = [(); 3].map(|()| add_readable(&mut registry, R));
+    [&gone, &first, &second].into_iter().for_each(|pair| registry.queue_hint(pair.slot));
+    registry.remove(gone.slot).expect("just added");
+    assert_eq!(registry.queue_length(), 3, "one stale entry is not worth a sweep");
+    probe.settle(&mut registry, 2).expect("two are not too many");
+    assert_eq!(probe.asked(), [(first.number, PollBits::asked(R))]);
+    assert_eq!(facts(&registry), [(first.slot, Some(PollBits::IN)), (second.slot, None)]);
+}
+
+#[test]
+fn a_batch_leaves_nothing_for_the_next() {
+    let (mut registry, mut probe) = (Registry::default(), Probe::default());
+    let pair = add_readable(&mut registry, R);
+    registry.queue_hint(pair.slot);
+    probe.settle(&mut registry, 1).expect("one is not too many");
+    assert_eq!(registry.pop_queue(), Some((pair.slot, PollBits::IN)));
+    registry.begin_round();
+    probe.settle(&mut registry, 1).expect("none is not too many");
+    assert!(registry.queue_is_empty(), "an old answer queues nothing");
+    assert_eq!(probe.asked(), []);
+}
+
+#[test]
+fn hang_up_and_errors_are_seen_unasked() {
+    let (mut registry, mut probe) = (Registry::default(), Probe::default());
+    let (closed, half) = (add(&mut registry, W), add(&mut registry, R));
+    half.peer.shutdown(Shutdown::Write).expect("it is connected");
+    drop(closed.peer);
+    registry.queue_hint(closed.slot);
+    registry.queue_hint(half.slot);
+    probe.settle(&mut registry, 2).expect("two are not too many");
+    let expected = [
+        (closed.slot, Some(PollBits::OUT | PollBits::HUP)),
+        (half.slot, Some(PollBits::IN | PollBits::RDHUP)),
+    ];
+    assert_eq!(facts(&registry), expected);
+}
+
+#[test]
+fn a_refused_batch_leaves_the_queue_as_it_was() {
+    if !is_alone("reactor::probe::tests::a_refused_batch_leaves_the_queue_as_it_was") {
+        return;
+    }
+    let (mut registry, mut probe) = (Registry::default(), Probe::default());
+    let pairs: Vec<_> = (0..40).map(|_| add_readable(&mut registry, R)).collect();
+    pairs.iter().for_each(|pair| registry.queue_hint(pair.slot));
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("it has a limit");
+    setrlimit(Resource::RLIMIT_NOFILE, 39, hard).expect("lower is allowed");
+    let error = probe.settle(&mut registry, 40).expect_err("poll(2) takes 39");
+    assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    assert!(error.to_string().contains("RLIMIT_NOFILE"), "{error}");
+    let untouched: Vec<_> = pairs.iter().map(|pair| (pair.slot, None)).collect();
+    assert_eq!(facts(&registry), untouched);
+    probe.settle(&mut registry, 39).expect("39 are not too many");
+    setrlimit(Resource::RLIMIT_NOFILE, soft, hard).expect("up to the hard limit is allowed");
+    probe.settle(&mut registry, 40).expect("40 are not too many now");
+    assert_eq!(probe.asked().len(), 1, "39 are known already");
+    assert!(facts(&registry).iter().all(|(_, fact)| *fact == Some(PollBits::IN)));
+    registry.verify();
+}
+
+#[test]
+fn a_wait_whose_look_is_refused_loses_nothing() {
+    if !is_alone("reactor::probe::tests::a_wait_whose_look_is_refused_loses_nothing") {
+        return;
+    }
+    let mut poller = Backend::Epoll.open().expect("epoll");
+    let mut peers = Vec::new();
+    for token in 0..40 {
+        let (here, mut peer) = UnixStream::pair().expect("a socket pair");
+        peer.write_all(b"x").expect("room for a byte");
+        poller.register(Arc::new(here), Token(token), R, Mode::Edge).expect("fresh");
+        peers.push(peer);
+    }
+    let (mut one, mut many) = (Events::with_capacity(1), Events::with_capacity(64));
+    poller.wait(&mut one, None).expect("a wait");
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("it has a limit");
+    setrlimit(Resource::RLIMIT_NOFILE, 38, hard).expect("lower is allowed");
+    poller.waker().wake();
+    let error = poller.wait(&mut many, None).expect_err("poll(2) takes 38, and 39 are queued");
+    assert_eq!((error.kind(), many.len()), (io::ErrorKind::InvalidInput, 0));
+    setrlimit(Resource::RLIMIT_NOFILE, soft, hard).expect("up to the hard limit is allowed");
+    poller.wait(&mut many, None).expect("39 are not too many now");
+    assert!(many.woken(), "the wake was kept");
+    let mut seen: Vec<_> = one.iter().chain(&many).map(|event| event.token.0).collect();
+    seen.sort_unstable();
+    assert_eq!(seen, (0..40).collect::<Vec<_>>(), "and so was every edge");
+}

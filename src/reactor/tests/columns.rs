@@ -1,0 +1,339 @@
+//! Random scripts over the kernel, with every selector forced into every column of the latch, few
+//! events per wait, and a selector that now and then fails, loses count or is interrupted.
+
+mod expected;
+mod forced;
+
+use crate::backend::Backend;
+use crate::event::{Events, Interest, Mode, Readiness, Token};
+use crate::poller::{Poller, Source};
+use crate::reactor::Reactor;
+use crate::selector::epoll::Epoll;
+use crate::selector::poll::Poll;
+use crate::selector::{Selector, Triggers};
+use expected::Expected;
+use forced::{Faults, Forced};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use proptest::prelude::*;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+const R: Interest = Interest::READABLE;
+const W: Interest = Interest::WRITABLE;
+/// Three eventfds and a file that is always ready.
+const SOURCES: usize = 4;
+const DULL: usize = 3;
+
+#[derive(Clone, Debug)]
+enum Op {
+    /// Make an eventfd readable, or more so.
+    Add(usize),
+    /// Make it readable and not writable.
+    Fill(usize),
+    /// Make it writable only.
+    Take(usize),
+    Register(usize, Interest, Mode),
+    Modify(usize, Interest, Mode),
+    Deregister(usize),
+    Rearm(usize, Interest),
+    Drained(usize, Interest),
+    Wait {
+        capacity: usize,
+    },
+    /// The next `arm` is refused.
+    Refuse,
+    /// The next wait fails when it has taken its reports.
+    Fail,
+    /// The next wait has lost its reports, and says so.
+    Overflow,
+    /// The next wait is interrupted, if it has nothing to report.
+    Interrupt,
+}
+
+fn any_op() -> impl Strategy<Value = Op> {
+    let source = || 0..SOURCES;
+    let file = || 0..DULL;
+    let dirs = || (0..4_u8).prop_map(Interest::from_bits_truncate);
+    let mode = || proptest::sample::select(vec![Mode::Level, Mode::Edge, Mode::OneShot]);
+    prop_oneof![
+        4 => file().prop_map(Op::Add),
+        1 => file().prop_map(Op::Fill),
+        4 => file().prop_map(Op::Take),
+        3 => (source(), dirs(), mode()).prop_map(|(at, dirs, mode)| Op::Register(at, dirs, mode)),
+        2 => (source(), dirs(), mode()).prop_map(|(at, dirs, mode)| Op::Modify(at, dirs, mode)),
+        1 => source().prop_map(Op::Deregister),
+        4 => (source(), dirs()).prop_map(|(at, dirs)| Op::Rearm(at, dirs)),
+        4 => (source(), dirs()).prop_map(|(at, dirs)| Op::Drained(at, dirs)),
+        12 => (1..SOURCES).prop_map(|capacity| Op::Wait { capacity }),
+        1 => Just(Op::Refuse),
+        1 => Just(Op::Fail),
+        1 => Just(Op::Overflow),
+        1 => Just(Op::Interrupt),
+    ]
+}
+
+fn any_script() -> impl Strategy<Value = Vec<Op>> {
+    // Most scripts begin with everything registered, in one mode or in several.
+    let mode = || proptest::sample::select(vec![Mode::Level, Mode::Edge, Mode::OneShot]);
+    let modes =
+        prop_oneof![mode().prop_map(|mode| [mode; SOURCES]), [mode(), mode(), mode(), mode()]];
+    (modes, proptest::collection::vec(any_op(), 1..80)).prop_map(|(modes, mut ops)| {
+        let all = modes.into_iter().enumerate();
+        ops.splice(0..0, all.map(|(at, mode)| Op::Register(at, R | W, mode)));
+        ops
+    })
+}
+
+/// A poller in one column, its sources, and what is expected of them.
+struct Bench {
+    reactor: Reactor<Forced>,
+    faults: Rc<Faults>,
+    eventfds: Vec<Arc<EventFd>>,
+    expected: [Option<Expected>; SOURCES],
+    native: Triggers,
+}
+
+impl Bench {
+    fn new(selector: Forced) -> Self {
+        let (faults, native) = (selector.faults(), selector.native());
+        let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
+        let eventfd = || Arc::new(EventFd::from_value_and_flags(0, flags).expect("an eventfd"));
+        Bench {
+            reactor: Reactor::new(Backend::Other("forced"), selector).expect("a page"),
+            faults,
+            eventfds: std::iter::repeat_with(eventfd).take(DULL).collect(),
+            expected: Default::default(),
+            native,
+        }
+    }
+
+    fn source(&self, at: usize) -> Source {
+        match self.eventfds.get(at) {
+            Some(eventfd) => eventfd.clone(),
+            None => Arc::new(std::fs::File::open("/dev/null").expect("every Linux has it")),
+        }
+    }
+
+    /// Writes all that fits, or as much as asked for, and counts it as activity.
+    fn write(&mut self, at: usize, count: u64) {
+        // It fails if it is full, and then is what it should be.
+        let _ = self.eventfds[at].write(count);
+        self.touched(at);
+    }
+
+    fn touched(&mut self, at: usize) {
+        if let Some(expected) = &mut self.expected[at] {
+            expected.stirred();
+        }
+    }
+
+    /// What the kernel says of a source, asked by a poll(2) of the test's own.
+    fn ready(&self, at: usize) -> Interest {
+        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+        use std::os::fd::AsFd;
+        let Some(eventfd) = self.eventfds.get(at) else { return R | W };
+        let asked = PollFlags::POLLIN | PollFlags::POLLOUT;
+        let mut fds = [PollFd::new(eventfd.as_fd(), asked)];
+        poll(&mut fds, PollTimeout::ZERO).expect("one is not too many");
+        let bits = fds[0].revents().expect("no other bits than asked for");
+        let mut ready = Interest::empty();
+        ready.set(R, bits.contains(PollFlags::POLLIN));
+        ready.set(W, bits.contains(PollFlags::POLLOUT));
+        ready
+    }
+
+    fn play(&mut self, op: &Op) -> Result<(), String> {
+        match *op {
+            Op::Add(at) => self.write(at, 1),
+            Op::Fill(at) => {
+                let _ = self.eventfds[at].read();
+                self.write(at, u64::MAX - 1);
+            }
+            Op::Take(at) => {
+                let _ = self.eventfds[at].read();
+                self.touched(at);
+            }
+            Op::Register(at, interest, mode) => self.register(at, interest, mode),
+            Op::Modify(at, interest, mode) => self.modify(at, interest, mode),
+            Op::Deregister(at) => {
+                if let Some(gone) = self.expected[at].take() {
+                    self.deregister(gone);
+                }
+            }
+            Op::Rearm(at, dirs) => {
+                if let Some(expected) = &mut self.expected[at] {
+                    let dirs = dirs & expected.interest;
+                    let done = self.reactor.rearm(expected.key, dirs);
+                    expected.rearmed(dirs, accepted(done)?);
+                }
+            }
+            Op::Drained(at, dirs) => {
+                let ready = self.ready(at);
+                if let Some(expected) = &mut self.expected[at] {
+                    let dirs = dirs & expected.interest;
+                    let done = self.reactor.drained(expected.key, dirs);
+                    expected.drained(dirs, ready, accepted(done)?);
+                }
+            }
+            Op::Wait { capacity } => return self.wait(capacity).map(drop),
+            Op::Refuse => self.faults.refuse.set(true),
+            Op::Fail => self.faults.fail.set(true),
+            Op::Overflow => {
+                self.faults.overflow.set(true);
+                self.expected.iter_mut().flatten().for_each(Expected::stirred);
+            }
+            Op::Interrupt => self.faults.interrupt.set(true),
+        }
+        self.reactor.verify();
+        Ok(())
+    }
+
+    fn register(&mut self, at: usize, interest: Interest, mode: Mode) {
+        let (source, token) = (self.source(at), Token(self.faults.arms.get()));
+        let key = match self.reactor.register(source, token, interest, mode) {
+            Ok(key) => key,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                assert!(self.expected[at].is_some());
+                return;
+            }
+            // The dull file is another one each time, and may be registered twice.
+            Err(error) => return assert_eq!(error.kind(), io::ErrorKind::OutOfMemory),
+        };
+        if let Some(before) = self.expected[at].take() {
+            self.deregister(before);
+        }
+        let has_edges = at == DULL || self.native == Triggers::EDGE;
+        let has_edges = has_edges || self.native == Triggers::all();
+        self.expected[at] = Some(Expected::new(key, token, interest, mode, has_edges));
+    }
+
+    fn deregister(&mut self, gone: Expected) {
+        self.reactor.deregister(gone.key).expect("known");
+        // They are fewer now, so Q2 promises more; but only from here on.
+        self.expected.iter_mut().flatten().for_each(Expected::count_anew);
+    }
+
+    fn modify(&mut self, at: usize, interest: Interest, mode: Mode) {
+        let Some(expected) = &mut self.expected[at] else { return };
+        let token = Token(usize::MAX - self.faults.arms.get());
+        match self.reactor.modify(expected.key, token, interest, mode) {
+            Ok(()) => expected.modified(token, interest, mode),
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::OutOfMemory),
+        }
+    }
+
+    /// Gives how many events there were; none after an error.
+    fn wait(&mut self, capacity: usize) -> Result<usize, String> {
+        let mut events = Events::with_capacity(capacity);
+        let waited = self.reactor.wait(&mut events, Some(Duration::ZERO));
+        self.reactor.verify();
+        if !accepted(waited)? {
+            assert!(events.is_empty());
+            return Ok(0);
+        }
+        let is_full = events.len() == capacity;
+        let registered = self.expected.iter().flatten().count();
+        if events.len() > capacity || events.woken() {
+            return Err(format!("Q1 or W2: {events:?}"));
+        }
+        for at in 0..SOURCES {
+            let ready = self.ready(at);
+            let Some(expected) = &mut self.expected[at] else { continue };
+            let mut own = events.iter().filter(|event| event.key == expected.key);
+            let event = own.next();
+            if own.next().is_some() || event.is_some_and(|event| event.token != expected.token) {
+                return Err(format!("H4 or R3: {events:?}, {expected:?}"));
+            }
+            let got = event.map_or(Interest::empty(), |event| dirs(event.readiness));
+            let left_out = if is_full { capacity } else { registered };
+            expected.judge(got, ready, left_out, registered)?;
+        }
+        let known = |key| self.expected.iter().flatten().any(|expected| expected.key == key);
+        match events.iter().find(|event| !known(event.key)) {
+            Some(event) => Err(format!("R5: {event:?} is nobody's")),
+            None => Ok(events.len()),
+        }
+    }
+
+    /// With nothing going on, whatever is still owed comes, and then the poller sleeps.
+    fn come_to_rest(&mut self) -> Result<(), String> {
+        self.faults.clear();
+        for _ in 0..4 {
+            self.wait(SOURCES)?;
+        }
+        if self.wait(SOURCES)? > 0 {
+            return Ok(());
+        }
+        let (arms, waits) = (self.faults.arms.get(), self.faults.waits.get());
+        let mut events = Events::with_capacity(1);
+        let waited = self.reactor.wait(&mut events, Some(Duration::from_micros(100)));
+        if !accepted(waited)? || !events.is_empty() {
+            return Err(format!("an idle poller finds {events:?}"));
+        }
+        let (arms, waits) = (self.faults.arms.get() - arms, self.faults.waits.get() - waits);
+        // A signal may interrupt it.
+        if arms > 0 || waits > 3 {
+            Err(format!("it spins: {arms} arms, {waits} waits"))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// Whether the call was done. The only refusals are those that the script asked for.
+fn accepted(result: io::Result<()>) -> Result<bool, String> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::OutOfMemory => Ok(false),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn dirs(readiness: Readiness) -> Interest {
+    let mut dirs = Interest::empty();
+    dirs.set(R, readiness.contains(Readiness::READABLE));
+    dirs.set(W, readiness.contains(Readiness::WRITABLE));
+    assert_eq!(dirs.bits(), readiness.bits(), "nothing here hangs up");
+    dirs
+}
+
+fn check(selector: Forced, script: &[Op]) -> Result<(), TestCaseError> {
+    let mut bench = Bench::new(selector);
+    let played = script
+        .iter()
+        .try_for_each(|op| bench.play(op).map_err(|broken| format!("{broken}\nat {op:?}")));
+    played.and_then(|()| bench.come_to_rest()).map_err(TestCaseError::fail)
+}
+
+fn epoll() -> Box<dyn Selector> {
+    Box::new(Epoll::new().expect("epoll"))
+}
+
+fn poll() -> Box<dyn Selector> {
+    Box::new(Poll::new().expect("an eventfd"))
+}
+
+macro_rules! columns {
+    ($($name:ident: $selector:expr;)*) => {
+        proptest! {
+            $(#[test]
+            fn $name(script in any_script()) {
+                check($selector, &script)?;
+            })*
+        }
+    };
+}
+
+columns! {
+    epoll_as_it_is: Forced::new(epoll(), Triggers::all());
+    poll_as_it_is: Forced::new(poll(), Triggers::LEVEL);
+    epoll_level_only: Forced::new(epoll(), Triggers::LEVEL);
+    epoll_edge_only: Forced::new(epoll(), Triggers::EDGE);
+    epoll_one_shot_only: Forced::new(epoll(), Triggers::ONESHOT);
+    epoll_level_hints: Forced::new(epoll(), Triggers::LEVEL).hinting();
+    epoll_edge_hints: Forced::new(epoll(), Triggers::EDGE).hinting();
+    epoll_edge_hints_of_news: Forced::new(epoll(), Triggers::EDGE).hinting().looking();
+    epoll_one_shot_hints: Forced::new(epoll(), Triggers::ONESHOT).hinting();
+}

@@ -1,0 +1,108 @@
+//! A selector that shows only some of what it can do, and fails when told to.
+
+use crate::key::Slot;
+use crate::selector::{Applied, Arm, Deadline, Raw, Selector, Triggers, Wake, WakeHandle};
+use std::cell::Cell;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::rc::Rc;
+
+/// What is to go wrong next, each once; and what was asked so far.
+#[derive(Default)]
+pub(super) struct Faults {
+    pub(super) refuse: Cell<bool>,
+    pub(super) fail: Cell<bool>,
+    pub(super) overflow: Cell<bool>,
+    pub(super) interrupt: Cell<bool>,
+    pub(super) arms: Cell<usize>,
+    pub(super) waits: Cell<usize>,
+}
+
+impl Faults {
+    pub(super) fn clear(&self) {
+        for fault in [&self.refuse, &self.fail, &self.overflow, &self.interrupt] {
+            fault.set(false);
+        }
+    }
+}
+
+pub(super) struct Forced {
+    inner: Box<dyn Selector>,
+    native: Triggers,
+    hints: bool,
+    looks: bool,
+    faults: Rc<Faults>,
+}
+
+impl Forced {
+    pub(super) fn new(inner: Box<dyn Selector>, native: Triggers) -> Self {
+        assert!(inner.native().contains(native), "it can do less, not more");
+        Forced { inner, native, hints: false, looks: false, faults: Rc::default() }
+    }
+
+    /// Keeps the bits to itself.
+    pub(super) fn hinting(self) -> Self {
+        Forced { hints: true, ..self }
+    }
+
+    /// Leaves present readiness to the reactor.
+    pub(super) fn looking(self) -> Self {
+        Forced { looks: true, ..self }
+    }
+
+    pub(super) fn faults(&self) -> Rc<Faults> {
+        self.faults.clone()
+    }
+}
+
+fn out_of_memory() -> io::Error {
+    io::ErrorKind::OutOfMemory.into()
+}
+
+impl Selector for Forced {
+    fn native(&self) -> Triggers {
+        self.native
+    }
+
+    fn arm(&mut self, slot: Slot, fd: BorrowedFd<'_>, arm: Arm) -> io::Result<Applied> {
+        self.faults.arms.set(self.faults.arms.get() + 1);
+        if self.faults.refuse.take() {
+            return Err(out_of_memory());
+        }
+        let applied = self.inner.arm(slot, fd, arm)?;
+        Ok(Applied { look: applied.look || self.looks, ..applied })
+    }
+
+    fn disarm(&mut self, slot: Slot, fd: BorrowedFd<'_>) {
+        self.inner.disarm(slot, fd);
+    }
+
+    fn remove(&mut self, slot: Slot, fd: BorrowedFd<'_>) {
+        self.inner.remove(slot, fd);
+    }
+
+    fn wait(&mut self, deadline: Deadline, out: &mut Vec<Raw>) -> io::Result<Wake> {
+        self.faults.waits.set(self.faults.waits.get() + 1);
+        let wake = self.inner.wait(deadline, out)?;
+        if self.hints {
+            for raw in out.iter_mut() {
+                if let Raw::Fact(slot, _) = *raw {
+                    *raw = Raw::Hint(slot);
+                }
+            }
+        }
+        if self.faults.fail.take() {
+            return Err(out_of_memory());
+        }
+        if self.faults.overflow.take() {
+            out.clear();
+            return Ok(Wake::Overflow);
+        }
+        let interrupted = self.faults.interrupt.take() && out.is_empty();
+        Ok(if interrupted { Wake::Interrupted } else { wake })
+    }
+
+    fn wake_handle(&self) -> WakeHandle {
+        self.inner.wake_handle()
+    }
+}

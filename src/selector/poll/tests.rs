@@ -1,0 +1,198 @@
+//! The array and its index, which must agree after any arming and disarming.
+
+use super::*;
+use crate::event::Interest;
+use nix::fcntl::OFlag;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use proptest::prelude::*;
+use std::time::{Duration, Instant};
+
+const R: Interest = Interest::READABLE;
+const W: Interest = Interest::WRITABLE;
+const SOURCES: usize = 6;
+
+fn eventfd(value: u32) -> EventFd {
+    let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
+    EventFd::from_value_and_flags(value, flags).expect("an eventfd")
+}
+
+fn slot(index: usize) -> Slot {
+    Slot { index: index as u32, generation: 7 }
+}
+
+fn level(dirs: Interest) -> Arm {
+    Arm { dirs, trigger: Trigger::Level }
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Arm(usize, Interest),
+    Disarm(usize),
+    Remove(usize),
+    Add(usize),
+    Take(usize),
+    Notify,
+    Wait,
+}
+
+fn any_op() -> impl Strategy<Value = Op> {
+    let dirs = (1..4_u8).prop_map(Interest::from_bits_truncate);
+    prop_oneof![
+        4 => (0..SOURCES, dirs).prop_map(|(at, dirs)| Op::Arm(at, dirs)),
+        3 => (0..SOURCES).prop_map(Op::Disarm),
+        1 => (0..SOURCES).prop_map(Op::Remove),
+        2 => (0..SOURCES).prop_map(Op::Add),
+        2 => (0..SOURCES).prop_map(Op::Take),
+        1 => Just(Op::Notify),
+        3 => Just(Op::Wait),
+    ]
+}
+
+/// Every slot leads to its entry, and every entry to its slot.
+fn check_index(poll: &Poll, armed: &[Option<Interest>], files: &[EventFd]) {
+    let count = armed.iter().flatten().count();
+    assert_eq!((poll.fds.len(), poll.owners.len()), (count + 1, count + 1));
+    for (at, armed) in armed.iter().enumerate() {
+        let place = poll.places.get(at).copied().filter(|&place| place != OUT);
+        assert_eq!(place.is_some(), armed.is_some(), "source {at}");
+        let (Some(place), Some(dirs)) = (place, armed) else { continue };
+        let (entry, owner) = (poll.fds[place as usize], poll.owners[place as usize]);
+        assert_eq!((owner, entry.fd), (slot(at), files[at].as_fd().as_raw_fd()));
+        assert_eq!(PollBits::from_bits_retain(entry.events as u16), PollBits::asked(*dirs));
+    }
+}
+
+/// What a wait must report, in the order of the slots.
+fn due(armed: &[Option<Interest>], full: &[bool]) -> Vec<Raw> {
+    let of = |(at, (armed, &full)): (usize, (&Option<Interest>, &bool))| {
+        let mut bits = PollBits::OUT;
+        bits.set(PollBits::IN, full);
+        let bits = bits & PollBits::asked((*armed)?);
+        (!bits.is_empty()).then_some(Raw::Fact(slot(at), bits))
+    };
+    armed.iter().zip(full).enumerate().filter_map(of).collect()
+}
+
+proptest! {
+    #[test]
+    fn entries_and_slots_agree(ops in proptest::collection::vec(any_op(), 1..80)) {
+        let mut poll = Poll::new().expect("an eventfd");
+        let files: Vec<_> = (0..SOURCES).map(|_| eventfd(0)).collect();
+        let (mut armed, mut full) = ([None; SOURCES], [false; SOURCES]);
+        let mut notified = false;
+        for op in ops {
+            match op {
+                Op::Arm(at, dirs) => {
+                    let applied = poll.arm(slot(at), files[at].as_fd(), level(dirs));
+                    let applied = applied.expect("an open file");
+                    assert_eq!(applied, Applied { trigger: Trigger::Level, look: false });
+                    armed[at] = Some(dirs);
+                }
+                Op::Disarm(at) => {
+                    poll.disarm(slot(at), files[at].as_fd());
+                    armed[at] = None;
+                }
+                Op::Remove(at) => {
+                    poll.remove(slot(at), files[at].as_fd());
+                    armed[at] = None;
+                }
+                Op::Add(at) => {
+                    files[at].write(1).expect("it is never full");
+                    full[at] = true;
+                }
+                Op::Take(at) => {
+                    let _ = files[at].read();
+                    full[at] = false;
+                }
+                Op::Notify => {
+                    poll.wake_handle().notify();
+                    notified = true;
+                }
+                Op::Wait => {
+                    let (mut out, due) = (Vec::new(), due(&armed, &full));
+                    let wake = poll.wait(Deadline::Now, &mut out).expect("few entries");
+                    out.sort_by_key(|raw| match raw {
+                        Raw::Fact(slot, _) | Raw::Hint(slot) => slot.index,
+                    });
+                    assert_eq!(out, due);
+                    let is_quiet = !std::mem::take(&mut notified) && due.is_empty();
+                    assert_eq!(wake, if is_quiet { Wake::TimedOut } else { Wake::Events });
+                }
+            }
+            check_index(&poll, &armed, &files);
+        }
+    }
+}
+
+#[test]
+fn a_notification_is_no_report_and_comes_once() {
+    let mut poll = Poll::new().expect("an eventfd");
+    let (file, mut out) = (eventfd(1), Vec::new());
+    poll.arm(slot(0), file.as_fd(), level(R)).expect("an open file");
+    poll.wake_handle().notify();
+    poll.wake_handle().notify();
+    assert_eq!(poll.wait(Deadline::Never, &mut out).expect("a wait"), Wake::Events);
+    assert_eq!(out, [Raw::Fact(slot(0), PollBits::IN)], "the last entry is not left out");
+    poll.disarm(slot(0), file.as_fd());
+    out.clear();
+    assert_eq!(poll.wait(Deadline::Now, &mut out).expect("a wait"), Wake::TimedOut);
+    poll.wake_handle().notify();
+    assert_eq!(poll.wait(Deadline::Never, &mut out).expect("a wait"), Wake::Events);
+    assert_eq!(out, []);
+}
+
+#[test]
+fn reports_are_appended() {
+    let mut poll = Poll::new().expect("an eventfd");
+    let (file, before) = (eventfd(1), Raw::Hint(slot(5)));
+    poll.arm(slot(0), file.as_fd(), level(R | W)).expect("an open file");
+    let mut out = vec![before];
+    poll.wait(Deadline::Now, &mut out).expect("a wait");
+    assert_eq!(out, [before, Raw::Fact(slot(0), PollBits::IN | PollBits::OUT)]);
+}
+
+#[test]
+fn a_refused_file_does_not_enter_the_array() {
+    let mut poll = Poll::new().expect("an eventfd");
+    let path = nix::fcntl::open("/dev/null", OFlag::O_PATH, nix::sys::stat::Mode::empty());
+    let path = path.expect("every Linux has it");
+    let refused = poll.arm(slot(3), path.as_fd(), level(R)).expect_err("for naming only");
+    assert_eq!(refused.raw_os_error(), Some(libc::EBADF));
+    check_index(&poll, &[None; 4], &[]);
+    assert_eq!(poll.wait(Deadline::Now, &mut Vec::new()).expect("a wait"), Wake::TimedOut);
+}
+
+#[test]
+fn a_disarmed_source_does_not_show_its_hang_up() {
+    let (reader, writer) = nix::unistd::pipe().expect("a pipe");
+    drop(writer);
+    let (mut poll, mut out) = (Poll::new().expect("an eventfd"), Vec::new());
+    poll.arm(slot(0), reader.as_fd(), level(R)).expect("an open file");
+    poll.wait(Deadline::Now, &mut out).expect("a wait");
+    assert_eq!(out, [Raw::Fact(slot(0), PollBits::HUP)]);
+    out.clear();
+    poll.disarm(slot(0), reader.as_fd());
+    assert_eq!(poll.wait(Deadline::Now, &mut out).expect("a wait"), Wake::TimedOut);
+    assert_eq!(out, []);
+}
+
+#[test]
+#[should_panic(expected = "an entry is its slot's own")]
+fn a_slot_does_not_change_its_file() {
+    let mut poll = Poll::new().expect("an eventfd");
+    let (one, other) = (eventfd(0), eventfd(0));
+    poll.arm(slot(0), one.as_fd(), level(R)).expect("an open file");
+    let _ = poll.arm(slot(0), other.as_fd(), level(R));
+}
+
+#[test]
+fn a_wait_lasts_until_its_deadline() {
+    let mut poll = Poll::new().expect("an eventfd");
+    let moment = Instant::now() + Duration::from_millis(2);
+    let mut wake = Wake::Interrupted;
+    while wake == Wake::Interrupted {
+        wake = poll.wait(Deadline::At(moment), &mut Vec::new()).expect("a wait");
+    }
+    assert_eq!(wake, Wake::TimedOut);
+    assert!(Instant::now() >= moment);
+}
