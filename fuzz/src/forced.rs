@@ -1,0 +1,199 @@
+//! Selectors under a wrapper that lets them use some triggers only, and distorts what they say in
+//! ways that the selector interface allows.
+//!
+//! The reactor then needs columns of its latch, and ways through its queue, that the mechanism at
+//! hand would never make it use.
+
+use super::column::Subject;
+use quintpoll::spi::{
+    Applied, Arm, Deadline, Epoll, Poll, PollBits, Raw, Reactor, Selector, Slot, Trigger, Wake,
+    WakeHandle,
+};
+use quintpoll::{Backend, Poller};
+use std::cell::Cell;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::rc::Rc;
+
+pub use quintpoll::spi::Triggers;
+
+/// In a selector that loses its reports, one wait of so many does.
+const LOSES_EVERY: usize = 3;
+
+/// The selector under the wrapper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Inner {
+    Epoll,
+    Poll,
+}
+
+/// How reports are passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Distortion {
+    /// As they are.
+    Faithful,
+    /// Facts as mere hints; what is ready already when an edge is armed untold; and late reports of
+    /// slots that were disarmed or removed.
+    Hints,
+    /// Now and then none, with word that they were lost.
+    Losses,
+}
+
+impl Inner {
+    /// All of them.
+    pub const ALL: [Inner; 2] = [Inner::Epoll, Inner::Poll];
+
+    /// The sets of triggers it can be forced into: each single one that it has, and all together.
+    pub fn columns(self) -> Vec<Triggers> {
+        let native = match self {
+            Inner::Epoll => Triggers::all(),
+            Inner::Poll => Triggers::LEVEL,
+        };
+        let several = (native.iter().count() > 1).then_some(native);
+        several.into_iter().chain(native.iter()).collect()
+    }
+}
+
+impl Distortion {
+    /// All of them.
+    pub const ALL: [Distortion; 3] = [Distortion::Faithful, Distortion::Hints, Distortion::Losses];
+}
+
+/// Makes a poller of a wrapped selector.
+///
+/// # Errors
+///
+/// What the selector says.
+pub fn open_forced(
+    inner: Inner,
+    triggers: Triggers,
+    distortion: Distortion,
+) -> io::Result<Box<dyn Subject>> {
+    Ok(match inner {
+        Inner::Epoll => Watched::boxed(Forced::new(Epoll::new()?, triggers, distortion))?,
+        Inner::Poll => Watched::boxed(Forced::new(Poll::new()?, triggers, distortion))?,
+    })
+}
+
+/// A reactor whose selector is known.
+struct Watched<S> {
+    reactor: Reactor<Forced<S>>,
+    counts: Rc<Counts>,
+}
+
+/// What has happened behind the reactor's back.
+#[derive(Debug, Default)]
+struct Counts {
+    waits: Cell<usize>,
+    losses: Cell<usize>,
+}
+
+impl<S: Selector + 'static> Watched<S> {
+    fn boxed(selector: Forced<S>) -> io::Result<Box<dyn Subject>> {
+        let counts = selector.counts.clone();
+        let reactor = Reactor::new(Backend::Other("forced"), selector)?;
+        Ok(Box::new(Watched { reactor, counts }))
+    }
+}
+
+impl<S: Selector> Subject for Watched<S> {
+    fn poller(&mut self) -> &mut dyn Poller {
+        &mut self.reactor
+    }
+
+    fn verify(&self) {
+        self.reactor.verify();
+    }
+
+    fn looks(&self) -> usize {
+        self.counts.waits.get()
+    }
+
+    fn losses(&self) -> usize {
+        self.counts.losses.get()
+    }
+}
+
+/// A selector under the wrapper.
+struct Forced<S> {
+    inner: S,
+    triggers: Triggers,
+    distortion: Distortion,
+    counts: Rc<Counts>,
+    /// Edges armed since the last wait, of which it tells nothing.
+    untold: Vec<Slot>,
+    /// Late reports for the next wait.
+    late: Vec<Raw>,
+}
+
+impl<S> Forced<S> {
+    fn new(inner: S, triggers: Triggers, distortion: Distortion) -> Self {
+        let (counts, untold, late) = Default::default();
+        Forced { inner, triggers, distortion, counts, untold, late }
+    }
+
+    fn note_late(&mut self, report: Raw) {
+        if self.distortion == Distortion::Hints {
+            self.late.push(report);
+        }
+    }
+
+    /// Passes the reports on as [`Distortion::Hints`] has it, those from `old` on.
+    fn blur(&mut self, out: &mut Vec<Raw>, old: usize) {
+        let slots = out.drain(old..).map(|(Raw::Fact(slot, _) | Raw::Hint(slot))| slot);
+        let told: Vec<_> = slots.filter(|slot| !self.untold.contains(slot)).collect();
+        out.extend(told.into_iter().map(Raw::Hint));
+        self.untold.clear();
+        out.append(&mut self.late);
+    }
+}
+
+impl<S: Selector> Selector for Forced<S> {
+    fn native(&self) -> Triggers {
+        self.triggers
+    }
+
+    fn arm(&mut self, slot: Slot, fd: BorrowedFd<'_>, arm: Arm) -> io::Result<Applied> {
+        let applied = self.inner.arm(slot, fd, arm)?;
+        if self.distortion == Distortion::Hints && applied.trigger == Trigger::Edge {
+            self.untold.push(slot);
+            return Ok(Applied { look: true, ..applied });
+        }
+        Ok(applied)
+    }
+
+    fn disarm(&mut self, slot: Slot, fd: BorrowedFd<'_>) {
+        self.note_late(Raw::Hint(slot));
+        self.inner.disarm(slot, fd);
+    }
+
+    fn remove(&mut self, slot: Slot, fd: BorrowedFd<'_>) {
+        self.note_late(Raw::Fact(slot, PollBits::all()));
+        self.inner.remove(slot, fd);
+    }
+
+    fn wait(&mut self, deadline: Deadline, out: &mut Vec<Raw>) -> io::Result<Wake> {
+        let old = out.len();
+        let wake = self.inner.wait(deadline, out)?;
+        let waits = self.counts.waits.get() + 1;
+        self.counts.waits.set(waits);
+        match self.distortion {
+            Distortion::Faithful => Ok(wake),
+            Distortion::Hints => {
+                self.blur(out, old);
+                Ok(wake)
+            }
+            Distortion::Losses if waits % LOSES_EVERY == 0 => {
+                out.truncate(old);
+                self.counts.losses.set(self.counts.losses.get() + 1);
+                Ok(Wake::Overflow)
+            }
+            Distortion::Losses => Ok(wake),
+        }
+    }
+
+    fn wake_handle(&self) -> WakeHandle {
+        self.inner.wake_handle()
+    }
+}

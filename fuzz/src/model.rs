@@ -1,0 +1,348 @@
+//! The reference: what the contract says of a handful of registrations, in the plainest terms.
+//!
+//! It knows no file and no poller. It is told what was called, what happened to the files, and what
+//! poll(2) says; it answers what each call must give, and judges each wait.
+//!
+//! Level and one-shot mode are exact: what must be reported is what may be. Edge mode is a
+//! sandwich. What *must* be reported is what is `owed`: directions that were named since their last
+//! report, by a call that counts (E1). What *may* be is, with native edges, anything that is ready
+//! after anything has happened (E2, E3); without them, a direction that was named since its last
+//! report by any call (table of permitted differences).
+
+use super::oracle::{Bits, DIRECTIONS, readiness, ready};
+use super::script::PLACES;
+use quintpoll::{Interest, Mode, Readiness, Token};
+use std::fmt;
+use std::io::ErrorKind;
+
+/// A clause was broken, and how.
+#[derive(Debug)]
+pub struct Failure {
+    /// Its number in the contract.
+    pub clause: &'static str,
+    /// What is wrong.
+    pub what: String,
+}
+
+/// What the model says of a call or a wait.
+pub type Verdict = Result<(), Failure>;
+
+/// What a call must answer.
+pub type Answer = Result<(), ErrorKind>;
+
+/// An event, with the place that its key belongs to.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    /// The place.
+    pub place: usize,
+    /// Its token.
+    pub token: Token,
+    /// Its flags.
+    pub readiness: Readiness,
+}
+
+/// One registration.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    token: Token,
+    interest: Interest,
+    mode: Mode,
+    /// The mechanism's own edges, or those of a file to which nothing ever happens.
+    native_edges: bool,
+    /// One-shot and edge: what may be reported without native edges.
+    armed: Interest,
+    /// Edge: what must be reported when it is ready.
+    owed: Interest,
+    /// Something has happened to the file since its last event, or a call has named it.
+    fresh: bool,
+    /// The capacities of the waits that left it out although it was due all the time.
+    waited: usize,
+    /// The most sources there were in those waits.
+    crowd: usize,
+}
+
+/// What one wait may and must say of one source.
+#[derive(Clone, Copy, Debug)]
+struct Claim {
+    must: Interest,
+    may: Interest,
+}
+
+/// All registrations of one poller.
+#[derive(Debug)]
+pub struct Model {
+    native_edges: bool,
+    entries: [Option<Entry>; PLACES],
+    wake_pending: bool,
+}
+
+impl Model {
+    /// `native_edges`: whether [`NATIVE_EDGE`](quintpoll::Capabilities::NATIVE_EDGE) is set.
+    pub fn new(native_edges: bool) -> Self {
+        Model { native_edges, entries: [None; PLACES], wake_pending: false }
+    }
+
+    /// Whether there is a registration at this place.
+    pub fn is_registered(&self, place: usize) -> bool {
+        self.entries[place].is_some()
+    }
+
+    /// The interest of the registration at this place; empty where there is none.
+    pub fn interest(&self, place: usize) -> Interest {
+        self.entries[place].map_or(Interest::empty(), |entry| entry.interest)
+    }
+
+    /// `register` is called. `inert`: nothing ever happens to the file.
+    pub fn register(
+        &mut self,
+        place: usize,
+        token: Token,
+        interest: Interest,
+        mode: Mode,
+        inert: bool,
+    ) -> Answer {
+        if self.is_registered(place) {
+            return Err(ErrorKind::AlreadyExists);
+        }
+        let native_edges = self.native_edges || inert;
+        self.entries[place] = Some(Entry::new(token, interest, mode, native_edges));
+        Ok(())
+    }
+
+    /// `modify` is called.
+    pub fn modify(&mut self, place: usize, token: Token, interest: Interest, mode: Mode) -> Answer {
+        let entry = self.entries[place].as_mut().ok_or(ErrorKind::NotFound)?;
+        let fresh = Entry::new(token, interest, mode, entry.native_edges);
+        *entry = Entry { waited: entry.waited, crowd: entry.crowd, ..fresh };
+        Ok(())
+    }
+
+    /// `rearm` is called.
+    pub fn rearm(&mut self, place: usize, dirs: Interest) -> Answer {
+        let entry = self.part(place, dirs)?;
+        match entry.mode {
+            Mode::Level => {}
+            Mode::OneShot => entry.armed = dirs,
+            Mode::Edge => {
+                entry.armed |= dirs;
+                entry.owed |= dirs;
+                entry.fresh = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// `drained` is called, while poll(2) said `bits` of the file: where it was untrue nothing is
+    /// owed for it, yet it is an excuse to report.
+    pub fn drained(&mut self, place: usize, dirs: Interest, bits: Bits) -> Answer {
+        let entry = self.part(place, dirs)?;
+        if entry.mode == Mode::Edge {
+            entry.armed |= dirs;
+            entry.owed |= dirs - ready(bits, dirs);
+            entry.fresh = true;
+        }
+        Ok(())
+    }
+
+    /// `deregister` is called.
+    pub fn deregister(&mut self, place: usize) -> Answer {
+        self.entries[place].take().map(drop).ok_or(ErrorKind::NotFound)
+    }
+
+    /// Something was done to the file at this place, on either side: it may have been woken.
+    pub fn touch(&mut self, place: usize) {
+        if let Some(entry) = &mut self.entries[place] {
+            entry.fresh = true;
+        }
+    }
+
+    /// The kernel's reports were lost, so that the poller looks at every file again.
+    pub fn rescan(&mut self) {
+        (0..PLACES).for_each(|place| self.touch(place));
+    }
+
+    /// `wake` is called.
+    pub fn wake(&mut self) {
+        self.wake_pending = true;
+    }
+
+    /// Whether a wait that begins now must end without its timeout.
+    pub fn is_due(&self, bits: &[Bits]) -> bool {
+        self.wake_pending || self.claims(bits).any(|(_, claim)| !claim.must.is_empty())
+    }
+
+    /// This is what poll(2) says between two steps. A source that is not due now has not been due
+    /// all the time.
+    pub fn observe(&mut self, bits: &[Bits]) {
+        for (entry, &bits) in self.entries.iter_mut().zip(bits) {
+            if let Some(entry) = entry.as_mut().filter(|entry| entry.claim(bits).must.is_empty()) {
+                entry.waited = 0;
+            }
+        }
+    }
+
+    /// Judges a wait, before and after which poll(2) said `bits`, and moves on.
+    ///
+    /// # Errors
+    ///
+    /// The first clause that it broke.
+    pub fn wait(&mut self, bits: &[Bits], capacity: usize, seen: &[Seen], woken: bool) -> Verdict {
+        let pending = std::mem::replace(&mut self.wake_pending, false);
+        expect(woken == pending, "W1", || format!("woken() is {woken}, wake pending: {pending}"))?;
+        let count = seen.len();
+        expect(count <= capacity, "Q1", || format!("{count} events, capacity {capacity}"))?;
+        for (nth, event) in seen.iter().enumerate() {
+            let twice = seen[..nth].iter().any(|other| other.place == event.place);
+            expect(!twice, "H4", || format!("two events of one source: {event:?}"))?;
+        }
+        let crowd = self.entries.iter().flatten().count();
+        for (place, (entry, &bits)) in self.entries.iter_mut().zip(bits).enumerate() {
+            let Some(entry) = entry else { continue };
+            match seen.iter().find(|event| event.place == place) {
+                Some(event) => entry.reported(event, bits)?,
+                None => entry.left_out(bits, capacity, count, crowd)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The registration at this place, if `dirs` is a part of its interest.
+    fn part(&mut self, place: usize, dirs: Interest) -> Result<&mut Entry, ErrorKind> {
+        let entry = self.entries[place].as_mut().ok_or(ErrorKind::NotFound)?;
+        if entry.interest.contains(dirs) { Ok(entry) } else { Err(ErrorKind::InvalidInput) }
+    }
+
+    fn claims(&self, bits: &[Bits]) -> impl Iterator<Item = (&Entry, Claim)> {
+        let entries = self.entries.iter().zip(bits);
+        entries.filter_map(|(entry, &bits)| entry.as_ref().map(|entry| (entry, entry.claim(bits))))
+    }
+}
+
+impl Entry {
+    /// Just registered or modified: everything is named (R1).
+    fn new(token: Token, interest: Interest, mode: Mode, native_edges: bool) -> Self {
+        Entry {
+            token,
+            interest,
+            mode,
+            native_edges,
+            armed: interest,
+            owed: interest,
+            fresh: true,
+            waited: 0,
+            crowd: 0,
+        }
+    }
+
+    fn claim(&self, bits: Bits) -> Claim {
+        let exactly = |dirs| Claim { must: ready(bits, dirs), may: ready(bits, dirs) };
+        match self.mode {
+            Mode::Level => exactly(self.interest),
+            Mode::OneShot => exactly(self.armed),
+            Mode::Edge => {
+                let may = match (self.native_edges, self.fresh) {
+                    (true, true) => self.interest,
+                    (true, false) => self.owed,
+                    (false, _) => self.armed,
+                };
+                Claim { must: ready(bits, self.owed), may: ready(bits, may) }
+            }
+        }
+    }
+
+    /// Judges an event.
+    fn reported(&mut self, event: &Seen, bits: Bits) -> Verdict {
+        let Seen { token, readiness, .. } = *event;
+        expect(token == self.token, "R3", || format!("{token:?}, not {:?}", self.token))?;
+        let claim = self.claim(bits);
+        expect(!claim.may.is_empty(), self.silence(bits), || {
+            format!("{readiness:?} was reported while poll(2) says {bits:?}: {self:?}")
+        })?;
+        let what = || format!("{readiness:?} while poll(2) says {bits:?}: {claim:?} of {self:?}");
+        let Some(reported) = claim.explain(bits, readiness) else {
+            return Err(Failure { clause: "H3", what: what() });
+        };
+        expect(reported.contains(claim.must), self.completeness(), what)?;
+        match self.mode {
+            Mode::Level => {}
+            Mode::OneShot => self.armed = Interest::empty(),
+            Mode::Edge => {
+                self.armed -= reported;
+                self.owed -= reported;
+                self.fresh = false;
+            }
+        }
+        self.waited = 0;
+        Ok(())
+    }
+
+    /// Judges that there is no event, in a wait that reported `count` others.
+    fn left_out(&mut self, bits: Bits, capacity: usize, count: usize, crowd: usize) -> Verdict {
+        let Claim { must, .. } = self.claim(bits);
+        if must.is_empty() {
+            return Ok(());
+        }
+        expect(count == capacity, self.completeness(), || {
+            format!("{must:?} was not reported while poll(2) says {bits:?}: {self:?}")
+        })?;
+        self.crowd = if self.waited == 0 { crowd } else { self.crowd.max(crowd) };
+        self.waited += capacity;
+        expect(self.waited < self.crowd, "Q2", || {
+            format!("left out for {} of {} places: {self:?}", self.waited, self.crowd)
+        })
+    }
+
+    /// The clause that is broken when something due is not reported.
+    fn completeness(&self) -> &'static str {
+        match self.mode {
+            Mode::Level => "L1",
+            Mode::OneShot => "O1",
+            Mode::Edge => "E1",
+        }
+    }
+
+    /// The clause that an event breaks which is not due.
+    fn silence(&self, bits: Bits) -> &'static str {
+        match self.mode {
+            _ if self.interest.is_empty() => "R8",
+            Mode::OneShot if !ready(bits, self.interest).is_empty() => "O1",
+            Mode::Edge if !ready(bits, self.interest).is_empty() => "E3",
+            _ => "L2",
+        }
+    }
+}
+
+impl Claim {
+    /// The directions that an event reports, if its flags are what the table gives for a set of
+    /// directions that this claim allows. Where several explain it, the largest: PRIORITY may say
+    /// nothing that READABLE does not.
+    fn explain(self, bits: Bits, flags: Readiness) -> Option<Interest> {
+        let fits = |dirs: &Interest| {
+            self.may.contains(*dirs) && !dirs.is_empty() && readiness(bits, *dirs) == flags
+        };
+        subsets().filter(fits).max_by_key(|dirs| dirs.iter().count())
+    }
+}
+
+/// All sets of directions.
+fn subsets() -> impl Iterator<Item = Interest> {
+    (0..1 << DIRECTIONS.len()).map(|chosen: usize| {
+        let each = DIRECTIONS.iter().enumerate();
+        each.filter(|(nth, _)| chosen >> nth & 1 == 1).map(|(_, &direction)| direction).collect()
+    })
+}
+
+/// Nothing, if it holds.
+///
+/// # Errors
+///
+/// The clause and what is said of it, if it does not.
+pub fn expect(holds: bool, clause: &'static str, what: impl FnOnce() -> String) -> Verdict {
+    if holds { Ok(()) } else { Err(Failure { clause, what: what() }) }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "clause {} is broken: {}", self.clause, self.what)
+    }
+}

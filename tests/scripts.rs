@@ -1,0 +1,167 @@
+//! The model-based test: every backend, and with feature `spi` every column of the latch, against
+//! the reference model.
+//!
+//! The model is that of the fuzz targets (`fuzz/src`). Here its seeds are replayed, and scripts are
+//! generated that shrink: a failure prints the shortest script as a test that can be pasted in
+//! below. `QUINTPOLL_SCRIPTS` sets how many scripts each column gets, and `QUINTPOLL_SEED` makes
+//! them others; without it every run plays the same ones.
+
+#[path = "../fuzz/src/lib.rs"]
+pub mod fuzz;
+
+use fuzz::column::Column;
+use fuzz::play::play;
+use fuzz::script::*;
+use proptest::prelude::*;
+use proptest::sample::select;
+use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
+use std::str::FromStr;
+
+/// Scripts a column gets, so that all take a few seconds in a debug build.
+const SCRIPTS: u32 = 1000;
+
+/// Plays a script to every column.
+fn replay(script: &Script) {
+    for column in Column::all() {
+        play(script, column).unwrap_or_else(|broken| panic!("{broken}"));
+    }
+}
+
+#[test]
+fn seeds() {
+    let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/seeds/script_vs_model");
+    for seed in std::fs::read_dir(seeds).expect("the seeds are there") {
+        let path = seed.expect("a directory can be read").path();
+        let data = std::fs::read(&path).expect("a seed can be read");
+        println!("{}", path.display());
+        fuzz::script_vs_model(&data);
+        let (_, script) = fuzz::decode(&data).expect("a seed is a script");
+        replay(&script);
+    }
+}
+
+/// The two tables of clause H3 say the same of all bits, those too that none of the files shows.
+#[cfg(feature = "spi")]
+#[test]
+fn tables() {
+    use fuzz::oracle::{Bits, readiness, ready};
+    use quintpoll::{Interest, spi::PollBits};
+    let all = Bits::EPOLLIN
+        | Bits::EPOLLPRI
+        | Bits::EPOLLOUT
+        | Bits::EPOLLERR
+        | Bits::EPOLLHUP
+        | Bits::EPOLLRDHUP;
+    let bits = (0..=all.bits()).filter(|bits| bits & !all.bits() == 0);
+    for (bits, dirs) in bits.flat_map(|bits| (0..8).map(move |dirs| (bits, dirs))) {
+        let reference = Bits::from_bits_retain(bits);
+        let library = PollBits::from_bits_retain(bits as u16);
+        let dirs = Interest::from_bits_truncate(dirs);
+        assert_eq!(library.readiness(dirs), readiness(reference, dirs), "{library:?} {dirs:?}");
+        assert_eq!(library.ready(dirs), ready(reference, dirs), "{library:?} {dirs:?}");
+    }
+}
+
+/// A test for each part of the columns, so that they run side by side.
+macro_rules! random_scripts {
+    ($($(#[$attribute:meta])* $part:ident: $pattern:pat,)*) => {$(
+        $(#[$attribute])*
+        #[test]
+        fn $part() {
+            let columns = Column::all().into_iter().filter(|column| matches!(column, $pattern));
+            columns.for_each(random_scripts);
+        }
+    )*};
+}
+
+#[cfg(feature = "spi")]
+use fuzz::forced::Distortion;
+
+random_scripts! {
+    every_backend: Column::Backend(_),
+    #[cfg(feature = "spi")]
+    every_column: Column::Forced(_, _, Distortion::Faithful),
+    #[cfg(feature = "spi")]
+    every_column_with_hints: Column::Forced(_, _, Distortion::Hints),
+    #[cfg(feature = "spi")]
+    every_column_with_losses: Column::Forced(_, _, Distortion::Losses),
+}
+
+fn random_scripts(column: Column) {
+    let cases = setting("QUINTPOLL_SCRIPTS", SCRIPTS);
+    let config =
+        Config { cases, failure_persistence: None, max_shrink_time: 60_000, ..Config::default() };
+    let mut seed = [1; 16];
+    seed[..8].copy_from_slice(&setting("QUINTPOLL_SEED", 0_u64).to_le_bytes());
+    let rng = TestRng::from_seed(RngAlgorithm::XorShift, &seed);
+    let outcome = TestRunner::new_with_rng(config, rng).run(&script(), |script| {
+        play(&script, column).map_err(|broken| TestCaseError::fail(broken.to_string()))
+    });
+    match outcome {
+        Ok(()) => {}
+        Err(TestError::Fail(reason, script)) => {
+            panic!("{column}: {}\nas a test:\n{}", reason.message(), script.as_test());
+        }
+        Err(TestError::Abort(reason)) => panic!("{column}: {reason}"),
+    }
+}
+
+/// What the environment says.
+fn setting<T: FromStr>(name: &str, default: T) -> T {
+    match std::env::var(name) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name} is not a number: {text}")),
+        Err(_) => default,
+    }
+}
+
+fn script() -> impl Strategy<Value = Script> {
+    let kinds = prop::array::uniform5(select(&Kind::ALL[..]));
+    let steps = prop::collection::vec(spell(), 1..=MOST_STEPS / 4);
+    (kinds, steps).prop_map(|(kinds, spells)| Script { kinds, steps: spells.concat() })
+}
+
+/// What needs several steps to go wrong needs most of them at one place, so steps come in spells
+/// that stay there, and some places see more of them than others.
+fn spell() -> impl Strategy<Value = Vec<Step>> {
+    let at = prop_oneof![
+        8 => Just(At::A),
+        4 => Just(At::B),
+        2 => Just(At::C),
+        1 => Just(At::D),
+        1 => Just(At::E),
+    ];
+    at.prop_flat_map(|at| prop::collection::vec(step(at), 1..=4))
+}
+
+/// Steps by weight: waits and whatever leads to an event are frequent, ends are rare.
+fn step(at: At) -> impl Strategy<Value = Step> {
+    let dirs = || {
+        prop_oneof![6 => Just(Dirs::R), 3 => Just(Dirs::W), 3 => Just(Dirs::RW),
+            1 => select(&Dirs::ALL[..])]
+    };
+    let how = || select(&How::ALL[..]);
+    let number = any::<u8>;
+    prop_oneof![
+        16 => Just(Step::Wait0),
+        1 => number().prop_map(Step::WaitShort),
+        4 => select(&Room::ALL[..]).prop_map(Step::SetCapacity),
+        1 => Just(Step::Wake),
+        8 => (dirs(), how()).prop_map(move |(dirs, how)| Step::Register(at, dirs, how)),
+        2 => (dirs(), how()).prop_map(move |(dirs, how)| Step::Modify(at, dirs, how)),
+        3 => dirs().prop_map(move |dirs| Step::Rearm(at, dirs)),
+        2 => dirs().prop_map(move |dirs| Step::Drained(at, dirs)),
+        1 => Just(Step::Deregister(at)),
+        6 => number().prop_map(move |number| Step::PeerWrite(at, number)),
+        2 => number().prop_map(move |number| Step::PeerRead(at, number)),
+        2 => Just(Step::PeerDrain(at)),
+        1 => Just(Step::PeerShutdownWr(at)),
+        1 => Just(Step::PeerClose(at)),
+        2 => number().prop_map(move |number| Step::Read(at, number)),
+        5 => Just(Step::DrainRead(at)),
+        2 => number().prop_map(move |number| Step::Write(at, number)),
+        4 => Just(Step::FillWrite(at)),
+        1 => Just(Step::ShutdownWr(at)),
+        1 => Just(Step::Reopen(at)),
+        1 => select(&At::ALL[..]).prop_map(move |to| Step::Dup(at, to)),
+    ]
+}
