@@ -19,8 +19,8 @@ impl Probe {
     ///
     /// # Errors
     ///
-    /// What poll(2) says: `ENOMEM`, and `InvalidInput` where `RLIMIT_NOFILE` was lowered below the
-    /// number of sources to look at. The queue is as before.
+    /// What poll(2) says: `ENOMEM`, and `InvalidInput` where `RLIMIT_NOFILE` was lowered to 0. The
+    /// queue is as before.
     pub(super) fn settle(&mut self, registry: &mut Registry, count: usize) -> io::Result<()> {
         self.fds.clear();
         self.slots.clear();
@@ -39,15 +39,27 @@ impl Probe {
         if self.fds.is_empty() {
             return Ok(());
         }
-        while let Err(error) = sys::poll::look(&mut self.fds) {
-            if error.kind() != io::ErrorKind::Interrupted {
-                return Err(error);
-            }
-        }
+        look(&mut self.fds)?;
         for (fd, &slot) in self.fds.iter().zip(&self.slots) {
             registry.queue_fact(slot, PollBits::from_bits_retain(fd.revents as u16));
         }
         Ok(())
+    }
+}
+
+/// Looks at all of them: at once, or where `RLIMIT_NOFILE` does not allow that many, in parts.
+fn look(fds: &mut [sys::poll::pollfd]) -> io::Result<()> {
+    loop {
+        match sys::poll::look(fds) {
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput && fds.len() > 1 => {
+                let (left, right) = fds.split_at_mut(fds.len() / 2);
+                look(left)?;
+                return look(right);
+            }
+            Err(error) => return Err(error),
+        }
     }
 }
 

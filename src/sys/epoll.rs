@@ -1,4 +1,4 @@
-//! epoll_pwait2(2), and epoll_wait(2) where the kernel lacks it (before 5.11).
+//! epoll_pwait2(2), and epoll_wait(2) where the kernel lacks it (before 5.11) or a sandbox refuses it.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -9,7 +9,8 @@ use std::time::Duration;
 
 pub(crate) use libc::epoll_event;
 
-/// Set at the first `ENOSYS`. Kernels and seccomp filters do not change their mind.
+/// Set at the first `ENOSYS`, or `EPERM`, which is what older container sandboxes answer for calls
+/// they have not heard of. Kernels and filters do not change their mind.
 static LACKS_PWAIT2: AtomicBool = AtomicBool::new(false);
 
 /// Waits for events and puts them at the front of `events`; gives their number. `None` waits
@@ -23,7 +24,7 @@ pub(crate) fn wait(
     if !LACKS_PWAIT2.load(Ordering::Relaxed) {
         let answer = pwait2(epoll, events, timeout);
         match answer {
-            Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => {
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
                 LACKS_PWAIT2.store(true, Ordering::Relaxed);
             }
             _ => return answer,

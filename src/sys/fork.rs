@@ -34,12 +34,16 @@ impl Stamp {
                 move || page
             }),
         };
-        if page.load(Ordering::Relaxed) == 0 {
-            // Of several threads that come here at once, one names the generation for all.
-            let fresh = LAST.fetch_add(1, Ordering::Relaxed) + 1;
-            let _ = page.compare_exchange(0, fresh, Ordering::Relaxed, Ordering::Relaxed);
-        }
-        Ok(Stamp { page, number: page.load(Ordering::Relaxed) })
+        let number = match page.load(Ordering::Relaxed) {
+            0 => {
+                // Of several threads that come here at once, one names the generation for all.
+                let fresh = LAST.fetch_add(1, Ordering::Relaxed) + 1;
+                let named = page.compare_exchange(0, fresh, Ordering::Relaxed, Ordering::Relaxed);
+                named.err().unwrap_or(fresh)
+            }
+            named => named,
+        };
+        Ok(Stamp { page, number })
     }
 
     /// Whether this process is a forked child of the one that made the stamp.

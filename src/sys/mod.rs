@@ -26,11 +26,11 @@ fn checked(answer: libc::c_int) -> io::Result<usize> {
     usize::try_from(answer).map_err(|_| io::Error::last_os_error())
 }
 
-/// A duration as the kernel takes it; what exceeds its range (292 billion years) is cut to it.
+/// A duration as the C library takes it. What exceeds its range (68 years where `time_t` has 32
+/// bits) is cut to it.
 fn timespec(duration: Duration) -> libc::timespec {
-    let seconds = duration.as_secs().min(i64::MAX as u64);
     libc::timespec {
-        tv_sec: seconds as libc::time_t,
+        tv_sec: libc::time_t::try_from(duration.as_secs()).unwrap_or(libc::time_t::MAX),
         tv_nsec: duration.subsec_nanos() as libc::c_long,
     }
 }

@@ -30,6 +30,6 @@ fn explained(error: io::Error, entries: usize) -> io::Error {
     if error.raw_os_error() != Some(libc::EINVAL) {
         return error;
     }
-    let message = format!("poll(2) refuses {entries} entries: RLIMIT_NOFILE is lower than that");
+    let message = format!("poll(2) can't look at {entries} files: RLIMIT_NOFILE is below that");
     io::Error::new(io::ErrorKind::InvalidInput, message)
 }

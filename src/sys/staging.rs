@@ -84,6 +84,7 @@ pub(crate) fn duplicate_onto(
 
 /// A number that is not open, for as long as the process opens nothing.
 pub(crate) fn closed_number(number: i32) -> std::os::fd::BorrowedFd<'static> {
+    assert_ne!(number, -1, "-1 is no number for a BorrowedFd to have");
     // SAFETY: not sound in general; it is the point of the cases that use it, and the number is
     // only ever passed to system calls.
     unsafe { std::os::fd::BorrowedFd::borrow_raw(number) }

@@ -45,12 +45,23 @@ fn in_own_process(test: &str, body: impl FnOnce()) {
     assert!(output.status.success() && said.contains("1 passed"), "{said}");
 }
 
+fn check_epoll_without_pwait2(errno: i32) {
+    refuse(libc::SYS_epoll_pwait2, errno);
+    for case in CASES.iter().filter(|case| !case.own_process) {
+        check(case.name, "epoll", || Backend::Epoll.open(), "in this process");
+    }
+}
+
 #[test]
-fn epoll_holds_the_contract_without_epoll_pwait2() {
-    in_own_process("refused::epoll_holds_the_contract_without_epoll_pwait2", || {
-        refuse(libc::SYS_epoll_pwait2, libc::ENOSYS);
-        for case in CASES.iter().filter(|case| !case.own_process) {
-            check(case.name, "epoll", || Backend::Epoll.open(), "in this process");
-        }
+fn epoll_holds_the_contract_on_a_kernel_before_epoll_pwait2() {
+    in_own_process("refused::epoll_holds_the_contract_on_a_kernel_before_epoll_pwait2", || {
+        check_epoll_without_pwait2(libc::ENOSYS);
+    });
+}
+
+#[test]
+fn epoll_holds_the_contract_in_a_sandbox_before_epoll_pwait2() {
+    in_own_process("refused::epoll_holds_the_contract_in_a_sandbox_before_epoll_pwait2", || {
+        check_epoll_without_pwait2(libc::EPERM);
     });
 }
