@@ -12,11 +12,11 @@
 //! - **R3** `modify` MUST replace token, interest and mode together. If it fails, the old registration stands.
 //! - **R4** Among registration calls `NotFound` MUST mean an unknown or stale key and nothing else. A key never names another registration, made later or in another poller; a slot whose generation would wrap is retired.
 //! - **R5** `deregister` MUST be a barrier: no later wait reports that registration, whatever the kernel had queued, and the kernel holds the file no longer, so that after the last drop the peer sees end of file at once.
-//! - **R6** Dropping the poller MUST release everything: its own files, and every source.
+//! - **R6** Dropping the poller MUST release everything: its own files, and every source. (A `Waker` that lives on keeps the one file it writes to.)
 //! - **R7** A number that is not open, or open with `O_PATH`, MUST be refused by `register` with `EBADF`. Why: select(2) and poll(2) would call it ready for ever.
 //! - **R8** An empty interest is legal and MUST be silent, hang-up and errors included.
 //! - **R9** Any file number the process can have MUST work, those beyond 1023 too.
-//! - **R10** `rearm` and `drained` MUST refuse directions outside the registered interest with `InvalidInput`. `rearm` arms exactly the directions it names on a one-shot registration, and looks again on a level one; `drained` has an effect in edge mode only.
+//! - **R10** `rearm` and `drained` MUST refuse directions outside the registered interest with `InvalidInput`, and so do `register` and `modify` for bits that are no direction. `rearm` arms exactly the directions it names on a one-shot registration, and looks again on a level one; `drained` has an effect in edge mode only.
 //!
 //! # L: level
 //!
@@ -31,8 +31,8 @@
 //!
 //! Mechanisms differ in what they call an edge, so this is a sandwich: what must be reported, what may be, and what must not.
 //!
-//! - **E1** A direction found ready MUST be reported if, since its last report, `register`, `modify`, `rearm` or a truthful `drained` (the file was not ready at that moment) named it.
-//! - **E2** A source MAY be reported again when something new happens to it, in either direction.
+//! - **E1** A direction found ready MUST be reported if, since its last report, `register`, `modify`, `rearm` or a truthful `drained` (an I/O call had said `WouldBlock`, and the file was not ready at that moment) named it.
+//! - **E2** A source MAY be reported again when something new happens to it, in either direction. News that come while a wait is under way MAY be told by that wait and again by the next.
 //! - **E3** A source MUST NOT be reported when since its last event there was no wake-up on the file (a TCP acknowledgement is one) and no `register`, `modify`, `rearm` or `drained`. Why: a reader that did not finish must not be woken for ever.
 //! - **E4** After `WouldBlock` a program calls `drained` (`try_io` does), and the next readiness MUST be reported. A program that does not call it MAY hear nothing more on backends without native edges: nothing the kernel shows them tells "drained and refilled" from "not drained".
 //!
@@ -40,7 +40,7 @@
 //!
 //! - **H1** Flags MUST have been true at some moment inside the wait that returns them. What the kernel only hinted at is verified first; if nothing of it is true the wait goes on.
 //! - **H2** End of file, hang-up and errors MUST make the directions asked for ready, also where the kernel does not say so: a pipe whose writer has gone is HUP without IN, a full pipe whose reader has gone ERR without OUT.
-//! - **H3** The bits of poll(2) MUST mean the same on every backend. IN is READABLE, OUT is WRITABLE, PRI is PRIORITY, each only if asked for. RDHUP: READABLE and READ_CLOSED to readers, READ_CLOSED to PRIORITY. HUP: the same, and WRITABLE and WRITE_CLOSED to writers. ERR: READABLE and ERROR to readers, WRITABLE and ERROR to writers (with WRITE_CLOSED unless IN is set), ERROR to PRIORITY. The closed flags are hints.
+//! - **H3** The bits of poll(2) MUST mean the same on every backend. IN is READABLE, OUT is WRITABLE, PRI is PRIORITY, each only if asked for. RDHUP: READABLE and READ_CLOSED to readers, READ_CLOSED to PRIORITY. HUP: the same, and WRITABLE and WRITE_CLOSED to writers. ERR: READABLE and ERROR to readers, WRITABLE and ERROR to writers (with WRITE_CLOSED, unless IN was looked for and is set), ERROR to PRIORITY. The closed flags are hints.
 //! - **H4** A wait MUST report a source once, with everything merged.
 //!
 //! # T: time
@@ -54,7 +54,7 @@
 //!
 //! # Q: capacity
 //!
-//! - **Q1** A wait MUST NOT report more events than `Events` has room for; what is left over is kept, and verified again when its turn comes. A capacity of 0 is `InvalidInput`.
+//! - **Q1** A wait MUST NOT report more events than `Events` has room for; what is left over is kept, and verified again when its turn comes. (Where looking at a file uses its news up, as with `/proc/self/mountinfo`, the second look finds nothing: give `Events` room for such sources.) A capacity of 0 is `InvalidInput`.
 //! - **Q2** A source that stays ready MUST be reported before the capacities of the waits that left it out add up to the number of registered sources. Why: no source may starve, and none is favoured for its low number.
 //!
 //! # W: wake
@@ -69,7 +69,7 @@
 //!
 //! # P: process
 //!
-//! - **P1** In a forked child every call on an inherited poller MUST fail with an error that says so, its wakers do nothing, and dropping it changes nothing for the parent. The child may make pollers of its own.
+//! - **P1** In a forked child every call on an inherited poller that can fail MUST fail with an error that says so, its wakers do nothing, and dropping it changes nothing for the parent. The child may make pollers of its own.
 //! - **P2** Every file the poller makes for itself MUST be close-on-exec.
 //! - **P4** A poller MUST NOT be `Send`: signals and rings belong to a thread. Its wakers are `Send` and `Sync`.
 //! - **P5** Running out of files, memory or limits MUST be an error that names the cause, or a slower way; no event is lost by it.

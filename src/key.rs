@@ -47,7 +47,7 @@ impl fmt::Debug for Slot {
 /// of another poller.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Key {
-    pub(crate) poller: u64,
+    pub(crate) poller: usize,
     pub(crate) slot: Slot,
 }
 

@@ -222,6 +222,13 @@ pub(super) fn e4_try_io_tells_the_poller(stage: &Stage) {
     let refused = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
     let unwatched = try_io(&mut *desk.poller, key, WRITE, refused);
     assert_eq!(refusal(unwatched), io::ErrorKind::WouldBlock, "an unwatched direction");
+    put(&there, b"x");
+    desk.expect_now(&[(1, Readiness::READABLE)], "data");
+    drain(&*here);
+    let both = try_io(&mut *desk.poller, key, BOTH, refused);
+    assert_eq!(refusal(both), io::ErrorKind::WouldBlock);
+    put(&there, b"x");
+    desk.expect_now(&[(1, Readiness::READABLE)], "the watched one of two directions is told");
     let failed =
         try_io(&mut *desk.poller, key, READ, || Err::<(), _>(io::Error::other("not WouldBlock")));
     assert_eq!(refusal(failed), io::ErrorKind::Other, "other errors pass through");

@@ -118,6 +118,7 @@ macro_rules! __conformance_cases {
             r7_a_path_number_is_refused
             r8_an_empty_interest_is_silent
             r10_directions_outside_the_interest_are_refused
+            r10_what_is_no_direction_is_refused
             r10_rearm_arms_exactly_what_it_names
             r10_level_is_the_same_after_rearm_and_drained
         } own {

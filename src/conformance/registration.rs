@@ -411,6 +411,29 @@ pub(super) fn r10_directions_outside_the_interest_are_refused(stage: &Stage) {
     }
 }
 
+pub(super) fn r10_what_is_no_direction_is_refused(stage: &Stage) {
+    for mode in MODES {
+        let mut desk = stage.desk(4);
+        let (here, there) = stream();
+        let no_direction = Interest::from_bits_retain(0x80);
+        for interest in [no_direction, no_direction | READ] {
+            let answer = desk.poller.register(here.clone(), Token(1), interest, mode);
+            assert_eq!(refusal(answer), io::ErrorKind::InvalidInput);
+        }
+        let key = desk.register(here.clone(), 1, READ, mode);
+        let answers = [
+            desk.poller.modify(key, Token(2), no_direction, mode),
+            desk.poller.rearm(key, no_direction),
+            desk.poller.drained(key, READ | no_direction),
+        ];
+        for answer in answers {
+            assert_eq!(refusal(answer), io::ErrorKind::InvalidInput);
+        }
+        put(&there, b"x");
+        desk.expect_now(&[(1, Readiness::READABLE)], "the registration stands");
+    }
+}
+
 pub(super) fn r10_rearm_arms_exactly_what_it_names(stage: &Stage) {
     let mut desk = stage.desk(4);
     let (here, there) = stream();

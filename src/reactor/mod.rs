@@ -25,14 +25,14 @@ use registry::Registry;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use waker::Bed;
 
 /// A selector under the contract.
 pub struct Reactor<S> {
     backend: Backend,
-    id: u64,
+    id: usize,
     // Before the registry, so that the mechanism is gone when the sources are dropped (R6).
     selector: S,
     registry: Registry,
@@ -53,7 +53,7 @@ impl<S: Selector> Reactor<S> {
     /// `EINVAL` before Linux 4.14, which has no way to tell a forked child (madvise(2),
     /// `MADV_WIPEONFORK`).
     pub fn new(backend: Backend, selector: S) -> io::Result<Self> {
-        static LAST_ID: AtomicU64 = AtomicU64::new(0);
+        static LAST_ID: AtomicUsize = AtomicUsize::new(0);
         Ok(Reactor {
             backend,
             id: LAST_ID.fetch_add(1, Ordering::Relaxed),
@@ -80,6 +80,14 @@ impl<S: Selector> Reactor<S> {
             ));
         }
         Ok(())
+    }
+
+    /// Clause R10: bits that mean nothing here would be watched for nothing, and never reported.
+    fn check_directions(interest: Interest) -> io::Result<()> {
+        if Interest::all().contains(interest) {
+            return Ok(());
+        }
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "an unknown direction"))
     }
 
     /// Clauses P1 and R4, which every call on a registration begins with.
@@ -249,6 +257,7 @@ impl<S: Selector> Poller for Reactor<S> {
         mode: Mode,
     ) -> io::Result<Key> {
         self.check_process()?;
+        Self::check_directions(interest)?;
         let source = sys::file::Held::new(source);
         if self.registry.is_registered(&source) {
             return Err(io::Error::new(
@@ -275,6 +284,7 @@ impl<S: Selector> Poller for Reactor<S> {
 
     fn modify(&mut self, key: Key, token: Token, interest: Interest, mode: Mode) -> io::Result<()> {
         let slot = self.resolve(key)?;
+        Self::check_directions(interest)?;
         let mut latch = Latch::new(mode, interest, self.selector.native());
         let Some(registration) = self.registry.get_mut(slot) else { return Ok(()) };
         let applied = arm(&mut self.selector, slot, &registration.source, &latch)?;

@@ -52,7 +52,7 @@ impl Waker {
             return;
         }
         // Release what the waking thread did before, for the poller that acquires it in
-        // `end_sleep`.
+        // `get_up`.
         if shared.state.swap(WOKEN, Ordering::AcqRel) == ASLEEP {
             shared.handle.notify();
         }
