@@ -87,16 +87,19 @@ impl Backend {
     }
 
     /// The backend to take when nothing speaks for another: the first that is available of epoll,
-    /// io_uring, poll, SIGIO and select. Where none is, that is epoll, and [`Backend::open`]
-    /// says what is wrong.
+    /// io_uring, poll, SIGIO and select. A passing shortage of files or memory does not make it take
+    /// a lesser one: [`Backend::open`] then says what is short, as it does where none is available.
     ///
     /// ```
     /// let poller = quintpoll::Backend::best().open();
     /// # poller.unwrap();
     /// ```
     pub fn best() -> Self {
-        let available = |backend: &Backend| backend.is_available().is_ok();
-        Self::PREFERENCE.into_iter().find(available).unwrap_or(Self::PREFERENCE[0])
+        let usable = |backend: &Backend| match backend.is_available() {
+            Ok(()) => true,
+            Err(unavailable) => unavailable.is_shortage(),
+        };
+        Self::PREFERENCE.into_iter().find(usable).unwrap_or(Self::PREFERENCE[0])
     }
 
     /// The backend that the environment variable `QUINTPOLL_BACKEND` names; [`Backend::best`] where
@@ -188,6 +191,12 @@ impl Unavailable {
     pub fn backend(&self) -> Backend {
         self.backend
     }
+
+    /// Whether it is for want of files or memory, which may pass.
+    fn is_shortage(&self) -> bool {
+        let Cause::System(error) = &self.cause else { return false };
+        matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))
+    }
 }
 
 impl fmt::Display for Unavailable {
@@ -203,18 +212,16 @@ impl fmt::Display for Unavailable {
     }
 }
 
-impl std::error::Error for Unavailable {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match &self.cause {
-            Cause::System(error) => Some(error),
-            Cause::NotBuilt | Cause::Foreign => None,
-        }
-    }
-}
+impl std::error::Error for Unavailable {}
 
 impl From<Unavailable> for io::Error {
     fn from(unavailable: Unavailable) -> Self {
-        io::Error::new(io::ErrorKind::Unsupported, unavailable)
+        match unavailable.cause {
+            Cause::System(error) => error,
+            Cause::NotBuilt | Cause::Foreign => {
+                io::Error::new(io::ErrorKind::Unsupported, unavailable)
+            }
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use crate::event::{Events, Interest, Mode, Token};
 use crate::key::Key;
 use crate::reactor::Waker;
 use bitflags::bitflags;
+use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -18,6 +19,9 @@ use std::time::Duration;
 ///
 /// To watch a bare number, wrap it: `Arc::new(unsafe { BorrowedFd::borrow_raw(number) })`. It is
 /// then up to you to keep the number open until it is deregistered.
+///
+/// What no handle can prevent is dup2(2) onto a registered number: the poller then watches one file
+/// and the kernel another. Deregister first.
 pub type Source = Arc<dyn AsFd + Send + Sync>;
 
 bitflags! {
@@ -47,8 +51,8 @@ bitflags! {
 ///
 /// # Errors
 ///
-/// In a forked child every call fails with an error of kind [`Other`](io::ErrorKind::Other) that
-/// says so (P1).
+/// In a forked child every call that can fail does so, with an error of kind
+/// [`Other`](io::ErrorKind::Other) that says why (P1).
 pub trait Poller {
     /// Which mechanism this is.
     ///
@@ -83,6 +87,7 @@ pub trait Poller {
     /// * `AlreadyExists`: this file number is registered with this poller (R2). A duplicate
     ///   (dup(2)) is another source and works beside it.
     /// * `EBADF`: the number is not open, or was opened with `O_PATH` (R7).
+    /// * `InvalidInput`: `interest` has a bit that is no direction (R10).
     /// * What the mechanism says: for epoll `ENOSPC` (`/proc/sys/fs/epoll/max_user_watches`),
     ///   `ENOMEM`, `ELOOP`; see [epoll_ctl(2)].
     ///
@@ -119,6 +124,7 @@ pub trait Poller {
     /// # Errors
     ///
     /// * `NotFound`: an unknown or stale key (R4).
+    /// * `InvalidInput`: `interest` has a bit that is no direction (R10).
     /// * What the mechanism says, as for [`register`](Poller::register). The registration is then
     ///   as it was.
     ///
@@ -267,6 +273,70 @@ pub trait Poller {
     fn waker(&self) -> Waker;
 }
 
+impl fmt::Debug for dyn Poller + '_ {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Poller").field("backend", &self.backend()).finish_non_exhaustive()
+    }
+}
+
+/// Passes every call on, so that a `Box<dyn Poller>` goes where an `impl Poller` is asked for.
+macro_rules! pass_on {
+    ($handle:ty) => {
+        impl<P: Poller + ?Sized> Poller for $handle {
+            fn backend(&self) -> Backend {
+                (**self).backend()
+            }
+
+            fn capabilities(&self) -> Capabilities {
+                (**self).capabilities()
+            }
+
+            fn register(
+                &mut self,
+                source: Source,
+                token: Token,
+                interest: Interest,
+                mode: Mode,
+            ) -> io::Result<Key> {
+                (**self).register(source, token, interest, mode)
+            }
+
+            fn modify(
+                &mut self,
+                key: Key,
+                token: Token,
+                interest: Interest,
+                mode: Mode,
+            ) -> io::Result<()> {
+                (**self).modify(key, token, interest, mode)
+            }
+
+            fn rearm(&mut self, key: Key, interest: Interest) -> io::Result<()> {
+                (**self).rearm(key, interest)
+            }
+
+            fn drained(&mut self, key: Key, interest: Interest) -> io::Result<()> {
+                (**self).drained(key, interest)
+            }
+
+            fn deregister(&mut self, key: Key) -> io::Result<()> {
+                (**self).deregister(key)
+            }
+
+            fn wait(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
+                (**self).wait(events, timeout)
+            }
+
+            fn waker(&self) -> Waker {
+                (**self).waker()
+            }
+        }
+    };
+}
+
+pass_on!(Box<P>);
+pass_on!(&mut P);
+
 /// Runs an I/O call, and tells the poller with [`Poller::drained`] if it said `WouldBlock`: the
 /// portable habit for edge mode (E4). `interest` names the direction of the call.
 ///
@@ -298,10 +368,12 @@ pub fn try_io<T>(
 ) -> io::Result<T> {
     let result = io();
     if matches!(&result, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
-        match poller.drained(key, interest) {
-            // Of a direction that is not watched nobody waits to be told.
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
-            told => told?,
+        for dir in interest {
+            match poller.drained(key, dir) {
+                // Of a direction that is not watched nobody waits to be told.
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
+                told => told?,
+            }
         }
     }
     result
