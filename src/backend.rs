@@ -87,8 +87,9 @@ impl Backend {
     }
 
     /// The backend to take when nothing speaks for another: the first that is available of epoll,
-    /// io_uring, poll, SIGIO and select. A passing shortage of files or memory does not make it take
-    /// a lesser one: [`Backend::open`] then says what is short, as it does where none is available.
+    /// io_uring, poll, SIGIO and select. A passing shortage of files or memory does not make it
+    /// take a lesser one: [`Backend::open`] then says what is short, as it does where none is
+    /// available.
     ///
     /// ```
     /// let poller = quintpoll::Backend::best().open();

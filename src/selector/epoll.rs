@@ -5,17 +5,17 @@
 //! - **a.** A level-triggered entry goes back to the end of the kernel's ready list when it is
 //!   reported, so a second call goes on where the first stopped and then repeats. Edge and one-shot
 //!   entries are reported once.
-//! - **b.** The bits are polled again at the moment of the report: they are facts, complete for what
-//!   was asked.
-//! - **c.** `EPOLLERR` and `EPOLLHUP` are reported whatever the mask, also by a level-triggered mask
-//!   of nothing, so "watch nothing" is `EPOLL_CTL_DEL`.
+//! - **b.** The bits are polled again at the moment of the report: they are facts, complete for
+//!   what was asked.
+//! - **c.** `EPOLLERR` and `EPOLLHUP` are reported whatever the mask, also by a level-triggered
+//!   mask of nothing, so "watch nothing" is `EPOLL_CTL_DEL`.
 //! - **d.** `EPOLL_CTL_MOD` reads readiness again, also for an edge-triggered entry.
-//! - **e.** Files without a poll operation (regular files, directories, `/dev/null`) are refused with
-//!   `EPERM`. poll(2) calls exactly those always ready.
+//! - **e.** Files without a poll operation (regular files, directories, `/dev/null`) are refused
+//!   with `EPERM`. poll(2) calls exactly those always ready.
 //! - **f.** An entry belongs to the open file description and the number it was added under. If the
 //!   number is closed or replaced (dup2) behind our back while a duplicate lives, the entry stays
-//!   and can't be removed any more: DEL and MOD say `ENOENT`, and a new file under the old number is
-//!   another entry. If the old description returns to the number, ADD says `EEXIST`.
+//!   and can't be removed any more: DEL and MOD say `ENOENT`, and a new file under the old number
+//!   is another entry. If the old description returns to the number, ADD says `EEXIST`.
 //! - **g.** An edge-triggered eventfd reports every write, also while an earlier one is unread:
 //!   nobody has to read it.
 //! - **h.** The bits have the values of poll(2).

@@ -4,15 +4,15 @@
 //!
 //! - **a.** The kernel keeps nothing between calls: what is in the array is watched, and every call
 //!   looks at all of it.
-//! - **b.** `POLLERR` and `POLLHUP` are reported whatever `events` says, also when it is 0, so what is
-//!   not to be watched has to leave the array.
+//! - **b.** `POLLERR` and `POLLHUP` are reported whatever `events` says, also when it is 0, so what
+//!   is not to be watched has to leave the array.
 //! - **c.** The bits are those of the moment: facts, complete for what was asked.
-//! - **d.** A number that is not open is no error of the call but an entry with `POLLNVAL`, and so is
-//!   `O_PATH`: such numbers are refused before they enter the array.
+//! - **d.** A number that is not open is no error of the call but an entry with `POLLNVAL`, and so
+//!   is `O_PATH`: such numbers are refused before they enter the array.
 //! - **e.** More entries than `RLIMIT_NOFILE` are `EINVAL`, which takes a limit lowered after they
 //!   were registered.
-//! - **f.** ppoll(2) as a raw call would write the time left into the timeout; the C library passes a
-//!   copy.
+//! - **f.** ppoll(2) as a raw call would write the time left into the timeout; the C library passes
+//!   a copy.
 
 use super::{Applied, Arm, Deadline, Raw, Selector, Trigger, Triggers, Wake, WakeHandle};
 use crate::event::PollBits;

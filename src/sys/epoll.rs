@@ -1,4 +1,5 @@
-//! epoll_pwait2(2), and epoll_wait(2) where the kernel lacks it (before 5.11) or a sandbox refuses it.
+//! epoll_pwait2(2), and epoll_wait(2) where the kernel lacks it (before 5.11) or a sandbox refuses
+//! it.
 #![allow(unsafe_code)]
 
 use std::io;

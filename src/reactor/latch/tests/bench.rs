@@ -119,7 +119,7 @@ pub(super) struct Bench {
     contract: Contract,
 }
 
-/// More rounds than any wait needs: a false report, a shot loaded again, a look, and a quiet kernel.
+/// More rounds than a wait needs: a false report, a shot loaded again, a look, a quiet kernel.
 const SPINNING: usize = 6;
 
 impl Bench {
