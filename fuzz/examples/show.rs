@@ -6,7 +6,7 @@ fn main() -> std::io::Result<()> {
     for path in std::env::args_os().skip(1) {
         match decode(&std::fs::read(&path)?) {
             Some((column, script)) => println!("// on {column}\n{}", script.as_test()),
-            None => println!("// {}: no script", path.display()),
+            None => println!("// no script: {path:?}"),
         }
     }
     Ok(())

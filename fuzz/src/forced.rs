@@ -156,6 +156,7 @@ impl<S: Selector> Selector for Forced<S> {
 
     fn arm(&mut self, slot: Slot, fd: BorrowedFd<'_>, arm: Arm) -> io::Result<Applied> {
         let applied = self.inner.arm(slot, fd, arm)?;
+        self.untold.retain(|&other| other != slot);
         if self.distortion == Distortion::Hints && applied.trigger == Trigger::Edge {
             self.untold.push(slot);
             return Ok(Applied { look: true, ..applied });

@@ -168,7 +168,7 @@ impl Model {
 
     /// Whether a wait that begins now must end without its timeout.
     pub fn is_due(&self, bits: &[Bits]) -> bool {
-        self.wake_pending || self.claims(bits).any(|(_, claim)| !claim.must.is_empty())
+        self.wake_pending || self.claims(bits).any(|claim| !claim.must.is_empty())
     }
 
     /// This is what poll(2) says between two steps. A source that is not due now has not been due
@@ -212,9 +212,9 @@ impl Model {
         if entry.interest.contains(dirs) { Ok(entry) } else { Err(ErrorKind::InvalidInput) }
     }
 
-    fn claims(&self, bits: &[Bits]) -> impl Iterator<Item = (&Entry, Claim)> {
+    fn claims(&self, bits: &[Bits]) -> impl Iterator<Item = Claim> {
         let entries = self.entries.iter().zip(bits);
-        entries.filter_map(|(entry, &bits)| entry.as_ref().map(|entry| (entry, entry.claim(bits))))
+        entries.filter_map(|(entry, &bits)| entry.as_ref().map(|entry| entry.claim(bits)))
     }
 }
 

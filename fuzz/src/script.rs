@@ -136,9 +136,10 @@ pub fn length(number: u8) -> usize {
     1 + 16 * usize::from(number)
 }
 
-/// How long the number in a [`Step::WaitShort`] stands for: about a millisecond at most.
+/// How long the number in a [`Step::WaitShort`] stands for: no time, yet enough for a poller that
+/// spins to show it.
 pub fn timeout(number: u8) -> Duration {
-    Duration::from_micros(1 + 4 * u64::from(number))
+    Duration::from_micros(1 + u64::from(number))
 }
 
 impl Kind {

@@ -21,7 +21,7 @@ fn directory() -> PathBuf {
 
 /// The first byte chooses the column, so each seed begins with another one.
 fn seeds() -> impl Iterator<Item = (&'static str, Vec<u8>)> {
-    let numbered = scripts::all().into_iter().zip(0..);
+    let numbered = scripts::all().zip(0..);
     numbered.map(|((name, script), number)| (name, encode(number, &script)))
 }
 
