@@ -33,7 +33,7 @@
 //!
 //! - **E1** A direction found ready MUST be reported if, since its last report, `register`, `modify`, `rearm` or a truthful `drained` (an I/O call had said `WouldBlock`, and the file was not ready at that moment) named it.
 //! - **E2** A source MAY be reported again when something new happens to it, in either direction. News that come while a wait is under way MAY be told by that wait and again by the next.
-//! - **E3** A source MUST NOT be reported when since its last event there was no wake-up on the file (a TCP acknowledgement is one) and no `register`, `modify`, `rearm` or `drained`. Why: a reader that did not finish must not be woken for ever.
+//! - **E3** A source MUST NOT be reported when since its last event there was no wake-up on the file (a TCP acknowledgement is one) and no `register`, `modify`, `rearm` or `drained`. (After a kernel queue overflowed every source is looked at again, which may repeat a report.) Why: a reader that did not finish must not be woken for ever.
 //! - **E4** After `WouldBlock` a program calls `drained` (`try_io` does), and the next readiness MUST be reported. A program that does not call it MAY hear nothing more on backends without native edges: nothing the kernel shows them tells "drained and refilled" from "not drained".
 //!
 //! # H: flags

@@ -95,6 +95,8 @@ pub struct Applied {
     /// holds until the next `modify`; later answers must agree with it.
     pub trigger: Trigger,
     /// Readiness that is present already will not be reported: the reactor has to look for itself.
+    /// Not with [`Trigger::OneShot`], where a look that finds nothing arms again and would be
+    /// answered so for ever.
     pub look: bool,
 }
 
