@@ -231,17 +231,22 @@ pub(super) fn fence(of: impl AsFd, asked: PollFlags, until: impl Fn(PollFlags) -
 
 /// Waits until a thread of this process sleeps in the kernel.
 pub(super) fn until_asleep(thread: i32) {
+    assert!(falls_asleep(thread), "the thread does not go to sleep");
+}
+
+/// Whether a thread of this process gets to sleep in the kernel, which the watchdog gives a minute.
+pub(super) fn falls_asleep(thread: i32) -> bool {
     let started = Instant::now();
-    loop {
+    while started.elapsed() < LONG {
         let stat = std::fs::read_to_string(format!("/proc/self/task/{thread}/stat"));
         let stat = stat.unwrap_or_else(|error| panic!("the thread has gone: {error}"));
         // The state follows the name, which stands in parentheses and may hold anything.
         if stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('S')) {
-            return;
+            return true;
         }
-        assert!(started.elapsed() < LONG, "the thread does not go to sleep");
         std::thread::yield_now();
     }
+    false
 }
 
 /// The numbers that are open in this process.

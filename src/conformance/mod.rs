@@ -172,6 +172,7 @@ macro_rules! __conformance_cases {
         time {
             t1_zero_collects_everything
             t2_no_timeout_waits_for_an_event
+            t2_what_is_not_to_be_told_keeps_no_wait_awake
             t3_never_early
             t4_one_nanosecond_ends_and_the_longest_does_not
             t6_measured_on_the_monotonic_clock

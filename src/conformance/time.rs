@@ -1,7 +1,7 @@
 //! Clauses T: time.
 
 use super::kit::*;
-use crate::event::{Mode, Readiness};
+use crate::event::{Interest, Mode, Readiness};
 use crate::sys::staging;
 use nix::time::{ClockId, clock_gettime};
 use std::sync::Arc;
@@ -37,6 +37,53 @@ pub(super) fn t2_no_timeout_waits_for_an_event(stage: &Stage) {
         desk.wait(None);
         assert_eq!(desk.said(), [(1, Readiness::READABLE)], "{mode:?}");
         writer.join().unwrap_or_else(|_| panic!("the writer failed"));
+    }
+}
+
+pub(super) fn t2_what_is_not_to_be_told_keeps_no_wait_awake(stage: &Stage) {
+    for mode in MODES {
+        let mut desk = stage.desk(16);
+        // Hung up, and asked for nothing.
+        let (silent, there) = stream();
+        desk.register(silent, 1, Interest::empty(), mode);
+        drop(there);
+        // Hung up, and asked for nothing any more.
+        let (silenced, there) = stream();
+        let key = desk.register(silenced, 2, BOTH, mode);
+        drop(there);
+        desk.now();
+        desk.modify(key, 2, Interest::empty(), mode);
+        // Reported, and then it hung up.
+        let (told, there) = stream();
+        put(&there, b"x");
+        desk.register(told, 3, READ, Mode::OneShot);
+        desk.expect_now(&[(3, Readiness::READABLE)], "one-shot");
+        drop(there);
+        // Reported, and not drained.
+        let (undrained, undrained_there) = stream();
+        put(&undrained_there, b"x");
+        desk.register(undrained, 4, READ, Mode::Edge);
+        desk.expect_now(&[(4, Readiness::READABLE)], "edge");
+        // Full, while the peer has shut down writing.
+        let (full, there) = stream();
+        fill(&*full);
+        there.shutdown(std::net::Shutdown::Write).unwrap_or_else(|e| panic!("shutdown: {e}"));
+        desk.register(full, 5, WRITE, mode);
+        // Writable, and asked for reading.
+        let (idle, _idle_there) = stream();
+        desk.register(idle, 6, READ, mode);
+        desk.expect_silence("none of this is to be told");
+
+        let (waker, waiter) = (desk.poller.waker(), staging::Thread::current());
+        let thread = thread::spawn(move || {
+            let asleep = falls_asleep(waiter.id());
+            waker.wake();
+            asleep
+        });
+        desk.wait(None);
+        assert!(desk.events.woken() && desk.events.is_empty(), "{:?}", desk.said());
+        let asleep = thread.join().unwrap_or_else(|_| panic!("the waking thread failed"));
+        assert!(asleep, "a blocked wait sleeps, it does not look again and again; {mode:?}");
     }
 }
 
