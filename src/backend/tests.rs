@@ -62,6 +62,26 @@ fn those_that_are_not_built_say_so() {
 }
 
 #[test]
+fn only_a_shortage_may_pass() {
+    let raw = |errno| Cause::System(io::Error::from_raw_os_error(errno));
+    let passing = [libc::EMFILE, libc::ENFILE, libc::ENOMEM].map(raw);
+    let lasting = [raw(libc::EPERM), raw(libc::ENOSYS), Cause::NotBuilt, Cause::Foreign];
+    assert!(passing.into_iter().all(|cause| Backend::Uring.lacks(cause).is_shortage()));
+    assert!(!lasting.into_iter().any(|cause| Backend::Uring.lacks(cause).is_shortage()));
+}
+
+#[test]
+fn an_unknown_name_is_an_error_of_input() {
+    let unknown = "kqueue".parse::<Backend>().expect_err("no such name");
+    let error = io::Error::from(unknown.clone());
+    assert_eq!(
+        (error.kind(), error.to_string()),
+        (io::ErrorKind::InvalidInput, unknown.to_string())
+    );
+    assert_eq!(error.downcast::<UnknownBackend>().expect("it is inside"), unknown);
+}
+
+#[test]
 fn a_foreign_backend_says_how_it_is_made() {
     let backend = Backend::Other("kqueue");
     let error = backend.open().expect_err("it is not of this crate");

@@ -3,6 +3,7 @@
 use super::fake::{Bell, Call, Stage, slot};
 use crate::backend::Backend;
 use crate::event::{Interest, Mode, Token};
+use crate::key::Key;
 use crate::poller::{Capabilities, Poller};
 use crate::selector::{Trigger, Triggers};
 use std::io::ErrorKind;
@@ -143,21 +144,25 @@ fn keys_of_others_and_of_the_past_are_not_found() {
     let key = stage.reactor.register(here.source(), Token(0), R, Mode::Level).expect("fresh");
     let alien = other.reactor.register(there.source(), Token(0), R, Mode::Level).expect("fresh");
     assert_eq!(slot(key), slot(alien), "only the poller's number tells them apart");
-    stage.reactor.deregister(key).expect("known");
+    stage.take_calls();
+    check_unknown(&mut stage, alien);
+    stage.reactor.deregister(key).expect("it was not the alien's");
     let next = stage.reactor.register(here.source(), Token(0), R, Mode::Level).expect("fresh");
     stage.take_calls();
-    for wrong in [key, alien] {
-        let errors = [
-            stage.reactor.modify(wrong, Token(1), W, Mode::Edge).expect_err("unknown"),
-            stage.reactor.rearm(wrong, R).expect_err("unknown"),
-            stage.reactor.rearm(wrong, W).expect_err("unknown, which comes before its interest"),
-            stage.reactor.drained(wrong, R).expect_err("unknown"),
-            stage.reactor.deregister(wrong).expect_err("unknown"),
-        ];
-        assert!(errors.iter().all(|error| error.kind() == ErrorKind::NotFound), "{errors:?}");
-    }
-    assert_eq!(stage.take_calls(), []);
+    check_unknown(&mut stage, key);
     stage.reactor.deregister(next).expect("untouched");
+}
+
+fn check_unknown(stage: &mut Stage, key: Key) {
+    let errors = [
+        stage.reactor.modify(key, Token(1), W, Mode::Edge).expect_err("unknown"),
+        stage.reactor.rearm(key, R).expect_err("unknown"),
+        stage.reactor.rearm(key, W).expect_err("unknown, which comes before its interest"),
+        stage.reactor.drained(key, R).expect_err("unknown"),
+        stage.reactor.deregister(key).expect_err("unknown"),
+    ];
+    assert!(errors.iter().all(|error| error.kind() == ErrorKind::NotFound), "{errors:?}");
+    assert_eq!(stage.take_calls(), []);
 }
 
 #[test]
@@ -180,6 +185,27 @@ fn directions_outside_the_interest_are_refused() {
         }
         stage.reactor.deregister(key).expect("known");
     }
+}
+
+#[test]
+fn bits_that_are_no_direction_are_refused() {
+    let mut stage = Stage::new(Triggers::all(), 4);
+    let (bell, other) = (Bell::new(), Bell::new());
+    let key = stage.reactor.register(bell.source(), Token(0), R, Mode::Level).expect("fresh");
+    stage.take_calls();
+    for bits in [1 << 3, 1 << 7, 1 << 7 | 1] {
+        let unknown = Interest::from_bits_retain(bits);
+        let refused = [
+            stage.reactor.register(other.source(), Token(1), unknown, Mode::Edge).map(drop),
+            stage.reactor.modify(key, Token(1), unknown, Mode::Edge),
+            stage.reactor.rearm(key, unknown),
+            stage.reactor.drained(key, unknown),
+        ];
+        let kinds = refused.map(|result| result.expect_err("no direction").kind());
+        assert_eq!(kinds, [ErrorKind::InvalidInput; 4]);
+    }
+    assert_eq!((stage.take_calls(), other.handles()), (vec![], 1));
+    stage.reactor.rearm(key, R).expect("as it was");
 }
 
 #[test]

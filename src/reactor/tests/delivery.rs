@@ -196,6 +196,19 @@ fn a_wake_that_is_pending_keeps_a_wait_from_sleeping() {
 }
 
 #[test]
+fn a_wake_during_a_look_is_a_flag_and_during_a_sleep_a_write() {
+    let mut stage = Stage::new(Triggers::LEVEL, 1);
+    for (timeout, writes) in [(ZERO, 0), (None, 1)] {
+        stage.script.borrow_mut().waker = Some(stage.reactor.waker());
+        stage.script.borrow_mut().answer(&[], Ok(Wake::Events));
+        stage.wait(timeout).expect("no errors");
+        assert!(stage.events.woken(), "{timeout:?}");
+        assert_eq!(stage.take_writes(), writes, "{timeout:?}");
+        assert_eq!(stage.take_waits(), 1, "{timeout:?}");
+    }
+}
+
+#[test]
 fn late_reports_are_nobodys() {
     let mut stage = Stage::new(Triggers::EDGE, 8);
     let (bells, keys) = ringing(&mut stage, 2, Mode::Edge);
@@ -256,6 +269,22 @@ fn present_readiness_that_goes_untold_is_looked_for() {
         bells[0].hush();
         stage.reactor.rearm(keys[0], R).expect("known");
         assert_eq!(stage.look(), []);
+    }
+}
+
+#[test]
+fn what_arming_again_leaves_untold_is_looked_for() {
+    let mut stage = Stage::new(Triggers::LEVEL, 4);
+    stage.script.borrow_mut().look = true;
+    let bell = Bell::ringing();
+    let key = stage.reactor.register(bell.source(), Token(0), R | W, Mode::Edge).expect("fresh");
+    assert_eq!([stage.look(), stage.look()], [vec![0], vec![]], "both at once, and once");
+    for call in [Poller::rearm, Poller::drained] {
+        call(&mut stage.reactor, key, W).expect("known");
+        assert_eq!(stage.look(), [0]);
+        let event = stage.events.iter().next().expect("one was counted");
+        assert_eq!(event.readiness, Readiness::WRITABLE, "the direction that was named");
+        assert_eq!(stage.look(), [], "and once");
     }
 }
 

@@ -174,6 +174,17 @@ fn a_source_that_is_gone_lags_no_more() {
 }
 
 #[test]
+fn a_modify_sees_to_what_lagged() {
+    let (mut stage, _bells, keys) = three_that_lag();
+    stage.reactor.modify(keys[0], Token(0), W, Mode::OneShot).expect("known");
+    stage.reactor.modify(keys[1], Token(0), Interest::empty(), Mode::Level).expect("known");
+    stage.reactor.rearm(keys[2], R).expect("known");
+    stage.take_calls();
+    stage.look();
+    assert_eq!(stage.take_calls(), [LOOK], "arming twice would report twice");
+}
+
+#[test]
 fn an_error_of_the_kernels_comes_through_as_it_is() {
     let (mut stage, _bell, key) = one(Triggers::LEVEL, Mode::Level);
     let raw = || io::Error::from_raw_os_error(libc::ENOSPC);

@@ -4,7 +4,7 @@ use crate::backend::Backend;
 use crate::event::{Events, Interest};
 use crate::key::{Key, Slot};
 use crate::poller::{Poller, Source};
-use crate::reactor::Reactor;
+use crate::reactor::{Reactor, Waker};
 use crate::selector::{Applied, Arm, Deadline, Raw, Selector, Trigger, Triggers, Wake, WakeHandle};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::cell::RefCell;
@@ -40,6 +40,8 @@ pub(super) struct Script {
     pub(super) refusals: VecDeque<io::Error>,
     /// A wait beyond them finds nothing; it must not have to sleep for it.
     pub(super) answers: VecDeque<Answer>,
+    /// Wakes during the next wait.
+    pub(super) waker: Option<Waker>,
     calls: Vec<Call>,
 }
 
@@ -100,6 +102,9 @@ impl Selector for Fake {
     fn wait(&mut self, deadline: Deadline, out: &mut Vec<Raw>) -> io::Result<Wake> {
         let mut script = self.script.borrow_mut();
         script.calls.push(Call::Wait(deadline));
+        if let Some(waker) = script.waker.take() {
+            waker.wake();
+        }
         match script.answers.pop_front() {
             Some((raw, end)) => {
                 out.extend(raw);
@@ -132,6 +137,7 @@ impl Stage {
             look: false,
             refusals: VecDeque::new(),
             answers: VecDeque::new(),
+            waker: None,
             calls: Vec::new(),
         }));
         let wake = WakeHandle::new().expect("an eventfd");
@@ -149,6 +155,15 @@ impl Stage {
         let waited = self.reactor.wait(&mut self.events, timeout);
         self.reactor.verify();
         waited.map(|()| self.events.iter().map(|event| event.token.0).collect())
+    }
+
+    /// How often wakers have written to the eventfd since the last call.
+    pub(super) fn take_writes(&self) -> u64 {
+        let mut count = [0; 8];
+        match nix::unistd::read(&self.reactor.selector.wake, &mut count) {
+            Ok(_) => u64::from_ne_bytes(count),
+            Err(_) => 0,
+        }
     }
 
     pub(super) fn selector_is_gone(&self) -> Arc<AtomicBool> {

@@ -1,8 +1,12 @@
 //! No wake is lost: every interleaving of two wakers with a poller's waits, and threads.
 
+#[cfg(feature = "conformance")]
+mod signals;
+
 use super::*;
 use crate::backend::Backend;
 use crate::event::{Events, Interest, Mode, Token};
+use crate::poller::Poller;
 use crate::selector::epoll::Epoll;
 use crate::selector::poll::Poll;
 use crate::selector::{Deadline, Selector};
@@ -11,7 +15,7 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A selector, made afresh for each interleaving.
 type Make = fn() -> Box<dyn Selector>;
@@ -215,8 +219,24 @@ fn no_interleaving_loses_a_wake_on_poll() {
     check_all_interleavings(poll);
 }
 
-/// How long a test waits for something that comes at once unless it is lost.
-const LONG: Option<Duration> = Some(Duration::from_secs(60));
+/// How long a poller sleeps, at the most, on a wake that was lost.
+const LONG: Duration = Duration::from_secs(30);
+
+/// Fails if the wait lasts until its deadline. Then a wake may be pending that nobody was told of.
+fn wait(poller: &mut dyn Poller, events: &mut Events) {
+    let deadline = Instant::now() + LONG;
+    poller.wait(events, Some(LONG)).expect("a wait");
+    assert!(Instant::now() < deadline, "a wake was lost: {events:?}");
+}
+
+/// Tells the threads to end, also after a panic.
+struct EndOfTest<'a>(&'a AtomicBool);
+
+impl Drop for EndOfTest<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
 
 /// Threads that go on only when their last wake was answered, so that each single one counts;
 /// every other time there is something to read as well, which gets the poller up by itself.
@@ -230,10 +250,10 @@ fn check_threads(backend: Backend) {
     poller.register(here.clone(), Token(0), Interest::READABLE, Mode::Level).expect("fresh");
     let asked: [AtomicUsize; THREADS] = Default::default();
     let answered: [AtomicUsize; THREADS] = Default::default();
-    let gave_up = AtomicBool::new(false);
+    let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for (asked, answered) in asked.iter().zip(&answered) {
-            let (waker, mut there, gave_up) = (poller.waker(), &there, &gave_up);
+            let (waker, mut there, over) = (poller.waker(), &there, &over);
             scope.spawn(move || {
                 for wake in 1..=WAKES {
                     asked.store(wake, Ordering::Release);
@@ -243,7 +263,7 @@ fn check_threads(backend: Backend) {
                     }
                     waker.wake();
                     while answered.load(Ordering::Acquire) < wake {
-                        if gave_up.load(Ordering::Relaxed) {
+                        if over.load(Ordering::Relaxed) {
                             return;
                         }
                         std::thread::yield_now();
@@ -251,16 +271,14 @@ fn check_threads(backend: Backend) {
                 }
             });
         }
+        let _end = EndOfTest(&over);
         let mut events = Events::with_capacity(4);
         while answered.iter().any(|answered| answered.load(Ordering::Relaxed) < WAKES) {
-            poller.wait(&mut events, LONG).expect("a wait");
+            wait(&mut *poller, &mut events);
             if events.woken() {
                 for (asked, answered) in asked.iter().zip(&answered) {
                     answered.store(asked.load(Ordering::Acquire), Ordering::Release);
                 }
-            } else if events.is_empty() {
-                gave_up.store(true, Ordering::Relaxed);
-                panic!("a wake was lost: {asked:?} asked, {answered:?} answered");
             }
             if !events.is_empty() {
                 let _ = (&*here).read(&mut [0; 64]);
