@@ -1,6 +1,6 @@
 //! What the cases are written with: a poller with a watchdog, pairs of files, and oracles.
 
-use super::runner::Maker;
+use super::Maker;
 use crate::event::{Event, Events, Interest, Mode, Readiness, Token};
 use crate::key::Key;
 use crate::poller::{Poller, Source};

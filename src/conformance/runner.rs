@@ -1,8 +1,7 @@
 //! Runs one case: in a thread with a watchdog, in a process of its own if it asks for one.
 
 use super::kit::{Skip, Stage};
-use super::{CASES, Case};
-use crate::poller::Poller;
+use super::{CASES, Case, Maker};
 use std::any::Any;
 use std::io;
 use std::panic;
@@ -10,9 +9,6 @@ use std::process::{Command, Stdio};
 use std::sync::{PoisonError, RwLock, mpsc};
 use std::thread;
 use std::time::Duration;
-
-/// Makes a poller of the backend under test.
-pub type Maker = fn() -> io::Result<Box<dyn Poller>>;
 
 /// Set for a process that was started for one case; its value is that test.
 const OWN_PROCESS: &str = "QUINTPOLL_CASE_PROCESS";
