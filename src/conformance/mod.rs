@@ -113,6 +113,7 @@ macro_rules! __conformance_cases {
             r1_every_interest_is_accepted_in_every_mode
             r2_a_number_is_registered_once
             r2_a_duplicate_is_another_source
+            r2_pollers_may_share_a_source
             r3_modify_replaces_token_interest_and_mode
             r4_a_stale_key_is_not_found
             r4_a_key_belongs_to_its_poller

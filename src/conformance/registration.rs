@@ -103,6 +103,29 @@ pub(super) fn r2_a_duplicate_is_another_source(stage: &Stage) {
     }
 }
 
+pub(super) fn r2_pollers_may_share_a_source(stage: &Stage) {
+    for mode in MODES {
+        let mut desks = [stage.desk(4), stage.desk(4)];
+        let (here, there) = stream();
+        let keys = desks.each_mut().map(|desk| desk.register(here.clone(), 1, READ, mode));
+        for round in 0..100 {
+            put(&there, b"x");
+            let why = format!("both pollers hear of it, {mode:?}, round {round}");
+            desks.iter_mut().for_each(|desk| desk.expect_now(&[(1, Readiness::READABLE)], &why));
+            drain(&*here);
+            for (desk, &key) in desks.iter_mut().zip(&keys) {
+                desk.drained(key, READ);
+                desk.rearm(key, READ);
+                desk.expect_silence("it was read");
+            }
+        }
+        desks[0].deregister(keys[0]);
+        put(&there, b"x");
+        desks[0].expect_silence("deregistered here");
+        desks[1].expect_now(&[(1, Readiness::READABLE)], "and not there");
+    }
+}
+
 pub(super) fn r3_modify_replaces_token_interest_and_mode(stage: &Stage) {
     let mut desk = stage.desk(4);
     let (here, there) = stream();
