@@ -53,6 +53,8 @@ mod poller;
 mod reactor;
 mod selector;
 mod sys;
+#[cfg(test)]
+mod testing;
 
 #[cfg(feature = "conformance")]
 pub mod conformance;

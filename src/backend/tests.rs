@@ -1,9 +1,11 @@
 //! Names, and why a backend can't be had.
 
 use super::*;
+use crate::testing::{is_alone, is_alone_with};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::dup;
 use std::error::Error;
-use std::process::Command;
+use std::os::fd::AsRawFd;
 
 const BUILT: [Backend; 2] = [Backend::Poll, Backend::Epoll];
 
@@ -91,22 +93,6 @@ fn a_foreign_backend_says_how_it_is_made() {
     assert_eq!(backend.is_available().expect_err("nor available").backend(), backend);
 }
 
-/// Runs the test named so alone in a process with this in its environment; true in that process.
-fn is_alone(test: &str, name: &str, value: Option<&str>) -> bool {
-    const ALONE: &str = "QUINTPOLL_TEST_RUNS_ALONE";
-    if std::env::var_os(ALONE).is_some() {
-        return true;
-    }
-    let this = std::env::current_exe().expect("a running program has a path");
-    let mut run = Command::new(this);
-    run.args([test, "--exact", "--nocapture"]).env_remove(name).env(ALONE, "1");
-    run.envs(value.map(|value| (name, value)));
-    let output = run.output().expect("it runs already");
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && said.contains("1 passed"), "{name} {value:?}: {said}");
-    false
-}
-
 const VARIABLE: &str = "QUINTPOLL_BACKEND";
 
 #[test]
@@ -114,7 +100,7 @@ fn the_environment_names_a_backend() {
     let test = "backend::tests::the_environment_names_a_backend";
     let values = ["select", "poll", "epoll", "sigio", "uring", "", "EPOLL", "kqueue"];
     for value in [None].into_iter().chain(values.map(Some)) {
-        if is_alone(test, VARIABLE, value) {
+        if is_alone_with(test, VARIABLE, value) {
             return check_environment();
         }
     }
@@ -134,15 +120,18 @@ fn check_environment() {
 
 #[test]
 fn without_files_to_be_had_the_cause_is_the_systems() {
-    if !is_alone("backend::tests::without_files_to_be_had_the_cause_is_the_systems", VARIABLE, None)
-    {
+    if !is_alone("backend::tests::without_files_to_be_had_the_cause_is_the_systems") {
         return;
     }
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("it has a limit");
     setrlimit(Resource::RLIMIT_NOFILE, 0, hard).expect("lower is allowed");
     let opened = BUILT.map(|backend| backend.open().err());
     let available = BUILT.map(Backend::is_available);
-    let best = Backend::best();
+    // One file is to be had, which is enough for poll and not for epoll.
+    setrlimit(Resource::RLIMIT_NOFILE, soft, hard).expect("up to the hard limit is allowed");
+    let lowest_free = dup(std::io::stderr()).expect("a copy").as_raw_fd() as u64;
+    setrlimit(Resource::RLIMIT_NOFILE, lowest_free + 1, hard).expect("lower is allowed");
+    let best = (Backend::Poll.is_available().is_ok(), Backend::best());
     setrlimit(Resource::RLIMIT_NOFILE, soft, hard).expect("up to the hard limit is allowed");
     for (error, why) in opened.into_iter().zip(available) {
         let error = error.expect("it needs files");
@@ -152,5 +141,5 @@ fn without_files_to_be_had_the_cause_is_the_systems() {
         assert!(said.ends_with(&error.to_string()) && said.contains("not available"), "{said}");
         assert_eq!(io::Error::from(why).raw_os_error(), Some(libc::EMFILE), "and as it came");
     }
-    assert_eq!(best, Backend::Epoll, "a shortage is no reason to settle for less");
+    assert_eq!(best, (true, Backend::Epoll), "a shortage is no reason to settle for less");
 }

@@ -1,11 +1,11 @@
 //! A selector that fails, call by call: nothing is lost, and nothing is half done.
 
 use super::fake::{Bell, Call, Stage, slot};
-use super::is_alone;
 use crate::event::{Interest, Mode, PollBits, Token};
 use crate::key::Key;
 use crate::poller::Poller;
 use crate::selector::{Deadline, Raw, Trigger, Triggers};
+use crate::testing::is_alone;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::io::{self, ErrorKind};
 use std::time::Duration;

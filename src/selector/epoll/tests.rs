@@ -78,6 +78,21 @@ fn a_full_buffer_is_not_the_end() {
 }
 
 #[test]
+fn room_is_not_made_for_repetitions() {
+    let (mut epoll, file) = (epoll(), eventfd(1));
+    epoll.buffer.truncate(4);
+    let copies: Vec<_> = (0..100).map(|_| dup(&file).expect("a copy")).collect();
+    for (at, copy) in copies.iter().enumerate() {
+        epoll.watch(at, copy, R, Trigger::Level);
+    }
+    let mut seen: Vec<_> = epoll.look().1.into_iter().map(|raw| format!("{raw:?}")).collect();
+    assert_eq!(seen.len(), 4 + 8 + 16 + 32 + 64, "more than there are, so all have come");
+    seen.sort();
+    seen.dedup();
+    assert_eq!((seen.len(), epoll.buffer.len()), (100, 64));
+}
+
+#[test]
 fn whoever_has_reports_does_not_sleep_for_more() {
     let (done, is_done) = std::sync::mpsc::channel();
     std::thread::spawn(move || {

@@ -1,8 +1,10 @@
 //! Children and grandchildren, which do nothing but look at stamps and end.
 
 use super::Stamp;
+use crate::testing::is_alone;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Runs `child` in a forked process, and gives the number it ends with. What runs there must
 /// neither allocate nor lock: other tests' threads may hold any lock at this moment.
@@ -35,14 +37,38 @@ fn a_stamp_is_at_home_where_it_was_made() {
     assert_eq!(first.number, second.number, "one number for one process");
 }
 
+/// Alone, because other tests' stamps are foreign as soon as the page is wiped.
 #[test]
-fn threads_are_one_process() {
-    let numbers: Vec<_> = std::thread::scope(|scope| {
-        let stamp = || scope.spawn(|| Stamp::here().expect("a page"));
-        let threads: Vec<_> = std::iter::repeat_with(stamp).take(8).collect();
-        threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
-    });
-    assert!(numbers.iter().all(|stamp| !stamp.is_foreign() && stamp.number == numbers[0].number));
+fn threads_that_name_their_process_at_once_agree() {
+    if !is_alone("sys::fork::tests::threads_that_name_their_process_at_once_agree") {
+        return;
+    }
+    const THREADS: usize = 2;
+    let page = Stamp::here().expect("a page").page;
+    let (arrived, torn) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let meet = |meeting: usize| {
+        arrived.fetch_add(1, Ordering::SeqCst);
+        for spins in 1_usize.. {
+            if arrived.load(Ordering::SeqCst) >= THREADS * meeting {
+                return;
+            }
+            // There may be one processor only.
+            if spins % 500 == 0 { std::thread::yield_now() } else { std::hint::spin_loop() }
+        }
+    };
+    let race = || {
+        for round in 0..2_000 {
+            page.store(0, Ordering::SeqCst);
+            meet(3 * round + 1);
+            let stamp = Stamp::here();
+            meet(3 * round + 2);
+            let at_home = stamp.is_ok_and(|stamp| !stamp.is_foreign() && stamp.number != 0);
+            torn.fetch_add(usize::from(!at_home), Ordering::SeqCst);
+            meet(3 * round + 3);
+        }
+    };
+    std::thread::scope(|scope| (0..THREADS).for_each(|_| _ = scope.spawn(race)));
+    assert_eq!(torn.into_inner(), 0, "stamps that are foreign where they were made");
 }
 
 #[test]
