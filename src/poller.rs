@@ -93,6 +93,10 @@ pub trait Poller {
     ///
     /// [epoll_ctl(2)]: https://man7.org/linux/man-pages/man2/epoll_ctl.2.html
     ///
+    /// # Panics
+    ///
+    /// If `source.as_fd()` does. Nothing has changed then.
+    ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
     /// use quintpoll::{Backend, Events, Interest, Mode, Readiness, Token};
@@ -244,6 +248,13 @@ pub trait Poller {
     /// * `ENOMEM`, from the kernel.
     ///
     /// No event is lost by an error; the next wait reports it.
+    ///
+    /// It rests on [epoll_pwait2(2)] or [ppoll(2)], by the backend, and on [poll(2)] for what is
+    /// only hinted at.
+    ///
+    /// [epoll_pwait2(2)]: https://man7.org/linux/man-pages/man2/epoll_wait.2.html
+    /// [ppoll(2)]: https://man7.org/linux/man-pages/man2/poll.2.html
+    /// [poll(2)]: https://man7.org/linux/man-pages/man2/poll.2.html
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {

@@ -119,6 +119,7 @@ impl<S: Selector> Reactor<S> {
         let Some(registration) = self.registry.get(slot) else { return Ok(()) };
         let latch = registration.latch;
         let applied = arm(&mut self.selector, slot, &registration.source, &latch)?;
+        debug_assert_eq!(applied.trigger, latch.trigger(), "the first answer holds");
         if applied.look {
             self.registry.queue_look(slot, latch.watched());
         }
@@ -336,6 +337,7 @@ impl<S: Selector> Poller for Reactor<S> {
                 Err(error) if events.is_empty() => {
                     if events.woken() {
                         self.bed.put_back();
+                        events.clear();
                     }
                     return Err(error);
                 }
@@ -344,9 +346,8 @@ impl<S: Selector> Poller for Reactor<S> {
             if !events.is_empty() || events.woken() {
                 return Ok(());
             }
-            // A look that a signal cut short is no look: even a zero timeout takes another (T1,
-            // T5).
-            if deadline.has_passed() && !(deadline == Deadline::Now && wake == Wake::Interrupted) {
+            // A look that a signal cut short is no look: there has to be another (T1, T5).
+            if deadline.has_passed() && wake != Wake::Interrupted {
                 return Ok(());
             }
         }

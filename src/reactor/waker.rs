@@ -45,7 +45,9 @@ struct Shared {
 
 impl Waker {
     /// Wakes the poller. While a wake is pending already, or the poller is not waiting, this costs
-    /// no system call; else one write(2) on an eventfd. Async-signal-safe, and errno is kept.
+    /// no system call; else one write(2) on an [eventfd(2)]. Async-signal-safe, and errno is kept.
+    ///
+    /// [eventfd(2)]: https://man7.org/linux/man-pages/man2/eventfd.2.html
     pub fn wake(&self) {
         let shared = &*self.0;
         if shared.stamp.is_foreign() {
@@ -107,7 +109,8 @@ impl Bed {
 
     /// Leaves a taken wake for the next wait, because this one fails.
     pub(super) fn put_back(&self) {
-        self.0.0.state.store(WOKEN, Ordering::Release);
+        // Not a store: what a wake that came in between has released must stay acquirable.
+        self.0.0.state.swap(WOKEN, Ordering::AcqRel);
     }
 }
 
