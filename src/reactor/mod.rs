@@ -127,16 +127,19 @@ impl<S: Selector> Reactor<S> {
         Ok(())
     }
 
-    /// Reifies what deliveries have changed. On an error what is left to do is tried again in the
-    /// next wait.
+    /// Reifies what deliveries have changed. Where the kernel refuses, this wait looks for itself
+    /// and the next one tries again (P5); no other source is hindered.
     fn reify_all(&mut self) -> io::Result<()> {
-        while let Some(slot) = self.registry.pop_lagging() {
+        let mut outcome = Ok(());
+        for _ in 0..self.registry.lagging_length() {
+            let Some(slot) = self.registry.pop_lagging() else { break };
             if let Err(error) = self.reify(slot) {
                 self.registry.note_lagging(slot);
-                return Err(error);
+                self.registry.queue_hint(slot);
+                outcome = Err(error);
             }
         }
-        Ok(())
+        outcome
     }
 
     /// A call of the user's moves the latch. If the kernel refuses, the latch has not moved.
@@ -328,8 +331,10 @@ impl<S: Selector> Poller for Reactor<S> {
         }
         let deadline = Deadline::after(timeout);
         loop {
-            self.reify_all()?;
-            let (wake, woken) = self.collect(deadline)?;
+            let reified = self.reify_all();
+            // An error is told when there is nothing better to tell, but not slept on.
+            let until = if reified.is_ok() { deadline } else { Deadline::Now };
+            let (wake, woken) = self.collect(until)?;
             if woken {
                 events.set_woken();
             }
@@ -346,6 +351,7 @@ impl<S: Selector> Poller for Reactor<S> {
             if !events.is_empty() || events.woken() {
                 return Ok(());
             }
+            reified?;
             // A look that a signal cut short is no look: there has to be another (T1, T5).
             if deadline.has_passed() && wake != Wake::Interrupted {
                 return Ok(());

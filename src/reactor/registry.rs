@@ -42,7 +42,7 @@ pub(super) struct Registry {
     /// First come, first served: this order is what makes delivery fair (Q2).
     queue: VecDeque<Slot>,
     stale_in_queue: usize,
-    lagging: Vec<Slot>,
+    lagging: VecDeque<Slot>,
     /// Facts hold for one round, which is one look into the kernel.
     round: u32,
 }
@@ -207,7 +207,7 @@ impl Registry {
     pub(super) fn note_lagging(&mut self, slot: Slot) {
         let Some(registration) = self.get_mut(slot) else { return };
         if !std::mem::replace(&mut registration.lagging, true) {
-            self.lagging.push(slot);
+            self.lagging.push_back(slot);
         }
     }
 
@@ -219,10 +219,15 @@ impl Registry {
         }
     }
 
-    /// Takes one of those whose kernel state lags off the list.
+    /// How long the list of those whose kernel state lags is; some entries may be out of date.
+    pub(super) fn lagging_length(&self) -> usize {
+        self.lagging.len()
+    }
+
+    /// Takes the one whose kernel state has lagged longest off the list.
     pub(super) fn pop_lagging(&mut self) -> Option<Slot> {
         loop {
-            let slot = self.lagging.pop()?;
+            let slot = self.lagging.pop_front()?;
             let Some(registration) = self.get_mut(slot) else { continue };
             if std::mem::replace(&mut registration.lagging, false) {
                 return Some(slot);

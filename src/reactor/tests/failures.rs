@@ -139,27 +139,51 @@ fn three_that_lag() -> (Stage, [Bell; 3], Vec<Key>) {
 
 #[test]
 fn what_lags_is_tried_until_it_succeeds() {
-    let (mut stage, _bells, keys) = three_that_lag();
-    let mut done = Vec::new();
-    for _ in 0..4 {
+    let (mut stage, bells, keys) = three_that_lag();
+    bells.iter().for_each(Bell::hush);
+    let arm = |key: &Key| Call::Arm(slot(*key), R, Trigger::OneShot);
+    stage.script.borrow_mut().refuse();
+    refused(stage.wait(None).map(drop));
+    let mut calls: Vec<_> = keys.iter().map(arm).collect();
+    calls.push(LOOK);
+    assert_eq!(stage.take_calls(), calls, "one refusal hinders no other, and is not slept on");
+    for _ in 0..3 {
+        stage.script.borrow_mut().refuse();
+        refused(stage.wait(None).map(drop));
+        assert_eq!(stage.take_calls(), [arm(&keys[0]), LOOK], "it is tried again, alone");
+    }
+    stage.look();
+    assert_eq!(stage.take_calls(), [arm(&keys[0]), LOOK], "until it succeeds");
+    stage.look();
+    assert_eq!(stage.take_calls(), [LOOK]);
+}
+
+#[test]
+fn what_the_kernel_refuses_to_watch_is_looked_at() {
+    let (mut stage, bells, keys) = three_that_lag();
+    for _ in 0..3 {
+        stage.script.borrow_mut().refuse();
+        stage.wait(None).expect("there is an event");
+        let told: Vec<_> = stage.events.iter().map(|event| event.key).collect();
+        assert_eq!(told, [keys[0]], "its bell rings, and the other two are watched");
+    }
+    bells[0].hush();
+    stage.script.borrow_mut().refuse();
+    refused(stage.wait(None).map(drop));
+}
+
+#[test]
+fn a_wake_outweighs_what_lags() {
+    let (mut stage, bells, _keys) = three_that_lag();
+    bells.iter().for_each(Bell::hush);
+    for _ in 0..3 {
         stage.script.borrow_mut().refuse();
         stage.reactor.waker().wake();
-        refused(stage.wait(None).map(drop));
-        let calls = stage.take_calls();
-        assert!(matches!(calls[..], [Call::Arm(..)]), "it fails at the first, unheard: {calls:?}");
+        stage.wait(None).expect("there is a wake");
+        assert!(stage.events.woken() && stage.events.is_empty());
     }
-    assert_eq!(stage.look(), []);
-    assert!(stage.events.woken(), "the wake was kept");
-    for call in stage.take_calls() {
-        if let Call::Arm(slot, dirs, Trigger::OneShot) = call {
-            assert_eq!(dirs, R);
-            done.push(slot.index);
-        }
-    }
-    done.sort_unstable();
-    assert_eq!(done, [0, 1, 2], "each once");
-    stage.look();
-    assert_eq!((stage.take_calls(), keys.len()), (vec![LOOK], 3));
+    stage.script.borrow_mut().refuse();
+    refused(stage.wait(None).map(drop));
 }
 
 #[test]
