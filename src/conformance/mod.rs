@@ -15,6 +15,9 @@
 //! started again for itself alone. A case that can't be run here prints `skipped:` and the reason;
 //! for backends named in the environment variable `QUINTPOLL_REQUIRE` (names as given to the macro,
 //! separated by commas) that is a failure.
+//!
+//! Tests that start processes belong in another test binary than the suite: until a child execs it
+//! holds every file of the process, and cases look at what follows when they close one.
 
 mod kit;
 mod runner;

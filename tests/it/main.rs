@@ -4,5 +4,3 @@
 mod conformance;
 mod mechanism;
 mod outside;
-mod refused;
-mod skips;

@@ -6,7 +6,7 @@ use crate::event::{Events, Interest, Mode, Token};
 use crate::reactor::latch::Latch;
 use crate::selector::Triggers;
 use crate::sys::file::Held;
-use crate::testing::is_alone;
+use crate::testing::{is_alone, no_children};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::io::Write;
 use std::net::Shutdown;
@@ -124,6 +124,7 @@ fn a_batch_leaves_nothing_for_the_next() {
 
 #[test]
 fn hang_up_and_errors_are_seen_unasked() {
+    let _files_are_ours = no_children();
     let (mut registry, mut probe) = (Registry::default(), Probe::default());
     let (closed, half) = (add(&mut registry, W), add(&mut registry, R));
     half.peer.shutdown(Shutdown::Write).expect("it is connected");

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::event::Interest;
+use crate::testing::no_children;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::unistd::{dup, dup2};
 use proptest::prelude::*;
@@ -146,6 +147,7 @@ fn each_trigger_is_the_kernels_own() {
 
 #[test]
 fn a_disarmed_source_does_not_show_its_hang_up() {
+    let _files_are_ours = no_children();
     let (reader, writer) = nix::unistd::pipe().expect("a pipe");
     drop(writer);
     let mut epoll = epoll();

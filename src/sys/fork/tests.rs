@@ -1,7 +1,7 @@
 //! Children and grandchildren, which do nothing but look at stamps and end.
 
 use super::Stamp;
-use crate::testing::is_alone;
+use crate::testing::{is_alone, making_children};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -73,6 +73,7 @@ fn threads_that_name_their_process_at_once_agree() {
 
 #[test]
 fn a_child_knows_its_parents_stamps_and_makes_its_own() {
+    let _making = making_children();
     let parents = Stamp::here().expect("a page");
     let make = || {
         let foreign_at_once = parents.is_foreign();
@@ -88,6 +89,7 @@ fn a_child_knows_its_parents_stamps_and_makes_its_own() {
 
 #[test]
 fn a_grandchild_knows_the_stamps_of_both() {
+    let _making = making_children();
     let first = Stamp::here().expect("a page");
     let broken = in_child(|| {
         let Ok(second) = Stamp::here() else { return 100 };
@@ -105,6 +107,7 @@ fn a_grandchild_knows_the_stamps_of_both() {
 /// A child that makes no stamp of its own leaves the page wiped for its children.
 #[test]
 fn a_grandchild_of_a_child_without_stamps_knows_them_too() {
+    let _making = making_children();
     let first = Stamp::here().expect("a page");
     let broken = in_child(|| {
         in_child(|| {
