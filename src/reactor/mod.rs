@@ -29,6 +29,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use waker::Bed;
 
+/// How much larger each further probe of one wait is.
+const PROBE_GROWTH: usize = 4;
+
 /// A selector under the contract.
 pub struct Reactor<S> {
     backend: Backend,
@@ -192,15 +195,21 @@ impl<S: Selector> Reactor<S> {
     /// still queued.
     fn deliver(&mut self, events: &mut Events) -> io::Result<()> {
         let mut unserved = self.registry.queue_length();
+        let mut batch = events.room();
         while unserved > 0 && events.room() > 0 {
-            let batch = unserved.min(events.room());
-            unserved -= batch;
+            batch = batch.min(unserved);
             self.probe.settle(&mut self.registry, batch)?;
             for _ in 0..batch {
+                if events.room() == 0 {
+                    break;
+                }
+                unserved -= 1;
                 if let Some((slot, bits)) = self.registry.pop_queue() {
                     self.deliver_one(slot, bits, events);
                 }
             }
+            // Many of them have proved false: a probe that grows keeps the calls few.
+            batch = batch.saturating_mul(PROBE_GROWTH);
         }
         Ok(())
     }
