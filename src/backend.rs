@@ -2,7 +2,7 @@
 
 use crate::poller::Poller;
 use crate::reactor::Reactor;
-use crate::selector::{epoll, poll};
+use crate::selector::{epoll, poll, select};
 use std::fmt;
 use std::io;
 use std::str::FromStr;
@@ -53,11 +53,10 @@ impl Backend {
     /// ```
     pub fn open(self) -> io::Result<Box<dyn Poller>> {
         match self {
+            Backend::Select => Ok(Box::new(Reactor::new(self, select::Select::new()?)?)),
             Backend::Poll => Ok(Box::new(Reactor::new(self, poll::Poll::new()?)?)),
             Backend::Epoll => Ok(Box::new(Reactor::new(self, epoll::Epoll::new()?)?)),
-            Backend::Select | Backend::Sigio | Backend::Uring => {
-                Err(self.lacks(Cause::NotBuilt).into())
-            }
+            Backend::Sigio | Backend::Uring => Err(self.lacks(Cause::NotBuilt).into()),
             Backend::Other(_) => Err(self.lacks(Cause::Foreign).into()),
         }
     }

@@ -78,9 +78,10 @@
 //!
 //! An empty cell means that the backend meets the clause to the letter.
 //!
-//! | clause | epoll | poll |
-//! |---|---|---|
-//! | E2 | reports again on new activity, and repeats a direction when the other one changes | never: it reports a direction again only after `drained`, `rearm` or `modify` |
+//! | clause | epoll | poll | select |
+//! |---|---|---|---|
+//! | E2 | reports again on new activity, and repeats a direction when the other one changes | never: it reports a direction again only after `drained`, `rearm` or `modify` | as poll |
+//! | T2 | | | a wait that blocks already may overlook a hang-up of a source watched for WRITABLE alone, and a hang-up or error of one watched for PRIORITY alone; the next wait reports it |
 //!
 //! The output side of a pseudo-terminal may become ready late on backends other than select and poll: the kernel wakes them
 //! late.

@@ -99,17 +99,15 @@ impl Latch {
         }
     }
 
-    /// The user asks for another look at `dirs`, a subset of the interest.
+    /// The user asks for another look at `dirs`, a subset of the interest. Arming makes the kernel
+    /// look, and also heals what has been done to the kernel's state behind our back.
     pub(crate) fn rearm(&mut self, dirs: Interest) -> Step {
         match self.mode {
             Mode::Level => {}
             Mode::OneShot => self.armed = dirs,
             Mode::Edge => self.armed |= dirs,
         }
-        match self.trigger {
-            Trigger::Edge => Step::Look(dirs),
-            Trigger::Level | Trigger::OneShot => Step::Arm,
-        }
+        Step::Arm
     }
 
     /// The user's I/O said `WouldBlock` in `dirs`, a subset of the interest.

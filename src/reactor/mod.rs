@@ -123,11 +123,19 @@ impl<S: Selector> Reactor<S> {
         let latch = registration.latch;
         let applied = arm(&mut self.selector, slot, &registration.source, &latch)?;
         debug_assert_eq!(applied.trigger, latch.trigger(), "the first answer holds");
-        if applied.look {
-            self.registry.queue_look(slot, latch.watched());
-        }
-        self.registry.caught_up(slot);
+        self.note_applied(slot, applied);
         Ok(())
+    }
+
+    /// The kernel watches what the latch says; what it leaves to us is noted.
+    fn note_applied(&mut self, slot: Slot, applied: Applied) {
+        let Some(registration) = self.registry.get(slot) else { return };
+        let watched = registration.latch.watched();
+        if applied.look {
+            self.registry.queue_look(slot, watched);
+        }
+        self.registry.set_blind(slot, applied.blind);
+        self.registry.caught_up(slot);
     }
 
     /// Reifies what deliveries have changed. Where the kernel refuses, this wait looks for itself
@@ -243,7 +251,7 @@ fn arm<S: Selector>(
     let (dirs, trigger) = (latch.watched(), latch.trigger());
     if dirs.is_empty() {
         selector.disarm(slot, source.fd());
-        return Ok(Applied { trigger, look: false });
+        return Ok(Applied::whole(trigger));
     }
     selector.arm(slot, source.fd(), Arm { dirs, trigger })
 }
@@ -289,9 +297,7 @@ impl<S: Selector> Poller for Reactor<S> {
         let applied = arm(&mut self.selector, slot, &source, &latch)?;
         latch.fix_trigger(applied.trigger);
         self.registry.insert(slot, source, token, latch);
-        if applied.look {
-            self.registry.queue_look(slot, interest);
-        }
+        self.note_applied(slot, applied);
         Ok(Key { poller: self.id, slot })
     }
 
@@ -303,10 +309,7 @@ impl<S: Selector> Poller for Reactor<S> {
         let applied = arm(&mut self.selector, slot, &registration.source, &latch)?;
         latch.fix_trigger(applied.trigger);
         (registration.token, registration.latch) = (token, latch);
-        if applied.look {
-            self.registry.queue_look(slot, interest);
-        }
-        self.registry.caught_up(slot);
+        self.note_applied(slot, applied);
         Ok(())
     }
 
@@ -339,6 +342,7 @@ impl<S: Selector> Poller for Reactor<S> {
             ));
         }
         let deadline = Deadline::after(timeout);
+        self.registry.queue_blind();
         loop {
             let reified = self.reify_all();
             // An error is told when there is nothing better to tell, but not slept on.

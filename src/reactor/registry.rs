@@ -17,6 +17,10 @@ pub(super) struct Registration {
     look: Interest,
     queued: bool,
     lagging: bool,
+    /// The kernel does not tell everything: it is looked at in every wait.
+    blind: bool,
+    /// It stands in the list of the blind.
+    among_blind: bool,
     fact: PollBits,
     /// The round in which `fact` was true.
     fact_round: u32,
@@ -43,6 +47,8 @@ pub(super) struct Registry {
     queue: VecDeque<Slot>,
     stale_in_queue: usize,
     lagging: VecDeque<Slot>,
+    /// Those that are blind, and some that were.
+    blind: Vec<Slot>,
     /// Facts hold for one round, which is one look into the kernel.
     round: u32,
 }
@@ -85,6 +91,8 @@ impl Registry {
             look: Interest::empty(),
             queued: false,
             lagging: false,
+            blind: false,
+            among_blind: false,
             fact: PollBits::empty(),
             fact_round: self.round,
         });
@@ -235,6 +243,30 @@ impl Registry {
         }
     }
 
+    /// Notes whether the source has to be looked at in every wait.
+    pub(super) fn set_blind(&mut self, slot: Slot, blind: bool) {
+        let Some(registration) = self.get_mut(slot) else { return };
+        registration.blind = blind;
+        if blind && !std::mem::replace(&mut registration.among_blind, true) {
+            self.blind.push(slot);
+        }
+    }
+
+    /// Queues every source that has to be looked at in every wait.
+    pub(super) fn queue_blind(&mut self) {
+        let mut listed = std::mem::take(&mut self.blind);
+        listed.retain(|&slot| {
+            let Some(registration) = self.get_mut(slot) else { return false };
+            registration.among_blind = registration.blind;
+            let stays = registration.blind;
+            if stays {
+                self.queue_hint(slot);
+            }
+            stays
+        });
+        self.blind = listed;
+    }
+
     /// Checks everything that must hold between calls; panics with the first thing that does not.
     #[cfg(any(test, feature = "spi"))]
     pub(super) fn verify(&self) {
@@ -248,6 +280,13 @@ impl Registry {
             let number = self.get(slot).expect("just listed").source.number() as usize;
             assert_eq!(self.by_number[number], slot.index + 1, "a number leads to its place");
             assert!(!self.vacant.contains(&slot.index), "a used place is not vacant");
+        }
+        let unique: std::collections::HashSet<_> = self.blind.iter().collect();
+        assert_eq!(unique.len(), self.blind.len(), "nobody is listed as blind twice");
+        for slot in self.slots() {
+            let registration = self.get(slot).expect("just listed");
+            assert_eq!(registration.among_blind, unique.contains(&slot), "the listed know it");
+            assert!(registration.among_blind || !registration.blind, "the blind are listed");
         }
         let numbers = self.by_number.iter().filter(|&&place| place != 0).count();
         assert_eq!(numbers, self.slots().len(), "no number leads to a vacant place");

@@ -114,13 +114,13 @@ impl Selector for Epoll {
         match self.set(slot, fd, EpollFlags::from_bits_retain(bits) | trigger) {
             Ok(()) => {
                 self.set_entry(slot, Entry::Watched);
-                Ok(Applied { trigger: arm.trigger, look: false })
+                Ok(Applied::whole(arm.trigger))
             }
             // Nothing ever happens to such a file, so it is an edge without events: the reactor's
             // own looks, which poll(2) answers with "ready", are all there is (e).
             Err(Errno::EPERM) => {
                 self.set_entry(slot, Entry::AlwaysReady);
-                Ok(Applied { trigger: Trigger::Edge, look: true })
+                Ok(Applied { look: true, ..Applied::whole(Trigger::Edge) })
             }
             Err(errno) => Err(errno.into()),
         }

@@ -6,6 +6,7 @@
 
 pub(crate) mod epoll;
 pub(crate) mod poll;
+pub(crate) mod select;
 
 use crate::event::{Interest, PollBits};
 use crate::key::Slot;
@@ -98,6 +99,16 @@ pub struct Applied {
     /// Not with [`Trigger::OneShot`], where a look that finds nothing arms again and would be
     /// answered so for ever.
     pub look: bool,
+    /// The mechanism can't show everything that would make an armed direction ready: the reactor
+    /// has to look for itself in every wait.
+    pub blind: bool,
+}
+
+impl Applied {
+    /// Everything is the mechanism's: what is ready already, and all that comes.
+    pub fn whole(trigger: Trigger) -> Self {
+        Applied { trigger, look: false, blind: false }
+    }
 }
 
 /// One report of the kernel.

@@ -76,7 +76,7 @@ impl Selector for Poll {
                 entry.events = events;
             }
         }
-        Ok(Applied { trigger: Trigger::Level, look: false })
+        Ok(Applied::whole(Trigger::Level))
     }
 
     fn disarm(&mut self, slot: Slot, _fd: BorrowedFd<'_>) {

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `epoll_pwait2` | not wrapped; `epoll_wait` can't wait less than a millisecond |
 //! | `ppoll`, `poll` | no `POLLRDHUP`, no array that lives from call to call |
+//! | `pselect6` | wrapped up to number 1,023 only |
 //! | `fcntl(F_GETFL)` | wrapped, but a feature (`fs`) with much behind it for one call |
 //! | `mmap`, `madvise(MADV_WIPEONFORK)` | the advice is not wrapped |
 //! | `fork`, `sigaction`, `tgkill` | for the conformance suite alone; unsafe in nix, or absent |
@@ -15,6 +16,7 @@ pub(crate) mod epoll;
 pub(crate) mod file;
 pub(crate) mod fork;
 pub(crate) mod poll;
+pub(crate) mod select;
 #[cfg(feature = "conformance")]
 pub(crate) mod staging;
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 /// The system call that a blocked poller of this backend sits in.
 fn system_call_of(backend: Backend) -> Option<libc::c_long> {
     match backend {
+        Backend::Select => Some(libc::SYS_pselect6),
         Backend::Poll => Some(libc::SYS_ppoll),
         Backend::Epoll => Some(libc::SYS_epoll_pwait2),
         _ => None,

@@ -55,7 +55,7 @@ impl Selector for Outside {
     fn arm(&mut self, slot: Slot, fd: BorrowedFd<'_>, arm: Arm) -> io::Result<Applied> {
         let is_watched = self.watched.contains(&slot);
         if is_watched && self.fault == Fault::ArmsOnce {
-            return Ok(Applied { trigger: arm.trigger, look: false });
+            return Ok(Applied::whole(arm.trigger));
         }
         let trigger = match arm.trigger {
             Trigger::Level => EpollFlags::empty(),
@@ -72,7 +72,7 @@ impl Selector for Outside {
             Ok(()) => {}
             // No file without a poll operation can be watched; poll(2) calls them always ready.
             Err(Errno::EPERM) => {
-                return Ok(Applied { trigger: Trigger::Edge, look: true });
+                return Ok(Applied { look: true, ..Applied::whole(Trigger::Edge) });
             }
             Err(error) => return Err(error.into()),
         }
@@ -80,7 +80,7 @@ impl Selector for Outside {
         if self.fault == Fault::ForgetsPresentReadiness {
             self.epoll.wait(&mut [EpollEvent::empty(); 8], EpollTimeout::ZERO)?;
         }
-        Ok(Applied { trigger: arm.trigger, look: false })
+        Ok(Applied::whole(arm.trigger))
     }
 
     fn disarm(&mut self, slot: Slot, fd: BorrowedFd<'_>) {

@@ -169,11 +169,14 @@ fn nobody_sleeps_on_sources_to_look_at() {
     assert_eq!(stage.take_calls(), [Call::Wait(Deadline::Never)]);
     assert_eq!(stage.wait(None).expect("no errors"), [1]);
     assert_eq!(stage.take_calls(), [Call::Wait(Deadline::Now)]);
+    stage.script.borrow_mut().look = true;
     stage.reactor.rearm(keys[0], R).expect("known");
+    stage.take_calls();
     assert_eq!(stage.wait(None).expect("no errors"), [0]);
     assert_eq!(stage.take_calls(), [Call::Wait(Deadline::Now)]);
     bells[0].hush();
     stage.reactor.rearm(keys[0], R).expect("known");
+    stage.take_calls();
     stage.script.borrow_mut().answer(&[], Ok(Wake::TimedOut));
     stage.script.borrow_mut().report(&facts(&keys[1..]));
     assert_eq!(stage.wait(None).expect("no errors"), [1]);
@@ -270,6 +273,44 @@ fn present_readiness_that_goes_untold_is_looked_for() {
         stage.reactor.rearm(keys[0], R).expect("known");
         assert_eq!(stage.look(), []);
     }
+}
+
+#[test]
+fn the_blind_are_looked_at_once_in_every_wait() {
+    for mode in [Mode::Level, Mode::Edge, Mode::OneShot] {
+        let mut stage = Stage::new(Triggers::LEVEL, 4);
+        stage.script.borrow_mut().blind = true;
+        let (bells, keys) = ringing(&mut stage, 1, mode);
+        assert_eq!(stage.wait(None).expect("no errors"), [0], "nobody sleeps on them, {mode:?}");
+        let again = if mode == Mode::Level { vec![0] } else { vec![] };
+        assert_eq!([stage.look(), stage.look()], [again.clone(), again], "{mode:?}");
+        bells[0].hush();
+        stage.reactor.rearm(keys[0], R).expect("known");
+        stage.take_calls();
+        for end in [Ok(Wake::TimedOut), Ok(Wake::Interrupted), Err(ErrorKind::Other.into())] {
+            stage.script.borrow_mut().answer(&[], end);
+        }
+        stage.wait(None).expect_err("the end of the script");
+        let looks = [Call::Wait(Deadline::Now), Call::Wait(Deadline::Never)];
+        assert_eq!(stage.take_calls()[..2], looks, "one look that does not sleep, {mode:?}");
+        bells[0].ring();
+        assert_eq!(stage.look(), [0], "and a look in the next wait, {mode:?}");
+    }
+}
+
+#[test]
+fn who_sees_again_is_looked_at_no_more() {
+    let mut stage = Stage::new(Triggers::LEVEL, 4);
+    stage.script.borrow_mut().blind = true;
+    let (_bells, keys) = ringing(&mut stage, 2, Mode::Level);
+    stage.script.borrow_mut().blind = false;
+    stage.reactor.modify(keys[0], Token(0), R, Mode::Level).expect("known");
+    assert_eq!(stage.look(), [1]);
+    stage.script.borrow_mut().blind = true;
+    stage.reactor.modify(keys[0], Token(0), R, Mode::Level).expect("known");
+    assert_eq!(stage.look(), [1, 0], "blind again, behind those who waited");
+    stage.reactor.deregister(keys[1]).expect("known");
+    assert_eq!(stage.look(), [0]);
 }
 
 #[test]

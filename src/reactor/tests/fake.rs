@@ -36,6 +36,8 @@ pub(super) struct Script {
     pub(super) side_trigger: Option<Trigger>,
     /// [`Applied::look`] of every answer.
     pub(super) look: bool,
+    /// [`Applied::blind`] of every answer.
+    pub(super) blind: bool,
     /// Errors of the next calls of `arm`.
     pub(super) refusals: VecDeque<io::Error>,
     /// A wait beyond them finds nothing; it must not have to sleep for it.
@@ -87,8 +89,8 @@ impl Selector for Fake {
         script.calls.push(Call::Arm(slot, arm.dirs, arm.trigger));
         assert!(!arm.dirs.is_empty(), "nothing is disarmed, not armed");
         let trigger = script.side_trigger.unwrap_or(arm.trigger);
-        let look = script.look;
-        script.refusals.pop_front().map_or(Ok(Applied { trigger, look }), Err)
+        let applied = Applied { trigger, look: script.look, blind: script.blind };
+        script.refusals.pop_front().map_or(Ok(applied), Err)
     }
 
     fn disarm(&mut self, slot: Slot, _fd: BorrowedFd<'_>) {
@@ -135,6 +137,7 @@ impl Stage {
             native,
             side_trigger: None,
             look: false,
+            blind: false,
             refusals: VecDeque::new(),
             answers: VecDeque::new(),
             waker: None,

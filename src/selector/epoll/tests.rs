@@ -133,7 +133,7 @@ fn each_trigger_is_the_kernels_own() {
     for trigger in TRIGGERS {
         let (mut epoll, file) = (epoll(), eventfd(1));
         let applied = epoll.watch(0, &file, R, trigger);
-        assert_eq!(applied, Applied { trigger, look: false });
+        assert_eq!(applied, Applied::whole(trigger));
         assert_eq!(epoll.look().1, [readable(0)]);
         let again = if trigger == Trigger::Level { vec![readable(0)] } else { vec![] };
         assert_eq!(epoll.look().1, again, "{trigger:?}");
@@ -166,7 +166,7 @@ fn a_file_that_is_always_ready_is_an_edge_without_events() {
     let mut epoll = epoll();
     for trigger in TRIGGERS {
         let applied = epoll.watch(2, &null, R, trigger);
-        assert_eq!(applied, Applied { trigger: Trigger::Edge, look: true });
+        assert_eq!(applied, Applied { look: true, ..Applied::whole(Trigger::Edge) });
         assert_eq!((epoll.entries[2], epoll.watched), (Entry::AlwaysReady, 0));
         assert_eq!(epoll.look(), quiet());
     }

@@ -86,7 +86,7 @@ proptest! {
                 Op::Arm(at, dirs) => {
                     let applied = poll.arm(slot(at), files[at].as_fd(), level(dirs));
                     let applied = applied.expect("an open file");
-                    assert_eq!(applied, Applied { trigger: Trigger::Level, look: false });
+                    assert_eq!(applied, Applied::whole(Trigger::Level));
                     armed[at] = Some(dirs);
                 }
                 Op::Disarm(at) => {
