@@ -2,7 +2,7 @@
 
 use crate::poller::Poller;
 use crate::reactor::Reactor;
-use crate::selector::{epoll, poll, select};
+use crate::selector::{epoll, poll, select, sigio};
 use std::fmt;
 use std::io;
 use std::str::FromStr;
@@ -56,7 +56,8 @@ impl Backend {
             Backend::Select => Ok(Box::new(Reactor::new(self, select::Select::new()?)?)),
             Backend::Poll => Ok(Box::new(Reactor::new(self, poll::Poll::new()?)?)),
             Backend::Epoll => Ok(Box::new(Reactor::new(self, epoll::Epoll::new()?)?)),
-            Backend::Sigio | Backend::Uring => Err(self.lacks(Cause::NotBuilt).into()),
+            Backend::Sigio => Ok(Box::new(Reactor::new(self, sigio::Sigio::new()?)?)),
+            Backend::Uring => Err(self.lacks(Cause::NotBuilt).into()),
             Backend::Other(_) => Err(self.lacks(Cause::Foreign).into()),
         }
     }

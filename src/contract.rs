@@ -71,6 +71,7 @@
 //!
 //! - **P1** In a forked child every call on an inherited poller that can fail MUST fail with an error that says so, its wakers do nothing, and dropping it changes nothing for the parent. The child may make pollers of its own.
 //! - **P2** Every file the poller makes for itself MUST be close-on-exec.
+//! - **P3** A backend that uses signals MUST keep them to itself: they reach the poller's thread alone, never end the process, and what somebody else sends under their number is no event. When the poller has gone, the thread's signal mask and the owner, signal and `O_ASYNC` of every file are as before. Commands prepared by `unblock_in_child` start with none of these signals blocked.
 //! - **P4** A poller MUST NOT be `Send`: signals and rings belong to a thread. Its wakers are `Send` and `Sync`.
 //! - **P5** Running out of files, memory or limits MUST be an error that names the cause, or a slower way; no event is lost by it.
 //!
@@ -78,10 +79,11 @@
 //!
 //! An empty cell means that the backend meets the clause to the letter.
 //!
-//! | clause | epoll | poll | select |
-//! |---|---|---|---|
-//! | E2 | reports again on new activity, and repeats a direction when the other one changes | never: it reports a direction again only after `drained`, `rearm` or `modify` | as poll |
-//! | T2 | | | a wait that blocks already may overlook a hang-up of a source watched for WRITABLE alone, and a hang-up or error of one watched for PRIORITY alone; the next wait reports it |
+//! | clause | epoll | poll | select | sigio |
+//! |---|---|---|---|---|
+//! | E2 | reports again on new activity, and repeats a direction when the other one changes | never: it reports a direction again only after `drained`, `rearm` or `modify` | as poll | as epoll; as poll where the file can't signal, and for unix sockets watched for WRITABLE |
+//! | T2 | | | a wait that blocks already may overlook a hang-up of a source watched for WRITABLE alone, and a hang-up or error of one watched for PRIORITY alone; the next wait reports it | |
+//! | L1, O1, E1 | | | | what the program does to its own file sends no signal: what its own shutdown(2) makes ready is reported with the next signal, or after `rearm`. An `F_SETFL` without `O_ASYNC` silences the file until `rearm` |
 //!
 //! The output side of a pseudo-terminal may become ready late on backends other than select and poll: the kernel wakes them
 //! late.

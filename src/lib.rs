@@ -69,5 +69,6 @@ struct Readme;
 pub use backend::{Backend, Unavailable, UnknownBackend};
 pub use event::{Event, Events, Interest, Mode, Readiness, Token};
 pub use key::Key;
-pub use poller::{Capabilities, Poller, Source, try_io};
+pub use poller::{Capabilities, Poller, Source, Statistics, try_io};
 pub use reactor::Waker;
+pub use sys::signals::unblock_in_child;

@@ -38,6 +38,16 @@ bitflags! {
     }
 }
 
+/// What a poller has been through since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Statistics {
+    /// How often the kernel had no room for its reports, so that the poller looked at every source
+    /// itself (P5). With SIGIO that is the queue of signals (`RLIMIT_SIGPENDING`). Nothing was
+    /// lost, but it costs a look at everything: raise the limit if this keeps growing.
+    pub overflows: u64,
+}
+
 /// Watches files and tells which are ready, by one of five kernel mechanisms.
 ///
 /// The rules are in [`contract`](crate::contract); they are the same on every backend, and the
@@ -75,6 +85,19 @@ pub trait Poller {
     /// # }
     /// ```
     fn capabilities(&self) -> Capabilities;
+
+    /// What this poller has been through. One that wraps another passes it on.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # use quintpoll::Backend;
+    /// assert_eq!(Backend::Sigio.open()?.statistics().overflows, 0);
+    /// # Ok(())
+    /// # }
+    /// ```
+    fn statistics(&self) -> Statistics {
+        Statistics::default()
+    }
 
     /// Begins to watch a source.
     ///
@@ -300,6 +323,10 @@ macro_rules! pass_on {
 
             fn capabilities(&self) -> Capabilities {
                 (**self).capabilities()
+            }
+
+            fn statistics(&self) -> Statistics {
+                (**self).statistics()
             }
 
             fn register(

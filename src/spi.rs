@@ -10,6 +10,7 @@ pub use crate::reactor::Reactor;
 pub use crate::selector::epoll::Epoll;
 pub use crate::selector::poll::Poll;
 pub use crate::selector::select::Select;
+pub use crate::selector::sigio::Sigio;
 pub use crate::selector::{
     Applied, Arm, Deadline, Raw, Selector, Trigger, Triggers, Wake, WakeHandle,
 };

@@ -7,7 +7,7 @@ use nix::unistd::dup;
 use std::error::Error;
 use std::os::fd::AsRawFd;
 
-const BUILT: [Backend; 3] = [Backend::Select, Backend::Poll, Backend::Epoll];
+const BUILT: [Backend; 4] = [Backend::Select, Backend::Poll, Backend::Epoll, Backend::Sigio];
 
 #[test]
 fn names_round_trip() {

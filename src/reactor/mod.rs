@@ -16,7 +16,7 @@ pub use waker::Waker;
 use crate::backend::Backend;
 use crate::event::{Event, Events, Interest, Mode, PollBits, Token};
 use crate::key::{Key, Slot};
-use crate::poller::{Capabilities, Poller, Source};
+use crate::poller::{Capabilities, Poller, Source, Statistics};
 use crate::selector::{Applied, Arm, Deadline, Raw, Selector, Triggers, Wake};
 use crate::sys;
 use latch::{Latch, Step};
@@ -43,6 +43,7 @@ pub struct Reactor<S> {
     bed: Bed,
     /// What the selector reported; kept for its memory.
     raw: Vec<Raw>,
+    statistics: Statistics,
     /// Signals and rings are a thread's own, so a poller stays on its thread on every backend
     /// (P4).
     not_send: PhantomData<*mut ()>,
@@ -65,6 +66,7 @@ impl<S: Selector> Reactor<S> {
             registry: Registry::default(),
             probe: Probe::default(),
             raw: Vec::new(),
+            statistics: Statistics::default(),
             not_send: PhantomData,
         })
     }
@@ -185,6 +187,7 @@ impl<S: Selector> Reactor<S> {
             }
         }
         if let Ok(Wake::Overflow) = waited {
+            self.statistics.overflows += 1;
             self.registry.slots().into_iter().for_each(|slot| self.registry.queue_hint(slot));
         }
         let woken = self.bed.get_up();
@@ -268,6 +271,10 @@ impl<S: Selector> Poller for Reactor<S> {
         capabilities.set(Capabilities::NATIVE_EDGE, native.contains(Triggers::EDGE));
         capabilities.set(Capabilities::NATIVE_ONESHOT, native.contains(Triggers::ONESHOT));
         capabilities
+    }
+
+    fn statistics(&self) -> Statistics {
+        self.statistics
     }
 
     fn register(

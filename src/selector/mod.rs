@@ -4,9 +4,11 @@
 //! capacity, fairness, what counts as ready) is the reactor's. Outside semver: it grows when a
 //! mechanism needs it to.
 
+mod array;
 pub(crate) mod epoll;
 pub(crate) mod poll;
 pub(crate) mod select;
+pub(crate) mod sigio;
 
 use crate::event::{Interest, PollBits};
 use crate::key::Slot;

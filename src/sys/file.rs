@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 
@@ -36,6 +37,64 @@ impl fmt::Debug for Held {
         let handles = Arc::strong_count(&self.owner);
         f.debug_struct("Held").field("number", &self.number).field("handles", &handles).finish()
     }
+}
+
+/// What kind of file a number stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// `AF_UNIX`.
+    UnixSocket,
+    /// TCP or UDP.
+    InternetSocket,
+    OtherSocket,
+    /// Pipe or FIFO.
+    Pipe,
+    /// What the kernel makes without a name in the file system: eventfd, inotify and so on.
+    Anonymous,
+    /// Regular files, directories, devices.
+    Named,
+}
+
+impl Kind {
+    /// # Errors
+    ///
+    /// What fstat(2) says.
+    pub(crate) fn of(fd: BorrowedFd<'_>) -> io::Result<Self> {
+        let mut stat = MaybeUninit::<libc::stat>::uninit();
+        // SAFETY: there is room for the answer.
+        super::checked(unsafe { libc::fstat(fd.as_raw_fd(), stat.as_mut_ptr()) })?;
+        // SAFETY: the call has succeeded, so the answer was written.
+        let stat = unsafe { stat.assume_init() };
+        Ok(match stat.st_mode & libc::S_IFMT {
+            libc::S_IFSOCK => Kind::of_socket(fd),
+            libc::S_IFIFO => Kind::Pipe,
+            0 => Kind::Anonymous,
+            _ => Kind::Named,
+        })
+    }
+
+    fn of_socket(fd: BorrowedFd<'_>) -> Self {
+        let option = |name| socket_option(fd, name);
+        match (option(libc::SO_DOMAIN), option(libc::SO_PROTOCOL)) {
+            (Ok(libc::AF_UNIX), _) => Kind::UnixSocket,
+            (Ok(libc::AF_INET | libc::AF_INET6), Ok(libc::IPPROTO_TCP | libc::IPPROTO_UDP)) => {
+                Kind::InternetSocket
+            }
+            _ => Kind::OtherSocket,
+        }
+    }
+}
+
+/// An option of `SOL_SOCKET` whose value is an int.
+fn socket_option(fd: BorrowedFd<'_>, name: libc::c_int) -> io::Result<libc::c_int> {
+    let mut value: libc::c_int = 0;
+    let mut length = size_of_val(&value) as libc::socklen_t;
+    let place = (&raw mut value).cast();
+    let fd = fd.as_raw_fd();
+    // SAFETY: the kernel writes at most `length` bytes, the size of `value`.
+    let answer = unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, name, place, &mut length) };
+    super::checked(answer)?;
+    Ok(value)
 }
 
 /// Refuses with `EBADF` a number that is not open, or open with `O_PATH` and thus for naming only.

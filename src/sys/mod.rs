@@ -9,14 +9,19 @@
 //! | `ppoll`, `poll` | no `POLLRDHUP`, no array that lives from call to call |
 //! | `pselect6` | wrapped up to number 1,023 only |
 //! | `fcntl(F_GETFL)` | wrapped, but a feature (`fs`) with much behind it for one call |
+//! | `fcntl(F_SETOWN_EX, F_SETSIG, O_ASYNC)` | not wrapped but for the flag |
+//! | `pthread_sigmask`, `sigaction`, `signalfd`, `read` | nix has no real-time signals, and reads one at a time |
+//! | `fstat`, `getsockopt`, `getrlimit` | wrapped, but features with much behind them for one call each |
 //! | `mmap`, `madvise(MADV_WIPEONFORK)` | the advice is not wrapped |
-//! | `fork`, `sigaction`, `tgkill` | for the conformance suite alone; unsafe in nix, or absent |
+//! | `fork`, `tgkill` | for the conformance suite alone; unsafe in nix, or absent |
 
 pub(crate) mod epoll;
 pub(crate) mod file;
 pub(crate) mod fork;
+pub(crate) mod owner;
 pub(crate) mod poll;
 pub(crate) mod select;
+pub(crate) mod signals;
 #[cfg(feature = "conformance")]
 pub(crate) mod staging;
 

@@ -3,5 +3,6 @@
 use quintpoll::{Backend, conformance_tests};
 
 conformance_tests!(select, || Backend::Select.open());
+conformance_tests!(sigio, || Backend::Sigio.open());
 conformance_tests!(epoll, || Backend::Epoll.open());
 conformance_tests!(poll, || Backend::Poll.open());

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 fn system_call_of(backend: Backend) -> Option<libc::c_long> {
     match backend {
         Backend::Select => Some(libc::SYS_pselect6),
-        Backend::Poll => Some(libc::SYS_ppoll),
+        Backend::Poll | Backend::Sigio => Some(libc::SYS_ppoll),
         Backend::Epoll => Some(libc::SYS_epoll_pwait2),
         _ => None,
     }

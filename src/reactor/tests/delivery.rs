@@ -256,6 +256,7 @@ fn an_overflow_looks_at_everyone() {
     bells[1].hush();
     stage.script.borrow_mut().answer(&facts(&keys[3..]), Ok(Wake::Overflow));
     assert_eq!([(); 3].map(|()| stage.look()), [vec![3, 0], vec![2], vec![]]);
+    assert_eq!(stage.reactor.statistics().overflows, 1);
 }
 
 #[test]

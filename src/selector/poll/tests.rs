@@ -1,11 +1,12 @@
 //! The array and its index, which must agree after any arming and disarming.
 
 use super::*;
-use crate::event::Interest;
+use crate::event::{Interest, PollBits};
 use crate::testing::no_children;
 use nix::fcntl::OFlag;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use proptest::prelude::*;
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 const R: Interest = Interest::READABLE;
@@ -51,15 +52,10 @@ fn any_op() -> impl Strategy<Value = Op> {
 
 /// Every slot leads to its entry, and every entry to its slot.
 fn check_index(poll: &Poll, armed: &[Option<Interest>], files: &[EventFd]) {
-    let count = armed.iter().flatten().count();
-    assert_eq!((poll.fds.len(), poll.owners.len()), (count + 1, count + 1));
+    assert_eq!(poll.array.len(), armed.iter().flatten().count());
     for (at, armed) in armed.iter().enumerate() {
-        let place = poll.places.get(at).copied().filter(|&place| place != OUT);
-        assert_eq!(place.is_some(), armed.is_some(), "source {at}");
-        let (Some(place), Some(dirs)) = (place, armed) else { continue };
-        let (entry, owner) = (poll.fds[place as usize], poll.owners[place as usize]);
-        assert_eq!((owner, entry.fd), (slot(at), files[at].as_fd().as_raw_fd()));
-        assert_eq!(PollBits::from_bits_retain(entry.events as u16), PollBits::asked(*dirs));
+        let due = armed.map(|dirs| (files[at].as_fd().as_raw_fd(), PollBits::asked(dirs)));
+        assert_eq!(poll.array.entry_of(slot(at)), due, "source {at}");
     }
 }
 

@@ -1,0 +1,295 @@
+//! The signals of signal-driven I/O, as a thread receives them: chosen, blocked, and read from a
+//! signalfd(2).
+//!
+//! No handler is installed and no disposition changed: a blocked signal waits in its thread's queue
+//! until it is read.
+#![allow(unsafe_code)]
+
+use libc::{SIG_BLOCK, SIG_UNBLOCK, SIGIO, c_int, signalfd_siginfo};
+use std::cell::Cell;
+use std::fmt;
+use std::io;
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::ptr;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// How many signals one read takes.
+const BATCH: usize = 128;
+/// After so many reads in a row the question arises whether to go on for ever.
+const PATIENCE: usize = 64;
+
+/// Signal numbers, one bit each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Set(u64);
+
+impl Set {
+    fn of(signals: &[c_int]) -> Self {
+        Set(signals.iter().fold(0, |bits, signal| bits | 1 << (signal - 1)))
+    }
+
+    fn contains(self, signal: c_int) -> bool {
+        self.0 >> (signal - 1) & 1 == 1
+    }
+
+    fn with(self, other: Set) -> Self {
+        Set(self.0 | other.0)
+    }
+
+    fn without(self, other: Set) -> Self {
+        Set(self.0 & !other.0)
+    }
+
+    fn to_kernel(self) -> libc::sigset_t {
+        let mut set = MaybeUninit::uninit();
+        // SAFETY: sigemptyset initialises the set it is given.
+        unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+        // SAFETY: it was initialised just now.
+        let mut set = unsafe { set.assume_init() };
+        for signal in (1..=64).filter(|&signal| self.contains(signal)) {
+            // SAFETY: the set is initialised; a number that is no signal is refused.
+            unsafe { libc::sigaddset(&mut set, signal) };
+        }
+        set
+    }
+
+    /// Adds to (`SIG_BLOCK`) or takes from (`SIG_UNBLOCK`) what this thread blocks.
+    fn apply(self, how: c_int) {
+        let set = self.to_kernel();
+        // SAFETY: the set is initialised, and the old mask is not asked for. The only failure is an
+        // unknown `how`.
+        unsafe { libc::pthread_sigmask(how, &set, ptr::null_mut()) };
+    }
+
+    /// What this thread blocks.
+    fn blocked() -> Self {
+        let mut set = Set::default().to_kernel();
+        // SAFETY: no new mask is given, and `set` has room for the old one.
+        unsafe { libc::pthread_sigmask(SIG_BLOCK, ptr::null(), &mut set) };
+        // SAFETY: the set is initialised; a number that is no signal is no member.
+        let is_in = |signal: &c_int| unsafe { libc::sigismember(&set, *signal) } == 1;
+        Set((1..=64).filter(is_in).fold(0, |bits, signal| bits | Set::of(&[signal]).0))
+    }
+}
+
+/// What one thread's [`Signals`] have in common.
+#[derive(Clone, Copy)]
+struct Shared {
+    users: usize,
+    /// The real-time signals in use.
+    taken: Set,
+    sigio_was_blocked: bool,
+    /// How many times `SIGIO` was read, by whomever. It does not say whose reports got lost.
+    overflows: u64,
+}
+
+thread_local! {
+    // Without a destructor, so that it is there for pollers that live in thread-locals themselves.
+    static SHARED: Cell<Shared> = const {
+        Cell::new(Shared { users: 0, taken: Set(0), sigio_was_blocked: false, overflows: 0 })
+    };
+}
+
+/// Every signal that was ever blocked here and had not been blocked before: threads inherit the
+/// mask of their parents.
+static BLOCKED_HERE: AtomicU64 = AtomicU64::new(0);
+
+/// A real-time signal that belongs to nobody else on this thread, blocked, and the queue it is read
+/// from. `SIGIO`, by which the kernel tells that the queue had no room, is blocked and read
+/// with it.
+///
+/// Dropped, it reads what is left, and only then gives both back.
+pub(crate) struct Signals {
+    queue: OwnedFd,
+    signal: c_int,
+    was_blocked: bool,
+    overflows_seen: u64,
+    buffer: Box<[signalfd_siginfo; BATCH]>,
+    /// The queue is the thread's own.
+    not_send: PhantomData<*mut ()>,
+}
+
+impl Signals {
+    /// Takes a signal that has its default disposition and, if there is one, that nobody blocks:
+    /// the highest, because programs count up from `SIGRTMIN`.
+    ///
+    /// # Errors
+    ///
+    /// `ResourceBusy` if all real-time signals are in use; what signalfd(2) says: `EMFILE`,
+    /// `ENFILE`, `ENOMEM`.
+    pub(crate) fn take() -> io::Result<Self> {
+        let (mut shared, blocked) = (SHARED.get(), Set::blocked());
+        let signal = choose(shared.taken, blocked)?;
+        let (own, set) = (Set::of(&[signal]), Set::of(&[signal, SIGIO]));
+        let queue = queue_of(set)?;
+        if shared.users == 0 {
+            shared.sigio_was_blocked = blocked.contains(SIGIO);
+        }
+        shared.users += 1;
+        shared.taken = shared.taken.with(own);
+        SHARED.set(shared);
+        BLOCKED_HERE.fetch_or(set.without(blocked).0, Ordering::Relaxed);
+        set.apply(SIG_BLOCK);
+        // SAFETY: signalfd_siginfo is made of integers, for which all zeroes is a value.
+        let empty: signalfd_siginfo = unsafe { std::mem::zeroed() };
+        Ok(Signals {
+            queue,
+            signal,
+            was_blocked: blocked.contains(signal),
+            overflows_seen: shared.overflows,
+            buffer: Box::new([empty; BATCH]),
+            not_send: PhantomData,
+        })
+    }
+
+    /// The signal to have sent, with [`super::owner::Owner::this_thread`].
+    pub(crate) fn number(&self) -> c_int {
+        self.signal
+    }
+
+    /// Becomes readable when there is something to read.
+    pub(crate) fn queue(&self) -> BorrowedFd<'_> {
+        self.queue.as_fd()
+    }
+
+    /// Reads everything that was queued when this was called, and tells `each` the file numbers
+    /// that the kernel has named. What others have sent is read and ignored.
+    pub(crate) fn drain(&mut self, mut each: impl FnMut(i32)) {
+        let mut reads = 0;
+        let mut enough = usize::MAX;
+        loop {
+            let count = self.read();
+            for info in &self.buffer[..count] {
+                if info.ssi_signo == SIGIO as u32 {
+                    // Also one that somebody has sent: SIGIO does not queue, so it may stand for
+                    // the kernel's too.
+                    let shared = SHARED.get();
+                    SHARED.set(Shared { overflows: shared.overflows + 1, ..shared });
+                } else if matches!(info.ssi_code, 1..=6) {
+                    // POLL_IN to POLL_HUP. Of those sent by a process the code is 0 or less.
+                    each(info.ssi_fd);
+                }
+            }
+            reads += 1;
+            if count < BATCH || reads >= enough {
+                return;
+            }
+            if reads == PATIENCE {
+                // Somebody may be sending as fast as this reads.
+                enough = queue_limit().div_ceil(BATCH as u64).try_into().unwrap_or(usize::MAX);
+            }
+        }
+    }
+
+    /// Whether the kernel had no room in the queue since [`Signals::take_overflow`] was last called.
+    pub(crate) fn has_overflowed(&self) -> bool {
+        self.overflows_seen != SHARED.get().overflows
+    }
+
+    /// The same, and the answer is no until it happens again.
+    pub(crate) fn take_overflow(&mut self) -> bool {
+        let has_overflowed = self.has_overflowed();
+        self.overflows_seen = SHARED.get().overflows;
+        has_overflowed
+    }
+
+    fn read(&mut self) -> usize {
+        let (queue, buffer) = (self.queue.as_raw_fd(), &mut *self.buffer);
+        // SAFETY: the kernel writes whole signalfd_siginfo, no more than the array has room for.
+        let length = unsafe { libc::read(queue, buffer.as_mut_ptr().cast(), size_of_val(buffer)) };
+        // The only failure is EAGAIN: there is nothing to read.
+        usize::try_from(length).unwrap_or_default() / size_of::<signalfd_siginfo>()
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        // Unblocked while it is queued, a real-time signal would end the process.
+        self.drain(|_| {});
+        let mut shared = SHARED.get();
+        let own = Set::of(&[self.signal]);
+        shared.users -= 1;
+        shared.taken = shared.taken.without(own);
+        SHARED.set(shared);
+        let mut restored = if self.was_blocked { Set::default() } else { own };
+        if shared.users == 0 && !shared.sigio_was_blocked {
+            restored = restored.with(Set::of(&[SIGIO]));
+        }
+        restored.apply(SIG_UNBLOCK);
+    }
+}
+
+impl fmt::Debug for Signals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Signals").field("signal", &self.signal).finish_non_exhaustive()
+    }
+}
+
+/// One that is not blocked is nobody's; one that is may be waited for by somebody, or the program
+/// blocks all signals on this thread.
+fn choose(taken: Set, blocked: Set) -> io::Result<c_int> {
+    let (first, last) = (libc::SIGRTMIN(), libc::SIGRTMAX());
+    let free = || (first..=last).rev().filter(|&signal| !taken.contains(signal));
+    let open = free().filter(|&signal| !blocked.contains(signal));
+    let closed = free().filter(|&signal| blocked.contains(signal));
+    open.chain(closed).find(|&signal| has_default_action(signal)).ok_or_else(|| {
+        let message = format!("all real-time signals, {first} to {last}, are in use here");
+        io::Error::new(io::ErrorKind::ResourceBusy, message)
+    })
+}
+
+fn has_default_action(signal: c_int) -> bool {
+    let mut action = MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: no new action is given, and there is room for the old one.
+    let answer = unsafe { libc::sigaction(signal, ptr::null(), action.as_mut_ptr()) };
+    // SAFETY: the call has succeeded, so the old action was written.
+    answer == 0 && unsafe { action.assume_init() }.sa_sigaction == libc::SIG_DFL
+}
+
+fn queue_of(set: Set) -> io::Result<OwnedFd> {
+    let set = set.to_kernel();
+    // SAFETY: the set is initialised; -1 asks for a new file.
+    let queue = unsafe { libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
+    super::checked(queue)?;
+    // SAFETY: signalfd has just made this number, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(queue) })
+}
+
+/// How many signals may be queued at a time (`RLIMIT_SIGPENDING`).
+fn queue_limit() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: there is room for the answer. The only failure is an unknown resource.
+    unsafe { libc::getrlimit(libc::RLIMIT_SIGPENDING, &mut limit) };
+    limit.rlim_cur
+}
+
+/// Has a command start with none of the signals blocked that SIGIO pollers of this process block.
+///
+/// A program inherits the signal mask of the thread that starts it, and a SIGIO poller blocks two
+/// signals on its thread: `SIGIO` and a real-time signal. A program that relies on either would
+/// wait for it in vain. Other signals, and those that were blocked before the poller was made, are
+/// left as they are. Without a SIGIO poller this does nothing.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// use quintpoll::{Backend, unblock_in_child};
+/// use std::process::Command;
+///
+/// let _poller = Backend::Sigio.open()?;
+/// let status = unblock_in_child(&mut Command::new("true")).status()?;
+/// assert!(status.success());
+/// # Ok(())
+/// # }
+/// ```
+pub fn unblock_in_child(command: &mut Command) -> &mut Command {
+    let unblock = || {
+        Set(BLOCKED_HERE.load(Ordering::Relaxed)).apply(SIG_UNBLOCK);
+        Ok(())
+    };
+    // SAFETY: between fork and exec only async-signal-safe things are allowed: this loads an atomic
+    // and calls sigemptyset, sigaddset and pthread_sigmask, which are.
+    unsafe { command.pre_exec(unblock) }
+}
