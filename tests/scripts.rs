@@ -156,6 +156,7 @@ fn step(at: At) -> impl Strategy<Value = Step> {
         2 => dirs().prop_map(move |dirs| Step::Drained(at, dirs)),
         1 => Just(Step::Deregister(at)),
         6 => number().prop_map(move |number| Step::PeerWrite(at, number)),
+        1 => Just(Step::PeerTrickle(at)),
         2 => number().prop_map(move |number| Step::PeerRead(at, number)),
         2 => Just(Step::PeerDrain(at)),
         1 => Just(Step::PeerShutdownWr(at)),
@@ -165,6 +166,9 @@ fn step(at: At) -> impl Strategy<Value = Step> {
         2 => number().prop_map(move |number| Step::Write(at, number)),
         4 => Just(Step::FillWrite(at)),
         1 => Just(Step::ShutdownWr(at)),
+        1 => Just(Step::ShutdownRd(at)),
+        1 => Just(Step::SetFlags(at)),
+        1 => Just(Step::Overflow),
         1 => Just(Step::Reopen(at)),
         1 => select(&At::ALL[..]).prop_map(move |to| Step::Dup(at, to)),
     ]

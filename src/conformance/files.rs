@@ -1,19 +1,10 @@
 //! Clauses F: files.
 
+use super::kinds::{self, Kind};
 use super::kit::*;
 use crate::event::{Interest, Mode, Readiness};
-use crate::poller::Source;
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
-use nix::sys::eventfd::EventFd;
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::SignalFd;
-use nix::sys::time::TimeSpec;
-use nix::sys::timer::{Expiration, TimerSetTimeFlags};
-use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
+use crate::sys::staging::Thread;
 use std::fs::File;
-use std::net::UdpSocket;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 pub(super) fn f1_files_are_always_ready(stage: &Stage) {
@@ -60,64 +51,44 @@ pub(super) fn f1_files_are_always_ready(stage: &Stage) {
     }
 }
 
-/// An epoll instance as a source, which nix does not make one by itself.
-struct Nested(Epoll);
-
-impl AsFd for Nested {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.0.as_fd()
-    }
-}
-
-/// A kind of file: its name, and one that is readable in the end.
-fn kinds() -> Vec<(&'static str, Source)> {
-    fn own<T>(made: nix::Result<T>) -> T {
-        made.unwrap_or_else(|error| panic!("{error}"))
-    }
-    let signal = |source| -> Source { Arc::new(source) };
-    let counter = own(EventFd::new());
-    own(counter.write(1));
-    let nested = own(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC));
-    own(nested.add(&counter, EpollEvent::new(EpollFlags::EPOLLIN, 0)));
-
-    let timer = own(TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC));
-    let soon = Expiration::OneShot(TimeSpec::new(0, 1));
-    own(timer.set(soon, TimerSetTimeFlags::empty()));
-
-    // A signal for this thread alone, pending because it is blocked.
-    let mut signals = SigSet::empty();
-    signals.add(Signal::SIGUSR2);
-    own(signals.thread_block());
-    crate::sys::staging::Thread::current().signal(libc::SIGUSR2);
-    let signalfd = own(SignalFd::new(&signals));
-
-    let directory = TempDir::new();
-    let inotify = own(Inotify::init(InitFlags::IN_CLOEXEC));
-    own(inotify.add_watch(&directory.0, AddWatchFlags::IN_CREATE));
-    std::fs::write(directory.0.join("new"), b"").unwrap_or_else(|error| panic!("{error}"));
-
-    let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap_or_else(|error| panic!("{error}"));
-    let address = datagrams.local_addr().unwrap_or_else(|error| panic!("{error}"));
-    datagrams.send_to(b"x", address).unwrap_or_else(|error| panic!("{error}"));
-
-    vec![
-        ("eventfd", Arc::new(counter)),
-        ("epoll", Arc::new(Nested(nested))),
-        ("timerfd", Arc::new(timer)),
-        ("signalfd", signal(signalfd)),
-        ("inotify", Arc::new(inotify)),
-        ("UDP socket", Arc::new(datagrams)),
-    ]
-}
-
 pub(super) fn f1_every_kind_of_file_can_be_watched(stage: &Stage) {
-    let kinds = kinds();
     for mode in MODES {
-        for (name, source) in &kinds {
+        for Kind { name, source, ring } in kinds::readers() {
             let mut desk = stage.desk(4);
-            let key = desk.register(source.clone(), 1, READ, mode);
+            let _kept = ring();
+            let key = desk.register(source, 1, READ, mode);
             let said = desk.next(name);
-            assert_eq!(said, [(1, Readiness::READABLE)], "{name}, {mode:?}");
+            assert!(is_ready(&said, Readiness::READABLE), "{name}, {mode:?}: {said:?}");
+            desk.deregister(key);
+            desk.expect_silence(name);
+        }
+    }
+}
+
+fn is_ready(said: &Said, readiness: Readiness) -> bool {
+    matches!(said[..], [(1, told)] if told.contains(readiness))
+}
+
+pub(super) fn t2_every_kind_of_file_ends_the_wait(stage: &Stage) {
+    let directions = [
+        (READ, Readiness::READABLE, kinds::readers as fn() -> _),
+        (WRITE, Readiness::WRITABLE, kinds::writers),
+    ];
+    for (mode, (dirs, readiness, kinds)) in
+        MODES.iter().flat_map(|&mode| directions.map(|d| (mode, d)))
+    {
+        for Kind { name, source, ring } in kinds() {
+            let mut desk = stage.desk(4);
+            let key = desk.register(source, 1, dirs, mode);
+            desk.expect_silence(name);
+            let waiter = Thread::current().id();
+            let ringer = std::thread::spawn(move || {
+                until_asleep(waiter);
+                ring()
+            });
+            let said = desk.next(name);
+            assert!(is_ready(&said, readiness), "{name}, {mode:?}: {said:?}");
+            let _kept = ringer.join().unwrap_or_else(|_| panic!("{name}: it failed to happen"));
             desk.deregister(key);
             desk.expect_silence(name);
         }

@@ -19,6 +19,7 @@
 //! Tests that start processes belong in another test binary than the suite: until a child execs it
 //! holds every file of the process, and cases look at what follows when they close one.
 
+mod kinds;
 mod kit;
 mod runner;
 mod situations;
@@ -32,6 +33,7 @@ mod one_shot;
 mod process;
 mod registration;
 mod release;
+mod signals;
 mod time;
 mod wake;
 
@@ -211,8 +213,10 @@ macro_rules! __conformance_cases {
         }
         files {
             f1_files_are_always_ready
+        } own {
             f1_every_kind_of_file_can_be_watched
-        } own {}
+            t2_every_kind_of_file_ends_the_wait
+        }
         process {
             p4_wakers_cross_threads
         } own {
@@ -220,6 +224,14 @@ macro_rules! __conformance_cases {
             p2_internal_files_are_close_on_exec
             p5_out_of_files_leaves_nothing_behind
             p5_a_lowered_limit_loses_nothing
+        }
+        signals {} own {
+            p3_the_mask_is_as_before
+            p3_files_are_as_before
+            p3_what_others_send_is_no_event
+            p3_commands_start_with_nothing_blocked
+            p5_pollers_of_one_thread_share_an_overflow
+            p5_a_full_signal_queue_loses_nothing
         }
     } };
 }

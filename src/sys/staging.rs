@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::panic::{self, AssertUnwindSafe};
 
 /// Runs `child` in a forked copy of this process, and gives its exit status: what `child` said, or
@@ -70,22 +71,92 @@ impl Thread {
     }
 }
 
+/// A file that becomes readable when a process ends (pidfd_open(2)).
+pub(crate) fn process_file(id: u32) -> io::Result<OwnedFd> {
+    // SAFETY: pidfd_open takes integers and touches no memory.
+    let number = unsafe { libc::syscall(libc::SYS_pidfd_open, id, 0) };
+    super::checked(number as libc::c_int)?;
+    // SAFETY: pidfd_open has just made this number, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number as libc::c_int) })
+}
+
+/// Whom a file signals, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Signalling {
+    owner: i32,
+    signal: i32,
+    flags: i32,
+}
+
+/// The libc crate does not have them for every C library.
+const F_SETSIG: libc::c_int = 10;
+const F_GETSIG: libc::c_int = 11;
+
+impl Signalling {
+    pub(crate) fn of(fd: BorrowedFd<'_>) -> Self {
+        let ask = |what| {
+            // SAFETY: these take no argument and touch no memory.
+            unsafe { libc::fcntl(fd.as_raw_fd(), what) }
+        };
+        let [owner, signal, flags] = [libc::F_GETOWN, F_GETSIG, libc::F_GETFL].map(ask);
+        Signalling { owner, signal, flags }
+    }
+}
+
+/// Has a file signal this process, as programs do that use signal-driven I/O themselves.
+pub(crate) fn signal_this_process(fd: BorrowedFd<'_>, signal: i32) {
+    let tell = |what: i32, argument: i32| {
+        // SAFETY: these take an integer and touch no memory.
+        let answer = unsafe { libc::fcntl(fd.as_raw_fd(), what, argument) };
+        assert_eq!(answer, 0, "fcntl: {}", io::Error::last_os_error());
+    };
+    tell(libc::F_SETOWN, std::process::id() as i32);
+    tell(F_SETSIG, signal);
+    tell(libc::F_SETFL, Signalling::of(fd).flags | libc::O_ASYNC);
+}
+
+/// `siginfo_t` as rt_sigqueueinfo(2) reads it.
+#[repr(C)]
+struct Info {
+    signal: i32,
+    errno: i32,
+    code: i32,
+    #[cfg(target_pointer_width = "64")]
+    padding: i32,
+    sender: i32,
+    user: u32,
+    value: i64,
+    rest: [u64; 12],
+}
+
+fn info(signal: i32, value: i32) -> Info {
+    let value = i64::from(value);
+    // SAFETY: Info is made of integers, for which all zeroes is a value.
+    let empty: Info = unsafe { std::mem::zeroed() };
+    Info { signal, code: libc::SI_QUEUE, sender: value as i32, user: value as u32, value, ..empty }
+}
+
+/// Queues a signal to a thread of this process, as sigqueue(3) does to a process.
+pub(crate) fn queue_signal(to: Thread, signal: i32, value: i32) {
+    let info = info(signal, value);
+    // SAFETY: the kernel reads the info, which is as long as a siginfo_t.
+    unsafe {
+        libc::syscall(libc::SYS_rt_tgsigqueueinfo, to.process, to.thread, signal, &info);
+    }
+}
+
 /// dup2(2) onto a number that nothing in this process may be using.
-pub(crate) fn duplicate_onto(
-    fd: std::os::fd::BorrowedFd<'_>,
-    number: i32,
-) -> io::Result<std::os::fd::OwnedFd> {
-    use std::os::fd::{AsRawFd, FromRawFd};
+pub(crate) fn duplicate_onto(fd: BorrowedFd<'_>, number: i32) -> io::Result<OwnedFd> {
     // SAFETY: dup3 touches no memory; that the number is free is the caller's promise.
     super::checked(unsafe { libc::dup3(fd.as_raw_fd(), number, libc::O_CLOEXEC) })?;
     // SAFETY: dup3 has just made this number, and nobody else knows it.
-    Ok(unsafe { std::os::fd::OwnedFd::from_raw_fd(number) })
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// A number that is not open, for as long as the process opens nothing.
-pub(crate) fn closed_number(number: i32) -> std::os::fd::BorrowedFd<'static> {
+pub(crate) fn closed_number(number: i32) -> BorrowedFd<'static> {
     assert_ne!(number, -1, "-1 is no number for a BorrowedFd to have");
     // SAFETY: not sound in general; it is the point of the cases that use it, and the number is
     // only ever passed to system calls.
-    unsafe { std::os::fd::BorrowedFd::borrow_raw(number) }
+    unsafe { BorrowedFd::borrow_raw(number) }
 }

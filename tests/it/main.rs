@@ -2,5 +2,6 @@
 #![allow(missing_docs)]
 
 mod conformance;
+mod differences;
 mod mechanism;
 mod outside;

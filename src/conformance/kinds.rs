@@ -1,0 +1,246 @@
+//! The kinds of files there are: one of each on which nothing has happened yet, and how to make
+//! something happen.
+
+use super::kit::*;
+use crate::poller::Source;
+use crate::sys::staging::{self, Thread};
+use nix::fcntl::{FcntlArg, FdFlag, OFlag};
+use nix::poll::PollFlags;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use nix::sys::eventfd::EventFd;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::sys::stat::Mode as Permissions;
+use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
+use nix::sys::time::TimeSpec;
+use nix::sys::timer::{Expiration, TimerSetTimeFlags};
+use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// A file that is not ready, and what makes it so. What the second gives has to stay open.
+pub(super) struct Kind {
+    pub(super) name: &'static str,
+    pub(super) source: Source,
+    pub(super) ring: Ring,
+}
+
+pub(super) type Ring = Box<dyn FnOnce() -> Box<dyn std::any::Any + Send> + Send>;
+
+fn kind<K: Send + 'static>(
+    name: &'static str,
+    source: Source,
+    ring: impl FnOnce() -> K + Send + 'static,
+) -> Kind {
+    Kind { name, source, ring: Box::new(move || Box::new(ring())) }
+}
+
+fn own<T>(made: nix::Result<T>) -> T {
+    made.unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn made<T>(made: std::io::Result<T>) -> T {
+    made.unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Writes one byte to `to`, and keeps it.
+fn byte<F: AsFd + Send + 'static>(to: F) -> impl FnOnce() -> F + Send {
+    move || {
+        assert_eq!(own(nix::unistd::write(&to, b"x")), 1);
+        to
+    }
+}
+
+/// Files that become readable.
+pub(super) fn readers() -> Vec<Kind> {
+    [pipes(), sockets(), counters(), terminals(), processes()].into_iter().flatten().collect()
+}
+
+fn pipes() -> Vec<Kind> {
+    let ((data, writer), (end, closing)) = (pipe(), pipe());
+    let directory = TempDir::new();
+    let path = directory.0.join("fifo");
+    own(nix::unistd::mkfifo(&path, Permissions::S_IRWXU));
+    let open =
+        |flags| own(nix::fcntl::open(&path, flags | OFlag::O_NONBLOCK, Permissions::empty()));
+    let (fifo, fifo_writer) = (open(OFlag::O_RDONLY), open(OFlag::O_WRONLY));
+    let (both, both_writer) = (open(OFlag::O_RDWR), open(OFlag::O_WRONLY));
+    vec![
+        kind("pipe", Arc::new(data), byte(writer)),
+        kind("pipe, writer closed", Arc::new(end), move || drop(closing)),
+        kind("FIFO opened for both", Arc::new(both), {
+            let write = byte(both_writer);
+            move || {
+                let writer = write();
+                // It was for both of them.
+                assert_eq!(own(nix::unistd::read(&fifo, &mut [0; 1])), 1);
+                drop(fifo_writer);
+                let write = byte(writer);
+                (write(), fifo)
+            }
+        }),
+    ]
+}
+
+fn sockets() -> Vec<Kind> {
+    let (datagram, sender) = unix_pair(SockType::Datagram);
+    let (sequence, teller) = unix_pair(SockType::SeqPacket);
+    let ((data, peer), (end, closing), (shut, shutting)) = (stream(), stream(), stream());
+    let ((tcp_data, tcp_peer), (tcp_end, tcp_closing)) = (tcp(), tcp());
+    let listener = made(TcpListener::bind("127.0.0.1:0"));
+    let address = made(listener.local_addr());
+    let datagrams = made(UdpSocket::bind("127.0.0.1:0"));
+    let udp_address = made(datagrams.local_addr());
+    vec![
+        kind("unix datagram", Arc::new(datagram), byte(sender)),
+        kind("unix seqpacket", Arc::new(sequence), byte(teller)),
+        kind("unix stream", data, byte(peer)),
+        kind("unix stream, peer closed", end, move || drop(closing)),
+        kind("unix stream, peer shut down", shut, move || {
+            made(shutting.shutdown(std::net::Shutdown::Write));
+            shutting
+        }),
+        kind("TCP", tcp_data, byte(tcp_peer)),
+        kind("TCP, peer closed", tcp_end, move || drop(tcp_closing)),
+        kind("TCP listener", Arc::new(listener), move || made(TcpStream::connect(address))),
+        kind("UDP", Arc::new(datagrams), move || {
+            let sender = made(UdpSocket::bind("127.0.0.1:0"));
+            made(sender.send_to(b"x", udp_address));
+            sender
+        }),
+    ]
+}
+
+/// An epoll instance as a source, which nix does not make one by itself.
+struct Nested(Epoll);
+
+impl AsFd for Nested {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.0.as_fd()
+    }
+}
+
+fn counters() -> Vec<Kind> {
+    let counter = Arc::new(own(EventFd::new()));
+    let inner = Arc::new(own(EventFd::new()));
+    let nested = own(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC));
+    own(nested.add(&*inner, EpollEvent::new(EpollFlags::EPOLLIN, 0)));
+    let timer = Arc::new(own(TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC)));
+    let directory = TempDir::new();
+    let inotify = own(Inotify::init(InitFlags::IN_CLOEXEC));
+    own(inotify.add_watch(&directory.0, AddWatchFlags::IN_CREATE));
+    vec![
+        kind("eventfd", counter.clone(), move || own(counter.write(1))),
+        kind("epoll", Arc::new(Nested(nested)), move || {
+            own(inner.write(1));
+            inner
+        }),
+        kind("timerfd", timer.clone(), move || {
+            let soon = Expiration::OneShot(TimeSpec::new(0, 1));
+            own(timer.set(soon, TimerSetTimeFlags::empty()));
+        }),
+        kind("inotify", Arc::new(inotify), move || {
+            made(std::fs::write(directory.0.join("new"), b""));
+            directory
+        }),
+    ]
+}
+
+fn terminals() -> Vec<Kind> {
+    let pair = || {
+        let pair = own(nix::pty::openpty(None, None));
+        for end in [&pair.master, &pair.slave] {
+            own(nix::fcntl::fcntl(end, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)));
+        }
+        // Else it would keep a line for itself until it is complete.
+        let mut settings = own(tcgetattr(&pair.slave));
+        cfmakeraw(&mut settings);
+        own(tcsetattr(&pair.slave, SetArg::TCSANOW, &settings));
+        pair
+    };
+    let [to_master, to_slave, no_slave, no_master] = [pair(), pair(), pair(), pair()];
+    vec![
+        kind("terminal, master", Arc::new(to_master.master), byte(to_master.slave)),
+        kind("terminal, slave", Arc::new(to_slave.slave), byte(to_slave.master)),
+        kind("terminal, slave closed", Arc::new(no_slave.master), move || drop(no_slave.slave)),
+        kind("terminal, master closed", Arc::new(no_master.slave), move || drop(no_master.master)),
+    ]
+}
+
+/// Needs a process of its own: it starts another.
+fn processes() -> Vec<Kind> {
+    // For the thread that makes it alone, and pending because it is blocked.
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGUSR2);
+    own(signals.thread_block());
+    let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+    let (signalfd, thread) = (own(SignalFd::with_flags(&signals, flags)), Thread::current());
+    // One may be left over from the last time.
+    while own(signalfd.read_signal()).is_some() {}
+
+    let mut cat = made(Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn());
+    let stdin = cat.stdin.take();
+    let pidfd = made(staging::process_file(cat.id()));
+    vec![
+        kind("signalfd", Arc::new(signalfd), move || thread.signal(libc::SIGUSR2)),
+        kind("pidfd", Arc::new(pidfd), move || {
+            drop(stdin);
+            // Not waited for: it must be there to be seen.
+            cat
+        }),
+    ]
+}
+
+/// A full file, which becomes writable when the other end is emptied.
+fn full<F: AsFd + Send + 'static>(name: &'static str, source: Source, other: F) -> Kind {
+    let sees_room = source.clone();
+    kind(name, source, move || {
+        let started = Instant::now();
+        // TCP tells in its own time that it has room again.
+        while !oracle((*sees_room).as_fd(), WRITABLE).contains(WRITABLE) {
+            assert!(started.elapsed() < LONG, "no room after {LONG:?}");
+            drain(&other);
+        }
+        other
+    })
+}
+
+/// Files that are full, and become writable.
+pub(super) fn writers() -> Vec<Kind> {
+    let mut kinds = Vec::new();
+    let ways: [fn(BorrowedFd<'_>); 2] = [|file| fill(file), fill_unrefused];
+    for fill in ways {
+        let ((reader, writer), (here, there), (tcp_here, tcp_there)) = (pipe(), stream(), tcp());
+        let (datagram, sink) = unix_pair(SockType::Datagram);
+        let (sequence, end) = unix_pair(SockType::SeqPacket);
+        let sources: [Source; 5] =
+            [Arc::new(writer), here, tcp_here, Arc::new(datagram), Arc::new(sequence)];
+        sources.iter().for_each(|source| fill((**source).as_fd()));
+        let [pipe, stream, tcp, datagram, sequence] = sources;
+        kinds.push(full("pipe, full", pipe, reader));
+        kinds.push(full("unix stream, full", stream, there));
+        kinds.push(full("TCP, full", tcp, tcp_there));
+        kinds.push(full("unix datagram, full", datagram, sink));
+        kinds.push(full("unix seqpacket, full", sequence, end));
+    }
+    kinds
+}
+
+const WRITABLE: PollFlags = PollFlags::POLLOUT;
+
+/// Writes until poll(2) says that there is no room, which may be before a write says so.
+fn fill_unrefused(to: BorrowedFd<'_>) {
+    while oracle(to, WRITABLE).contains(WRITABLE) {
+        own(nix::unistd::write(to, &[0; 512]));
+    }
+}
+
+fn unix_pair(kind: SockType) -> (OwnedFd, OwnedFd) {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    own(socketpair(AddressFamily::Unix, kind, None, flags))
+}

@@ -1,0 +1,238 @@
+//! Clause P3, and P5 for the queue of signals. Every case has a process of its own.
+
+use super::kit::*;
+use crate::backend::Backend;
+use crate::event::{Mode, Readiness};
+use crate::poller::Source;
+use crate::sys::staging::{self, Signalling, Thread};
+use crate::unblock_in_child;
+use nix::sys::eventfd::EventFd;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::SigSet;
+use std::net::UdpSocket;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+use std::sync::Arc;
+
+/// The signals that this thread blocks, as the kernel shows them: bit `n - 1` for signal `n`.
+fn blocked() -> u64 {
+    let status = std::fs::read_to_string("/proc/thread-self/status");
+    blocked_in(&status.unwrap_or_else(|error| panic!("/proc/thread-self/status: {error}")))
+}
+
+fn blocked_in(status: &str) -> u64 {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.unwrap_or_else(|| panic!("no mask of blocked signals in {status:?}"))
+}
+
+/// A desk with a stream on which a byte has arrived: where there are signals, one is queued. And
+/// the peer.
+fn busy_desk(stage: &Stage) -> (Desk, UnixStream) {
+    let mut desk = stage.desk(4);
+    let (here, there) = stream();
+    desk.register(here, 1, READ, Mode::Edge);
+    put(&there, b"x");
+    (desk, there)
+}
+
+pub(super) fn p3_the_mask_is_as_before(stage: &Stage) {
+    let untouched = blocked();
+    let mut sigio = SigSet::empty();
+    sigio.add(nix::sys::signal::Signal::SIGIO);
+    for all_blocked in [SigSet::empty(), sigio, SigSet::all()] {
+        all_blocked.thread_block().unwrap_or_else(|error| panic!("sigmask: {error}"));
+        let before = blocked();
+        for last_first in [false, true] {
+            let mut desks: Vec<_> = (0..3).map(|_| busy_desk(stage)).collect();
+            while !desks.is_empty() {
+                drop(desks.remove(if last_first { desks.len() - 1 } else { 0 }));
+                for (desk, _) in &mut desks {
+                    desk.expect_now(&[(1, Readiness::READABLE)], "the others go on");
+                    let key = desk.events.iter().next().map(|event| event.key);
+                    key.into_iter().for_each(|key| desk.rearm(key, READ));
+                }
+            }
+            assert_eq!(blocked(), before, "with {all_blocked:?} blocked before");
+        }
+        all_blocked.thread_unblock().unwrap_or_else(|error| panic!("sigmask: {error}"));
+    }
+    assert_eq!(blocked(), untouched);
+}
+
+/// Files of kinds that can signal and of some that can't, and what they must keep open.
+fn files() -> Vec<(&'static str, Source, Box<dyn std::any::Any>)> {
+    let ((reader, writer), (here, there), (tcp_here, tcp_there)) = (pipe(), stream(), tcp());
+    let counter = EventFd::new().unwrap_or_else(|error| panic!("eventfd: {error}"));
+    let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap_or_else(|error| panic!("{error}"));
+    vec![
+        ("pipe", Arc::new(reader), Box::new(writer)),
+        ("unix stream", here, Box::new(there)),
+        ("TCP", tcp_here, Box::new(tcp_there)),
+        ("UDP", Arc::new(datagrams), Box::new(())),
+        ("eventfd", Arc::new(counter), Box::new(())),
+    ]
+}
+
+pub(super) fn p3_files_are_as_before(stage: &Stage) {
+    for mode in MODES {
+        for (name, source, _peer) in &files() {
+            let before = Signalling::of((**source).as_fd());
+            let mut desk = stage.desk(4);
+            let key = desk.register(source.clone(), 1, BOTH, mode);
+            desk.now();
+            desk.modify(key, 1, READ, mode);
+            desk.now();
+            desk.deregister(key);
+            assert_eq!(Signalling::of((**source).as_fd()), before, "{name}, deregistered");
+            desk.register(source.clone(), 1, READ, mode);
+            let _ = desk.poller.wait(&mut desk.events, Some(ZERO));
+            drop(desk);
+            assert_eq!(Signalling::of((**source).as_fd()), before, "{name}, poller dropped");
+        }
+        // What signals somebody else already is left alone.
+        let (here, there) = stream();
+        staging::signal_this_process(here.as_fd(), libc::SIGURG);
+        let before = Signalling::of(here.as_fd());
+        let mut desk = stage.desk(4);
+        let key = desk.register(here.clone(), 1, READ, mode);
+        assert_eq!(Signalling::of(here.as_fd()), before, "registered, {mode:?}");
+        put(&there, b"x");
+        desk.expect_now(&[(1, Readiness::READABLE)], "and watched all the same");
+        desk.deregister(key);
+        assert_eq!(Signalling::of(here.as_fd()), before, "deregistered, {mode:?}");
+    }
+}
+
+pub(super) fn p3_what_others_send_is_no_event(stage: &Stage) {
+    let before = blocked();
+    for mode in MODES {
+        let mut desk = stage.desk(4);
+        let (here, there) = stream();
+        put(&there, b"x");
+        let key = desk.register(here.clone(), 1, READ, mode);
+        desk.expect_now(&[(1, Readiness::READABLE)], "what is there");
+        if mode == Mode::Level {
+            drain(&*here);
+        }
+        let own = blocked() & !before;
+        let real_time =
+            || (libc::SIGRTMIN()..=libc::SIGRTMAX()).filter(|n| own >> (n - 1) & 1 == 1);
+        for signal in real_time() {
+            // With the file's number where the kernel puts it.
+            for _ in 0..300 {
+                staging::queue_signal(Thread::current(), signal, here.as_raw_fd());
+            }
+        }
+        desk.expect_silence("nothing has happened to the file");
+        desk.deregister(key);
+        // What is still queued must not end the process either.
+        for signal in real_time() {
+            staging::queue_signal(Thread::current(), signal, here.as_raw_fd());
+        }
+    }
+}
+
+pub(super) fn p3_commands_start_with_nothing_blocked(stage: &Stage) {
+    let before = blocked();
+    let _desks = [busy_desk(stage), busy_desk(stage)];
+    let check = |who: &str| {
+        let output = unblock_in_child(Command::new("cat").arg("/proc/self/status")).output();
+        let output = output.unwrap_or_else(|error| panic!("cat: {error}"));
+        let mask = blocked_in(&String::from_utf8_lossy(&output.stdout));
+        assert_eq!(mask, before, "a command started by {who}");
+    };
+    check("the poller's thread");
+    std::thread::scope(|scope| {
+        let heir = scope.spawn(|| check("a thread that inherited its mask"));
+        heir.join().unwrap_or_else(|_| panic!("see above"));
+    });
+}
+
+/// Lowers the number of signals that may be queued.
+fn set_queue_limit(limit: u64) {
+    let resource = Resource::RLIMIT_SIGPENDING;
+    let (_, hard) = getrlimit(resource).unwrap_or_else(|error| panic!("getrlimit: {error}"));
+    setrlimit(resource, limit, hard).unwrap_or_else(|error| panic!("setrlimit: {error}"));
+}
+
+pub(super) fn p5_pollers_of_one_thread_share_an_overflow(stage: &Stage) {
+    for limit in [0, 1] {
+        set_queue_limit(limit);
+        for first in [0, 1] {
+            let mut desks = [stage.desk(4), stage.desk(4)];
+            let pairs = [stream(), stream()];
+            for (desk, (here, _)) in desks.iter_mut().zip(&pairs) {
+                desk.register(here.clone(), 1, READ, Mode::Edge);
+                desk.expect_silence("nothing yet");
+            }
+            for (_, there) in pairs.iter().cycle().take(10) {
+                put(there, b"x");
+            }
+            for turn in [first, 1 - first] {
+                desks[turn].expect_now(&[(1, Readiness::READABLE)], "each hears of its own");
+            }
+        }
+    }
+}
+
+/// How many bytes go through, one by one.
+const BYTES: usize = 100_000;
+
+pub(super) fn p5_a_full_signal_queue_loses_nothing(stage: &Stage) {
+    set_queue_limit(20);
+    for mode in MODES {
+        let mut desk = stage.desk(16);
+        let (sources, peers): (Vec<_>, Vec<_>) = (0..50).map(|_| stream()).unzip();
+        for (token, source) in sources.iter().enumerate() {
+            desk.register(source.clone(), token, READ, mode);
+        }
+        desk.expect_silence("nothing yet");
+        // More than the queue takes, while nobody reads it.
+        peers.iter().for_each(|peer| put(peer, b"x"));
+        let writer = std::thread::spawn(move || {
+            // A signal that goes to the process reaches whoever does not block it, and ends it.
+            SigSet::all().thread_unblock().unwrap_or_else(|error| panic!("sigmask: {error}"));
+            for peer in &peers {
+                peer.set_nonblocking(false).unwrap_or_else(|error| panic!("{error}"));
+            }
+            peers.iter().cycle().take(BYTES).for_each(|peer| put(peer, b"x"));
+            peers
+        });
+        let mut left = BYTES + sources.len();
+        while left > 0 {
+            desk.next("there is more to read");
+            for event in desk.events.iter().copied().collect::<Vec<_>>() {
+                left -= read_as(mode, &mut desk, &sources[event.token.0], event.key);
+            }
+        }
+        let _peers = writer.join().unwrap_or_else(|_| panic!("the writer failed"));
+        desk.expect_silence("everything was read");
+        let overflows = desk.poller.statistics().overflows;
+        let counts = desk.poller.backend() == Backend::Sigio;
+        assert!(overflows > 0 || !counts, "the overflows are counted");
+    }
+}
+
+/// Reads the way that a mode wants: all there is, or some and not the rest.
+fn read_as(mode: Mode, desk: &mut Desk, source: &UnixStream, key: crate::key::Key) -> usize {
+    let mut buffer = [0; 7];
+    let mut total = 0;
+    loop {
+        match nix::unistd::read(source, &mut buffer) {
+            Ok(count) => total += count,
+            Err(nix::errno::Errno::EAGAIN) => break,
+            Err(error) => panic!("read: {error}"),
+        }
+        if mode != Mode::Edge {
+            break;
+        }
+    }
+    match mode {
+        Mode::Level => {}
+        Mode::Edge => desk.drained(key, READ),
+        Mode::OneShot => desk.rearm(key, READ),
+    }
+    total
+}

@@ -1,0 +1,166 @@
+//! Each permitted difference of the contract's table, shown: what is not equal, and on which
+//! backends.
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use quintpoll::{Backend, Events, Interest, Mode, Poller, Readiness, Source, Token};
+use std::fs;
+use std::io::Write;
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const READ: Interest = Interest::READABLE;
+const WRITE: Interest = Interest::WRITABLE;
+
+fn available() -> impl Iterator<Item = Backend> {
+    Backend::ALL.into_iter().filter(|backend| backend.is_available().is_ok())
+}
+
+fn open(backend: Backend) -> Box<dyn Poller> {
+    backend.open().expect("it is available")
+}
+
+/// The readiness that a wait without waiting reports of the only source.
+fn now(poller: &mut dyn Poller) -> Readiness {
+    let mut events = Events::with_capacity(8);
+    poller.wait(&mut events, Some(Duration::ZERO)).expect("a wait");
+    events.iter().fold(Readiness::empty(), |all, event| all | event.readiness)
+}
+
+fn stream() -> (Arc<UnixStream>, UnixStream) {
+    let (here, there) = UnixStream::pair().expect("a pair of sockets");
+    here.set_nonblocking(true).expect("a socket");
+    (Arc::new(here), there)
+}
+
+/// E2: whether new data that come on top of unread ones are reported again in edge mode.
+#[test]
+fn e2_new_data_before_the_old_are_read() {
+    let repeats = |backend| matches!(backend, Backend::Epoll | Backend::Sigio);
+    for backend in available() {
+        let (here, mut there) = stream();
+        let mut poller = open(backend);
+        poller.register(here, Token(0), READ, Mode::Edge).expect("fresh");
+        there.write_all(b"x").expect("room");
+        assert_eq!(now(&mut *poller), Readiness::READABLE, "{backend}");
+        there.write_all(b"y").expect("room");
+        let again = if repeats(backend) { Readiness::READABLE } else { Readiness::empty() };
+        assert_eq!(now(&mut *poller), again, "{backend}");
+    }
+}
+
+/// E2 on SIGIO: a unix socket that is watched for WRITABLE can't signal all of it, an eventfd
+/// nothing.
+#[test]
+fn e2_files_that_can_not_signal() {
+    let counter = nix::sys::eventfd::EventFd::new().expect("an eventfd");
+    let counter = Arc::new(counter);
+    let (here, mut there) = stream();
+    for backend in available() {
+        let mut poller = open(backend);
+        poller.register(counter.clone(), Token(0), READ, Mode::Edge).expect("fresh");
+        let both = READ | WRITE;
+        poller.register(here.clone(), Token(1), both, Mode::Edge).expect("fresh");
+        counter.write(1).expect("room");
+        there.write_all(b"x").expect("room");
+        let first = Readiness::READABLE | Readiness::WRITABLE;
+        assert_eq!(now(&mut *poller), first, "{backend}");
+        counter.write(1).expect("room");
+        there.write_all(b"x").expect("room");
+        let again = if backend == Backend::Epoll { first } else { Readiness::empty() };
+        assert_eq!(now(&mut *poller), again, "{backend}");
+        counter.read().expect("two writes");
+        nix::unistd::read(&*here, &mut [0; 8]).expect("two bytes");
+    }
+}
+
+/// Waits until a thread of this process sleeps in the kernel.
+fn until_asleep(thread: i32) {
+    let started = Instant::now();
+    let is_asleep = || {
+        let stat = fs::read_to_string(format!("/proc/self/task/{thread}/stat"));
+        let stat = stat.expect("the thread lives");
+        stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('S'))
+    };
+    while !is_asleep() {
+        assert!(started.elapsed() < Duration::from_secs(60), "it does not go to sleep");
+        thread::yield_now();
+    }
+}
+
+/// T2 on select: the sets can't show every hang-up to a wait that blocks already.
+#[test]
+fn t2_a_hang_up_while_only_writability_is_watched() {
+    for backend in available() {
+        let (reader, writer) = nix::unistd::pipe().expect("a pipe");
+        let reader: Source = Arc::new(reader);
+        let (sleeping, is_sleeping) = mpsc::channel();
+        let waiter = thread::spawn(move || {
+            let mut poller = open(backend);
+            poller.register(reader, Token(0), WRITE, Mode::Level).expect("fresh");
+            let thread = nix::unistd::gettid().as_raw();
+            sleeping.send((thread, poller.waker())).expect("the test waits for this");
+            let mut events = Events::with_capacity(8);
+            poller.wait(&mut events, None).expect("a wait");
+            (events.woken(), events.len(), now(&mut *poller))
+        });
+        let (thread, waker) = is_sleeping.recv().expect("the waiter got as far as its wait");
+        until_asleep(thread);
+        drop(writer);
+        let overlooked = backend == Backend::Select;
+        if overlooked {
+            // It would sleep on: this is the difference.
+            thread::yield_now();
+            until_asleep(thread);
+            waker.wake();
+        }
+        let (woken, count, next) = waiter.join().expect("the wait ends");
+        assert_eq!((woken, count), if overlooked { (true, 0) } else { (false, 1) }, "{backend}");
+        let hung_up = Readiness::WRITABLE | Readiness::WRITE_CLOSED;
+        assert_eq!(next, hung_up, "{backend}: the next wait reports it");
+    }
+}
+
+/// L1, O1, E1 on SIGIO: the program's own shutdown(2) sends no signal.
+#[test]
+fn l1_o1_e1_what_the_program_does_to_its_own_file() {
+    for backend in available() {
+        for mode in [Mode::Level, Mode::OneShot, Mode::Edge] {
+            let (here, _there) = stream();
+            let mut poller = open(backend);
+            let key = poller.register(here.clone(), Token(0), READ, mode).expect("fresh");
+            assert_eq!(now(&mut *poller), Readiness::empty());
+            here.shutdown(Shutdown::Read).expect("it is connected");
+            let ended = Readiness::READABLE | Readiness::READ_CLOSED;
+            let first = if backend == Backend::Sigio { Readiness::empty() } else { ended };
+            assert_eq!(now(&mut *poller), first, "{backend}, {mode:?}");
+            poller.rearm(key, READ).expect("known");
+            assert_eq!(now(&mut *poller), ended, "{backend}, {mode:?}: rearmed");
+        }
+    }
+}
+
+/// The same: an `F_SETFL` without `O_ASYNC` silences a file, until `rearm` makes it signal again.
+#[test]
+fn l1_o1_e1_flags_set_without_o_async() {
+    for backend in available() {
+        for mode in [Mode::Level, Mode::OneShot, Mode::Edge] {
+            let (here, mut there) = stream();
+            let mut poller = open(backend);
+            let key = poller.register(here.clone(), Token(0), READ, mode).expect("fresh");
+            assert_eq!(now(&mut *poller), Readiness::empty());
+            fcntl(&here, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("a socket");
+            there.write_all(b"x").expect("room");
+            let silenced = backend == Backend::Sigio;
+            let first = if silenced { Readiness::empty() } else { Readiness::READABLE };
+            assert_eq!(now(&mut *poller), first, "{backend}, {mode:?}");
+            nix::unistd::read(&*here, &mut [0; 8]).expect("a byte");
+            poller.rearm(key, READ).expect("known");
+            assert_eq!(now(&mut *poller), Readiness::empty(), "{backend}: it was read");
+            there.write_all(b"y").expect("room");
+            assert_eq!(now(&mut *poller), Readiness::READABLE, "{backend}, {mode:?}: healed");
+        }
+    }
+}
