@@ -22,6 +22,11 @@ pub enum Backend {
     Epoll,
     /// Signal-driven I/O: `O_ASYNC` and `F_SETSIG` of
     /// [fcntl(2)](https://man7.org/linux/man-pages/man2/fcntl.2.html).
+    ///
+    /// While its poller lives it blocks `SIGIO` and one real-time signal, chosen when it is made, on
+    /// its thread; [`unblock_in_child`](crate::unblock_in_child) is for the commands that the
+    /// program runs. While a file is registered, its `O_ASYNC`, owner and signal are the poller's;
+    /// one that signals somebody else already is watched by poll(2), and left as it is.
     Sigio,
     /// [io_uring(7)](https://man7.org/linux/man-pages/man7/io_uring.7.html).
     Uring,
@@ -44,6 +49,7 @@ impl Backend {
     ///
     /// * `Unsupported`, with an [`Unavailable`] inside: the backend can't be had here.
     /// * `EMFILE`, `ENFILE`, `ENOMEM`: out of file numbers or memory.
+    /// * `ResourceBusy`: SIGIO, and every real-time signal is in use on this thread.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {

@@ -173,12 +173,14 @@ pub trait Poller {
     ///
     /// In one-shot mode this arms exactly that part. In edge mode it is for a source that was left
     /// before it was drained; it may cost a system call. In level mode it changes nothing that
-    /// a wait would not find by itself.
+    /// a wait would not find by itself. On SIGIO it also finds what the program has done to its own
+    /// file, such as shutdown(2), and makes a file signal again that an `F_SETFL` has silenced.
     ///
     /// # Errors
     ///
     /// * `NotFound`: an unknown or stale key (R4).
     /// * `InvalidInput`: a direction that is not in the registered interest (R10).
+    /// * `ResourceBusy`: on SIGIO, if the program has given the file's signals to another owner.
     /// * What the mechanism says, as for [`register`](Poller::register); nothing has changed then.
     ///
     /// ```
@@ -272,9 +274,11 @@ pub trait Poller {
     ///
     /// No event is lost by an error; the next wait reports it.
     ///
-    /// It rests on [epoll_pwait2(2)] or [ppoll(2)], by the backend, and on [poll(2)] for what is
-    /// only hinted at.
+    /// It rests on [pselect6(2)], [ppoll(2)] or [epoll_pwait2(2)], by the backend, with SIGIO on a
+    /// [signalfd(2)] too, and on [poll(2)] for what is only hinted at.
     ///
+    /// [pselect6(2)]: https://man7.org/linux/man-pages/man2/select.2.html
+    /// [signalfd(2)]: https://man7.org/linux/man-pages/man2/signalfd.2.html
     /// [epoll_pwait2(2)]: https://man7.org/linux/man-pages/man2/epoll_wait.2.html
     /// [ppoll(2)]: https://man7.org/linux/man-pages/man2/poll.2.html
     /// [poll(2)]: https://man7.org/linux/man-pages/man2/poll.2.html
