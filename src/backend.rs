@@ -25,8 +25,9 @@ pub enum Backend {
     ///
     /// While its poller lives it blocks `SIGIO` and one real-time signal, chosen when it is made, on
     /// its thread; [`unblock_in_child`](crate::unblock_in_child) is for the commands that the
-    /// program runs. While a file is registered, its `O_ASYNC`, owner and signal are the poller's;
-    /// one that signals somebody else already is watched by poll(2), and left as it is.
+    /// program runs. While a file is registered, its `O_ASYNC`, owner and signal are the
+    /// poller's; one that signals somebody else already is watched by poll(2), and left as it
+    /// is.
     Sigio,
     /// [io_uring(7)](https://man7.org/linux/man-pages/man7/io_uring.7.html).
     Uring,

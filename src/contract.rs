@@ -83,7 +83,7 @@
 //! |---|---|---|---|---|
 //! | E2 | reports again on new activity, and repeats a direction when the other one changes | never: it reports a direction again only after `drained`, `rearm` or `modify` | as poll | as epoll; as poll where the file can't signal, and for unix sockets watched for WRITABLE |
 //! | T2 | | | a wait that blocks already may overlook a hang-up of a source watched for WRITABLE alone, and a hang-up or error of one watched for PRIORITY alone; the next wait reports it | |
-//! | L1, O1, E1 | | | | what the program does to its own file sends no signal: what its own shutdown(2) makes ready is reported with the next signal, or after `rearm`. An `F_SETFL` without `O_ASYNC` silences the file until `rearm` |
+//! | L1, O1, E1 | | | | what the program does to its own file sends no signal: what its own shutdown(2) makes ready is reported with the next signal, or after `rearm`. Nor does a pipe that is made larger (`F_SETPIPE_SZ`). An `F_SETFL` without `O_ASYNC` silences the file until `rearm` |
 //!
 //! The output side of a pseudo-terminal may become ready late on backends other than select and poll: the kernel wakes them
 //! late.

@@ -141,7 +141,7 @@ fn spell() -> impl Strategy<Value = Vec<Step>> {
 fn step(at: At) -> impl Strategy<Value = Step> {
     let dirs = || {
         prop_oneof![6 => Just(Dirs::R), 3 => Just(Dirs::W), 3 => Just(Dirs::RW),
-            3 => select(&Dirs::ALL[..])]
+            2 => Just(Dirs::RP), 3 => select(&Dirs::ALL[..])]
     };
     let how = || select(&How::ALL[..]);
     let number = any::<u8>;
@@ -152,14 +152,14 @@ fn step(at: At) -> impl Strategy<Value = Step> {
         1 => Just(Step::Wake),
         8 => (dirs(), how()).prop_map(move |(dirs, how)| Step::Register(at, dirs, how)),
         2 => (dirs(), how()).prop_map(move |(dirs, how)| Step::Modify(at, dirs, how)),
-        3 => dirs().prop_map(move |dirs| Step::Rearm(at, dirs)),
+        4 => dirs().prop_map(move |dirs| Step::Rearm(at, dirs)),
         2 => dirs().prop_map(move |dirs| Step::Drained(at, dirs)),
         1 => Just(Step::Deregister(at)),
         6 => number().prop_map(move |number| Step::PeerWrite(at, number)),
         1 => Just(Step::PeerTrickle(at)),
         2 => number().prop_map(move |number| Step::PeerRead(at, number)),
         2 => Just(Step::PeerDrain(at)),
-        1 => Just(Step::PeerShutdownWr(at)),
+        2 => Just(Step::PeerShutdownWr(at)),
         1 => Just(Step::PeerClose(at)),
         2 => number().prop_map(move |number| Step::Read(at, number)),
         5 => Just(Step::DrainRead(at)),
@@ -167,7 +167,7 @@ fn step(at: At) -> impl Strategy<Value = Step> {
         4 => Just(Step::FillWrite(at)),
         1 => Just(Step::ShutdownWr(at)),
         1 => Just(Step::ShutdownRd(at)),
-        1 => Just(Step::SetFlags(at)),
+        3 => Just(Step::SetFlags(at)),
         1 => Just(Step::Overflow),
         1 => Just(Step::Reopen(at)),
         1 => select(&At::ALL[..]).prop_map(move |to| Step::Dup(at, to)),

@@ -58,6 +58,15 @@ impl Column {
             Column::Forced(inner, triggers, distortion) => open_forced(inner, triggers, distortion),
         }
     }
+
+    /// Whether the mechanism is SIGIO, which knows some files by their signals alone.
+    pub fn hears_signals(self) -> bool {
+        match self {
+            Column::Backend(backend) => backend == Backend::Sigio,
+            #[cfg(feature = "spi")]
+            Column::Forced(inner, ..) => inner == Inner::Sigio,
+        }
+    }
 }
 
 impl fmt::Display for Column {

@@ -4,7 +4,7 @@
 //! Two places may have the same file, one as a duplicate of the other: they share a [`Channel`].
 
 use super::oracle::Bits;
-use super::script::Kind;
+use super::script::{Kind, TRICKLE};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -46,8 +46,12 @@ struct Channel {
     outbox: u64,
     /// The last write here was refused, and nothing has been read there since.
     refused: bool,
+    /// This side will send no more.
     shut_here: bool,
+    /// The other side will send no more.
     shut_there: bool,
+    /// This side will receive no more than what waits in the inbox.
+    deaf: bool,
 }
 
 /// How a read or write ended.
@@ -77,6 +81,7 @@ impl Place {
             refused: false,
             shut_here: false,
             shut_there: false,
+            deaf: false,
         };
         Place { file: Arc::new(file), channel: Rc::new(RefCell::new(channel)) }
     }
@@ -171,20 +176,25 @@ impl Place {
         repeated(|| self.read(CHUNK))
     }
 
-    /// The other side writes once.
-    pub fn peer_write(&self, length: usize) {
+    /// The other side writes once. Gives whether anything has come.
+    pub fn peer_write(&self, length: usize) -> bool {
         let mut channel = self.channel_mut();
         if channel.kind == Kind::Counter {
-            channel.count(self.file.as_fd(), length as u64);
-            return;
+            return matches!(channel.count(self.file.as_fd(), length as u64), Moved::Bytes(_));
         }
-        let Some(peer) = &channel.peer else { return };
+        let Some(peer) = &channel.peer else { return false };
         let moved = match channel.kind {
             Kind::PipeRead => outcome(write(peer, &[0; CHUNK][..length])),
             Kind::Stream | Kind::Packet => outcome(send_to(peer.as_fd(), length)),
-            Kind::PipeWrite | Kind::Counter | Kind::Null => return,
+            Kind::PipeWrite | Kind::Counter | Kind::Null => return false,
         };
         channel.inbox += channel.units(moved);
+        matches!(moved, Moved::Bytes(_))
+    }
+
+    /// The other side writes byte by byte. Gives whether anything has come.
+    pub fn peer_trickle(&self) -> bool {
+        (0..TRICKLE).take_while(|_| self.peer_write(1)).count() > 0
     }
 
     /// The other side reads once.
@@ -217,22 +227,51 @@ impl Place {
         }
     }
 
-    /// The other side will send no more.
-    pub fn peer_shutdown(&self) {
+    /// This side will receive no more.
+    pub fn shutdown_reading(&self) {
         let mut channel = self.channel_mut();
-        if let (true, Some(peer)) = (channel.is_socket(), &channel.peer) {
-            shutdown(peer.as_raw_fd(), Shutdown::Write).expect("shutdown");
-            channel.shut_there = true;
+        if channel.is_socket() {
+            shutdown(self.file.as_raw_fd(), Shutdown::Read).expect("shutdown");
+            channel.deaf = true;
         }
     }
 
-    /// The other side is closed, with what it had not read. (What it had not read of a pipe
-    /// stays there, and takes room.)
-    pub fn peer_close(&self) {
+    /// The other side will send no more. Gives whether that was news.
+    pub fn peer_shutdown(&self) -> bool {
         let mut channel = self.channel_mut();
-        if channel.peer.take().is_some() && channel.is_socket() {
+        let (true, Some(peer)) = (channel.is_socket(), &channel.peer) else { return false };
+        shutdown(peer.as_raw_fd(), Shutdown::Write).expect("shutdown");
+        !std::mem::replace(&mut channel.shut_there, true)
+    }
+
+    /// The other side is closed, with what it had not read. (What it had not read of a pipe
+    /// stays there, and takes room.) Gives whether there was one.
+    pub fn peer_close(&self) -> bool {
+        let mut channel = self.channel_mut();
+        let was_open = channel.peer.take().is_some();
+        if was_open && channel.is_socket() {
             (channel.outbox, channel.refused) = (0, false);
         }
+        was_open
+    }
+
+    /// Sets the flags of the file to those it was opened with, as programs do that know of no
+    /// `O_ASYNC`.
+    pub fn set_flags(&self) {
+        let flags = OFlag::from_bits_retain(fcntl(&self.file, FcntlArg::F_GETFL).expect("F_GETFL"));
+        fcntl(&self.file, FcntlArg::F_SETFL(flags - OFlag::O_ASYNC)).expect("F_SETFL");
+    }
+
+    /// Whether the file sends signals.
+    pub fn is_async(&self) -> bool {
+        let flags = fcntl(&self.file, FcntlArg::F_GETFL).expect("F_GETFL");
+        OFlag::from_bits_retain(flags).contains(OFlag::O_ASYNC)
+    }
+
+    /// A number for what this and its duplicates have in common, the open file description, as long
+    /// as one of them is open.
+    pub fn description(&self) -> usize {
+        Rc::as_ptr(&self.channel).addr()
     }
 
     /// What poll(2) must say of this file, as far as that can be reckoned: the bits that are known,
@@ -306,10 +345,10 @@ impl Channel {
                 set.set(Bits::EPOLLERR, closed);
             }
             Kind::Stream | Kind::Packet => {
-                let ended = closed || self.shut_there;
+                let ended = closed || self.shut_there || self.deaf;
                 set.set(Bits::EPOLLIN, data || ended);
                 set.set(Bits::EPOLLRDHUP, ended);
-                set.set(Bits::EPOLLHUP, closed || (self.shut_here && self.shut_there));
+                set.set(Bits::EPOLLHUP, closed || (self.shut_here && ended));
                 set.set(Bits::EPOLLOUT, room == Some(true));
                 // Closed with something unread is an error, until a call has collected it.
                 unknown.set(Bits::EPOLLERR, closed);

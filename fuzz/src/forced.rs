@@ -6,8 +6,8 @@
 
 use super::column::Subject;
 use quintpoll::spi::{
-    Applied, Arm, Deadline, Epoll, Poll, PollBits, Raw, Reactor, Selector, Slot, Trigger, Wake,
-    WakeHandle,
+    Applied, Arm, Deadline, Epoll, Poll, PollBits, Raw, Reactor, Select, Selector, Sigio, Slot,
+    Trigger, Wake, WakeHandle,
 };
 use quintpoll::{Backend, Poller};
 use std::cell::Cell;
@@ -19,6 +19,8 @@ pub use quintpoll::spi::Triggers;
 
 /// In a selector that loses its reports, one wait of so many does.
 const LOSES_EVERY: usize = 3;
+/// In a selector that gives hints, one wait of so many is ended by a wake that came late.
+const LATE_WAKE_EVERY: usize = 5;
 
 /// The selector under the wrapper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +28,8 @@ const LOSES_EVERY: usize = 3;
 pub enum Inner {
     Epoll,
     Poll,
+    Select,
+    Sigio,
 }
 
 /// How reports are passed on.
@@ -33,8 +37,8 @@ pub enum Inner {
 pub enum Distortion {
     /// As they are.
     Faithful,
-    /// Facts as mere hints; what is ready already when an edge is armed untold; and late reports of
-    /// slots that were disarmed or removed.
+    /// Facts as mere hints; what is ready already when an edge is armed untold; late reports of
+    /// slots that were disarmed or removed; and notifications of wakes that were taken before.
     Hints,
     /// Now and then none, with word that they were lost.
     Losses,
@@ -42,13 +46,14 @@ pub enum Distortion {
 
 impl Inner {
     /// All of them.
-    pub const ALL: [Inner; 2] = [Inner::Epoll, Inner::Poll];
+    pub const ALL: [Inner; 4] = [Inner::Epoll, Inner::Poll, Inner::Select, Inner::Sigio];
 
     /// The sets of triggers it can be forced into: each single one that it has, and all together.
     pub fn columns(self) -> Vec<Triggers> {
         let native = match self {
             Inner::Epoll => Triggers::all(),
-            Inner::Poll => Triggers::LEVEL,
+            Inner::Poll | Inner::Select => Triggers::LEVEL,
+            Inner::Sigio => Triggers::EDGE,
         };
         let several = (native.iter().count() > 1).then_some(native);
         several.into_iter().chain(native.iter()).collect()
@@ -73,6 +78,8 @@ pub fn open_forced(
     Ok(match inner {
         Inner::Epoll => Watched::boxed(Forced::new(Epoll::new()?, triggers, distortion))?,
         Inner::Poll => Watched::boxed(Forced::new(Poll::new()?, triggers, distortion))?,
+        Inner::Select => Watched::boxed(Forced::new(Select::new()?, triggers, distortion))?,
+        Inner::Sigio => Watched::boxed(Forced::new(Sigio::new()?, triggers, distortion))?,
     })
 }
 
@@ -86,6 +93,8 @@ struct Watched<S> {
 #[derive(Debug, Default)]
 struct Counts {
     waits: Cell<usize>,
+    /// Those of the waits that could not but end at once.
+    late_wakes: Cell<usize>,
     losses: Cell<usize>,
 }
 
@@ -107,7 +116,7 @@ impl<S: Selector> Subject for Watched<S> {
     }
 
     fn looks(&self) -> usize {
-        self.counts.waits.get()
+        self.counts.waits.get() - self.counts.late_wakes.get()
     }
 
     fn losses(&self) -> usize {
@@ -176,9 +185,13 @@ impl<S: Selector> Selector for Forced<S> {
 
     fn wait(&mut self, deadline: Deadline, out: &mut Vec<Raw>) -> io::Result<Wake> {
         let old = out.len();
-        let wake = self.inner.wait(deadline, out)?;
         let waits = self.counts.waits.get() + 1;
         self.counts.waits.set(waits);
+        if self.distortion == Distortion::Hints && waits % LATE_WAKE_EVERY == 0 {
+            self.counts.late_wakes.set(self.counts.late_wakes.get() + 1);
+            self.inner.wake_handle().notify();
+        }
+        let wake = self.inner.wait(deadline, out)?;
         match self.distortion {
             Distortion::Faithful => Ok(wake),
             Distortion::Hints => {

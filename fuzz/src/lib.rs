@@ -14,6 +14,7 @@
 //! library, which replays the seeds and generates scripts that shrink.
 
 pub mod column;
+pub mod ear;
 pub mod files;
 #[cfg(feature = "spi")]
 pub mod forced;

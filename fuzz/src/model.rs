@@ -8,9 +8,13 @@
 //! report, by a call that counts (E1). What *may* be is, with native edges, anything that is ready
 //! after anything has happened (E2, E3); without them, a direction that was named since its last
 //! report by any call (table of permitted differences).
+//!
+//! SIGIO has native edges for some files, and for those it may miss what sends no signal: an
+//! [`Ear`] tells which.
 
+use super::ear::{Ear, Heard};
 use super::oracle::{Bits, DIRECTIONS, readiness, ready};
-use super::script::PLACES;
+use super::script::{Kind, PLACES};
 use quintpoll::{Interest, Mode, Readiness, Token};
 use std::fmt;
 use std::io::ErrorKind;
@@ -49,6 +53,8 @@ struct Entry {
     mode: Mode,
     /// The mechanism's own edges, or those of a file to which nothing ever happens.
     native_edges: bool,
+    /// With SIGIO.
+    ear: Option<Ear>,
     /// One-shot and edge: what may be reported without native edges.
     armed: Interest,
     /// Edge: what must be reported when it is ready.
@@ -72,14 +78,16 @@ struct Claim {
 #[derive(Debug)]
 pub struct Model {
     native_edges: bool,
+    hears_signals: bool,
     entries: [Option<Entry>; PLACES],
     wake_pending: bool,
 }
 
 impl Model {
     /// `native_edges`: whether [`NATIVE_EDGE`](quintpoll::Capabilities::NATIVE_EDGE) is set.
-    pub fn new(native_edges: bool) -> Self {
-        Model { native_edges, entries: [None; PLACES], wake_pending: false }
+    /// `hears_signals`: whether the mechanism is SIGIO.
+    pub fn new(native_edges: bool, hears_signals: bool) -> Self {
+        Model { native_edges, hears_signals, entries: [None; PLACES], wake_pending: false }
     }
 
     /// Whether there is a registration at this place.
@@ -92,27 +100,32 @@ impl Model {
         self.entries[place].map_or(Interest::empty(), |entry| entry.interest)
     }
 
-    /// `register` is called. `inert`: nothing ever happens to the file.
+    /// `register` is called, for a file of this kind; [`Place::description`] is its number.
+    ///
+    /// [`Place::description`]: super::files::Place::description
     pub fn register(
         &mut self,
         place: usize,
         token: Token,
         interest: Interest,
         mode: Mode,
-        inert: bool,
+        (kind, description): (Kind, usize),
     ) -> Answer {
         if self.is_registered(place) {
             return Err(ErrorKind::AlreadyExists);
         }
-        let native_edges = self.native_edges || inert;
-        self.entries[place] = Some(Entry::new(token, interest, mode, native_edges));
+        let others = self.entries.iter_mut().flatten().filter_map(|entry| entry.ear.as_mut());
+        let ear = self.hears_signals.then(|| Ear::new(kind, description, others));
+        // To an always ready file nothing ever happens.
+        let native_edges = self.native_edges || kind == Kind::Null;
+        self.entries[place] = Some(Entry::new(token, interest, mode, native_edges, ear));
         Ok(())
     }
 
     /// `modify` is called.
     pub fn modify(&mut self, place: usize, token: Token, interest: Interest, mode: Mode) -> Answer {
         let entry = self.entries[place].as_mut().ok_or(ErrorKind::NotFound)?;
-        let fresh = Entry::new(token, interest, mode, entry.native_edges);
+        let fresh = Entry::new(token, interest, mode, entry.native_edges, entry.ear);
         *entry = Entry { waited: entry.waited, crowd: entry.crowd, ..fresh };
         Ok(())
     }
@@ -120,6 +133,9 @@ impl Model {
     /// `rearm` is called.
     pub fn rearm(&mut self, place: usize, dirs: Interest) -> Answer {
         let entry = self.part(place, dirs)?;
+        if let Some(ear) = &mut entry.ear {
+            ear.listen();
+        }
         match entry.mode {
             Mode::Level => {}
             Mode::OneShot => entry.armed = dirs,
@@ -149,16 +165,31 @@ impl Model {
         self.entries[place].take().map(drop).ok_or(ErrorKind::NotFound)
     }
 
-    /// Something was done to the file at this place, on either side: it may have been woken.
-    pub fn touch(&mut self, place: usize) {
+    /// Something was done to the file at this place, on either side: it may have been woken. What
+    /// became ready by it are the `news`.
+    pub fn touch(&mut self, place: usize, heard: Heard, news: Interest) {
         if let Some(entry) = &mut self.entries[place] {
             entry.fresh = true;
+            let watched = entry.watched();
+            if let Some(ear) = &mut entry.ear {
+                ear.hear(watched, heard, news);
+            }
+        }
+    }
+
+    /// The flags of the file at this place were set, without `O_ASYNC`.
+    pub fn silence(&mut self, place: usize) {
+        if let Some(entry) = &mut self.entries[place] {
+            let watched = entry.watched();
+            if let Some(ear) = &mut entry.ear {
+                ear.silence(watched);
+            }
         }
     }
 
     /// The kernel's reports were lost, so that the poller looks at every file again.
     pub fn rescan(&mut self) {
-        (0..PLACES).for_each(|place| self.touch(place));
+        (0..PLACES).for_each(|place| self.touch(place, Heard::Surely, Interest::empty()));
     }
 
     /// `wake` is called.
@@ -220,12 +251,19 @@ impl Model {
 
 impl Entry {
     /// Just registered or modified: everything is named (R1).
-    fn new(token: Token, interest: Interest, mode: Mode, native_edges: bool) -> Self {
+    fn new(
+        token: Token,
+        interest: Interest,
+        mode: Mode,
+        native_edges: bool,
+        mut ear: Option<Ear>,
+    ) -> Self {
         Entry {
             token,
             interest,
             mode,
-            native_edges,
+            native_edges: ear.as_mut().map_or(native_edges, |ear| ear.arm(interest)),
+            ear,
             armed: interest,
             owed: interest,
             fresh: true,
@@ -234,8 +272,16 @@ impl Entry {
         }
     }
 
+    /// What the mechanism is to watch.
+    fn watched(&self) -> Interest {
+        let all = self.native_edges || self.mode == Mode::Level;
+        if all { self.interest } else { self.armed }
+    }
+
     fn claim(&self, bits: Bits) -> Claim {
-        let exactly = |dirs| Claim { must: ready(bits, dirs), may: ready(bits, dirs) };
+        let unheard = self.ear.map_or(Interest::empty(), |ear| ear.unheard());
+        let due = |dirs| ready(bits, dirs) - unheard;
+        let exactly = |dirs| Claim { must: due(dirs), may: ready(bits, dirs) };
         match self.mode {
             Mode::Level => exactly(self.interest),
             Mode::OneShot => exactly(self.armed),
@@ -245,7 +291,7 @@ impl Entry {
                     (true, false) => self.owed,
                     (false, _) => self.armed,
                 };
-                Claim { must: ready(bits, self.owed), may: ready(bits, may) }
+                Claim { must: due(self.owed), may: ready(bits, may) }
             }
         }
     }
@@ -263,6 +309,9 @@ impl Entry {
             return Err(Failure { clause: "H3", what: what() });
         };
         expect(reported.contains(claim.must), self.completeness(), what)?;
+        if let Some(ear) = &mut self.ear {
+            ear.reported();
+        }
         match self.mode {
             Mode::Level => {}
             Mode::OneShot => self.armed = Interest::empty(),

@@ -1,12 +1,15 @@
 //! Plays a script: does each step to a poller and to the model, and compares.
 
 use super::column::{Column, Subject};
+use super::ear::Heard;
 use super::files::{Moved, Place};
 use super::model::{Answer, Failure, Model, Seen, Verdict, expect};
-use super::oracle::{Bits, look};
-use super::script::{At, Kind, PLACES, Script, Step, length, timeout};
+use super::oracle::{Bits, look, ready};
+use super::script::{At, PLACES, Script, Step, length, timeout};
+use nix::sys::signal::{Signal, raise};
 use quintpoll::{Backend, Capabilities, Event, Events, Interest, Key, Mode, Token};
 use std::fmt;
+use std::fs::read_to_string;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -50,17 +53,25 @@ pub fn play(script: &Script, column: Column) -> Result<(), Broken> {
 const SLEPT: &str = "T1";
 
 fn play_once(script: &Script, column: Column) -> Result<(), Broken> {
+    let mask = blocked_signals();
     let subject = match column.open() {
         Ok(subject) => subject,
         Err(error) if error.kind() == ErrorKind::Unsupported => return Ok(()),
         Err(error) => panic!("{column}: no poller: {error}"),
     };
-    let mut play = Play::new(script, subject);
+    let mut play = Play::new(script, subject, column.hears_signals());
     for (nth, &step) in script.steps.iter().enumerate() {
         let broken = |failure| Broken { column, at: Some((nth, step)), failure };
         play.step(step).map_err(broken)?;
     }
-    play.end().map_err(|failure| Broken { column, at: None, failure })
+    play.end(mask).map_err(|failure| Broken { column, at: None, failure })
+}
+
+/// The signals that this thread blocks, as the kernel writes them: those that have no name too.
+fn blocked_signals() -> String {
+    let status = read_to_string("/proc/thread-self/status").expect("proc is mounted");
+    let line = status.lines().find(|line| line.starts_with("SigBlk:"));
+    line.expect("the kernel tells").to_owned()
 }
 
 /// What is in play.
@@ -72,19 +83,28 @@ struct Play {
     keys: Vec<Key>,
     events: Events,
     tokens: usize,
+    hears_signals: bool,
+    /// The next wait must believe that reports got lost.
+    overflow_sent: bool,
+    /// How often it has believed so.
+    overflows: usize,
 }
 
 impl Play {
-    fn new(script: &Script, mut subject: Box<dyn Subject>) -> Self {
+    fn new(script: &Script, mut subject: Box<dyn Subject>, hears_signals: bool) -> Self {
         let capabilities = subject.poller().capabilities();
         let files: Vec<_> = script.kinds.into_iter().map(Place::open).collect();
+        let native_edges = capabilities.contains(Capabilities::NATIVE_EDGE);
         Play {
             subject,
-            model: Model::new(capabilities.contains(Capabilities::NATIVE_EDGE)),
+            model: Model::new(native_edges, hears_signals),
             keys: vec![foreign_key(&files[0]); files.len()],
             files,
             events: Events::with_capacity(CAPACITY),
             tokens: 0,
+            hears_signals,
+            overflow_sent: false,
+            overflows: 0,
         }
     }
 
@@ -99,13 +119,14 @@ impl Play {
             Step::Rearm(at, dirs) => self.rearm(at, dirs.into())?,
             Step::Drained(at, dirs) => self.drained(at, dirs.into())?,
             Step::Deregister(at) => self.deregister(at)?,
-            Step::PeerWrite(at, number) => self.on(at, |file| file.peer_write(length(number))),
+            Step::PeerWrite(at, number) => self.told(at, |file| file.peer_write(length(number))),
+            Step::PeerTrickle(at) => self.told(at, Place::peer_trickle),
             Step::PeerRead(at, number) => {
                 self.on(at, |file| file.peer_read(length(number)));
             }
             Step::PeerDrain(at) => self.on(at, Place::peer_drain),
-            Step::PeerShutdownWr(at) => self.on(at, Place::peer_shutdown),
-            Step::PeerClose(at) => self.on(at, Place::peer_close),
+            Step::PeerShutdownWr(at) => self.told(at, Place::peer_shutdown),
+            Step::PeerClose(at) => self.told(at, Place::peer_close),
             Step::Read(at, number) => {
                 self.on(at, |file| file.read(length(number)));
             }
@@ -114,7 +135,10 @@ impl Play {
                 self.on(at, |file| file.write(length(number)));
             }
             Step::FillWrite(at) => self.until_blocked(at, Interest::WRITABLE, Place::fill)?,
-            Step::ShutdownWr(at) => self.on(at, Place::shutdown),
+            Step::ShutdownWr(at) => self.untold(at, Place::shutdown),
+            Step::ShutdownRd(at) => self.untold(at, Place::shutdown_reading),
+            Step::SetFlags(at) => self.set_flags(at),
+            Step::Overflow => self.overflow(),
             Step::Reopen(at) => self.reopen(at)?,
             Step::Dup(from, to) => self.duplicate(from, to)?,
         }
@@ -124,11 +148,15 @@ impl Play {
         Ok(())
     }
 
-    /// The poller goes, and must let go of every file (R6).
-    fn end(self) -> Verdict {
+    /// The poller goes, and must let go of every file (R6), and leave all as it was (P3).
+    fn end(self, mask: String) -> Verdict {
         drop(self.subject);
         let held = self.files.iter().filter(|file| !file.is_sole()).count();
-        expect(held == 0, "R6", || format!("{held} sources outlived their poller"))
+        expect(held == 0, "R6", || format!("{held} sources outlived their poller"))?;
+        let signalling = self.files.iter().filter(|file| file.is_async()).count();
+        expect(signalling == 0, "P3", || format!("{signalling} files go on signalling"))?;
+        let left = blocked_signals();
+        expect(left == mask, "P3", || format!("{left} at the end, {mask} at first"))
     }
 }
 
@@ -142,12 +170,12 @@ impl Play {
     fn register(&mut self, at: At, interest: Interest, mode: Mode) -> Verdict {
         let token = self.next_token();
         let file = &self.files[at.index()];
-        let (source, inert) = (file.handle(), file.kind() == Kind::Null);
+        let (source, described) = (file.handle(), (file.kind(), file.description()));
         let answer = self.subject.poller().register(source, token, interest, mode);
         if let Ok(key) = answer {
             self.keys[at.index()] = key;
         }
-        agree(answer.map(drop), self.model.register(at.index(), token, interest, mode, inert))
+        agree(answer.map(drop), self.model.register(at.index(), token, interest, mode, described))
     }
 
     fn modify(&mut self, at: At, interest: Interest, mode: Mode) -> Verdict {
@@ -174,7 +202,17 @@ impl Play {
         let key = self.keys[at.index()];
         let answer = self.subject.poller().deregister(key);
         agree(answer, self.model.deregister(at.index()))?;
-        expect(self.files[at.index()].is_sole(), "R5", || format!("{at:?} is still held"))
+        let file = &self.files[at.index()];
+        expect(file.is_sole(), "R5", || format!("{at:?} is still held"))?;
+        let signals = file.is_async() && !self.is_registered_twice(at);
+        expect(!signals, "P3", || format!("{at:?} goes on signalling"))
+    }
+
+    /// Whether a duplicate of the file is registered.
+    fn is_registered_twice(&self, at: At) -> bool {
+        let file = &self.files[at.index()];
+        let mut others = self.files.iter().enumerate().filter(|&(place, _)| place != at.index());
+        others.any(|(place, other)| self.model.is_registered(place) && other.shares_with(file))
     }
 
     fn next_token(&mut self) -> Token {
@@ -185,10 +223,39 @@ impl Play {
 
 /// What happens to the files.
 impl Play {
+    /// What a file does not signal unless that makes it ready, which it rarely does.
     fn on<T>(&mut self, at: At, act: impl FnOnce(&Place) -> T) -> T {
+        let before = self.look();
         let outcome = act(&self.files[at.index()]);
-        self.touch(at);
+        self.touch(at, Heard::IfReady, &before);
         outcome
+    }
+
+    /// The other side does something; `act` gives whether it did.
+    fn told(&mut self, at: At, act: impl FnOnce(&Place) -> bool) {
+        let before = self.look();
+        let heard = if act(&self.files[at.index()]) { Heard::Surely } else { Heard::IfReady };
+        self.touch(at, heard, &before);
+    }
+
+    /// The program does something to its own file, which signals nothing.
+    fn untold(&mut self, at: At, act: fn(&Place)) {
+        let before = self.look();
+        act(&self.files[at.index()]);
+        self.touch(at, Heard::Never, &before);
+    }
+
+    /// Elsewhere the signal would end the process: only pollers with SIGIO block it.
+    fn overflow(&mut self) {
+        if self.hears_signals {
+            raise(Signal::SIGIO).expect("raise");
+            self.overflow_sent = true;
+        }
+    }
+
+    fn set_flags(&mut self, at: At) {
+        self.files[at.index()].set_flags();
+        self.sharing(at).for_each(|place| self.model.silence(place));
     }
 
     /// The portable habit (E4).
@@ -202,7 +269,7 @@ impl Play {
 
     fn reopen(&mut self, at: At) -> Verdict {
         self.give_up(at)?;
-        self.touch(at);
+        self.touch(at, Heard::IfReady, &self.look());
         let peer = self.files[at.index()].reopen();
         sees_the_end(peer)
     }
@@ -212,10 +279,10 @@ impl Play {
             return Ok(());
         }
         self.give_up(to)?;
-        self.touch(to);
+        self.touch(to, Heard::IfReady, &self.look());
         let double = self.files[from.index()].duplicate();
         let peer = std::mem::replace(&mut self.files[to.index()], double).close();
-        self.touch(from);
+        self.touch(from, Heard::IfReady, &self.look());
         sees_the_end(peer)
     }
 
@@ -223,13 +290,21 @@ impl Play {
         if self.model.is_registered(at.index()) { self.deregister(at) } else { Ok(()) }
     }
 
-    fn touch(&mut self, at: At) {
-        let touched = &self.files[at.index()];
-        for (place, file) in self.files.iter().enumerate() {
-            if file.shares_with(touched) {
-                self.model.touch(place);
-            }
+    /// Something has happened to the file at this place, of which poll(2) said `before` what it
+    /// says there.
+    fn touch(&mut self, at: At, heard: Heard, before: &[Bits]) {
+        let after = self.look();
+        for place in self.sharing(at) {
+            let ready = |bits: &[Bits]| ready(bits[place], Interest::all());
+            self.model.touch(place, heard, ready(&after) - ready(before));
         }
+    }
+
+    /// The places that have the same file as this one, and itself.
+    fn sharing(&self, at: At) -> impl Iterator<Item = usize> + use<> {
+        let file = &self.files[at.index()];
+        let share: Vec<_> = (0..PLACES).filter(|&to| self.files[to].shares_with(file)).collect();
+        share.into_iter()
     }
 
     /// What poll(2) says of each file.
@@ -256,9 +331,7 @@ impl Play {
         let took = started.elapsed();
         agree(answer, Ok(()))?;
         assert_eq!(self.look(), bits, "a wait changes no file");
-        if self.subject.losses() > losses {
-            self.model.rescan();
-        }
+        self.overflows(self.subject.losses() - losses)?;
         let (looks, seen) = (self.subject.looks() - looks, self.seen()?);
         self.model.wait(&bits, self.events.capacity(), &seen, self.events.woken())?;
         let silent = self.events.is_empty() && !self.events.woken();
@@ -266,6 +339,20 @@ impl Play {
         expect(!silent || over, "T3", || format!("empty after {took:?} of {timeout:?}"))?;
         expect(!due || !over || timeout.is_zero(), SLEPT, || format!("slept for {took:?}"))?;
         expect(looks <= MOST_LOOKS, "T2", || format!("{looks} looks in one wait of {took:?}"))
+    }
+
+    /// Compares how often reports got lost in a wait, `losses` times by the wrapper, with how often
+    /// the poller says they did: only then it may repeat itself.
+    fn overflows(&mut self, losses: usize) -> Verdict {
+        let sent = usize::from(std::mem::take(&mut self.overflow_sent));
+        let all = self.subject.poller().statistics().overflows as usize;
+        let told = all - std::mem::replace(&mut self.overflows, all);
+        if told > 0 {
+            self.model.rescan();
+        }
+        // What is sent may come in a wait that loses its reports anyway.
+        let is_right = losses.max(sent) <= told && told <= losses + sent;
+        expect(is_right, "E3", || format!("{told} overflows told, {losses} made, {sent} sent"))
     }
 
     /// The events, each with the place whose key it has.

@@ -14,6 +14,9 @@ pub const PLACES: usize = 5;
 /// The most steps a script has, which bounds the time that one takes.
 pub const MOST_STEPS: usize = 64;
 
+/// How many bytes trickle at a time: more than a mechanism takes reports at a time.
+pub const TRICKLE: usize = 200;
+
 /// Five files, and what is done with them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Script {
@@ -107,6 +110,8 @@ pub enum Step {
     Deregister(At),
     /// The other side writes; [`length`] tells how much.
     PeerWrite(At, u8),
+    /// The other side writes byte by byte, as often as it can, within [`TRICKLE`].
+    PeerTrickle(At),
     /// The other side reads once.
     PeerRead(At, u8),
     /// The other side reads until it would block.
@@ -125,6 +130,12 @@ pub enum Step {
     FillWrite(At),
     /// This side will send no more.
     ShutdownWr(At),
+    /// This side will receive no more.
+    ShutdownRd(At),
+    /// The program sets the flags of the file, and does not mention `O_ASYNC`.
+    SetFlags(At),
+    /// With SIGIO, somebody sends the signal by which the kernel tells that reports got lost.
+    Overflow,
     /// Deregister, close, and open a new file of the same kind under the same number.
     Reopen(At),
     /// The second place is given up, and becomes a duplicate of the first.

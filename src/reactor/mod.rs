@@ -133,7 +133,8 @@ impl<S: Selector> Reactor<S> {
     fn note_applied(&mut self, slot: Slot, applied: Applied) {
         let Some(registration) = self.registry.get(slot) else { return };
         let watched = registration.latch.watched();
-        if applied.look {
+        // What can't be seen to come can't be seen to be there either.
+        if applied.look || applied.blind {
             self.registry.queue_look(slot, watched);
         }
         self.registry.set_blind(slot, applied.blind);

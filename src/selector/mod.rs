@@ -102,7 +102,7 @@ pub struct Applied {
     /// answered so for ever.
     pub look: bool,
     /// The mechanism can't show everything that would make an armed direction ready: the reactor
-    /// has to look for itself in every wait.
+    /// has to look for itself, at once and in every wait. Not with [`Trigger::OneShot`] either.
     pub blind: bool,
 }
 

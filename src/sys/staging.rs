@@ -80,6 +80,20 @@ pub(crate) fn process_file(id: u32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number as libc::c_int) })
 }
 
+/// How many bytes that a TCP socket has sent were not acknowledged yet (tcp(7)).
+pub(crate) fn unacknowledged(fd: BorrowedFd<'_>) -> i32 {
+    /// `SIOCOUTQNSD`, which the libc crate lacks.
+    const NOT_SENT: libc::c_ulong = 0x894b;
+    let ask = |what: libc::c_ulong| {
+        let mut bytes: libc::c_int = 0;
+        // SAFETY: the kernel writes one int.
+        let answer = unsafe { libc::ioctl(fd.as_raw_fd(), what as _, &mut bytes) };
+        assert_eq!(answer, 0, "ioctl: {}", io::Error::last_os_error());
+        bytes
+    };
+    ask(libc::TIOCOUTQ) - ask(NOT_SENT)
+}
+
 /// Whom a file signals, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Signalling {

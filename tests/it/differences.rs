@@ -164,3 +164,26 @@ fn l1_o1_e1_flags_set_without_o_async() {
         }
     }
 }
+
+/// The same: a pipe that is made larger has room, and sends no signal.
+#[test]
+fn l1_o1_e1_a_pipe_made_larger() {
+    for backend in available() {
+        for mode in [Mode::Level, Mode::OneShot, Mode::Edge] {
+            let (_reader, writer) =
+                nix::unistd::pipe2(OFlag::O_NONBLOCK | OFlag::O_CLOEXEC).expect("a pipe");
+            fcntl(&writer, FcntlArg::F_SETPIPE_SZ(4096)).expect("one page");
+            while nix::unistd::write(&writer, &[0; 4096]).is_ok() {}
+            let writer = Arc::new(writer);
+            let mut poller = open(backend);
+            let key = poller.register(writer.clone(), Token(0), WRITE, mode).expect("fresh");
+            assert_eq!(now(&mut *poller), Readiness::empty());
+            fcntl(&writer, FcntlArg::F_SETPIPE_SZ(16384)).expect("four pages");
+            let silent = backend == Backend::Sigio;
+            let first = if silent { Readiness::empty() } else { Readiness::WRITABLE };
+            assert_eq!(now(&mut *poller), first, "{backend}, {mode:?}");
+            poller.rearm(key, WRITE).expect("known");
+            assert_eq!(now(&mut *poller), Readiness::WRITABLE, "{backend}, {mode:?}: rearmed");
+        }
+    }
+}

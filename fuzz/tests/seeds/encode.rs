@@ -29,7 +29,7 @@ fn how(how: How) -> [u8; 4] {
 }
 
 /// How many steps there are.
-const STEPS: usize = 21;
+const STEPS: usize = 25;
 
 fn step(step: Step) -> Vec<u8> {
     let (variant, fields) = match step {
@@ -43,17 +43,21 @@ fn step(step: Step) -> Vec<u8> {
         Step::Drained(a, d) => (7, [at(a), dirs(d)].concat()),
         Step::Deregister(a) => (8, at(a).to_vec()),
         Step::PeerWrite(a, number) => (9, [&at(a)[..], &[number]].concat()),
-        Step::PeerRead(a, number) => (10, [&at(a)[..], &[number]].concat()),
-        Step::PeerDrain(a) => (11, at(a).to_vec()),
-        Step::PeerShutdownWr(a) => (12, at(a).to_vec()),
-        Step::PeerClose(a) => (13, at(a).to_vec()),
-        Step::Read(a, number) => (14, [&at(a)[..], &[number]].concat()),
-        Step::DrainRead(a) => (15, at(a).to_vec()),
-        Step::Write(a, number) => (16, [&at(a)[..], &[number]].concat()),
-        Step::FillWrite(a) => (17, at(a).to_vec()),
-        Step::ShutdownWr(a) => (18, at(a).to_vec()),
-        Step::Reopen(a) => (19, at(a).to_vec()),
-        Step::Dup(a, b) => (20, [at(a), at(b)].concat()),
+        Step::PeerTrickle(a) => (10, at(a).to_vec()),
+        Step::PeerRead(a, number) => (11, [&at(a)[..], &[number]].concat()),
+        Step::PeerDrain(a) => (12, at(a).to_vec()),
+        Step::PeerShutdownWr(a) => (13, at(a).to_vec()),
+        Step::PeerClose(a) => (14, at(a).to_vec()),
+        Step::Read(a, number) => (15, [&at(a)[..], &[number]].concat()),
+        Step::DrainRead(a) => (16, at(a).to_vec()),
+        Step::Write(a, number) => (17, [&at(a)[..], &[number]].concat()),
+        Step::FillWrite(a) => (18, at(a).to_vec()),
+        Step::ShutdownWr(a) => (19, at(a).to_vec()),
+        Step::ShutdownRd(a) => (20, at(a).to_vec()),
+        Step::SetFlags(a) => (21, at(a).to_vec()),
+        Step::Overflow => (22, vec![]),
+        Step::Reopen(a) => (23, at(a).to_vec()),
+        Step::Dup(a, b) => (24, [at(a), at(b)].concat()),
     };
     [&choice(variant, STEPS)[..], &fields].concat()
 }
