@@ -200,3 +200,6 @@ impl Selector for Select {
         self.wake.clone()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,22 +4,22 @@
 //!
 //! - **a.** A file signals when something happens to it, and never because it is ready already.
 //!   Arming it again changes nothing. So a look follows the arming, in this order.
-//! - **b.** Every event is a signal of its own; they don't merge, and are about every direction. What
-//!   `si_band` says is often untrue: signals are hints.
-//! - **c.** Owner, signal and `O_ASYNC` belong to the open file description: it has one owner, which
-//!   another poller, or a duplicate here, can't share.
+//! - **b.** Every event is a signal of its own; they don't merge, and are about every direction.
+//!   What `si_band` says is often untrue: signals are hints.
+//! - **c.** Owner, signal and `O_ASYNC` belong to the open file description: it has one owner,
+//!   which another poller, or a duplicate here, can't share.
 //! - **d.** `F_SETFL` accepts `O_ASYNC` from files that can't signal, and drops it; reading it back
 //!   tells. Terminals keep it, but are silent on hang-up; of other devices nothing is known.
-//! - **e.** A unix socket signals a writer only after a send said `EAGAIN`, not after a poll(2) found
-//!   it full. TCP and UDP do both. What other families do differs.
+//! - **e.** A unix socket signals a writer only after a send said `EAGAIN`, not after a poll(2)
+//!   found it full. TCP and UDP do both. What other families do differs.
 //! - **f.** When the queue of signals is full (`RLIMIT_SIGPENDING`, counted per user), the kernel
 //!   sends one plain `SIGIO` instead, which names no file.
 //! - **g.** The signal names the number under which the file was armed. One that is queued outlives
 //!   the registration, but no wait: it is read with the first one after, in which a registration
 //!   that uses the number again is looked at anyhow (a).
 //! - **h.** Once `O_ASYNC` is off no more signals come, but some may be queued.
-//! - **i.** Left out: what the program itself does. Its own shutdown(2) sends no signal; an `F_SETFL`
-//!   without `O_ASYNC` silences the file. `rearm` mends both.
+//! - **i.** Left out: what the program itself does. Its own shutdown(2) sends no signal, nor does
+//!   `F_SETPIPE_SZ`; an `F_SETFL` without `O_ASYNC` silences the file. `rearm` mends all of it.
 //!
 //! What can't signal, or not for what is armed, stands in a side set: the array of the ppoll(2)
 //! that waits for the signals.
@@ -168,6 +168,8 @@ impl Selector for Sigio {
         if file.signals(arm.dirs, signal)? {
             self.name(slot, fd);
             self.side.take_out(slot);
+            // Signals don't repeat, as a level trigger would. A file has both only in edge and
+            // one-shot mode, where what was reported is armed no longer.
             return Ok(Applied { look: true, ..Applied::whole(arm.trigger) });
         }
         self.side.put(slot, fd, arm.dirs);
@@ -334,3 +336,6 @@ fn voice_of(fd: BorrowedFd<'_>) -> io::Result<Voice> {
         Kind::OtherSocket | Kind::Named => Voice::Mute,
     })
 }
+
+#[cfg(test)]
+mod tests;

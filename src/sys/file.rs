@@ -108,3 +108,6 @@ pub(crate) fn check_pollable(fd: BorrowedFd<'_>) -> io::Result<()> {
         Err(io::Error::from_raw_os_error(libc::EBADF))
     }
 }
+
+#[cfg(test)]
+mod tests;

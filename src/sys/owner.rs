@@ -84,3 +84,6 @@ fn flags_of(number: RawFd) -> io::Result<c_int> {
     // SAFETY: F_GETFL takes no argument and touches no memory.
     super::checked(unsafe { libc::fcntl(number, libc::F_GETFL) }).map(|flags| flags as c_int)
 }
+
+#[cfg(test)]
+mod tests;

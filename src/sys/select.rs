@@ -52,3 +52,6 @@ pub(crate) fn wait(
         unsafe { libc::syscall(libc::SYS_pselect6, count, read, write, except, timeout, no_mask) };
     super::checked(answer as libc::c_int)
 }
+
+#[cfg(test)]
+mod tests;

@@ -184,7 +184,8 @@ impl Signals {
         }
     }
 
-    /// Whether the kernel had no room in the queue since [`Signals::take_overflow`] was last called.
+    /// Whether the kernel had no room in the queue since [`Signals::take_overflow`] was last
+    /// called.
     pub(crate) fn has_overflowed(&self) -> bool {
         self.overflows_seen != SHARED.get().overflows
     }
@@ -293,3 +294,6 @@ pub fn unblock_in_child(command: &mut Command) -> &mut Command {
     // and calls sigemptyset, sigaddset and pthread_sigmask, which are.
     unsafe { command.pre_exec(unblock) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -306,10 +306,12 @@ fn who_sees_again_is_looked_at_no_more() {
     let (_bells, keys) = ringing(&mut stage, 2, Mode::Level);
     stage.script.borrow_mut().blind = false;
     stage.reactor.modify(keys[0], Token(0), R, Mode::Level).expect("known");
+    assert_eq!(stage.look(), [0, 1], "what was blind when it was registered");
     assert_eq!(stage.look(), [1]);
     stage.script.borrow_mut().blind = true;
     stage.reactor.modify(keys[0], Token(0), R, Mode::Level).expect("known");
-    assert_eq!(stage.look(), [1, 0], "blind again, behind those who waited");
+    assert_eq!(stage.look(), [0, 1], "blind again, and looked at at once");
+    assert_eq!(stage.look(), [1, 0], "behind those who were blind before");
     stage.reactor.deregister(keys[1]).expect("known");
     assert_eq!(stage.look(), [0]);
 }

@@ -1,0 +1,149 @@
+//! One file of each kind, and what is refused.
+
+use super::*;
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+use nix::sys::epoll::{Epoll, EpollCreateFlags};
+use nix::sys::eventfd::EventFd;
+use nix::sys::inotify::{InitFlags, Inotify};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockProtocol, SockType, getsockopt, socket, socketpair, sockopt,
+};
+use nix::sys::stat::Mode;
+use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+fn kind(fd: &impl AsFd) -> Kind {
+    Kind::of(fd.as_fd()).expect("an open file")
+}
+
+fn opened(path: &str, flags: OFlag) -> OwnedFd {
+    open(path, flags | OFlag::O_CLOEXEC, Mode::empty()).expect("every Linux has it")
+}
+
+/// A number that is not open, far above those that are given out.
+fn closed() -> BorrowedFd<'static> {
+    // SAFETY: not sound in general; nobody has the number, and it only meets system calls.
+    unsafe { BorrowedFd::borrow_raw(1 << 30) }
+}
+
+#[test]
+fn sockets_are_told_by_family_and_protocol() {
+    let types = [SockType::Stream, SockType::Datagram, SockType::SeqPacket];
+    for socket_type in types {
+        let pair = socketpair(AddressFamily::Unix, socket_type, None, SockFlag::SOCK_CLOEXEC);
+        let (here, there) = pair.expect("a pair");
+        assert_eq!([kind(&here), kind(&there)], [Kind::UnixSocket; 2], "{socket_type:?}");
+    }
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        for socket_type in [SockType::Stream, SockType::Datagram] {
+            match socket(family, socket_type, SockFlag::SOCK_CLOEXEC, None) {
+                Ok(made) => assert_eq!(kind(&made), Kind::InternetSocket, "{socket_type:?}"),
+                // A kernel without IPv6.
+                Err(error) => assert_eq!((error, family), (nix::Error::EAFNOSUPPORT, family)),
+            }
+        }
+    }
+}
+
+#[test]
+fn other_protocols_are_no_internet_sockets() {
+    let netlink = SockProtocol::NetlinkRoute;
+    let cloexec = SockFlag::SOCK_CLOEXEC;
+    let netlink = socket(AddressFamily::Netlink, SockType::Raw, cloexec, netlink);
+    assert_eq!(kind(&netlink.expect("every Linux has it")), Kind::OtherSocket);
+    // Some need a privilege, some a module.
+    let made = [
+        socket(AddressFamily::Inet, SockType::Raw, cloexec, SockProtocol::Icmp),
+        socket(AddressFamily::Inet, SockType::Datagram, cloexec, SockProtocol::Icmp),
+        socket(AddressFamily::Packet, SockType::Raw, cloexec, None),
+        socket(AddressFamily::Vsock, SockType::Stream, cloexec, None),
+    ];
+    for made in made.into_iter().flatten() {
+        let socket_type = getsockopt(&made, sockopt::SockType).expect("a socket");
+        assert_eq!(kind(&made), Kind::OtherSocket, "{socket_type:?}");
+    }
+}
+
+#[test]
+fn the_rest_is_told_by_the_mode() {
+    let (reader, writer) = nix::unistd::pipe().expect("a pipe");
+    assert_eq!([kind(&reader), kind(&writer)], [Kind::Pipe; 2]);
+    let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::empty()).expect("a timer");
+    assert_eq!(kind(&EventFd::new().expect("an eventfd")), Kind::Anonymous);
+    assert_eq!(kind(&timer), Kind::Anonymous);
+    assert_eq!(kind(&Inotify::init(InitFlags::empty()).expect("an inotify")), Kind::Anonymous);
+    let epoll = Epoll::new(EpollCreateFlags::empty()).expect("an epoll");
+    assert_eq!(kind(&epoll.0), Kind::Anonymous);
+    for path in ["/dev/null", "/", "/proc/self/status", "/proc/self/exe", "/dev/ptmx"] {
+        assert_eq!(kind(&opened(path, OFlag::O_RDONLY)), Kind::Named, "{path}");
+    }
+    let refused = Kind::of(closed()).expect_err("it is not open");
+    assert_eq!(refused.raw_os_error(), Some(libc::EBADF));
+}
+
+#[test]
+fn a_named_pipe_is_a_pipe() {
+    let path = std::env::temp_dir().join(format!("quintpoll-fifo-{}", std::process::id()));
+    nix::unistd::mkfifo(&path, Mode::S_IRWXU).expect("a place for it");
+    let made = open(&path, OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty());
+    std::fs::remove_file(&path).expect("it was just made");
+    assert_eq!(kind(&made.expect("it was just made")), Kind::Pipe);
+}
+
+#[test]
+fn options_are_those_of_the_socket() {
+    let cloexec = SockFlag::SOCK_CLOEXEC;
+    let udp = socket(AddressFamily::Inet, SockType::Datagram, cloexec, None).expect("a socket");
+    let option = |name| socket_option(udp.as_fd(), name).expect("a socket");
+    assert_eq!(option(libc::SO_TYPE), libc::SOCK_DGRAM);
+    assert_eq!(option(libc::SO_DOMAIN), libc::AF_INET);
+    let (pipe, _writer) = nix::unistd::pipe().expect("a pipe");
+    let refused = socket_option(pipe.as_fd(), libc::SO_TYPE).expect_err("it is no socket");
+    assert_eq!(refused.raw_os_error(), Some(libc::ENOTSOCK));
+}
+
+#[test]
+fn what_is_not_open_or_for_naming_only_is_refused() {
+    for path in ["/dev/null", "/"] {
+        let refused = check_pollable(opened(path, OFlag::O_PATH).as_fd()).expect_err("O_PATH");
+        assert_eq!(refused.raw_os_error(), Some(libc::EBADF));
+        check_pollable(opened(path, OFlag::O_RDONLY).as_fd()).expect("it is open");
+    }
+    let refused = check_pollable(closed()).expect_err("it is not open");
+    assert_eq!(refused.raw_os_error(), Some(libc::EBADF));
+    let (reader, writer) = nix::unistd::pipe().expect("a pipe");
+    let every = OFlag::O_ASYNC | OFlag::O_NONBLOCK | OFlag::O_APPEND;
+    fcntl(&writer, FcntlArg::F_SETFL(every)).expect("an open file");
+    for open in [&reader, &writer] {
+        check_pollable(open.as_fd()).expect("it is open");
+    }
+}
+
+/// A source whose `as_fd` is counted.
+struct Asked {
+    file: OwnedFd,
+    times: AtomicUsize,
+}
+
+impl AsFd for Asked {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.times.fetch_add(1, Ordering::Relaxed);
+        self.file.as_fd()
+    }
+}
+
+#[test]
+fn a_handle_is_asked_once_and_held() {
+    let (file, _writer) = nix::unistd::pipe().expect("a pipe");
+    let number = file.as_raw_fd();
+    let source = Arc::new(Asked { file, times: AtomicUsize::new(0) });
+    let held = Held::new(source.clone());
+    assert_eq!([held.number(), held.fd().as_raw_fd(), held.fd().as_raw_fd()], [number; 3]);
+    assert_eq!(source.times.load(Ordering::Relaxed), 1);
+    assert_eq!(Arc::strong_count(&source), 2);
+    assert_eq!(format!("{held:?}"), format!("Held {{ number: {number}, handles: 2 }}"));
+    drop(held);
+    let source = Arc::into_inner(source).expect("it was let go of");
+    assert_eq!(source.file.as_raw_fd(), number);
+}
