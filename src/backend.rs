@@ -23,11 +23,16 @@ pub enum Backend {
     /// Signal-driven I/O: `O_ASYNC` and `F_SETSIG` of
     /// [fcntl(2)](https://man7.org/linux/man-pages/man2/fcntl.2.html).
     ///
-    /// While its poller lives it blocks `SIGIO` and one real-time signal, chosen when it is made, on
-    /// its thread; [`unblock_in_child`](crate::unblock_in_child) is for the commands that the
-    /// program runs. While a file is registered, its `O_ASYNC`, owner and signal are the
-    /// poller's; one that signals somebody else already is watched by poll(2), and left as it
-    /// is.
+    /// While its poller lives it blocks `SIGIO` and one real-time signal, chosen when it is made,
+    /// on its thread. Unblocked, for instance by putting an older mask back, they would end the
+    /// process. [`unblock_in_child`](crate::unblock_in_child) is for the commands that the program
+    /// runs; a handler of the program's for `SIGIO` does not run on this thread.
+    ///
+    /// While a file is registered, its `O_ASYNC`, owner and signal are the poller's, and as its
+    /// owner the thread is sent `SIGURG` for urgent data. A file that signals somebody else already
+    /// is watched by poll(2), and left as it is; so is one
+    /// whose signals the program has switched off and given to somebody else, as soon as it is
+    /// rearmed or modified.
     Sigio,
     /// [io_uring(7)](https://man7.org/linux/man-pages/man7/io_uring.7.html).
     Uring,

@@ -33,14 +33,14 @@
 //!
 //! - **E1** A direction found ready MUST be reported if, since its last report, `register`, `modify`, `rearm` or a truthful `drained` (an I/O call had said `WouldBlock`, and the file was not ready at that moment) named it.
 //! - **E2** A source MAY be reported again when something new happens to it, in either direction. News that come while a wait is under way MAY be told by that wait and again by the next.
-//! - **E3** A source MUST NOT be reported when since its last event there was no wake-up on the file (a TCP acknowledgement is one) and no `register`, `modify`, `rearm` or `drained`. (After a kernel queue overflowed every source is looked at again, which may repeat a report.) Why: a reader that did not finish must not be woken for ever.
+//! - **E3** A source MUST NOT be reported when since its last event there was no wake-up on the file (a TCP acknowledgement is one) and no `register`, `modify`, `rearm` or `drained`. (After a kernel queue overflowed, or somebody sent `SIGIO` to the thread of a SIGIO poller, every source is looked at again, which may repeat a report.) Why: a reader that did not finish must not be woken for ever.
 //! - **E4** After `WouldBlock` a program calls `drained` (`try_io` does), and the next readiness MUST be reported. A program that does not call it MAY hear nothing more on backends without native edges: nothing the kernel shows them tells "drained and refilled" from "not drained".
 //!
 //! # H: flags
 //!
 //! - **H1** Flags MUST have been true at some moment inside the wait that returns them. What the kernel only hinted at is verified first; if nothing of it is true the wait goes on.
 //! - **H2** End of file, hang-up and errors MUST make the directions asked for ready, also where the kernel does not say so: a pipe whose writer has gone is HUP without IN, a full pipe whose reader has gone ERR without OUT.
-//! - **H3** The bits of poll(2) MUST mean the same on every backend. IN is READABLE, OUT is WRITABLE, PRI is PRIORITY, each only if asked for. RDHUP: READABLE and READ_CLOSED to readers, READ_CLOSED to PRIORITY. HUP: the same, and WRITABLE and WRITE_CLOSED to writers. ERR: READABLE and ERROR to readers, WRITABLE and ERROR to writers (with WRITE_CLOSED, unless IN was looked for and is set), ERROR to PRIORITY. The closed flags are hints.
+//! - **H3** The bits of poll(2) MUST mean the same on every backend. IN is READABLE, OUT is WRITABLE, PRI is PRIORITY, each only if asked for (RDNORM and RDBAND count as IN, WRNORM and WRBAND as OUT). RDHUP: READABLE and READ_CLOSED to readers, READ_CLOSED to PRIORITY. HUP: the same, and WRITABLE and WRITE_CLOSED to writers. ERR: READABLE and ERROR to readers, WRITABLE and ERROR to writers (with WRITE_CLOSED, unless IN was looked for and is set), ERROR to PRIORITY. The closed flags are hints.
 //! - **H4** A wait MUST report a source once, with everything merged.
 //!
 //! # T: time
@@ -81,9 +81,10 @@
 //!
 //! | clause | epoll | poll | select | sigio |
 //! |---|---|---|---|---|
-//! | E2 | reports again on new activity, and repeats a direction when the other one changes | never: it reports a direction again only after `drained`, `rearm` or `modify` | as poll | as epoll; as poll where the file can't signal, and for unix sockets watched for WRITABLE |
+//! | E2 | reports again on new activity, and repeats a direction when the other one changes | never: it reports a direction again only after `drained`, `rearm` or `modify` | as poll | as epoll for what makes a pipe, inotify, or unix, TCP or UDP socket readable; as poll for WRITABLE and for other files |
 //! | T2 | | | a wait that blocks already may overlook a hang-up of a source watched for WRITABLE alone, and a hang-up or error of one watched for PRIORITY alone; the next wait reports it | |
-//! | L1, O1, E1 | | | | what the program does to its own file sends no signal: what its own shutdown(2) makes ready is reported with the next signal, or after `rearm`. Nor does a pipe that is made larger (`F_SETPIPE_SZ`). An `F_SETFL` without `O_ASYNC` silences the file until `rearm` |
+//! | L1, O1, E1 | | | | what makes a file readable without a signal is reported with the next signal, or after `rearm`: the program's own shutdown(2), and what arrives while somebody sleeps in a blocking read of the same socket. An `F_SETFL` without `O_ASYNC` silences the file until `rearm` |
+//! | P3 | | | | urgent data on a registered socket sends `SIGURG` to the thread too, which is ignored unless the program handles it |
 //!
 //! The output side of a pseudo-terminal may become ready late on backends other than select and poll: the kernel wakes them
 //! late.

@@ -172,6 +172,11 @@ bitflags! {
         const NVAL = libc::POLLNVAL as u16;
         /// `POLLRDHUP`: the peer shut down writing.
         const RDHUP = libc::POLLRDHUP as u16;
+        /// `POLLRDNORM` and `POLLRDBAND`. Files set them beside `POLLIN`, some devices alone; to
+        /// select(2) they are the same.
+        const READ_BANDS = (libc::POLLRDNORM | libc::POLLRDBAND) as u16;
+        /// `POLLWRNORM` and `POLLWRBAND`, likewise beside `POLLOUT`.
+        const WRITE_BANDS = (libc::POLLWRNORM | libc::POLLWRBAND) as u16;
     }
 }
 
@@ -185,7 +190,7 @@ struct Row {
 
 /// Clause H3. `ERR` says WRITE_CLOSED too unless `IN` is set, which a table of single bits can't
 /// hold: [`PollBits::readiness`] adds that.
-const TABLE: [Row; 6] = {
+const TABLE: [Row; 8] = {
     use Interest as I;
     use Readiness as R;
     const fn row(bit: PollBits, asked_by: I, read: R, write: R, priority: R) -> Row {
@@ -202,7 +207,9 @@ const TABLE: [Row; 6] = {
     const WRITE_ERROR: R = R::WRITABLE.union(R::ERROR);
     [
         row(PollBits::IN, I::READABLE, R::READABLE, NONE, NONE),
+        row(PollBits::READ_BANDS, I::READABLE, R::READABLE, NONE, NONE),
         row(PollBits::OUT, I::WRITABLE, NONE, R::WRITABLE, NONE),
+        row(PollBits::WRITE_BANDS, I::WRITABLE, NONE, R::WRITABLE, NONE),
         row(PollBits::PRI, I::PRIORITY, NONE, NONE, R::PRIORITY),
         row(PollBits::RDHUP, I::READABLE.union(I::PRIORITY), READ_END, NONE, R::READ_CLOSED),
         row(PollBits::HUP, I::empty(), READ_END, WRITE_END, R::READ_CLOSED),

@@ -180,7 +180,6 @@ pub trait Poller {
     ///
     /// * `NotFound`: an unknown or stale key (R4).
     /// * `InvalidInput`: a direction that is not in the registered interest (R10).
-    /// * `ResourceBusy`: on SIGIO, if the program has given the file's signals to another owner.
     /// * What the mechanism says, as for [`register`](Poller::register); nothing has changed then.
     ///
     /// ```

@@ -134,7 +134,31 @@ fn spell() -> impl Strategy<Value = Vec<Step>> {
         2 => Just(At::D),
         2 => Just(At::E),
     ];
-    at.prop_flat_map(|at| prop::collection::vec(step(at), 1..=6))
+    at.prop_flat_map(|at| {
+        prop_oneof![
+            10 => prop::collection::vec(step(at), 1..=6),
+            1 => refill(at),
+        ]
+    })
+}
+
+/// A poller may look while there is no room, and a write may succeed before there is much.
+fn refill(at: At) -> impl Strategy<Value = Vec<Step>> {
+    let full = prop_oneof![
+        3 => Just(vec![Step::FillWrite(at)]),
+        1 => Just(vec![Step::Write(at, u8::MAX); 4]),
+    ];
+    let looked = select(vec![Step::Wait0, Step::Rearm(at, Dirs::W), Step::Rearm(at, Dirs::RW)]);
+    let some_room = prop_oneof![
+        3 => any::<u8>().prop_map(move |number| vec![Step::PeerRead(at, number)]),
+        1 => any::<u8>().prop_map(move |number| vec![Step::PeerRead(at, number); 3]),
+        1 => select(&End::ALL[..]).prop_map(move |end| vec![Step::Enlarge(at, end)]),
+    ];
+    let again = prop::collection::vec(any::<u8>().prop_map(move |n| Step::Write(at, n)), 0..=2);
+    (full, looked, some_room, again).prop_map(move |(full, looked, some_room, again)| {
+        let last = [Step::PeerDrain(at), Step::Wait0];
+        full.into_iter().chain([looked]).chain(some_room).chain(again).chain(last).collect()
+    })
 }
 
 /// Steps by weight: waits and whatever leads to an event are frequent, ends are rare.
@@ -171,5 +195,7 @@ fn step(at: At) -> impl Strategy<Value = Step> {
         1 => Just(Step::Overflow),
         1 => Just(Step::Reopen(at)),
         1 => select(&At::ALL[..]).prop_map(move |to| Step::Dup(at, to)),
+        1 => select(&End::ALL[..]).prop_map(move |end| Step::Enlarge(at, end)),
+        1 => Just(Step::TakeSignals(at)),
     ]
 }

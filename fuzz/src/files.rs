@@ -3,8 +3,10 @@
 //! All are pairs within this thread (or a counter), so what one side does the other sees at once.
 //! Two places may have the same file, one as a duplicate of the other: they share a [`Channel`].
 
+use super::ear::Described;
 use super::oracle::Bits;
-use super::script::{Kind, TRICKLE};
+use super::owner::give_to_process;
+use super::script::{End, Kind, TRICKLE};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -21,6 +23,8 @@ use std::sync::Arc;
 
 /// The capacity of a pipe: two pages, so that it can be neither empty nor full.
 const PIPE: i32 = 8192;
+/// What it is when it was made larger.
+const LARGE_PIPE: i32 = 2 * PIPE;
 /// The send buffer of a socket: about the least that the kernel allows.
 const SOCKET: usize = 4608;
 /// What a [`Place::fill`] writes at a time, and more than any message has.
@@ -52,6 +56,8 @@ struct Channel {
     shut_there: bool,
     /// This side will receive no more than what waits in the inbox.
     deaf: bool,
+    /// The program has given this side's signals to somebody.
+    is_taken: bool,
 }
 
 /// How a read or write ended.
@@ -82,6 +88,7 @@ impl Place {
             shut_here: false,
             shut_there: false,
             deaf: false,
+            is_taken: false,
         };
         Place { file: Arc::new(file), channel: Rc::new(RefCell::new(channel)) }
     }
@@ -262,16 +269,37 @@ impl Place {
         fcntl(&self.file, FcntlArg::F_SETFL(flags - OFlag::O_ASYNC)).expect("F_SETFL");
     }
 
+    /// Gives the file's signals to this process, and has it send none: they would end it.
+    pub fn take_signals(&self) {
+        self.set_flags();
+        give_to_process(self.fd());
+        self.channel_mut().is_taken = true;
+    }
+
+    /// Makes the pipe larger, if it is one.
+    pub fn enlarge(&self, end: End) {
+        let mut channel = self.channel_mut();
+        let end = match (end, &channel.peer) {
+            _ if !matches!(channel.kind, Kind::PipeRead | Kind::PipeWrite) => return,
+            (End::Here, _) => self.file.as_fd(),
+            (End::There, Some(peer)) => peer.as_fd(),
+            (End::There, None) => return,
+        };
+        fcntl(end, FcntlArg::F_SETPIPE_SZ(LARGE_PIPE)).expect("F_SETPIPE_SZ");
+        channel.refused = false;
+    }
+
     /// Whether the file sends signals.
     pub fn is_async(&self) -> bool {
         let flags = fcntl(&self.file, FcntlArg::F_GETFL).expect("F_GETFL");
         OFlag::from_bits_retain(flags).contains(OFlag::O_ASYNC)
     }
 
-    /// A number for what this and its duplicates have in common, the open file description, as long
-    /// as one of them is open.
-    pub fn description(&self) -> usize {
-        Rc::as_ptr(&self.channel).addr()
+    /// What the reference has to know. The number of the open file description, which this and its
+    /// duplicates have in common, holds as long as one of them is open.
+    pub fn described(&self) -> Described {
+        let Channel { kind, is_taken, .. } = *self.channel();
+        Described { kind, description: Rc::as_ptr(&self.channel).addr(), is_taken }
     }
 
     /// What poll(2) must say of this file, as far as that can be reckoned: the bits that are known,

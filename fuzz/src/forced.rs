@@ -37,8 +37,9 @@ pub enum Inner {
 pub enum Distortion {
     /// As they are.
     Faithful,
-    /// Facts as mere hints; what is ready already when an edge is armed untold; late reports of
-    /// slots that were disarmed or removed; and notifications of wakes that were taken before.
+    /// Facts as mere hints, or in part; what is ready already when an edge is armed untold; late
+    /// reports of slots that were disarmed or removed; and notifications of wakes that were taken
+    /// before.
     Hints,
     /// Now and then none, with word that they were lost.
     Losses,
@@ -130,16 +131,16 @@ struct Forced<S> {
     triggers: Triggers,
     distortion: Distortion,
     counts: Rc<Counts>,
-    /// Edges armed since the last wait, of which it tells nothing.
-    untold: Vec<Slot>,
     /// Late reports for the next wait.
     late: Vec<Raw>,
+    /// How many facts were passed on as something less.
+    blurred: usize,
 }
 
 impl<S> Forced<S> {
     fn new(inner: S, triggers: Triggers, distortion: Distortion) -> Self {
-        let (counts, untold, late) = Default::default();
-        Forced { inner, triggers, distortion, counts, untold, late }
+        let (counts, late, blurred) = Default::default();
+        Forced { inner, triggers, distortion, counts, late, blurred }
     }
 
     fn note_late(&mut self, report: Raw) {
@@ -150,11 +151,37 @@ impl<S> Forced<S> {
 
     /// Passes the reports on as [`Distortion::Hints`] has it, those from `old` on.
     fn blur(&mut self, out: &mut Vec<Raw>, old: usize) {
-        let slots = out.drain(old..).map(|(Raw::Fact(slot, _) | Raw::Hint(slot))| slot);
-        let told: Vec<_> = slots.filter(|slot| !self.untold.contains(slot)).collect();
-        out.extend(told.into_iter().map(Raw::Hint));
-        self.untold.clear();
+        for report in &mut out[old..] {
+            if let Raw::Fact(slot, bits) = *report {
+                self.blurred += 1;
+                let part = bits.iter().next().filter(|_| self.blurred % 2 == 0);
+                *report = part.map_or(Raw::Hint(slot), |part| Raw::Seen(slot, part));
+            }
+        }
         out.append(&mut self.late);
+    }
+}
+
+impl<S: Selector> Forced<S> {
+    /// Arms an edge, and hides what it tells because of that alone. What there was to tell before
+    /// is told by the next wait.
+    fn arm_untold(&mut self, slot: Slot, fd: BorrowedFd<'_>, arm: Arm) -> io::Result<Applied> {
+        self.take_reports(|_| true)?;
+        let applied = self.inner.arm(slot, fd, arm)?;
+        if applied.trigger != Trigger::Edge {
+            return Ok(applied);
+        }
+        self.take_reports(|report| report.slot() != slot)?;
+        Ok(Applied { look: true, ..applied })
+    }
+
+    /// Takes what there is to report, and puts some of it aside.
+    fn take_reports(&mut self, stays: impl Fn(Raw) -> bool) -> io::Result<()> {
+        let mut reports = Vec::new();
+        self.inner.wait(Deadline::Now, &mut reports)?;
+        let kept = reports.into_iter().filter(|&report| stays(report));
+        self.late.extend(kept.map(|report| Raw::Hint(report.slot())));
+        Ok(())
     }
 }
 
@@ -164,13 +191,12 @@ impl<S: Selector> Selector for Forced<S> {
     }
 
     fn arm(&mut self, slot: Slot, fd: BorrowedFd<'_>, arm: Arm) -> io::Result<Applied> {
-        let applied = self.inner.arm(slot, fd, arm)?;
-        self.untold.retain(|&other| other != slot);
-        if self.distortion == Distortion::Hints && applied.trigger == Trigger::Edge {
-            self.untold.push(slot);
-            return Ok(Applied { look: true, ..applied });
+        // What has nothing but edges leaves to the reactor what is ready already.
+        let tells = self.inner.native() != Triggers::EDGE;
+        if tells && self.distortion == Distortion::Hints && arm.trigger == Trigger::Edge {
+            return self.arm_untold(slot, fd, arm);
         }
-        Ok(applied)
+        self.inner.arm(slot, fd, arm)
     }
 
     fn disarm(&mut self, slot: Slot, fd: BorrowedFd<'_>) {
@@ -191,6 +217,7 @@ impl<S: Selector> Selector for Forced<S> {
             self.counts.late_wakes.set(self.counts.late_wakes.get() + 1);
             self.inner.wake_handle().notify();
         }
+        let deadline = if self.late.is_empty() { deadline } else { Deadline::Now };
         let wake = self.inner.wait(deadline, out)?;
         match self.distortion {
             Distortion::Faithful => Ok(wake),

@@ -20,6 +20,7 @@ pub mod files;
 pub mod forced;
 pub mod model;
 pub mod oracle;
+pub mod owner;
 pub mod play;
 pub mod script;
 

@@ -7,12 +7,10 @@
 //! sandwich. What *must* be reported is what is `owed`: directions that were named since their last
 //! report, by a call that counts (E1). What *may* be is, with native edges, anything that is ready
 //! after anything has happened (E2, E3); without them, a direction that was named since its last
-//! report by any call (table of permitted differences).
-//!
-//! SIGIO has native edges for some files, and for those it may miss what sends no signal: an
-//! [`Ear`] tells which.
+//! report by any call (table of permitted differences). SIGIO has native edges for some directions
+//! of some files, and may miss what sends no signal: an [`Ear`] tells which.
 
-use super::ear::{Ear, Heard};
+use super::ear::{Described, Ear, Heard};
 use super::oracle::{Bits, DIRECTIONS, readiness, ready};
 use super::script::{Kind, PLACES};
 use quintpoll::{Interest, Mode, Readiness, Token};
@@ -51,8 +49,9 @@ struct Entry {
     token: Token,
     interest: Interest,
     mode: Mode,
-    /// The mechanism's own edges, or those of a file to which nothing ever happens.
-    native_edges: bool,
+    /// The directions that have the mechanism's own edges, or those of a file to which nothing
+    /// ever happens.
+    native: Interest,
     /// With SIGIO.
     ear: Option<Ear>,
     /// One-shot and edge: what may be reported without native edges.
@@ -100,42 +99,39 @@ impl Model {
         self.entries[place].map_or(Interest::empty(), |entry| entry.interest)
     }
 
-    /// `register` is called, for a file of this kind; [`Place::description`] is its number.
-    ///
-    /// [`Place::description`]: super::files::Place::description
+    /// `register` is called, for such a file.
     pub fn register(
         &mut self,
         place: usize,
         token: Token,
         interest: Interest,
         mode: Mode,
-        (kind, description): (Kind, usize),
+        described: Described,
     ) -> Answer {
         if self.is_registered(place) {
             return Err(ErrorKind::AlreadyExists);
         }
-        let others = self.entries.iter_mut().flatten().filter_map(|entry| entry.ear.as_mut());
-        let ear = self.hears_signals.then(|| Ear::new(kind, description, others));
+        let ear = self.hears_signals.then(|| self.armed_ear(Ear::new(described), interest));
         // To an always ready file nothing ever happens.
-        let native_edges = self.native_edges || kind == Kind::Null;
-        self.entries[place] = Some(Entry::new(token, interest, mode, native_edges, ear));
+        let has_edges = self.native_edges || described.kind == Kind::Null;
+        let native = if has_edges { Interest::all() } else { Interest::empty() };
+        self.entries[place] = Some(Entry::new(token, interest, mode, native, ear));
         Ok(())
     }
 
     /// `modify` is called.
     pub fn modify(&mut self, place: usize, token: Token, interest: Interest, mode: Mode) -> Answer {
-        let entry = self.entries[place].as_mut().ok_or(ErrorKind::NotFound)?;
-        let fresh = Entry::new(token, interest, mode, entry.native_edges, entry.ear);
-        *entry = Entry { waited: entry.waited, crowd: entry.crowd, ..fresh };
+        let entry = self.entries[place].ok_or(ErrorKind::NotFound)?;
+        let ear = entry.ear.map(|ear| self.armed_ear(ear, interest));
+        let fresh = Entry::new(token, interest, mode, entry.native, ear);
+        self.entries[place] = Some(Entry { waited: entry.waited, crowd: entry.crowd, ..fresh });
         Ok(())
     }
 
     /// `rearm` is called.
     pub fn rearm(&mut self, place: usize, dirs: Interest) -> Answer {
         let entry = self.part(place, dirs)?;
-        if let Some(ear) = &mut entry.ear {
-            ear.listen();
-        }
+        entry.listen(dirs);
         match entry.mode {
             Mode::Level => {}
             Mode::OneShot => entry.armed = dirs,
@@ -170,26 +166,34 @@ impl Model {
     pub fn touch(&mut self, place: usize, heard: Heard, news: Interest) {
         if let Some(entry) = &mut self.entries[place] {
             entry.fresh = true;
-            let watched = entry.watched();
             if let Some(ear) = &mut entry.ear {
-                ear.hear(watched, heard, news);
+                ear.hear(heard, news);
             }
         }
     }
 
     /// The flags of the file at this place were set, without `O_ASYNC`.
     pub fn silence(&mut self, place: usize) {
-        if let Some(entry) = &mut self.entries[place] {
-            let watched = entry.watched();
-            if let Some(ear) = &mut entry.ear {
-                ear.silence(watched);
-            }
+        if let Some(ear) = self.entries[place].as_mut().and_then(|entry| entry.ear.as_mut()) {
+            ear.silence();
+        }
+    }
+
+    /// The signals of the file at this place were given to somebody else.
+    pub fn take_signals(&mut self, place: usize) {
+        if let Some(ear) = self.entries[place].as_mut().and_then(|entry| entry.ear.as_mut()) {
+            ear.take();
         }
     }
 
     /// The kernel's reports were lost, so that the poller looks at every file again.
     pub fn rescan(&mut self) {
-        (0..PLACES).for_each(|place| self.touch(place, Heard::Surely, Interest::empty()));
+        for entry in self.entries.iter_mut().flatten() {
+            entry.fresh = true;
+            if let Some(ear) = &mut entry.ear {
+                ear.look();
+            }
+        }
     }
 
     /// `wake` is called.
@@ -237,6 +241,15 @@ impl Model {
         Ok(())
     }
 
+    /// What is known by signals of a registration that is made or modified.
+    fn armed_ear(&self, mut ear: Ear, interest: Interest) -> Ear {
+        if !interest.is_empty() {
+            let mut others = self.entries.iter().flatten().filter_map(|entry| entry.ear);
+            ear.arm(interest, others.any(|other| other.has_signals_of(&ear)));
+        }
+        ear
+    }
+
     /// The registration at this place, if `dirs` is a part of its interest.
     fn part(&mut self, place: usize, dirs: Interest) -> Result<&mut Entry, ErrorKind> {
         let entry = self.entries[place].as_mut().ok_or(ErrorKind::NotFound)?;
@@ -255,14 +268,14 @@ impl Entry {
         token: Token,
         interest: Interest,
         mode: Mode,
-        native_edges: bool,
-        mut ear: Option<Ear>,
+        native: Interest,
+        ear: Option<Ear>,
     ) -> Self {
         Entry {
             token,
             interest,
             mode,
-            native_edges: ear.as_mut().map_or(native_edges, |ear| ear.arm(interest)),
+            native: ear.map_or(native, |ear| ear.edges()),
             ear,
             armed: interest,
             owed: interest,
@@ -272,25 +285,33 @@ impl Entry {
         }
     }
 
-    /// What the mechanism is to watch.
-    fn watched(&self) -> Interest {
-        let all = self.native_edges || self.mode == Mode::Level;
-        if all { self.interest } else { self.armed }
+    /// The poller looks at `dirs`, and arms the file again. If it has lost the file's edges by
+    /// then, what had them is armed: it was never taken out for a report.
+    fn listen(&mut self, dirs: Interest) {
+        let Some(ear) = &mut self.ear else { return };
+        ear.listen(dirs);
+        let native = ear.edges();
+        self.armed |= self.interest & (self.native - native);
+        self.native = native;
+    }
+
+    /// What is not due although it is ready.
+    fn unheard(&self, bits: Bits) -> Interest {
+        let watched = if self.mode == Mode::Level { self.interest } else { self.armed };
+        let has_room = !ready(bits, watched & Interest::WRITABLE).is_empty();
+        let missed = self.ear.filter(|_| !has_room).map(|ear| ear.unheard());
+        missed.unwrap_or(Interest::empty())
     }
 
     fn claim(&self, bits: Bits) -> Claim {
-        let unheard = self.ear.map_or(Interest::empty(), |ear| ear.unheard());
-        let due = |dirs| ready(bits, dirs) - unheard;
+        let due = |dirs| ready(bits, dirs) - self.unheard(bits);
         let exactly = |dirs| Claim { must: due(dirs), may: ready(bits, dirs) };
         match self.mode {
             Mode::Level => exactly(self.interest),
             Mode::OneShot => exactly(self.armed),
             Mode::Edge => {
-                let may = match (self.native_edges, self.fresh) {
-                    (true, true) => self.interest,
-                    (true, false) => self.owed,
-                    (false, _) => self.armed,
-                };
+                let by_edges = if self.fresh { self.interest } else { self.owed };
+                let may = (by_edges & self.native) | (self.armed - self.native);
                 Claim { must: due(self.owed), may: ready(bits, may) }
             }
         }
@@ -310,7 +331,7 @@ impl Entry {
         };
         expect(reported.contains(claim.must), self.completeness(), what)?;
         if let Some(ear) = &mut self.ear {
-            ear.reported();
+            ear.reported(reported, self.mode == Mode::Level);
         }
         match self.mode {
             Mode::Level => {}

@@ -141,6 +141,8 @@ impl Play {
             Step::Overflow => self.overflow(),
             Step::Reopen(at) => self.reopen(at)?,
             Step::Dup(from, to) => self.duplicate(from, to)?,
+            Step::Enlarge(at, end) => self.on(at, |file| file.enlarge(end)),
+            Step::TakeSignals(at) => self.take_signals(at),
         }
         self.subject.verify();
         let bits = self.look();
@@ -170,7 +172,7 @@ impl Play {
     fn register(&mut self, at: At, interest: Interest, mode: Mode) -> Verdict {
         let token = self.next_token();
         let file = &self.files[at.index()];
-        let (source, described) = (file.handle(), (file.kind(), file.description()));
+        let (source, described) = (file.handle(), file.described());
         let answer = self.subject.poller().register(source, token, interest, mode);
         if let Ok(key) = answer {
             self.keys[at.index()] = key;
@@ -256,6 +258,11 @@ impl Play {
     fn set_flags(&mut self, at: At) {
         self.files[at.index()].set_flags();
         self.sharing(at).for_each(|place| self.model.silence(place));
+    }
+
+    fn take_signals(&mut self, at: At) {
+        self.files[at.index()].take_signals();
+        self.sharing(at).for_each(|place| self.model.take_signals(place));
     }
 
     /// The portable habit (E4).

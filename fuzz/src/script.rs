@@ -86,6 +86,14 @@ pub enum Room {
     One,
 }
 
+/// An end of a pipe: the place's own, or the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Arbitrary)]
+#[allow(missing_docs)]
+pub enum End {
+    Here,
+    There,
+}
+
 /// One thing that is done. What is impossible at its moment (to write to a file that has no such
 /// side, say) does nothing, so every sequence of steps is a script, and so is every part of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Arbitrary)]
@@ -140,6 +148,10 @@ pub enum Step {
     Reopen(At),
     /// The second place is given up, and becomes a duplicate of the first.
     Dup(At, At),
+    /// The pipe is made larger, at one of its ends; once.
+    Enlarge(At, End),
+    /// The program gives the file's signals to its process, and has it send none.
+    TakeSignals(At),
 }
 
 /// How many bytes the number in a step stands for. Two of the largest don't fit into a page.
@@ -175,6 +187,11 @@ impl How {
 impl Room {
     /// All of them.
     pub const ALL: [Room; 3] = [Room::Eight, Room::Two, Room::One];
+}
+
+impl End {
+    /// All of them.
+    pub const ALL: [End; 2] = [End::Here, End::There];
 }
 
 impl At {

@@ -2,14 +2,15 @@
 
 use super::kit::*;
 use crate::event::{Mode, Readiness};
-use crate::poller::try_io;
+use crate::poller::{Source, try_io};
 use nix::poll::PollFlags;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, connect, socket};
 use std::io::{self, Read};
 use std::net::TcpListener;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
+use std::time::Instant;
 
 pub(super) fn e1_each_direction_is_owed_its_own_report(stage: &Stage) {
     let mut desk = stage.desk(4);
@@ -232,4 +233,44 @@ pub(super) fn e4_try_io_tells_the_poller(stage: &Stage) {
     let failed =
         try_io(&mut *desk.poller, key, READ, || Err::<(), _>(io::Error::other("not WouldBlock")));
     assert_eq!(refusal(failed), io::ErrorKind::Other, "other errors pass through");
+}
+
+/// A write that succeeds undoes, on TCP, that a poll(2) has asked to be told of room.
+pub(super) fn e1_room_is_reported_though_a_write_came_between(stage: &Stage) {
+    for mode in MODES {
+        for name in ["TCP", "unix stream", "pipe"] {
+            let ((tcp_here, tcp_there), (here, there), (reader, writer)) =
+                (tcp(), stream(), pipe());
+            let (source, other): (Source, OwnedFd) = match name {
+                "TCP" => (tcp_here, tcp_there.into()),
+                "pipe" => (Arc::new(writer), reader),
+                _ => (here, there.into()),
+            };
+            let mut desk = stage.desk(4);
+            let file = (*source).as_fd();
+            let has_room = || oracle(file, PollFlags::POLLOUT).contains(PollFlags::POLLOUT);
+            // What TCP has under way may make room again.
+            let started = Instant::now();
+            let key = loop {
+                assert!(started.elapsed() < LONG, "{name} does not stay full");
+                while has_room() {
+                    let written = nix::unistd::write(file, &[0; 512]);
+                    assert!(written.is_ok_and(|count| count > 0), "there is room");
+                }
+                let key = desk.register(source.clone(), 1, WRITE, mode);
+                if desk.now().is_empty() {
+                    break key;
+                }
+                desk.deregister(key);
+            };
+            // It may be refused; then there was no room for that either.
+            let _ = nix::unistd::write(file, b"x");
+            while !has_room() {
+                drain(&other);
+            }
+            let said = desk.next(name);
+            assert_eq!(said, [(1, Readiness::WRITABLE)], "{name}, {mode:?}");
+            desk.deregister(key);
+        }
+    }
 }

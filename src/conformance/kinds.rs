@@ -232,7 +232,19 @@ pub(super) fn writers() -> Vec<Kind> {
         kinds.push(full("unix datagram, full", datagram, sink));
         kinds.push(full("unix seqpacket, full", sequence, end));
     }
+    kinds.push(pipe_made_larger());
     kinds
+}
+
+/// A full pipe, whose other end is given more room.
+fn pipe_made_larger() -> Kind {
+    let (reader, writer) = pipe();
+    own(nix::fcntl::fcntl(&writer, FcntlArg::F_SETPIPE_SZ(4096)));
+    fill(&writer);
+    kind("pipe, made larger", Arc::new(writer), move || {
+        own(nix::fcntl::fcntl(&reader, FcntlArg::F_SETPIPE_SZ(1 << 14)));
+        reader
+    })
 }
 
 /// A full TCP socket has room again while what it sent is under way: fills it until nothing is,

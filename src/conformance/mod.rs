@@ -165,6 +165,7 @@ macro_rules! __conformance_cases {
             e1_a_connection_made_is_reported
             e1_what_waited_for_room_or_a_wake_is_still_reported
             e1_rearm_reports_what_was_left
+            e1_room_is_reported_though_a_write_came_between
             e1_a_thousand_rounds
             e2_new_data_may_be_reported_and_is_true
             e3_a_partial_read_is_no_news

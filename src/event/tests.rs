@@ -4,7 +4,7 @@ use super::*;
 use crate::key::Slot;
 
 /// The bits of poll(2) that mean anything here, by their names in the table.
-const BITS: [(&str, PollBits); 7] = [
+const BITS: [(&str, PollBits); 9] = [
     ("IN", PollBits::IN),
     ("OUT", PollBits::OUT),
     ("PRI", PollBits::PRI),
@@ -12,6 +12,8 @@ const BITS: [(&str, PollBits); 7] = [
     ("HUP", PollBits::HUP),
     ("ERR", PollBits::ERR),
     ("NVAL", PollBits::NVAL),
+    ("RDBAND", PollBits::READ_BANDS),
+    ("WRBAND", PollBits::WRITE_BANDS),
 ];
 
 /// What a bit says to those who asked for READABLE, WRITABLE and PRIORITY; `-` is nothing.
@@ -23,10 +25,12 @@ const DESIGN: &str = "
     HUP   | READABLE+READ_CLOSED | WRITABLE+WRITE_CLOSED  | READ_CLOSED
     ERR   | READABLE+ERROR       | WRITABLE+ERROR+UNLESS  | ERROR
     NVAL  | READABLE+ERROR       | WRITABLE+ERROR+UNLESS  | ERROR
+    RDBAND | READABLE            | -                      | -
+    WRBAND | -                   | WRITABLE               | -
 ";
 
 fn all_bits() -> impl Iterator<Item = PollBits> {
-    (0..1_u8 << BITS.len()).map(|pick| {
+    (0..1_u16 << BITS.len()).map(|pick| {
         let picked = BITS.iter().enumerate().filter(|(at, _)| pick & 1 << at != 0);
         picked.fold(PollBits::empty(), |bits, (_, (_, bit))| bits | *bit)
     })
@@ -39,8 +43,8 @@ fn all_interests() -> impl Iterator<Item = Interest> {
 /// What somebody who wants `dirs` has to ask poll(2) for (the man page, and clause H2).
 fn asked(dirs: Interest) -> PollBits {
     let mut bits = PollBits::empty();
-    bits.set(PollBits::IN, dirs.contains(Interest::READABLE));
-    bits.set(PollBits::OUT, dirs.contains(Interest::WRITABLE));
+    bits.set(PollBits::IN | PollBits::READ_BANDS, dirs.contains(Interest::READABLE));
+    bits.set(PollBits::OUT | PollBits::WRITE_BANDS, dirs.contains(Interest::WRITABLE));
     bits.set(PollBits::PRI, dirs.contains(Interest::PRIORITY));
     bits.set(PollBits::RDHUP, dirs.intersects(Interest::READABLE | Interest::PRIORITY));
     bits
@@ -86,7 +90,7 @@ fn bits_say_what_the_table_says() {
             combinations += 1;
         }
     }
-    assert_eq!(combinations, 1024);
+    assert_eq!(combinations, 4096);
 }
 
 #[test]
@@ -142,6 +146,8 @@ fn the_bits_have_the_numbers_of_the_c_library() {
         libc::POLLHUP,
         libc::POLLERR,
         libc::POLLNVAL,
+        libc::POLLRDNORM | libc::POLLRDBAND,
+        libc::POLLWRNORM | libc::POLLWRBAND,
     ];
     assert_eq!(BITS.map(|(_, bit)| bit.bits()), numbers.map(|number| number as u16));
     let epoll = [libc::EPOLLIN, libc::EPOLLOUT, libc::EPOLLPRI, libc::EPOLLRDHUP, libc::EPOLLHUP];

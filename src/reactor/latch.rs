@@ -9,6 +9,8 @@
 //! | OneShot | delivery empties `armed`, and the kernel watches nothing | the kernel watches on; deliveries are for `armed` alone | delivery empties `armed`; a report that proved false arms again |
 //! | Edge | delivery takes the reported directions out of `armed` | the kernel's edges are ours | as LEVEL; what is left and a report that proved false arm again |
 //!
+//! A source with EDGE may have some directions that have the column LEVEL all the same.
+//!
 //! Nothing here knows a kernel: the answers are [`Step`]s, which the reactor carries out.
 
 use crate::event::{Interest, Mode};
@@ -19,8 +21,12 @@ use crate::selector::{Trigger, Triggers};
 pub(crate) struct Latch {
     mode: Mode,
     trigger: Trigger,
+    /// With EDGE: the directions that have the column LEVEL.
+    level: Interest,
     interest: Interest,
     armed: Interest,
+    /// Edge mode with EDGE: what was reported, and not armed since, though it is armed always.
+    told: Interest,
 }
 
 /// What has to be done with the kernel, or beside it.
@@ -36,12 +42,18 @@ pub(crate) enum Step {
 impl Latch {
     /// A source just registered or modified; [`Latch::fix_trigger`] may still change the column.
     pub(crate) fn new(mode: Mode, interest: Interest, native: Triggers) -> Self {
-        Latch { mode, trigger: preferred(mode, native), interest, armed: interest }
+        let (level, told) = (Interest::empty(), Interest::empty());
+        Latch { mode, trigger: preferred(mode, native), level, interest, armed: interest, told }
     }
 
-    /// Takes over the trigger that the source really got.
-    pub(crate) fn fix_trigger(&mut self, trigger: Trigger) {
+    /// Takes over the trigger that the source really got. With EDGE, `level` are the directions
+    /// that got LEVEL instead. A source that has lost its edges is not to repeat what they told.
+    pub(crate) fn fix_trigger(&mut self, trigger: Trigger, level: Interest) {
+        if trigger != Trigger::Edge {
+            self.armed -= std::mem::replace(&mut self.told, Interest::empty());
+        }
         self.trigger = trigger;
+        self.level = if trigger == Trigger::Edge { level } else { Interest::empty() };
     }
 
     pub(crate) fn trigger(&self) -> Trigger {
@@ -60,8 +72,19 @@ impl Latch {
     /// The directions that the kernel should watch.
     pub(crate) fn watched(&self) -> Interest {
         match self.trigger {
-            Trigger::Edge => self.interest,
+            Trigger::Edge => (self.interest - self.level) | (self.armed & self.level),
             Trigger::Level | Trigger::OneShot => self.armed,
+        }
+    }
+
+    /// The directions that have to be reported if they are ready now, because they were not since
+    /// they were last armed, or because they always are: where the kernel does not tell by itself,
+    /// they have to be looked at.
+    pub(crate) fn owed(&self) -> Interest {
+        match (self.mode, self.trigger) {
+            (Mode::Edge, Trigger::Edge) => self.armed & self.level,
+            (Mode::Edge, Trigger::Level | Trigger::OneShot) => self.armed,
+            (Mode::Level | Mode::OneShot, _) => self.armed,
         }
     }
 
@@ -72,12 +95,21 @@ impl Latch {
             "only armed directions are delivered"
         );
         match (self.mode, self.trigger) {
-            (Mode::Level, Trigger::Level) | (Mode::Edge, Trigger::Edge) => Step::Nothing,
-            (Mode::Level, Trigger::Edge) => Step::Look(self.interest),
+            (Mode::Level, Trigger::Level) => Step::Nothing,
+            (Mode::Level, Trigger::Edge) => {
+                let silent = !dirs.intersects(self.interest - self.level);
+                if silent { Step::Nothing } else { Step::Look(self.interest - self.level) }
+            }
             (Mode::Level, Trigger::OneShot) => Step::Arm,
             (Mode::OneShot, trigger) => {
                 self.armed = Interest::empty();
-                if trigger == Trigger::Level { Step::Arm } else { Step::Nothing }
+                let by_level = trigger == Trigger::Level || self.interest.intersects(self.level);
+                if by_level { Step::Arm } else { Step::Nothing }
+            }
+            (Mode::Edge, Trigger::Edge) => {
+                self.told |= dirs;
+                self.armed -= dirs & self.level;
+                if dirs.intersects(self.level) { Step::Arm } else { Step::Nothing }
             }
             (Mode::Edge, Trigger::Level) => {
                 self.armed -= dirs;
@@ -105,7 +137,7 @@ impl Latch {
         match self.mode {
             Mode::Level => {}
             Mode::OneShot => self.armed = dirs,
-            Mode::Edge => self.armed |= dirs,
+            Mode::Edge => self.arm(dirs),
         }
         Step::Arm
     }
@@ -113,9 +145,18 @@ impl Latch {
     /// The user's I/O said `WouldBlock` in `dirs`, a subset of the interest.
     pub(crate) fn drained(&mut self, dirs: Interest) -> Step {
         match (self.mode, self.trigger) {
-            (Mode::Level | Mode::OneShot, _) | (Mode::Edge, Trigger::Edge) => Step::Nothing,
-            (Mode::Edge, Trigger::Level | Trigger::OneShot) => self.rearm(dirs),
+            (Mode::Level | Mode::OneShot, _) => Step::Nothing,
+            (Mode::Edge, Trigger::Edge) if !dirs.intersects(self.level) => {
+                self.arm(dirs);
+                Step::Nothing
+            }
+            (Mode::Edge, _) => self.rearm(dirs),
         }
+    }
+
+    fn arm(&mut self, dirs: Interest) {
+        self.armed |= dirs;
+        self.told -= dirs;
     }
 
     fn arm_if_any(&self) -> Step {

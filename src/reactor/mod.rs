@@ -119,23 +119,31 @@ impl<S: Selector> Reactor<S> {
         ))
     }
 
-    /// Has the kernel watch what the registration's latch says.
-    fn reify(&mut self, slot: Slot) -> io::Result<()> {
-        let Some(registration) = self.registry.get(slot) else { return Ok(()) };
-        let latch = registration.latch;
-        let applied = arm(&mut self.selector, slot, &registration.source, &latch)?;
-        debug_assert_eq!(applied.trigger, latch.trigger(), "the first answer holds");
-        self.note_applied(slot, applied);
+    /// Has the kernel watch what the registration's latch says. A call of the user's has named
+    /// directions; a delivery names none.
+    fn reify(&mut self, slot: Slot, named: Interest) -> io::Result<()> {
+        let Some(registration) = self.registry.get_mut(slot) else { return Ok(()) };
+        let latch = &mut registration.latch;
+        let watched = latch.watched();
+        let mut applied = arm(&mut self.selector, slot, &registration.source, latch)?;
+        if !watched.is_empty() {
+            latch.fix_trigger(applied.trigger, applied.level);
+        }
+        if latch.watched() != watched {
+            // The mechanism has lost the file's edges, so that less is to be watched.
+            applied = arm(&mut self.selector, slot, &registration.source, latch)?;
+        }
+        self.note_applied(slot, applied, named);
         Ok(())
     }
 
     /// The kernel watches what the latch says; what it leaves to us is noted.
-    fn note_applied(&mut self, slot: Slot, applied: Applied) {
+    fn note_applied(&mut self, slot: Slot, applied: Applied, named: Interest) {
         let Some(registration) = self.registry.get(slot) else { return };
-        let watched = registration.latch.watched();
+        let dirs = (named | registration.latch.owed()) & registration.latch.armed();
         // What can't be seen to come can't be seen to be there either.
-        if applied.look || applied.blind {
-            self.registry.queue_look(slot, watched);
+        if (applied.look || applied.blind) && !dirs.is_empty() {
+            self.registry.queue_look(slot, dirs);
         }
         self.registry.set_blind(slot, applied.blind);
         self.registry.caught_up(slot);
@@ -147,9 +155,9 @@ impl<S: Selector> Reactor<S> {
         let mut outcome = Ok(());
         for _ in 0..self.registry.lagging_length() {
             let Some(slot) = self.registry.pop_lagging() else { break };
-            if let Err(error) = self.reify(slot) {
+            if let Err(error) = self.reify(slot, Interest::empty()) {
                 self.registry.note_lagging(slot);
-                self.registry.queue_hint(slot);
+                self.registry.queue_owed(slot);
                 outcome = Err(error);
             }
         }
@@ -157,7 +165,12 @@ impl<S: Selector> Reactor<S> {
     }
 
     /// A call of the user's moves the latch. If the kernel refuses, the latch has not moved.
-    fn turn(&mut self, slot: Slot, turn: impl FnOnce(&mut Latch) -> Step) -> io::Result<()> {
+    fn turn(
+        &mut self,
+        slot: Slot,
+        named: Interest,
+        turn: impl FnOnce(&mut Latch) -> Step,
+    ) -> io::Result<()> {
         let Some(registration) = self.registry.get_mut(slot) else { return Ok(()) };
         let before = registration.latch;
         match turn(&mut registration.latch) {
@@ -166,7 +179,7 @@ impl<S: Selector> Reactor<S> {
                 self.registry.queue_look(slot, dirs);
                 Ok(())
             }
-            Step::Arm => self.reify(slot).inspect_err(|_| {
+            Step::Arm => self.reify(slot, named).inspect_err(|_| {
                 if let Some(registration) = self.registry.get_mut(slot) {
                     registration.latch = before;
                 }
@@ -184,6 +197,7 @@ impl<S: Selector> Reactor<S> {
         for raw in self.raw.drain(..) {
             match raw {
                 Raw::Fact(slot, bits) => self.registry.queue_fact(slot, bits),
+                Raw::Seen(slot, bits) => self.registry.queue_seen(slot, bits),
                 Raw::Hint(slot) => self.registry.queue_hint(slot),
             }
         }
@@ -303,9 +317,9 @@ impl<S: Selector> Poller for Reactor<S> {
             sys::file::check_pollable(source.fd())?;
         }
         let applied = arm(&mut self.selector, slot, &source, &latch)?;
-        latch.fix_trigger(applied.trigger);
+        latch.fix_trigger(applied.trigger, applied.level);
         self.registry.insert(slot, source, token, latch);
-        self.note_applied(slot, applied);
+        self.note_applied(slot, applied, interest);
         Ok(Key { poller: self.id, slot })
     }
 
@@ -315,20 +329,20 @@ impl<S: Selector> Poller for Reactor<S> {
         let mut latch = Latch::new(mode, interest, self.selector.native());
         let Some(registration) = self.registry.get_mut(slot) else { return Ok(()) };
         let applied = arm(&mut self.selector, slot, &registration.source, &latch)?;
-        latch.fix_trigger(applied.trigger);
+        latch.fix_trigger(applied.trigger, applied.level);
         (registration.token, registration.latch) = (token, latch);
-        self.note_applied(slot, applied);
+        self.note_applied(slot, applied, interest);
         Ok(())
     }
 
     fn rearm(&mut self, key: Key, interest: Interest) -> io::Result<()> {
         let slot = self.resolve_subset(key, interest)?;
-        self.turn(slot, |latch| latch.rearm(interest))
+        self.turn(slot, interest, |latch| latch.rearm(interest))
     }
 
     fn drained(&mut self, key: Key, interest: Interest) -> io::Result<()> {
         let slot = self.resolve_subset(key, interest)?;
-        self.turn(slot, |latch| latch.drained(interest))
+        self.turn(slot, interest, |latch| latch.drained(interest))
     }
 
     fn deregister(&mut self, key: Key) -> io::Result<()> {

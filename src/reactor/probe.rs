@@ -26,7 +26,7 @@ impl Probe {
         self.slots.clear();
         for (slot, registration) in registry.queue_front(count) {
             let dirs = registration.look();
-            if registration.fact_in(registry.round()).is_none() && !dirs.is_empty() {
+            if registration.is_open(registry.round()) && !dirs.is_empty() {
                 let events = PollBits::asked(dirs).bits() as i16;
                 self.fds.push(sys::poll::pollfd {
                     fd: registration.source.number(),

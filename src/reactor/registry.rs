@@ -24,6 +24,8 @@ pub(super) struct Registration {
     fact: PollBits,
     /// The round in which `fact` was true.
     fact_round: u32,
+    /// There may be more to it: it is to be looked at in that round too.
+    is_partial: bool,
 }
 
 #[derive(Debug, Default)]
@@ -95,6 +97,7 @@ impl Registry {
             among_blind: false,
             fact: PollBits::empty(),
             fact_round: self.round,
+            is_partial: false,
         });
     }
 
@@ -146,9 +149,18 @@ impl Registry {
         self.enqueue(slot, |registration| {
             let known = registration.fact_in(round).unwrap_or_default();
             (registration.fact, registration.fact_round) = (known | bits, round);
+            registration.is_partial = false;
             // If its turn does not come in this round, the fact has become a reason to look.
             registration.look |= registration.latch.armed();
         });
+    }
+
+    /// Queues a source of which the kernel has shown a part, for a probe of the rest.
+    pub(super) fn queue_seen(&mut self, slot: Slot, bits: PollBits) {
+        self.queue_fact(slot, bits);
+        if let Some(registration) = self.get_mut(slot) {
+            registration.is_partial = true;
+        }
     }
 
     /// Queues a source for a probe of `dirs`.
@@ -159,6 +171,11 @@ impl Registry {
     /// Queues a source for a probe of everything that may be reported of it.
     pub(super) fn queue_hint(&mut self, slot: Slot) {
         self.enqueue(slot, |registration| registration.look |= registration.latch.armed());
+    }
+
+    /// Queues a source for a probe of what has to be reported of it.
+    pub(super) fn queue_owed(&mut self, slot: Slot) {
+        self.enqueue(slot, |registration| registration.look |= registration.latch.owed());
     }
 
     fn enqueue(&mut self, slot: Slot, note: impl FnOnce(&mut Registration)) {
@@ -297,6 +314,11 @@ impl Registration {
     /// The bits the kernel vouched for in `round`.
     pub(super) fn fact_in(&self, round: u32) -> Option<PollBits> {
         (self.fact_round == round && !self.fact.is_empty()).then_some(self.fact)
+    }
+
+    /// Whether it has to be probed in `round` before it can be delivered.
+    pub(super) fn is_open(&self, round: u32) -> bool {
+        self.is_partial || self.fact_in(round).is_none()
     }
 
     /// The directions to probe.

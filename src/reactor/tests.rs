@@ -6,3 +6,4 @@ mod columns;
 mod delivery;
 mod failures;
 mod fake;
+mod parts;

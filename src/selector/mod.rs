@@ -95,9 +95,14 @@ pub struct Arm {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Applied {
     /// The trigger the file really has. The answer to the first `arm` after `register` or `modify`
-    /// holds until the next `modify`; later answers must agree with it.
+    /// holds until the next `modify`, unless the mechanism has lost the file meanwhile and can now
+    /// only watch its level.
     pub trigger: Trigger,
+    /// With [`Trigger::Edge`]: these directions are reported by their level all the same, like
+    /// [`Trigger::Level`] has it. To arm them anew must not repeat the edges of the others.
+    pub level: Interest,
     /// Readiness that is present already will not be reported: the reactor has to look for itself.
+    /// (What had happened while it was armed before still has to be.)
     /// Not with [`Trigger::OneShot`], where a look that finds nothing arms again and would be
     /// answered so for ever.
     pub look: bool,
@@ -109,7 +114,7 @@ pub struct Applied {
 impl Applied {
     /// Everything is the mechanism's: what is ready already, and all that comes.
     pub fn whole(trigger: Trigger) -> Self {
-        Applied { trigger, look: false, blind: false }
+        Applied { trigger, level: Interest::empty(), look: false, blind: false }
     }
 }
 
@@ -118,8 +123,20 @@ impl Applied {
 pub enum Raw {
     /// These bits are true now, and they are all there are for the armed directions.
     Fact(Slot, PollBits),
+    /// These bits are true now, but there may be more: a reason to look, after which what was seen
+    /// here may be gone.
+    Seen(Slot, PollBits),
     /// A reason to look at the slot's file.
     Hint(Slot),
+}
+
+impl Raw {
+    /// Whom it is about.
+    pub fn slot(self) -> Slot {
+        match self {
+            Raw::Fact(slot, _) | Raw::Seen(slot, _) | Raw::Hint(slot) => slot,
+        }
+    }
 }
 
 /// How a wait ended.

@@ -6,8 +6,9 @@
 //!   is given copies.
 //! - **b.** It looks at every number that is set, and reads the sets as far as the highest of them,
 //!   beyond `FD_SETSIZE` too: the limit is the C library's.
-//! - **c.** To read: IN, HUP and ERR of poll(2). To write: OUT and ERR. Exceptions: PRI. Which of
-//!   them it was the sets don't say: they are hints.
+//! - **c.** To read: IN, its bands, HUP and ERR of poll(2). To write: OUT, its bands and ERR.
+//!   Exceptions: PRI. Which of them it was the sets to read and to write don't say: they are hints.
+//!   There are files that forget their news when they are looked at, so a PRI is taken as said.
 //! - **d.** Hence HUP is in no set for those who only want to write, and neither HUP nor ERR nor
 //!   RDHUP for those who only wait for PRI. Adding such a number to the set to read would end every
 //!   wait while there is something to read.
@@ -18,7 +19,7 @@
 //! - **g.** `RLIMIT_NOFILE` does not matter.
 
 use super::{Applied, Arm, Deadline, Raw, Selector, Trigger, Triggers, Wake, WakeHandle};
-use crate::event::Interest;
+use crate::event::{Interest, PollBits};
 use crate::key::Slot;
 use crate::sys;
 use crate::sys::select::{BITS, Word};
@@ -126,16 +127,18 @@ impl Select {
         self.owners.get(number).copied().unwrap_or(NOBODY)
     }
 
-    /// Reports everyone whose number is set in one of `sets`.
-    fn report<'a>(&self, sets: [&'a [Word]; 3], out: &mut Vec<Raw>) {
+    /// Tells `each` owner of a number that is set in one of `sets`, and whether it is an exception.
+    fn owners_in<'a>(&self, sets: [&'a [Word]; 3], mut each: impl FnMut(Slot, bool)) {
         let words = sets.iter().map(|set| set.len()).max().unwrap_or_default();
         for at in 0..words {
-            let in_set = |set: &&'a [Word]| set.get(at).copied().unwrap_or_default();
-            let mut word = sets.iter().map(in_set).fold(0, |all, word| all | word);
+            let [read, write, except] =
+                sets.map(|set: &'a [Word]| set.get(at).copied().unwrap_or_default());
+            let mut word = read | write | except;
             while word != 0 {
-                let owner = self.owner(at * BITS + word.trailing_zeros() as usize);
+                let bit = word.trailing_zeros();
+                let owner = self.owner(at * BITS + bit as usize);
                 if owner != NOBODY {
-                    out.push(Raw::Hint(owner));
+                    each(owner, except >> bit & 1 == 1);
                 }
                 word &= word - 1;
             }
@@ -180,12 +183,19 @@ impl Selector for Select {
         let sets = self.answer.each_mut().map(Vec::as_mut_slice);
         match sys::select::wait(self.length, sets, deadline.remaining()) {
             Ok(0) => return Ok(Wake::TimedOut),
-            Ok(_) => self.report(self.answer.each_ref().map(Vec::as_slice), out),
+            Ok(_) => self.owners_in(self.answer.each_ref().map(Vec::as_slice), |owner, except| {
+                // An exception is PRI, and the look that has shown it may have used it up (c).
+                out.push(match except {
+                    true => Raw::Seen(owner, PollBits::PRI),
+                    false => Raw::Hint(owner),
+                });
+            }),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(Wake::Interrupted),
             // Somebody has closed a number that is registered. Which one, a look at all of them
             // tells (e).
             Err(e) if e.raw_os_error() == Some(Errno::EBADF as i32) => {
-                self.report(self.asked.each_ref().map(|set| &*set.words), out);
+                let asked = self.asked.each_ref().map(|set| &*set.words);
+                self.owners_in(asked, |owner, _| out.push(Raw::Hint(owner)));
             }
             Err(e) => return Err(e),
         }

@@ -9,20 +9,24 @@
 //! - **c.** Owner, signal and `O_ASYNC` belong to the open file description: it has one owner,
 //!   which another poller, or a duplicate here, can't share.
 //! - **d.** `F_SETFL` accepts `O_ASYNC` from files that can't signal, and drops it; reading it back
-//!   tells. Terminals keep it, but are silent on hang-up; of other devices nothing is known.
-//! - **e.** A unix socket signals a writer only after a send said `EAGAIN`, not after a poll(2)
-//!   found it full. TCP and UDP do both. What other families do differs.
+//!   tells. Others keep it and signal only a part: terminals not their hang-up, performance
+//!   counters not their end. So only kinds that are known to signal everything are made to.
+//! - **e.** But room to write is signalled by halves. A unix socket does so only after a send said
+//!   `EAGAIN`; a TCP socket also after a poll(2) found it full, unless a write succeeded meanwhile;
+//!   a pipe not when it is made larger. So it is never relied on.
 //! - **f.** When the queue of signals is full (`RLIMIT_SIGPENDING`, counted per user), the kernel
 //!   sends one plain `SIGIO` instead, which names no file.
 //! - **g.** The signal names the number under which the file was armed. One that is queued outlives
 //!   the registration, but no wait: it is read with the first one after, in which a registration
 //!   that uses the number again is looked at anyhow (a).
 //! - **h.** Once `O_ASYNC` is off no more signals come, but some may be queued.
-//! - **i.** Left out: what the program itself does. Its own shutdown(2) sends no signal, nor does
-//!   `F_SETPIPE_SZ`; an `F_SETFL` without `O_ASYNC` silences the file. `rearm` mends all of it.
+//! - **i.** What the program itself does is left out. Its own shutdown(2) sends no signal, and an
+//!   `F_SETFL` without `O_ASYNC` silences the file; `rearm` mends both. While somebody sleeps in a
+//!   read of a socket, what arrives there sends no signal to anybody.
+//! - **k.** An owner, and be it for `O_ASYNC`, is also sent `SIGURG` for urgent data.
 //!
-//! What can't signal, or not for what is armed, stands in a side set: the array of the ppoll(2)
-//! that waits for the signals.
+//! What can't signal, and everything that waits to write, stands in a side set: the array of the
+//! ppoll(2) that waits for the signals.
 
 use super::array::Array;
 use super::{Applied, Arm, Deadline, Raw, Selector, Trigger, Triggers, Wake, WakeHandle};
@@ -30,12 +34,11 @@ use crate::event::Interest;
 use crate::key::Slot;
 use crate::sys;
 use crate::sys::file::Kind;
-use crate::sys::fork::Stamp;
+use crate::sys::fork::{Lock, Stamp};
 use crate::sys::owner::{self, Owner};
 use crate::sys::signals::Signals;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::sync::{Mutex, PoisonError};
 
 /// The SIGIO selector.
 #[derive(Debug)]
@@ -63,21 +66,11 @@ const WAKE: usize = 1;
 struct File {
     slot: Slot,
     number: RawFd,
-    voice: Voice,
+    /// It can't signal, or not us: it is watched in the side set for everything.
+    is_mute: bool,
     /// How its description was before it was made to signal us.
     before: Option<Before>,
     is_heard: bool,
-}
-
-/// What a file signals.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Voice {
-    /// Everything.
-    Whole,
-    /// Everything but that there is room to write (e).
-    Reads,
-    /// Nothing, or nothing to us.
-    Mute,
 }
 
 /// Whom a description signalled, and how.
@@ -88,7 +81,7 @@ struct Before {
 }
 
 /// Held while a description is claimed: it has room for one owner (c), and two threads may want it.
-static CLAIMS: Mutex<()> = Mutex::new(());
+static CLAIMS: Lock = Lock::new();
 
 impl Sigio {
     /// Blocks `SIGIO` and a real-time signal on this thread until it is dropped.
@@ -117,6 +110,17 @@ impl Sigio {
         });
     }
 
+    /// Of a file that signals, the side set tells only that there is room to write, and so not all
+    /// there is: a hint.
+    fn blur(&self, reports: &mut [Raw]) {
+        for report in reports {
+            let file = self.files.get(report.slot().index()).and_then(Option::as_ref);
+            if file.is_some_and(|file| file.before.is_some()) {
+                *report = Raw::Hint(report.slot());
+            }
+        }
+    }
+
     /// Reports whom signals have named.
     fn report_heard(&mut self, out: &mut Vec<Raw>) {
         for slot in self.heard.drain(..) {
@@ -136,6 +140,12 @@ impl Sigio {
         self.named[number] = Some(slot);
     }
 
+    fn forget_name(&mut self, fd: BorrowedFd<'_>) {
+        if let Some(named) = self.named.get_mut(fd.as_raw_fd() as usize) {
+            *named = None;
+        }
+    }
+
     fn file(&mut self, slot: Slot, fd: BorrowedFd<'_>) -> Option<&mut File> {
         let file = self.files.get_mut(slot.index())?.as_mut();
         file.filter(|file| file.slot == slot && file.number == fd.as_raw_fd())
@@ -144,12 +154,14 @@ impl Sigio {
     /// A slot's file, which is looked into when it is new.
     fn enter(&mut self, slot: Slot, fd: BorrowedFd<'_>) -> io::Result<&mut File> {
         sys::file::check_pollable(fd)?;
-        let voice = voice_of(fd)?;
+        let is_mute = !can_signal(fd)?;
+        // Between making a poller and registering files a program may have put its old mask back.
+        self.signals.block();
         if self.files.len() <= slot.index() {
             self.files.resize_with(slot.index() + 1, || None);
         }
         let number = fd.as_raw_fd();
-        let file = File { slot, number, voice, before: None, is_heard: false };
+        let file = File { slot, number, is_mute, before: None, is_heard: false };
         Ok(self.files[slot.index()].insert(file))
     }
 }
@@ -160,27 +172,32 @@ impl Selector for Sigio {
     }
 
     fn arm(&mut self, slot: Slot, fd: BorrowedFd<'_>, arm: Arm) -> io::Result<Applied> {
-        let signal = self.signals.number();
+        let (signal, stamp) = (self.signals.number(), self.stamp);
         let file = match self.file(slot, fd) {
             Some(file) => file,
             None => self.enter(slot, fd)?,
         };
-        if file.signals(arm.dirs, signal)? {
-            self.name(slot, fd);
-            self.side.take_out(slot);
-            // Signals don't repeat, as a level trigger would. A file has both only in edge and
-            // one-shot mode, where what was reported is armed no longer.
-            return Ok(Applied { look: true, ..Applied::whole(arm.trigger) });
+        // Signals say nothing that only a writer wants to know (e).
+        let is_read = arm.dirs != Interest::WRITABLE;
+        if arm.trigger == Trigger::Level || !is_read || !file.signals(signal, &stamp)? {
+            file.silence();
+            self.side.put(slot, fd, arm.dirs);
+            return Ok(Applied::whole(Trigger::Level));
         }
-        self.side.put(slot, fd, arm.dirs);
-        Ok(Applied::whole(Trigger::Level))
+        self.name(slot, fd);
+        if arm.dirs.contains(Interest::WRITABLE) {
+            self.side.put(slot, fd, Interest::WRITABLE);
+        } else {
+            self.side.take_out(slot);
+        }
+        let by_level = Applied { level: Interest::WRITABLE, ..Applied::whole(Trigger::Edge) };
+        Ok(Applied { look: true, ..by_level })
     }
 
     fn disarm(&mut self, slot: Slot, fd: BorrowedFd<'_>) {
         self.side.take_out(slot);
-        if self.file(slot, fd).is_some_and(|file| file.before.is_some()) {
-            // The only failure is that the number was closed.
-            let _ = owner::set_async(fd.as_raw_fd(), false);
+        if let Some(file) = self.file(slot, fd) {
+            file.silence();
         }
     }
 
@@ -191,9 +208,7 @@ impl Selector for Sigio {
             file.release(signal);
             self.files[slot.index()] = None;
         }
-        if let Some(named) = self.named.get_mut(fd.as_raw_fd() as usize) {
-            *named = None;
-        }
+        self.forget_name(fd);
     }
 
     fn wait(&mut self, deadline: Deadline, out: &mut Vec<Raw>) -> io::Result<Wake> {
@@ -222,6 +237,7 @@ impl Selector for Sigio {
             };
             break;
         }
+        self.blur(&mut out[old..]);
         self.report_heard(out);
         if self.signals.take_overflow() {
             return Ok(Wake::Overflow);
@@ -246,64 +262,61 @@ impl Drop for Sigio {
 }
 
 impl File {
-    /// Makes the file signal this thread. False if it can't do so for all of `dirs`, or signals
-    /// somebody else; it is then mute until it is registered again.
+    /// Makes the file signal this thread. False if it can't, or signals somebody else; it is then
+    /// mute until it is registered again.
     ///
     /// # Errors
     ///
-    /// `ResourceBusy` if the program has given a file that signalled us to another owner.
-    fn signals(&mut self, dirs: Interest, signal: i32) -> io::Result<bool> {
-        match self.voice {
-            Voice::Mute => return Ok(false),
-            Voice::Reads if dirs.contains(Interest::WRITABLE) => return Ok(false),
-            Voice::Reads | Voice::Whole => {}
+    /// What fcntl(2) says: the number was closed.
+    fn signals(&mut self, signal: i32, stamp: &Stamp) -> io::Result<bool> {
+        if self.is_mute {
+            return Ok(false);
         }
-        if self.before.is_some() {
-            return self.signals_again(signal);
-        }
-        let claiming = CLAIMS.lock().unwrap_or_else(PoisonError::into_inner);
-        self.before = claim(self.number, signal);
-        drop(claiming);
         if self.before.is_none() {
-            self.voice = Voice::Mute;
+            self.before = CLAIMS.with(stamp, || claim(self.number, signal));
+        } else if !owner::is_async(self.number)? {
+            // It was disarmed, or the program has silenced it (i), and perhaps given it to somebody
+            // else, whose it then is.
+            match is_ours(self.number, signal)? {
+                true => owner::set_async(self.number, true)?,
+                false => self.release(signal),
+            }
         }
-        Ok(self.before.is_some())
+        self.is_mute = self.before.is_none();
+        Ok(!self.is_mute)
     }
 
-    /// The same for a file that was claimed: it may have been disarmed, or silenced (i).
-    fn signals_again(&self, signal: i32) -> io::Result<bool> {
-        if owner::is_async(self.number)? {
-            return Ok(true);
+    /// Has a file that signals us stop it, until it is armed again.
+    fn silence(&self) {
+        let is_ours = || Owner::of(self.number).is_ok_and(|owner| owner == Owner::this_thread());
+        if self.before.is_some() && is_ours() {
+            // The only failure is that the number was closed.
+            let _ = owner::set_async(self.number, false);
         }
-        let owner = Owner::of(self.number)?;
-        if owner != Owner::this_thread() || owner::signal_of(self.number)? != signal {
-            return Err(io::Error::new(
-                io::ErrorKind::ResourceBusy,
-                "the signals of this file were given to another owner (F_SETOWN, F_SETSIG)",
-            ));
-        }
-        owner::set_async(self.number, true)?;
-        Ok(true)
     }
 
     /// Makes the file as it was before it was claimed. Failures mean that the number was closed.
     fn release(&mut self, signal: i32) {
         let Some(before) = self.before.take() else { return };
-        if owner::signal_of(self.number).is_ok_and(|its| its == signal) {
+        let Ok(owner) = Owner::of(self.number) else { return };
+        let is_ours = owner == Owner::this_thread();
+        let has_our_signal = owner::signal_of(self.number).is_ok_and(|its| its == signal);
+        // Our signal to a process that the program has put in our place would end it.
+        if is_ours || (has_our_signal && owner.is_this_process()) {
             let _ = owner::set_async(self.number, false);
-            let _ = owner::set_signal(self.number, before.signal);
-            before.restore_owner(self.number);
+            if has_our_signal {
+                let _ = owner::set_signal(self.number, before.signal);
+            }
+        }
+        if is_ours {
+            let _ = before.owner.set(self.number);
         }
     }
 }
 
-impl Before {
-    /// Unless somebody else has become the owner meanwhile.
-    fn restore_owner(self, number: RawFd) {
-        if Owner::of(number).is_ok_and(|owner| owner == Owner::this_thread()) {
-            let _ = self.owner.set(number);
-        }
-    }
+/// Whether a description signals this thread, or would.
+fn is_ours(number: RawFd, signal: i32) -> io::Result<bool> {
+    Ok(Owner::of(number)? == Owner::this_thread() && owner::signal_of(number)? == signal)
 }
 
 /// Makes a description signal this thread, if it can, and signals nobody: gives how it was.
@@ -316,24 +329,25 @@ fn claim(number: RawFd, signal: i32) -> Option<Before> {
     let turn_on = || {
         owner::set_signal(number, signal)?;
         owner::set_async(number, true)?;
-        owner::is_async(number)
+        // Another process that shares the description may be doing the same.
+        Ok::<bool, io::Error>(owner::is_async(number)? && is_ours(number, signal)?)
     };
     if turn_on().unwrap_or(false) {
         return Some(before);
     }
-    let _ = owner::set_signal(number, before.signal);
-    before.restore_owner(number);
+    if Owner::of(number).is_ok_and(|owner| owner == Owner::this_thread()) {
+        let _ = owner::set_async(number, false);
+        let _ = owner::set_signal(number, before.signal);
+        let _ = before.owner.set(number);
+    }
     None
 }
 
-/// What a file will signal, as far as its kind tells.
-fn voice_of(fd: BorrowedFd<'_>) -> io::Result<Voice> {
+/// Whether a file of this kind signals all that makes it readable (d).
+fn can_signal(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(match Kind::of(fd)? {
-        Kind::Pipe | Kind::InternetSocket => Voice::Whole,
-        Kind::UnixSocket => Voice::Reads,
-        // inotify signals, eventfd and others don't: reading `O_ASYNC` back tells (d).
-        Kind::Anonymous => Voice::Whole,
-        Kind::OtherSocket | Kind::Named => Voice::Mute,
+        Kind::Pipe | Kind::UnixSocket | Kind::InternetSocket | Kind::Inotify => true,
+        Kind::OtherSocket | Kind::Anonymous | Kind::Named => false,
     })
 }
 

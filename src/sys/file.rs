@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::path::Path;
 use std::sync::Arc;
 
 /// A file number together with the handle it was borrowed from.
@@ -49,7 +50,8 @@ pub(crate) enum Kind {
     OtherSocket,
     /// Pipe or FIFO.
     Pipe,
-    /// What the kernel makes without a name in the file system: eventfd, inotify and so on.
+    Inotify,
+    /// What else the kernel makes without a name in the file system: eventfd and so on.
     Anonymous,
     /// Regular files, directories, devices.
     Named,
@@ -68,6 +70,7 @@ impl Kind {
         Ok(match stat.st_mode & libc::S_IFMT {
             libc::S_IFSOCK => Kind::of_socket(fd),
             libc::S_IFIFO => Kind::Pipe,
+            0 if is_inotify(fd) => Kind::Inotify,
             0 => Kind::Anonymous,
             _ => Kind::Named,
         })
@@ -83,6 +86,12 @@ impl Kind {
             _ => Kind::OtherSocket,
         }
     }
+}
+
+/// Whether /proc says so; nothing else tells.
+fn is_inotify(fd: BorrowedFd<'_>) -> bool {
+    let name = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+    name.is_ok_and(|name| name == Path::new("anon_inode:inotify"))
 }
 
 /// An option of `SOL_SOCKET` whose value is an int.

@@ -52,6 +52,29 @@ impl Stamp {
     }
 }
 
+/// A lock for a few system calls, which a forked child never finds held: whoever held it in the
+/// parent is not there to release it.
+#[derive(Debug)]
+pub(crate) struct Lock(AtomicU32);
+
+impl Lock {
+    pub(crate) const fn new() -> Self {
+        Lock(AtomicU32::new(0))
+    }
+
+    /// Runs `body` while no other thread of this process, which made `stamp`, does the same.
+    pub(crate) fn with<T>(&self, stamp: &Stamp, body: impl FnOnce() -> T) -> T {
+        // Free is 0, or the number of a process that this one was forked from.
+        let take = |held| (held != stamp.number).then_some(stamp.number);
+        while self.0.fetch_update(Ordering::Acquire, Ordering::Relaxed, take).is_err() {
+            std::thread::yield_now();
+        }
+        let answer = body();
+        self.0.store(0, Ordering::Release);
+        answer
+    }
+}
+
 fn wiped_page() -> io::Result<&'static AtomicU32> {
     let length = size_of::<AtomicU32>();
     let protection = libc::PROT_READ | libc::PROT_WRITE;

@@ -30,6 +30,11 @@ impl Owner {
         Owner { kind: F_OWNER_TID, id: unsafe { libc::gettid() } }
     }
 
+    /// Whether it is this process, or a group of processes.
+    pub(crate) fn is_this_process(self) -> bool {
+        self.kind != F_OWNER_TID && self.id == std::process::id() as libc::pid_t
+    }
+
     /// Whether nobody is the owner.
     pub(crate) fn is_nobody(self) -> bool {
         self.id == 0

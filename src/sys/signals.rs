@@ -10,7 +10,6 @@ use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -19,8 +18,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How many signals one read takes.
 const BATCH: usize = 128;
-/// After so many reads in a row the question arises whether to go on for ever.
-const PATIENCE: usize = 64;
+/// After so many reads in a row the question arises how many signals there can be.
+const PATIENCE: u64 = 64;
 
 /// Signal numbers, one bit each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,11 +43,11 @@ impl Set {
     }
 
     fn to_kernel(self) -> libc::sigset_t {
-        let mut set = MaybeUninit::uninit();
-        // SAFETY: sigemptyset initialises the set it is given.
-        unsafe { libc::sigemptyset(set.as_mut_ptr()) };
-        // SAFETY: it was initialised just now.
-        let mut set = unsafe { set.assume_init() };
+        // SAFETY: sigset_t is made of integers, for which all zeroes is a value; the C library does
+        // not write all of it.
+        let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+        // SAFETY: the set may be written to.
+        unsafe { libc::sigemptyset(&mut set) };
         for signal in (1..=64).filter(|&signal| self.contains(signal)) {
             // SAFETY: the set is initialised; a number that is no signal is refused.
             unsafe { libc::sigaddset(&mut set, signal) };
@@ -107,6 +106,8 @@ pub(crate) struct Signals {
     signal: c_int,
     was_blocked: bool,
     overflows_seen: u64,
+    /// How many signals could be queued when it was made: the limit may be lowered later.
+    most: u64,
     buffer: Box<[signalfd_siginfo; BATCH]>,
     /// The queue is the thread's own.
     not_send: PhantomData<*mut ()>,
@@ -140,6 +141,7 @@ impl Signals {
             signal,
             was_blocked: blocked.contains(signal),
             overflows_seen: shared.overflows,
+            most: queue_limit(),
             buffer: Box::new([empty; BATCH]),
             not_send: PhantomData,
         })
@@ -155,12 +157,25 @@ impl Signals {
         self.queue.as_fd()
     }
 
+    /// Blocks the signals again, in case the program has put an older mask back.
+    pub(crate) fn block(&self) {
+        Set::of(&[self.signal, SIGIO]).apply(SIG_BLOCK);
+    }
+
     /// Reads everything that was queued when this was called, and tells `each` the file numbers
     /// that the kernel has named. What others have sent is read and ignored.
     pub(crate) fn drain(&mut self, mut each: impl FnMut(i32)) {
-        let mut reads = 0;
-        let mut enough = usize::MAX;
-        loop {
+        if self.drain_at_most(PATIENCE, &mut each) {
+            return;
+        }
+        // Somebody may be sending as fast as this reads.
+        let most = self.most.max(queue_limit()).div_ceil(BATCH as u64);
+        self.drain_at_most(most, &mut each);
+    }
+
+    /// Gives whether nothing is left.
+    fn drain_at_most(&mut self, reads: u64, mut each: impl FnMut(i32)) -> bool {
+        for _ in 0..reads {
             let count = self.read();
             for info in &self.buffer[..count] {
                 if info.ssi_signo == SIGIO as u32 {
@@ -173,15 +188,11 @@ impl Signals {
                     each(info.ssi_fd);
                 }
             }
-            reads += 1;
-            if count < BATCH || reads >= enough {
-                return;
-            }
-            if reads == PATIENCE {
-                // Somebody may be sending as fast as this reads.
-                enough = queue_limit().div_ceil(BATCH as u64).try_into().unwrap_or(usize::MAX);
+            if count < BATCH {
+                return true;
             }
         }
+        false
     }
 
     /// Whether the kernel had no room in the queue since [`Signals::take_overflow`] was last
@@ -208,8 +219,9 @@ impl Signals {
 
 impl Drop for Signals {
     fn drop(&mut self) {
-        // Unblocked while it is queued, a real-time signal would end the process.
-        self.drain(|_| {});
+        // Unblocked while it is queued, a real-time signal would end the process. No file sends
+        // more of them.
+        self.drain_at_most(u64::MAX, |_| {});
         let mut shared = SHARED.get();
         let own = Set::of(&[self.signal]);
         shared.users -= 1;
@@ -232,7 +244,8 @@ impl fmt::Debug for Signals {
 /// One that is not blocked is nobody's; one that is may be waited for by somebody, or the program
 /// blocks all signals on this thread.
 fn choose(taken: Set, blocked: Set) -> io::Result<c_int> {
-    let (first, last) = (libc::SIGRTMIN(), libc::SIGRTMAX());
+    // 64 is the highest of most architectures, and a `Set` holds no more.
+    let (first, last) = (libc::SIGRTMIN(), libc::SIGRTMAX().min(64));
     let free = || (first..=last).rev().filter(|&signal| !taken.contains(signal));
     let open = free().filter(|&signal| !blocked.contains(signal));
     let closed = free().filter(|&signal| blocked.contains(signal));
@@ -243,11 +256,11 @@ fn choose(taken: Set, blocked: Set) -> io::Result<c_int> {
 }
 
 fn has_default_action(signal: c_int) -> bool {
-    let mut action = MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: sigaction is plain data, and all zeroes is a valid one.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     // SAFETY: no new action is given, and there is room for the old one.
-    let answer = unsafe { libc::sigaction(signal, ptr::null(), action.as_mut_ptr()) };
-    // SAFETY: the call has succeeded, so the old action was written.
-    answer == 0 && unsafe { action.assume_init() }.sa_sigaction == libc::SIG_DFL
+    let answer = unsafe { libc::sigaction(signal, ptr::null(), &mut action) };
+    answer == 0 && action.sa_sigaction == libc::SIG_DFL
 }
 
 fn queue_of(set: Set) -> io::Result<OwnedFd> {
@@ -267,12 +280,15 @@ fn queue_limit() -> u64 {
     limit.rlim_cur
 }
 
-/// Has a command start with none of the signals blocked that SIGIO pollers of this process block.
+/// Has a command start with none of the signals blocked that SIGIO pollers of this process have
+/// blocked.
 ///
 /// A program inherits the signal mask of the thread that starts it, and a SIGIO poller blocks two
-/// signals on its thread: `SIGIO` and a real-time signal. A program that relies on either would
-/// wait for it in vain. Other signals, and those that were blocked before the poller was made, are
-/// left as they are. Without a SIGIO poller this does nothing.
+/// signals on its thread and on those that are started there: `SIGIO` and a real-time signal. A
+/// program that relies on either would wait for it in vain. What was blocked already when a poller
+/// was made, and other signals, are left as they are. It has no effect on
+/// [`exec`](std::os::unix::process::CommandExt::exec), which replaces this process: drop the
+/// pollers first.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -286,12 +302,16 @@ fn queue_limit() -> u64 {
 /// # }
 /// ```
 pub fn unblock_in_child(command: &mut Command) -> &mut Command {
-    let unblock = || {
-        Set(BLOCKED_HERE.load(Ordering::Relaxed)).apply(SIG_UNBLOCK);
+    let this_process = std::process::id();
+    let unblock = move || {
+        // What is queued to this process would end it.
+        if std::process::id() != this_process {
+            Set(BLOCKED_HERE.load(Ordering::Relaxed)).apply(SIG_UNBLOCK);
+        }
         Ok(())
     };
     // SAFETY: between fork and exec only async-signal-safe things are allowed: this loads an atomic
-    // and calls sigemptyset, sigaddset and pthread_sigmask, which are.
+    // and calls getpid, sigemptyset, sigaddset and pthread_sigmask, which are.
     unsafe { command.pre_exec(unblock) }
 }
 

@@ -1,7 +1,7 @@
 //! Scripts as the data that `arbitrary` reads back: a derived enum takes four bytes, scales them to
 //! its number of variants, and goes on with the fields.
 
-use quintpoll_fuzz::script::{At, Dirs, How, Kind, Room, Script, Step};
+use quintpoll_fuzz::script::{At, Dirs, End, How, Kind, Room, Script, Step};
 
 /// The data for `decode`: the byte that chooses the column, then the script.
 pub(crate) fn encode(column: u8, script: &Script) -> Vec<u8> {
@@ -29,7 +29,7 @@ fn how(how: How) -> [u8; 4] {
 }
 
 /// How many steps there are.
-const STEPS: usize = 25;
+const STEPS: usize = 27;
 
 fn step(step: Step) -> Vec<u8> {
     let (variant, fields) = match step {
@@ -58,6 +58,8 @@ fn step(step: Step) -> Vec<u8> {
         Step::Overflow => (22, vec![]),
         Step::Reopen(a) => (23, at(a).to_vec()),
         Step::Dup(a, b) => (24, [at(a), at(b)].concat()),
+        Step::Enlarge(a, end) => (25, [at(a), choice(end as u32, End::ALL.len())].concat()),
+        Step::TakeSignals(a) => (26, at(a).to_vec()),
     };
     [&choice(variant, STEPS)[..], &fields].concat()
 }

@@ -1,9 +1,10 @@
 //! The fuzz target without libFuzzer: its seeds, and pseudo-random data.
 //!
-//! The seeds are the scripts of [`scripts`] as data. When a script or the layout of a step has
-//! changed, `QUINTPOLL_WRITE_SEEDS=1` writes them anew.
+//! The seeds are the scripts of [`scripts`] and [`mechanisms`] as data. When a script or the layout
+//! of a step has changed, `QUINTPOLL_WRITE_SEEDS=1` writes them anew.
 
 mod encode;
+mod mechanisms;
 mod scripts;
 
 use encode::encode;

@@ -1,5 +1,6 @@
 //! The seeds in words: small scripts, each of which once was, or would be, somebody's bug.
 
+use super::mechanisms::*;
 use quintpoll_fuzz::script::{
     At::*, Dirs::*, How::*, Kind, Kind::*, PLACES, Room::*, Script, Step, Step::*,
 };
@@ -8,7 +9,7 @@ type Kinds = [Kind; PLACES];
 
 /// All of them, by the names of their files.
 pub(crate) fn all() -> impl Iterator<Item = (&'static str, Script)> {
-    let all: [(&str, Kinds, &[Step]); 27] = [
+    let all: [(&str, Kinds, &[Step]); 31] = [
         ("stale_key", READERS, STALE_KEY),
         ("number_used_again", READERS, NUMBER_USED_AGAIN),
         ("double", MIXED, DOUBLE),
@@ -36,6 +37,10 @@ pub(crate) fn all() -> impl Iterator<Item = (&'static str, Script)> {
         ("blind_since_a_report", PIPES_AND_SOCKETS, BLIND_SINCE_A_REPORT),
         ("reports_beyond_one_read", PIPES, REPORTS_BEYOND_ONE_READ),
         ("overflow_looks_again", MIXED, OVERFLOW_LOOKS_AGAIN),
+        ("room_taken_before_there_is_much", PIPES_AND_SOCKETS, ROOM_TAKEN_BEFORE_THERE_IS_MUCH),
+        ("pipe_made_larger", WRITERS, PIPE_MADE_LARGER),
+        ("writers_alone", PIPES_AND_SOCKETS, WRITERS_ALONE),
+        ("signals_given_away", PIPES_AND_SOCKETS, SIGNALS_GIVEN_AWAY),
     ];
     all.into_iter().map(|(name, kinds, steps)| (name, Script { kinds, steps: steps.to_vec() }))
 }
@@ -45,6 +50,7 @@ const READERS: Kinds = [PipeRead, PipeRead, PipeRead, Stream, Stream];
 const STREAMS: Kinds = [Stream; PLACES];
 const PIPES: Kinds = [PipeRead, PipeWrite, PipeRead, PipeWrite, Counter];
 const PIPES_AND_SOCKETS: Kinds = [Stream, PipeWrite, Stream, Packet, PipeRead];
+const WRITERS: Kinds = [PipeWrite, PipeWrite, PipeWrite, PipeRead, Stream];
 const SOCKETS: Kinds = [Stream, Stream, Packet, Packet, Stream];
 
 /// An old key must not reach the registration that took its slot.
@@ -311,166 +317,4 @@ const EMPTY_INTEREST: &[Step] = &[
     Wait0,
     Modify(A, Nothing, Level),
     Wait0,
-];
-
-/// With SIGIO nobody hears of it, until the other side is heard or the program asks. What is
-/// watched for room to write, too, is not known by signals.
-const OWN_SHUTDOWN_IS_UNHEARD: &[Step] = &[
-    Register(C, R, Edge),
-    Register(A, R, Level),
-    Register(B, RW, Level),
-    Wait0,
-    ShutdownRd(C),
-    ShutdownRd(A),
-    ShutdownRd(B),
-    Wait0,
-    Rearm(A, R),
-    Wait0,
-    PeerShutdownWr(C),
-    Wait0,
-    Wait0,
-];
-
-/// A file that was made to signal no more does so again when it is armed.
-const SILENT_UNTIL_REARMED: &[Step] = &[
-    Register(A, R, Edge),
-    Register(B, W, Level),
-    Register(C, R, OneShot),
-    Wait0,
-    SetFlags(A),
-    SetFlags(B),
-    SetFlags(C),
-    FillWrite(B),
-    PeerWrite(A, 0),
-    PeerWrite(C, 0),
-    PeerDrain(B),
-    Wait0,
-    Rearm(A, R),
-    Rearm(B, W),
-    Rearm(C, R),
-    Wait0,
-    DrainRead(A),
-    PeerWrite(A, 0),
-    Wait0,
-];
-
-/// A description signals one of its numbers; the others are looked at, and remain so when it goes.
-const DOUBLE_HAS_NO_SIGNALS: &[Step] = &[
-    Register(A, R, Edge),
-    Dup(A, B),
-    Dup(A, C),
-    Register(B, R, Edge),
-    Register(C, R, Level),
-    Wait0,
-    PeerWrite(A, 0),
-    Wait0,
-    PeerWrite(A, 0),
-    Wait0,
-    Deregister(A),
-    PeerWrite(B, 0),
-    Wait0,
-    Rearm(C, R),
-    Wait0,
-    Wait0,
-    DrainRead(B),
-    PeerWrite(B, 0),
-    Wait0,
-    Deregister(C),
-    Modify(B, R, Level),
-    Wait0,
-    Rearm(B, R),
-    Wait0,
-    Wait0,
-];
-
-/// Watched for room to write a unix socket is looked at; when that was reported it may signal.
-const SIGNALS_WHEN_READS_ARE_LEFT: &[Step] = &[
-    Register(A, RW, Edge),
-    Register(B, RW, OneShot),
-    Wait0,
-    PeerWrite(A, 0),
-    Wait0,
-    DrainRead(A),
-    FillWrite(A),
-    PeerWrite(A, 0),
-    PeerDrain(A),
-    Wait0,
-    Wait0,
-    Rearm(B, R),
-    Wait0,
-    PeerClose(B),
-    Wait0,
-    Rearm(B, RW),
-    Wait0,
-];
-
-/// select(2) shows no hang-up to those who only want to write, nor to those who wait for PRI.
-const HANG_UP_OF_WRITERS: &[Step] = &[
-    Register(A, W, Level),
-    FillWrite(A),
-    Register(B, W, OneShot),
-    FillWrite(B),
-    Register(C, P, Edge),
-    Wait0,
-    PeerShutdownWr(C),
-    Wait0,
-    Wait0,
-    ShutdownWr(A),
-    PeerShutdownWr(A),
-    Wait0,
-    Rearm(B, W),
-    PeerClose(B),
-    WaitShort(20),
-    Modify(A, R, Level),
-    Wait0,
-];
-
-/// As before, of those who wanted to read until that was reported. A mechanism watches what is left
-/// from the next wait on, and what has happened until then counts.
-const BLIND_SINCE_A_REPORT: &[Step] = &[
-    Register(A, RP, Edge),
-    FillWrite(D),
-    Register(D, RW, Edge),
-    PeerWrite(A, 0),
-    PeerWrite(D, 0),
-    Wait0,
-    PeerShutdownWr(A),
-    ShutdownWr(D),
-    PeerShutdownWr(D),
-    Wait0,
-    Wait0,
-];
-
-/// Somebody's many reports stand before the others'.
-const REPORTS_BEYOND_ONE_READ: &[Step] = &[
-    Register(A, R, Level),
-    Register(C, R, Edge),
-    Register(B, W, OneShot),
-    FillWrite(B),
-    Wait0,
-    PeerTrickle(A),
-    PeerWrite(C, 0),
-    PeerClose(B),
-    Wait0,
-    DrainRead(A),
-    PeerTrickle(A),
-    Wait0,
-];
-
-/// Whoever may have been missed is looked at, once.
-const OVERFLOW_LOOKS_AGAIN: &[Step] = &[
-    Register(A, R, Edge),
-    Register(B, R, Level),
-    Register(D, RW, Edge),
-    Wait0,
-    ShutdownRd(B),
-    PeerWrite(A, 0),
-    Overflow,
-    Wait0,
-    Wait0,
-    Overflow,
-    Overflow,
-    Wait0,
-    Wait0,
-    Overflow,
 ];

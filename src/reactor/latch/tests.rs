@@ -17,7 +17,7 @@ const W: Interest = Interest::WRITABLE;
 const MODES: [Mode; 3] = [Mode::Level, Mode::Edge, Mode::OneShot];
 
 const fn column(native: Triggers, trigger: Trigger, flavour: Flavour) -> Column {
-    Column { native, trigger, flavour, always_ready: false }
+    Column { native, trigger, flavour, level: Interest::empty(), always_ready: false }
 }
 
 const LEVEL_FACTS: Column = column(Triggers::LEVEL, Trigger::Level, Flavour::Fact);
@@ -32,8 +32,11 @@ const DULL_FILE: Column = Column {
     native: Triggers::all(),
     trigger: Trigger::Edge,
     flavour: Flavour::HintOfNews,
+    level: Interest::empty(),
     always_ready: true,
 };
+/// A file that signals what makes it readable, and is watched for its room to write.
+const SPLIT: Column = Column { level: W, ..EDGE_NEWS };
 /// A file that its selector can only watch for its level, though it has edges for others.
 const SIDE_SET: Column = column(Triggers::EDGE, Trigger::Level, Flavour::Fact);
 
@@ -136,6 +139,16 @@ fn every_script_on_files_beside_the_mechanism() {
     check_every_script(SIDE_SET);
 }
 
+#[test]
+fn every_script_on_files_with_edges_to_read_and_levels_to_write() {
+    check_every_script(SPLIT);
+}
+
+#[test]
+fn every_script_on_files_whose_edges_are_levels_all() {
+    check_every_script(Column { level: R | W, ..EDGE_NEWS });
+}
+
 fn any_column() -> impl Strategy<Value = Column> {
     proptest::sample::select(vec![
         LEVEL_FACTS,
@@ -147,6 +160,9 @@ fn any_column() -> impl Strategy<Value = Column> {
         ONE_SHOT_HINTS,
         DULL_FILE,
         SIDE_SET,
+        SPLIT,
+        Column { level: R, ..EDGE_NEWS },
+        Column { level: W | Interest::PRIORITY, ..EDGE_NEWS },
     ])
 }
 
@@ -252,4 +268,85 @@ fn a_latch_with_nothing_armed_leaves_a_one_shot_kernel_alone() {
     let mut latch = Latch::new(Mode::Edge, R, Triggers::ONESHOT);
     assert_eq!(latch.delivered(R), Step::Nothing);
     assert_eq!(latch.missed(), Step::Nothing);
+}
+
+fn split(mode: Mode, interest: Interest) -> Latch {
+    let mut latch = Latch::new(mode, interest, Triggers::EDGE);
+    latch.fix_trigger(Trigger::Edge, W);
+    latch
+}
+
+/// The same of a source whose directions have two columns.
+#[test]
+fn a_direction_with_levels_costs_what_levels_do() {
+    for mode in MODES {
+        let first = split(mode, R | W);
+        assert_eq!(first.watched(), R | W, "{mode:?}");
+        for dirs in [R, W, R | W] {
+            let cell = format!("{mode:?}, {dirs:?}");
+            let mut latch = first;
+            let news = dirs.contains(R);
+            let step = match mode {
+                Mode::Level if news => Step::Look(R),
+                Mode::OneShot => Step::Arm,
+                Mode::Edge if dirs.contains(W) => Step::Arm,
+                Mode::Level | Mode::Edge => Step::Nothing,
+            };
+            assert_eq!(latch.delivered(dirs), step, "{cell} were delivered");
+            let (armed, watched) = match mode {
+                Mode::Level => (R | W, R | W),
+                Mode::OneShot => (Interest::empty(), R),
+                Mode::Edge => ((R | W) - (dirs & W), (R | W) - (dirs & W)),
+            };
+            assert_eq!((latch.armed(), latch.watched()), (armed, watched), "{cell}");
+            let arms = mode == Mode::Edge && dirs.contains(W);
+            let step = if arms { Step::Arm } else { Step::Nothing };
+            assert_eq!(latch.drained(dirs), step, "{cell} were drained");
+            assert_eq!(latch.missed(), Step::Nothing, "{cell}");
+        }
+    }
+    let mut reader = split(Mode::OneShot, R);
+    assert_eq!(reader.delivered(R), Step::Nothing, "nobody watches its level");
+}
+
+/// What has to be looked at when a kernel is told anew that says nothing of what is there.
+#[test]
+fn what_was_reported_is_owed_no_longer() {
+    let none = Interest::empty();
+    for trigger in [Trigger::Level, Trigger::Edge, Trigger::OneShot] {
+        let latch = |mode| Latch::new(mode, R | W, only(trigger));
+        let owed = |mut latch: Latch| {
+            let before = latch.owed();
+            latch.delivered(R);
+            let after = latch.owed();
+            latch.rearm(R);
+            [before, after, latch.owed()]
+        };
+        assert_eq!(owed(latch(Mode::Level)), [R | W; 3], "always, {trigger:?}");
+        assert_eq!(owed(latch(Mode::OneShot)), [R | W, none, R], "{trigger:?}");
+        let edge = if trigger == Trigger::Edge { [none; 3] } else { [R | W, W, R | W] };
+        assert_eq!(owed(latch(Mode::Edge)), edge, "{trigger:?}");
+        let mut split = split(Mode::Edge, R | W);
+        assert_eq!(split.owed(), W, "of its edges nobody knows which were reported");
+        split.delivered(R);
+        assert_eq!(split.owed(), W);
+        split.delivered(W);
+        assert_eq!(split.owed(), none);
+        split.drained(W);
+        assert_eq!(split.owed(), W);
+    }
+}
+
+#[test]
+fn only_edges_have_levels_beside_them() {
+    for trigger in [Trigger::Level, Trigger::OneShot] {
+        let mut latch = split(Mode::OneShot, R | W);
+        latch.delivered(R);
+        assert_eq!(latch.watched(), R);
+        latch.fix_trigger(trigger, W);
+        let mut plain = latch;
+        plain.fix_trigger(trigger, Interest::empty());
+        assert_eq!(latch, plain);
+        assert!(latch.watched().is_empty(), "what has lost its edges is not watched, {trigger:?}");
+    }
 }

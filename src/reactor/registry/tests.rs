@@ -50,6 +50,9 @@ fn any_op() -> impl Strategy<Value = Op> {
         3 => pick().prop_map(Op::Remove),
         2 => (pick(), dirs()).prop_map(|(pick, dirs)| Op::Rearm(pick, dirs)),
         3 => (pick(), bits).prop_map(|(pick, bits)| Op::QueueFact(pick, bits)),
+        2 => (pick(), any::<u16>()).prop_map(|(pick, bits)| {
+            Op::QueueSeen(pick, PollBits::from_bits_truncate(bits))
+        }),
         3 => (pick(), dirs()).prop_map(|(pick, dirs)| Op::QueueLook(pick, dirs)),
         2 => pick().prop_map(Op::QueueHint),
         3 => Just(Op::Pop),

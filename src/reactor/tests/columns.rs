@@ -3,6 +3,7 @@
 
 mod expected;
 mod forced;
+mod split;
 
 use crate::backend::Backend;
 use crate::event::{Events, Interest, Mode, Readiness, Token};
@@ -15,6 +16,7 @@ use expected::Expected;
 use forced::{Faults, Forced};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use proptest::prelude::*;
+use split::Split;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -93,11 +95,12 @@ struct Bench {
     eventfds: Vec<Arc<EventFd>>,
     expected: [Option<Expected>; SOURCES],
     native: Triggers,
+    level: Interest,
 }
 
 impl Bench {
     fn new(selector: Forced) -> Self {
-        let (faults, native) = (selector.faults(), selector.native());
+        let (faults, native, level) = (selector.faults(), selector.native(), selector.level());
         let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
         let eventfd = || Arc::new(EventFd::from_value_and_flags(0, flags).expect("an eventfd"));
         Bench {
@@ -106,6 +109,7 @@ impl Bench {
             eventfds: std::iter::repeat_with(eventfd).take(DULL).collect(),
             expected: Default::default(),
             native,
+            level,
         }
     }
 
@@ -178,6 +182,8 @@ impl Bench {
                 }
             }
             Op::Wait { capacity } => return self.wait(capacity).map(drop),
+            // After a delivery it would go on to report the level of what nobody waits for.
+            Op::Refuse if !self.level.is_empty() => {}
             Op::Refuse => self.faults.refuse.set(true),
             Op::Fail => self.faults.fail.set(true),
             Op::Overflow => {
@@ -206,7 +212,8 @@ impl Bench {
         }
         let has_edges = at == DULL || self.native == Triggers::EDGE;
         let has_edges = has_edges || self.native == Triggers::all();
-        self.expected[at] = Some(Expected::new(key, token, interest, mode, has_edges));
+        let edges = if has_edges { Interest::all() - self.level } else { Interest::empty() };
+        self.expected[at] = Some(Expected::new(key, token, interest, mode, edges));
     }
 
     fn deregister(&mut self, gone: Expected) {
@@ -335,5 +342,7 @@ columns! {
     epoll_level_hints: Forced::new(epoll(), Triggers::LEVEL).hinting();
     epoll_edge_hints: Forced::new(epoll(), Triggers::EDGE).hinting();
     epoll_edge_hints_of_news: Forced::new(epoll(), Triggers::EDGE).hinting().looking();
+    edges_to_read_and_levels_to_write:
+        Forced::new(Box::new(Split::new()), Triggers::EDGE).with_levels(split::LEVEL);
     epoll_one_shot_hints: Forced::new(epoll(), Triggers::ONESHOT).hinting();
 }

@@ -34,6 +34,8 @@ pub(super) struct Script {
     pub(super) native: Triggers,
     /// The triggers that files get, where that is not the one asked for.
     pub(super) side_trigger: Option<Trigger>,
+    /// [`Applied::level`] of every answer.
+    pub(super) level: Interest,
     /// [`Applied::look`] of every answer.
     pub(super) look: bool,
     /// [`Applied::blind`] of every answer.
@@ -89,7 +91,8 @@ impl Selector for Fake {
         script.calls.push(Call::Arm(slot, arm.dirs, arm.trigger));
         assert!(!arm.dirs.is_empty(), "nothing is disarmed, not armed");
         let trigger = script.side_trigger.unwrap_or(arm.trigger);
-        let applied = Applied { trigger, look: script.look, blind: script.blind };
+        let applied =
+            Applied { trigger, level: script.level, look: script.look, blind: script.blind };
         script.refusals.pop_front().map_or(Ok(applied), Err)
     }
 
@@ -136,6 +139,7 @@ impl Stage {
         let script = Rc::new(RefCell::new(Script {
             native,
             side_trigger: None,
+            level: Interest::empty(),
             look: false,
             blind: false,
             refusals: VecDeque::new(),

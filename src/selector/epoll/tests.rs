@@ -66,9 +66,7 @@ fn a_full_buffer_is_not_the_end() {
             let (case, reports) = (format!("{trigger:?} {room} {sources} {woken}"), out.len());
             let is_quiet = sources == 0 && !woken;
             assert_eq!(wake, if is_quiet { Wake::TimedOut } else { Wake::Events }, "{case}");
-            out.sort_by_key(|raw| match raw {
-                Raw::Fact(slot, _) | Raw::Hint(slot) => slot.index,
-            });
+            out.sort_by_key(|raw| raw.slot().index);
             out.dedup();
             assert_eq!(out, (0..sources).map(readable).collect::<Vec<_>>(), "{case}");
             assert!(trigger == Trigger::Level || reports == sources, "{case}: once each");

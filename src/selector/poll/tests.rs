@@ -108,9 +108,7 @@ proptest! {
                 Op::Wait => {
                     let (mut out, due) = (Vec::new(), due(&armed, &full));
                     let wake = poll.wait(Deadline::Now, &mut out).expect("few entries");
-                    out.sort_by_key(|raw| match raw {
-                        Raw::Fact(slot, _) | Raw::Hint(slot) => slot.index,
-                    });
+                    out.sort_by_key(|raw| raw.slot().index);
                     assert_eq!(out, due);
                     let is_quiet = !std::mem::take(&mut notified) && due.is_empty();
                     assert_eq!(wake, if is_quiet { Wake::TimedOut } else { Wake::Events });

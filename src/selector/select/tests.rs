@@ -66,9 +66,7 @@ impl Select {
     fn look(&mut self) -> (Wake, Vec<Raw>) {
         let mut out = Vec::new();
         let wake = self.wait(Deadline::Now, &mut out).expect("a look");
-        out.sort_by_key(|raw| match raw {
-            Raw::Fact(slot, _) | Raw::Hint(slot) => slot.index,
-        });
+        out.sort_by_key(|raw| raw.slot().index);
         (wake, out)
     }
 
@@ -160,7 +158,7 @@ fn sets_and_owners_agree_in(ops: Vec<Op>, files: &[OwnedFd]) {
         match op {
             Op::Arm(at, dirs) => {
                 let blind = !dirs.contains(R);
-                let due = Applied { trigger: Trigger::Level, look: false, blind };
+                let due = Applied { blind, ..Applied::whole(Trigger::Level) };
                 assert_eq!(select.put(at, &files[at], dirs), due);
                 model.armed[at] = Some(dirs);
             }
@@ -324,8 +322,17 @@ fn urgent_data_is_an_exception() {
     let flags = nix::sys::socket::MsgFlags::MSG_OOB;
     nix::sys::socket::send(number_of(there.as_fd()) as i32, b"!", flags).expect("there is room");
     let mut out = Vec::new();
+    let seen = Raw::Seen(slot(0), PollBits::PRI);
     assert_eq!(select.wait(Deadline::Never, &mut out).expect("a wait"), Wake::Events);
-    assert_eq!(out, [hint(0)]);
+    assert_eq!(out, [seen], "the set says what it is");
+    select.put(0, &here, R | W | P);
+    assert_eq!(select.look(), (Wake::Events, vec![seen]), "once, though it is writable too");
+    select.put(0, &here, R | W);
+    assert_eq!(select.look(), (Wake::Events, vec![hint(0)]), "nobody asks for it");
+    let neighbour = eventfd(1);
+    select.put(0, &here, P);
+    select.put(1, &neighbour, R | P);
+    assert_eq!(select.look().1, [seen, hint(1)], "each number has its own exception");
 }
 
 #[test]

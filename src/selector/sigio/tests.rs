@@ -1,5 +1,6 @@
 //! Who signals and who stands in the side set, what files are told, and what signals come to.
 
+mod owners;
 mod scripts;
 #[cfg(feature = "conformance")]
 mod staged;
@@ -20,8 +21,9 @@ const R: Interest = Interest::READABLE;
 const W: Interest = Interest::WRITABLE;
 const P: Interest = Interest::PRIORITY;
 /// The answers to arming: a file that signals, and one in the side set.
-const LOUD: Applied = Applied { trigger: Trigger::Edge, look: true, blind: false };
-const MUTE: Applied = Applied { trigger: Trigger::Level, look: false, blind: false };
+const LOUD: Applied = Applied { trigger: Trigger::Edge, level: W, look: true, blind: false };
+const MUTE: Applied =
+    Applied { trigger: Trigger::Level, level: Interest::empty(), look: false, blind: false };
 
 fn eventfd(value: u32) -> OwnedFd {
     let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
@@ -56,6 +58,16 @@ fn slot(index: usize) -> Slot {
 
 fn hint(at: usize) -> Raw {
     Raw::Hint(slot(at))
+}
+
+/// Without the bands that some files set beside IN and OUT.
+fn plain(raw: Raw) -> Raw {
+    let bands = PollBits::READ_BANDS | PollBits::WRITE_BANDS;
+    match raw {
+        Raw::Fact(slot, bits) => Raw::Fact(slot, bits - bands),
+        Raw::Seen(slot, bits) => Raw::Seen(slot, bits - bands),
+        Raw::Hint(slot) => Raw::Hint(slot),
+    }
 }
 
 fn readable(at: usize) -> Raw {
@@ -108,10 +120,8 @@ impl Sigio {
     fn wait_until(&mut self, deadline: Deadline) -> (Wake, Vec<Raw>) {
         let mut out = Vec::new();
         let wake = self.wait(deadline, &mut out).expect("few entries");
-        out.sort_by_key(|raw| match raw {
-            Raw::Hint(slot) => (slot.index, false),
-            Raw::Fact(slot, _) => (slot.index, true),
-        });
+        out.iter_mut().for_each(|raw| *raw = plain(*raw));
+        out.sort_by_key(|raw| (raw.slot().index, !matches!(raw, Raw::Hint(_))));
         (wake, out)
     }
 
@@ -177,7 +187,8 @@ fn a_duplicate_of_what_signals_already_is_looked_at() {
     assert_eq!(sigio.watch(0, &here, R), LOUD);
     let told = state(&here);
     assert_eq!(sigio.watch(1, &twin, R), MUTE);
-    assert!(sigio.side.entry_of(slot(0)).is_none() && sigio.side.entry_of(slot(1)).is_some());
+    let entry = |at| sigio.side.entry_of(slot(at)).is_some();
+    assert_eq!([0, 1].map(entry), [false, true]);
     put(&there);
     assert_eq!(sigio.look(), (Wake::Events, vec![hint(0), readable(1)]));
     sigio.disarm(slot(1), twin.as_fd());
@@ -190,41 +201,6 @@ fn a_duplicate_of_what_signals_already_is_looked_at() {
     sigio.remove(slot(1), twin.as_fd());
     assert_eq!(sigio.look(), quiet());
     assert_eq!(sigio.watch(1, &twin, R), LOUD);
-}
-
-#[test]
-fn what_signals_somebody_else_is_left_alone() {
-    let ((here, there), mut first) = (stream(), sigio());
-    let twin = dup(&here).expect("a copy");
-    let second = |told: (Owner, i32, OFlag)| {
-        let mut second = sigio();
-        assert_eq!(second.watch(0, &twin, R), MUTE);
-        put(&there);
-        assert_eq!(second.look(), (Wake::Events, vec![readable(0)]));
-        empty(&here);
-        second.disarm(slot(0), twin.as_fd());
-        assert_eq!(second.watch(0, &twin, R), MUTE);
-        second.remove(slot(0), twin.as_fd());
-        assert_eq!(state(&here), told);
-        second.watch(0, &twin, R);
-        drop(second);
-        assert_eq!(state(&here), told);
-    };
-    assert_eq!(first.watch(0, &here, R), LOUD);
-    let told = state(&here);
-    second(told);
-    std::thread::scope(|scope| _ = scope.spawn(|| second(told)));
-    assert_eq!(first.look(), (Wake::Events, vec![hint(0)]));
-    drop(first);
-    // The program, which can't mean to be signalled by a switched off file, but may have begun.
-    Owner::this_process().set(here.as_raw_fd()).expect("it lives");
-    owner::set_signal(here.as_raw_fd(), libc::SIGURG).expect("a signal");
-    second(state(&here));
-    set_flags(&here, OFlag::O_NONBLOCK | OFlag::O_ASYNC);
-    second(state(&here));
-    Owner::of(there.as_raw_fd()).expect("nobody").set(here.as_raw_fd()).expect("nobody");
-    assert!(state(&here).0.is_nobody() && state(&here).2.contains(OFlag::O_ASYNC));
-    second(state(&here));
 }
 
 /// Note i.
@@ -240,36 +216,6 @@ fn a_silenced_file_is_switched_on_again() {
     assert_eq!(state(&here), sigio.told(before));
     put(&there);
     assert_eq!(sigio.look(), (Wake::Events, vec![hint(0)]));
-}
-
-/// Alone, because it ends the process if it fails.
-#[test]
-fn a_file_that_was_given_away_is_told_of() {
-    if !is_alone("selector::sigio::tests::a_file_that_was_given_away_is_told_of") {
-        return;
-    }
-    let process = Owner::this_process();
-    for (owner, signal) in [(Some(process), None), (None, Some(libc::SIGURG))] {
-        let (mut sigio, (here, _there)) = (sigio(), stream());
-        let before = state(&here);
-        sigio.watch(0, &here, R);
-        sigio.disarm(slot(0), here.as_fd());
-        owner.into_iter().for_each(|owner| owner.set(here.as_raw_fd()).expect("it lives"));
-        signal.into_iter().for_each(|signal| {
-            owner::set_signal(here.as_raw_fd(), signal).expect("a signal");
-        });
-        let given = state(&here);
-        for _ in 0..2 {
-            let error = sigio.try_watch(0, &here, R).expect_err("it signals somebody else");
-            assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
-            assert_eq!(state(&here), given);
-        }
-        sigio.remove(slot(0), here.as_fd());
-        match owner {
-            Some(owner) => assert_eq!(state(&here), (owner, before.1, before.2)),
-            None => assert_eq!(state(&here), given, "nothing of it is ours"),
-        }
-    }
 }
 
 /// Note g.

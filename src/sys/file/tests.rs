@@ -72,7 +72,7 @@ fn the_rest_is_told_by_the_mode() {
     let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::empty()).expect("a timer");
     assert_eq!(kind(&EventFd::new().expect("an eventfd")), Kind::Anonymous);
     assert_eq!(kind(&timer), Kind::Anonymous);
-    assert_eq!(kind(&Inotify::init(InitFlags::empty()).expect("an inotify")), Kind::Anonymous);
+    assert_eq!(kind(&Inotify::init(InitFlags::empty()).expect("an inotify")), Kind::Inotify);
     let epoll = Epoll::new(EpollCreateFlags::empty()).expect("an epoll");
     assert_eq!(kind(&epoll.0), Kind::Anonymous);
     for path in ["/dev/null", "/", "/proc/self/status", "/proc/self/exe", "/dev/ptmx"] {

@@ -1,10 +1,11 @@
-//! Children and grandchildren, which do nothing but look at stamps and end.
+//! Children and grandchildren, which do nothing but look at stamps and locks, and end.
 
-use super::Stamp;
+use super::{Lock, Stamp};
 use crate::testing::{is_alone, making_children};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Runs `child` in a forked process, and gives the number it ends with. What runs there must
 /// neither allocate nor lock: other tests' threads may hold any lock at this moment.
@@ -117,4 +118,68 @@ fn a_grandchild_of_a_child_without_stamps_knows_them_too() {
         })
     });
     assert_eq!(broken, 0);
+}
+
+#[test]
+fn one_thread_at_a_time_has_a_lock() {
+    const THREADS: usize = 4;
+    let (lock, stamp) = (Lock::new(), Stamp::here().expect("a page"));
+    let (is_taken, intrusions) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let meeting = Barrier::new(THREADS);
+    let race = || {
+        meeting.wait();
+        for _ in 0..500 {
+            let answer = lock.with(&stamp, || {
+                let intrudes = is_taken.swap(true, Ordering::SeqCst);
+                intrusions.fetch_add(usize::from(intrudes), Ordering::SeqCst);
+                std::thread::yield_now();
+                is_taken.store(false, Ordering::SeqCst);
+                7
+            });
+            assert_eq!(answer, 7);
+        }
+    };
+    std::thread::scope(|scope| (0..THREADS).for_each(|_| _ = scope.spawn(race)));
+    assert_eq!(intrusions.into_inner(), 0);
+}
+
+/// Whoever holds a lock in the parent is not there to release it.
+#[test]
+fn a_child_finds_no_lock_held() {
+    let _making = making_children();
+    let (lock, stamp) = (Lock::new(), Stamp::here().expect("a page"));
+    let (held, done) = (Barrier::new(2), Barrier::new(2));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            lock.with(&stamp, || {
+                held.wait();
+                done.wait();
+            });
+        });
+        held.wait();
+        let take = || {
+            // SAFETY: alarm touches no memory; it ends a child that would wait for ever.
+            unsafe { libc::alarm(20) };
+            let Ok(own) = Stamp::here() else { return 100 };
+            let mut times = 0;
+            lock.with(&own, || times += 1);
+            lock.with(&own, || times += 1);
+            // So does its child, of a lock that it holds itself.
+            let broken = lock.with(&own, || {
+                in_child(|| {
+                    // SAFETY: as above.
+                    unsafe { libc::alarm(20) };
+                    let Ok(own) = Stamp::here() else { return 100 };
+                    first_broken(&[lock.with(&own, || true)])
+                })
+            });
+            if broken != 0 { 10 + broken } else { first_broken(&[times == 2]) }
+        };
+        let broken = in_child(take);
+        let is_held = lock.0.load(Ordering::SeqCst) == stamp.number;
+        done.wait();
+        assert_eq!(broken, 0);
+        assert!(is_held, "a child releases nothing of its parent's");
+    });
+    assert!(lock.with(&stamp, || true), "and it is free again");
 }

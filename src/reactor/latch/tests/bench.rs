@@ -24,6 +24,8 @@ pub(super) struct Column {
     /// What the file gets in the end.
     pub(super) trigger: Trigger,
     pub(super) flavour: Flavour,
+    /// With EDGE: the directions that are reported by their level.
+    pub(super) level: Interest,
     /// Nothing ever happens to the file, and every direction is ready.
     pub(super) always_ready: bool,
 }
@@ -58,6 +60,16 @@ struct Kernel {
     loaded: bool,
 }
 
+impl Column {
+    /// The directions in which the kernel hears of news that nobody asked for.
+    fn edges(self) -> Interest {
+        match self.trigger {
+            Trigger::Edge => Interest::all() - self.level,
+            Trigger::Level | Trigger::OneShot => Interest::empty(),
+        }
+    }
+}
+
 enum Report {
     Fact(Interest),
     Hint,
@@ -89,7 +101,10 @@ impl Kernel {
         // A hint may be false, and may come late for a source that is not watched any more.
         let is_due = match self.column.trigger {
             Trigger::Level => !ready.is_empty() || (stirred && !is_fact),
-            Trigger::Edge => stirred && (!ready.is_empty() || !is_fact),
+            Trigger::Edge => {
+                let is_news = stirred && (!ready.is_empty() || !is_fact);
+                is_news || ready.intersects(self.column.level)
+            }
             Trigger::OneShot => self.loaded && (!ready.is_empty() || (stirred && !is_fact)),
         };
         if !is_due {
@@ -134,7 +149,7 @@ impl Bench {
             look: Interest::empty(),
             lagging: false,
             work: Work::default(),
-            contract: Contract::new(mode, interest, column.trigger),
+            contract: Contract::new(mode, interest, column.edges()),
         };
         bench.modify(mode, interest);
         bench
@@ -168,17 +183,17 @@ impl Bench {
             }
             Op::Rearm(dirs) => {
                 let step = self.latch.rearm(dirs & interest);
-                self.carry_out(step);
+                self.carry_out(step, dirs & interest);
                 self.contract.rearmed(dirs & interest);
             }
             Op::Drained(dirs) => {
                 let step = self.latch.drained(dirs & interest);
-                self.carry_out(step);
+                self.carry_out(step, dirs & interest);
                 self.contract.drained(dirs & interest, self.kernel.ready);
             }
             Op::Modify(mode, interest) => {
                 self.modify(mode, interest);
-                self.contract = Contract::new(mode, interest, self.kernel.column.trigger);
+                self.contract = Contract::new(mode, interest, self.kernel.column.edges());
             }
         }
         self.contract.expect_work();
@@ -194,7 +209,7 @@ impl Bench {
         // What is to be watched at first must not depend on the trigger that is found out by it.
         assert_eq!(self.latch.watched(), interest);
         let look = self.kernel.arm(interest);
-        self.latch.fix_trigger(self.kernel.column.trigger);
+        self.latch.fix_trigger(self.kernel.column.trigger, self.kernel.column.level);
         assert_eq!(self.latch.watched(), interest);
         if look {
             self.queue(interest);
@@ -203,18 +218,19 @@ impl Bench {
     }
 
     /// As a step that comes of a call. One that comes of a delivery lags until the next wait.
-    fn carry_out(&mut self, step: Step) {
+    fn carry_out(&mut self, step: Step, named: Interest) {
         match step {
             Step::Nothing => {}
             Step::Look(dirs) => self.queue(dirs),
-            Step::Arm => self.reify(),
+            Step::Arm => self.reify(named),
         }
     }
 
-    fn reify(&mut self) {
-        let watched = self.latch.watched();
-        if self.kernel.arm(watched) {
-            self.queue(watched);
+    /// A call has named directions to look at; a delivery names none.
+    fn reify(&mut self, named: Interest) {
+        let dirs = (named | self.latch.owed()) & self.latch.armed();
+        if self.kernel.arm(self.latch.watched()) && !dirs.is_empty() {
+            self.queue(dirs);
         }
         self.work.arms += 1;
         self.lagging = false;
@@ -228,7 +244,7 @@ impl Bench {
     /// One look into the kernel. What is a fact in this wait is worth a hint to a later one.
     fn collect(&mut self) -> Option<Interest> {
         if self.lagging {
-            self.reify();
+            self.reify(Interest::empty());
         }
         let report = self.kernel.report()?;
         self.queue(self.latch.armed());
@@ -262,7 +278,7 @@ impl Bench {
         let step = if dirs.is_empty() { self.latch.missed() } else { self.latch.delivered(dirs) };
         match step {
             Step::Arm => self.lagging = true,
-            other => self.carry_out(other),
+            other => self.carry_out(other, Interest::empty()),
         }
         (!dirs.is_empty()).then_some(dirs)
     }

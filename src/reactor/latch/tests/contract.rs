@@ -2,17 +2,16 @@
 
 use super::bench::Work;
 use crate::event::{Interest, Mode};
-use crate::selector::Trigger;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Contract {
     mode: Mode,
     interest: Interest,
-    /// Only a kernel with edges of its own hears of news that nobody asked for (E2).
-    has_edges: bool,
+    /// Where the kernel has edges of its own it hears of news that nobody asked for (E2).
+    edges: Interest,
     /// What must be reported once it is ready (O1, E1).
     owed: Interest,
-    /// What may be reported by a kernel without edges (E2).
+    /// What may be reported where the kernel has no edges (E2).
     open: Interest,
     /// Something happened since the last event (E3).
     stirred: bool,
@@ -22,17 +21,16 @@ pub(super) struct Contract {
 
 impl Contract {
     /// Just registered or modified.
-    pub(super) fn new(mode: Mode, interest: Interest, trigger: Trigger) -> Self {
-        let has_edges = trigger == Trigger::Edge;
+    pub(super) fn new(mode: Mode, interest: Interest, edges: Interest) -> Self {
         let (owed, open) = (interest, interest);
-        Contract { mode, interest, has_edges, owed, open, stirred: true, idle: false }
+        Contract { mode, interest, edges, owed, open, stirred: true, idle: false }
     }
 
     /// The kernel had news, which made `dirs` ready.
     pub(super) fn woken(&mut self, dirs: Interest) {
         self.stirred = true;
-        if self.has_edges && self.mode == Mode::Edge {
-            self.owed |= dirs & self.interest;
+        if self.mode == Mode::Edge {
+            self.owed |= dirs & self.interest & self.edges;
         }
     }
 
@@ -85,7 +83,9 @@ impl Contract {
         match self.mode {
             Mode::Level | Mode::OneShot if got != must => return broken("O1"),
             Mode::Edge if !got.is_empty() && !self.stirred => return broken("E3"),
-            Mode::Edge if !self.has_edges && got != ready & self.open => return broken("E2"),
+            Mode::Edge if got - self.edges != (ready & self.open) - self.edges => {
+                return broken("E2");
+            }
             _ => {}
         }
         if self.idle && work != Work::default() {

@@ -14,6 +14,7 @@ pub(super) enum Op {
     Remove(usize),
     Rearm(usize, Interest),
     QueueFact(usize, PollBits),
+    QueueSeen(usize, PollBits),
     QueueLook(usize, Interest),
     QueueHint(usize),
     Pop,
@@ -31,6 +32,8 @@ struct Entry {
     armed: Interest,
     look: Interest,
     fact: PollBits,
+    /// The fact is the whole truth.
+    whole: bool,
     lagging: bool,
 }
 
@@ -68,6 +71,16 @@ impl Pair {
                 self.real.queue_fact(slot, bits);
                 self.enqueue(slot, |entry| {
                     entry.fact |= bits;
+                    entry.whole = true;
+                    entry.look |= entry.armed;
+                });
+            }
+            Op::QueueSeen(pick, bits) => {
+                let Some(slot) = self.pick(pick) else { return };
+                self.real.queue_seen(slot, bits);
+                self.enqueue(slot, |entry| {
+                    entry.fact |= bits;
+                    entry.whole = false;
                     entry.look |= entry.armed;
                 });
             }
@@ -110,6 +123,8 @@ impl Pair {
             assert_eq!((real.token, real.latch.armed()), (entry.token, entry.armed));
             let fact = real.fact_in(self.real.round()).unwrap_or_default();
             assert_eq!(fact, entry.fact, "the fact of {slot:?}");
+            let is_open = real.is_open(self.real.round());
+            assert_eq!(is_open, !entry.whole || fact.is_empty(), "who is looked at of {slot:?}");
         }
         for file in 0..super::FILES {
             let expected = self.live.iter().any(|entry| entry.file == file);
@@ -141,7 +156,7 @@ impl Pair {
         let latch = Latch::new(Mode::OneShot, armed, Triggers::LEVEL);
         self.real.insert(slot, source(file), token, latch);
         let (look, fact) = (Interest::empty(), PollBits::empty());
-        self.live.push(Entry { slot, file, token, armed, look, fact, lagging: false });
+        self.live.push(Entry { slot, file, token, armed, look, fact, whole: true, lagging: false });
         self.slots.push(slot);
         self.most_live = self.most_live.max(self.live.len());
         assert!(slot.index() < self.most_live + self.retired, "{slot:?} wastes a place");

@@ -9,8 +9,8 @@ pub(super) struct Expected {
     pub(super) token: Token,
     pub(super) interest: Interest,
     mode: Mode,
-    /// The kernel has edges of its own for it, so it may hear of more than is owed (E2).
-    has_edges: bool,
+    /// Where the kernel has edges of its own for it, it may hear of more than is owed (E2).
+    edges: Interest,
     /// What must be reported once it is ready.
     owed: Interest,
     /// What may be reported where the kernel has no edges.
@@ -27,15 +27,15 @@ impl Expected {
         token: Token,
         interest: Interest,
         mode: Mode,
-        has_edges: bool,
+        edges: Interest,
     ) -> Self {
         let (owed, open) = (interest, interest);
         let (stirred, left_out) = (true, 0);
-        Expected { key, token, interest, mode, has_edges, owed, open, stirred, left_out }
+        Expected { key, token, interest, mode, edges, owed, open, stirred, left_out }
     }
 
     pub(super) fn modified(&mut self, token: Token, interest: Interest, mode: Mode) {
-        *self = Expected::new(self.key, token, interest, mode, self.has_edges);
+        *self = Expected::new(self.key, token, interest, mode, self.edges);
     }
 
     /// There was activity on the file.
@@ -83,11 +83,10 @@ impl Expected {
             Mode::Level => ready & self.interest,
             Mode::OneShot | Mode::Edge => ready & self.owed,
         };
-        let is_exact = self.mode != Mode::Edge || !self.has_edges;
+        let inexact = if self.mode == Mode::Edge { self.edges } else { Interest::empty() };
         let may = match self.mode {
             Mode::Level | Mode::OneShot => must,
-            Mode::Edge if self.has_edges => ready & self.interest,
-            Mode::Edge => ready & self.open,
+            Mode::Edge => ready & ((self.interest & self.edges) | self.open),
         };
         if got.is_empty() {
             self.left_out = if must.is_empty() { 0 } else { self.left_out + capacity };
@@ -99,7 +98,7 @@ impl Expected {
         if !may.contains(got) {
             return broken("L2 or O1");
         }
-        if !got.contains(must) || (is_exact && got != may) {
+        if !got.contains(must) || got - inexact != may - inexact {
             return broken("H4");
         }
         if self.mode == Mode::Edge && !self.stirred {

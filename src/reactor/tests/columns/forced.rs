@@ -1,5 +1,6 @@
 //! A selector that shows only some of what it can do, and fails when told to.
 
+use crate::event::Interest;
 use crate::key::Slot;
 use crate::selector::{Applied, Arm, Deadline, Raw, Selector, Triggers, Wake, WakeHandle};
 use std::cell::Cell;
@@ -31,13 +32,21 @@ pub(super) struct Forced {
     native: Triggers,
     hints: bool,
     looks: bool,
+    level: Interest,
     faults: Rc<Faults>,
 }
 
 impl Forced {
     pub(super) fn new(inner: Box<dyn Selector>, native: Triggers) -> Self {
         assert!(inner.native().contains(native), "it can do less, not more");
-        Forced { inner, native, hints: false, looks: false, faults: Rc::default() }
+        Forced {
+            inner,
+            native,
+            hints: false,
+            looks: false,
+            level: Interest::empty(),
+            faults: Rc::default(),
+        }
     }
 
     /// Keeps the bits to itself.
@@ -48,6 +57,16 @@ impl Forced {
     /// Leaves present readiness to the reactor.
     pub(super) fn looking(self) -> Self {
         Forced { looks: true, ..self }
+    }
+
+    /// Has levels for these directions, and edges for the others.
+    pub(super) fn with_levels(self, level: Interest) -> Self {
+        Forced { level, ..self }
+    }
+
+    /// The directions with levels.
+    pub(super) fn level(&self) -> Interest {
+        self.level
     }
 
     pub(super) fn faults(&self) -> Rc<Faults> {

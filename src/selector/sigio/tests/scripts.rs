@@ -26,17 +26,17 @@ fn udp(address: &str) -> Option<OwnedFd> {
 }
 
 fn files_that_signal() -> Vec<Case> {
+    // Signals say nothing that only a writer wants to know.
     let (mut cases, all) = (Vec::<Case>::new(), R | W | P);
     for dirs in [R, W, P, R | W, all] {
         let ((reader, writer), (tcp_here, tcp_there)) = (pipe(), tcp());
-        cases.push(("pipe to read", reader, dirs, true, dup(&writer).ok()));
-        cases.push(("pipe to write", writer, dirs, true, None));
-        cases.push(("TCP", tcp_here, dirs, true, Some(tcp_there)));
+        cases.push(("pipe to read", reader, dirs, dirs != W, dup(&writer).ok()));
+        cases.push(("pipe to write", writer, dirs, dirs != W, None));
+        cases.push(("TCP", tcp_here, dirs, dirs != W, Some(tcp_there)));
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        cases.push(("listener", listener.into(), dirs, true, None));
-        cases.push(("UDP", udp("127.0.0.1:0").expect("a port"), dirs, true, None));
-        cases.extend(udp("[::1]:0").map(|fd| ("UDP 6", fd, dirs, true, None)));
-        let is_reader = !dirs.contains(W);
+        cases.push(("listener", listener.into(), dirs, dirs != W, None));
+        cases.push(("UDP", udp("127.0.0.1:0").expect("a port"), dirs, dirs != W, None));
+        cases.extend(udp("[::1]:0").map(|fd| ("UDP 6", fd, dirs, dirs != W, None)));
         for (name, kind) in [
             ("unix stream", SockType::Stream),
             ("unix datagrams", SockType::Datagram),
@@ -44,7 +44,7 @@ fn files_that_signal() -> Vec<Case> {
         ] {
             let pair = socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC);
             let (here, there) = pair.expect("a pair");
-            cases.push((name, here, dirs, is_reader, Some(there)));
+            cases.push((name, here, dirs, dirs != W, Some(there)));
         }
     }
     let inotify = Inotify::init(InitFlags::IN_CLOEXEC).expect("an inotify");
@@ -93,9 +93,11 @@ fn each_kind_signals_or_stands_in_the_side_set() {
         for _ in 0..2 {
             let applied = sigio.watch(3, &fd, dirs);
             assert_eq!(applied, if is_loud { LOUD } else { MUTE }, "{case}");
-            let entry = (!is_loud).then_some((fd.as_raw_fd(), PollBits::asked(dirs)));
+            let beside = if is_loud { dirs & W } else { dirs };
+            let entry = (fd.as_raw_fd(), PollBits::asked(beside));
+            let entry = (!beside.is_empty()).then_some(entry);
             assert_eq!(sigio.side.entry_of(slot(3)), entry, "{case}");
-            assert_eq!(sigio.side.is_empty(), is_loud, "{case}");
+            assert_eq!(sigio.side.is_empty(), beside.is_empty(), "{case}");
             assert_eq!(state(&fd), if is_loud { sigio.told(before) } else { before }, "{case}");
             sigio.disarm(slot(3), fd.as_fd());
             assert!(sigio.side.is_empty(), "{case}");
@@ -108,7 +110,7 @@ fn each_kind_signals_or_stands_in_the_side_set() {
     }
 }
 
-/// Files that were told to signal do so, for both directions.
+/// Files that were told to signal do so, and of the others the side set tells.
 #[test]
 fn what_happens_to_a_file_is_heard() {
     let mut sigio = sigio();
@@ -120,10 +122,10 @@ fn what_happens_to_a_file_is_heard() {
         assert_eq!(sigio.wait_until(late()), heard);
         sigio.remove(slot(0), reader.as_fd());
     }
-    for (writer, reader) in [(&writer, &reader), (&here, &there)] {
+    for (writer, reader) in [(&writer, &reader), (&here, &there), (&local.0, &local.1)] {
         nix::fcntl::fcntl(reader, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("an open file");
         fill(writer);
-        sigio.watch(0, writer, W);
+        assert_eq!(sigio.watch(0, writer, R | W), LOUD);
         sigio.look();
         fill(writer);
         // Of what is on its way through the network some may come late.
@@ -131,7 +133,9 @@ fn what_happens_to_a_file_is_heard() {
         while poll(&mut room, PollTimeout::ZERO) == Ok(0) {
             empty(reader);
         }
-        assert_eq!(sigio.wait_until(late()), heard);
+        let mut found = sigio.wait_until(late());
+        found.1.dedup();
+        assert_eq!(found, heard, "no fact, though the side set has seen it");
         sigio.remove(slot(0), writer.as_fd());
     }
     let (one, other) = (udp("127.0.0.1:0").expect("a port"), udp("127.0.0.1:0").expect("a port"));
@@ -163,27 +167,52 @@ fn hang_ups_and_notes_are_heard() {
     assert_eq!(sigio.wait_until(late()), heard);
 }
 
-/// A unix socket that turns from reading to writing and back.
+/// From reading to writing and back.
 #[test]
 fn a_change_of_directions_moves_a_file() {
-    let (mut sigio, (here, there)) = (sigio(), stream());
-    let before = state(&here);
-    let both = Raw::Fact(slot(0), PollBits::IN | PollBits::OUT);
-    for _ in 0..2 {
-        assert_eq!(sigio.watch(0, &here, R), LOUD);
-        assert!(sigio.side.is_empty());
-        put(&there);
-        assert_eq!(sigio.look(), (Wake::Events, vec![hint(0)]));
-        assert_eq!(sigio.watch(0, &here, R | W), MUTE);
-        let (wake, out) = sigio.look();
-        assert_eq!((wake, out.last()), (Wake::Events, Some(&both)));
-        empty(&here);
+    let ends = [stream(), tcp(), {
+        let (reader, writer) = pipe();
+        (writer, reader)
+    }];
+    for (here, _there) in &ends {
+        let (mut sigio, before) = (sigio(), state(here));
+        let room = Some((here.as_raw_fd(), PollBits::asked(W)));
+        for (dirs, entry) in [(R, None), (R | W, room), (R | W | P, room), (P, None)] {
+            assert_eq!(sigio.watch(0, here, dirs), LOUD);
+            assert_eq!(sigio.side.entry_of(slot(0)), entry, "{dirs:?}");
+            assert_eq!(state(here), sigio.told(before));
+            let due = if entry.is_some() { (Wake::Events, vec![hint(0)]) } else { quiet() };
+            assert_eq!(sigio.look(), due, "{dirs:?}: no fact, because there may be more");
+        }
+        for _ in 0..2 {
+            assert_eq!(sigio.watch(0, here, W), MUTE, "signals say nothing to a writer");
+            assert_eq!((flags_of(here), sigio.side.entry_of(slot(0))), (before.2, room));
+            assert_eq!(sigio.look(), (Wake::Events, vec![hint(0)]));
+            assert_eq!(sigio.watch(0, here, R | W), LOUD);
+            assert_eq!(state(here), sigio.told(before));
+        }
+        sigio.disarm(slot(0), here.as_fd());
+        assert_eq!((flags_of(here), sigio.side.is_empty()), (before.2, true));
+        assert_eq!(sigio.look(), quiet());
+        sigio.watch(0, here, R | W);
+        sigio.remove(slot(0), here.as_fd());
+        assert_eq!((state(here), sigio.side.knows(slot(0))), (before, false));
+        assert_eq!(sigio.look(), quiet());
+        drop(sigio);
     }
-    sigio.disarm(slot(0), here.as_fd());
-    assert_eq!(flags_of(&here), before.2);
-    assert_eq!(sigio.look(), quiet());
-    sigio.remove(slot(0), here.as_fd());
-    assert_eq!(state(&here), before);
+}
+
+/// The side set has both kinds in it: who signals is blurred, who does not is not, and neither is
+/// what was reported before.
+#[test]
+fn only_what_signals_is_blurred() {
+    let (mut sigio, (here, _there), side) = (sigio(), stream(), eventfd(1));
+    assert_eq!((sigio.watch(0, &here, R | W), sigio.watch(1, &side, R | W)), (LOUD, MUTE));
+    let older = Raw::Fact(slot(0), PollBits::PRI);
+    let mut out = vec![older];
+    assert_eq!(sigio.wait(Deadline::Now, &mut out).expect("a wait"), Wake::Events);
+    let out: Vec<_> = out.into_iter().map(plain).collect();
+    assert_eq!(out, [older, hint(0), Raw::Fact(slot(1), PollBits::IN | PollBits::OUT)]);
 }
 
 const SOURCES: usize = 5;
@@ -216,45 +245,53 @@ struct Source {
     file: OwnedFd,
     peer: OwnedFd,
     before: (Owner, i32, OFlag),
-    /// Whether it signals when it is armed for this. Eventfds never do, unix sockets to readers.
-    voice: fn(Interest) -> bool,
+    /// Whether it can signal, as an eventfd can not.
+    has_voice: bool,
     armed: Option<Interest>,
     has_been_loud: bool,
     is_known: bool,
 }
 
 impl Source {
-    fn new((file, peer): (OwnedFd, OwnedFd), voice: fn(Interest) -> bool) -> Self {
+    fn new((file, peer): (OwnedFd, OwnedFd), has_voice: bool) -> Self {
         let before = state(&file);
-        Source { file, peer, before, voice, armed: None, has_been_loud: false, is_known: false }
+        Source { file, peer, before, has_voice, armed: None, has_been_loud: false, is_known: false }
     }
 
     fn is_loud(&self) -> bool {
-        self.armed.is_some_and(self.voice)
+        self.has_voice && self.armed.is_some_and(|dirs| dirs != W)
+    }
+
+    /// The directions for which it is in the side set.
+    fn beside(&self) -> Interest {
+        let armed = self.armed.unwrap_or_default();
+        if self.has_voice { armed & W } else { armed }
     }
 
     /// What the side set has to say of it.
-    fn fact(&self, at: usize) -> Option<Raw> {
-        let dirs = self.armed.filter(|_| !self.is_loud())?;
-        let asked = PollBits::asked(dirs);
+    fn seen(&self, at: usize) -> Option<Raw> {
+        let asked = PollBits::asked(self.beside());
+        if asked.is_empty() {
+            return None;
+        }
         let flags = PollFlags::from_bits_truncate(asked.bits() as i16);
         let mut fds = [PollFd::new(self.file.as_fd(), flags)];
         poll(&mut fds, PollTimeout::ZERO).expect("one entry");
         let found = fds[0].revents().expect("known bits").bits() as u16;
-        (found != 0).then_some(Raw::Fact(slot(at), PollBits::from_bits_retain(found)))
+        let fact = plain(Raw::Fact(slot(at), PollBits::from_bits_retain(found)));
+        (found != 0).then_some(if self.has_been_loud { hint(at) } else { fact })
     }
 
     fn check(&self, at: usize, sigio: &Sigio) {
         let (owner, signal, flags) = state(&self.file);
         match (self.armed, self.has_been_loud) {
             _ if self.is_loud() => assert_eq!((owner, signal, flags), sigio.told(self.before)),
-            (None, true) => assert_eq!(flags, self.before.2, "{at}: silent"),
+            (_, true) => assert_eq!(flags, self.before.2, "{at}: silent"),
             (_, false) => assert_eq!((owner, signal, flags), self.before, "{at}: untouched"),
-            (Some(_), true) => {}
         }
-        let due = self.armed.filter(|_| !self.is_loud());
-        let due = due.map(|dirs| (self.file.as_raw_fd(), PollBits::asked(dirs)));
-        assert_eq!(sigio.side.entry_of(slot(at)), due, "{at}");
+        let entry = (self.file.as_raw_fd(), PollBits::asked(self.beside()));
+        let entry = (!self.beside().is_empty()).then_some(entry);
+        assert_eq!(sigio.side.entry_of(slot(at)), entry, "{at}");
     }
 }
 
@@ -262,14 +299,13 @@ proptest! {
     #[test]
     fn files_and_slots_agree(ops in proptest::collection::vec(any_op(), 1..80)) {
         let mut sigio = sigio();
-        let to_readers = |dirs: Interest| !dirs.contains(W);
         let twins = |file: OwnedFd| (dup(&file).expect("a copy"), file);
         let mut sources = [
-            Source::new(stream(), to_readers),
-            Source::new(stream(), to_readers),
-            Source::new(pipe(), |_| true),
-            Source::new(tcp(), |_| true),
-            Source::new(twins(eventfd(0)), |_| false),
+            Source::new(stream(), true),
+            Source::new(stream(), true),
+            Source::new(pipe(), true),
+            Source::new(tcp(), true),
+            Source::new(twins(eventfd(0)), false),
         ];
         // Numbers of which signals are queued.
         let mut queued = BTreeSet::new();
@@ -307,14 +343,13 @@ proptest! {
                     }
                 }
                 Op::Wait => {
-                    let found = sigio.look();
+                    let mut found = sigio.look();
+                    found.1.dedup();
                     let heard = |at: &usize| sources[*at].has_been_loud;
                     let mut due: Vec<_> = queued.iter().copied().filter(heard).map(hint).collect();
-                    due.extend(sources.iter().enumerate().filter_map(|(at, its)| its.fact(at)));
-                    due.sort_by_key(|raw| match raw {
-                        Raw::Hint(slot) => (slot.index, false),
-                        Raw::Fact(slot, _) => (slot.index, true),
-                    });
+                    due.extend(sources.iter().enumerate().filter_map(|(at, its)| its.seen(at)));
+                    due.sort_by_key(|raw| (raw.slot().index, !matches!(raw, Raw::Hint(_))));
+                    due.dedup();
                     queued.clear();
                     let wake = if due.is_empty() { Wake::TimedOut } else { Wake::Events };
                     assert_eq!(found, (wake, due));

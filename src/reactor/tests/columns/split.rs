@@ -1,0 +1,81 @@
+//! A selector with edges of epoll's, except to those who want to write: they are poll's.
+
+use crate::event::Interest;
+use crate::key::Slot;
+use crate::selector::epoll::Epoll;
+use crate::selector::poll::Poll;
+use crate::selector::{Applied, Arm, Deadline, Raw, Selector, Trigger, Triggers, Wake, WakeHandle};
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::BorrowedFd;
+
+pub(super) struct Split {
+    edges: Epoll,
+    levels: Poll,
+    /// The directions that epoll watches.
+    watched: HashMap<Slot, Interest>,
+}
+
+/// The directions that are reported by their level.
+pub(super) const LEVEL: Interest = Interest::WRITABLE;
+
+impl Split {
+    pub(super) fn new() -> Self {
+        let (edges, levels) = (Epoll::new().expect("epoll"), Poll::new().expect("an eventfd"));
+        Split { edges, levels, watched: HashMap::new() }
+    }
+}
+
+impl Selector for Split {
+    fn native(&self) -> Triggers {
+        Triggers::EDGE
+    }
+
+    fn arm(&mut self, slot: Slot, fd: BorrowedFd<'_>, asked: Arm) -> io::Result<Applied> {
+        let (edges, levels) = (asked.dirs - LEVEL, asked.dirs & LEVEL);
+        // Arming again would repeat what is there (E3).
+        if self.watched.insert(slot, edges) != Some(edges) {
+            self.edges.disarm(slot, fd);
+            if !edges.is_empty() {
+                self.edges.arm(slot, fd, Arm { dirs: edges, trigger: Trigger::Edge })?;
+            }
+        }
+        self.levels.disarm(slot, fd);
+        if !levels.is_empty() {
+            self.levels.arm(slot, fd, Arm { dirs: levels, trigger: Trigger::Level })?;
+        }
+        Ok(Applied { level: LEVEL, look: true, ..Applied::whole(Trigger::Edge) })
+    }
+
+    fn disarm(&mut self, slot: Slot, fd: BorrowedFd<'_>) {
+        self.watched.remove(&slot);
+        self.edges.disarm(slot, fd);
+        self.levels.disarm(slot, fd);
+    }
+
+    fn remove(&mut self, slot: Slot, fd: BorrowedFd<'_>) {
+        self.watched.remove(&slot);
+        self.edges.remove(slot, fd);
+        self.levels.remove(slot, fd);
+    }
+
+    fn wait(&mut self, deadline: Deadline, out: &mut Vec<Raw>) -> io::Result<Wake> {
+        let old = out.len();
+        loop {
+            self.edges.wait(Deadline::Now, out)?;
+            self.levels.wait(Deadline::Now, out)?;
+            if out.len() > old {
+                out[old..].iter_mut().for_each(|raw| *raw = Raw::Hint(raw.slot()));
+                return Ok(Wake::Events);
+            }
+            if deadline.has_passed() {
+                return Ok(Wake::TimedOut);
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    fn wake_handle(&self) -> WakeHandle {
+        self.edges.wake_handle()
+    }
+}
