@@ -29,10 +29,9 @@ pub enum Backend {
     /// runs; a handler of the program's for `SIGIO` does not run on this thread.
     ///
     /// While a file is registered, its `O_ASYNC`, owner and signal are the poller's, and as its
-    /// owner the thread is sent `SIGURG` for urgent data. A file that signals somebody else already
-    /// is watched by poll(2), and left as it is; so is one
-    /// whose signals the program has switched off and given to somebody else, as soon as it is
-    /// rearmed or modified.
+    /// owner the thread is sent `SIGURG` for urgent data. Deregister it before you give it another
+    /// owner: the poller's signal would go there, and end that process. A file that signals somebody
+    /// else already is watched by poll(2), and left as it is.
     Sigio,
     /// [io_uring(7)](https://man7.org/linux/man-pages/man7/io_uring.7.html).
     Uring,

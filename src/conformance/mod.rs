@@ -230,6 +230,7 @@ macro_rules! __conformance_cases {
             p3_the_mask_is_as_before
             p3_files_are_as_before
             p3_what_others_send_is_no_event
+            p3_pollers_of_one_thread_hear_each_of_its_own
             p3_commands_start_with_nothing_blocked
             p5_pollers_of_one_thread_share_an_overflow
             p5_a_full_signal_queue_loses_nothing

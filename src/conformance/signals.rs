@@ -134,6 +134,31 @@ pub(super) fn p3_what_others_send_is_no_event(stage: &Stage) {
     }
 }
 
+pub(super) fn p3_pollers_of_one_thread_hear_each_of_its_own(stage: &Stage) {
+    for mode in MODES {
+        let mut desks: Vec<Desk> = (0..3).map(|_| stage.desk(4)).collect();
+        let pairs: Vec<_> = desks.iter().map(|_| stream()).collect();
+        let register = |(desk, (here, _)): (&mut Desk, &(Arc<UnixStream>, UnixStream))| {
+            desk.register(here.clone(), 1, READ, mode)
+        };
+        let keys: Vec<_> = desks.iter_mut().zip(&pairs).map(register).collect();
+        for round in 0..60 {
+            // The first to wait reads what is meant for all.
+            let order = [0, 1, 2].map(|at| (at + round) % 3);
+            let busy = if round % 2 == 0 { vec![0, 1, 2] } else { vec![round % 3] };
+            busy.iter().for_each(|&at| put(&pairs[at].1, b"x"));
+            for at in order {
+                let due = [(1, Readiness::READABLE)];
+                let due = if busy.contains(&at) { &due[..] } else { &[] };
+                desks[at].expect_now(due, "each its own, and all of it");
+                drain(&*pairs[at].0);
+                desks[at].drained(keys[at], READ);
+                desks[at].rearm(keys[at], READ);
+            }
+        }
+    }
+}
+
 pub(super) fn p3_commands_start_with_nothing_blocked(stage: &Stage) {
     let before = blocked();
     let _desks = [busy_desk(stage), busy_desk(stage)];

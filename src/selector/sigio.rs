@@ -102,11 +102,12 @@ impl Sigio {
         let Sigio { signals, files, named, heard, .. } = self;
         signals.drain(|number| {
             let named = usize::try_from(number).ok().and_then(|number| named.get(number));
-            let Some(&Some(slot)) = named else { return };
-            let Some(Some(file)) = files.get_mut(slot.index()) else { return };
+            let Some(&Some(slot)) = named else { return false };
+            let Some(Some(file)) = files.get_mut(slot.index()) else { return false };
             if !std::mem::replace(&mut file.is_heard, true) {
                 heard.push(slot);
             }
+            true
         });
     }
 

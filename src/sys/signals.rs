@@ -6,7 +6,8 @@
 #![allow(unsafe_code)]
 
 use libc::{SIG_BLOCK, SIG_UNBLOCK, SIGIO, c_int, signalfd_siginfo};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
@@ -34,8 +35,8 @@ impl Set {
         self.0 >> (signal - 1) & 1 == 1
     }
 
-    fn with(self, other: Set) -> Self {
-        Set(self.0 | other.0)
+    fn and(self, other: Set) -> Self {
+        Set(self.0 & other.0)
     }
 
     fn without(self, other: Set) -> Self {
@@ -74,13 +75,15 @@ impl Set {
     }
 }
 
-/// What one thread's [`Signals`] have in common.
+/// What one thread's [`Signals`] have in common. They share one real-time signal, because a thread
+/// has one queue for all signals, and to take one from behind many others is slow.
 #[derive(Clone, Copy)]
 struct Shared {
     users: usize,
-    /// The real-time signals in use.
-    taken: Set,
-    sigio_was_blocked: bool,
+    /// Where there are users.
+    signal: c_int,
+    /// Which of the two were blocked before there were users.
+    blocked_before: Set,
     /// How many times `SIGIO` was read, by whomever. It does not say whose reports got lost.
     overflows: u64,
 }
@@ -88,8 +91,11 @@ struct Shared {
 thread_local! {
     // Without a destructor, so that it is there for pollers that live in thread-locals themselves.
     static SHARED: Cell<Shared> = const {
-        Cell::new(Shared { users: 0, taken: Set(0), sigio_was_blocked: false, overflows: 0 })
+        Cell::new(Shared { users: 0, signal: 0, blocked_before: Set(0), overflows: 0 })
     };
+
+    /// File numbers that one user has read and another may know.
+    static STRAYS: RefCell<BTreeSet<i32>> = const { RefCell::new(BTreeSet::new()) };
 }
 
 /// Every signal that was ever blocked here and had not been blocked before: threads inherit the
@@ -100,11 +106,10 @@ static BLOCKED_HERE: AtomicU64 = AtomicU64::new(0);
 /// from. `SIGIO`, by which the kernel tells that the queue had no room, is blocked and read
 /// with it.
 ///
-/// Dropped, it reads what is left, and only then gives both back.
+/// The last of its thread that is dropped reads what is left, and only then gives both back.
 pub(crate) struct Signals {
     queue: OwnedFd,
     signal: c_int,
-    was_blocked: bool,
     overflows_seen: u64,
     /// How many signals could be queued when it was made: the limit may be lowered later.
     most: u64,
@@ -114,32 +119,32 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Takes a signal that has its default disposition and, if there is one, that nobody blocks:
-    /// the highest, because programs count up from `SIGRTMIN`.
+    /// Takes the signal that this thread's others have. The first takes one that has its default
+    /// disposition and, if there is one, that nobody blocks: the highest, because programs count up
+    /// from `SIGRTMIN`.
     ///
     /// # Errors
     ///
     /// `ResourceBusy` if all real-time signals are in use; what signalfd(2) says: `EMFILE`,
     /// `ENFILE`, `ENOMEM`.
     pub(crate) fn take() -> io::Result<Self> {
-        let (mut shared, blocked) = (SHARED.get(), Set::blocked());
-        let signal = choose(shared.taken, blocked)?;
-        let (own, set) = (Set::of(&[signal]), Set::of(&[signal, SIGIO]));
-        let queue = queue_of(set)?;
+        let mut shared = SHARED.get();
         if shared.users == 0 {
-            shared.sigio_was_blocked = blocked.contains(SIGIO);
+            let blocked = Set::blocked();
+            shared.signal = choose(blocked)?;
+            shared.blocked_before = Set::of(&[shared.signal, SIGIO]).and(blocked);
         }
+        let set = Set::of(&[shared.signal, SIGIO]);
+        let queue = queue_of(set)?;
         shared.users += 1;
-        shared.taken = shared.taken.with(own);
         SHARED.set(shared);
-        BLOCKED_HERE.fetch_or(set.without(blocked).0, Ordering::Relaxed);
+        BLOCKED_HERE.fetch_or(set.without(shared.blocked_before).0, Ordering::Relaxed);
         set.apply(SIG_BLOCK);
         // SAFETY: signalfd_siginfo is made of integers, for which all zeroes is a value.
         let empty: signalfd_siginfo = unsafe { std::mem::zeroed() };
         Ok(Signals {
             queue,
-            signal,
-            was_blocked: blocked.contains(signal),
+            signal: shared.signal,
             overflows_seen: shared.overflows,
             most: queue_limit(),
             buffer: Box::new([empty; BATCH]),
@@ -163,14 +168,23 @@ impl Signals {
     }
 
     /// Reads everything that was queued when this was called, and tells `each` the file numbers
-    /// that the kernel has named. What others have sent is read and ignored.
-    pub(crate) fn drain(&mut self, mut each: impl FnMut(i32)) {
-        if self.drain_at_most(PATIENCE, &mut each) {
-            return;
+    /// that the kernel has named; it answers whether it knows them. What others have sent is read
+    /// and ignored.
+    pub(crate) fn drain(&mut self, mut each: impl FnMut(i32) -> bool) {
+        let is_alone = SHARED.get().users == 1;
+        let mut sort = |number| {
+            if !each(number) && !is_alone {
+                with_strays(|strays| strays.extend([number]));
+            }
+        };
+        if !self.drain_at_most(PATIENCE, &mut sort) {
+            // Somebody may be sending as fast as this reads.
+            let most = self.most.max(queue_limit()).div_ceil(BATCH as u64);
+            self.drain_at_most(most, &mut sort);
         }
-        // Somebody may be sending as fast as this reads.
-        let most = self.most.max(queue_limit()).div_ceil(BATCH as u64);
-        self.drain_at_most(most, &mut each);
+        if !is_alone {
+            with_strays(|strays| strays.retain(|&number| !each(number)));
+        }
     }
 
     /// Gives whether nothing is left.
@@ -219,20 +233,23 @@ impl Signals {
 
 impl Drop for Signals {
     fn drop(&mut self) {
+        let mut shared = SHARED.get();
+        shared.users -= 1;
+        SHARED.set(shared);
+        if shared.users > 0 {
+            return;
+        }
         // Unblocked while it is queued, a real-time signal would end the process. No file sends
         // more of them.
         self.drain_at_most(u64::MAX, |_| {});
-        let mut shared = SHARED.get();
-        let own = Set::of(&[self.signal]);
-        shared.users -= 1;
-        shared.taken = shared.taken.without(own);
-        SHARED.set(shared);
-        let mut restored = if self.was_blocked { Set::default() } else { own };
-        if shared.users == 0 && !shared.sigio_was_blocked {
-            restored = restored.with(Set::of(&[SIGIO]));
-        }
-        restored.apply(SIG_UNBLOCK);
+        with_strays(BTreeSet::clear);
+        Set::of(&[self.signal, SIGIO]).without(shared.blocked_before).apply(SIG_UNBLOCK);
     }
+}
+
+/// When the thread ends there may be none any more, and nobody who waits for them.
+fn with_strays(change: impl FnOnce(&mut BTreeSet<i32>)) {
+    let _ = STRAYS.try_with(|strays| change(&mut strays.borrow_mut()));
 }
 
 impl fmt::Debug for Signals {
@@ -243,12 +260,11 @@ impl fmt::Debug for Signals {
 
 /// One that is not blocked is nobody's; one that is may be waited for by somebody, or the program
 /// blocks all signals on this thread.
-fn choose(taken: Set, blocked: Set) -> io::Result<c_int> {
+fn choose(blocked: Set) -> io::Result<c_int> {
     // 64 is the highest of most architectures, and a `Set` holds no more.
     let (first, last) = (libc::SIGRTMIN(), libc::SIGRTMAX().min(64));
-    let free = || (first..=last).rev().filter(|&signal| !taken.contains(signal));
-    let open = free().filter(|&signal| !blocked.contains(signal));
-    let closed = free().filter(|&signal| blocked.contains(signal));
+    let open = (first..=last).rev().filter(|&signal| !blocked.contains(signal));
+    let closed = (first..=last).rev().filter(|&signal| blocked.contains(signal));
     open.chain(closed).find(|&signal| has_default_action(signal)).ok_or_else(|| {
         let message = format!("all real-time signals, {first} to {last}, are in use here");
         io::Error::new(io::ErrorKind::ResourceBusy, message)

@@ -404,17 +404,6 @@ fn a_refused_file_enters_nothing() {
     assert_eq!(sigio.look(), quiet());
 }
 
-#[test]
-fn a_selector_that_can_not_be_made_leaves_nothing() {
-    let before = blocked();
-    let taken: Vec<_> = std::iter::from_fn(|| Sigio::new().ok()).collect();
-    let error = Sigio::new().expect_err("no signal is free");
-    assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
-    assert!(taken.len() >= 20, "there are some thirty");
-    drop(taken);
-    assert_eq!(blocked(), before);
-}
-
 /// The array's memory of whose file was checked.
 #[test]
 fn the_array_knows_whom_it_has_had() {
