@@ -30,8 +30,8 @@ pub enum Backend {
     ///
     /// While a file is registered, its `O_ASYNC`, owner and signal are the poller's, and as its
     /// owner the thread is sent `SIGURG` for urgent data. Deregister it before you give it another
-    /// owner: the poller's signal would go there, and end that process. A file that signals somebody
-    /// else already is watched by poll(2), and left as it is.
+    /// owner: the poller's signal would go there, and end that process. A file that signals
+    /// somebody else already is watched by poll(2), and left as it is.
     Sigio,
     /// [io_uring(7)](https://man7.org/linux/man-pages/man7/io_uring.7.html).
     Uring,
