@@ -9,6 +9,8 @@ pub(crate) mod epoll;
 pub(crate) mod poll;
 pub(crate) mod select;
 pub(crate) mod sigio;
+#[cfg(test)]
+mod testing;
 
 use crate::event::{Interest, PollBits};
 use crate::key::Slot;

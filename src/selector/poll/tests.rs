@@ -1,5 +1,6 @@
 //! The array and its index, which must agree after any arming and disarming.
 
+use super::super::testing::{Op, any_op, slot};
 use super::*;
 use crate::event::{Interest, PollBits};
 use crate::testing::no_children;
@@ -18,36 +19,8 @@ fn eventfd(value: u32) -> EventFd {
     EventFd::from_value_and_flags(value, flags).expect("an eventfd")
 }
 
-fn slot(index: usize) -> Slot {
-    Slot { index: index as u32, generation: 7 }
-}
-
 fn level(dirs: Interest) -> Arm {
     Arm { dirs, trigger: Trigger::Level }
-}
-
-#[derive(Clone, Debug)]
-enum Op {
-    Arm(usize, Interest),
-    Disarm(usize),
-    Remove(usize),
-    Add(usize),
-    Take(usize),
-    Notify,
-    Wait,
-}
-
-fn any_op() -> impl Strategy<Value = Op> {
-    let dirs = (1..4_u8).prop_map(Interest::from_bits_truncate);
-    prop_oneof![
-        4 => (0..SOURCES, dirs).prop_map(|(at, dirs)| Op::Arm(at, dirs)),
-        3 => (0..SOURCES).prop_map(Op::Disarm),
-        1 => (0..SOURCES).prop_map(Op::Remove),
-        2 => (0..SOURCES).prop_map(Op::Add),
-        2 => (0..SOURCES).prop_map(Op::Take),
-        1 => Just(Op::Notify),
-        3 => Just(Op::Wait),
-    ]
 }
 
 /// Every slot leads to its entry, and every entry to its slot.
@@ -72,7 +45,7 @@ fn due(armed: &[Option<Interest>], full: &[bool]) -> Vec<Raw> {
 
 proptest! {
     #[test]
-    fn entries_and_slots_agree(ops in proptest::collection::vec(any_op(), 1..80)) {
+    fn entries_and_slots_agree(ops in proptest::collection::vec(any_op(SOURCES, R | W), 1..80)) {
         let mut poll = Poll::new().expect("an eventfd");
         let files: Vec<_> = (0..SOURCES).map(|_| eventfd(0)).collect();
         let (mut armed, mut full) = ([None; SOURCES], [false; SOURCES]);

@@ -1,6 +1,7 @@
 //! The sets and their owners, which must agree after any arming and disarming, with numbers in many
 //! words of them.
 
+use super::super::testing::{Op, any_op, slot};
 use super::*;
 use crate::testing::{is_alone, no_children};
 use nix::fcntl::OFlag;
@@ -30,10 +31,6 @@ fn eventfd(value: u32) -> OwnedFd {
 fn empty(eventfd: &OwnedFd) {
     // The only failure is that it is empty.
     let _ = read(eventfd, &mut [0; 8]);
-}
-
-fn slot(index: usize) -> Slot {
-    Slot { index: index as u32, generation: 7 }
 }
 
 fn hint(at: usize) -> Raw {
@@ -126,30 +123,6 @@ impl Model {
     }
 }
 
-#[derive(Clone, Debug)]
-enum Op {
-    Arm(usize, Interest),
-    Disarm(usize),
-    Remove(usize),
-    Add(usize),
-    Take(usize),
-    Notify,
-    Wait,
-}
-
-fn any_op() -> impl Strategy<Value = Op> {
-    let dirs = (1..8_u8).prop_map(Interest::from_bits_truncate);
-    prop_oneof![
-        4 => (0..SOURCES, dirs).prop_map(|(at, dirs)| Op::Arm(at, dirs)),
-        3 => (0..SOURCES).prop_map(Op::Disarm),
-        1 => (0..SOURCES).prop_map(Op::Remove),
-        2 => (0..SOURCES).prop_map(Op::Add),
-        2 => (0..SOURCES).prop_map(Op::Take),
-        1 => Just(Op::Notify),
-        3 => Just(Op::Wait),
-    ]
-}
-
 fn sets_and_owners_agree_in(ops: Vec<Op>, files: &[OwnedFd]) {
     let (mut select, mut notified) = (select(), false);
     let mut model = Model::new(&select, files);
@@ -201,7 +174,7 @@ fn sets_and_owners_agree() {
         return;
     }
     let files = files_under(&NUMBERS);
-    proptest!(|(ops in proptest::collection::vec(any_op(), 1..80))| {
+    proptest!(|(ops in proptest::collection::vec(any_op(SOURCES, R | W | P), 1..80))| {
         sets_and_owners_agree_in(ops, &files);
     });
     // The eventfd above them all.
@@ -212,7 +185,7 @@ fn sets_and_owners_agree() {
         .take_while(|file| number_of(file.as_fd()) < number_of(high[0].as_fd()))
         .collect();
     assert!(number_of(select().wake.as_fd()) > 1600 && !fillers.is_empty());
-    proptest!(|(ops in proptest::collection::vec(any_op(), 1..40))| {
+    proptest!(|(ops in proptest::collection::vec(any_op(SOURCES, R | W | P), 1..40))| {
         sets_and_owners_agree_in(ops, &files);
     });
 }
