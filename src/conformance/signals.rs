@@ -156,6 +156,12 @@ pub(super) fn p3_pollers_of_one_thread_hear_each_of_its_own(stage: &Stage) {
                 desks[at].rearm(keys[at], READ);
             }
         }
+        // Who goes takes nothing of the others' with him, also what he has read.
+        desks.iter_mut().for_each(|desk| desk.expect_silence("everything was read"));
+        pairs.iter().for_each(|(_, there)| put(there, b"x"));
+        while let Some(mut desk) = desks.pop() {
+            desk.expect_now(&[(1, Readiness::READABLE)], "though others have gone");
+        }
     }
 }
 

@@ -182,9 +182,8 @@ impl Signals {
             let most = self.most.max(queue_limit()).div_ceil(BATCH as u64);
             self.drain_at_most(most, &mut sort);
         }
-        if !is_alone {
-            with_strays(|strays| strays.retain(|&number| !each(number)));
-        }
+        // Also alone: whoever has read them may have gone.
+        with_strays(|strays| strays.retain(|&number| !each(number)));
     }
 
     /// Gives whether nothing is left.

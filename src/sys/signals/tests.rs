@@ -325,6 +325,12 @@ fn who_goes_leaves_the_rest_their_queue() {
         drop(one);
         assert_eq!(mask("SigBlk"), bits(&[other.number(), SIGIO]));
         assert_eq!(other.those_of(&[7]), [7]);
+        // Also what was read already by the one that goes.
+        let mut third = take();
+        queue(other.number(), POLL_IN, 8);
+        assert_eq!(third.those_of(&[]), []);
+        drop(third);
+        assert_eq!((other.those_of(&[8]), other.those_of(&[8])), (vec![8], vec![]));
     });
 }
 
