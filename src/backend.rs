@@ -2,7 +2,7 @@
 
 use crate::poller::Poller;
 use crate::reactor::Reactor;
-use crate::selector::{epoll, poll, select, sigio};
+use crate::selector::{epoll, poll, select, sigio, uring};
 use std::fmt;
 use std::io;
 use std::str::FromStr;
@@ -63,14 +63,20 @@ impl Backend {
     /// # }
     /// ```
     pub fn open(self) -> io::Result<Box<dyn Poller>> {
-        match self {
-            Backend::Select => Ok(Box::new(Reactor::new(self, select::Select::new()?)?)),
-            Backend::Poll => Ok(Box::new(Reactor::new(self, poll::Poll::new()?)?)),
-            Backend::Epoll => Ok(Box::new(Reactor::new(self, epoll::Epoll::new()?)?)),
-            Backend::Sigio => Ok(Box::new(Reactor::new(self, sigio::Sigio::new()?)?)),
-            Backend::Uring => Err(self.lacks(Cause::NotBuilt).into()),
-            Backend::Other(_) => Err(self.lacks(Cause::Foreign).into()),
-        }
+        Ok(match self {
+            Backend::Select => Box::new(Reactor::new(self, select::Select::new()?)?),
+            Backend::Poll => Box::new(Reactor::new(self, poll::Poll::new()?)?),
+            Backend::Epoll => Box::new(Reactor::new(self, epoll::Epoll::new()?)?),
+            Backend::Sigio => Box::new(Reactor::new(self, sigio::Sigio::new()?)?),
+            Backend::Uring => {
+                let selector = uring::Uring::new().map_err(|error| match error.kind() {
+                    io::ErrorKind::Unsupported => self.lacks(Cause::Refused(error)).into(),
+                    _ => error,
+                })?;
+                Box::new(Reactor::new(self, selector)?)
+            }
+            Backend::Other(_) => return Err(self.lacks(Cause::Foreign).into()),
+        })
     }
 
     /// Whether this backend works here and now, and if not, why. This makes a poller and drops it.
@@ -193,8 +199,9 @@ pub struct Unavailable {
 
 #[derive(Debug)]
 enum Cause {
-    NotBuilt,
     Foreign,
+    /// By the kernel or whoever rules here, for as long as that rules.
+    Refused(io::Error),
     System(io::Error),
 }
 
@@ -215,11 +222,10 @@ impl fmt::Display for Unavailable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} is not available: ", self.backend)?;
         match &self.cause {
-            Cause::NotBuilt => f.write_str("not built yet"),
             Cause::Foreign => {
                 f.write_str("it is not of this crate; make its poller with Reactor::new")
             }
-            Cause::System(error) => error.fmt(f),
+            Cause::Refused(error) | Cause::System(error) => error.fmt(f),
         }
     }
 }
@@ -230,7 +236,7 @@ impl From<Unavailable> for io::Error {
     fn from(unavailable: Unavailable) -> Self {
         match unavailable.cause {
             Cause::System(error) => error,
-            Cause::NotBuilt | Cause::Foreign => {
+            Cause::Refused(_) | Cause::Foreign => {
                 io::Error::new(io::ErrorKind::Unsupported, unavailable)
             }
         }

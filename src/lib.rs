@@ -3,7 +3,6 @@
 //!
 //! A program picks a [`Backend`] at run time and does not change: level, edge and one-shot
 //! readiness mean the same on all of them, and a [conformance suite](#features) holds them to it.
-//! Four are built so far; io_uring answers [`Unavailable`].
 //!
 //! ```
 //! # fn main() -> std::io::Result<()> {

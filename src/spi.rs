@@ -11,6 +11,8 @@ pub use crate::selector::epoll::Epoll;
 pub use crate::selector::poll::Poll;
 pub use crate::selector::select::Select;
 pub use crate::selector::sigio::Sigio;
+pub use crate::selector::uring::Uring;
 pub use crate::selector::{
     Applied, Arm, Deadline, Raw, Selector, Trigger, Triggers, Wake, WakeHandle,
 };
+pub use crate::sys::ring::TaskWork;

@@ -4,10 +4,7 @@ use super::*;
 use crate::testing::{is_alone, is_alone_with};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::dup;
-use std::error::Error;
 use std::os::fd::AsRawFd;
-
-const BUILT: [Backend; 4] = [Backend::Select, Backend::Poll, Backend::Epoll, Backend::Sigio];
 
 #[test]
 fn names_round_trip() {
@@ -40,34 +37,30 @@ fn each_is_preferred_once() {
 }
 
 #[test]
-fn those_that_are_built_open_as_themselves() {
-    for backend in BUILT {
-        backend.is_available().expect("it is built");
+fn they_open_as_themselves() {
+    for backend in Backend::ALL {
+        backend.is_available().expect("this kernel has it");
         let poller = backend.open().expect("it is available");
         assert_eq!(poller.backend(), backend);
     }
 }
 
 #[test]
-fn those_that_are_not_built_say_so() {
-    let rest = Backend::ALL.into_iter().filter(|backend| !BUILT.contains(backend));
-    for backend in rest {
-        let error = backend.open().expect_err("it is not built");
-        assert_eq!(error.kind(), io::ErrorKind::Unsupported);
-        assert_eq!(error.to_string(), format!("{backend} is not available: not built yet"));
-        let inner = error.downcast::<Unavailable>().expect("the cause is inside");
-        assert_eq!(inner.backend(), backend);
-        assert!(inner.source().is_none());
-        let why = backend.is_available().expect_err("it is not built");
-        assert_eq!(why.to_string(), inner.to_string());
-    }
+fn what_is_refused_says_why() {
+    let cause = io::Error::new(io::ErrorKind::Unsupported, "somebody forbids it");
+    let error = io::Error::from(Backend::Uring.lacks(Cause::Refused(cause)));
+    assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+    assert_eq!(error.to_string(), "uring is not available: somebody forbids it");
+    let inner = error.downcast::<Unavailable>().expect("the cause is inside");
+    assert_eq!(inner.backend(), Backend::Uring);
 }
 
 #[test]
 fn only_a_shortage_may_pass() {
     let raw = |errno| Cause::System(io::Error::from_raw_os_error(errno));
     let passing = [libc::EMFILE, libc::ENFILE, libc::ENOMEM].map(raw);
-    let lasting = [raw(libc::EPERM), raw(libc::ENOSYS), Cause::NotBuilt, Cause::Foreign];
+    let memlock = Cause::Refused(io::Error::from(io::ErrorKind::Unsupported));
+    let lasting = [raw(libc::EPERM), raw(libc::ENOSYS), memlock, Cause::Foreign];
     assert!(passing.into_iter().all(|cause| Backend::Uring.lacks(cause).is_shortage()));
     assert!(!lasting.into_iter().any(|cause| Backend::Uring.lacks(cause).is_shortage()));
 }
@@ -125,8 +118,8 @@ fn without_files_to_be_had_the_cause_is_the_systems() {
     }
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("it has a limit");
     setrlimit(Resource::RLIMIT_NOFILE, 0, hard).expect("lower is allowed");
-    let opened = BUILT.map(|backend| backend.open().err());
-    let available = BUILT.map(Backend::is_available);
+    let opened = Backend::ALL.map(|backend| backend.open().err());
+    let available = Backend::ALL.map(Backend::is_available);
     // One file is to be had, which is enough for poll and not for epoll.
     setrlimit(Resource::RLIMIT_NOFILE, soft, hard).expect("up to the hard limit is allowed");
     let lowest_free = dup(std::io::stderr()).expect("a copy").as_raw_fd() as u64;

@@ -11,6 +11,7 @@ pub(crate) mod select;
 pub(crate) mod sigio;
 #[cfg(test)]
 mod testing;
+pub(crate) mod uring;
 
 use crate::event::{Interest, PollBits};
 use crate::key::Slot;

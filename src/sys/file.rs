@@ -51,9 +51,13 @@ pub(crate) enum Kind {
     /// Pipe or FIFO.
     Pipe,
     Inotify,
+    /// A performance counter, of perf_event_open(2).
+    Counter,
     /// What else the kernel makes without a name in the file system: eventfd and so on.
     Anonymous,
-    /// Regular files, directories, devices.
+    /// Those of procfs, sysfs and cgroups are among them.
+    Regular,
+    /// Directories and devices.
     Named,
 }
 
@@ -70,10 +74,20 @@ impl Kind {
         Ok(match stat.st_mode & libc::S_IFMT {
             libc::S_IFSOCK => Kind::of_socket(fd),
             libc::S_IFIFO => Kind::Pipe,
-            0 if is_inotify(fd) => Kind::Inotify,
-            0 => Kind::Anonymous,
+            libc::S_IFREG => Kind::Regular,
+            0 => Kind::of_anonymous(fd),
             _ => Kind::Named,
         })
+    }
+
+    /// As /proc says; nothing else tells.
+    fn of_anonymous(fd: BorrowedFd<'_>) -> Self {
+        let name = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+        match name.as_deref().ok().and_then(Path::to_str) {
+            Some("anon_inode:inotify") => Kind::Inotify,
+            Some("anon_inode:[perf_event]") => Kind::Counter,
+            _ => Kind::Anonymous,
+        }
     }
 
     fn of_socket(fd: BorrowedFd<'_>) -> Self {
@@ -86,12 +100,6 @@ impl Kind {
             _ => Kind::OtherSocket,
         }
     }
-}
-
-/// Whether /proc says so; nothing else tells.
-fn is_inotify(fd: BorrowedFd<'_>) -> bool {
-    let name = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()));
-    name.is_ok_and(|name| name == Path::new("anon_inode:inotify"))
 }
 
 /// An option of `SOL_SOCKET` whose value is an int.

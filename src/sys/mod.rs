@@ -12,6 +12,7 @@
 //! | `fcntl(F_SETOWN_EX, F_SETSIG, O_ASYNC)` | not wrapped but for the flag |
 //! | `pthread_sigmask`, `sigaction`, `signalfd`, `read` | nix has no real-time signals, and reads one at a time |
 //! | `fstat`, `getsockopt`, `getrlimit` | wrapped, but features with much behind them for one call each |
+//! | `io_uring_enter`, the submission queue | of the crate io-uring, which leaves to us what requests point to |
 //! | `mmap`, `madvise(MADV_WIPEONFORK)` | the advice is not wrapped |
 //! | `fork`, `tgkill` | for the conformance suite alone; unsafe in nix, or absent |
 
@@ -20,6 +21,7 @@ pub(crate) mod file;
 pub(crate) mod fork;
 pub(crate) mod owner;
 pub(crate) mod poll;
+pub(crate) mod ring;
 pub(crate) mod select;
 pub(crate) mod signals;
 #[cfg(feature = "conformance")]

@@ -6,3 +6,4 @@ conformance_tests!(select, || Backend::Select.open());
 conformance_tests!(sigio, || Backend::Sigio.open());
 conformance_tests!(epoll, || Backend::Epoll.open());
 conformance_tests!(poll, || Backend::Poll.open());
+conformance_tests!(uring, || Backend::Uring.open());

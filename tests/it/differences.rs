@@ -42,7 +42,7 @@ fn stream() -> (Arc<UnixStream>, UnixStream) {
 /// E2: whether new data that come on top of unread ones are reported again in edge mode.
 #[test]
 fn e2_new_data_before_the_old_are_read() {
-    let repeats = |backend| matches!(backend, Backend::Epoll | Backend::Sigio);
+    let repeats = |backend| matches!(backend, Backend::Epoll | Backend::Sigio | Backend::Uring);
     for backend in available() {
         let (here, mut there) = stream();
         let mut poller = open(backend);
@@ -73,7 +73,7 @@ fn e2_files_that_can_not_signal() {
         counter.write(1).expect("room");
         there.write_all(b"x").expect("room");
         let again = match backend {
-            Backend::Epoll => first,
+            Backend::Epoll | Backend::Uring => first,
             // Of the unix stream.
             Backend::Sigio => Readiness::READABLE,
             _ => Readiness::empty(),

@@ -5,3 +5,4 @@ mod conformance;
 mod differences;
 mod mechanism;
 mod outside;
+mod rings;

@@ -21,6 +21,7 @@ fn call_of(backend: Backend) -> Option<(libc::c_long, IsItsOwn)> {
         Backend::Epoll => Some((libc::SYS_epoll_pwait2, |_| true)),
         // The queue of signals and the eventfd, and no file that can signal.
         Backend::Sigio => Some((libc::SYS_ppoll, |args| args[1] == 2)),
+        Backend::Uring => Some((libc::SYS_io_uring_enter, |args| args[2] == 1)),
         _ => None,
     }
 }

@@ -75,11 +75,31 @@ fn the_rest_is_told_by_the_mode() {
     assert_eq!(kind(&Inotify::init(InitFlags::empty()).expect("an inotify")), Kind::Inotify);
     let epoll = Epoll::new(EpollCreateFlags::empty()).expect("an epoll");
     assert_eq!(kind(&epoll.0), Kind::Anonymous);
-    for path in ["/dev/null", "/", "/proc/self/status", "/proc/self/exe", "/dev/ptmx"] {
+    for path in ["/dev/null", "/", "/dev/ptmx"] {
         assert_eq!(kind(&opened(path, OFlag::O_RDONLY)), Kind::Named, "{path}");
+    }
+    for path in ["/proc/self/status", "/proc/self/exe"] {
+        assert_eq!(kind(&opened(path, OFlag::O_RDONLY)), Kind::Regular, "{path}");
     }
     let refused = Kind::of(closed()).expect_err("it is not open");
     assert_eq!(refused.raw_os_error(), Some(libc::EBADF));
+}
+
+#[test]
+fn a_performance_counter_is_one() {
+    /// The beginning of struct perf_event_attr, of the first published size: type
+    /// `PERF_TYPE_SOFTWARE` and size, and config `PERF_COUNT_SW_DUMMY`.
+    const DUMMY: [u64; 8] = [1 | 64 << 32, 9, 0, 0, 0, 0, 0, 0];
+    // SAFETY: the kernel reads as many bytes as the size field says, which is what there is.
+    let number = unsafe {
+        libc::syscall(libc::SYS_perf_event_open, DUMMY.as_ptr(), 0, -1, -1, 8 /* CLOEXEC */)
+    };
+    if number == -1 {
+        return println!("skipped: perf_event_open: {}", io::Error::last_os_error());
+    }
+    // SAFETY: the call has just made this number, and nobody else knows it.
+    let counter = unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(number as i32) };
+    assert_eq!(kind(&counter), Kind::Counter);
 }
 
 #[test]

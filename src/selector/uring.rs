@@ -1,0 +1,387 @@
+//! io_uring(7), used to learn what is ready: a multishot `IORING_OP_POLL_ADD` for each file.
+//!
+//! How it really behaves (Linux 6.18, measured unless a man page says it):
+//!
+//! - **a.** A multishot poll completes when it is armed, if the file is ready, and then for every
+//!   wake-up of the file: an edge. (`IORING_POLL_ADD_LEVEL` is refused with `EINVAL`.)
+//! - **b.** A completion has the bits of the wake-up, not those of the file: one direction where
+//!   two are ready, or data that has been read meanwhile. Completions are hints. `POLLRDHUP` is
+//!   always among what is told, asked for or not.
+//! - **c.** Where the wake-up names no bits the kernel looks at the file itself. A few files forget
+//!   their news when they are looked at; of those the bits are all there will ever be.
+//! - **d.** A poll ends, which is told by a completion without `IORING_CQE_F_MORE`: when it is
+//!   cancelled, by us or because the file goes away under it; and when there was no room for
+//!   one of its completions, although none gets lost. Armed again it sees what it has missed.
+//! - **e.** A file that has nothing to wait on (regular files, directories, `/dev/null`) ends the
+//!   poll as it begins, with its bits, or with `EINVAL` if they are not among those asked for.
+//! - **f.** A poll holds its file open, and so does one that was not cancelled when the ring is
+//!   closed, for a while: what ends a registration waits for the last completion of its polls.
+//! - **g.** A cancel may come too early, while the poll is at work (`EALREADY`), or too late
+//!   (`ENOENT`). What counts is the completion of the poll.
+//! - **h.** With `IORING_SETUP_DEFER_TASKRUN` the kernel does nothing for a completion before it is
+//!   entered for completions, and then only a part of it; `IORING_SQ_TASKRUN` says that there is
+//!   more to do, or anything.
+//! - **i.** Urgent data wakes a poll for `POLLPRI` alone only if that asks for `POLLRDBAND` too.
+//! - **k.** An eventfd completes at every write, also while an earlier one is unread: nobody has to
+//!   read it.
+//!
+//! Nothing is submitted before the next wait, so that arming costs no call of its own; the file of
+//! a registration stays open until then. Removing is submitted at once.
+
+mod polls;
+mod requests;
+mod watch;
+
+use super::{Applied, Arm, Deadline, Raw, Selector, Trigger, Triggers, Wake, WakeHandle};
+use crate::event::{Interest, PollBits};
+use crate::key::Slot;
+use crate::sys;
+use crate::sys::ring::{Ring, TaskWork};
+use polls::{End, Polls, Told};
+use requests::Owner;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::Duration;
+use watch::Watch;
+
+/// Room for requests; there is twice as much for completions. The memory counts against
+/// `RLIMIT_MEMLOCK`, which is a user's, not a process's.
+const ENTRIES: u32 = 256;
+/// How often in vain the kernel is entered for the end of a poll. Once is usual; twice, if another
+/// processor was just waking the poll.
+const PATIENCE: usize = 1000;
+/// How often one wait enters the kernel beyond once for each poll, lest a flood keep it for ever.
+const MOST_TURNS: usize = 64;
+
+/// The io_uring selector.
+#[derive(Debug)]
+pub struct Uring {
+    polls: Polls,
+    wake: WakeHandle,
+    /// By slot index.
+    watches: Vec<Option<Watch>>,
+    /// Whose polls have told something since the last wait.
+    heard: Vec<Slot>,
+    /// The wake handle was notified since the last wait.
+    is_notified: bool,
+    /// Completions have got lost since the last wait.
+    has_lost: bool,
+    /// Whose polls the kernel has refused, and with which error number.
+    refused: Vec<(Slot, i32)>,
+    /// Of one turn; kept for its memory.
+    told: Vec<Told>,
+}
+
+impl Uring {
+    /// Makes a ring, smaller than usual if memory is short.
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported`, with the cause in words, where the kernel, a sandbox or `RLIMIT_MEMLOCK` does
+    /// not let the process have it; what io_uring_setup(2), mmap(2) and eventfd(2) say: `EMFILE`,
+    /// `ENFILE`, `ENOMEM`.
+    pub fn new() -> io::Result<Self> {
+        Uring::with_ring(Ring::open(ENTRIES, &TaskWork::LADDER)?)
+    }
+
+    /// Makes a ring with room for so many requests, and twice as many completions, on which the
+    /// kernel does its work so.
+    ///
+    /// # Errors
+    ///
+    /// As [`Uring::new`].
+    #[cfg(any(test, feature = "spi"))]
+    pub fn with(entries: u32, work: TaskWork) -> io::Result<Self> {
+        Uring::with_ring(Ring::open(entries, &[work])?)
+    }
+
+    fn with_ring(ring: Ring) -> io::Result<Self> {
+        let (watches, heard, refused, told) = Default::default();
+        let mut uring = Uring {
+            polls: Polls::new(ring),
+            wake: WakeHandle::new()?,
+            watches,
+            heard,
+            is_notified: false,
+            has_lost: false,
+            refused,
+            told,
+        };
+        uring.begin_wake();
+        // A sandbox may allow io_uring_setup(2) and not this.
+        uring.turn(Deadline::Now).map_err(sys::ring::explained)?;
+        Ok(uring)
+    }
+
+    fn watch(&mut self, slot: Slot) -> Option<&mut Watch> {
+        let watch = self.watches.get_mut(slot.index())?.as_mut();
+        watch.filter(|watch| watch.slot == slot)
+    }
+
+    fn begin_wake(&mut self) {
+        self.polls.begin(Owner::WakeHandle, self.wake.as_fd().as_raw_fd(), PollBits::IN);
+    }
+
+    /// Has the next turn arm a poll for what is watched.
+    fn begin(&mut self, slot: Slot) {
+        let Some(Some(watch)) = self.watches.get_mut(slot.index()) else { return };
+        watch.poll = Some(self.polls.begin(Owner::Slot(slot), watch.number, watch.asked()));
+        watch.polls += 1;
+    }
+
+    /// Enters the kernel once, and takes note of what it tells.
+    fn enter(&mut self, least: u32, timeout: Option<Duration>) -> io::Result<()> {
+        let entered = self.polls.enter(least, timeout);
+        let mut told = std::mem::take(&mut self.told);
+        let has_lost = self.polls.take_told(&mut told);
+        for told in told.drain(..) {
+            match told.owner {
+                Owner::WakeHandle => self.note_wake(told),
+                Owner::Slot(slot) => self.note(slot, told),
+            }
+        }
+        self.told = told;
+        if has_lost {
+            self.start_over();
+        }
+        entered
+    }
+
+    fn note_wake(&mut self, told: Told) {
+        self.is_notified |= told.end != Some(End::Cancelled);
+        if let Some(End::AtOnce | End::Later) = told.end {
+            self.begin_wake();
+        }
+    }
+
+    fn note(&mut self, slot: Slot, told: Told) {
+        let Some(watch) = self.watch(slot) else { return };
+        if told.end.is_some() {
+            watch.polls -= 1;
+            watch.poll = watch.poll.filter(|&poll| poll != told.id);
+        }
+        if told.end == Some(End::Cancelled) {
+            return;
+        }
+        watch.news |= PollBits::from_bits_retain(u16::try_from(told.result).unwrap_or(0));
+        if !std::mem::replace(&mut watch.is_heard, true) {
+            self.heard.push(slot);
+        }
+        if let Some(end) = told.end {
+            self.note_end(slot, told.result, end);
+        }
+    }
+
+    /// A poll has ended unasked.
+    fn note_end(&mut self, slot: Slot, result: i32, end: End) {
+        match -result {
+            ..=0 if end == End::AtOnce => self.note_still(slot),
+            // The program has closed the number behind our back, and looks will tell of that.
+            libc::EBADF => self.note_still(slot),
+            ..=0 | libc::ECANCELED => self.begin(slot),
+            errno => self.refused.push((slot, errno)),
+        }
+    }
+
+    fn note_still(&mut self, slot: Slot) {
+        if let Some(watch) = self.watch(slot) {
+            watch.is_still = true;
+        }
+    }
+
+    /// Completions have got lost, and with them perhaps the end of any poll.
+    fn start_over(&mut self) {
+        self.has_lost = true;
+        self.polls.cancel_all();
+        self.begin_wake();
+        for slot in self.watches.iter().flatten().map(|watch| watch.slot).collect::<Vec<_>>() {
+            if self.watch(slot).is_some_and(|watch| watch.poll.take().is_some()) {
+                self.begin(slot);
+            }
+        }
+    }
+
+    /// Queues what was in vain.
+    fn try_again(&mut self) {
+        self.polls.cancel_again();
+        for (slot, _) in std::mem::take(&mut self.refused) {
+            let is_due = |watch: &mut Watch| watch.poll.is_none() && !watch.dirs.is_empty();
+            if self.watch(slot).is_some_and(is_due) {
+                self.begin(slot);
+            }
+        }
+    }
+
+    /// Has the kernel tell everything it has to tell, and waits for something if it has nothing.
+    fn turn(&mut self, deadline: Deadline) -> io::Result<()> {
+        self.try_again();
+        // What does not fit into the ring must not wait with the rest.
+        while self.polls.has_queued_too_much() {
+            self.enter(0, None)?;
+        }
+        let has_news = !self.heard.is_empty() || self.is_notified || self.has_lost;
+        let entered = if deadline != Deadline::Now && !has_news {
+            self.enter(1, deadline.remaining())
+        } else if self.polls.is_idle() {
+            Ok(())
+        } else {
+            self.enter(0, None)
+        };
+        self.exhaust()?;
+        entered
+    }
+
+    /// Enters the kernel until it has nothing more, or is merely repeating itself (h).
+    fn exhaust(&mut self) -> io::Result<()> {
+        for _ in 0..MOST_TURNS + self.polls.len() {
+            let before = self.polls.progress();
+            if !self.polls.has_queued() && !self.polls.has_more() {
+                break;
+            }
+            self.enter(0, None)?;
+            if !self.polls.has_queued() && self.polls.progress() == before {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the ends of polls that are to end.
+    fn settle(&mut self, has_ended: impl Fn(&mut Self) -> bool) {
+        let mut patience = PATIENCE;
+        while !has_ended(self) && patience > 0 {
+            let before = self.polls.progress();
+            self.try_again();
+            // An error is no news: the file is held as long as the poll has not ended.
+            let _ = self.enter(0, None);
+            if self.polls.progress() == before {
+                patience -= 1;
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    /// Has the kernel take the poll of a file of which it is not certain that it can.
+    fn insist(&mut self, slot: Slot) -> io::Result<()> {
+        while self.polls.has_queued() {
+            self.enter(0, None)?;
+        }
+        match self.refused.iter().find(|(refused, _)| *refused == slot) {
+            Some(&(_, errno)) => Err(refusal(errno)),
+            None => Ok(()),
+        }
+    }
+
+    /// Reports whose polls have told something.
+    fn report_heard(&mut self, out: &mut Vec<Raw>) {
+        for slot in std::mem::take(&mut self.heard) {
+            let Some(watch) = self.watch(slot) else { continue };
+            watch.is_heard = false;
+            let news = std::mem::take(&mut watch.news);
+            out.push(match watch.is_forgetful() && !news.is_empty() {
+                true => Raw::Seen(slot, news),
+                false => Raw::Hint(slot),
+            });
+        }
+    }
+}
+
+/// In words, where the number is not enough.
+fn refusal(errno: i32) -> io::Error {
+    let error = io::Error::from_raw_os_error(errno);
+    if errno != libc::EINVAL {
+        return error;
+    }
+    let cause = format!("io_uring can't poll a file with more than two wait queues ({error})");
+    io::Error::new(io::ErrorKind::Unsupported, cause)
+}
+
+impl Selector for Uring {
+    fn native(&self) -> Triggers {
+        Triggers::EDGE
+    }
+
+    fn arm(&mut self, slot: Slot, fd: BorrowedFd<'_>, arm: Arm) -> io::Result<Applied> {
+        let edge = Applied::whole(Trigger::Edge);
+        let is_new = self.watch(slot).is_none();
+        if is_new {
+            let watch = Watch::new(slot, fd)?;
+            if self.watches.len() <= slot.index() {
+                self.watches.resize_with(slot.index() + 1, || None);
+            }
+            self.watches[slot.index()] = Some(watch);
+        }
+        let Some(watch) = self.watch(slot) else { return Ok(edge) };
+        if watch.poll.is_some() && watch.dirs == arm.dirs {
+            return Ok(Applied { look: true, ..edge });
+        }
+        watch.dirs = arm.dirs;
+        if watch.is_still {
+            return Ok(Applied { look: true, ..edge });
+        }
+        let is_uncertain = is_new && watch.is_named();
+        if let Some(old) = watch.poll.take() {
+            self.polls.cancel(old);
+        }
+        self.begin(slot);
+        if is_uncertain {
+            self.insist(slot).inspect_err(|_| self.remove(slot, fd))?;
+        }
+        Ok(edge)
+    }
+
+    fn disarm(&mut self, slot: Slot, _fd: BorrowedFd<'_>) {
+        let Some(watch) = self.watch(slot) else { return };
+        watch.dirs = Interest::empty();
+        if let Some(poll) = watch.poll.take() {
+            self.polls.cancel(poll);
+        }
+    }
+
+    fn remove(&mut self, slot: Slot, fd: BorrowedFd<'_>) {
+        self.disarm(slot, fd);
+        self.settle(|uring| uring.watch(slot).is_none_or(|watch| watch.polls == 0));
+        if self.watch(slot).is_some() {
+            self.watches[slot.index()] = None;
+        }
+    }
+
+    fn wait(&mut self, deadline: Deadline, out: &mut Vec<Raw>) -> io::Result<Wake> {
+        let old = out.len();
+        self.polls.begin_wait();
+        let turned = self.turn(deadline);
+        self.report_heard(out);
+        let is_notified = std::mem::take(&mut self.is_notified);
+        if std::mem::take(&mut self.has_lost) {
+            return Ok(Wake::Overflow);
+        }
+        if let Some(&(_, errno)) = self.refused.last() {
+            return Err(refusal(errno));
+        }
+        let has_reports = out.len() > old || is_notified;
+        match turned {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
+            _ if has_reports => Ok(Wake::Events),
+            Err(_) => Ok(Wake::Interrupted),
+            Ok(()) => Ok(Wake::TimedOut),
+        }
+    }
+
+    fn wake_handle(&self) -> WakeHandle {
+        self.wake.clone()
+    }
+}
+
+impl Drop for Uring {
+    /// The ring alone would hold the files for a while (f). In a forked child they are the parent's
+    /// (P1).
+    fn drop(&mut self) {
+        if !self.polls.is_foreign() {
+            self.polls.cancel_all();
+            self.settle(|uring| uring.polls.len() == 0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,241 @@
+//! The conversation with the kernel: which polls it is asked for, and what it tells of them.
+
+use super::requests::{About, Id, Owner, Poll, Requests};
+use crate::event::PollBits;
+use crate::sys::ring::{Completion, Request, Ring};
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::RawFd;
+use std::time::Duration;
+
+/// All polls of one ring.
+#[derive(Debug)]
+pub(super) struct Polls {
+    ring: Ring,
+    requests: Requests,
+    /// What is to be asked next.
+    queue: VecDeque<About>,
+    /// What is to be cancelled again, because it was too early (g).
+    too_early: Vec<Id>,
+    /// Counts how often the kernel was entered.
+    turn: u64,
+    /// Counts the waits.
+    wait: u64,
+    /// Counts the news: polls that ended, and the first word in a wait of those that go on.
+    progress: u64,
+    /// Of one turn; kept for its memory.
+    completions: Vec<Completion>,
+    /// How many completions have got lost.
+    lost: u32,
+    told: Vec<Told>,
+}
+
+/// What a poll has told.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Told {
+    pub(super) id: Id,
+    pub(super) owner: Owner,
+    /// Bits, or a negative error number.
+    pub(super) result: i32,
+    /// Whether it ended by this, and how.
+    pub(super) end: Option<End>,
+}
+
+/// How a poll has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// It was cancelled by us.
+    Cancelled,
+    /// By itself, before it began to wait (e).
+    AtOnce,
+    /// By itself, perhaps for want of room (d).
+    Later,
+}
+
+impl Polls {
+    pub(super) fn new(ring: Ring) -> Self {
+        let (requests, queue, too_early, completions, told) = Default::default();
+        Polls {
+            ring,
+            requests,
+            queue,
+            too_early,
+            turn: 0,
+            wait: 0,
+            progress: 0,
+            completions,
+            lost: 0,
+            told,
+        }
+    }
+
+    /// Whether the ring was made by a process that this one was forked from.
+    pub(super) fn is_foreign(&self) -> bool {
+        self.ring.is_foreign()
+    }
+
+    /// How many polls have not ended.
+    pub(super) fn len(&self) -> usize {
+        self.requests.len()
+    }
+
+    pub(super) fn progress(&self) -> u64 {
+        self.progress
+    }
+
+    pub(super) fn begin_wait(&mut self) {
+        self.wait += 1;
+    }
+
+    /// Has the next turn arm a poll. The file stays open until the poll has ended.
+    pub(super) fn begin(&mut self, owner: Owner, number: RawFd, bits: PollBits) -> Id {
+        let poll = Poll { owner, number, bits, is_cancelled: false, turn: 0, told_in: 0 };
+        let id = self.requests.insert(poll);
+        self.queue.push_back(About::Poll(id));
+        id
+    }
+
+    /// Has the next turn cancel a poll.
+    pub(super) fn cancel(&mut self, id: Id) {
+        if let Some(poll) = self.requests.get_mut(id) {
+            poll.is_cancelled = true;
+            self.queue.push_back(About::Cancel(id));
+        }
+    }
+
+    /// Has the next turn cancel all of them.
+    pub(super) fn cancel_all(&mut self) {
+        for id in self.requests.wanted() {
+            self.cancel(id);
+        }
+    }
+
+    /// Has the next turn cancel what was too early to be cancelled (g).
+    pub(super) fn cancel_again(&mut self) {
+        for id in std::mem::take(&mut self.too_early) {
+            self.cancel(id);
+        }
+    }
+
+    /// Whether there is something to ask.
+    pub(super) fn has_queued(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Whether there is more to ask than one turn can.
+    pub(super) fn has_queued_too_much(&mut self) -> bool {
+        self.queue.len() > self.ring.room()
+    }
+
+    /// Whether the kernel says that it has more to tell (h).
+    pub(super) fn has_more(&mut self) -> bool {
+        self.ring.has_more()
+    }
+
+    /// Whether it is known without asking that there is nothing to ask nor to tell.
+    pub(super) fn is_idle(&mut self) -> bool {
+        self.queue.is_empty() && self.ring.is_idle()
+    }
+
+    /// Enters the kernel once: asks what fits into the ring, and waits until there are `least`
+    /// completions. What they tell is for [`Polls::take_told`], whatever this answers.
+    pub(super) fn enter(&mut self, least: u32, timeout: Option<Duration>) -> io::Result<()> {
+        self.turn += 1;
+        self.fill();
+        let mut entered = self.ring.enter(least, timeout);
+        self.reap();
+        if matches!(&entered, Err(error) if error.raw_os_error() == Some(libc::EBUSY)) {
+            // There was no room for completions; now there is.
+            entered = self.ring.enter(least, timeout);
+            self.reap();
+        }
+        entered
+    }
+
+    /// What was told last, and whether some of it has got lost.
+    pub(super) fn take_told(&mut self, told: &mut Vec<Told>) -> bool {
+        told.append(&mut self.told);
+        let lost = self.ring.lost();
+        std::mem::replace(&mut self.lost, lost) != lost
+    }
+
+    /// Moves as much of the queue into the ring as there is room for.
+    fn fill(&mut self) {
+        while let Some(&about) = self.queue.front() {
+            if let Some(request) = self.request(about) {
+                if !self.ring.push(request, about.to_bits()) {
+                    break;
+                }
+                self.note_asked(about);
+            }
+            self.queue.pop_front();
+        }
+    }
+
+    /// What is to be asked. `None` if that has become pointless.
+    fn request(&mut self, about: About) -> Option<Request> {
+        match about {
+            About::Cancel(id) => {
+                self.requests.get_mut(id)?;
+                Some(Request::Cancel(About::Poll(id).to_bits()))
+            }
+            About::Poll(id) => {
+                let Poll { number, bits, is_cancelled, .. } = *self.requests.get_mut(id)?;
+                if is_cancelled {
+                    self.end(id, 0, false);
+                    return None;
+                }
+                Some(Request::Poll { number, bits: bits.bits() })
+            }
+        }
+    }
+
+    fn note_asked(&mut self, about: About) {
+        let turn = self.turn;
+        if let About::Poll(id) = about {
+            if let Some(poll) = self.requests.get_mut(id) {
+                poll.turn = turn;
+            }
+        }
+    }
+
+    fn reap(&mut self) {
+        let mut completions = std::mem::take(&mut self.completions);
+        let was_full = self.ring.reap(|completion| completions.push(completion));
+        for Completion { user_data, result, more } in completions.drain(..) {
+            match About::from_bits(user_data) {
+                About::Cancel(id) if result < 0 => self.too_early.push(id),
+                About::Cancel(_) => {}
+                About::Poll(id) if more => self.hear(id, result),
+                About::Poll(id) => self.end(id, result, was_full),
+            }
+        }
+        self.completions = completions;
+    }
+
+    /// A poll has told something, and goes on.
+    fn hear(&mut self, id: Id, result: i32) {
+        let wait = self.wait;
+        let Some(poll) = self.requests.get_mut(id) else { return };
+        let is_news = std::mem::replace(&mut poll.told_in, wait) != wait;
+        let owner = poll.owner;
+        if !poll.is_cancelled {
+            self.progress += u64::from(is_news);
+            self.told.push(Told { id, owner, result, end: None });
+        }
+    }
+
+    /// A poll has ended: the kernel holds its file no longer. `was_full`: that may be for want of
+    /// room.
+    fn end(&mut self, id: Id, result: i32, was_full: bool) {
+        let Some(poll) = self.requests.remove(id) else { return };
+        self.progress += 1;
+        let is_fresh = poll.turn == self.turn;
+        let end = match poll.is_cancelled {
+            true => End::Cancelled,
+            false if is_fresh && !was_full => End::AtOnce,
+            false => End::Later,
+        };
+        self.told.push(Told { id, owner: poll.owner, result, end: Some(end) });
+    }
+}

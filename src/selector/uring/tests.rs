@@ -1,0 +1,1 @@
+//! What the selector makes of what the kernel tells.

@@ -1,0 +1,255 @@
+//! An io_uring(7): its two queues, for requests that name no memory of ours.
+#![allow(unsafe_code)]
+
+mod refused;
+
+pub(crate) use refused::explained;
+
+use super::fork::Stamp;
+use io_uring::types::{Fd, SubmitArgs, Timespec};
+use io_uring::{Builder, EnterFlags, IoUring, cqueue, opcode, squeue};
+use std::fmt;
+use std::io;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+/// A ring, and its memory.
+pub(crate) struct Ring {
+    ring: ManuallyDrop<IoUring>,
+    work: TaskWork,
+    /// There was a moment without room for another completion.
+    was_full: bool,
+    stamp: Stamp,
+}
+
+/// When the kernel does the work that comes with a completion ("task work"), best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TaskWork {
+    /// When it is entered to get completions (6.1).
+    Deferred,
+    /// When it is entered for anything (5.19).
+    Cooperative,
+    /// At once, if need be by interrupting the thread.
+    Prompt,
+}
+
+/// The least room that is tried.
+const LEAST_ENTRIES: u32 = 2;
+
+/// What has become of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Completion {
+    pub(crate) user_data: u64,
+    /// As a system call would answer: a negative error number, or something else.
+    pub(crate) result: i32,
+    /// The request lives on.
+    pub(crate) more: bool,
+}
+
+/// A request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Request {
+    /// Completes whenever one of these bits of poll(2) is told of the file, until it is cancelled.
+    Poll { number: RawFd, bits: u16 },
+    /// Cancels the request with this `user_data`.
+    Cancel(u64),
+}
+
+impl TaskWork {
+    /// The order in which [`Ring::open`] tries them.
+    pub(crate) const LADDER: [TaskWork; 3] =
+        [TaskWork::Deferred, TaskWork::Cooperative, TaskWork::Prompt];
+
+    fn set_up(self, builder: &mut Builder) {
+        match self {
+            TaskWork::Deferred => {
+                builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag()
+            }
+            TaskWork::Cooperative => builder.setup_coop_taskrun().setup_taskrun_flag(),
+            TaskWork::Prompt => builder,
+        };
+    }
+}
+
+impl Ring {
+    /// Makes a ring with room for `entries` requests, or as many as there is memory for, and twice
+    /// as many completions; of the first of these ways to work that the kernel knows. It
+    /// belongs to this thread.
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported`, with the cause in words, where io_uring can't be had for good; what
+    /// io_uring_setup(2) and mmap(2) say: `EMFILE`, `ENFILE`, `ENOMEM`.
+    pub(crate) fn open(mut entries: u32, ladder: &[TaskWork]) -> io::Result<Self> {
+        let stamp = Stamp::here()?;
+        let mut ladder = ladder.iter();
+        let mut work = ladder.next();
+        while let Some(&rung) = work {
+            match Ring::set_up(entries, rung, stamp) {
+                Ok(ring) => return Ok(ring),
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::ENOMEM) if entries > LEAST_ENTRIES => entries /= 2,
+                    // A flag that the kernel does not know is all there is to its EINVAL.
+                    Some(libc::EINVAL) => work = ladder.next(),
+                    _ => return Err(refused::explained(error)),
+                },
+            }
+        }
+        Err(refused::too_old())
+    }
+
+    fn set_up(entries: u32, work: TaskWork, stamp: Stamp) -> io::Result<Self> {
+        let mut builder = IoUring::builder();
+        work.set_up(builder.dontfork());
+        let ring = ManuallyDrop::new(builder.build(entries)?);
+        let ring = Ring { ring, work, was_full: false, stamp };
+        let has = ring.ring.params();
+        // The last stands for multishot polls, which came with it and have no bit of their own.
+        if has.is_feature_ext_arg() && has.is_feature_nodrop() && has.is_feature_resource_tagging()
+        {
+            return Ok(ring);
+        }
+        Err(refused::too_old())
+    }
+
+    /// Whether this process was forked from the one that made the ring. Then it must not be used,
+    /// but for dropping it.
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.stamp.is_foreign()
+    }
+
+    /// Queues a request for the next [`Ring::enter`]. False if there is no room.
+    pub(crate) fn push(&mut self, request: Request, user_data: u64) -> bool {
+        let entry = match request {
+            Request::Poll { number, bits } => {
+                opcode::PollAdd::new(Fd(number), u32::from(bits)).multi(true).build()
+            }
+            Request::Cancel(target) => opcode::AsyncCancel::new(target).build(),
+        };
+        self.push_entry(&entry.user_data(user_data))
+    }
+
+    fn push_entry(&mut self, entry: &squeue::Entry) -> bool {
+        // SAFETY: the entry names no memory that the kernel might touch.
+        unsafe { self.ring.submission().push(entry) }.is_ok()
+    }
+
+    /// Submits what is queued, and has the kernel do its work for all completions that it knows of,
+    /// until there are `least`; waits for them no longer than `timeout` (`None`: no limit).
+    ///
+    /// # Errors
+    ///
+    /// What io_uring_enter(2) says: `Interrupted` by a signal; `EBUSY` and `EAGAIN` where there
+    /// is no memory for more. What was not submitted is still queued. Not that time is up.
+    pub(crate) fn enter(&mut self, least: u32, timeout: Option<Duration>) -> io::Result<()> {
+        self.was_full |= self.is_full();
+        loop {
+            let queued = self.ring.submission().len();
+            match self.enter_once(queued as u32, least, timeout) {
+                // After an invalid request it stops, and does not wait.
+                Ok(submitted) if submitted < queued => {}
+                Ok(_) => return Ok(()),
+                Err(error) if error.raw_os_error() == Some(libc::ETIME) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn enter_once(&self, queued: u32, least: u32, timeout: Option<Duration>) -> io::Result<usize> {
+        let mut flags = EnterFlags::GETEVENTS;
+        // A thread that waits for its peers is not waiting for a disk.
+        flags.set(EnterFlags::NO_IOWAIT, self.ring.params().is_feature_no_iowait());
+        let submitter = self.ring.submitter();
+        let Some(timeout) = timeout else {
+            // SAFETY: no argument is passed.
+            return unsafe { submitter.enter::<()>(queued, least, flags.bits(), None) };
+        };
+        let flags = (flags | EnterFlags::EXT_ARG).bits();
+        let timespec = timespec(timeout);
+        let args = SubmitArgs::new().timespec(&timespec);
+        // SAFETY: the flag goes with this type, which points to a timespec that outlives the call.
+        unsafe { submitter.enter(queued, least, flags, Some(&args)) }
+    }
+
+    /// How many requests can be pushed.
+    pub(crate) fn room(&mut self) -> usize {
+        let queue = self.ring.submission();
+        queue.capacity() - queue.len()
+    }
+
+    /// Whether the kernel says that it has more to hand out than it has.
+    pub(crate) fn has_more(&mut self) -> bool {
+        let queue = self.ring.submission();
+        queue.taskrun() || queue.cq_overflow()
+    }
+
+    /// Whether it is known without asking that to enter and not to wait would do nothing.
+    pub(crate) fn is_idle(&mut self) -> bool {
+        let is_told = self.work == TaskWork::Deferred;
+        is_told
+            && self.ring.submission().is_empty()
+            && self.ring.completion().is_empty()
+            && !self.has_more()
+    }
+
+    /// Takes all completions that the kernel has handed out. Gives whether there may have been a
+    /// moment, since the last time, without room for another.
+    pub(crate) fn reap(&mut self, mut take: impl FnMut(Completion)) -> bool {
+        let was_full = std::mem::take(&mut self.was_full) | self.is_full();
+        for entry in self.ring.completion() {
+            take(Completion {
+                user_data: entry.user_data(),
+                result: entry.result(),
+                more: cqueue::more(entry.flags()),
+            });
+        }
+        was_full
+    }
+
+    /// How many completions have got lost so far, because there was no memory to keep them in.
+    pub(crate) fn lost(&mut self) -> u32 {
+        self.ring.completion().overflow()
+    }
+
+    /// Whether there is no room for another completion. While the kernel keeps some back it has
+    /// none for others either.
+    fn is_full(&mut self) -> bool {
+        self.ring.submission().cq_overflow() || self.ring.completion().is_full()
+    }
+}
+
+/// A duration as io_uring takes it. The kernel adds it to the clock without a look at the range.
+fn timespec(duration: Duration) -> Timespec {
+    const LONGEST: u64 = u32::MAX as u64;
+    Timespec::new().sec(duration.as_secs().min(LONGEST)).nsec(duration.subsec_nanos())
+}
+
+impl fmt::Debug for Ring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut f = f.debug_struct("Ring");
+        f.field("number", &self.ring.as_raw_fd())
+            .field("entries", &self.ring.params().sq_entries())
+            .field("work", &self.work)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Ring {
+    /// The kernel goes on with what is under way, for a while: whoever minds has to settle it
+    /// before.
+    fn drop(&mut self) {
+        if self.stamp.is_foreign() {
+            // The queues were not inherited (MADV_DONTFORK), and what may stand in their place is
+            // somebody else's. Only the number is here.
+            // SAFETY: it is open, this value has owned it, and does not look at it again.
+            drop(unsafe { OwnedFd::from_raw_fd(self.ring.as_raw_fd()) });
+        } else {
+            // SAFETY: the value is being lost, and nobody uses the field after this.
+            unsafe { ManuallyDrop::drop(&mut self.ring) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,1 @@
+//! Requests and their completions, on each way to work.

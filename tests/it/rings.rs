@@ -1,0 +1,17 @@
+//! The suite on rings that no program gets here: as small as can be, and on the ways of older
+//! kernels.
+
+use quintpoll::spi::{Reactor, TaskWork, Uring};
+use quintpoll::{Backend, Poller, conformance_tests};
+use std::io;
+
+fn ring(entries: u32, work: TaskWork) -> io::Result<Box<dyn Poller>> {
+    let selector = Uring::with(entries, work)?;
+    Ok(Box::new(Reactor::new(Backend::Other("uring"), selector)?))
+}
+
+// A completion queue of 4 overflows.
+conformance_tests!(ring_of_four, || ring(2, TaskWork::Deferred));
+conformance_tests!(ring_before_6_1, || ring(256, TaskWork::Cooperative));
+conformance_tests!(ring_before_5_19, || ring(256, TaskWork::Prompt));
+conformance_tests!(ring_of_four_before_5_19, || ring(2, TaskWork::Prompt));
