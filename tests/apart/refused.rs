@@ -2,7 +2,8 @@
 #![allow(unsafe_code)]
 
 use quintpoll::Backend;
-use quintpoll::conformance::{CASES, check};
+use quintpoll::conformance::{CASES, Maker, check};
+use std::io::ErrorKind;
 use std::process::Command;
 
 /// From here on this system call fails with `errno` in this thread and those it starts.
@@ -45,11 +46,16 @@ fn in_own_process(test: &str, body: impl FnOnce()) {
     assert!(output.status.success() && said.contains("1 passed"), "{said}");
 }
 
+/// The cases that need no process of their own.
+fn check_in_this_process(backend: &str, open: Maker) {
+    for case in CASES.iter().filter(|case| !case.own_process) {
+        check(case.name, backend, open, "in this process");
+    }
+}
+
 fn check_epoll_without_pwait2(errno: i32) {
     refuse(libc::SYS_epoll_pwait2, errno);
-    for case in CASES.iter().filter(|case| !case.own_process) {
-        check(case.name, "epoll", || Backend::Epoll.open(), "in this process");
-    }
+    check_in_this_process("epoll", || Backend::Epoll.open());
 }
 
 #[test]
@@ -63,5 +69,59 @@ fn epoll_holds_the_contract_on_a_kernel_before_epoll_pwait2() {
 fn epoll_holds_the_contract_in_a_sandbox_before_epoll_pwait2() {
     in_own_process("refused::epoll_holds_the_contract_in_a_sandbox_before_epoll_pwait2", || {
         check_epoll_without_pwait2(libc::EPERM);
+    });
+}
+
+/// Where `call` fails with `errno`, io_uring is not available, and says why: a reason that has
+/// `cause` in it. The next best is taken, and the others are as ever.
+fn check_without_io_uring(call: libc::c_long, errno: i32, cause: &str) {
+    let files = || std::fs::read_dir("/proc/self/fd").expect("proc is mounted").count();
+    let before = files();
+    refuse(call, errno);
+    let why = Backend::Uring.is_available().expect_err("it is refused");
+    let said = why.to_string();
+    assert_eq!(why.backend(), Backend::Uring);
+    assert!(said.starts_with("uring is not available: ") && said.contains(cause), "{said}");
+    let error = Backend::Uring.open().expect_err("it is refused");
+    assert_eq!((error.kind(), error.to_string()), (ErrorKind::Unsupported, said));
+    assert_eq!(files(), before, "nothing is left of the attempt");
+}
+
+#[test]
+fn without_io_uring_the_others_hold_the_contract() {
+    in_own_process("refused::without_io_uring_the_others_hold_the_contract", || {
+        check_without_io_uring(libc::SYS_io_uring_setup, libc::EPERM, "seccomp");
+        check_in_this_process("select", || Backend::Select.open());
+        check_in_this_process("poll", || Backend::Poll.open());
+        check_in_this_process("epoll", || Backend::Epoll.open());
+        check_in_this_process("sigio", || Backend::Sigio.open());
+    });
+}
+
+#[test]
+fn a_kernel_before_io_uring_is_told_from_a_sandbox() {
+    in_own_process("refused::a_kernel_before_io_uring_is_told_from_a_sandbox", || {
+        check_without_io_uring(
+            libc::SYS_io_uring_setup,
+            libc::ENOSYS,
+            "the kernel has no io_uring",
+        );
+    });
+}
+
+#[test]
+fn a_ring_that_may_not_be_entered_is_none() {
+    in_own_process("refused::a_ring_that_may_not_be_entered_is_none", || {
+        check_without_io_uring(libc::SYS_io_uring_enter, libc::EPERM, "seccomp");
+    });
+}
+
+#[test]
+fn without_epoll_io_uring_is_the_best_and_without_both_poll() {
+    in_own_process("refused::without_epoll_io_uring_is_the_best_and_without_both_poll", || {
+        refuse(libc::SYS_epoll_create1, libc::ENOSYS);
+        assert_eq!(Backend::best(), Backend::Uring);
+        refuse(libc::SYS_io_uring_setup, libc::EPERM);
+        assert_eq!(Backend::best(), Backend::Poll);
     });
 }
