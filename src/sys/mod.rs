@@ -14,7 +14,7 @@
 //! | `fstat`, `getsockopt`, `getrlimit` | wrapped, but features with much behind them for one call each |
 //! | `io_uring_enter`, the submission queue | of the crate io-uring, which leaves to us what requests point to |
 //! | `mmap`, `madvise(MADV_WIPEONFORK)` | the advice is not wrapped |
-//! | `fork`, `tgkill` | for the conformance suite alone; unsafe in nix, or absent |
+//! | `fork`, `tgkill`, `mmap` | for the conformance suite alone; unsafe in nix, or absent |
 
 pub(crate) mod epoll;
 pub(crate) mod file;

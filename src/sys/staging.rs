@@ -167,6 +167,20 @@ pub(crate) fn duplicate_onto(fd: BorrowedFd<'_>, number: i32) -> io::Result<Owne
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// New memory at an address of the kernel's choice, mapped for good.
+pub(crate) fn new_memory(length: usize) -> io::Result<&'static mut [u8]> {
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: a new private mapping at an address of the kernel's choice touches no existing
+    // memory.
+    let place = unsafe { libc::mmap(std::ptr::null_mut(), length, protection, flags, -1, 0) };
+    if place == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the mapping is that long, zeroed, nobody else's, and never unmapped from here on.
+    Ok(unsafe { std::slice::from_raw_parts_mut(place.cast(), length) })
+}
+
 /// A number that is not open, for as long as the process opens nothing.
 pub(crate) fn closed_number(number: i32) -> BorrowedFd<'static> {
     assert_ne!(number, -1, "-1 is no number for a BorrowedFd to have");

@@ -1,5 +1,6 @@
 //! Each backend waits by the mechanism it is named after, and by nothing else.
 
+use nix::fcntl::OFlag;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use quintpoll::{Backend, Events, Interest, Mode, Source, Token};
 use std::os::unix::net::UnixStream;
@@ -42,7 +43,7 @@ fn sources() -> (Vec<Source>, Vec<Source>) {
         (Arc::new(here), Arc::new(there))
     });
     let pipes = (0..SOURCES).map(|_| -> (Source, Source) {
-        let (reader, writer) = nix::unistd::pipe().expect("a pipe");
+        let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC).expect("a pipe");
         (Arc::new(reader), Arc::new(writer))
     });
     streams.chain(pipes).unzip()

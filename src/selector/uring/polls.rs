@@ -239,3 +239,21 @@ impl Polls {
         self.told.push(Told { id, owner: poll.owner, result, end: Some(end) });
     }
 }
+
+#[cfg(test)]
+impl Polls {
+    /// How often the kernel was entered.
+    pub(super) fn turns(&self) -> u64 {
+        self.turn
+    }
+
+    /// Cancels a poll as if it had not been us.
+    pub(super) fn cancel_behind_our_back(&mut self, id: Id) {
+        self.queue.push_back(About::Cancel(id));
+    }
+
+    /// Has the next turn tell this, as if it came from the kernel.
+    pub(super) fn tell(&mut self, told: Told) {
+        self.told.push(told);
+    }
+}

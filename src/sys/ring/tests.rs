@@ -1,1 +1,210 @@
-//! Requests and their completions, on each way to work.
+//! Requests and their completions, on each way to work; and what there is instead of a ring.
+
+use super::*;
+use crate::testing::{is_alone, making_children};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Uid, fork, setuid};
+use std::os::fd::AsFd;
+
+const IN: u16 = libc::POLLIN as u16;
+
+fn ring(entries: u32, work: TaskWork) -> Ring {
+    Ring::open(entries, &[work]).expect("this kernel has it")
+}
+
+fn counter() -> EventFd {
+    EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).expect("an eventfd")
+}
+
+fn poll(counter: &EventFd) -> Request {
+    Request::Poll { number: counter.as_fd().as_raw_fd(), bits: IN }
+}
+
+impl Ring {
+    fn completions(&mut self) -> Vec<Completion> {
+        let mut all = Vec::new();
+        self.reap(|completion| all.push(completion));
+        all
+    }
+}
+
+#[test]
+fn a_poll_completes_at_every_write_until_it_is_cancelled() {
+    for work in TaskWork::LADDER {
+        let (mut ring, counter) = (ring(8, work), counter());
+        assert!(ring.push(poll(&counter), 7));
+        ring.enter(0, None).expect("an open file");
+        assert_eq!(ring.completions(), [], "{work:?}");
+        for _ in 0..3 {
+            counter.write(1).expect("room");
+            ring.enter(1, None).expect("an open file");
+            let told = Completion { user_data: 7, result: i32::from(IN), more: true };
+            assert_eq!(ring.completions(), [told], "{work:?}");
+        }
+        assert!(ring.push(Request::Cancel(7), 8));
+        ring.enter(2, None).expect("both complete");
+        let mut ends = ring.completions();
+        ends.sort_by_key(|end| end.user_data);
+        let ended = Completion { user_data: 7, result: -libc::ECANCELED, more: false };
+        assert_eq!(ends, [ended, Completion { user_data: 8, result: 0, more: false }], "{work:?}");
+    }
+}
+
+#[test]
+fn what_a_ring_knows_without_being_entered() {
+    let (mut deferred, counter) = (ring(8, TaskWork::Deferred), counter());
+    assert!(deferred.is_idle());
+    assert!(deferred.push(poll(&counter), 1));
+    assert!(!deferred.is_idle(), "there is something to submit");
+    deferred.enter(0, None).expect("an open file");
+    for _ in 0..10_000 {
+        assert!(deferred.is_idle() && !deferred.has_more());
+        counter.write(1).expect("room");
+        assert!(!deferred.is_idle() && deferred.has_more(), "the kernel has something to tell");
+        deferred.enter(0, None).expect("an open file");
+        assert!(!deferred.is_idle(), "it has told it");
+        assert_eq!(deferred.completions().len(), 1);
+    }
+    for work in [TaskWork::Cooperative, TaskWork::Prompt] {
+        assert!(!ring(8, work).is_idle(), "{work:?} can't know");
+    }
+}
+
+#[test]
+fn a_full_ring_takes_no_more() {
+    let (mut ring, counter) = (ring(2, TaskWork::Deferred), counter());
+    assert_eq!(ring.room(), 2);
+    assert!(ring.push(poll(&counter), 1) && ring.push(poll(&counter), 2));
+    assert_eq!(ring.room(), 0);
+    assert!(!ring.push(poll(&counter), 3));
+    ring.enter(0, None).expect("an open file");
+    assert_eq!(ring.room(), 2);
+}
+
+#[test]
+fn an_invalid_request_does_not_hold_up_those_behind_it() {
+    for work in TaskWork::LADDER {
+        let (mut ring, counter) = (ring(8, work), counter());
+        counter.write(1).expect("room");
+        // Not a file, and after it one that is ready.
+        assert!(ring.push(Request::Poll { number: -1, bits: IN }, 1));
+        assert!(ring.push(poll(&counter), 2));
+        ring.enter(2, None).expect("both complete");
+        let results: Vec<_> = ring.completions().iter().map(|told| told.result).collect();
+        assert_eq!(results, [-libc::EBADF, i32::from(IN)], "{work:?}");
+    }
+}
+
+#[test]
+fn no_room_for_completions_is_told_and_none_gets_lost() {
+    for work in TaskWork::LADDER {
+        let mut ring = ring(2, work);
+        let counters: Vec<_> = (0..12).map(|_| counter()).collect();
+        for (at, counter) in counters.iter().enumerate() {
+            assert!(ring.push(poll(counter), at as u64));
+            ring.enter(0, None).expect("an open file");
+        }
+        assert!(!ring.reap(|told| panic!("nothing has happened: {told:?}")));
+        for counter in &counters {
+            counter.write(1).expect("room");
+        }
+        let (mut told, mut was_full) = (Vec::new(), false);
+        while told.len() < counters.len() {
+            ring.enter(1, None).expect("there is more");
+            was_full |= ring.reap(|one| told.push(one));
+        }
+        assert!(was_full, "{work:?}: four fit in");
+        assert!(told.iter().any(|one| !one.more), "{work:?}: some have ended by it");
+        let mut whose: Vec<_> = told.iter().map(|one| one.user_data).collect();
+        whose.sort_unstable();
+        assert_eq!(whose, (0..12).collect::<Vec<_>>(), "{work:?}");
+        assert_eq!(ring.lost(), 0);
+    }
+}
+
+#[test]
+fn time_is_up_when_it_is_up_and_not_before() {
+    let mut ring = ring(8, TaskWork::Deferred);
+    for timeout in [Duration::ZERO, Duration::from_nanos(1), Duration::from_millis(5)] {
+        let started = std::time::Instant::now();
+        ring.enter(1, Some(timeout)).expect("that is no error");
+        assert!(started.elapsed() >= timeout);
+    }
+    // Beyond the range of the kernel's clock it would be up at once.
+    let longest = format!("{:?}", timespec(Duration::MAX));
+    assert!(longest.contains(&u32::MAX.to_string()), "{longest}");
+}
+
+#[test]
+fn causes_are_named() {
+    let said = |errno| explained(io::Error::from_raw_os_error(errno));
+    for (errno, cause) in [
+        (libc::ENOSYS, "the kernel has no io_uring"),
+        (libc::EPERM, "forbids io_uring"),
+        (libc::EACCES, "forbids io_uring"),
+    ] {
+        let error = said(errno);
+        assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+        let text = error.to_string();
+        let number = io::Error::from_raw_os_error(errno).to_string();
+        let is_ruled = text.contains("kernel.io_uring_disabled");
+        assert!((text.contains(cause) || is_ruled) && text.contains(&number), "{text}");
+    }
+    for errno in [libc::EMFILE, libc::ENFILE, libc::EINTR] {
+        assert_eq!(said(errno).raw_os_error(), Some(errno), "a shortage, as it came");
+    }
+    assert_eq!(refused::too_old().kind(), io::ErrorKind::Unsupported);
+}
+
+#[test]
+fn a_limit_on_locked_memory_makes_rings_smaller_and_then_is_the_cause() {
+    let test =
+        "sys::ring::tests::a_limit_on_locked_memory_makes_rings_smaller_and_then_is_the_cause";
+    if !is_alone(test) {
+        return;
+    }
+    if !Uid::effective().is_root() {
+        return println!("skipped: the limit counts what all processes of this user have locked");
+    }
+    // A user of whom there is nothing else here. Root is not limited.
+    setuid(Uid::from_raw(64_999)).expect("root may be anybody");
+    let limit = |bytes| setrlimit(Resource::RLIMIT_MEMLOCK, bytes, bytes).expect("it is lowered");
+    limit(16 * 1024);
+    let ring = Ring::open(256, &TaskWork::LADDER);
+    match ring {
+        Ok(ring) => assert!(ring.ring.params().sq_entries() < 256, "{ring:?}"),
+        Err(error) => println!("skipped: this kernel counts otherwise: {error}"),
+    }
+    limit(0);
+    let error = Ring::open(256, &TaskWork::LADDER).expect_err("there is no memory for it");
+    assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+    assert!(error.to_string().contains("RLIMIT_MEMLOCK (0 bytes)"), "{error}");
+}
+
+#[test]
+fn a_forked_child_touches_no_memory_for_it() {
+    let ring = ring(64, TaskWork::Deferred);
+    let _making = making_children();
+    // SAFETY: the child allocates and ends; no other thread's lock is needed for that by this C
+    // library.
+    match unsafe { fork() }.expect("a child") {
+        ForkResult::Parent { child } => {
+            let status = waitpid(child, None).expect("it is our child");
+            assert_eq!(status, WaitStatus::Exited(child, 0));
+        }
+        ForkResult::Child => {
+            // What was the ring's memory may now be any of these.
+            let mut pages: Vec<Vec<u8>> = (0..64).map(|_| vec![7; 1 << 20]).collect();
+            let number = ring.ring.as_raw_fd();
+            drop(ring);
+            pages.iter_mut().for_each(|page| page.iter_mut().for_each(|byte| *byte += 1));
+            let is_whole = pages.iter().flatten().all(|&byte| byte == 8);
+            // SAFETY: F_GETFD touches no memory.
+            let is_closed = unsafe { libc::fcntl(number, libc::F_GETFD) } == -1;
+            // SAFETY: this ends the process without running anything.
+            unsafe { libc::_exit(i32::from(!(is_whole && is_closed))) }
+        }
+    }
+}
