@@ -1,5 +1,6 @@
 //! Clauses Q: capacity.
 
+use super::crowd;
 use super::kit::*;
 use crate::event::{Events, Mode, Readiness};
 use std::collections::BTreeMap;
@@ -109,5 +110,49 @@ pub(super) fn q2_a_late_comer_gets_his_turn(stage: &Stage) {
             }
             drain(&*late);
         }
+    }
+}
+
+/// Divisible by what cases have room for.
+const MANY: usize = 2002;
+
+fn register_streams(desk: &mut Desk, streams: &[Arc<UnixStream>], mode: Mode) {
+    for (token, stream) in streams.iter().enumerate() {
+        desk.register(stream.clone(), token, READ, mode);
+    }
+}
+
+/// Waits as often as it takes to report every one of `count` sources once, if none comes twice.
+fn rotation(desk: &mut Desk, count: usize, why: &str) {
+    let mut seen = vec![0_u32; count];
+    for _ in 0..count / desk.events.capacity() {
+        desk.wait(Some(ZERO));
+        assert_eq!(desk.events.len(), desk.events.capacity(), "all are ready; {why}");
+        desk.events.iter().for_each(|event| seen[event.token.0] += 1);
+    }
+    let odd = seen.iter().enumerate().find(|&(_, &times)| times != 1);
+    assert_eq!(odd, None, "each of {count} comes once before anybody comes again; {why}");
+}
+
+pub(super) fn q1_two_thousand_come_once_each(stage: &Stage) {
+    let streams = crowd::ready_streams(stage, MANY);
+    for mode in [Mode::Edge, Mode::OneShot] {
+        for capacity in [7, 1] {
+            let mut desk = stage.desk(capacity);
+            register_streams(&mut desk, &streams, mode);
+            // What happens after they were registered is told no other way.
+            streams.iter().step_by(2).for_each(|stream| put(stream, b"y"));
+            rotation(&mut desk, streams.len(), &format!("{mode:?}, room for {capacity}"));
+            desk.expect_silence("each was reported");
+        }
+    }
+}
+
+pub(super) fn q2_none_of_two_thousand_starves(stage: &Stage) {
+    let streams = crowd::ready_streams(stage, MANY);
+    for capacity in [7, 1] {
+        let mut desk = stage.desk(capacity);
+        register_streams(&mut desk, &streams, Mode::Level);
+        rotation(&mut desk, streams.len(), &format!("room for {capacity}"));
     }
 }

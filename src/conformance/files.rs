@@ -51,6 +51,61 @@ pub(super) fn f1_files_are_always_ready(stage: &Stage) {
     }
 }
 
+/// What files of no particular kind say when they are asked: an event of this one source, with
+/// this in it.
+fn expect_one(desk: &mut Desk, token: usize, told: Readiness, why: &str) {
+    let said = desk.now();
+    let is_it = matches!(said[..], [(its, readiness)] if its == token && readiness.contains(told));
+    assert!(is_it, "{why}: expected {told:?} of {token}, got {said:?}");
+    for _ in 0..3 {
+        desk.expect_silence(&format!("{why}, and once is enough"));
+    }
+}
+
+pub(super) fn f1_files_tell_an_edge_once_a_call(stage: &Stage) {
+    let directory = TempDir::new();
+    let regular = directory.0.join("file");
+    std::fs::write(&regular, b"").unwrap_or_else(|error| panic!("{error}"));
+    let devices = ["/dev/null".as_ref(), "/dev/zero".as_ref()];
+    for path in [regular.as_path(), &directory.0].into_iter().chain(devices) {
+        let why = |what: &str| format!("{}: {what}", path.display());
+        let file = Arc::new(File::open(path).unwrap_or_else(|error| panic!("{path:?}: {error}")));
+        let mut desk = stage.desk(8);
+        let ready = Readiness::READABLE | Readiness::WRITABLE;
+        let key = desk.register(file.clone(), 1, BOTH, Mode::Edge);
+        expect_one(&mut desk, 1, ready, &why("registered"));
+        let each = [(READ, Readiness::READABLE), (WRITE, Readiness::WRITABLE), (BOTH, ready)];
+        for (dirs, told) in each {
+            desk.rearm(key, dirs);
+            expect_one(&mut desk, 1, told, &why("rearmed"));
+            desk.rearm(key, dirs);
+            desk.rearm(key, dirs);
+            expect_one(&mut desk, 1, told, &why("rearmed twice"));
+        }
+        for (dirs, told) in each {
+            desk.modify(key, 2, dirs, Mode::Edge);
+            expect_one(&mut desk, 2, told, &why("modified"));
+        }
+        for (from, mode) in MODES.into_iter().flat_map(|from| MODES.map(|mode| (from, mode))) {
+            desk.modify(key, 3, READ, from);
+            desk.modify(key, 3, Interest::PRIORITY, mode);
+            desk.expect_silence(&why("nothing is urgent"));
+            desk.rearm(key, Interest::PRIORITY);
+            desk.expect_silence(&why("nor when it is asked again"));
+        }
+        desk.modify(key, 4, READ | Interest::PRIORITY, Mode::Level);
+        for _ in 0..3 {
+            desk.expect_now(&[(4, Readiness::READABLE)], &why("level: in every wait"));
+        }
+        desk.deregister(key);
+        for mode in MODES {
+            let key = desk.register(file.clone(), 5, Interest::PRIORITY, mode);
+            desk.expect_silence(&why("registered for what is urgent"));
+            desk.deregister(key);
+        }
+    }
+}
+
 pub(super) fn f1_every_kind_of_file_can_be_watched(stage: &Stage) {
     for mode in MODES {
         for Kind { name, source, ring, .. } in kinds::readers() {

@@ -7,6 +7,7 @@ use crate::poller::{Poller, Source};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
+use nix::time::{ClockId, clock_gettime};
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
@@ -21,6 +22,9 @@ pub(super) const BOTH: Interest = Interest::READABLE.union(Interest::WRITABLE);
 pub(super) const ZERO: Duration = Duration::ZERO;
 /// What a wait that must be ended by something else is given; passing it is a failure.
 pub(super) const LONG: Duration = Duration::from_secs(60);
+
+/// The mark of a [`Stage::note`] in the output of a case's process.
+pub(super) const NOTE: &str = "note: ";
 
 /// Why a case can't be run; thrown by [`Stage::skip`] and caught by the runner.
 pub(super) struct Skip(pub(super) String);
@@ -38,6 +42,13 @@ impl Stage {
     /// Ends the case: it can't be run here.
     pub(super) fn skip(&self, reason: impl Into<String>) -> ! {
         std::panic::resume_unwind(Box::new(Skip(reason.into())))
+    }
+
+    /// Tells whoever reads the output, of a green run too, that a case could not be played in full.
+    /// The case has a process of its own.
+    pub(super) fn note(&self, what: &str) {
+        // Past the capture of the test harness.
+        let _ = io::stderr().write_all(format!("{NOTE}{what}\n").as_bytes());
     }
 
     pub(super) fn try_poller(&self) -> io::Result<Box<dyn Poller>> {
@@ -247,6 +258,51 @@ pub(super) fn falls_asleep(thread: i32) -> bool {
         std::thread::yield_now();
     }
     false
+}
+
+/// What a thread did in a while in which it had nothing to do.
+#[derive(Debug)]
+pub(super) struct Rest {
+    watched: Duration,
+    /// The processor's time that it used meanwhile.
+    worked: Duration,
+    /// How often it fell asleep anew.
+    naps: u64,
+}
+
+impl Rest {
+    /// Watches a thread of this process from when it has fallen asleep.
+    pub(super) fn of(thread: i32) -> Self {
+        until_asleep(thread);
+        let (started, worked, naps) = (Instant::now(), time_worked(thread), naps(thread));
+        std::thread::sleep(Duration::from_millis(100));
+        let (worked, naps) = (time_worked(thread) - worked, self::naps(thread) - naps);
+        Rest { watched: started.elapsed(), worked, naps }
+    }
+
+    /// Fails unless the thread slept. One that does needs no processor at all, however busy the
+    /// machine is, and falls asleep once; so much more is granted that only a loop can use it up.
+    pub(super) fn expect_sleep(&self, why: &str) {
+        let slept = self.worked * 10 < self.watched && self.naps < 20;
+        assert!(slept, "a blocked wait does not look again and again ({why}): {self:?}");
+    }
+}
+
+/// The processor's time that a thread of this process has used.
+fn time_worked(thread: i32) -> Duration {
+    // How the kernel makes a clock's number of a thread's, for what its scheduler has counted.
+    let clock = ClockId::from_raw((!thread << 3) | 6);
+    let time = clock_gettime(clock).unwrap_or_else(|e| panic!("the clock of a thread: {e}"));
+    Duration::from(time)
+}
+
+/// How often a thread of this process has gone to sleep by itself.
+fn naps(thread: i32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/self/task/{thread}/status"));
+    let status = status.unwrap_or_else(|error| panic!("the thread has gone: {error}"));
+    let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    let count = count.and_then(|count| count.trim().parse().ok());
+    count.unwrap_or_else(|| panic!("no count of context switches in {status:?}"))
 }
 
 /// The numbers that are open in this process.

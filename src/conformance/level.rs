@@ -1,5 +1,6 @@
 //! Clauses L: level.
 
+use super::crowd;
 use super::kit::*;
 use crate::event::{Mode, Readiness};
 use nix::poll::PollFlags;
@@ -120,4 +121,40 @@ pub(super) fn l2_only_what_was_asked_for(stage: &Stage) {
         let expected = [(1, Readiness::READABLE), (2, Readiness::WRITABLE)];
         desk.expect_now(&expected, &format!("{mode:?}"));
     }
+}
+
+/// As many as there may be, with some numbers left for the others.
+const VERY_MANY: usize = 19_000;
+
+pub(super) fn l1_a_few_are_busy_among_very_many(stage: &Stage) {
+    let groups = crowd::groups(stage, VERY_MANY);
+    let mut desk = stage.desk(256);
+    crowd::register_all(&mut desk, &groups);
+    desk.expect_silence("all are idle");
+    let pairs: Vec<_> = (0..9).map(|_| stream()).collect();
+    let busy = pairs.iter().enumerate().map(|(at, (here, _))| {
+        let token = VERY_MANY + at;
+        (token, desk.register(here.clone(), token, READ, crowd::mode_of(token)))
+    });
+    let busy: Vec<_> = busy.collect();
+    let all: Said = busy.iter().map(|&(token, _)| (token, Readiness::READABLE)).collect();
+    for round in 0..4 {
+        pairs.iter().for_each(|(_, there)| put(there, b"x"));
+        desk.expect_now(&all, &format!("round {round}"));
+        pairs.iter().for_each(|(here, _)| drain(&**here));
+        for &(token, key) in &busy {
+            match crowd::mode_of(token) {
+                Mode::Level => {}
+                Mode::Edge => desk.drained(key, READ),
+                Mode::OneShot => desk.rearm(key, READ),
+            }
+        }
+        desk.expect_silence(&format!("round {round} is over"));
+    }
+    // And all of one group, of which nobody has said a word yet.
+    let group = groups.len() / 2;
+    assert_eq!(nix::unistd::write(&groups[group].writer, b"x"), Ok(1));
+    let readers = group * crowd::GROUP..(group + 1) * crowd::GROUP;
+    let woken: Said = readers.map(|token| (token, Readiness::READABLE)).collect();
+    desk.expect_now(&woken, "the readers of one pipe");
 }

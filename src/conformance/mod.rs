@@ -14,11 +14,13 @@
 //! A case that needs a process of its own (signals, limits, fork, file counts) has the test binary
 //! started again for itself alone. A case that can't be run here prints `skipped:` and the reason;
 //! for backends named in the environment variable `QUINTPOLL_REQUIRE` (names as given to the macro,
-//! separated by commas) that is a failure.
+//! separated by commas) that is a failure. One that is run with fewer files than it wants, because
+//! the limit on open files is low, prints `note:` and how many.
 //!
 //! Tests that start processes belong in another test binary than the suite: until a child execs it
 //! holds every file of the process, and cases look at what follows when they close one.
 
+mod crowd;
 mod kinds;
 mod kit;
 mod runner;
@@ -138,9 +140,15 @@ macro_rules! __conformance_cases {
             r5_what_waits_for_room_is_dropped_too
             r5_the_peer_sees_end_of_file_at_once
             r5_a_panicking_drop_leaves_the_poller_in_order
+            r5_no_watch_outlives_deregister
+            r6_no_watch_outlives_the_poller
         } own {
             r5_a_number_used_again_gets_no_old_event
+            r5_a_number_passes_from_kind_to_kind
+            r5_ten_thousand_registrations_leave_nothing
             r6_dropping_the_poller_releases_everything
+            r6_a_thousand_go_with_the_poller
+            r6_very_many_are_let_go
         }
         level {
             l1_repeats_until_drained
@@ -150,7 +158,9 @@ macro_rules! __conformance_cases {
             l1_directions_come_and_go
             l2_what_was_read_meanwhile_is_not_reported
             l2_only_what_was_asked_for
-        } own {}
+        } own {
+            l1_a_few_are_busy_among_very_many
+        }
         one_shot {
             o1_once_until_rearmed
             o1_drained_and_refilled_is_no_rearm
@@ -189,11 +199,14 @@ macro_rules! __conformance_cases {
             t1_zero_collects_everything
             t2_no_timeout_waits_for_an_event
             t2_what_is_not_to_be_told_keeps_no_wait_awake
+            t2_a_full_stream_whose_peer_ended_sleeps_until_there_is_room
             t3_never_early
             t4_one_nanosecond_ends_and_the_longest_does_not
+            t4_ages_are_slept_through
             t6_measured_on_the_monotonic_clock
         } own {
             t5_signals_do_not_end_a_wait
+            t5_nothing_is_lost_in_a_storm
         }
         capacity {
             q1_no_more_than_there_is_room_for
@@ -201,7 +214,10 @@ macro_rules! __conformance_cases {
             q1_no_room_is_refused
             q2_nobody_starves
             q2_a_late_comer_gets_his_turn
-        } own {}
+        } own {
+            q1_two_thousand_come_once_each
+            q2_none_of_two_thousand_starves
+        }
         wake {
             w1_a_wake_before_the_wait_ends_it
             w1_a_wake_during_the_wait_ends_it
@@ -214,6 +230,7 @@ macro_rules! __conformance_cases {
         }
         files {
             f1_files_are_always_ready
+            f1_files_tell_an_edge_once_a_call
         } own {
             f1_every_kind_of_file_can_be_watched
             t2_every_kind_of_file_ends_the_wait
@@ -222,6 +239,8 @@ macro_rules! __conformance_cases {
             p4_wakers_cross_threads
         } own {
             p1_a_forked_child_is_refused
+            p1_a_childs_memory_is_its_own
+            p1_a_child_makes_pollers_of_every_kind
             p2_internal_files_are_close_on_exec
             p5_out_of_files_leaves_nothing_behind
             p5_a_lowered_limit_loses_nothing

@@ -1,10 +1,13 @@
 //! Clauses P: process.
 
 use super::kit::*;
-use crate::event::{Mode, Readiness, Token};
+use crate::backend::Backend;
+use crate::event::{Events, Mode, Readiness, Token};
 use crate::reactor::Waker;
 use crate::sys::staging;
+use nix::poll::PollFlags;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::collections::BTreeSet;
 use std::io;
 
 fn said_so(answer: io::Result<impl Sized>) -> bool {
@@ -45,6 +48,116 @@ pub(super) fn p1_a_forked_child_is_refused(stage: &Stage) {
         desk.expect_now(&[(1, Readiness::READABLE)], "the parent's registration stands");
         desk.deregister(key);
     }
+}
+
+/// A page, the smallest thing that memory is handed out in; more would do no harm.
+const PAGE: usize = 4096;
+
+/// Memory wherever the kernel has room for it, filled with what tells each piece from the others.
+fn hoard() -> Vec<(u8, &'static mut [u8])> {
+    // Small pieces fit into every gap, and large ones show what was unmapped with a length.
+    let lengths = [256, 64, 16, 4].into_iter().flat_map(|pages| [pages; 16]).chain([1; 2048]);
+    let piece = |(at, pages): (usize, usize)| {
+        let memory = staging::new_memory(pages * PAGE);
+        let memory = memory.unwrap_or_else(|error| panic!("mmap: {error}"));
+        let mark = (at % 251 + 1) as u8;
+        memory.fill(mark);
+        (mark, memory)
+    };
+    lengths.enumerate().map(piece).collect()
+}
+
+pub(super) fn p1_a_childs_memory_is_its_own(stage: &Stage) {
+    for mode in MODES {
+        // One that has had work to do, and has some left.
+        let mut desk = stage.desk(7);
+        let pairs: Vec<_> = (0..50).map(|_| stream()).collect();
+        let streams = pairs.iter().enumerate();
+        let keys: Vec<_> = streams
+            .map(|(token, (here, _))| desk.register(here.clone(), token, READ, mode))
+            .collect();
+        desk.expect_silence("nothing yet");
+        pairs.iter().step_by(2).for_each(|(_, there)| put(there, b"x"));
+        let mut seen: BTreeSet<usize> = desk.now().into_iter().map(|event| event.0).collect();
+        let (before, mut inherited) = (open_numbers(), Some(desk));
+        let status = staging::in_forked_child(|| {
+            // What the parent has mapped and the child has not is a gap here, until now.
+            let pieces = hoard();
+            let made = [stage.desk(4), stage.desk(4)];
+            drop(inherited.take());
+            let is_kept = |page: &[u8], mark| page[0] == mark && page[PAGE - 1] == mark;
+            let intact = |(mark, memory): &(u8, &mut [u8])| {
+                memory.chunks_exact(PAGE).all(|page| is_kept(page, *mark))
+            };
+            let survived = pieces.iter().all(intact);
+            drop(made);
+            i32::from(!(survived && pieces.iter().all(intact)))
+        });
+        let status = status.unwrap_or_else(|error| panic!("dropping it in the child: {error}"));
+        assert_eq!(status, 0, "dropping a poller changes no memory of the child's own");
+        let Some(mut desk) = inherited else { panic!("the parent's copy is its own") };
+        assert_eq!(open_numbers(), before, "the parent's files are open still");
+        // What was left over, and what comes now to one that nobody has touched since.
+        put(&pairs[49].1, b"x");
+        (0..10).for_each(|_| seen.extend(desk.now().into_iter().map(|event| event.0)));
+        let ready: BTreeSet<usize> = (0..50).step_by(2).chain([49]).collect();
+        assert_eq!(seen, ready, "the parent's registrations stand, {mode:?}");
+        for (&key, (here, _)) in keys.iter().zip(&pairs) {
+            drain(&**here);
+            desk.modify(key, 99, READ, mode);
+        }
+        desk.expect_silence("all were read");
+        put(&pairs[48].1, b"y");
+        desk.expect_now(&[(99, Readiness::READABLE)], "and can be changed");
+        keys.into_iter().for_each(|key| desk.deregister(key));
+    }
+}
+
+/// A poller of this kind hears of a byte and of a wake.
+fn works(backend: Backend) -> io::Result<bool> {
+    let (mut poller, mut events) = (backend.open()?, Events::with_capacity(4));
+    let (here, there) = stream();
+    let key = poller.register(here.clone(), Token(5), READ, Mode::Edge)?;
+    put(&there, b"x");
+    poller.waker().wake();
+    poller.wait(&mut events, Some(LONG))?;
+    let is_told =
+        events.iter().any(|event| event.key == key && event.readiness == Readiness::READABLE);
+    let is_woken = events.woken();
+    poller.deregister(key)?;
+    drop(here);
+    Ok(is_told && is_woken && oracle(&there, PollFlags::POLLIN).contains(PollFlags::POLLHUP))
+}
+
+pub(super) fn p1_a_child_makes_pollers_of_every_kind(stage: &Stage) {
+    // Asked here: a child in which they are missing has lost them.
+    let available = |backend: &Backend| backend.is_available().is_ok();
+    let kinds: Vec<Backend> = Backend::ALL.into_iter().filter(available).collect();
+    assert!(!kinds.is_empty(), "some kind of poller is always there");
+    let mut desk = stage.desk(4);
+    let (here, there) = stream();
+    desk.register(here.clone(), 1, READ, Mode::Edge);
+    let mut inherited = Some(desk);
+    let status = staging::in_forked_child(|| {
+        // Beside the inherited poller, and when it has gone; and a grandchild makes them again.
+        let all_work = || {
+            kinds.iter().all(|&backend| match works(backend) {
+                Ok(works) => works,
+                Err(error) => panic!("{backend} in the child: {error}"),
+            })
+        };
+        let beside = all_work();
+        drop(inherited.take());
+        let after = all_work();
+        let grandchild = staging::in_forked_child(|| i32::from(!all_work()));
+        i32::from(!(beside && after && grandchild.is_ok_and(|status| status == 0)))
+    });
+    let status = status.unwrap_or_else(|error| panic!("fork: {error}"));
+    assert_eq!(status, 0, "every kind of poller works in the child");
+    let Some(mut desk) = inherited else { panic!("the parent's copy is its own") };
+    desk.expect_silence("the parent hears of nothing that the child did");
+    put(&there, b"x");
+    desk.expect_now(&[(1, Readiness::READABLE)], "the parent's registration stands");
 }
 
 pub(super) fn p2_internal_files_are_close_on_exec(stage: &Stage) {

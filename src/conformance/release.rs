@@ -1,10 +1,16 @@
 //! Clauses R5 and R6: letting go.
 
+use super::crowd::{self, Group};
+use super::kinds::{self, Kind};
 use super::kit::*;
-use crate::event::Readiness;
+use crate::event::{Interest, Mode, Readiness};
+use crate::key::Key;
+use crate::poller::Source;
 use crate::sys::staging;
+use nix::poll::PollFlags;
+use std::any::Any;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
@@ -131,12 +137,234 @@ pub(super) fn r6_dropping_the_poller_releases_everything(stage: &Stage) {
         for (here, there) in pairs {
             assert_eq!(Arc::strong_count(&here), 1, "the poller has let go of the source");
             drop(here);
-            let ended = oracle(&there, nix::poll::PollFlags::POLLIN);
-            assert!(ended.contains(nix::poll::PollFlags::POLLHUP), "the peer sees the end");
+            let ended = oracle(&there, PollFlags::POLLIN);
+            assert!(ended.contains(PollFlags::POLLHUP), "the peer sees the end");
         }
     }
     for _ in 0..100 {
         drop(stage.poller());
     }
     assert_eq!(open_numbers(), before, "the poller's own files are closed");
+}
+
+/// A source to watch, its other end, and what poll(2) says of that when the source is let go.
+struct Link {
+    name: &'static str,
+    source: Source,
+    peer: OwnedFd,
+    end: PollFlags,
+}
+
+fn links() -> [Link; 4] {
+    let link = |name, source, peer, end| Link { name, source, peer, end };
+    let ((reader, to_reader), (from_writer, writer)) = (pipe(), pipe());
+    let ((here, there), (tcp_here, tcp_there)) = (stream(), tcp());
+    [
+        link("pipe, reader", Arc::new(reader), to_reader, PollFlags::POLLERR),
+        link("pipe, writer", Arc::new(writer), from_writer, PollFlags::POLLHUP),
+        link("unix stream", here, there.into(), PollFlags::POLLHUP),
+        link("TCP", tcp_here, tcp_there.into(), PollFlags::POLLIN),
+    ]
+}
+
+/// Registers it anew in every way there is, with no wait in between, and then as it was.
+fn stir(desk: &mut Desk, key: Key, interest: Interest, mode: Mode) {
+    for other in MODES {
+        desk.modify(key, 2, Interest::all(), other);
+        desk.rearm(key, READ);
+        desk.drained(key, WRITE);
+        desk.modify(key, 3, WRITE, other);
+        desk.rearm(key, WRITE);
+    }
+    desk.modify(key, 1, interest, mode);
+    desk.rearm(key, interest);
+    desk.rearm(key, interest);
+}
+
+/// What is done with a registration before it goes.
+type Live = fn(&mut Desk, Key, Interest, Mode);
+
+const LIVES: [(&str, Live); 4] = [
+    ("never waited for", |_, _, _, _| {}),
+    ("waited for", |desk, _, _, _| desk.wait(Some(ZERO))),
+    ("modified and rearmed", stir),
+    ("waited for, then modified and rearmed", |desk, key, interest, mode| {
+        desk.wait(Some(ZERO));
+        stir(desk, key, interest, mode);
+    }),
+];
+
+/// Watches one of each kind in this way, and lets go of it by `deregister` or with the poller.
+fn let_go(stage: &Stage, interest: Interest, mode: Mode, by_deregister: bool) {
+    for (life, live) in LIVES {
+        for Link { name, source, peer, end } in links() {
+            let mut desk = stage.desk(4);
+            let key = desk.register(source, 1, interest, mode);
+            live(&mut desk, key, interest, mode);
+            let why = format!("{name}, {interest:?}, {mode:?}, {life}");
+            assert!(!oracle(&peer, end).contains(end), "the poller keeps it open: {why}");
+            // The poller that stays is not to do the work later.
+            let _stays = if by_deregister {
+                desk.deregister(key);
+                Some(desk)
+            } else {
+                drop(desk);
+                None
+            };
+            if name == "TCP" {
+                fence(&peer, end, |bits| bits.contains(end));
+            }
+            assert!(oracle(&peer, end).contains(end), "the end is not seen at once: {why}");
+        }
+    }
+}
+
+pub(super) fn r5_no_watch_outlives_deregister(stage: &Stage) {
+    for mode in MODES {
+        for interest in (0..8).map(Interest::from_bits_truncate) {
+            let_go(stage, interest, mode, true);
+        }
+    }
+}
+
+pub(super) fn r6_no_watch_outlives_the_poller(stage: &Stage) {
+    for mode in MODES {
+        for interest in (0..8).map(Interest::from_bits_truncate) {
+            let_go(stage, interest, mode, false);
+        }
+    }
+}
+
+pub(super) fn r5_ten_thousand_registrations_leave_nothing(stage: &Stage) {
+    for mode in MODES {
+        let mut desk = stage.desk(4);
+        let (here, there) = stream();
+        put(&there, b"x");
+        let key = desk.register(here.clone(), 1, BOTH, mode);
+        desk.wait(Some(ZERO));
+        desk.deregister(key);
+        let before = open_numbers();
+        for round in 0..10_000 {
+            let key = desk.register(here.clone(), round, BOTH, mode);
+            match round % 5 {
+                1 => desk.modify(key, round, READ, mode),
+                2 => desk.rearm(key, READ),
+                // Something is under way when it goes, or comes right after.
+                3 => assert_eq!(take(&here, 1), 1),
+                4 => put(&there, b"x"),
+                _ => {}
+            }
+            desk.deregister(key);
+        }
+        assert_eq!(open_numbers(), before, "no file is left over, {mode:?}");
+        desk.expect_silence("all were deregistered");
+        put(&there, b"y");
+        desk.expect_silence("and none of them hears of anything new");
+        let key = desk.register(here.clone(), 7, READ, mode);
+        desk.expect_now(&[(7, Readiness::READABLE)], "the last one counts, once");
+        desk.deregister(key);
+        assert_eq!(Arc::strong_count(&here), 1, "the poller has let go of the source");
+        drop(here);
+        let ended = oracle(&there, PollFlags::POLLIN);
+        assert!(ended.contains(PollFlags::POLLHUP), "the peer sees the end, {mode:?}");
+    }
+}
+
+/// A number that nothing else has.
+const NUMBER: i32 = 700;
+
+pub(super) fn r5_a_number_passes_from_kind_to_kind(stage: &Stage) {
+    let count = kinds::readers().len();
+    for (mode, last) in MODES.iter().flat_map(|&mode| (0..count).map(move |last| (mode, last))) {
+        let mut desk = stage.desk(8);
+        let mut kinds = kinds::readers();
+        kinds.rotate_left(last);
+        let Some(Kind { name, source, ring, .. }) = kinds.pop() else { panic!("there are kinds") };
+        let under_the_number = |file: BorrowedFd<'_>| {
+            let file = staging::duplicate_onto(file, NUMBER);
+            Arc::new(file.unwrap_or_else(|error| panic!("dup3: {error}")))
+        };
+        // The files stay open under their own numbers, so that their news keep coming.
+        let mut kept: Vec<Box<dyn Any>> = Vec::new();
+        for (token, Kind { source, ring, .. }) in kinds.into_iter().enumerate() {
+            let file = under_the_number((*source).as_fd());
+            let rung_before =
+                (token % 3 == 0).then(|| desk.register(file.clone(), token, READ, mode));
+            kept.push(ring());
+            let key = rung_before.unwrap_or_else(|| desk.register(file, token, READ, mode));
+            desk.deregister(key);
+            kept.push(Box::new(source));
+        }
+        let regular = std::env::current_exe().and_then(std::fs::File::open);
+        let regular = regular.unwrap_or_else(|error| panic!("the test binary: {error}"));
+        let key = desk.register(under_the_number(regular.as_fd()), 100, READ, mode);
+        desk.deregister(key);
+        let key = desk.register(under_the_number((*source).as_fd()), 101, READ, mode);
+        desk.expect_silence(&format!(
+            "{name} has not come yet, and the others have gone; {mode:?}"
+        ));
+        kept.push(ring());
+        let said = desk.next(name);
+        let is_last = matches!(said[..], [(101, told)] if told.contains(Readiness::READABLE));
+        assert!(is_last, "only {name} uses the number now: {said:?}, {mode:?}");
+        desk.deregister(key);
+        // A regular file is ready by itself, and so has to be the last one too.
+        let key = desk.register(under_the_number(regular.as_fd()), 102, READ, mode);
+        desk.expect_now(&[(102, Readiness::READABLE)], &format!("a file after {name}, {mode:?}"));
+        desk.deregister(key);
+    }
+}
+
+/// How many sources go at once.
+const MANY: usize = 1000;
+
+pub(super) fn r6_a_thousand_go_with_the_poller(stage: &Stage) {
+    let before = open_numbers();
+    let pairs = crowd::room_for(stage, 2 * MANY) / 2;
+    for shift in 0..MODES.len() {
+        let mut desk = stage.desk(7);
+        let mut peers = Vec::new();
+        for token in 0..pairs {
+            let (mode, interest) = (MODES[(token + shift) % 3], Interest::from_bits_truncate);
+            let (interest, (here, there)) = (interest((token % 8) as u8), stream());
+            let key = desk.register(here, token, interest, mode);
+            if token % 5 == 0 {
+                stir(&mut desk, key, interest, mode);
+            }
+            peers.push(there);
+        }
+        // Some have been told, some wait for room, and some have news that nobody has taken.
+        desk.wait(Some(ZERO));
+        peers.iter().step_by(2).for_each(|there| put(there, b"x"));
+        drop(desk);
+        let is_over =
+            |there: &UnixStream| oracle(there, PollFlags::POLLIN).contains(PollFlags::POLLHUP);
+        let late = peers.iter().filter(|there| !is_over(there)).count();
+        assert_eq!(late, 0, "of {pairs} sources these are still held");
+    }
+    assert_eq!(open_numbers(), before, "everything is closed");
+}
+
+pub(super) fn r6_very_many_are_let_go(stage: &Stage) {
+    let before = open_numbers();
+    let mut groups = crowd::groups(stage, 19_000);
+    let mut desk = stage.desk(64);
+    let keys = crowd::register_all(&mut desk, &groups);
+    groups.iter_mut().for_each(|group| group.readers.clear());
+    let abandoned = |groups: &[Group]| groups.iter().map(Group::is_abandoned).collect::<Vec<_>>();
+    assert!(!abandoned(&groups).contains(&true), "the poller keeps them open");
+    desk.expect_silence("all are idle");
+    let is_first = |group: usize| group < groups.len() / 2;
+    for (token, key) in keys.into_iter().enumerate() {
+        if is_first(token / crowd::GROUP) {
+            desk.deregister(key);
+        }
+    }
+    let expected: Vec<bool> = (0..groups.len()).map(is_first).collect();
+    assert_eq!(abandoned(&groups), expected, "deregistered ones are let go, and no others");
+    desk.expect_silence("nobody is told of that");
+    drop(desk);
+    assert!(!abandoned(&groups).contains(&false), "the rest goes with the poller");
+    drop(groups);
+    assert_eq!(open_numbers(), before, "everything is closed");
 }

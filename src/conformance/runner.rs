@@ -1,6 +1,6 @@
 //! Runs one case: in a thread with a watchdog, in a process of its own if it asks for one.
 
-use super::kit::{Skip, Stage};
+use super::kit::{NOTE, Skip, Stage};
 use super::{CASES, Case, Maker};
 use std::any::Any;
 use std::io;
@@ -108,6 +108,11 @@ fn in_own_process(test: &str) -> Result<(), Verdict> {
     if let Some(line) = said.lines().find_map(|line| line.strip_prefix(SKIPPED)) {
         let (_, reason) = line.split_once(": ").unwrap_or(("", line));
         return Err(Verdict::Skipped(reason.to_owned()));
+    }
+    for note in said.lines().filter_map(|line| line.strip_prefix(NOTE)) {
+        // As a skip is told.
+        let line = format!("{NOTE}{test}: {note}\n");
+        let _ = io::Write::write_all(&mut io::stderr(), line.as_bytes());
     }
     let ran = said.contains("1 passed");
     if ran { Ok(()) } else { Err(Verdict::Failed(format!("{path} was not run alone:\n{said}"))) }

@@ -3,10 +3,15 @@
 use super::kit::*;
 use crate::event::{Interest, Mode, Readiness};
 use crate::sys::staging;
+use nix::poll::PollFlags;
 use nix::time::{ClockId, clock_gettime};
+use std::fs::File;
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::thread;
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 pub(super) fn t1_zero_collects_everything(stage: &Stage) {
@@ -67,23 +72,64 @@ pub(super) fn t2_what_is_not_to_be_told_keeps_no_wait_awake(stage: &Stage) {
         // Full, while the peer has shut down writing.
         let (full, there) = stream();
         fill(&*full);
-        there.shutdown(std::net::Shutdown::Write).unwrap_or_else(|e| panic!("shutdown: {e}"));
+        there.shutdown(Shutdown::Write).unwrap_or_else(|e| panic!("shutdown: {e}"));
         desk.register(full, 5, WRITE, mode);
         // Writable, and asked for reading.
         let (idle, _idle_there) = stream();
         desk.register(idle, 6, READ, mode);
+        // Always ready, but for what was not asked.
+        let null = File::open("/dev/null").unwrap_or_else(|e| panic!("/dev/null: {e}"));
+        desk.register(Arc::new(null), 7, Interest::PRIORITY, mode);
         desk.expect_silence("none of this is to be told");
+        sleep_through(&mut desk, None, &format!("{mode:?}"));
+    }
+}
 
-        let (waker, waiter) = (desk.poller.waker(), staging::Thread::current());
-        let thread = thread::spawn(move || {
-            let asleep = falls_asleep(waiter.id());
-            waker.wake();
-            asleep
-        });
-        desk.wait(None);
-        assert!(desk.events.woken() && desk.events.is_empty(), "{:?}", desk.said());
-        let asleep = thread.join().unwrap_or_else(|_| panic!("the waking thread failed"));
-        assert!(asleep, "a blocked wait sleeps, it does not look again and again; {mode:?}");
+/// Waits this long and fails unless the wait sleeps, until it is woken.
+fn sleep_through(desk: &mut Desk, timeout: Option<Duration>, why: &str) {
+    let (waker, waiter) = (desk.poller.waker(), staging::Thread::current().id());
+    let watcher = thread::spawn(move || {
+        let rest = Rest::of(waiter);
+        waker.wake();
+        rest
+    });
+    desk.wait(timeout);
+    let said = desk.said();
+    assert!(desk.events.woken() && said.is_empty(), "only the wake ends it: {said:?}; {why}");
+    let rest = watcher.join().unwrap_or_else(|_| panic!("the watcher failed"));
+    rest.expect_sleep(why);
+}
+
+/// RDHUP is there to see all the time, and nobody has asked for it.
+pub(super) fn t2_a_full_stream_whose_peer_ended_sleeps_until_there_is_room(stage: &Stage) {
+    for mode in MODES {
+        for ends_meanwhile in [false, true] {
+            let mut desk = stage.desk(4);
+            let (here, there) = stream();
+            fill(&*here);
+            let end = |there: &UnixStream| {
+                there.shutdown(Shutdown::Write).unwrap_or_else(|e| panic!("shutdown: {e}"));
+            };
+            if !ends_meanwhile {
+                end(&there);
+            }
+            desk.register(here, 1, WRITE, mode);
+            desk.expect_silence("it is full");
+            let waiter = staging::Thread::current().id();
+            let peer = thread::spawn(move || {
+                until_asleep(waiter);
+                if ends_meanwhile {
+                    end(&there);
+                }
+                let rest = Rest::of(waiter);
+                drain(&there);
+                (rest, there)
+            });
+            let room = [(1, Readiness::WRITABLE)];
+            assert_eq!(desk.next("room"), room, "the end is no room, {mode:?}");
+            let (rest, _there) = peer.join().unwrap_or_else(|_| panic!("the peer failed"));
+            rest.expect_sleep(&format!("{mode:?}, the peer ended meanwhile: {ends_meanwhile}"));
+        }
     }
 }
 
@@ -127,43 +173,145 @@ pub(super) fn t4_one_nanosecond_ends_and_the_longest_does_not(stage: &Stage) {
     }
 }
 
+pub(super) fn t4_ages_are_slept_through(stage: &Stage) {
+    let mut desk = stage.desk(4);
+    let idle = MODES.map(|_| stream());
+    for (mode, (here, _)) in MODES.into_iter().zip(&idle) {
+        desk.register(here.clone(), 1, READ, mode);
+    }
+    const YEAR: u64 = 31_556_952;
+    // A clock that counts nanoseconds in 64 bits ends after 292 years, one that counts seconds
+    // after 292 billion. The last of these is within its range until the present is added.
+    let lengths = [300 * YEAR, 200_000_000_000 * YEAR, i64::MAX as u64 - 1];
+    let ages = lengths.map(|seconds| Some(Duration::new(seconds, 999_999_999)));
+    for timeout in ages.into_iter().chain([Some(Duration::MAX), None]) {
+        sleep_through(&mut desk, timeout, &format!("{timeout:?}"));
+    }
+    put(&idle[0].1, b"x");
+    desk.wait(Some(Duration::MAX));
+    assert_eq!(desk.said(), [(1, Readiness::READABLE)], "an event ends it too");
+}
+
 static SIGNALS: AtomicU32 = AtomicU32::new(0);
 
 extern "C" fn count_signal(_: i32) {
     SIGNALS.fetch_add(1, Ordering::Relaxed);
 }
 
+/// Signals for one thread, all the time, until it is dropped.
+struct Storm {
+    over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Storm {
+    fn over_this_thread(pause: Duration) -> Self {
+        staging::on_signal(libc::SIGUSR1, count_signal)
+            .unwrap_or_else(|error| panic!("sigaction: {error}"));
+        let (target, over) = (staging::Thread::current(), Arc::new(AtomicBool::new(false)));
+        let is_over = over.clone();
+        let thread = thread::spawn(move || {
+            while !is_over.load(Ordering::Relaxed) {
+                target.signal(libc::SIGUSR1);
+                thread::sleep(pause);
+            }
+        });
+        Storm { over, thread: Some(thread) }
+    }
+
+    /// How many signals have arrived, of this storm and those before it.
+    fn signals() -> u32 {
+        SIGNALS.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Storm {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        // It can't fail, and if it did the case would not end.
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
 pub(super) fn t5_signals_do_not_end_a_wait(stage: &Stage) {
-    staging::on_signal(libc::SIGUSR1, count_signal).unwrap_or_else(|e| panic!("sigaction: {e}"));
     for mode in MODES {
         let mut desk = stage.desk(4);
         let (here, there) = stream();
         desk.register(here, 1, READ, mode);
-        let (waiter, over) = (staging::Thread::current(), Arc::new(AtomicBool::new(false)));
-        let is_over = over.clone();
-        let storm = thread::spawn(move || {
-            while !is_over.load(Ordering::Relaxed) {
-                waiter.signal(libc::SIGUSR1);
-                thread::sleep(Duration::from_micros(200));
-            }
-        });
+        let _storm = Storm::over_this_thread(Duration::from_micros(200));
         // Until one wait has seen several: on a busy machine the storm may be late.
         let watchdog = Instant::now();
         let mut signals = 0;
         while signals < 2 {
             assert!(watchdog.elapsed() < LONG, "no storm within {LONG:?}");
-            let (timeout, before) = (Duration::from_millis(20), SIGNALS.load(Ordering::Relaxed));
+            let (timeout, before) = (Duration::from_millis(20), Storm::signals());
             let started = Instant::now();
             desk.wait(Some(timeout));
             let elapsed = started.elapsed();
             assert!(elapsed >= timeout && desk.events.is_empty(), "{elapsed:?}, {:?}", desk.said());
-            signals = SIGNALS.load(Ordering::Relaxed) - before;
+            signals = Storm::signals() - before;
         }
         put(&there, b"x");
         desk.expect_now(&[(1, Readiness::READABLE)], "events get through the storm");
-        over.store(true, Ordering::Relaxed);
-        storm.join().unwrap_or_else(|_| panic!("the storm failed"));
     }
+}
+
+/// One source comes, is heard of in a wait that does not block and in one that does, and goes.
+fn a_short_life(desk: &mut Desk, token: usize, mode: Mode, writer: &mpsc::Sender<UnixStream>) {
+    let (here, there) = stream();
+    if token % 2 == 0 {
+        put(&there, b"x");
+    }
+    let key = desk.register(here.clone(), token, READ, mode);
+    if token % 2 == 1 {
+        put(&there, b"x");
+    }
+    desk.expect_now(&[(token, Readiness::READABLE)], &format!("at once, {mode:?}"));
+    assert_eq!(take(&here, 8), 1);
+    desk.drained(key, READ);
+    desk.modify(key, token, READ, mode);
+    desk.expect_silence("it was read");
+    let later = there.try_clone().unwrap_or_else(|error| panic!("dup: {error}"));
+    writer.send(later).unwrap_or_else(|_| panic!("the writer failed"));
+    assert_eq!(desk.next("a byte"), [(token, Readiness::READABLE)], "later, {mode:?}");
+    desk.deregister(key);
+    desk.expect_silence("it was deregistered");
+    drop(here);
+    // The writer may have a copy still of the one end, nobody of the other.
+    let ended = oracle(&there, PollFlags::POLLIN).contains(PollFlags::POLLHUP);
+    assert!(ended, "the peer sees the end, {mode:?}");
+}
+
+pub(super) fn t5_nothing_is_lost_in_a_storm(stage: &Stage) {
+    let (sender, streams) = mpsc::channel::<UnixStream>();
+    let writer = thread::spawn(move || {
+        for stream in streams {
+            // Long enough for the wait to have begun, mostly.
+            thread::sleep(Duration::from_micros(300));
+            put(&stream, b"y");
+        }
+    });
+    for mode in MODES {
+        let mut desk = stage.desk(64);
+        let lasting: Vec<_> = (0..20).map(|_| stream()).collect();
+        for (token, (here, _)) in lasting.iter().enumerate() {
+            desk.register(here.clone(), token, READ, mode);
+        }
+        let storm = Storm::over_this_thread(Duration::from_micros(20));
+        let (watchdog, before) = (Instant::now(), Storm::signals());
+        let mut token = lasting.len();
+        while token < 120 || Storm::signals() - before < 100 {
+            assert!(watchdog.elapsed() < LONG, "no storm within {LONG:?}");
+            a_short_life(&mut desk, token, mode, &sender);
+            token += 1;
+        }
+        lasting.iter().for_each(|(_, there)| put(there, b"x"));
+        let all: Said = (0..lasting.len()).map(|token| (token, Readiness::READABLE)).collect();
+        desk.expect_now(&all, &format!("those that were there all the time, {mode:?}"));
+        drop(storm);
+    }
+    drop(sender);
+    writer.join().unwrap_or_else(|_| panic!("the writer failed"));
 }
 
 pub(super) fn t6_measured_on_the_monotonic_clock(stage: &Stage) {
