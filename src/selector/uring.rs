@@ -274,7 +274,8 @@ impl Uring {
 
     /// Reports whose polls have told something.
     fn report_heard(&mut self, out: &mut Vec<Raw>) {
-        for slot in std::mem::take(&mut self.heard) {
+        let mut heard = std::mem::take(&mut self.heard);
+        for slot in heard.drain(..) {
             let Some(watch) = self.watch(slot) else { continue };
             watch.is_heard = false;
             let news = std::mem::take(&mut watch.news);
@@ -283,6 +284,7 @@ impl Uring {
                 false => Raw::Hint(slot),
             });
         }
+        self.heard = heard;
     }
 }
 
