@@ -8,14 +8,14 @@
 
 #[path = "../fuzz/src/lib.rs"]
 pub mod fuzz;
+#[path = "agree/runner.rs"]
+mod runner;
 
 use fuzz::column::Column;
 use fuzz::play::play;
 use fuzz::script::*;
 use proptest::prelude::*;
 use proptest::sample::select;
-use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
-use std::str::FromStr;
 
 /// Scripts a column gets, so that all take a few seconds in a debug build.
 const SCRIPTS: u32 = 500;
@@ -88,30 +88,11 @@ random_scripts! {
 }
 
 fn random_scripts(column: Column) {
-    let cases = setting("QUINTPOLL_SCRIPTS", SCRIPTS);
-    let config =
-        Config { cases, failure_persistence: None, max_shrink_time: 60_000, ..Config::default() };
-    let mut seed = [1; 16];
-    seed[..8].copy_from_slice(&setting("QUINTPOLL_SEED", 0_u64).to_le_bytes());
-    let rng = TestRng::from_seed(RngAlgorithm::XorShift, &seed);
-    let outcome = TestRunner::new_with_rng(config, rng).run(&script(), |script| {
-        play(&script, column).map_err(|broken| TestCaseError::fail(broken.to_string()))
+    let holds = |script: &Script| play(script, column).map_err(|broken| broken.to_string());
+    let outcome = runner::run(SCRIPTS, &script(), holds);
+    outcome.unwrap_or_else(|(reason, script)| {
+        panic!("{reason}\nas a test:\n{}", script.as_test());
     });
-    match outcome {
-        Ok(()) => {}
-        Err(TestError::Fail(reason, script)) => {
-            panic!("{}\nas a test:\n{}", reason.message(), script.as_test());
-        }
-        Err(TestError::Abort(reason)) => panic!("{column}: {reason}"),
-    }
-}
-
-/// What the environment says.
-fn setting<T: FromStr>(name: &str, default: T) -> T {
-    match std::env::var(name) {
-        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name} is not a number: {text}")),
-        Err(_) => default,
-    }
 }
 
 fn script() -> impl Strategy<Value = Script> {
@@ -172,6 +153,7 @@ fn step(at: At) -> impl Strategy<Value = Step> {
     prop_oneof![
         16 => Just(Step::Wait0),
         1 => number().prop_map(Step::WaitShort),
+        1 => number().prop_map(Step::WaitInterrupted),
         2 => select(&Room::ALL[..]).prop_map(Step::SetCapacity),
         1 => Just(Step::Wake),
         8 => (dirs(), how()).prop_map(move |(dirs, how)| Step::Register(at, dirs, how)),

@@ -1,36 +1,28 @@
 //! The files of a script, with what must be true of them by plain reckoning.
 //!
 //! All are pairs within this thread (or a counter), so what one side does the other sees at once.
-//! Two places may have the same file, one as a duplicate of the other: they share a [`Channel`].
+//! Two places may have the same file, one as a duplicate of the other: they share a `Channel`.
 
+use super::channel::{CHUNK, Channel, FULL, LARGE_PIPE, outcome, pair, repeated, send_to};
 use super::ear::Described;
-use super::oracle::Bits;
+use super::oracle::{Bits, look};
 use super::owner::give_to_process;
-use super::script::{End, Kind, TRICKLE};
-use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
-use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, send, setsockopt, shutdown, socketpair,
-    sockopt,
-};
-use nix::sys::stat::Mode;
-use nix::unistd::{dup3, pipe2, read, write};
+use super::script::{At, End, Kind, PLACES, TRICKLE};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::socket::{Shutdown, shutdown};
+use nix::unistd::{dup3, read, write};
 use std::cell::{Ref, RefCell, RefMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// The capacity of a pipe: two pages, so that it can be neither empty nor full.
-const PIPE: i32 = 8192;
-/// What it is when it was made larger.
-const LARGE_PIPE: i32 = 2 * PIPE;
-/// The send buffer of a socket: about the least that the kernel allows.
-const SOCKET: usize = 4608;
-/// What a [`Place::fill`] writes at a time, and more than any message has.
-const CHUNK: usize = 4096;
-/// The most a counter holds.
-const FULL: u64 = u64::MAX - 1;
+pub use super::channel::Moved;
+
+/// The files of a script, by place.
+#[derive(Debug)]
+pub struct Files {
+    places: Vec<Place>,
+}
 
 /// A file that may be registered.
 #[derive(Debug)]
@@ -39,36 +31,44 @@ pub struct Place {
     channel: Rc<RefCell<Channel>>,
 }
 
-/// What lies behind a file: the other side, and what is under way.
-#[derive(Debug)]
-struct Channel {
-    kind: Kind,
-    peer: Option<OwnedFd>,
-    /// What waits to be read here: bytes, messages, or the count.
-    inbox: u64,
-    /// What waits to be read there.
-    outbox: u64,
-    /// The last write here was refused, and nothing has been read there since.
-    refused: bool,
-    /// This side will send no more.
-    shut_here: bool,
-    /// The other side will send no more.
-    shut_there: bool,
-    /// This side will receive no more than what waits in the inbox.
-    deaf: bool,
-    /// The program has given this side's signals to somebody.
-    is_taken: bool,
-}
+impl Files {
+    /// Opens files of these kinds.
+    pub fn open(kinds: [Kind; PLACES]) -> Self {
+        Files { places: kinds.into_iter().map(Place::open).collect() }
+    }
 
-/// How a read or write ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Moved {
-    /// So many bytes were moved.
-    Bytes(usize),
-    /// It said `WouldBlock`.
-    Nothing,
-    /// End of file, an error, or there is no such side.
-    Ended,
+    /// The file at this place.
+    pub fn at(&self, at: At) -> &Place {
+        &self.places[at.index()]
+    }
+
+    /// The same, to be replaced.
+    pub fn at_mut(&mut self, at: At) -> &mut Place {
+        &mut self.places[at.index()]
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> std::slice::Iter<'_, Place> {
+        self.places.iter()
+    }
+
+    /// The places that have the same file as this one, and itself.
+    pub fn sharing(&self, at: At) -> impl Iterator<Item = usize> + use<> {
+        let file = self.at(at);
+        let share: Vec<_> = (0..PLACES).filter(|&to| self.places[to].shares_with(file)).collect();
+        share.into_iter()
+    }
+
+    /// What poll(2) says of each file.
+    pub fn look(&self) -> Vec<Bits> {
+        let files: Vec<_> = self.places.iter().map(Place::fd).collect();
+        let bits = look(&files);
+        for (file, &bits) in self.places.iter().zip(&bits) {
+            let (known, set) = file.reckoned();
+            assert_eq!(bits & known, set, "poll(2) and reckoning differ: {file:?}");
+        }
+        bits
+    }
 }
 
 impl Place {
@@ -79,18 +79,7 @@ impl Place {
     /// Here and everywhere in this module: if a system call fails in a way it should not.
     pub fn open(kind: Kind) -> Self {
         let (file, peer) = pair(kind);
-        let channel = Channel {
-            kind,
-            peer,
-            inbox: 0,
-            outbox: 0,
-            refused: false,
-            shut_here: false,
-            shut_there: false,
-            deaf: false,
-            is_taken: false,
-        };
-        Place { file: Arc::new(file), channel: Rc::new(RefCell::new(channel)) }
+        Place { file: Arc::new(file), channel: Rc::new(RefCell::new(Channel::new(kind, peer))) }
     }
 
     /// What kind of file it is.
@@ -124,19 +113,20 @@ impl Place {
         Place { file: Arc::new(file), channel: self.channel.clone() }
     }
 
-    /// Closes the file. Gives the other side, if nobody is left on this one.
+    /// Closes the file. Gives the other side, if nobody is left on this one and
+    /// it can tell.
     pub fn close(self) -> Option<OwnedFd> {
-        Rc::into_inner(self.channel)?.into_inner().peer
+        Rc::into_inner(self.channel)?.into_inner().into_witness()
     }
 
     /// Closes the file, and opens a new one of the same kind under the same number. Gives the
-    /// other side of the old one, if nobody is left on this one.
+    /// other side of the old one, as [`Place::close`] does.
     pub fn reopen(&mut self) -> Option<OwnedFd> {
         let fresh = Place::open(self.channel().kind);
         let file = Arc::get_mut(&mut self.file).expect("nobody else has a handle");
         dup3(&*fresh.file, file, OFlag::O_CLOEXEC).expect("dup3");
         let left = std::mem::replace(&mut self.channel, fresh.channel);
-        Rc::into_inner(left)?.into_inner().peer
+        Rc::into_inner(left)?.into_inner().into_witness()
     }
 
     /// Reads once, at most `length` bytes.
@@ -159,11 +149,12 @@ impl Place {
             // A broken pipe would raise SIGPIPE.
             Kind::PipeWrite if channel.peer.is_none() => Moved::Ended,
             Kind::PipeWrite => outcome(write(&self.file, &[0; CHUNK][..length])),
-            Kind::Stream | Kind::Packet => outcome(send_to(self.file.as_fd(), length)),
+            Kind::Stream | Kind::Packet | Kind::Datagram => {
+                outcome(send_to(self.file.as_fd(), length))
+            }
             Kind::Counter => return channel.count(self.file.as_fd(), length as u64),
         };
-        channel.outbox += channel.units(moved);
-        channel.refused |= moved == Moved::Nothing;
+        channel.wrote(moved);
         moved
     }
 
@@ -192,7 +183,7 @@ impl Place {
         let Some(peer) = &channel.peer else { return false };
         let moved = match channel.kind {
             Kind::PipeRead => outcome(write(peer, &[0; CHUNK][..length])),
-            Kind::Stream | Kind::Packet => outcome(send_to(peer.as_fd(), length)),
+            Kind::Stream | Kind::Packet | Kind::Datagram => outcome(send_to(peer.as_fd(), length)),
             Kind::PipeWrite | Kind::Counter | Kind::Null => return false,
         };
         channel.inbox += channel.units(moved);
@@ -243,23 +234,25 @@ impl Place {
         }
     }
 
-    /// The other side will send no more. Gives whether that was news.
+    /// The other side will send no more. Gives whether that was news, which it never is to a
+    /// datagram socket.
     pub fn peer_shutdown(&self) -> bool {
         let mut channel = self.channel_mut();
         let (true, Some(peer)) = (channel.is_socket(), &channel.peer) else { return false };
         shutdown(peer.as_raw_fd(), Shutdown::Write).expect("shutdown");
-        !std::mem::replace(&mut channel.shut_there, true)
+        let was_open = !std::mem::replace(&mut channel.shut_there, true);
+        was_open && channel.kind != Kind::Datagram
     }
 
     /// The other side is closed, with what it had not read. (What it had not read of a pipe
-    /// stays there, and takes room.) Gives whether there was one.
+    /// stays there, and takes room.) Gives whether there was one that was missed.
     pub fn peer_close(&self) -> bool {
         let mut channel = self.channel_mut();
         let was_open = channel.peer.take().is_some();
         if was_open && channel.is_socket() {
             (channel.outbox, channel.refused) = (0, false);
         }
-        was_open
+        was_open && channel.kind != Kind::Datagram
     }
 
     /// Sets the flags of the file to those it was opened with, as programs do that know of no
@@ -314,153 +307,5 @@ impl Place {
 
     fn channel_mut(&self) -> RefMut<'_, Channel> {
         self.channel.borrow_mut()
-    }
-}
-
-impl Channel {
-    fn is_socket(&self) -> bool {
-        matches!(self.kind, Kind::Stream | Kind::Packet)
-    }
-
-    /// Messages are read whole, and a counter takes eight bytes.
-    fn read_length(&self, length: usize) -> usize {
-        match self.kind {
-            Kind::Packet => CHUNK,
-            Kind::Counter => 8,
-            _ => length,
-        }
-    }
-
-    /// How much was moved, in the unit of the kind.
-    fn units(&self, moved: Moved) -> u64 {
-        match moved {
-            Moved::Bytes(_) if self.kind == Kind::Packet => 1,
-            Moved::Bytes(count) => count as u64,
-            Moved::Nothing | Moved::Ended => 0,
-        }
-    }
-
-    /// How much a read has taken of what there was: of a counter, all.
-    fn taken(&self, moved: Moved, all: u64) -> u64 {
-        if self.kind == Kind::Counter && matches!(moved, Moved::Bytes(_)) {
-            return all;
-        }
-        self.units(moved)
-    }
-
-    /// Adds to a counter.
-    fn count(&mut self, file: BorrowedFd<'_>, count: u64) -> Moved {
-        let moved = outcome(write(file, &count.to_ne_bytes()));
-        if let Moved::Bytes(_) = moved {
-            self.inbox += count;
-        }
-        moved
-    }
-
-    fn reckoned(&self) -> (Bits, Bits) {
-        let closed = self.peer.is_none();
-        let (data, room) = (self.inbox > 0, self.room());
-        let mut unknown = Bits::empty();
-        let mut set = Bits::empty();
-        unknown.set(Bits::EPOLLOUT, room.is_none());
-        match self.kind {
-            Kind::PipeRead => {
-                set.set(Bits::EPOLLIN, data);
-                set.set(Bits::EPOLLHUP, closed);
-            }
-            Kind::PipeWrite => {
-                set.set(Bits::EPOLLOUT, room == Some(true));
-                set.set(Bits::EPOLLERR, closed);
-            }
-            Kind::Stream | Kind::Packet => {
-                let ended = closed || self.shut_there || self.deaf;
-                set.set(Bits::EPOLLIN, data || ended);
-                set.set(Bits::EPOLLRDHUP, ended);
-                set.set(Bits::EPOLLHUP, closed || (self.shut_here && ended));
-                set.set(Bits::EPOLLOUT, room == Some(true));
-                // Closed with something unread is an error, until a call has collected it.
-                unknown.set(Bits::EPOLLERR, closed);
-            }
-            Kind::Counter => {
-                set.set(Bits::EPOLLIN, data);
-                set.set(Bits::EPOLLOUT, room == Some(true));
-            }
-            Kind::Null => set = Bits::EPOLLIN | Bits::EPOLLOUT,
-        }
-        (unknown.complement(), set)
-    }
-
-    /// Whether there is room to write. What is neither empty nor full is the kernel's secret.
-    fn room(&self) -> Option<bool> {
-        match self.kind {
-            Kind::Counter => Some(self.inbox < FULL),
-            Kind::PipeRead => Some(false),
-            _ if self.outbox == 0 => Some(true),
-            _ if self.refused => Some(false),
-            _ => None,
-        }
-    }
-}
-
-/// A file of this kind and its other side.
-fn pair(kind: Kind) -> (OwnedFd, Option<OwnedFd>) {
-    match kind {
-        Kind::PipeRead => {
-            let (reader, writer) = pipe();
-            (reader, Some(writer))
-        }
-        Kind::PipeWrite => {
-            let (reader, writer) = pipe();
-            (writer, Some(reader))
-        }
-        Kind::Stream => sockets(SockType::Stream),
-        Kind::Packet => sockets(SockType::SeqPacket),
-        Kind::Counter => {
-            let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-            (EventFd::from_flags(flags).expect("eventfd").into(), None)
-        }
-        Kind::Null => {
-            let flags = OFlag::O_CLOEXEC | OFlag::O_RDWR;
-            (open("/dev/null", flags, Mode::empty()).expect("open /dev/null"), None)
-        }
-    }
-}
-
-fn pipe() -> (OwnedFd, OwnedFd) {
-    let (reader, writer) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).expect("pipe2");
-    fcntl(&writer, FcntlArg::F_SETPIPE_SZ(PIPE)).expect("F_SETPIPE_SZ");
-    (reader, writer)
-}
-
-fn sockets(kind: SockType) -> (OwnedFd, Option<OwnedFd>) {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let (here, there) = socketpair(AddressFamily::Unix, kind, None, flags).expect("socketpair");
-    for socket in [&here, &there] {
-        setsockopt(socket, sockopt::SndBuf, &SOCKET).expect("SO_SNDBUF");
-    }
-    (here, Some(there))
-}
-
-fn send_to(socket: BorrowedFd<'_>, length: usize) -> nix::Result<usize> {
-    send(socket.as_raw_fd(), &[0; CHUNK][..length], MsgFlags::MSG_NOSIGNAL)
-}
-
-fn outcome(result: nix::Result<usize>) -> Moved {
-    match result {
-        Ok(0) => Moved::Ended,
-        Ok(count) => Moved::Bytes(count),
-        Err(Errno::EAGAIN) => Moved::Nothing,
-        Err(Errno::EPIPE | Errno::ECONNRESET) => Moved::Ended,
-        Err(errno) => panic!("read or write: {errno}"),
-    }
-}
-
-/// Does it until it moves no more bytes; gives how it ended.
-fn repeated(once: impl Fn() -> Moved) -> Moved {
-    loop {
-        match once() {
-            Moved::Bytes(_) => {}
-            ended => return ended,
-        }
     }
 }

@@ -7,7 +7,7 @@
 use super::column::Subject;
 use quintpoll::spi::{
     Applied, Arm, Deadline, Epoll, Poll, PollBits, Raw, Reactor, Select, Selector, Sigio, Slot,
-    Trigger, Wake, WakeHandle,
+    TaskWork, Trigger, Uring, Wake, WakeHandle,
 };
 use quintpoll::{Backend, Poller};
 use std::cell::Cell;
@@ -22,6 +22,9 @@ const LOSES_EVERY: usize = 3;
 /// In a selector that gives hints, one wait of so many is ended by a wake that came late.
 const LATE_WAKE_EVERY: usize = 5;
 
+/// How many requests a small ring has room for; there are twice as many completions.
+const SMALL: u32 = 2;
+
 /// The selector under the wrapper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
@@ -30,6 +33,9 @@ pub enum Inner {
     Poll,
     Select,
     Sigio,
+    Uring,
+    /// A ring that few completions fill, on which the kernel does its work at once.
+    SmallUring,
 }
 
 /// How reports are passed on.
@@ -47,14 +53,17 @@ pub enum Distortion {
 
 impl Inner {
     /// All of them.
-    pub const ALL: [Inner; 4] = [Inner::Epoll, Inner::Poll, Inner::Select, Inner::Sigio];
+    pub const ALL: [Inner; 6] = {
+        use Inner::*;
+        [Epoll, Poll, Select, Sigio, Uring, SmallUring]
+    };
 
     /// The sets of triggers it can be forced into: each single one that it has, and all together.
     pub fn columns(self) -> Vec<Triggers> {
         let native = match self {
             Inner::Epoll => Triggers::all(),
             Inner::Poll | Inner::Select => Triggers::LEVEL,
-            Inner::Sigio => Triggers::EDGE,
+            Inner::Sigio | Inner::Uring | Inner::SmallUring => Triggers::EDGE,
         };
         let several = (native.iter().count() > 1).then_some(native);
         several.into_iter().chain(native.iter()).collect()
@@ -81,6 +90,11 @@ pub fn open_forced(
         Inner::Poll => Watched::boxed(Forced::new(Poll::new()?, triggers, distortion))?,
         Inner::Select => Watched::boxed(Forced::new(Select::new()?, triggers, distortion))?,
         Inner::Sigio => Watched::boxed(Forced::new(Sigio::new()?, triggers, distortion))?,
+        Inner::Uring => Watched::boxed(Forced::new(Uring::new()?, triggers, distortion))?,
+        Inner::SmallUring => {
+            let uring = Uring::with(SMALL, TaskWork::Prompt)?;
+            Watched::boxed(Forced::new(uring, triggers, distortion))?
+        }
     })
 }
 

@@ -1,28 +1,34 @@
-//! The model-based test: random [scripts](script::Script) over a few files, played to every
-//! backend, and each wait compared with what the contract allows.
+//! Random [scripts](script::Script) over a few files, played to every backend: each wait is
+//! compared with what the contract allows, and the backends with each other.
 //!
-//! The fuzz target is a shell around [`script_vs_model`]:
+//! The fuzz targets are shells around [`script_vs_model`], which plays a script to one column, and
+//! [`backends_agree`], which plays it to all backends [together]:
 //!
 //! ```text
-//! cd fuzz && mkdir -p corpus/script_vs_model
-//! cargo +stable fuzz run -s none --features fuzzing script_vs_model \
-//!     corpus/script_vs_model seeds/script_vs_model -- -max_total_time=60 -rss_limit_mb=2000
+//! cd fuzz && target=script_vs_model && mkdir -p corpus/$target
+//! cargo +stable fuzz run -s none --features fuzzing $target \
+//!     corpus/$target seeds/$target -- -max_total_time=60 -rss_limit_mb=2000
 //! cargo run --example show artifacts/script_vs_model/crash-…
+//! cargo run --example show -- --together artifacts/backends_agree/crash-…
 //! ```
 //!
-//! The last line shows what it found as a test. The same modules make the test `scripts` of the
-//! library, which replays the seeds and generates scripts that shrink.
+//! The last lines show what was found as a test. The same modules make the tests `scripts` and
+//! `agree` of the library, which replay the seeds and generate scripts that shrink.
 
+mod channel;
 pub mod column;
 pub mod ear;
 pub mod files;
 #[cfg(feature = "spi")]
 pub mod forced;
+pub mod interrupt;
 pub mod model;
 pub mod oracle;
 pub mod owner;
 pub mod play;
+pub mod player;
 pub mod script;
+pub mod together;
 
 use arbitrary::{Arbitrary, Unstructured};
 use column::Column;
@@ -47,5 +53,25 @@ pub fn script_vs_model(data: &[u8]) {
     let Some((column, script)) = decode(data) else { return };
     if let Err(broken) = play::play(&script, column) {
         panic!("{broken}\n{}", script.as_test());
+    }
+}
+
+/// Reads the data as a script for all backends. `None` if there is too little.
+pub fn decode_together(data: &[u8]) -> Option<Script> {
+    if data.is_empty() {
+        return None;
+    }
+    Script::arbitrary(&mut Unstructured::new(data)).ok()
+}
+
+/// Plays what the data says to all backends.
+///
+/// # Panics
+///
+/// If they do not agree.
+pub fn backends_agree(data: &[u8]) {
+    let Some(script) = decode_together(data) else { return };
+    if let Err(apart) = together::play_together(&script) {
+        panic!("{apart}\n{}", script.as_test());
     }
 }

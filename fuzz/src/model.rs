@@ -94,6 +94,26 @@ impl Model {
         self.entries[place].is_some()
     }
 
+    /// How many registrations there are.
+    pub fn crowd(&self) -> usize {
+        self.entries.iter().flatten().count()
+    }
+
+    /// The mode of the registration at this place.
+    pub fn mode(&self, place: usize) -> Option<Mode> {
+        self.entries[place].map(|entry| entry.mode)
+    }
+
+    /// Whether something of which poll(2) says `bits` may be reported at this place, and need not,
+    /// because nothing was heard of it. In edge mode that is so for many reasons, and is not asked.
+    pub fn may_miss(&self, place: usize, bits: Bits) -> bool {
+        let exact = self.entries[place].filter(|entry| entry.mode != Mode::Edge);
+        exact.is_some_and(|entry| {
+            let claim = entry.claim(bits);
+            claim.must != claim.may
+        })
+    }
+
     /// The interest of the registration at this place; empty where there is none.
     pub fn interest(&self, place: usize) -> Interest {
         self.entries[place].map_or(Interest::empty(), |entry| entry.interest)
@@ -230,7 +250,7 @@ impl Model {
             let twice = seen[..nth].iter().any(|other| other.place == event.place);
             expect(!twice, "H4", || format!("two events of one source: {event:?}"))?;
         }
-        let crowd = self.entries.iter().flatten().count();
+        let crowd = self.crowd();
         for (place, (entry, &bits)) in self.entries.iter_mut().zip(bits).enumerate() {
             let Some(entry) = entry else { continue };
             match seen.iter().find(|event| event.place == place) {

@@ -17,6 +17,9 @@ pub const MOST_STEPS: usize = 64;
 /// How many bytes trickle at a time: more than a mechanism takes reports at a time.
 pub const TRICKLE: usize = 200;
 
+/// How long nothing comes between two signals that interrupt a wait.
+pub const PAUSE: Duration = Duration::from_micros(20);
+
 /// Five files, and what is done with them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Script {
@@ -37,6 +40,9 @@ pub enum Kind {
     Stream,
     /// A unix seqpacket socket.
     Packet,
+    /// A unix datagram socket with an address to send to. It sees nothing of the other side's end:
+    /// no hang-up, no end of file. Only a write finds out.
+    Datagram,
     /// An eventfd; its other end is itself.
     Counter,
     /// `/dev/null`, which is always ready, and which epoll refuses to watch.
@@ -102,6 +108,8 @@ pub enum Step {
     Wait0,
     /// Wait for a while ([`timeout`]), or for as long as it takes if something is due.
     WaitShort(u8),
+    /// The same, longer, while signals come that interrupt it.
+    WaitInterrupted(u8),
     /// From now on waits have room for so many events.
     SetCapacity(Room),
     /// Wake the poller.
@@ -165,10 +173,24 @@ pub fn timeout(number: u8) -> Duration {
     Duration::from_micros(1 + u64::from(number))
 }
 
+/// How long the number in a [`Step::WaitInterrupted`] stands for: several signals.
+pub fn interrupted_timeout(number: u8) -> Duration {
+    5 * PAUSE + timeout(number)
+}
+
 impl Kind {
     /// All of them, the simple ones first.
-    pub const ALL: [Kind; 6] =
-        [Kind::PipeRead, Kind::PipeWrite, Kind::Stream, Kind::Packet, Kind::Counter, Kind::Null];
+    pub const ALL: [Kind; 7] = {
+        use Kind::*;
+        [PipeRead, PipeWrite, Stream, Packet, Datagram, Counter, Null]
+    };
+}
+
+impl Step {
+    /// Whether it is a wait.
+    pub fn is_wait(self) -> bool {
+        matches!(self, Step::Wait0 | Step::WaitShort(_) | Step::WaitInterrupted(_))
+    }
 }
 
 impl Dirs {
@@ -256,7 +278,24 @@ impl<'a> Arbitrary<'a> for Script {
 }
 
 impl Script {
-    /// Rust that plays it again, for `tests/scripts.rs`.
+    /// Leaves out every step without which it fails as well.
+    pub fn shortened(mut self, fails: impl Fn(&Script) -> bool) -> Script {
+        loop {
+            let before = self.steps.len();
+            for nth in (0..before).rev() {
+                let mut shorter = self.clone();
+                shorter.steps.remove(nth);
+                if fails(&shorter) {
+                    self = shorter;
+                }
+            }
+            if self.steps.len() == before {
+                return self;
+            }
+        }
+    }
+
+    /// Rust that plays it again, for the test that found it.
     pub fn as_test(&self) -> String {
         let script = format!("{self:?}").replace('\n', "\n    ");
         format!("#[test]\nfn issue_nn() {{\n    replay(&{script});\n}}\n")

@@ -5,11 +5,11 @@ use quintpoll_fuzz::script::{
     At::*, Dirs::*, How::*, Kind, Kind::*, PLACES, Room::*, Script, Step, Step::*,
 };
 
-type Kinds = [Kind; PLACES];
+pub(crate) type Kinds = [Kind; PLACES];
 
 /// All of them, by the names of their files.
 pub(crate) fn all() -> impl Iterator<Item = (&'static str, Script)> {
-    let all: [(&str, Kinds, &[Step]); 31] = [
+    let all: [(&str, Kinds, &[Step]); 33] = [
         ("stale_key", READERS, STALE_KEY),
         ("number_used_again", READERS, NUMBER_USED_AGAIN),
         ("double", MIXED, DOUBLE),
@@ -41,17 +41,21 @@ pub(crate) fn all() -> impl Iterator<Item = (&'static str, Script)> {
         ("pipe_made_larger", WRITERS, PIPE_MADE_LARGER),
         ("writers_alone", PIPES_AND_SOCKETS, WRITERS_ALONE),
         ("signals_given_away", PIPES_AND_SOCKETS, SIGNALS_GIVEN_AWAY),
+        ("datagram_finds_out", DATAGRAMS, DATAGRAM_FINDS_OUT),
+        ("interrupted", MIXED, INTERRUPTED),
     ];
     all.into_iter().map(|(name, kinds, steps)| (name, Script { kinds, steps: steps.to_vec() }))
 }
 
-const MIXED: Kinds = [PipeRead, Stream, Packet, Counter, Null];
+pub(super) const MIXED: Kinds = [PipeRead, Stream, Packet, Counter, Null];
 const READERS: Kinds = [PipeRead, PipeRead, PipeRead, Stream, Stream];
-const STREAMS: Kinds = [Stream; PLACES];
-const PIPES: Kinds = [PipeRead, PipeWrite, PipeRead, PipeWrite, Counter];
+pub(super) const STREAMS: Kinds = [Stream; PLACES];
+pub(super) const PIPES: Kinds = [PipeRead, PipeWrite, PipeRead, PipeWrite, Counter];
 const PIPES_AND_SOCKETS: Kinds = [Stream, PipeWrite, Stream, Packet, PipeRead];
 const WRITERS: Kinds = [PipeWrite, PipeWrite, PipeWrite, PipeRead, Stream];
-const SOCKETS: Kinds = [Stream, Stream, Packet, Packet, Stream];
+pub(super) const SOCKETS: Kinds = [Stream, Stream, Packet, Packet, Stream];
+
+const DATAGRAMS: Kinds = [Datagram, Datagram, Datagram, Stream, PipeRead];
 
 /// An old key must not reach the registration that took its slot.
 const STALE_KEY: &[Step] = &[
@@ -317,4 +321,41 @@ const EMPTY_INTEREST: &[Step] = &[
     Wait0,
     Modify(A, Nothing, Level),
     Wait0,
+];
+
+/// Only a write tells a datagram socket that the other side has gone, and what had come from there
+/// is gone then. The room that its unread messages took is there at once.
+const DATAGRAM_FINDS_OUT: &[Step] = &[
+    Register(A, R, Edge),
+    Register(B, W, OneShot),
+    Register(C, RW, Level),
+    FillWrite(B),
+    PeerWrite(A, 0),
+    PeerWrite(C, 0),
+    Wait0,
+    PeerClose(A),
+    PeerClose(B),
+    PeerClose(C),
+    Wait0,
+    Write(A, 0),
+    Write(C, 0),
+    Rearm(A, R),
+    Wait0,
+    Write(C, 0),
+    ShutdownRd(C),
+    Rearm(C, RW),
+    Wait0,
+    Reopen(A),
+];
+
+/// A signal is nobody's event, and no reason to come back early or late.
+const INTERRUPTED: &[Step] = &[
+    Register(A, R, Level),
+    Register(B, R, Edge),
+    WaitInterrupted(255),
+    PeerWrite(B, 0),
+    WaitInterrupted(255),
+    WaitInterrupted(20),
+    Wake,
+    WaitInterrupted(255),
 ];
