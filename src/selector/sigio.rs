@@ -348,7 +348,7 @@ fn claim(number: RawFd, signal: i32) -> Option<Before> {
 fn can_signal(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(match Kind::of(fd)? {
         Kind::Pipe | Kind::UnixSocket | Kind::InternetSocket | Kind::Inotify => true,
-        Kind::OtherSocket | Kind::Counter | Kind::Anonymous | Kind::Regular | Kind::Named => false,
+        Kind::OtherSocket | Kind::Anonymous | Kind::Named => false,
     })
 }
 

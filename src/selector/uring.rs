@@ -10,17 +10,20 @@
 //! - **c.** Where the wake-up names no bits the kernel looks at the file itself. A few files forget
 //!   their news when they are looked at; of those the bits are all there will ever be.
 //! - **d.** A poll ends, which is told by a completion without `IORING_CQE_F_MORE`: when it is
-//!   cancelled, by us or because the file goes away under it; and when there was no room for
-//!   one of its completions, although none gets lost. Armed again it sees what it has missed.
+//!   cancelled, by us or because the file goes away under it; when there was no room for one of its
+//!   completions, although none gets lost; and at a wake-up that comes from a ring (its own number,
+//!   its eventfd, an epoll that has one of these). Armed again it sees what it has missed.
 //! - **e.** A file that has nothing to wait on (regular files, directories, `/dev/null`) ends the
-//!   poll as it begins, with its bits, or with `EINVAL` if they are not among those asked for.
+//!   poll as it begins, with its bits, or with `EINVAL` if they are not among those asked for; and
+//!   with `EINVAL` one that has more than two queues to wait in.
 //! - **f.** A poll holds its file open, and so does one that was not cancelled when the ring is
 //!   closed, for a while: what ends a registration waits for the last completion of its polls.
 //! - **g.** A cancel may come too early, while the poll is at work (`EALREADY`), or too late
 //!   (`ENOENT`). What counts is the completion of the poll.
 //! - **h.** With `IORING_SETUP_DEFER_TASKRUN` the kernel does nothing for a completion before it is
-//!   entered for completions, and then only a part of it; `IORING_SQ_TASKRUN` says that there is
-//!   more to do, or anything.
+//!   entered for completions, and then for the oldest 20 polls only (since 6.13).
+//!   `IORING_SQ_TASKRUN` says that some are left. That it is clear does not say that there are none:
+//!   another processor may be about to set it.
 //! - **i.** Urgent data wakes a poll for `POLLPRI` alone only if that asks for `POLLRDBAND` too.
 //! - **k.** An eventfd completes at every write, also while an earlier one is unread: nobody has to
 //!   read it.
@@ -35,8 +38,7 @@ mod watch;
 use super::{Applied, Arm, Deadline, Raw, Selector, Trigger, Triggers, Wake, WakeHandle};
 use crate::event::{Interest, PollBits};
 use crate::key::Slot;
-use crate::sys;
-use crate::sys::ring::{Ring, TaskWork};
+use crate::sys::ring::{Ring, Size, TaskWork};
 use polls::{End, Polls, Told};
 use requests::Owner;
 use std::io;
@@ -44,13 +46,16 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 use watch::Watch;
 
-/// Room for requests; there is twice as much for completions. The memory counts against
-/// `RLIMIT_MEMLOCK`, which is a user's, not a process's.
-const ENTRIES: u32 = 256;
+/// The memory counts against `RLIMIT_MEMLOCK`, which is a user's, not a process's. With this many
+/// completions the kernel has an index of 128 lists for the polls, and finds one of 10,000 that is
+/// to be cancelled in a microsecond or so.
+const SIZE: Size = Size { requests: 256, completions: 4096 };
 /// How often in vain the kernel is entered for the end of a poll. Once is usual; twice, if another
 /// processor was just waking the poll.
 const PATIENCE: usize = 1000;
-/// How often one wait enters the kernel beyond once for each poll, lest a flood keep it for ever.
+/// At least so many polls the kernel does its work for when it is entered (h), by a margin.
+const POLLS_A_TURN: usize = 16;
+/// How often one wait enters the kernel beyond twice for each poll, lest a flood keep it for ever.
 const MOST_TURNS: usize = 64;
 
 /// The io_uring selector.
@@ -66,8 +71,10 @@ pub struct Uring {
     is_notified: bool,
     /// Completions have got lost since the last wait.
     has_lost: bool,
-    /// Whose polls the kernel has refused, and with which error number.
-    refused: Vec<(Slot, i32)>,
+    /// Whose polls the kernel has refused, to be tried again in the next wait.
+    refused: Vec<Slot>,
+    /// With which error number it did that last, if that was not told yet.
+    refusal: Option<i32>,
     /// Of one turn; kept for its memory.
     told: Vec<Told>,
 }
@@ -81,18 +88,19 @@ impl Uring {
     /// not let the process have it; what io_uring_setup(2), mmap(2) and eventfd(2) say: `EMFILE`,
     /// `ENFILE`, `ENOMEM`.
     pub fn new() -> io::Result<Self> {
-        Uring::with_ring(Ring::open(ENTRIES, &TaskWork::LADDER)?)
+        Uring::with_ring(Ring::open(SIZE, &TaskWork::LADDER)?)
     }
 
-    /// Makes a ring with room for so many requests, and twice as many completions, on which the
+    /// Makes a ring with room for so many requests and twice as many completions, on which the
     /// kernel does its work so.
     ///
     /// # Errors
     ///
     /// As [`Uring::new`].
     #[cfg(any(test, feature = "spi"))]
-    pub fn with(entries: u32, work: TaskWork) -> io::Result<Self> {
-        Uring::with_ring(Ring::open(entries, &[work])?)
+    pub fn with(requests: u32, work: TaskWork) -> io::Result<Self> {
+        let size = Size { requests, completions: 2 * requests };
+        Uring::with_ring(Ring::open(size, &[work])?)
     }
 
     fn with_ring(ring: Ring) -> io::Result<Self> {
@@ -105,17 +113,17 @@ impl Uring {
             is_notified: false,
             has_lost: false,
             refused,
+            refusal: None,
             told,
         };
         uring.begin_wake();
         // A sandbox may allow io_uring_setup(2) and not this.
-        uring.turn(Deadline::Now).map_err(sys::ring::explained)?;
+        uring.run(Deadline::Now)?;
         Ok(uring)
     }
 
     fn watch(&mut self, slot: Slot) -> Option<&mut Watch> {
-        let watch = self.watches.get_mut(slot.index())?.as_mut();
-        watch.filter(|watch| watch.slot == slot)
+        find(&mut self.watches, slot)
     }
 
     fn begin_wake(&mut self) {
@@ -124,7 +132,7 @@ impl Uring {
 
     /// Has the next turn arm a poll for what is watched.
     fn begin(&mut self, slot: Slot) {
-        let Some(Some(watch)) = self.watches.get_mut(slot.index()) else { return };
+        let Some(watch) = find(&mut self.watches, slot) else { return };
         watch.poll = Some(self.polls.begin(Owner::Slot(slot), watch.number, watch.asked()));
         watch.polls += 1;
     }
@@ -132,6 +140,11 @@ impl Uring {
     /// Enters the kernel once, and takes note of what it tells.
     fn enter(&mut self, least: u32, timeout: Option<Duration>) -> io::Result<()> {
         let entered = self.polls.enter(least, timeout);
+        self.take_note();
+        entered
+    }
+
+    fn take_note(&mut self) {
         let mut told = std::mem::take(&mut self.told);
         let has_lost = self.polls.take_told(&mut told);
         for told in told.drain(..) {
@@ -144,7 +157,6 @@ impl Uring {
         if has_lost {
             self.start_over();
         }
-        entered
     }
 
     fn note_wake(&mut self, told: Told) {
@@ -164,6 +176,9 @@ impl Uring {
             return;
         }
         watch.news |= PollBits::from_bits_retain(u16::try_from(told.result).unwrap_or(0));
+        if told.end.is_none() {
+            (watch.ends, watch.is_refused) = (0, false);
+        }
         if !std::mem::replace(&mut watch.is_heard, true) {
             self.heard.push(slot);
         }
@@ -174,18 +189,27 @@ impl Uring {
 
     /// A poll has ended unasked.
     fn note_end(&mut self, slot: Slot, result: i32, end: End) {
+        let Some(watch) = self.watch(slot) else { return };
         match -result {
-            ..=0 if end == End::AtOnce => self.note_still(slot),
+            ..=0 if end == End::AtOnce && watch.ends_at_once() => {}
+            ..=0 | libc::ECANCELED => {
+                watch.ends = if end == End::AtOnce { watch.ends } else { 0 };
+                self.begin(slot);
+            }
             // The program has closed the number behind our back, and looks will tell of that.
-            libc::EBADF => self.note_still(slot),
-            ..=0 | libc::ECANCELED => self.begin(slot),
-            errno => self.refused.push((slot, errno)),
-        }
-    }
-
-    fn note_still(&mut self, slot: Slot) {
-        if let Some(watch) = self.watch(slot) {
-            watch.is_still = true;
+            libc::EBADF => watch.be_still(),
+            errno => {
+                let is_news = !std::mem::replace(&mut watch.is_refused, true);
+                if errno == libc::EINVAL {
+                    watch.be_still();
+                } else {
+                    self.refused.push(slot);
+                }
+                // Once, lest the others are never heard of for it.
+                if is_news {
+                    self.refusal = Some(errno);
+                }
+            }
         }
     }
 
@@ -204,7 +228,7 @@ impl Uring {
     /// Queues what was in vain.
     fn try_again(&mut self) {
         self.polls.cancel_again();
-        for (slot, _) in std::mem::take(&mut self.refused) {
+        for slot in std::mem::take(&mut self.refused) {
             let is_due = |watch: &mut Watch| watch.poll.is_none() && !watch.dirs.is_empty();
             if self.watch(slot).is_some_and(is_due) {
                 self.begin(slot);
@@ -213,47 +237,49 @@ impl Uring {
     }
 
     /// Has the kernel tell everything it has to tell, and waits for something if it has nothing.
-    fn turn(&mut self, deadline: Deadline) -> io::Result<()> {
+    fn run(&mut self, deadline: Deadline) -> io::Result<()> {
         self.try_again();
         // What does not fit into the ring must not wait with the rest.
         while self.polls.has_queued_too_much() {
             self.enter(0, None)?;
         }
         let has_news = !self.heard.is_empty() || self.is_notified || self.has_lost;
-        let entered = if deadline != Deadline::Now && !has_news {
-            self.enter(1, deadline.remaining())
-        } else if self.polls.is_idle() {
-            Ok(())
-        } else {
-            self.enter(0, None)
+        let entered = match deadline {
+            Deadline::At(_) | Deadline::Never if !has_news => self.enter(1, deadline.remaining()),
+            _ => self.enter(0, None),
         };
         self.exhaust()?;
         entered
     }
 
-    /// Enters the kernel until it has nothing more, or is merely repeating itself (h).
+    /// Enters the kernel until it has nothing more of what it had when this began. It does its work
+    /// in the order in which it comes up, and not all of it has something to tell.
     fn exhaust(&mut self) -> io::Result<()> {
-        for _ in 0..MOST_TURNS + self.polls.len() {
-            let before = self.polls.progress();
-            if !self.polls.has_queued() && !self.polls.has_more() {
+        let polls = self.polls.len();
+        let enough = 2 + polls / POLLS_A_TURN;
+        let mut left = enough;
+        for _ in 0..MOST_TURNS + 2 * polls {
+            let (is_asked, before) = (self.polls.has_queued(), self.polls.progress());
+            if left == 0 || !(is_asked || self.polls.has_more()) {
                 break;
             }
             self.enter(0, None)?;
-            if !self.polls.has_queued() && self.polls.progress() == before {
-                break;
-            }
+            let has_come = is_asked || self.polls.progress() != before;
+            left = if has_come { enough } else { left - 1 };
         }
         Ok(())
     }
 
     /// Waits for the ends of polls that are to end.
     fn settle(&mut self, has_ended: impl Fn(&mut Self) -> bool) {
+        self.take_note();
         let mut patience = PATIENCE;
         while !has_ended(self) && patience > 0 {
             let before = self.polls.progress();
             self.try_again();
-            // An error is no news: the file is held as long as the poll has not ended.
-            let _ = self.enter(0, None);
+            if self.enter(0, None).is_err_and(|error| !may_pass(&error)) {
+                break;
+            }
             if self.polls.progress() == before {
                 patience -= 1;
                 std::thread::yield_now();
@@ -266,8 +292,9 @@ impl Uring {
         while self.polls.has_queued() {
             self.enter(0, None)?;
         }
-        match self.refused.iter().find(|(refused, _)| *refused == slot) {
-            Some(&(_, errno)) => Err(refusal(errno)),
+        let is_refused = self.watch(slot).is_some_and(|watch| watch.is_refused);
+        match self.refusal.take_if(|_| is_refused) {
+            Some(errno) => Err(refused_with(errno)),
             None => Ok(()),
         }
     }
@@ -277,25 +304,37 @@ impl Uring {
         let mut heard = std::mem::take(&mut self.heard);
         for slot in heard.drain(..) {
             let Some(watch) = self.watch(slot) else { continue };
-            watch.is_heard = false;
             let news = std::mem::take(&mut watch.news);
-            out.push(match watch.is_forgetful() && !news.is_empty() {
-                true => Raw::Seen(slot, news),
-                false => Raw::Hint(slot),
-            });
+            if std::mem::replace(&mut watch.is_heard, false) {
+                out.push(match !news.is_empty() && watch.is_forgetful() {
+                    true => Raw::Seen(slot, news),
+                    false => Raw::Hint(slot),
+                });
+            }
         }
         self.heard = heard;
     }
 }
 
+/// What is known of the file of exactly this slot.
+fn find(watches: &mut [Option<Watch>], slot: Slot) -> Option<&mut Watch> {
+    let watch = watches.get_mut(slot.index())?.as_mut();
+    watch.filter(|watch| watch.slot == slot)
+}
+
+/// Whether the kernel may answer otherwise the next time.
+fn may_pass(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::EBUSY | libc::ENOMEM))
+}
+
 /// In words, where the number is not enough.
-fn refusal(errno: i32) -> io::Error {
+fn refused_with(errno: i32) -> io::Error {
     let error = io::Error::from_raw_os_error(errno);
     if errno != libc::EINVAL {
         return error;
     }
-    let cause = format!("io_uring can't poll a file with more than two wait queues ({error})");
-    io::Error::new(io::ErrorKind::Unsupported, cause)
+    let cause = "io_uring can't poll a file that has nothing, or more than two queues, to wait in";
+    io::Error::new(io::ErrorKind::Unsupported, format!("{cause} ({error})"))
 }
 
 impl Selector for Uring {
@@ -318,9 +357,7 @@ impl Selector for Uring {
             return Ok(Applied { look: true, ..edge });
         }
         watch.dirs = arm.dirs;
-        if watch.is_still {
-            return Ok(Applied { look: true, ..edge });
-        }
+        watch.stir();
         let is_uncertain = is_new && watch.is_named();
         if let Some(old) = watch.poll.take() {
             self.polls.cancel(old);
@@ -351,17 +388,17 @@ impl Selector for Uring {
     fn wait(&mut self, deadline: Deadline, out: &mut Vec<Raw>) -> io::Result<Wake> {
         let old = out.len();
         self.polls.begin_wait();
-        let turned = self.turn(deadline);
+        let ran = self.run(deadline);
         self.report_heard(out);
         let is_notified = std::mem::take(&mut self.is_notified);
         if std::mem::take(&mut self.has_lost) {
             return Ok(Wake::Overflow);
         }
-        if let Some(&(_, errno)) = self.refused.last() {
-            return Err(refusal(errno));
+        if let Some(errno) = self.refusal.take() {
+            return Err(refused_with(errno));
         }
         let has_reports = out.len() > old || is_notified;
-        match turned {
+        match ran {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
             _ if has_reports => Ok(Wake::Events),
             Err(_) => Ok(Wake::Interrupted),

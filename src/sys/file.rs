@@ -40,6 +40,40 @@ impl fmt::Debug for Held {
     }
 }
 
+/// What fstat(2) tells of the kind of file that a number stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shape {
+    Socket,
+    /// Pipe or FIFO.
+    Pipe,
+    /// Made without a name in the file system: eventfd and so on.
+    Anonymous,
+    /// Those of procfs, sysfs and cgroups are among them.
+    Regular,
+    /// Directories and devices.
+    Named,
+}
+
+impl Shape {
+    /// # Errors
+    ///
+    /// What fstat(2) says.
+    pub(crate) fn of(fd: BorrowedFd<'_>) -> io::Result<Self> {
+        let mut stat = MaybeUninit::<libc::stat>::uninit();
+        // SAFETY: there is room for the answer.
+        super::checked(unsafe { libc::fstat(fd.as_raw_fd(), stat.as_mut_ptr()) })?;
+        // SAFETY: the call has succeeded, so the answer was written.
+        let stat = unsafe { stat.assume_init() };
+        Ok(match stat.st_mode & libc::S_IFMT {
+            libc::S_IFSOCK => Shape::Socket,
+            libc::S_IFIFO => Shape::Pipe,
+            0 => Shape::Anonymous,
+            libc::S_IFREG => Shape::Regular,
+            _ => Shape::Named,
+        })
+    }
+}
+
 /// What kind of file a number stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -51,13 +85,9 @@ pub(crate) enum Kind {
     /// Pipe or FIFO.
     Pipe,
     Inotify,
-    /// A performance counter, of perf_event_open(2).
-    Counter,
     /// What else the kernel makes without a name in the file system: eventfd and so on.
     Anonymous,
-    /// Those of procfs, sysfs and cgroups are among them.
-    Regular,
-    /// Directories and devices.
+    /// Regular files, directories, devices.
     Named,
 }
 
@@ -66,28 +96,13 @@ impl Kind {
     ///
     /// What fstat(2) says.
     pub(crate) fn of(fd: BorrowedFd<'_>) -> io::Result<Self> {
-        let mut stat = MaybeUninit::<libc::stat>::uninit();
-        // SAFETY: there is room for the answer.
-        super::checked(unsafe { libc::fstat(fd.as_raw_fd(), stat.as_mut_ptr()) })?;
-        // SAFETY: the call has succeeded, so the answer was written.
-        let stat = unsafe { stat.assume_init() };
-        Ok(match stat.st_mode & libc::S_IFMT {
-            libc::S_IFSOCK => Kind::of_socket(fd),
-            libc::S_IFIFO => Kind::Pipe,
-            libc::S_IFREG => Kind::Regular,
-            0 => Kind::of_anonymous(fd),
-            _ => Kind::Named,
+        Ok(match Shape::of(fd)? {
+            Shape::Socket => Kind::of_socket(fd),
+            Shape::Pipe => Kind::Pipe,
+            Shape::Anonymous if is_anonymous(fd.as_raw_fd(), "inotify") => Kind::Inotify,
+            Shape::Anonymous => Kind::Anonymous,
+            Shape::Regular | Shape::Named => Kind::Named,
         })
-    }
-
-    /// As /proc says; nothing else tells.
-    fn of_anonymous(fd: BorrowedFd<'_>) -> Self {
-        let name = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()));
-        match name.as_deref().ok().and_then(Path::to_str) {
-            Some("anon_inode:inotify") => Kind::Inotify,
-            Some("anon_inode:[perf_event]") => Kind::Counter,
-            _ => Kind::Anonymous,
-        }
     }
 
     fn of_socket(fd: BorrowedFd<'_>) -> Self {
@@ -100,6 +115,17 @@ impl Kind {
             _ => Kind::OtherSocket,
         }
     }
+}
+
+/// Whether an anonymous file is a performance counter, of perf_event_open(2).
+pub(crate) fn is_counter(number: RawFd) -> bool {
+    is_anonymous(number, "[perf_event]")
+}
+
+/// Whether /proc calls it so; nothing else tells.
+fn is_anonymous(number: RawFd, name: &str) -> bool {
+    let link = std::fs::read_link(format!("/proc/self/fd/{number}"));
+    link.is_ok_and(|link| link == Path::new(&format!("anon_inode:{name}")))
 }
 
 /// An option of `SOL_SOCKET` whose value is an int.

@@ -3,11 +3,9 @@
 
 mod refused;
 
-pub(crate) use refused::explained;
-
 use super::fork::Stamp;
 use io_uring::types::{Fd, SubmitArgs, Timespec};
-use io_uring::{Builder, EnterFlags, IoUring, cqueue, opcode, squeue};
+use io_uring::{Builder, EnterFlags, IoUring, cqueue, opcode};
 use std::fmt;
 use std::io;
 use std::mem::ManuallyDrop;
@@ -34,8 +32,24 @@ pub enum TaskWork {
     Prompt,
 }
 
-/// The least room that is tried.
-const LEAST_ENTRIES: u32 = 2;
+/// How much room a ring has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Size {
+    /// For requests that were not submitted yet.
+    pub(crate) requests: u32,
+    /// For completions that were not taken yet; not less. The kernel's index of polls grows with
+    /// it.
+    pub(crate) completions: u32,
+}
+
+impl Size {
+    fn halved(self) -> Self {
+        Size { requests: self.requests / 2, completions: self.completions / 2 }
+    }
+}
+
+/// With less room it is not tried.
+const LEAST_REQUESTS: u32 = 16;
 
 /// What has become of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,36 +87,35 @@ impl TaskWork {
 }
 
 impl Ring {
-    /// Makes a ring with room for `entries` requests, or as many as there is memory for, and twice
-    /// as many completions; of the first of these ways to work that the kernel knows. It
-    /// belongs to this thread.
+    /// Makes a ring of this size, or of what there is memory for, and with the first of these ways
+    /// to work that the kernel knows. It belongs to this thread.
     ///
     /// # Errors
     ///
     /// `Unsupported`, with the cause in words, where io_uring can't be had for good; what
     /// io_uring_setup(2) and mmap(2) say: `EMFILE`, `ENFILE`, `ENOMEM`.
-    pub(crate) fn open(mut entries: u32, ladder: &[TaskWork]) -> io::Result<Self> {
+    pub(crate) fn open(mut size: Size, ladder: &[TaskWork]) -> io::Result<Self> {
         let stamp = Stamp::here()?;
         let mut ladder = ladder.iter();
         let mut work = ladder.next();
         while let Some(&rung) = work {
-            match Ring::set_up(entries, rung, stamp) {
+            match Ring::set_up(size, rung, stamp) {
                 Ok(ring) => return Ok(ring),
                 Err(error) => match error.raw_os_error() {
-                    Some(libc::ENOMEM) if entries > LEAST_ENTRIES => entries /= 2,
+                    Some(libc::ENOMEM) if size.requests > LEAST_REQUESTS => size = size.halved(),
                     // A flag that the kernel does not know is all there is to its EINVAL.
                     Some(libc::EINVAL) => work = ladder.next(),
-                    _ => return Err(refused::explained(error)),
+                    _ => return Err(refused::of_setup(error)),
                 },
             }
         }
         Err(refused::too_old())
     }
 
-    fn set_up(entries: u32, work: TaskWork, stamp: Stamp) -> io::Result<Self> {
+    fn set_up(size: Size, work: TaskWork, stamp: Stamp) -> io::Result<Self> {
         let mut builder = IoUring::builder();
-        work.set_up(builder.dontfork());
-        let ring = ManuallyDrop::new(builder.build(entries)?);
+        work.set_up(builder.dontfork().setup_cqsize(size.completions));
+        let ring = ManuallyDrop::new(builder.build(size.requests)?);
         let ring = Ring { ring, work, was_full: false, stamp };
         let has = ring.ring.params();
         // The last stands for multishot polls, which came with it and have no bit of their own.
@@ -119,6 +132,11 @@ impl Ring {
         self.stamp.is_foreign()
     }
 
+    /// The queues, where there are any: a forked child has not inherited them.
+    fn queues(&mut self) -> Option<&mut IoUring> {
+        if self.is_foreign() { None } else { Some(&mut self.ring) }
+    }
+
     /// Queues a request for the next [`Ring::enter`]. False if there is no room.
     pub(crate) fn push(&mut self, request: Request, user_data: u64) -> bool {
         let entry = match request {
@@ -127,12 +145,18 @@ impl Ring {
             }
             Request::Cancel(target) => opcode::AsyncCancel::new(target).build(),
         };
-        self.push_entry(&entry.user_data(user_data))
+        let entry = entry.user_data(user_data);
+        let Some(queues) = self.queues() else { return false };
+        // SAFETY: the entry names no memory that the kernel might touch.
+        unsafe { queues.submission().push(&entry) }.is_ok()
     }
 
-    fn push_entry(&mut self, entry: &squeue::Entry) -> bool {
-        // SAFETY: the entry names no memory that the kernel might touch.
-        unsafe { self.ring.submission().push(entry) }.is_ok()
+    /// How many requests can be pushed.
+    pub(crate) fn room(&mut self) -> usize {
+        self.queues().map_or(0, |queues| {
+            let queue = queues.submission();
+            queue.capacity() - queue.len()
+        })
     }
 
     /// Submits what is queued, and has the kernel do its work for all completions that it knows of,
@@ -141,63 +165,37 @@ impl Ring {
     /// # Errors
     ///
     /// What io_uring_enter(2) says: `Interrupted` by a signal; `EBUSY` and `EAGAIN` where there
-    /// is no memory for more. What was not submitted is still queued. Not that time is up.
+    /// is no memory for more; `Unsupported`, with the cause in words, where it is forbidden. What
+    /// was not submitted is still queued. Not that time is up.
     pub(crate) fn enter(&mut self, least: u32, timeout: Option<Duration>) -> io::Result<()> {
         self.was_full |= self.is_full();
         loop {
-            let queued = self.ring.submission().len();
-            match self.enter_once(queued as u32, least, timeout) {
+            let Some(queues) = self.queues() else { return Err(foreign()) };
+            let queued = queues.submission().len();
+            match enter_once(queues, queued as u32, least, timeout) {
                 // After an invalid request it stops, and does not wait.
                 Ok(submitted) if submitted < queued => {}
                 Ok(_) => return Ok(()),
                 Err(error) if error.raw_os_error() == Some(libc::ETIME) => return Ok(()),
-                Err(error) => return Err(error),
+                Err(error) => return Err(refused::explained(error)),
             }
         }
     }
 
-    fn enter_once(&self, queued: u32, least: u32, timeout: Option<Duration>) -> io::Result<usize> {
-        let mut flags = EnterFlags::GETEVENTS;
-        // A thread that waits for its peers is not waiting for a disk.
-        flags.set(EnterFlags::NO_IOWAIT, self.ring.params().is_feature_no_iowait());
-        let submitter = self.ring.submitter();
-        let Some(timeout) = timeout else {
-            // SAFETY: no argument is passed.
-            return unsafe { submitter.enter::<()>(queued, least, flags.bits(), None) };
-        };
-        let flags = (flags | EnterFlags::EXT_ARG).bits();
-        let timespec = timespec(timeout);
-        let args = SubmitArgs::new().timespec(&timespec);
-        // SAFETY: the flag goes with this type, which points to a timespec that outlives the call.
-        unsafe { submitter.enter(queued, least, flags, Some(&args)) }
-    }
-
-    /// How many requests can be pushed.
-    pub(crate) fn room(&mut self) -> usize {
-        let queue = self.ring.submission();
-        queue.capacity() - queue.len()
-    }
-
     /// Whether the kernel says that it has more to hand out than it has.
     pub(crate) fn has_more(&mut self) -> bool {
-        let queue = self.ring.submission();
-        queue.taskrun() || queue.cq_overflow()
-    }
-
-    /// Whether it is known without asking that to enter and not to wait would do nothing.
-    pub(crate) fn is_idle(&mut self) -> bool {
-        let is_told = self.work == TaskWork::Deferred;
-        is_told
-            && self.ring.submission().is_empty()
-            && self.ring.completion().is_empty()
-            && !self.has_more()
+        self.queues().is_some_and(|queues| {
+            let queue = queues.submission();
+            queue.taskrun() || queue.cq_overflow()
+        })
     }
 
     /// Takes all completions that the kernel has handed out. Gives whether there may have been a
     /// moment, since the last time, without room for another.
     pub(crate) fn reap(&mut self, mut take: impl FnMut(Completion)) -> bool {
         let was_full = std::mem::take(&mut self.was_full) | self.is_full();
-        for entry in self.ring.completion() {
+        let Some(queues) = self.queues() else { return false };
+        for entry in queues.completion() {
             take(Completion {
                 user_data: entry.user_data(),
                 result: entry.result(),
@@ -209,14 +207,41 @@ impl Ring {
 
     /// How many completions have got lost so far, because there was no memory to keep them in.
     pub(crate) fn lost(&mut self) -> u32 {
-        self.ring.completion().overflow()
+        self.queues().map_or(0, |queues| queues.completion().overflow())
     }
 
     /// Whether there is no room for another completion. While the kernel keeps some back it has
     /// none for others either.
     fn is_full(&mut self) -> bool {
-        self.ring.submission().cq_overflow() || self.ring.completion().is_full()
+        self.queues().is_some_and(|queues| {
+            queues.submission().cq_overflow() || queues.completion().is_full()
+        })
     }
+}
+
+fn foreign() -> io::Error {
+    io::Error::other("this ring belongs to the process that this one was forked from")
+}
+
+fn enter_once(
+    ring: &IoUring,
+    queued: u32,
+    least: u32,
+    timeout: Option<Duration>,
+) -> io::Result<usize> {
+    let mut flags = EnterFlags::GETEVENTS;
+    // A thread that waits for its peers is not waiting for a disk.
+    flags.set(EnterFlags::NO_IOWAIT, ring.params().is_feature_no_iowait());
+    let submitter = ring.submitter();
+    let Some(timeout) = timeout else {
+        // SAFETY: no argument is passed.
+        return unsafe { submitter.enter::<()>(queued, least, flags.bits(), None) };
+    };
+    let flags = (flags | EnterFlags::EXT_ARG).bits();
+    let timespec = timespec(timeout);
+    let args = SubmitArgs::new().timespec(&timespec);
+    // SAFETY: the flag goes with this type, which points to a timespec that outlives the call.
+    unsafe { submitter.enter(queued, least, flags, Some(&args)) }
 }
 
 /// A duration as io_uring takes it. The kernel adds it to the clock without a look at the range.

@@ -17,7 +17,9 @@ pub(super) struct Polls {
     queue: VecDeque<About>,
     /// What is to be cancelled again, because it was too early (g).
     too_early: Vec<Id>,
-    /// Counts how often the kernel was entered.
+    /// As long as the queue may become before what is pointless in it is thrown out.
+    longest_queue: usize,
+    /// Counts the turns: how often the kernel was entered.
     turn: u64,
     /// Counts the waits.
     wait: u64,
@@ -46,11 +48,15 @@ pub(super) struct Told {
 pub(super) enum End {
     /// It was cancelled by us.
     Cancelled,
-    /// By itself, before it began to wait (e).
+    /// By itself, in the turn that submitted it, which did not wait for anything, and although there
+    /// was room.
     AtOnce,
-    /// By itself, perhaps for want of room (d).
+    /// By itself otherwise.
     Later,
 }
+
+/// A queue of this length is never looked through.
+const SHORT_QUEUE: usize = 64;
 
 impl Polls {
     pub(super) fn new(ring: Ring) -> Self {
@@ -60,6 +66,7 @@ impl Polls {
             requests,
             queue,
             too_early,
+            longest_queue: SHORT_QUEUE,
             turn: 0,
             wait: 0,
             progress: 0,
@@ -89,17 +96,26 @@ impl Polls {
 
     /// Has the next turn arm a poll. The file stays open until the poll has ended.
     pub(super) fn begin(&mut self, owner: Owner, number: RawFd, bits: PollBits) -> Id {
-        let poll = Poll { owner, number, bits, is_cancelled: false, turn: 0, told_in: 0 };
+        let submitted_in = None;
+        let poll = Poll { owner, number, bits, is_cancelled: false, submitted_in, told_in: 0 };
         let id = self.requests.insert(poll);
+        if self.queue.len() >= self.longest_queue {
+            let requests = &mut self.requests;
+            self.queue.retain(|about| requests.get_mut(about.poll()).is_some());
+            self.longest_queue = SHORT_QUEUE.max(2 * self.queue.len());
+        }
         self.queue.push_back(About::Poll(id));
         id
     }
 
-    /// Has the next turn cancel a poll.
+    /// Has the next turn cancel a poll. One that was not submitted has thereby ended.
     pub(super) fn cancel(&mut self, id: Id) {
-        if let Some(poll) = self.requests.get_mut(id) {
-            poll.is_cancelled = true;
+        let Some(poll) = self.requests.get_mut(id) else { return };
+        poll.is_cancelled = true;
+        if poll.submitted_in.is_some() {
             self.queue.push_back(About::Cancel(id));
+        } else {
+            self.end(id, 0, End::Cancelled);
         }
     }
 
@@ -132,22 +148,17 @@ impl Polls {
         self.ring.has_more()
     }
 
-    /// Whether it is known without asking that there is nothing to ask nor to tell.
-    pub(super) fn is_idle(&mut self) -> bool {
-        self.queue.is_empty() && self.ring.is_idle()
-    }
-
     /// Enters the kernel once: asks what fits into the ring, and waits until there are `least`
     /// completions. What they tell is for [`Polls::take_told`], whatever this answers.
     pub(super) fn enter(&mut self, least: u32, timeout: Option<Duration>) -> io::Result<()> {
         self.turn += 1;
         self.fill();
         let mut entered = self.ring.enter(least, timeout);
-        self.reap();
+        self.reap(least);
         if matches!(&entered, Err(error) if error.raw_os_error() == Some(libc::EBUSY)) {
             // There was no room for completions; now there is.
             entered = self.ring.enter(least, timeout);
-            self.reap();
+            self.reap(least);
         }
         entered
     }
@@ -180,11 +191,7 @@ impl Polls {
                 Some(Request::Cancel(About::Poll(id).to_bits()))
             }
             About::Poll(id) => {
-                let Poll { number, bits, is_cancelled, .. } = *self.requests.get_mut(id)?;
-                if is_cancelled {
-                    self.end(id, 0, false);
-                    return None;
-                }
+                let Poll { number, bits, .. } = *self.requests.get_mut(id)?;
                 Some(Request::Poll { number, bits: bits.bits() })
             }
         }
@@ -194,12 +201,13 @@ impl Polls {
         let turn = self.turn;
         if let About::Poll(id) = about {
             if let Some(poll) = self.requests.get_mut(id) {
-                poll.turn = turn;
+                poll.submitted_in = Some(turn);
             }
         }
     }
 
-    fn reap(&mut self) {
+    /// Takes what a turn that waited for `least` has brought.
+    fn reap(&mut self, least: u32) {
         let mut completions = std::mem::take(&mut self.completions);
         let was_full = self.ring.reap(|completion| completions.push(completion));
         for Completion { user_data, result, more } in completions.drain(..) {
@@ -207,7 +215,10 @@ impl Polls {
                 About::Cancel(id) if result < 0 => self.too_early.push(id),
                 About::Cancel(_) => {}
                 About::Poll(id) if more => self.hear(id, result),
-                About::Poll(id) => self.end(id, result, was_full),
+                About::Poll(id) => {
+                    let end = self.kind_of_end(id, least == 0 && !was_full);
+                    self.end(id, result, end);
+                }
             }
         }
         self.completions = completions;
@@ -225,18 +236,20 @@ impl Polls {
         }
     }
 
-    /// A poll has ended: the kernel holds its file no longer. `was_full`: that may be for want of
-    /// room.
-    fn end(&mut self, id: Id, result: i32, was_full: bool) {
-        let Some(poll) = self.requests.remove(id) else { return };
+    fn kind_of_end(&mut self, id: Id, is_sure: bool) -> End {
+        let turn = self.turn;
+        match self.requests.get_mut(id) {
+            Some(poll) if poll.is_cancelled => End::Cancelled,
+            Some(poll) if is_sure && poll.submitted_in == Some(turn) => End::AtOnce,
+            _ => End::Later,
+        }
+    }
+
+    /// A poll has ended: the kernel holds its file no longer.
+    fn end(&mut self, id: Id, result: i32, end: End) {
+        let Some(Poll { owner, .. }) = self.requests.remove(id) else { return };
         self.progress += 1;
-        let is_fresh = poll.turn == self.turn;
-        let end = match poll.is_cancelled {
-            true => End::Cancelled,
-            false if is_fresh && !was_full => End::AtOnce,
-            false => End::Later,
-        };
-        self.told.push(Told { id, owner: poll.owner, result, end: Some(end) });
+        self.told.push(Told { id, owner, result, end: Some(end) });
     }
 }
 

@@ -25,6 +25,13 @@ pub(super) enum About {
 }
 
 impl About {
+    /// The poll that it is about, one way or another.
+    pub(super) fn poll(self) -> Id {
+        match self {
+            About::Poll(id) | About::Cancel(id) => id,
+        }
+    }
+
     pub(super) fn to_bits(self) -> u64 {
         let (Id { index, generation }, tag) = match self {
             About::Poll(id) => (id, 0),
@@ -57,8 +64,8 @@ pub(super) struct Poll {
     pub(super) bits: PollBits,
     /// It was to be cancelled: what it tells is of no interest, but for its end.
     pub(super) is_cancelled: bool,
-    /// The turn in which it was submitted.
-    pub(super) turn: u64,
+    /// The turn in which it was submitted, if it was.
+    pub(super) submitted_in: Option<u64>,
     /// The wait in which it has told something.
     pub(super) told_in: u64,
 }

@@ -3,7 +3,7 @@
 use super::requests::Id;
 use crate::event::{Interest, PollBits};
 use crate::key::Slot;
-use crate::sys::file::{self, Kind};
+use crate::sys::file::{self, Shape};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
@@ -12,14 +12,18 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 pub(super) struct Watch {
     pub(super) slot: Slot,
     pub(super) number: RawFd,
-    kind: Kind,
+    shape: Shape,
     pub(super) dirs: Interest,
     /// The poll that is armed for `dirs`.
     pub(super) poll: Option<Id>,
     /// How many polls hold the file: that one, and those before it that have not ended yet.
     pub(super) polls: usize,
-    /// Nothing ever happens to it (e).
-    pub(super) is_still: bool,
+    /// How often in a row a poll has ended as it began.
+    pub(super) ends: u8,
+    /// The kernel has refused its last poll.
+    pub(super) is_refused: bool,
+    /// Whether a look uses its news up (c), if that was asked already.
+    forgets: Option<bool>,
     pub(super) is_heard: bool,
     /// What its polls have told since the last wait.
     pub(super) news: PollBits,
@@ -34,11 +38,13 @@ impl Watch {
         Ok(Watch {
             slot,
             number: fd.as_raw_fd(),
-            kind: Kind::of(fd)?,
+            shape: Shape::of(fd)?,
+            forgets: None,
             dirs: Interest::empty(),
             poll: None,
             polls: 0,
-            is_still: false,
+            ends: 0,
+            is_refused: false,
             is_heard: false,
             news: PollBits::empty(),
         })
@@ -59,12 +65,43 @@ impl Watch {
 
     /// Whether it is in the file system: it may not be possible to poll it.
     pub(super) fn is_named(&self) -> bool {
-        matches!(self.kind, Kind::Regular | Kind::Named)
+        matches!(self.shape, Shape::Regular | Shape::Named)
     }
 
-    /// Whether it may forget its news when it is looked at (c): some in procfs do, and performance
-    /// counters.
-    pub(super) fn is_forgetful(&self) -> bool {
-        matches!(self.kind, Kind::Regular | Kind::Counter)
+    /// A poll has ended as it began. Gives whether this file's polls always will (e).
+    pub(super) fn ends_at_once(&mut self) -> bool {
+        self.ends = MOST_ENDS.min(self.ends + 1);
+        self.is_still() && !matches!(self.shape, Shape::Socket | Shape::Pipe)
+    }
+
+    /// No poll is to be armed for it, until the program asks for that again.
+    pub(super) fn be_still(&mut self) {
+        self.ends = MOST_ENDS;
+    }
+
+    pub(super) fn is_still(&self) -> bool {
+        self.ends == MOST_ENDS
+    }
+
+    /// The program asks again: one poll will tell whether it is still still.
+    pub(super) fn stir(&mut self) {
+        self.ends = self.ends.min(MOST_ENDS - 1);
+        self.is_refused = false;
+    }
+
+    /// Whether it may forget its news when it is looked at (c): some in procfs do and in cgroups,
+    /// and performance counters. To tell these takes as long as all the rest, so it is put off
+    /// until there are news.
+    pub(super) fn is_forgetful(&mut self) -> bool {
+        let shape = self.shape;
+        *self.forgets.get_or_insert_with(|| match shape {
+            Shape::Regular => true,
+            Shape::Anonymous => file::is_counter(self.number),
+            Shape::Socket | Shape::Pipe | Shape::Named => false,
+        })
     }
 }
+
+/// So many polls in a row that end as they begin are no accident. Some files end one at a wake-up
+/// too (d), and a wake-up may come at any time.
+const MOST_ENDS: u8 = 16;

@@ -75,11 +75,17 @@ fn the_rest_is_told_by_the_mode() {
     assert_eq!(kind(&Inotify::init(InitFlags::empty()).expect("an inotify")), Kind::Inotify);
     let epoll = Epoll::new(EpollCreateFlags::empty()).expect("an epoll");
     assert_eq!(kind(&epoll.0), Kind::Anonymous);
-    for path in ["/dev/null", "/", "/dev/ptmx"] {
-        assert_eq!(kind(&opened(path, OFlag::O_RDONLY)), Kind::Named, "{path}");
-    }
-    for path in ["/proc/self/status", "/proc/self/exe"] {
-        assert_eq!(kind(&opened(path, OFlag::O_RDONLY)), Kind::Regular, "{path}");
+    let shapes = [
+        ("/dev/null", Shape::Named),
+        ("/", Shape::Named),
+        ("/dev/ptmx", Shape::Named),
+        ("/proc/self/status", Shape::Regular),
+        ("/proc/self/exe", Shape::Regular),
+    ];
+    for (path, shape) in shapes {
+        let file = opened(path, OFlag::O_RDONLY);
+        assert_eq!(kind(&file), Kind::Named, "{path}");
+        assert_eq!(Shape::of(file.as_fd()).expect("an open file"), shape, "{path}");
     }
     let refused = Kind::of(closed()).expect_err("it is not open");
     assert_eq!(refused.raw_os_error(), Some(libc::EBADF));
@@ -99,7 +105,9 @@ fn a_performance_counter_is_one() {
     }
     // SAFETY: the call has just made this number, and nobody else knows it.
     let counter = unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(number as i32) };
-    assert_eq!(kind(&counter), Kind::Counter);
+    assert_eq!(kind(&counter), Kind::Anonymous);
+    assert!(is_counter(counter.as_raw_fd()));
+    assert!(!is_counter(EventFd::new().expect("an eventfd").as_fd().as_raw_fd()));
 }
 
 #[test]

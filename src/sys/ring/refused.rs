@@ -3,21 +3,31 @@
 use std::fs::read_to_string;
 use std::io::{self, ErrorKind};
 
-/// Names the cause, where it is one that stays.
-pub(crate) fn explained(error: io::Error) -> io::Error {
-    let cause = match error.raw_os_error() {
-        Some(libc::ENOSYS) => {
-            "the kernel has no io_uring (it is 5.1 or later), or a sandbox hides it".to_owned()
+/// Names the cause why a ring can't be made, where it is one that stays.
+pub(super) fn of_setup(error: io::Error) -> io::Error {
+    match (error.raw_os_error(), memlock()) {
+        (Some(libc::ENOMEM), Some(limit)) => {
+            let cause =
+                format!("its memory exceeds what is left of RLIMIT_MEMLOCK ({limit} bytes)");
+            unsupported(&cause, &error)
         }
-        Some(libc::EPERM | libc::EACCES) => forbidden(),
-        Some(libc::ENOMEM) => match memlock() {
-            Some(limit) => {
-                format!("its memory exceeds what is left of RLIMIT_MEMLOCK ({limit} bytes)")
-            }
-            None => return error,
-        },
-        _ => return error,
-    };
+        _ => explained(error),
+    }
+}
+
+/// Names the cause why a call is refused, where it is one that stays.
+pub(super) fn explained(error: io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(libc::ENOSYS) => unsupported(
+            "the kernel has no io_uring (it is 5.1 or later), or a sandbox hides it",
+            &error,
+        ),
+        Some(libc::EPERM | libc::EACCES) => unsupported(forbidden(), &error),
+        _ => error,
+    }
+}
+
+fn unsupported(cause: &str, error: &io::Error) -> io::Error {
     io::Error::new(ErrorKind::Unsupported, format!("{cause} ({error})"))
 }
 
@@ -28,7 +38,7 @@ pub(super) fn too_old() -> io::Error {
 }
 
 /// What forbids io_uring to this process. The sysctl is there since 6.6.
-fn forbidden() -> String {
+fn forbidden() -> &'static str {
     let sysctl = read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
     match sysctl.trim() {
         "2" => "the sysctl kernel.io_uring_disabled is 2",
@@ -38,13 +48,19 @@ fn forbidden() -> String {
         }
         _ => "a sandbox (seccomp) or a security module forbids io_uring",
     }
-    .to_owned()
 }
 
-/// How much memory this user may lock, if that is limited at all.
+/// How much memory this user may lock, if that is limited: who has `CAP_IPC_LOCK` is not.
 fn memlock() -> Option<libc::rlim_t> {
+    const CAP_IPC_LOCK: u64 = 1 << 14;
+    let status = read_to_string("/proc/thread-self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    if mask.is_some_and(|mask| mask & CAP_IPC_LOCK != 0) {
+        return None;
+    }
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is a valid place for the answer.
-    unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &mut limit) };
-    (limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
+    let answer = unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &mut limit) };
+    (answer == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
 }
