@@ -82,6 +82,7 @@
 //! | clause | epoll | poll | select | sigio | uring |
 //! |---|---|---|---|---|---|
 //! | E2 | reports again on new activity, and repeats a direction when the other one changes | never: it reports a direction again only after `drained`, `rearm` or `modify` | as poll | as epoll for what makes a pipe, inotify, or unix, TCP or UDP socket readable; as poll for WRITABLE and for other files | as epoll |
+//! | T1 | | | | | before Linux 6.1, a wait of zero may overlook what happens at the very moment when another processor wakes the poller; the next wait reports it |
 //! | T2 | | | a wait that blocks already may overlook a hang-up of a source watched for WRITABLE alone, and a hang-up or error of one watched for PRIORITY alone; the next wait reports it | | |
 //! | L1, O1, E1 | | | | what makes a file readable without a signal is reported with the next signal, or after `rearm`: the program's own shutdown(2), and what arrives while somebody sleeps in a blocking read of the same socket. An `F_SETFL` without `O_ASYNC` silences the file until `rearm` | |
 //! | P3 | | | | urgent data on a registered socket sends `SIGURG` to the thread too, which is ignored unless the program handles it | |

@@ -31,6 +31,7 @@ mod edge;
 mod files;
 mod flags;
 mod level;
+mod looks;
 mod one_shot;
 mod process;
 mod registration;
@@ -160,6 +161,11 @@ macro_rules! __conformance_cases {
             l2_only_what_was_asked_for
         } own {
             l1_a_few_are_busy_among_very_many
+        }
+        looks {
+            t1_what_came_to_nothing_hides_nothing
+            e1_who_is_woken_by_a_ring_is_heard_again
+        } own {
         }
         one_shot {
             o1_once_until_rearmed

@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::panic::{self, AssertUnwindSafe};
 
 /// Runs `child` in a forked copy of this process, and gives its exit status: what `child` said, or
@@ -187,4 +187,40 @@ pub(crate) fn closed_number(number: i32) -> BorrowedFd<'static> {
     // SAFETY: not sound in general; it is the point of the cases that use it, and the number is
     // only ever passed to system calls.
     unsafe { BorrowedFd::borrow_raw(number) }
+}
+
+/// An io_uring of somebody else's, which any thread may use.
+pub(crate) struct OtherRing(io_uring::IoUring);
+
+impl OtherRing {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(OtherRing(io_uring::IoUring::new(8)?))
+    }
+
+    /// Has it count its completions in this eventfd.
+    pub(crate) fn notify(&self, eventfd: BorrowedFd<'_>) {
+        let answer = self.0.submitter().register_eventfd(eventfd.as_raw_fd());
+        assert!(answer.is_ok(), "IORING_REGISTER_EVENTFD: {answer:?}");
+    }
+
+    /// Completes a request that does nothing.
+    pub(crate) fn complete(&mut self) {
+        let request = io_uring::opcode::Nop::new().build();
+        // SAFETY: the request names no memory.
+        unsafe { self.0.submission().push(&request) }.unwrap_or_else(|error| panic!("{error}"));
+        let answer = self.0.submit();
+        assert!(answer.is_ok(), "io_uring_enter: {answer:?}");
+    }
+
+    /// Takes its completions.
+    pub(crate) fn take(&mut self) {
+        self.0.completion().for_each(drop);
+    }
+}
+
+impl AsFd for OtherRing {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the number is the ring's, which outlives the borrow.
+        unsafe { BorrowedFd::borrow_raw(self.0.as_raw_fd()) }
+    }
 }

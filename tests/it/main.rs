@@ -3,6 +3,7 @@
 
 mod conformance;
 mod differences;
+mod floods;
 mod mechanism;
 mod outside;
 mod rings;
