@@ -4,6 +4,7 @@ use super::kit::*;
 use crate::event::{Interest, Mode, Readiness};
 use crate::sys::staging;
 use nix::poll::PollFlags;
+use nix::sys::eventfd::EventFd;
 use nix::time::{ClockId, clock_gettime};
 use std::fs::File;
 use std::net::Shutdown;
@@ -98,6 +99,30 @@ fn sleep_through(desk: &mut Desk, timeout: Option<Duration>, why: &str) {
     assert!(desk.events.woken() && said.is_empty(), "only the wake ends it: {said:?}; {why}");
     let rest = watcher.join().unwrap_or_else(|_| panic!("the watcher failed"));
     rest.expect_sleep(why);
+}
+
+/// A one-shot source that was reported is nobody's business, however much happens to it.
+pub(super) fn t2_a_flood_for_nobody_wakes_nobody(stage: &Stage) {
+    let mut desk = stage.desk(4);
+    let flooded = Arc::new(EventFd::new().unwrap_or_else(|error| panic!("eventfd: {error}")));
+    let key = desk.register(flooded.clone(), 1, READ, Mode::OneShot);
+    let over = Arc::new(AtomicBool::new(false));
+    let flood = thread::spawn({
+        let over = over.clone();
+        move || {
+            while !over.load(Ordering::Relaxed) {
+                flooded.write(1).unwrap_or_else(|error| panic!("write: {error}"));
+                thread::sleep(Duration::from_micros(100));
+            }
+        }
+    });
+    for _ in 0..3 {
+        assert_eq!(desk.next("the flood"), [(1, Readiness::READABLE)]);
+        sleep_through(&mut desk, None, "a flood");
+        desk.rearm(key, READ);
+    }
+    over.store(true, Ordering::Relaxed);
+    flood.join().unwrap_or_else(|_| panic!("the flood failed"));
 }
 
 /// RDHUP is there to see all the time, and nobody has asked for it.

@@ -6,7 +6,7 @@
 //! | mode \ trigger | LEVEL | EDGE | ONESHOT |
 //! |---|---|---|---|
 //! | Level | the kernel repeats | after a delivery look again in the next wait | arm again after each report |
-//! | OneShot | delivery empties `armed`, and the kernel watches nothing | the kernel watches on; deliveries are for `armed` alone | delivery empties `armed`; a report that proved false arms again |
+//! | OneShot | delivery empties `armed`, and the kernel watches nothing | the kernel watches on, until a few reports were for nobody; deliveries are for `armed` alone | delivery empties `armed`; a report that proved false arms again |
 //! | Edge | delivery takes the reported directions out of `armed` | the kernel's edges are ours | as LEVEL; what is left and a report that proved false arm again |
 //!
 //! A source with EDGE may have some directions that have the column LEVEL all the same.
@@ -27,7 +27,12 @@ pub(crate) struct Latch {
     armed: Interest,
     /// Edge mode with EDGE: what was reported, and not armed since, though it is armed always.
     told: Interest,
+    /// One-shot mode with EDGE: how many reports there were for nobody since it was armed.
+    strays: u8,
 }
+
+/// After so many reports for nobody the kernel is to be silent. Some are cheaper than to arm anew.
+const MOST_STRAYS: u8 = 3;
 
 /// What has to be done with the kernel, or beside it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +48,8 @@ impl Latch {
     /// A source just registered or modified; [`Latch::fix_trigger`] may still change the column.
     pub(crate) fn new(mode: Mode, interest: Interest, native: Triggers) -> Self {
         let (level, told) = (Interest::empty(), Interest::empty());
-        Latch { mode, trigger: preferred(mode, native), level, interest, armed: interest, told }
+        let trigger = preferred(mode, native);
+        Latch { mode, trigger, level, interest, armed: interest, told, strays: 0 }
     }
 
     /// Takes over the trigger that the source really got. With EDGE, `level` are the directions
@@ -72,6 +78,7 @@ impl Latch {
     /// The directions that the kernel should watch.
     pub(crate) fn watched(&self) -> Interest {
         match self.trigger {
+            Trigger::Edge if self.strays == MOST_STRAYS => Interest::empty(),
             Trigger::Edge => (self.interest - self.level) | (self.armed & self.level),
             Trigger::Level | Trigger::OneShot => self.armed,
         }
@@ -123,8 +130,9 @@ impl Latch {
     }
 
     /// A look found none of the armed directions ready.
-    pub(crate) fn missed(&self) -> Step {
+    pub(crate) fn missed(&mut self) -> Step {
         match self.trigger {
+            Trigger::Edge if self.mode == Mode::OneShot && self.armed.is_empty() => self.stray(),
             Trigger::Level | Trigger::Edge => Step::Nothing,
             // The report that made us look has used the kernel's one shot up.
             Trigger::OneShot => self.arm_if_any(),
@@ -136,7 +144,7 @@ impl Latch {
     pub(crate) fn rearm(&mut self, dirs: Interest) -> Step {
         match self.mode {
             Mode::Level => {}
-            Mode::OneShot => self.armed = dirs,
+            Mode::OneShot => (self.armed, self.strays) = (dirs, 0),
             Mode::Edge => self.arm(dirs),
         }
         Step::Arm
@@ -157,6 +165,15 @@ impl Latch {
     fn arm(&mut self, dirs: Interest) {
         self.armed |= dirs;
         self.told -= dirs;
+    }
+
+    /// The kernel has told something that is nobody's business until the next `rearm`.
+    fn stray(&mut self) -> Step {
+        if self.strays == MOST_STRAYS {
+            return Step::Nothing;
+        }
+        self.strays += 1;
+        if self.strays == MOST_STRAYS { Step::Arm } else { Step::Nothing }
     }
 
     fn arm_if_any(&self) -> Step {

@@ -251,7 +251,7 @@ fn nothing_is_asked_of_a_kernel_that_does_it_by_itself() {
             };
             assert_eq!(after.watched(), watched, "{cell} after a delivery");
             let missed = if trigger == Trigger::OneShot { Step::Arm } else { Step::Nothing };
-            assert_eq!(latch.missed(), missed, "{cell} after a false report");
+            assert_eq!({ latch }.missed(), missed, "{cell} after a false report");
             assert_eq!({ latch }.rearm(W), Step::Arm, "{cell} on rearm");
             let arms = mode == Mode::Edge && trigger != Trigger::Edge;
             let drained = if arms { Step::Arm } else { Step::Nothing };
@@ -268,6 +268,23 @@ fn a_latch_with_nothing_armed_leaves_a_one_shot_kernel_alone() {
     let mut latch = Latch::new(Mode::Edge, R, Triggers::ONESHOT);
     assert_eq!(latch.delivered(R), Step::Nothing);
     assert_eq!(latch.missed(), Step::Nothing);
+}
+
+/// A flood of what nobody waits for must not keep the poller awake.
+#[test]
+fn reports_for_nobody_silence_the_kernel_until_it_is_armed_again() {
+    let mut latch = Latch::new(Mode::OneShot, R | W, Triggers::EDGE);
+    assert_eq!([latch.missed(), latch.missed(), latch.missed()], [Step::Nothing; 3], "armed");
+    assert_eq!(latch.delivered(R), Step::Nothing);
+    for _ in 0..3 {
+        for _ in 1..MOST_STRAYS {
+            assert_eq!((latch.missed(), latch.watched()), (Step::Nothing, R | W));
+        }
+        assert_eq!((latch.missed(), latch.watched()), (Step::Arm, Interest::empty()));
+        assert_eq!((latch.missed(), latch.watched()), (Step::Nothing, Interest::empty()));
+        assert_eq!((latch.rearm(W), latch.watched()), (Step::Arm, R | W));
+        assert_eq!(latch.delivered(W), Step::Nothing);
+    }
 }
 
 fn split(mode: Mode, interest: Interest) -> Latch {
