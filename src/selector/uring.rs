@@ -22,11 +22,11 @@
 //!   (`ENOENT`). What counts is the completion of the poll.
 //! - **h.** With `IORING_SETUP_DEFER_TASKRUN` the kernel does nothing for a completion before it is
 //!   entered for completions, and then for the oldest 20 polls only (since 6.13).
-//!   `IORING_SQ_TASKRUN` says that some are left. That it is clear does not say that there are none:
-//!   another processor may be about to set it. (On the older ways to work the kernel itself may so
-//!   overlook, for a moment, what the thread has just done.)
+//!   `IORING_SQ_TASKRUN` says that some are left. That it is clear does not say that there are
+//!   none: another processor may be about to set it. (On the older ways to work the kernel itself
+//!   may so overlook, for a moment, what the thread has just done.)
 //! - **i.** Urgent data wakes a poll for `POLLPRI` alone only if that asks for `POLLRDBAND` too.
-//! - **k.** An eventfd completes at every write, also while an earlier one is unread: nobody has to
+//! - **j.** An eventfd completes at every write, also while an earlier one is unread: nobody has to
 //!   read it.
 //!
 //! Nothing is submitted before the next wait, so that arming costs no call of its own; the file of

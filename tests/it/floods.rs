@@ -1,7 +1,7 @@
 //! What a thread did itself is seen by its next wait, whatever other processors are doing.
 //!
-//! Not cases of the suite, because the kernel does not grant it to a ring that works as before Linux
-//! 6.1: a permitted difference of clause T1.
+//! Not cases of the suite, because the kernel does not grant it to a ring that works as before
+//! Linux 6.1: a permitted difference of clause T1.
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use quintpoll::spi::{Reactor, TaskWork, Uring};
@@ -19,8 +19,8 @@ fn counter() -> Arc<EventFd> {
     Arc::new(EventFd::from_flags(flags).expect("an eventfd"))
 }
 
-/// The rounds in which one wait of zero did not see what the thread had written just before, nor the
-/// others that were allowed after it.
+/// The rounds in which one wait of zero did not see what the thread had written just before, nor
+/// the others that were allowed after it.
 fn missed(mut poller: Box<dyn Poller>, waits: usize) -> usize {
     let (own, flooded, over) = (counter(), counter(), Arc::new(AtomicBool::new(false)));
     let mut register = |source: &Arc<EventFd>, token| {

@@ -48,8 +48,8 @@ pub(super) struct Told {
 pub(super) enum End {
     /// It was cancelled by us.
     Cancelled,
-    /// By itself, in the turn that submitted it, which did not wait for anything, and although there
-    /// was room.
+    /// By itself, in the turn that submitted it, which did not wait for anything, and although
+    /// there was room.
     AtOnce,
     /// By itself otherwise.
     Later,
