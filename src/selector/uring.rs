@@ -138,6 +138,15 @@ impl Uring {
         watch.polls += 1;
     }
 
+    /// Has the next turn cancel the poll that is armed.
+    fn cancel(&mut self, slot: Slot) {
+        if let Some(poll) = self.watch(slot).and_then(|watch| watch.poll.take()) {
+            self.polls.cancel(poll);
+            // It may have ended by this.
+            self.take_note();
+        }
+    }
+
     /// Enters the kernel once, and takes note of what it tells.
     fn enter(&mut self, least: u32, timeout: Option<Duration>) -> io::Result<()> {
         let entered = self.polls.enter(least, timeout);
@@ -273,7 +282,6 @@ impl Uring {
 
     /// Waits for the ends of polls that are to end.
     fn settle(&mut self, has_ended: impl Fn(&mut Self) -> bool) {
-        self.take_note();
         let mut patience = PATIENCE;
         while !has_ended(self) && patience > 0 {
             let before = self.polls.progress();
@@ -360,9 +368,7 @@ impl Selector for Uring {
         watch.dirs = arm.dirs;
         watch.stir();
         let is_uncertain = is_new && watch.is_named();
-        if let Some(old) = watch.poll.take() {
-            self.polls.cancel(old);
-        }
+        self.cancel(slot);
         self.begin(slot);
         if is_uncertain {
             self.insist(slot).inspect_err(|_| self.remove(slot, fd))?;
@@ -373,9 +379,7 @@ impl Selector for Uring {
     fn disarm(&mut self, slot: Slot, _fd: BorrowedFd<'_>) {
         let Some(watch) = self.watch(slot) else { return };
         watch.dirs = Interest::empty();
-        if let Some(poll) = watch.poll.take() {
-            self.polls.cancel(poll);
-        }
+        self.cancel(slot);
     }
 
     fn remove(&mut self, slot: Slot, fd: BorrowedFd<'_>) {
@@ -418,6 +422,7 @@ impl Drop for Uring {
     fn drop(&mut self) {
         if !self.polls.is_foreign() {
             self.polls.cancel_all();
+            self.take_note();
             self.settle(|uring| uring.polls.len() == 0);
         }
     }

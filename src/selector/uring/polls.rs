@@ -265,6 +265,11 @@ impl Polls {
         self.queue.push_back(About::Cancel(id));
     }
 
+    /// How much is to be asked or told.
+    pub(super) fn queued(&self) -> usize {
+        self.queue.len() + self.told.len()
+    }
+
     /// Has the next turn tell this, as if it came from the kernel.
     pub(super) fn tell(&mut self, told: Told) {
         self.told.push(told);
