@@ -5,5 +5,6 @@ mod conformance;
 mod differences;
 mod floods;
 mod mechanism;
+mod news;
 mod outside;
 mod rings;
