@@ -1,5 +1,5 @@
-//! Files that forget their news when they are looked at: `/proc/sys/kernel/hostname` is one that can be
-//! rung, in a namespace of this thread's own.
+//! Files that forget their news when they are looked at: `/proc/sys/kernel/hostname` is one that
+//! can be rung, in a namespace of this thread's own.
 
 use nix::fcntl::{Flock, FlockArg};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -21,8 +21,8 @@ fn may_rename() -> bool {
     may.inspect_err(|error| println!("skipped: a namespace for the host name: {error}")).is_ok()
 }
 
-/// While it is held no other of these tests renames anything: the news are everybody's, although the
-/// names are not.
+/// While it is held no other of these tests renames anything: the news are everybody's, although
+/// the names are not.
 fn alone() -> Flock<File> {
     let path = std::env::temp_dir().join("quintpoll-hostname.lock");
     let open = File::options().create(true).append(true).open(path).expect("a place for it");
