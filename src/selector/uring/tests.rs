@@ -180,6 +180,34 @@ fn a_file_that_can_wait_is_not_taken_for_one_that_can_not() {
     assert!(watches.into_iter().all(|watch| !watch.is_still() && watch.poll.is_some()));
 }
 
+/// A wake-up by another ring may look like that, and now and then several in a row do.
+#[test]
+fn to_end_as_it_began_is_an_accident_unless_it_goes_on() {
+    let (here, _there) = std::os::unix::net::UnixStream::pair().expect("a pair of sockets");
+    let (mut ring, file) = (ring(), eventfd(0));
+    ring.watch_for(0, &file, R);
+    ring.watch_for(1, &here, R);
+    ring.look();
+    let ended = |ring: &mut Uring, at: usize, times: usize| {
+        for _ in 0..times {
+            end_as(ring, at, 1, End::AtOnce);
+            assert_eq!(ring.look(), hints([at]));
+        }
+        ring.watch(slot(at)).expect("it is watched").poll.is_some()
+    };
+    assert!(ended(&mut ring, 0, 15));
+    file.write(1).expect("room");
+    assert_eq!(ring.look(), hints([0]), "it goes on, and so all was an accident");
+    file.read().expect("it was written");
+    assert!(ended(&mut ring, 0, 15));
+    assert!(!ended(&mut ring, 0, 1), "that is too often");
+    file.write(1).expect("room");
+    assert_eq!(ring.look(), quiet(), "nobody listens");
+    assert_eq!(ring.watch_for(0, &file, R), WHOLE);
+    assert_eq!(ring.look(), hints([0]), "unless the program asks again");
+    assert!(ended(&mut ring, 1, 40), "a socket always has something to wait on");
+}
+
 #[test]
 fn a_poll_that_ends_by_itself_is_armed_again() {
     for mut ring in rings() {
@@ -236,11 +264,16 @@ fn lost_completions_have_everything_looked_at_and_armed_anew() {
 
 /// Has the poll end, and the next turn tell that it did so with this result.
 fn end_with(ring: &mut Uring, at: usize, result: i32) {
+    end_as(ring, at, result, End::Later);
+}
+
+fn end_as(ring: &mut Uring, at: usize, result: i32, end: End) {
     let (id, owner) = (ring.poll_of(at), Owner::Slot(slot(at)));
     ring.polls.cancel(id);
-    ring.settle(|ring| ring.polls.len() == 1);
+    let others = ring.polls.len() - 1;
+    ring.settle(|ring| ring.polls.len() == others);
     ring.watch(slot(at)).expect("it is watched").polls += 1;
-    ring.polls.tell(Told { id, owner, result, end: Some(End::Later) });
+    ring.polls.tell(Told { id, owner, result, end: Some(end) });
 }
 
 #[test]
