@@ -33,7 +33,12 @@ pub enum Backend {
     /// owner: the poller's signal would go there, and end that process. A file that signals
     /// somebody else already is watched by poll(2), and left as it is.
     Sigio,
-    /// [io_uring(7)](https://man7.org/linux/man-pages/man7/io_uring.7.html).
+    /// Multishot polls of [io_uring(7)](https://man7.org/linux/man-pages/man7/io_uring.7.html), which
+    /// take Linux 5.13.
+    ///
+    /// The memory of the poller's ring, some 80 kB, counts against `RLIMIT_MEMLOCK` unless the process
+    /// may exceed it (`CAP_IPC_LOCK`); where it is short the ring is smaller. Many sandboxes forbid
+    /// io_uring, and so may the sysctl `kernel.io_uring_disabled`.
     Uring,
     /// A selector from outside this crate, by its name (feature `spi`).
     Other(&'static str),
