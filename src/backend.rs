@@ -36,9 +36,9 @@ pub enum Backend {
     /// Multishot polls of [io_uring(7)](https://man7.org/linux/man-pages/man7/io_uring.7.html), which
     /// take Linux 5.13.
     ///
-    /// The memory of the poller's ring, some 80 kB, counts against `RLIMIT_MEMLOCK` unless the process
-    /// may exceed it (`CAP_IPC_LOCK`); where it is short the ring is smaller. Many sandboxes forbid
-    /// io_uring, and so may the sysctl `kernel.io_uring_disabled`.
+    /// The memory of the poller's ring, some 80 kB, counts against `RLIMIT_MEMLOCK` unless the
+    /// process may exceed it (`CAP_IPC_LOCK`); where it is short the ring is smaller. Many
+    /// sandboxes forbid io_uring, and so may the sysctl `kernel.io_uring_disabled`.
     Uring,
     /// A selector from outside this crate, by its name (feature `spi`).
     Other(&'static str),
