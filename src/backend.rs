@@ -33,8 +33,8 @@ pub enum Backend {
     /// owner: the poller's signal would go there, and end that process. A file that signals
     /// somebody else already is watched by poll(2), and left as it is.
     Sigio,
-    /// Multishot polls of [io_uring(7)](https://man7.org/linux/man-pages/man7/io_uring.7.html), which
-    /// take Linux 5.13.
+    /// [io_uring(7)](https://man7.org/linux/man-pages/man7/io_uring.7.html): its multishot polls,
+    /// which take Linux 5.13.
     ///
     /// The memory of the poller's ring, some 80 kB, counts against `RLIMIT_MEMLOCK` unless the
     /// process may exceed it (`CAP_IPC_LOCK`); where it is short the ring is smaller. Many
