@@ -84,7 +84,7 @@
 //! | E2 | reports again on new activity, and repeats a direction when the other one changes | never: it reports a direction again only after `drained`, `rearm` or `modify` | as poll | as epoll for what makes a pipe, inotify, or unix, TCP or UDP socket readable; as poll for WRITABLE and for other files | as epoll |
 //! | H1, L2 | | | | | a file that forgets its news when it is looked at (some in procfs and cgroups, performance counters) may tell them between two waits; the next reports them, also if the program has looked meanwhile |
 //! | H3 | | | of such a file PRIORITY is told without the ERROR that is beside it, which the sets can't show | | |
-//! | T1 | | | | | before Linux 6.1, a wait of zero may overlook what happens at the very moment when another processor wakes the poller; the next wait reports it |
+//! | T1 | | | | | before Linux 6.1, a wait of zero may overlook what happens at the very moment when another processor wakes the poller; a later one reports it |
 //! | T2 | | | a wait that blocks already may overlook a hang-up of a source watched for WRITABLE alone, and a hang-up or error of one watched for PRIORITY alone; the next wait reports it | | |
 //! | L1, O1, E1 | | | | what makes a file readable without a signal is reported with the next signal, or after `rearm`: the program's own shutdown(2), and what arrives while somebody sleeps in a blocking read of the same socket. An `F_SETFL` without `O_ASYNC` silences the file until `rearm` | |
 //! | P3 | | | | urgent data on a registered socket sends `SIGURG` to the thread too, which is ignored unless the program handles it | |
