@@ -36,9 +36,9 @@ pub enum Backend {
     /// [io_uring(7)](https://man7.org/linux/man-pages/man7/io_uring.7.html): its multishot polls,
     /// which take Linux 5.13.
     ///
-    /// The memory of the poller's ring, some 80 kB, counts against `RLIMIT_MEMLOCK` unless the
-    /// process may exceed it (`CAP_IPC_LOCK`); where it is short the ring is smaller. Many
-    /// sandboxes forbid io_uring, and so may the sysctl `kernel.io_uring_disabled`.
+    /// Some kernels (6.14 and some later) count the memory of the poller's ring, some 80 kB,
+    /// against `RLIMIT_MEMLOCK`; where it is short the ring is smaller. Many sandboxes forbid
+    /// io_uring, and so may the sysctl `kernel.io_uring_disabled`.
     Uring,
     /// A selector from outside this crate, by its name (feature `spi`).
     Other(&'static str),

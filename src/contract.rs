@@ -82,7 +82,7 @@
 //! | clause | epoll | poll | select | sigio | uring |
 //! |---|---|---|---|---|---|
 //! | E2 | reports again on new activity, and repeats a direction when the other one changes | never: it reports a direction again only after `drained`, `rearm` or `modify` | as poll | as epoll for what makes a pipe, inotify, or unix, TCP or UDP socket readable; as poll for WRITABLE and for other files | as epoll |
-//! | H1, L2 | | | | | a file that forgets its news when it is looked at (some in procfs and cgroups, performance counters) may tell them between two waits; the next reports them, also if the program has looked meanwhile |
+//! | H1, L2, E1, O1 (files that forget their news when they are looked at: some in procfs and cgroups, performance counters) | what comes before `rearm`, `modify` or `register` is used up by it | | | | what comes between two waits is reported by the next, also if the program has looked meanwhile; what comes to a one-shot source that was reported may be used up before `rearm` |
 //! | H3 | | | of such a file PRIORITY is told without the ERROR that is beside it, which the sets can't show | | |
 //! | T1 | | | | | before Linux 6.1, a wait of zero may overlook what happens at the very moment when another processor wakes the poller; a later one reports it |
 //! | T2 | | | a wait that blocks already may overlook a hang-up of a source watched for WRITABLE alone, and a hang-up or error of one watched for PRIORITY alone; the next wait reports it | | |

@@ -30,7 +30,8 @@
 //!   read it.
 //!
 //! Nothing is submitted before the next wait, so that arming costs no call of its own; the file of
-//! a registration stays open until then. Removing is submitted at once.
+//! a registration stays open until then. Removing is submitted at once, and so is a new file of
+//! which it is not certain that it can be polled.
 
 mod polls;
 mod requests;
@@ -74,8 +75,8 @@ pub struct Uring {
     has_lost: bool,
     /// Whose polls the kernel has refused, to be tried again in the next wait.
     refused: Vec<Slot>,
-    /// With which error number it did that last, if that was not told yet.
-    refusal: Option<i32>,
+    /// Whose it refused last, and with which error number, if that was not told yet.
+    refusal: Option<(Slot, i32)>,
     /// Of one turn; kept for its memory.
     told: Vec<Told>,
 }
@@ -171,7 +172,7 @@ impl Uring {
 
     fn note_wake(&mut self, told: Told) {
         self.is_notified |= told.end != Some(End::Cancelled);
-        if let Some(End::AtOnce | End::Later) = told.end {
+        if told.end.is_some_and(|end| end != End::Cancelled) {
             self.begin_wake();
         }
     }
@@ -203,7 +204,9 @@ impl Uring {
         match -result {
             ..=0 if end == End::AtOnce && watch.ends_at_once() => {}
             ..=0 | libc::ECANCELED => {
-                watch.ends = if end == End::AtOnce { watch.ends } else { 0 };
+                if end == End::Later {
+                    watch.ends = 0;
+                }
                 self.begin(slot);
             }
             // The program has closed the number behind our back, and looks will tell of that.
@@ -217,7 +220,7 @@ impl Uring {
                 }
                 // Once, lest the others are never heard of for it.
                 if is_news {
-                    self.refusal = Some(errno);
+                    self.refusal = Some((slot, errno));
                 }
             }
         }
@@ -249,14 +252,18 @@ impl Uring {
     /// Has the kernel tell everything it has to tell, and waits for something if it has nothing.
     fn run(&mut self, deadline: Deadline) -> io::Result<()> {
         self.try_again();
-        // What does not fit into the ring must not wait with the rest.
-        while self.polls.has_queued_too_much() {
+        // What does not fit into the ring must not wait with the rest. A flood may queue more.
+        for _ in 0..self.polls.len() {
+            if !self.polls.has_queued_too_much() {
+                break;
+            }
             self.enter(0, None)?;
         }
         let has_news = !self.heard.is_empty() || self.is_notified || self.has_lost;
-        let entered = match deadline {
-            Deadline::At(_) | Deadline::Never if !has_news => self.enter(1, deadline.remaining()),
-            _ => self.enter(0, None),
+        let entered = if deadline == Deadline::Now || has_news || self.polls.has_queued_too_much() {
+            self.enter(0, None)
+        } else {
+            self.enter(1, deadline.remaining())
         };
         self.exhaust()?;
         entered
@@ -283,9 +290,12 @@ impl Uring {
     /// Waits for the ends of polls that are to end.
     fn settle(&mut self, has_ended: impl Fn(&mut Self) -> bool) {
         let mut patience = PATIENCE;
-        while !has_ended(self) && patience > 0 {
+        for _ in 0..PATIENCE + 4 * self.polls.len() {
+            if has_ended(self) || patience == 0 {
+                break;
+            }
             let before = self.polls.progress();
-            self.try_again();
+            self.polls.cancel_again();
             if self.enter(0, None).is_err_and(|error| !may_pass(&error)) {
                 break;
             }
@@ -298,12 +308,12 @@ impl Uring {
 
     /// Has the kernel take the poll of a file of which it is not certain that it can.
     fn insist(&mut self, slot: Slot) -> io::Result<()> {
-        while self.polls.has_queued() {
+        let poll = self.watch(slot).and_then(|watch| watch.poll);
+        while poll.is_some_and(|poll| self.polls.is_queued(poll)) {
             self.enter(0, None)?;
         }
-        let is_refused = self.watch(slot).is_some_and(|watch| watch.is_refused);
-        match self.refusal.take_if(|_| is_refused) {
-            Some(errno) => Err(refused_with(errno)),
+        match self.refusal.take_if(|(refused, _)| *refused == slot) {
+            Some((_, errno)) => Err(refused_with(errno)),
             None => Ok(()),
         }
     }
@@ -388,6 +398,7 @@ impl Selector for Uring {
         if self.watch(slot).is_some() {
             self.watches[slot.index()] = None;
         }
+        self.refusal.take_if(|(refused, _)| *refused == slot);
     }
 
     fn wait(&mut self, deadline: Deadline, out: &mut Vec<Raw>) -> io::Result<Wake> {
@@ -399,7 +410,7 @@ impl Selector for Uring {
         if std::mem::take(&mut self.has_lost) {
             return Ok(Wake::Overflow);
         }
-        if let Some(errno) = self.refusal.take() {
+        if let Some((_, errno)) = self.refusal.take() {
             return Err(refused_with(errno));
         }
         let has_reports = out.len() > old || is_notified;
@@ -422,6 +433,8 @@ impl Drop for Uring {
     fn drop(&mut self) {
         if !self.polls.is_foreign() {
             self.polls.cancel_all();
+            // Nothing is armed any more, whatever the last completions say.
+            self.watches.clear();
             self.take_note();
             self.settle(|uring| uring.polls.len() == 0);
         }

@@ -108,6 +108,51 @@ fn between_two_waits_io_uring_takes_them_at_their_word() {
     }
 }
 
+/// E1 on epoll: that looks when it is told to arm, and forgets what it has seen by the time it is
+/// asked.
+#[test]
+fn before_a_rearm_epoll_does_not_hear_of_them() {
+    let _alone = alone();
+    if !may_rename() {
+        return;
+    }
+    for mut poller in available() {
+        for mode in MODES {
+            let (backend, poller) = (poller.backend(), &mut *poller);
+            let key = watch(poller, hostname(), mode);
+            assert_eq!(wait(poller, Duration::ZERO), Readiness::empty(), "{backend} {mode:?}");
+            rename();
+            poller.rearm(key, Interest::PRIORITY).expect("known");
+            let is_told = wait(poller, Duration::ZERO) == news(backend);
+            assert_eq!(is_told, backend != Backend::Epoll, "{backend} {mode:?}");
+            poller.deregister(key).expect("known");
+        }
+    }
+}
+
+/// O1 on io_uring: what happens to such a file after it was reported, and before it is armed again,
+/// may be used up by the waits in between.
+#[test]
+fn of_who_is_disarmed_io_uring_may_forget_them() {
+    let _alone = alone();
+    if !may_rename() {
+        return;
+    }
+    for mut poller in available() {
+        let (backend, poller) = (poller.backend(), &mut *poller);
+        let key = watch(poller, hostname(), Mode::OneShot);
+        rename();
+        assert_eq!(wait(poller, Duration::ZERO), news(backend), "{backend}");
+        rename();
+        assert_eq!(wait(poller, Duration::ZERO), Readiness::empty(), "{backend}");
+        poller.rearm(key, Interest::PRIORITY).expect("known");
+        let is_told = wait(poller, Duration::ZERO) == news(backend);
+        let forgets = matches!(backend, Backend::Epoll | Backend::Uring);
+        assert_eq!(is_told, !forgets, "{backend}");
+        poller.deregister(key).expect("known");
+    }
+}
+
 /// A wait that sleeps hears of them too.
 #[test]
 fn they_end_a_wait() {

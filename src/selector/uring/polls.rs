@@ -51,7 +51,9 @@ pub(super) enum End {
     /// By itself, in the turn that submitted it, which did not wait for anything, and although
     /// there was room.
     AtOnce,
-    /// By itself otherwise.
+    /// By itself, in the turn that submitted it, and perhaps for another reason.
+    Unsure,
+    /// By itself, after it had begun to wait.
     Later,
 }
 
@@ -136,6 +138,11 @@ impl Polls {
     /// Whether there is something to ask.
     pub(super) fn has_queued(&self) -> bool {
         !self.queue.is_empty()
+    }
+
+    /// Whether this poll was not submitted yet.
+    pub(super) fn is_queued(&mut self, id: Id) -> bool {
+        self.requests.get_mut(id).is_some_and(|poll| poll.submitted_in.is_none())
     }
 
     /// Whether there is more to ask than one turn can.
@@ -240,8 +247,9 @@ impl Polls {
         let turn = self.turn;
         match self.requests.get_mut(id) {
             Some(poll) if poll.is_cancelled => End::Cancelled,
-            Some(poll) if is_sure && poll.submitted_in == Some(turn) => End::AtOnce,
-            _ => End::Later,
+            Some(poll) if poll.submitted_in != Some(turn) => End::Later,
+            _ if is_sure => End::AtOnce,
+            _ => End::Unsure,
         }
     }
 

@@ -206,6 +206,14 @@ fn to_end_as_it_began_is_an_accident_unless_it_goes_on() {
     assert_eq!(ring.watch_for(0, &file, R), WHOLE);
     assert_eq!(ring.look(), hints([0]), "unless the program asks again");
     assert!(ended(&mut ring, 1, 40), "a socket always has something to wait on");
+    // In a turn that waits nothing is certain: that it ends is no more and no less likely.
+    let null = named("/dev/null");
+    ring.watch_for(2, &null, R);
+    ring.look();
+    let turns = ring.polls.turns();
+    ring.watch_for(2, &null, R);
+    ring.wait(Deadline::Never, &mut vec![]).expect("it is ready");
+    assert!(ring.polls.turns() - turns <= 3 && ring.polls.len() == 3, "no sixteen turns");
 }
 
 #[test]
@@ -376,6 +384,31 @@ fn a_ring_that_goes_lets_go_of_all() {
         drop(readers);
         assert!(writers.iter().all(has_no_reader));
     }
+}
+
+/// What was refused is tried again by the next wait, and by nobody else.
+#[test]
+fn a_ring_that_goes_arms_nothing_any_more() {
+    let _still = no_children();
+    let (mut ring, (reader, writer)) = (ring(), pipe());
+    ring.watch_for(0, &reader, R);
+    ring.look();
+    end_with(&mut ring, 0, -libc::ENOMEM);
+    ring.wait(Deadline::Now, &mut vec![]).expect_err("it is told");
+    drop(ring);
+    drop(reader);
+    assert!(has_no_reader(&writer));
+}
+
+#[test]
+fn who_is_removed_is_refused_no_longer() {
+    let (mut ring, file) = (ring(), eventfd(0));
+    ring.watch_for(0, &file, R);
+    ring.look();
+    end_with(&mut ring, 0, -libc::ENOMEM);
+    ring.take_note();
+    ring.remove(slot(0), file.as_fd());
+    assert_eq!(ring.look(), quiet());
 }
 
 #[test]

@@ -8,7 +8,7 @@ pub(super) fn of_setup(error: io::Error) -> io::Error {
     match (error.raw_os_error(), memlock()) {
         (Some(libc::ENOMEM), Some(limit)) => {
             let cause =
-                format!("its memory exceeds what is left of RLIMIT_MEMLOCK ({limit} bytes)");
+                format!("its memory exceeds RLIMIT_MEMLOCK ({limit} bytes), or there is none");
             unsupported(&cause, &error)
         }
         _ => explained(error),
