@@ -207,6 +207,7 @@ macro_rules! __conformance_cases {
             t2_what_is_not_to_be_told_keeps_no_wait_awake
             t2_a_full_stream_whose_peer_ended_sleeps_until_there_is_room
             t2_a_flood_for_nobody_wakes_nobody
+            t2_urgent_data_ends_a_wait
             t3_never_early
             t4_one_nanosecond_ends_and_the_longest_does_not
             t4_ages_are_slept_through

@@ -86,6 +86,28 @@ pub(super) fn t2_what_is_not_to_be_told_keeps_no_wait_awake(stage: &Stage) {
     }
 }
 
+/// Urgent data wakes who sleeps, whatever else he waits for.
+pub(super) fn t2_urgent_data_ends_a_wait(stage: &Stage) {
+    for mode in MODES {
+        for interest in [Interest::PRIORITY, Interest::PRIORITY | READ] {
+            let mut desk = stage.desk(4);
+            let (here, there) = tcp();
+            desk.register(here, 1, interest, mode);
+            desk.expect_silence("nothing has come");
+            let waiter = staging::Thread::current().id();
+            let sender = thread::spawn(move || {
+                until_asleep(waiter);
+                put_urgent(&there);
+                there
+            });
+            let said = desk.next("urgent data");
+            let is_told = said.iter().any(|(_, told)| told.contains(Readiness::PRIORITY));
+            assert!(is_told, "{mode:?}, {interest:?}: {said:?}");
+            sender.join().unwrap_or_else(|_| panic!("the sender failed"));
+        }
+    }
+}
+
 /// Waits this long and fails unless the wait sleeps, until it is woken.
 fn sleep_through(desk: &mut Desk, timeout: Option<Duration>, why: &str) {
     let (waker, waiter) = (desk.poller.waker(), staging::Thread::current().id());
