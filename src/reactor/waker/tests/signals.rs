@@ -3,7 +3,11 @@
 
 use super::*;
 use crate::sys::staging::{Thread, on_signal};
+use std::cell::Cell;
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+const WATCHDOG: Duration = Duration::from_secs(60);
 
 /// How many signals have to come. One in twenty or so falls between two given steps.
 const SIGNALS: usize = 500;
@@ -31,7 +35,7 @@ impl Shelf {
 }
 
 /// Calls `round` while another thread sends signals to this one, until enough have come.
-fn under_fire(signal: i32, handled: impl Fn() -> usize, mut round: impl FnMut()) {
+fn under_fire(signal: i32, is_enough: impl Fn() -> bool, mut round: impl FnMut()) {
     let (target, over) = (Thread::current(), AtomicBool::new(false));
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -41,7 +45,7 @@ fn under_fire(signal: i32, handled: impl Fn() -> usize, mut round: impl FnMut())
             }
         });
         let _end = EndOfTest(&over);
-        while handled() < SIGNALS {
+        while !is_enough() {
             round();
         }
     });
@@ -58,20 +62,22 @@ fn a_poller_may_lie_down_in_the_middle_of_a_wake() {
     }
     let (bed, waker) = (SHELF.bed(), SHELF.bed().waker());
     on_signal(libc::SIGUSR1, lie_down).expect("a signal");
-    let mut in_time = 0;
+    let (in_time, started) = (Cell::new(0), Instant::now());
+    // On a busy machine the signals may all fall elsewhere, for a while.
+    let is_lucky = || in_time.get() > 0 || started.elapsed() > WATCHDOG;
     under_fire(
         libc::SIGUSR1,
-        || SHELF.handled(),
+        || SHELF.handled() >= SIGNALS && is_lucky(),
         || {
             waker.wake();
             let asleep = SHELF.slept.swap(false, Ordering::SeqCst);
-            in_time += usize::from(asleep);
+            in_time.set(in_time.get() + usize::from(asleep));
             let writes = if asleep { take_count(&bed.0.0.handle) } else { 0 };
             assert_eq!(writes, u64::from(asleep), "whoever sleeps is written to");
             assert!(bed.get_up(), "the wake is pending");
         },
     );
-    assert!(in_time > 0, "no signal came in time");
+    assert!(in_time.get() > 0, "no signal came in time");
 }
 
 #[test]
@@ -85,7 +91,7 @@ fn a_wake_may_come_in_the_middle_of_getting_up() {
     on_signal(libc::SIGUSR2, wake).expect("a signal");
     under_fire(
         libc::SIGUSR2,
-        || SHELF.handled(),
+        || SHELF.handled() >= SIGNALS,
         || {
             // All wakes up to here are taken.
             let mut before = SHELF.handled();
