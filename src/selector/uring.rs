@@ -48,9 +48,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 use watch::Watch;
 
-/// The memory counts against `RLIMIT_MEMLOCK`, which is a user's, not a process's. With this many
-/// completions the kernel has an index of 128 lists for the polls, and finds one of 10,000 that is
-/// to be cancelled in a microsecond or so.
+/// Some kernels count the memory against `RLIMIT_MEMLOCK`, a user's, not a process's. With this
+/// many completions the kernel has an index of 128 lists for the polls, and finds one of 10,000
+/// that is to be cancelled in a microsecond or so.
 const SIZE: Size = Size { requests: 256, completions: 4096 };
 /// How often in vain the kernel is entered for the end of a poll. Once is usual; twice, if another
 /// processor was just waking the poll.
