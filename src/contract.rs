@@ -11,12 +11,16 @@
 //! - **R2** A file number that is registered MUST be refused a second time with `AlreadyExists`, and the first registration is untouched. A duplicate of it (dup(2)) is another source and works beside it. Why: two answers for one number can't both be right.
 //! - **R3** `modify` MUST replace token, interest and mode together. If it fails, the old registration stands.
 //! - **R4** Among registration calls `NotFound` MUST mean an unknown or stale key and nothing else. A key never names another registration, made later or in another poller; a slot whose generation would wrap is retired.
-//! - **R5** `deregister` MUST be a barrier: no later wait reports that registration, whatever the kernel had queued, and the kernel holds the file no longer, so that after the last drop the peer sees end of file at once.
+//! - **R5** `deregister` MUST be a barrier: no later wait reports that registration, whatever the kernel had queued, and the kernel holds the file no longer, so that after the last drop the peer sees end of file at once. Its operations are cancelled, and each still completes, in the order of submission; one that can't be interrupted (a disk is at work) holds the file until it is done.
 //! - **R6** Dropping the poller MUST release everything: its own files, and every source. (A `Waker` that lives on keeps the one file it writes to.)
 //! - **R7** A number that is not open, or open with `O_PATH`, MUST be refused by `register` with `EBADF`. Why: select(2) and poll(2) would call it ready for ever.
 //! - **R8** An empty interest is legal and MUST be silent, hang-up and errors included.
 //! - **R9** Any file number the process can have MUST work, those beyond 1023 too.
 //! - **R10** `rearm` and `drained` MUST refuse directions outside the registered interest with `InvalidInput`, and so do `register` and `modify` for bits that are no direction. `rearm` arms exactly the directions it names on a one-shot registration, and looks again on a level one; `drained` has an effect in edge mode only.
+//!
+//! # M: both
+//!
+//! - **M1** A direction of a source is watched or operated, not both: an operation in a direction that is in the interest MUST be refused with `InvalidInput`, and so is `modify` to an interest in which operations are under way. Reading is READABLE; writing, connecting and shutting down writing are WRITABLE; shutting down reading is READABLE.
 //!
 //! # L: level
 //!
@@ -33,7 +37,7 @@
 //!
 //! - **E1** A direction found ready MUST be reported if, since its last report, `register`, `modify`, `rearm` or a truthful `drained` (an I/O call had said `WouldBlock`, and the file was not ready at that moment) named it.
 //! - **E2** A source MAY be reported again when something new happens to it, in either direction. News that come while a wait is under way MAY be told by that wait and again by the next.
-//! - **E3** A source MUST NOT be reported when since its last event there was no wake-up on the file (a TCP acknowledgement is one) and no `register`, `modify`, `rearm` or `drained`. (After a kernel queue overflowed, or somebody sent `SIGIO` to the thread of a SIGIO poller, every source is looked at again, which may repeat a report.) Why: a reader that did not finish must not be woken for ever.
+//! - **E3** A source MUST NOT be reported when since its last event there was no wake-up on the file (a TCP acknowledgement is one) and no `register`, `modify`, `rearm` or `drained`, and no operation in the other direction has begun to wait. (After a kernel queue overflowed, or somebody sent `SIGIO` to the thread of a SIGIO poller, every source is looked at again, which may repeat a report.) Why: a reader that did not finish must not be woken for ever.
 //! - **E4** After `WouldBlock` a program calls `drained` (`try_io` does), and the next readiness MUST be reported. A program that does not call it MAY hear nothing more on backends without native edges: nothing the kernel shows them tells "drained and refilled" from "not drained".
 //!
 //! # H: flags
@@ -57,6 +61,8 @@
 //! - **Q1** A wait MUST NOT report more events than `Events` has room for; what is left over is kept, and verified again when its turn comes. (Where looking at a file uses its news up, as with `/proc/self/mountinfo`, the second look finds nothing: give `Events` room for such sources.) A capacity of 0 is `InvalidInput`.
 //! - **Q2** A source that stays ready MUST be reported before the capacities of the waits that left it out add up to the number of registered sources. Why: no source may starve, and none is favoured for its low number.
 //!
+//! - **Q3** Completions that a program does not take MUST stay in `Events`, in order, and count against its capacity; a wait does not block while there are any.
+//!
 //! # W: wake
 //!
 //! - **W1** A wake before or during a wait MUST end it. Wakes are sticky, coalesce, and are never lost.
@@ -66,6 +72,29 @@
 //! # F: files
 //!
 //! - **F1** Regular files, directories and devices like `/dev/null` MUST be always ready, on every backend, so that a program does not mind where its standard input comes from.
+//!
+//! - **F2** Operations on such files MUST do real work.
+//!
+//! # C: completion
+//!
+//! - **C1** Every operation that was accepted MUST complete exactly once, and give its buffer back, whatever the result. `transferred` counts the bytes that were moved also beside an error: what came before a cancel, a deadline, a reset, or the end of the stream (`recv_exact`: `UnexpectedEof`).
+//! - **C2** The result MUST be what the plain system call would give, and never `WouldBlock`, `EINTR` or `EINPROGRESS`. No operation raises `SIGPIPE`.
+//! - **C3** The operations of a source that read (accept, recv, recv_exact, recv_from, read) MUST take effect and complete in the order in which they were submitted, but for those that are stopped; and so those that write (connect, send, send_all, send_to, write, shutdown of writing). Shutting down reading waits for nothing. Why: else a stream gets out of order, as it does with io_uring alone.
+//! - **C4** Source and buffer MUST be the poller's until the operation completes, so that neither can be closed, freed or changed under the kernel.
+//! - **C5** What is received MUST be appended to the buffer, at most as much as was asked for; to ask for nothing is `InvalidInput`. So 0 bytes are the end of the stream, or an empty datagram.
+//! - **C6** Accepted sockets MUST be close-on-exec and non-blocking.
+//! - **C7** No operation may block the thread, on blocking files either. Where a call has no flag for that (accept, connect; terminals, FIFOs, inotify and some more), the first such operation MAY set `O_NONBLOCK` on the description; `deregister` and the drop of the poller restore it. (A read or write of a regular file waits for the disk, and for nobody else.)
+//!
+//! # X: cancel
+//!
+//! - **X1** An operation that waits for its turn, and is cancelled, MUST complete with `ECANCELED`. The one whose turn it is completes with its real result, or with `ECANCELED`, and then nothing was consumed beyond `transferred`. After a connect that was stopped only `deregister` is defined.
+//! - **X2** `cancel` MUST be `Ok` until the completion has been delivered, and `NotFound` from then on and for any other poller's. It need not show in the very next wait.
+//! - **X3** An operation whose deadline passes MUST complete with `TimedOut`, or with its real result; not before the deadline, and not as a result of a wait that blocks longer.
+//!
+//! # D: drop
+//!
+//! - **D1** When the poller has been dropped, the kernel MUST NOT write to any buffer that was freed. What can't be interrupted is waited for, at most a second; then its buffer is never freed, and counted by `leaked_buffers`.
+//! - **D2** No file number may be lost: an accepted socket that nobody takes is closed with its completion, its `Events` or its poller.
 //!
 //! # P: process
 //!

@@ -1,7 +1,9 @@
 //! Value types of readiness, and the one table (clause H3) that turns poll(2) bits into them.
 
 use crate::key::Key;
+use crate::op::Completion;
 use bitflags::bitflags;
+use std::collections::VecDeque;
 
 /// The user's own number for a source. The poller echoes it in every [`Event`] and gives no meaning
 /// to it: every value is allowed, and several sources may share one.
@@ -72,6 +74,8 @@ pub struct Event {
 
 /// Receives what one [`wait`](crate::Poller::wait) found, and is reused by the next.
 ///
+/// Readiness is forgotten by the next wait. Completions stay until they are taken (clause Q3).
+///
 /// ```
 /// let events = quintpoll::Events::with_capacity(64);
 /// assert!(events.is_empty() && !events.woken());
@@ -79,6 +83,7 @@ pub struct Event {
 #[derive(Debug)]
 pub struct Events {
     ready: Vec<Event>,
+    completions: VecDeque<Completion>,
     capacity: usize,
     woken: bool,
 }
@@ -88,14 +93,15 @@ pub struct Events {
 const PREALLOCATED: usize = 1024;
 
 impl Events {
-    /// Makes room for `capacity` readiness events a wait. What does not fit is kept by the poller
-    /// and comes first in the next waits (clauses Q1, Q2). With a capacity of 0, `wait` fails
-    /// with `InvalidInput`.
+    /// Makes room for `capacity` readiness events, and as many completions. What does not fit is
+    /// kept by the poller and comes first in the next waits (clauses Q1, Q2). With a capacity of
+    /// 0, `wait` fails with `InvalidInput`.
     pub fn with_capacity(capacity: usize) -> Self {
-        Events { ready: Vec::with_capacity(capacity.min(PREALLOCATED)), capacity, woken: false }
+        let ready = Vec::with_capacity(capacity.min(PREALLOCATED));
+        Events { ready, completions: VecDeque::new(), capacity, woken: false }
     }
 
-    /// The most readiness events one wait puts here.
+    /// The most readiness events one wait puts here, and the most completions there can be.
     pub fn capacity(&self) -> usize {
         self.capacity
     }
@@ -115,13 +121,24 @@ impl Events {
         self.ready.is_empty()
     }
 
+    /// Takes the completions, the oldest first. Those that are not taken stay, and while there are
+    /// any no wait blocks.
+    pub fn completions(&mut self) -> Completions<'_> {
+        Completions(&mut self.completions)
+    }
+
+    /// How many completions there are to take.
+    pub fn completed(&self) -> usize {
+        self.completions.len()
+    }
+
     /// Whether a [`Waker`](crate::Waker) ended, or would have ended, this wait. A wake is not an
     /// event and takes no capacity.
     pub fn woken(&self) -> bool {
         self.woken
     }
 
-    /// Forgets everything; `wait` does so itself.
+    /// Forgets what was ready and the wake, as `wait` does by itself. Completions stay.
     pub fn clear(&mut self) {
         self.ready.clear();
         self.woken = false;
@@ -140,7 +157,39 @@ impl Events {
     pub(crate) fn set_woken(&mut self) {
         self.woken = true;
     }
+
+    pub(crate) fn completion_room(&self) -> usize {
+        self.capacity.saturating_sub(self.completions.len())
+    }
+
+    pub(crate) fn complete(&mut self, completion: Completion) {
+        debug_assert!(self.completion_room() > 0, "no more than there is room for");
+        self.completions.push_back(completion);
+    }
+
+    /// Whether a wait has something to come back with.
+    pub(crate) fn has_news(&self) -> bool {
+        !self.ready.is_empty() || !self.completions.is_empty() || self.woken
+    }
 }
+
+/// Takes completions out of [`Events`], one by one.
+#[derive(Debug)]
+pub struct Completions<'a>(&'a mut VecDeque<Completion>);
+
+impl Iterator for Completions<'_> {
+    type Item = Completion;
+
+    fn next(&mut self) -> Option<Completion> {
+        self.0.pop_front()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.0.len(), Some(self.0.len()))
+    }
+}
+
+impl ExactSizeIterator for Completions<'_> {}
 
 impl<'a> IntoIterator for &'a Events {
     type Item = &'a Event;

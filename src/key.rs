@@ -40,6 +40,36 @@ impl fmt::Debug for Slot {
     }
 }
 
+/// One use of one place among the operations, likewise.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OpSlot {
+    pub(crate) index: u32,
+    pub(crate) generation: u32,
+}
+
+impl OpSlot {
+    /// The place among the operations: small, dense, reused by later ones.
+    pub fn index(self) -> usize {
+        self.index as usize
+    }
+
+    /// A number that [`OpSlot::from_bits`] understands.
+    pub fn to_bits(self) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(self.index)
+    }
+
+    /// The slot behind a number that [`OpSlot::to_bits`] gave.
+    pub fn from_bits(bits: u64) -> Self {
+        OpSlot { index: bits as u32, generation: (bits >> 32) as u32 }
+    }
+}
+
+impl fmt::Debug for OpSlot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}#{}", self.index, self.generation)
+    }
+}
+
 /// A poller's name for one registration.
 ///
 /// [`Poller::register`](crate::Poller::register) gives it out and every other call on that

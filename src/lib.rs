@@ -45,9 +45,11 @@ compile_error!(
 
 pub mod contract;
 
+mod address;
 mod backend;
 mod event;
 mod key;
+mod op;
 mod poller;
 mod reactor;
 mod selector;
@@ -65,9 +67,13 @@ pub mod spi;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+pub use address::Address;
 pub use backend::{Backend, Unavailable, UnknownBackend};
-pub use event::{Event, Events, Interest, Mode, Readiness, Token};
+pub use event::{Completions, Event, Events, Interest, Mode, Readiness, Token};
 pub use key::Key;
+pub use op::{Completion, Op, OpId, Outcome, Rejected};
 pub use poller::{Capabilities, Poller, Source, Statistics, try_io};
 pub use reactor::Waker;
+pub use sys::buf::Buf;
+pub use sys::ring::leaked_buffers;
 pub use sys::signals::unblock_in_child;

@@ -3,6 +3,7 @@
 use crate::backend::Backend;
 use crate::event::{Events, Interest, Mode, Token};
 use crate::key::Key;
+use crate::op::{Op, OpId, Rejected};
 use crate::reactor::Waker;
 use bitflags::bitflags;
 use std::fmt;
@@ -35,6 +36,8 @@ bitflags! {
         const NATIVE_EDGE = 1 << 1;
         /// [`Mode::OneShot`] is the kernel's own.
         const NATIVE_ONESHOT = 1 << 2;
+        /// Operations ([`Poller::submit`]) are the kernel's own.
+        const NATIVE_OPERATIONS = 1 << 3;
     }
 }
 
@@ -257,6 +260,71 @@ pub trait Poller {
     /// ```
     fn deregister(&mut self, key: Key) -> io::Result<()>;
 
+    /// Hands an operation over. Its [`Completion`](crate::Completion) comes with a later wait, and
+    /// exactly once (C1); until then source and buffer are the poller's (C4).
+    ///
+    /// A direction of a source is either watched or operated (M1): register with an interest in
+    /// which it is not, such as an empty one. The mode does not matter then. Blocking sources will
+    /// do, and no operation blocks the thread (C7). Where the kernel has no other way (`accept` and
+    /// `connect`; terminals, FIFOs and some more), the first operation may set `O_NONBLOCK`, and
+    /// deregistering takes it back.
+    ///
+    /// # Errors
+    ///
+    /// The operation comes back, with its buffer:
+    ///
+    /// * `NotFound`: an unknown or stale key (R4).
+    /// * `InvalidInput`: the direction is watched (M1); nothing is to be received (C5); a range
+    ///   exceeds the buffer; it can't be received into this buffer; or the address is too long.
+    /// * `OutOfMemory`: the buffer can't grow so much.
+    ///
+    /// Everything else is the completion's result.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use quintpoll::{Backend, Events, Interest, Mode, Op, Token};
+    /// use std::{io::Write, os::unix::net::UnixStream, sync::Arc};
+    ///
+    /// let (here, mut there) = UnixStream::pair()?;
+    /// let mut poller = Backend::best().open()?;
+    /// let key = poller.register(Arc::new(here), Token(0), Interest::empty(), Mode::Level)?;
+    /// let id = poller.submit(Op::recv(key, Vec::new(), 4096), Token(7))?;
+    ///
+    /// there.write_all(b"hello")?;
+    /// let mut events = Events::with_capacity(16);
+    /// poller.wait(&mut events, None)?;
+    /// let done = events.completions().next().expect("it was all there was to wait for");
+    /// assert_eq!((done.id, done.token, done.transferred), (id, Token(7), 5));
+    /// assert_eq!(&done.buf[..], b"hello");
+    /// # Ok(())
+    /// # }
+    /// ```
+    fn submit(&mut self, op: Op, token: Token) -> Result<OpId, Rejected>;
+
+    /// Has an operation end soon. It still completes: with its real result, or `ECANCELED`
+    /// ([`Completion::is_canceled`](crate::Completion::is_canceled)), and then nothing was consumed
+    /// beyond what `transferred` counts (X1). One that was waiting for its turn is certainly
+    /// cancelled.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`: it was never submitted here, or its completion has been delivered (X2).
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # use quintpoll::{Backend, Events, Op, Token};
+    /// # use std::time::Duration;
+    /// # let mut poller = Backend::best().open()?;
+    /// let id = poller.submit(Op::timeout(Duration::from_secs(3600)), Token(1))?;
+    /// poller.cancel(id)?;
+    /// let mut events = Events::with_capacity(16);
+    /// poller.wait(&mut events, None)?;
+    /// assert!(events.completions().next().is_some_and(|done| done.is_canceled()));
+    /// # Ok(())
+    /// # }
+    /// ```
+    fn cancel(&mut self, id: OpId) -> io::Result<()>;
+
     /// Waits until a source is ready, a [`Waker`] wakes, or `timeout` has passed, and puts what it
     /// found into `events`, whose old content is forgotten.
     ///
@@ -366,6 +434,14 @@ macro_rules! pass_on {
 
             fn wait(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
                 (**self).wait(events, timeout)
+            }
+
+            fn submit(&mut self, op: Op, token: Token) -> Result<OpId, Rejected> {
+                (**self).submit(op, token)
+            }
+
+            fn cancel(&mut self, id: OpId) -> io::Result<()> {
+                (**self).cancel(id)
             }
 
             fn waker(&self) -> Waker {

@@ -5,7 +5,7 @@
 //! own selectors are here too, so that tests can wrap them.
 
 pub use crate::event::PollBits;
-pub use crate::key::Slot;
+pub use crate::key::{OpSlot, Slot};
 pub use crate::reactor::Reactor;
 pub use crate::selector::epoll::Epoll;
 pub use crate::selector::poll::Poll;
@@ -13,6 +13,7 @@ pub use crate::selector::select::Select;
 pub use crate::selector::sigio::Sigio;
 pub use crate::selector::uring::Uring;
 pub use crate::selector::{
-    Applied, Arm, Deadline, Raw, Selector, Trigger, Triggers, Wake, WakeHandle,
+    Applied, Arm, Deadline, Landed, Raw, Selector, Start, Trigger, Triggers, Wake, WakeHandle,
 };
+pub use crate::sys::prepared::{Call, Gain, Prepared};
 pub use crate::sys::ring::TaskWork;

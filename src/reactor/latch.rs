@@ -48,7 +48,9 @@ impl Latch {
     /// A source just registered or modified; [`Latch::fix_trigger`] may still change the column.
     pub(crate) fn new(mode: Mode, interest: Interest, native: Triggers) -> Self {
         let (level, told) = (Interest::empty(), Interest::empty());
-        let trigger = preferred(mode, native);
+        // Where nothing is reported the mode does not show, and operations are best served by
+        // edges.
+        let trigger = preferred(if interest.is_empty() { Mode::Edge } else { mode }, native);
         Latch { mode, trigger, level, interest, armed: interest, told, strays: 0 }
     }
 
@@ -64,6 +66,15 @@ impl Latch {
 
     pub(crate) fn trigger(&self) -> Trigger {
         self.trigger
+    }
+
+    /// The directions that the kernel reports again while they are ready.
+    pub(crate) fn by_level(&self) -> Interest {
+        match self.trigger {
+            Trigger::Level => Interest::all(),
+            Trigger::Edge => self.level,
+            Trigger::OneShot => Interest::empty(),
+        }
     }
 
     pub(crate) fn interest(&self) -> Interest {

@@ -6,9 +6,13 @@
 //! *Deliver*: the queue, in which old and new reports stand in one line, is served up to the
 //! capacity; who is left keeps his place.
 
+mod emulate;
 mod latch;
+mod ops;
+mod park;
 mod probe;
 mod registry;
+mod timers;
 mod waker;
 
 pub use waker::Waker;
@@ -16,10 +20,12 @@ pub use waker::Waker;
 use crate::backend::Backend;
 use crate::event::{Event, Events, Interest, Mode, PollBits, Token};
 use crate::key::{Key, Slot};
+use crate::op::{Op, OpId, Rejected};
 use crate::poller::{Capabilities, Poller, Source, Statistics};
-use crate::selector::{Applied, Arm, Deadline, Raw, Selector, Triggers, Wake};
+use crate::selector::{Applied, Arm, Deadline, Landed, Raw, Selector, Trigger, Triggers, Wake};
 use crate::sys;
 use latch::{Latch, Step};
+use ops::Ops;
 use probe::Probe;
 use registry::Registry;
 use std::fmt;
@@ -36,9 +42,13 @@ const PROBE_GROWTH: usize = 4;
 pub struct Reactor<S> {
     backend: Backend,
     id: usize,
-    // Before the registry, so that the mechanism is gone when the sources are dropped (R6).
+    // Before the rest, so that the mechanism is gone when sources and buffers are dropped (R6,
+    // D1).
     selector: S,
     registry: Registry,
+    ops: Ops,
+    /// What the selector has given back; kept for its memory.
+    landed: Vec<Landed>,
     probe: Probe,
     bed: Bed,
     /// What the selector reported; kept for its memory.
@@ -64,6 +74,8 @@ impl<S: Selector> Reactor<S> {
             bed: Bed::new(selector.wake_handle())?,
             selector,
             registry: Registry::default(),
+            ops: Ops::default(),
+            landed: Vec::new(),
             probe: Probe::default(),
             raw: Vec::new(),
             statistics: Statistics::default(),
@@ -75,6 +87,7 @@ impl<S: Selector> Reactor<S> {
     #[cfg(any(test, feature = "spi"))]
     pub fn verify(&self) {
         self.registry.verify();
+        self.ops.verify();
     }
 
     /// Clause P1.
@@ -123,15 +136,15 @@ impl<S: Selector> Reactor<S> {
     /// directions; a delivery names none.
     fn reify(&mut self, slot: Slot, named: Interest) -> io::Result<()> {
         let Some(registration) = self.registry.get_mut(slot) else { return Ok(()) };
-        let latch = &mut registration.latch;
-        let watched = latch.watched();
-        let mut applied = arm(&mut self.selector, slot, &registration.source, latch)?;
+        let (watched, trigger) = (registration.watched(), registration.latch.trigger());
+        let mut applied = arm(&mut self.selector, slot, &registration.source, watched, trigger)?;
         if !watched.is_empty() {
-            latch.fix_trigger(applied.trigger, applied.level);
+            registration.latch.fix_trigger(applied.trigger, applied.level);
         }
-        if latch.watched() != watched {
+        let (now, trigger) = (registration.watched(), registration.latch.trigger());
+        if now != watched {
             // The mechanism has lost the file's edges, so that less is to be watched.
-            applied = arm(&mut self.selector, slot, &registration.source, latch)?;
+            applied = arm(&mut self.selector, slot, &registration.source, now, trigger)?;
         }
         self.note_applied(slot, applied, named);
         Ok(())
@@ -140,7 +153,8 @@ impl<S: Selector> Reactor<S> {
     /// The kernel watches what the latch says; what it leaves to us is noted.
     fn note_applied(&mut self, slot: Slot, applied: Applied, named: Interest) {
         let Some(registration) = self.registry.get(slot) else { return };
-        let dirs = (named | registration.latch.owed()) & registration.latch.armed();
+        let told = (named | registration.latch.owed()) & registration.latch.armed();
+        let dirs = told | registration.parked();
         // What can't be seen to come can't be seen to be there either.
         if (applied.look || applied.blind) && !dirs.is_empty() {
             self.registry.queue_look(slot, dirs);
@@ -203,9 +217,11 @@ impl<S: Selector> Reactor<S> {
         }
         if let Ok(Wake::Overflow) = waited {
             self.statistics.overflows += 1;
+            self.registry.for_each_work(|_, work| work.park.note_gap());
             self.registry.slots().into_iter().for_each(|slot| self.registry.queue_hint(slot));
         }
         let woken = self.bed.get_up();
+        self.absorb();
         match waited {
             Ok(wake) => Ok((wake, woken)),
             Err(error) => {
@@ -242,6 +258,7 @@ impl<S: Selector> Reactor<S> {
 
     /// Reports what `bits` say of the armed directions, if anything, and moves the latch.
     fn deliver_one(&mut self, slot: Slot, bits: PollBits, events: &mut Events) {
+        self.serve(slot, bits);
         let Some(registration) = self.registry.get_mut(slot) else { return };
         let dirs = bits.ready(registration.latch.armed());
         let step = if dirs.is_empty() {
@@ -259,14 +276,14 @@ impl<S: Selector> Reactor<S> {
     }
 }
 
-/// Asks the kernel to watch what a latch says, which may be nothing.
+/// Asks the kernel to watch these directions, which may be none.
 fn arm<S: Selector>(
     selector: &mut S,
     slot: Slot,
     source: &sys::file::Held,
-    latch: &Latch,
+    dirs: Interest,
+    trigger: Trigger,
 ) -> io::Result<Applied> {
-    let (dirs, trigger) = (latch.watched(), latch.trigger());
     if dirs.is_empty() {
         selector.disarm(slot, source.fd());
         return Ok(Applied::whole(trigger));
@@ -285,6 +302,7 @@ impl<S: Selector> Poller for Reactor<S> {
         capabilities.set(Capabilities::NATIVE_LEVEL, native.contains(Triggers::LEVEL));
         capabilities.set(Capabilities::NATIVE_EDGE, native.contains(Triggers::EDGE));
         capabilities.set(Capabilities::NATIVE_ONESHOT, native.contains(Triggers::ONESHOT));
+        capabilities.set(Capabilities::NATIVE_OPERATIONS, self.selector.has_operations());
         capabilities
     }
 
@@ -316,7 +334,8 @@ impl<S: Selector> Poller for Reactor<S> {
             // A selector checks what it is given, but gets nothing here (R7, R8).
             sys::file::check_pollable(source.fd())?;
         }
-        let applied = arm(&mut self.selector, slot, &source, &latch)?;
+        let (watched, trigger) = (latch.watched(), latch.trigger());
+        let applied = arm(&mut self.selector, slot, &source, watched, trigger)?;
         latch.fix_trigger(applied.trigger, applied.level);
         self.registry.insert(slot, source, token, latch);
         self.note_applied(slot, applied, interest);
@@ -328,9 +347,20 @@ impl<S: Selector> Poller for Reactor<S> {
         Self::check_directions(interest)?;
         let mut latch = Latch::new(mode, interest, self.selector.native());
         let Some(registration) = self.registry.get_mut(slot) else { return Ok(()) };
-        let applied = arm(&mut self.selector, slot, &registration.source, &latch)?;
+        let busy = registration.work.as_ref().map_or(Interest::empty(), |work| work.dirs());
+        if interest.intersects(busy) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "there are operations in a direction that is to be watched",
+            ));
+        }
+        let (watched, trigger) = (latch.watched() | registration.parked(), latch.trigger());
+        let applied = arm(&mut self.selector, slot, &registration.source, watched, trigger)?;
         latch.fix_trigger(applied.trigger, applied.level);
         (registration.token, registration.latch) = (token, latch);
+        if let Some(work) = &mut registration.work {
+            work.park.start_over();
+        }
         self.note_applied(slot, applied, interest);
         Ok(())
     }
@@ -347,6 +377,7 @@ impl<S: Selector> Poller for Reactor<S> {
 
     fn deregister(&mut self, key: Key) -> io::Result<()> {
         let slot = self.resolve(key)?;
+        self.abandon(slot);
         let Some(source) = self.registry.remove(slot) else { return Ok(()) };
         self.selector.remove(slot, source.fd());
         // Last, because this may run the user's Drop, which may panic.
@@ -367,14 +398,21 @@ impl<S: Selector> Poller for Reactor<S> {
         self.registry.queue_blind();
         loop {
             let reified = self.reify_all();
+            let is_done = events.completed() > 0 || self.ops.has_over();
             // An error is told when there is nothing better to tell, but not slept on.
-            let until = if reified.is_ok() { deadline } else { Deadline::Now };
+            let until = match reified.is_ok() && !is_done {
+                true => deadline.or_at(self.ops.next_due()),
+                false => Deadline::Now,
+            };
             let (wake, woken) = self.collect(until)?;
             if woken {
                 events.set_woken();
             }
-            match self.deliver(events) {
-                Err(error) if events.is_empty() => {
+            self.run_timers();
+            let delivered = self.deliver(events);
+            self.deliver_completions(events);
+            match delivered {
+                Err(error) if events.is_empty() && events.completed() == 0 => {
                     if events.woken() {
                         self.bed.put_back();
                         events.clear();
@@ -383,7 +421,7 @@ impl<S: Selector> Poller for Reactor<S> {
                 }
                 _ => {}
             }
-            if !events.is_empty() || events.woken() {
+            if events.has_news() {
                 return Ok(());
             }
             reified?;
@@ -394,8 +432,25 @@ impl<S: Selector> Poller for Reactor<S> {
         }
     }
 
+    fn submit(&mut self, op: Op, token: Token) -> Result<OpId, Rejected> {
+        self.submit_op(op, token)
+    }
+
+    fn cancel(&mut self, id: OpId) -> io::Result<()> {
+        self.cancel_op(id)
+    }
+
     fn waker(&self) -> Waker {
         self.bed.waker()
+    }
+}
+
+impl<S> Drop for Reactor<S> {
+    /// Files are as before. In a forked child they are the parent's (P1).
+    fn drop(&mut self) {
+        if !self.bed.is_in_foreign_process() {
+            self.registry.for_each_work(|source, work| work.manner.restore(source.number()));
+        }
     }
 }
 

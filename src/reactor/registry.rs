@@ -2,17 +2,23 @@
 //! and the list of those whose kernel state lags behind.
 
 use super::latch::Latch;
+use super::ops::Work;
 use crate::event::{Interest, PollBits, Token};
 use crate::key::Slot;
 use crate::sys::file::Held;
+use crate::sys::manner::Manner;
 use std::collections::VecDeque;
+use std::io;
+use std::rc::Rc;
 
 /// One registered source.
 #[derive(Debug)]
 pub(super) struct Registration {
-    pub(super) source: Held,
+    pub(super) source: Rc<Held>,
     pub(super) token: Token,
     pub(super) latch: Latch,
+    /// Made by the first operation.
+    pub(super) work: Option<Box<Work>>,
     /// The directions to probe when its turn comes.
     look: Interest,
     queued: bool,
@@ -87,9 +93,10 @@ impl Registry {
         }
         self.by_number[number] = slot.index + 1;
         self.places[slot.index()].registration = Some(Registration {
-            source,
+            source: Rc::new(source),
             token,
             latch,
+            work: None,
             look: Interest::empty(),
             queued: false,
             lagging: false,
@@ -103,7 +110,7 @@ impl Registry {
 
     /// Forgets a registration and gives its source back. The slot never names anything again; its
     /// place is used again unless the generation would wrap.
-    pub(super) fn remove(&mut self, slot: Slot) -> Option<Held> {
+    pub(super) fn remove(&mut self, slot: Slot) -> Option<Rc<Held>> {
         self.get(slot)?;
         let place = &mut self.places[slot.index()];
         let registration = place.registration.take()?;
@@ -129,6 +136,20 @@ impl Registry {
         place.registration.as_mut().filter(|_| place.generation == slot.generation)
     }
 
+    /// The operations of a source that has had any.
+    pub(super) fn work_mut(&mut self, slot: Slot) -> Option<&mut Work> {
+        self.get_mut(slot)?.work.as_deref_mut()
+    }
+
+    /// Calls this for every source that has had operations.
+    pub(super) fn for_each_work(&mut self, mut visit: impl FnMut(&Held, &mut Work)) {
+        for registration in self.places.iter_mut().filter_map(|place| place.registration.as_mut()) {
+            if let Some(work) = registration.work.as_deref_mut() {
+                visit(&registration.source, work);
+            }
+        }
+    }
+
     /// All registrations, for a rescan.
     pub(super) fn slots(&self) -> Vec<Slot> {
         let named = |(index, place): (usize, &Place)| {
@@ -151,7 +172,7 @@ impl Registry {
             (registration.fact, registration.fact_round) = (known | bits, round);
             registration.is_partial = false;
             // If its turn does not come in this round, the fact has become a reason to look.
-            registration.look |= registration.latch.armed();
+            registration.look |= registration.awaited();
         });
     }
 
@@ -170,12 +191,14 @@ impl Registry {
 
     /// Queues a source for a probe of everything that may be reported of it.
     pub(super) fn queue_hint(&mut self, slot: Slot) {
-        self.enqueue(slot, |registration| registration.look |= registration.latch.armed());
+        self.enqueue(slot, |registration| registration.look |= registration.awaited());
     }
 
     /// Queues a source for a probe of what has to be reported of it.
     pub(super) fn queue_owed(&mut self, slot: Slot) {
-        self.enqueue(slot, |registration| registration.look |= registration.latch.owed());
+        self.enqueue(slot, |registration| {
+            registration.look |= registration.latch.owed() | registration.parked();
+        });
     }
 
     fn enqueue(&mut self, slot: Slot, note: impl FnOnce(&mut Registration)) {
@@ -323,7 +346,38 @@ impl Registration {
 
     /// The directions to probe.
     pub(super) fn look(&self) -> Interest {
-        self.look & self.latch.armed()
+        self.look & self.awaited()
+    }
+
+    /// Its operations.
+    ///
+    /// # Errors
+    ///
+    /// What fstat(2) says, of the first: the number was closed.
+    pub(super) fn work(&mut self) -> io::Result<&mut Work> {
+        if self.work.is_none() {
+            self.work = Some(Box::new(Work::new(Manner::of(self.source.fd())?)));
+        }
+        self.work.as_deref_mut().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// The directions that operations wait for.
+    pub(super) fn parked(&self) -> Interest {
+        self.work.as_ref().map_or(Interest::empty(), |work| work.park.parked())
+    }
+
+    /// What the kernel should watch.
+    pub(super) fn watched(&self) -> Interest {
+        self.latch.watched() | self.watched_for_work()
+    }
+
+    fn watched_for_work(&self) -> Interest {
+        self.work.as_ref().map_or(Interest::empty(), |work| work.park.watched())
+    }
+
+    /// The directions of which it matters whether they are ready.
+    fn awaited(&self) -> Interest {
+        self.latch.armed() | self.watched_for_work()
     }
 }
 

@@ -14,7 +14,8 @@ mod testing;
 pub(crate) mod uring;
 
 use crate::event::{Interest, PollBits};
-use crate::key::Slot;
+use crate::key::{OpSlot, Slot};
+use crate::sys::prepared::{Gain, Prepared};
 use bitflags::bitflags;
 use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -58,6 +59,58 @@ pub trait Selector {
 
     /// What ends a wait from elsewhere. Always the same one.
     fn wake_handle(&self) -> WakeHandle;
+
+    /// Whether [`Selector::start`] takes operations.
+    fn has_operations(&self) -> bool {
+        false
+    }
+
+    /// Begins an operation, at the latest with the next wait, or leaves it to the reactor. Its file
+    /// stays open until [`Selector::take`] has told what became of it, or this value is dropped,
+    /// which must let go of its memory only when the kernel has.
+    ///
+    /// Of one source there is at most one operation to read and one to write at a time.
+    fn start(&mut self, op: OpSlot, prepared: Prepared) -> Start {
+        let _ = op;
+        Start::Emulate(prepared)
+    }
+
+    /// Has an operation end soon, with `ECANCELED` if nothing has come of it.
+    fn cancel(&mut self, op: OpSlot) {
+        let _ = op;
+    }
+
+    /// Cancels these operations, and waits for those to end that can be interrupted.
+    fn settle(&mut self, ops: &[OpSlot]) {
+        let _ = ops;
+    }
+
+    /// Gives the operations that have ended since the last call. While there are any, no wait
+    /// sleeps.
+    fn take(&mut self, out: &mut Vec<Landed>) {
+        let _ = out;
+    }
+}
+
+/// Who does an operation.
+#[derive(Debug)]
+pub enum Start {
+    /// The mechanism.
+    Native,
+    /// The reactor, by trying it when the file is ready.
+    Emulate(Prepared),
+}
+
+/// An operation that has ended in the kernel.
+#[derive(Debug)]
+pub struct Landed {
+    /// Which.
+    pub op: OpSlot,
+    /// As it was given to [`Selector::start`], but for what was moved.
+    pub prepared: Prepared,
+    /// What the call has brought. On `WouldBlock`, `Interrupted`, and `ECANCELED` that nobody
+    /// asked for, the reactor goes on by itself.
+    pub result: io::Result<Gain>,
 }
 
 bitflags! {
@@ -175,6 +228,15 @@ impl Deadline {
                 Instant::now().checked_add(timeout).map_or(Deadline::Never, Deadline::At)
             }
             None => Deadline::Never,
+        }
+    }
+
+    /// This, or that moment if it is earlier.
+    pub fn or_at(self, moment: Option<Instant>) -> Self {
+        match (self, moment) {
+            (Deadline::At(its), Some(moment)) => Deadline::At(its.min(moment)),
+            (Deadline::Never, Some(moment)) => Deadline::At(moment),
+            (Deadline::Now, _) | (_, None) => self,
         }
     }
 

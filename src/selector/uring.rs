@@ -1,4 +1,5 @@
-//! io_uring(7), used to learn what is ready: a multishot `IORING_OP_POLL_ADD` for each file.
+//! io_uring(7): operations are the kernel's own; and what is ready is learnt from a multishot
+//! `IORING_OP_POLL_ADD` for each file.
 //!
 //! How it really behaves (Linux 6.18, measured unless a man page says it):
 //!
@@ -28,19 +29,31 @@
 //! - **i.** Urgent data wakes a poll for `POLLPRI` alone only if that asks for `POLLRDBAND` too.
 //! - **j.** An eventfd completes at every write, also while an earlier one is unread: nobody has to
 //!   read it.
+//! - **k.** Of several operations that wait for one file the kernel serves the last first. The
+//!   reactor gives us one at a time.
+//! - **l.** What a cancel answers says nothing about the operation, whose own completion does. One
+//!   that is between two tries is not found (`ENOENT`), and waits on: it is cancelled again. One
+//!   that is at work in the kernel's own thread (`EALREADY`) is interrupted, if it can be.
+//! - **m.** Closing the ring does not end an operation that can't be interrupted: it goes on to
+//!   write to its memory.
+//! - **n.** A send that there is room for completes as it is submitted. One with `MSG_DONTWAIT`
+//!   does so also if there is none, with `EAGAIN`.
 //!
 //! Nothing is submitted before the next wait, so that arming costs no call of its own; the file of
 //! a registration stays open until then. Removing is submitted at once, and so is a new file of
 //! which it is not certain that it can be polled.
 
+mod operations;
 mod polls;
 mod requests;
 mod watch;
 
-use super::{Applied, Arm, Deadline, Raw, Selector, Trigger, Triggers, Wake, WakeHandle};
+use super::{Applied, Arm, Deadline, Landed, Raw, Selector, Start, Trigger, Triggers};
+use super::{Wake, WakeHandle};
 use crate::event::{Interest, PollBits};
-use crate::key::Slot;
-use crate::sys::ring::{Ring, Size, TaskWork};
+use crate::key::{OpSlot, Slot};
+use crate::sys::prepared::Prepared;
+use crate::sys::ring::{Least, Ring, Size, TaskWork};
 use polls::{End, Polls, Told};
 use requests::Owner;
 use std::io;
@@ -59,6 +72,10 @@ const PATIENCE: usize = 1000;
 const POLLS_A_TURN: usize = 16;
 /// How often one wait enters the kernel beyond twice for each poll, lest a flood keep it for ever.
 const MOST_TURNS: usize = 64;
+
+/// How long dropping it waits for operations that can't be interrupted. The memory of those that
+/// are not over then is never freed ([`leaked_buffers`](crate::sys::ring::leaked_buffers)).
+const LAST_WAIT: Duration = Duration::from_secs(1);
 
 /// The io_uring selector.
 #[derive(Debug)]
@@ -149,7 +166,7 @@ impl Uring {
     }
 
     /// Enters the kernel once, and takes note of what it tells.
-    fn enter(&mut self, least: u32, timeout: Option<Duration>) -> io::Result<()> {
+    fn enter(&mut self, least: Least, timeout: Option<Duration>) -> io::Result<()> {
         let entered = self.polls.enter(least, timeout);
         self.take_note();
         entered
@@ -253,17 +270,18 @@ impl Uring {
     fn run(&mut self, deadline: Deadline) -> io::Result<()> {
         self.try_again();
         // What does not fit into the ring must not wait with the rest. A flood may queue more.
-        for _ in 0..self.polls.len() {
+        for _ in 0..self.polls.len() + self.polls.operations() {
             if !self.polls.has_queued_too_much() {
                 break;
             }
-            self.enter(0, None)?;
+            self.enter(Least::NONE, None)?;
         }
-        let has_news = !self.heard.is_empty() || self.is_notified || self.has_lost;
+        let has_heard = !self.heard.is_empty() || self.is_notified || self.has_lost;
+        let has_news = has_heard || self.polls.has_landed();
         let entered = if deadline == Deadline::Now || has_news || self.polls.has_queued_too_much() {
-            self.enter(0, None)
+            self.enter(Least::NONE, None)
         } else {
-            self.enter(1, deadline.remaining())
+            self.enter(Least::ONE, deadline.remaining())
         };
         self.exhaust()?;
         entered
@@ -272,7 +290,7 @@ impl Uring {
     /// Enters the kernel until it has nothing more of what it had when this began. It does its work
     /// in the order in which it comes up, and not all of it has something to tell.
     fn exhaust(&mut self) -> io::Result<()> {
-        let polls = self.polls.len();
+        let polls = self.polls.len() + self.polls.operations();
         let enough = 2 + polls / POLLS_A_TURN;
         let mut left = enough;
         for _ in 0..MOST_TURNS + 2 * polls {
@@ -280,7 +298,7 @@ impl Uring {
             if left == 0 || !(is_asked || self.polls.has_more()) {
                 break;
             }
-            self.enter(0, None)?;
+            self.enter(Least::NONE, None)?;
             let has_come = is_asked || self.polls.progress() != before;
             left = if has_come { enough } else { left - 1 };
         }
@@ -288,15 +306,15 @@ impl Uring {
     }
 
     /// Waits for the ends of polls that are to end.
-    fn settle(&mut self, has_ended: impl Fn(&mut Self) -> bool) {
+    fn settle_until(&mut self, has_ended: impl Fn(&mut Self) -> bool) {
         let mut patience = PATIENCE;
-        for _ in 0..PATIENCE + 4 * self.polls.len() {
+        for _ in 0..PATIENCE + 4 * (self.polls.len() + self.polls.operations()) {
             if has_ended(self) || patience == 0 {
                 break;
             }
             let before = self.polls.progress();
             self.polls.cancel_again();
-            if self.enter(0, None).is_err_and(|error| !may_pass(&error)) {
+            if self.enter(Least::NONE, None).is_err_and(|error| !may_pass(&error)) {
                 break;
             }
             if self.polls.progress() == before {
@@ -306,11 +324,22 @@ impl Uring {
         }
     }
 
+    /// Waits for operations that can't be interrupted, but not for ever.
+    fn wait_for_the_last(&mut self) {
+        let deadline = Deadline::after(Some(LAST_WAIT));
+        while self.polls.operations() > 0 && !deadline.has_passed() {
+            self.polls.cancel_again();
+            if self.enter(Least::ONE, deadline.remaining()).is_err_and(|error| !may_pass(&error)) {
+                break;
+            }
+        }
+    }
+
     /// Has the kernel take the poll of a file of which it is not certain that it can.
     fn insist(&mut self, slot: Slot) -> io::Result<()> {
         let poll = self.watch(slot).and_then(|watch| watch.poll);
         while poll.is_some_and(|poll| self.polls.is_queued(poll)) {
-            self.enter(0, None)?;
+            self.enter(Least::NONE, None)?;
         }
         match self.refusal.take_if(|(refused, _)| *refused == slot) {
             Some((_, errno)) => Err(refused_with(errno)),
@@ -394,7 +423,7 @@ impl Selector for Uring {
 
     fn remove(&mut self, slot: Slot, fd: BorrowedFd<'_>) {
         self.disarm(slot, fd);
-        self.settle(|uring| uring.watch(slot).is_none_or(|watch| watch.polls == 0));
+        self.settle_until(|uring| uring.watch(slot).is_none_or(|watch| watch.polls == 0));
         if self.watch(slot).is_some() {
             self.watches[slot.index()] = None;
         }
@@ -413,7 +442,7 @@ impl Selector for Uring {
         if let Some((_, errno)) = self.refusal.take() {
             return Err(refused_with(errno));
         }
-        let has_reports = out.len() > old || is_notified;
+        let has_reports = out.len() > old || is_notified || self.polls.has_landed();
         match ran {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
             _ if has_reports => Ok(Wake::Events),
@@ -425,18 +454,42 @@ impl Selector for Uring {
     fn wake_handle(&self) -> WakeHandle {
         self.wake.clone()
     }
+
+    fn has_operations(&self) -> bool {
+        true
+    }
+
+    fn start(&mut self, op: OpSlot, prepared: Prepared) -> Start {
+        self.polls.begin_operation(op, prepared);
+        Start::Native
+    }
+
+    fn cancel(&mut self, op: OpSlot) {
+        self.polls.stop_operation(op);
+    }
+
+    fn settle(&mut self, ops: &[OpSlot]) {
+        ops.iter().for_each(|&op| self.polls.stop_operation(op));
+        self.settle_until(|uring| !ops.iter().any(|&op| uring.polls.has_operation(op)));
+    }
+
+    fn take(&mut self, out: &mut Vec<Landed>) {
+        self.polls.take_landed(out);
+    }
 }
 
 impl Drop for Uring {
-    /// The ring alone would hold the files for a while (f). In a forked child they are the parent's
-    /// (P1).
+    /// The ring alone would hold the files for a while (f), and the kernel the memory of operations
+    /// (m). In a forked child they are the parent's (P1).
     fn drop(&mut self) {
         if !self.polls.is_foreign() {
+            self.polls.stop_all_operations();
             self.polls.cancel_all();
             // Nothing is armed any more, whatever the last completions say.
             self.watches.clear();
             self.take_note();
-            self.settle(|uring| uring.polls.len() == 0);
+            self.settle_until(|uring| uring.polls.len() + uring.polls.operations() == 0);
+            self.wait_for_the_last();
         }
     }
 }

@@ -50,7 +50,9 @@ pub(crate) enum Shape {
     Anonymous,
     /// Those of procfs, sysfs and cgroups are among them.
     Regular,
-    /// Directories and devices.
+    /// Block devices.
+    Block,
+    /// Directories and other devices.
     Named,
 }
 
@@ -69,6 +71,7 @@ impl Shape {
             libc::S_IFIFO => Shape::Pipe,
             0 => Shape::Anonymous,
             libc::S_IFREG => Shape::Regular,
+            libc::S_IFBLK => Shape::Block,
             _ => Shape::Named,
         })
     }
@@ -101,7 +104,7 @@ impl Kind {
             Shape::Pipe => Kind::Pipe,
             Shape::Anonymous if is_anonymous(fd.as_raw_fd(), "inotify") => Kind::Inotify,
             Shape::Anonymous => Kind::Anonymous,
-            Shape::Regular | Shape::Named => Kind::Named,
+            Shape::Regular | Shape::Block | Shape::Named => Kind::Named,
         })
     }
 
@@ -115,6 +118,13 @@ impl Kind {
             _ => Kind::OtherSocket,
         }
     }
+}
+
+/// Whether a socket is of TCP.
+pub(crate) fn is_tcp(fd: BorrowedFd<'_>) -> bool {
+    let protocol = socket_option(fd, libc::SO_PROTOCOL);
+    Kind::of_socket(fd) == Kind::InternetSocket
+        && protocol.is_ok_and(|its| its == libc::IPPROTO_TCP)
 }
 
 /// Whether an anonymous file is a performance counter, of perf_event_open(2).

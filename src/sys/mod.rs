@@ -10,17 +10,23 @@
 //! | `pselect6` | wrapped up to number 1,023 only |
 //! | `fcntl(F_GETFL)` | wrapped, but a feature (`fs`) with much behind it for one call |
 //! | `fcntl(F_SETOWN_EX, F_SETSIG, O_ASYNC)` | not wrapped but for the flag |
+//! | `recv`, `send`, `recvmsg`, `sendmsg`, `accept4`, `connect`, `shutdown` | into memory and with flags of ours; nix has them for lent slices, behind a feature |
+//! | `preadv2`, `pwritev2`, `readv`, `writev` | wrapped without flags, or not at all |
+//! | `sigpending`, `sigtimedwait` | nix has no wait for a signal that may not come |
 //! | `pthread_sigmask`, `sigaction`, `signalfd`, `read` | nix has no real-time signals, and reads one at a time |
 //! | `fstat`, `getsockopt`, `getrlimit` | wrapped, but features with much behind them for one call each |
 //! | `io_uring_enter`, the submission queue | of the crate io-uring, which leaves to us what requests point to |
 //! | `mmap`, `madvise(MADV_WIPEONFORK)` | the advice is not wrapped |
 //! | `fork`, `tgkill`, `mmap` | for the conformance suite alone; unsafe in nix, or absent |
 
+pub(crate) mod buf;
 pub(crate) mod epoll;
 pub(crate) mod file;
 pub(crate) mod fork;
+pub(crate) mod manner;
 pub(crate) mod owner;
 pub(crate) mod poll;
+pub(crate) mod prepared;
 pub(crate) mod ring;
 pub(crate) mod select;
 pub(crate) mod signals;

@@ -1,9 +1,13 @@
-//! An io_uring(7): its two queues, for requests that name no memory of ours.
+//! An io_uring(7): its two queues, and the memory that its requests name.
 #![allow(unsafe_code)]
 
+mod flight;
 mod refused;
 
 use super::fork::Stamp;
+use super::prepared::{Gain, Prepared};
+use flight::Flight;
+pub use flight::leaked_buffers;
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{Builder, EnterFlags, IoUring, cqueue, opcode};
 use std::fmt;
@@ -15,6 +19,8 @@ use std::time::Duration;
 /// A ring, and its memory.
 pub(crate) struct Ring {
     ring: ManuallyDrop<IoUring>,
+    /// What the kernel may still touch.
+    flight: Flight,
     work: TaskWork,
     /// There was a moment without room for another completion.
     was_full: bool,
@@ -52,14 +58,25 @@ impl Size {
 const LEAST_REQUESTS: u32 = 16;
 
 /// What has become of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Completion {
-    pub(crate) user_data: u64,
-    /// As a system call would answer: a negative error number, or something else.
-    pub(crate) result: i32,
-    /// The request lives on.
-    pub(crate) more: bool,
+#[derive(Debug)]
+pub(crate) enum Completion {
+    Request {
+        user_data: u64,
+        /// As a system call would answer: a negative error number, or something else.
+        result: i32,
+        /// The request lives on.
+        more: bool,
+    },
+    /// An operation is over, and the kernel touches its memory no longer.
+    Operation { tag: u64, prepared: Prepared, result: io::Result<Gain> },
 }
+
+/// A ring's name for an operation that the kernel has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ticket(u64);
+
+/// In the `user_data` of operations, and of nothing else: its completion gives memory back.
+const OPERATION: u64 = 1 << 63;
 
 /// A request.
 #[derive(Clone, Copy, Debug)]
@@ -68,6 +85,8 @@ pub(crate) enum Request {
     Poll { number: RawFd, bits: u16 },
     /// Cancels the request with this `user_data`.
     Cancel(u64),
+    /// Cancels an operation.
+    Stop(Ticket),
 }
 
 impl TaskWork {
@@ -116,7 +135,8 @@ impl Ring {
         let mut builder = IoUring::builder();
         work.set_up(builder.dontfork().setup_cqsize(size.completions));
         let ring = ManuallyDrop::new(builder.build(size.requests)?);
-        let ring = Ring { ring, work, was_full: false, stamp };
+        let flight = Flight::default();
+        let ring = Ring { ring, flight, work, was_full: false, stamp };
         let has = ring.ring.params();
         // The last stands for multishot polls, which came with it and have no bit of their own.
         if has.is_feature_ext_arg() && has.is_feature_nodrop() && has.is_feature_resource_tagging()
@@ -138,17 +158,43 @@ impl Ring {
     }
 
     /// Queues a request for the next [`Ring::enter`]. False if there is no room.
+    ///
+    /// # Panics
+    ///
+    /// If the topmost bit of `user_data` is set: those are operations'.
     pub(crate) fn push(&mut self, request: Request, user_data: u64) -> bool {
+        assert_eq!(user_data & OPERATION, 0, "it would be taken for an operation");
         let entry = match request {
             Request::Poll { number, bits } => {
                 opcode::PollAdd::new(Fd(number), u32::from(bits)).multi(true).build()
             }
             Request::Cancel(target) => opcode::AsyncCancel::new(target).build(),
+            Request::Stop(Ticket(target)) => opcode::AsyncCancel::new(target).build(),
         };
         let entry = entry.user_data(user_data);
         let Some(queues) = self.queues() else { return false };
         // SAFETY: the entry names no memory that the kernel might touch.
         unsafe { queues.submission().push(&entry) }.is_ok()
+    }
+
+    /// Queues an operation for the next [`Ring::enter`]; one that is for now says `WouldBlock`
+    /// where it would have to wait. Its file has to stay open until it is over. Comes back if
+    /// there is no room.
+    pub(crate) fn begin(
+        &mut self,
+        prepared: Prepared,
+        tag: u64,
+        is_for_now: bool,
+    ) -> Result<Ticket, Prepared> {
+        if self.room() == 0 {
+            return Err(prepared);
+        }
+        let (ticket, prepared) = self.flight.board(prepared, tag);
+        let entry = prepared.entry(is_for_now).user_data(ticket | OPERATION);
+        // SAFETY: a ring with room is this process's.
+        let pushed = unsafe { self.ring.submission().push(&entry) };
+        debug_assert!(pushed.is_ok(), "there was room");
+        Ok(Ticket(ticket | OPERATION))
     }
 
     /// How many requests can be pushed.
@@ -159,15 +205,20 @@ impl Ring {
         })
     }
 
+    /// Whether the kernel can wait for several completions, but not long.
+    pub(crate) fn can_settle_for_less(&self) -> bool {
+        self.ring.params().is_feature_min_timeout()
+    }
+
     /// Submits what is queued, and has the kernel do its work for all completions that it knows of,
-    /// until there are `least`; waits for them no longer than `timeout` (`None`: no limit).
+    /// until there are `least.count`; waits for them no longer than `timeout` (`None`: no limit).
     ///
     /// # Errors
     ///
     /// What io_uring_enter(2) says: `Interrupted` by a signal; `EBUSY` and `EAGAIN` where there
     /// is no memory for more; `Unsupported`, with the cause in words, where it is forbidden. What
     /// was not submitted is still queued. Not that time is up.
-    pub(crate) fn enter(&mut self, least: u32, timeout: Option<Duration>) -> io::Result<()> {
+    pub(crate) fn enter(&mut self, least: Least, timeout: Option<Duration>) -> io::Result<()> {
         self.was_full |= self.is_full();
         loop {
             let Some(queues) = self.queues() else { return Err(foreign()) };
@@ -194,13 +245,20 @@ impl Ring {
     /// moment, since the last time, without room for another.
     pub(crate) fn reap(&mut self, mut take: impl FnMut(Completion)) -> bool {
         let was_full = std::mem::take(&mut self.was_full) | self.is_full();
-        let Some(queues) = self.queues() else { return false };
+        if self.is_foreign() {
+            return false;
+        }
+        let Ring { ring: queues, flight, .. } = self;
         for entry in queues.completion() {
-            take(Completion {
-                user_data: entry.user_data(),
-                result: entry.result(),
-                more: cqueue::more(entry.flags()),
-            });
+            let (user_data, result) = (entry.user_data(), entry.result());
+            if user_data & OPERATION == 0 {
+                let more = cqueue::more(entry.flags());
+                take(Completion::Request { user_data, result, more });
+            } else if let Some((tag, mut prepared)) = flight.land(user_data & !OPERATION) {
+                // SAFETY: none of our operations completes more than once, and it has landed now.
+                let result = unsafe { prepared.complete(result) };
+                take(Completion::Operation { tag, prepared, result });
+            }
         }
         was_full
     }
@@ -219,6 +277,19 @@ impl Ring {
     }
 }
 
+/// For how many completions to wait.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Least {
+    pub(crate) count: u32,
+    /// After this time one is enough, if the kernel can do that.
+    pub(crate) or_one_after: Option<Duration>,
+}
+
+impl Least {
+    pub(crate) const NONE: Least = Least { count: 0, or_one_after: None };
+    pub(crate) const ONE: Least = Least { count: 1, or_one_after: None };
+}
+
 fn foreign() -> io::Error {
     io::Error::other("this ring belongs to the process that this one was forked from")
 }
@@ -226,22 +297,28 @@ fn foreign() -> io::Error {
 fn enter_once(
     ring: &IoUring,
     queued: u32,
-    least: u32,
+    least: Least,
     timeout: Option<Duration>,
 ) -> io::Result<usize> {
     let mut flags = EnterFlags::GETEVENTS;
     // A thread that waits for its peers is not waiting for a disk.
     flags.set(EnterFlags::NO_IOWAIT, ring.params().is_feature_no_iowait());
     let submitter = ring.submitter();
-    let Some(timeout) = timeout else {
+    let mut args = SubmitArgs::new();
+    if let Some(soon) = least.or_one_after {
+        args = args.min_wait_usec(soon.as_micros().try_into().unwrap_or(u32::MAX));
+    }
+    let timespec = timeout.map(timespec);
+    if let Some(timespec) = &timespec {
+        args = args.timespec(timespec);
+    }
+    if timespec.is_none() && least.or_one_after.is_none() {
         // SAFETY: no argument is passed.
-        return unsafe { submitter.enter::<()>(queued, least, flags.bits(), None) };
-    };
+        return unsafe { submitter.enter::<()>(queued, least.count, flags.bits(), None) };
+    }
     let flags = (flags | EnterFlags::EXT_ARG).bits();
-    let timespec = timespec(timeout);
-    let args = SubmitArgs::new().timespec(&timespec);
     // SAFETY: the flag goes with this type, which points to a timespec that outlives the call.
-    unsafe { submitter.enter(queued, least, flags, Some(&args)) }
+    unsafe { submitter.enter(queued, least.count, flags, Some(&args)) }
 }
 
 /// A duration as io_uring takes it. The kernel adds it to the clock without a look at the range.
@@ -262,8 +339,11 @@ impl fmt::Debug for Ring {
 
 impl Drop for Ring {
     /// The kernel goes on with what is under way, for a while: whoever minds has to settle it
-    /// before.
+    /// before. The memory of operations that are not over is left to the kernel for good.
     fn drop(&mut self) {
+        if !self.stamp.is_foreign() {
+            self.flight.leak();
+        }
         if self.stamp.is_foreign() {
             // The queues were not inherited (MADV_DONTFORK), and what may stand in their place is
             // somebody else's. Only the number is here.

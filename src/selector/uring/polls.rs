@@ -1,8 +1,13 @@
-//! The conversation with the kernel: which polls it is asked for, and what it tells of them.
+//! The conversation with the kernel: which polls and operations it is asked for, and what it tells
+//! of them.
 
-use super::requests::{About, Id, Owner, Poll, Requests};
+use super::super::Landed;
+use super::operations::Operations;
+use super::requests::{About, Ask, Id, Owner, Poll, Requests};
 use crate::event::PollBits;
-use crate::sys::ring::{Completion, Request, Ring};
+use crate::key::OpSlot;
+use crate::sys::prepared::Prepared;
+use crate::sys::ring::{Completion, Least, Request, Ring};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::RawFd;
@@ -13,8 +18,9 @@ use std::time::Duration;
 pub(super) struct Polls {
     ring: Ring,
     requests: Requests,
+    operations: Operations,
     /// What is to be asked next.
-    queue: VecDeque<About>,
+    queue: VecDeque<Ask>,
     /// What is to be cancelled again, because it was too early (g).
     too_early: Vec<Id>,
     /// As long as the queue may become before what is pointless in it is thrown out.
@@ -57,15 +63,19 @@ pub(super) enum End {
     Later,
 }
 
+/// How long a wait for the completion of sends waits for more.
+const FOR_AN_ANSWER: Duration = Duration::from_micros(50);
+
 /// A queue of this length is never looked through.
 const SHORT_QUEUE: usize = 64;
 
 impl Polls {
     pub(super) fn new(ring: Ring) -> Self {
-        let (requests, queue, too_early, completions, told) = Default::default();
+        let (requests, operations, queue, too_early, completions, told) = Default::default();
         Polls {
             ring,
             requests,
+            operations,
             queue,
             too_early,
             longest_queue: SHORT_QUEUE,
@@ -102,12 +112,55 @@ impl Polls {
         let poll = Poll { owner, number, bits, is_cancelled: false, submitted_in, told_in: 0 };
         let id = self.requests.insert(poll);
         if self.queue.len() >= self.longest_queue {
-            let requests = &mut self.requests;
-            self.queue.retain(|about| requests.get_mut(about.poll()).is_some());
+            let (requests, operations) = (&mut self.requests, &mut self.operations);
+            self.queue.retain(|&ask| match ask {
+                Ask::Poll(id) | Ask::Cancel(id) => requests.get_mut(id).is_some(),
+                Ask::Begin(op) | Ask::Stop(op) => operations.is_known(op),
+            });
             self.longest_queue = SHORT_QUEUE.max(2 * self.queue.len());
         }
-        self.queue.push_back(About::Poll(id));
+        self.queue.push_back(Ask::Poll(id));
         id
+    }
+
+    /// Has the next turn begin an operation.
+    pub(super) fn begin_operation(&mut self, op: OpSlot, prepared: Prepared) {
+        self.operations.insert(op, prepared);
+        self.queue.push_back(Ask::Begin(op));
+    }
+
+    /// Has the next turn stop an operation. One that was not submitted has thereby ended.
+    pub(super) fn stop_operation(&mut self, op: OpSlot) {
+        if self.operations.stop(op) {
+            self.queue.push_back(Ask::Stop(op));
+        }
+    }
+
+    /// Has the next turn stop all of them.
+    pub(super) fn stop_all_operations(&mut self) {
+        for op in self.operations.slots() {
+            self.stop_operation(op);
+        }
+    }
+
+    /// Whether the kernel has this operation, or is to get it.
+    pub(super) fn has_operation(&self, op: OpSlot) -> bool {
+        self.operations.is_known(op)
+    }
+
+    /// How many operations have not ended.
+    pub(super) fn operations(&self) -> usize {
+        self.operations.len()
+    }
+
+    /// Whether operations have ended that [`Polls::take_landed`] has not told of.
+    pub(super) fn has_landed(&self) -> bool {
+        self.operations.has_landed()
+    }
+
+    /// The operations that have ended.
+    pub(super) fn take_landed(&mut self, out: &mut Vec<Landed>) {
+        self.operations.take_landed(out);
     }
 
     /// Has the next turn cancel a poll. One that was not submitted has thereby ended.
@@ -115,7 +168,7 @@ impl Polls {
         let Some(poll) = self.requests.get_mut(id) else { return };
         poll.is_cancelled = true;
         if poll.submitted_in.is_some() {
-            self.queue.push_back(About::Cancel(id));
+            self.queue.push_back(Ask::Cancel(id));
         } else {
             self.end(id, 0, End::Cancelled);
         }
@@ -133,6 +186,7 @@ impl Polls {
         for id in std::mem::take(&mut self.too_early) {
             self.cancel(id);
         }
+        self.operations.stop_again(|op| self.queue.push_back(Ask::Stop(op)));
     }
 
     /// Whether there is something to ask.
@@ -157,17 +211,27 @@ impl Polls {
 
     /// Enters the kernel once: asks what fits into the ring, and waits until there are `least`
     /// completions. What they tell is for [`Polls::take_told`], whatever this answers.
-    pub(super) fn enter(&mut self, least: u32, timeout: Option<Duration>) -> io::Result<()> {
+    pub(super) fn enter(&mut self, least: Least, timeout: Option<Duration>) -> io::Result<()> {
         self.turn += 1;
-        self.fill();
-        let mut entered = self.ring.enter(least, timeout);
-        self.reap(least);
+        let sends = self.fill();
+        let wanted = self.with_sends(least, sends);
+        let mut entered = self.ring.enter(wanted, timeout);
+        self.reap(least.count == 0);
         if matches!(&entered, Err(error) if error.raw_os_error() == Some(libc::EBUSY)) {
             // There was no room for completions; now there is.
             entered = self.ring.enter(least, timeout);
-            self.reap(least);
+            self.reap(least.count == 0);
         }
         entered
+    }
+
+    /// What is sent at once completes at once. A program that then waits for an answer would be
+    /// woken twice; one that waits for its sends alone must not wait for more.
+    fn with_sends(&self, least: Least, sends: u32) -> Least {
+        if least.count == 0 || sends == 0 || !self.ring.can_settle_for_less() {
+            return least;
+        }
+        Least { count: least.count + sends, or_one_after: Some(FOR_AN_ANSWER) }
     }
 
     /// What was told last, and whether some of it has got lost.
@@ -177,53 +241,68 @@ impl Polls {
         std::mem::replace(&mut self.lost, lost) != lost
     }
 
-    /// Moves as much of the queue into the ring as there is room for.
-    fn fill(&mut self) {
-        while let Some(&about) = self.queue.front() {
-            if let Some(request) = self.request(about) {
-                if !self.ring.push(request, about.to_bits()) {
-                    break;
-                }
-                self.note_asked(about);
+    /// Moves as much of the queue into the ring as there is room for. Gives how many of these are
+    /// sends that complete at once.
+    fn fill(&mut self) -> u32 {
+        let mut sends = 0;
+        while let Some(&ask) = self.queue.front() {
+            let is_asked = match ask {
+                Ask::Poll(id) => self.ask_to_poll(id),
+                Ask::Cancel(id) => self.ask_to_cancel(id),
+                Ask::Begin(op) => self.operations.begin(op, &mut self.ring, &mut sends),
+                Ask::Stop(op) => self.operations.ask_to_stop(op, &mut self.ring),
+            };
+            if !is_asked {
+                break;
             }
             self.queue.pop_front();
         }
+        sends
     }
 
-    /// What is to be asked. `None` if that has become pointless.
-    fn request(&mut self, about: About) -> Option<Request> {
-        match about {
-            About::Cancel(id) => {
-                self.requests.get_mut(id)?;
-                Some(Request::Cancel(About::Poll(id).to_bits()))
-            }
-            About::Poll(id) => {
-                let Poll { number, bits, .. } = *self.requests.get_mut(id)?;
-                Some(Request::Poll { number, bits: bits.bits() })
-            }
-        }
-    }
-
-    fn note_asked(&mut self, about: About) {
+    /// False if there is no room.
+    fn ask_to_poll(&mut self, id: Id) -> bool {
         let turn = self.turn;
-        if let About::Poll(id) = about {
-            if let Some(poll) = self.requests.get_mut(id) {
-                poll.submitted_in = Some(turn);
-            }
+        let Some(poll) = self.requests.get_mut(id) else { return true };
+        let request = Request::Poll { number: poll.number, bits: poll.bits.bits() };
+        let is_asked = self.ring.push(request, About::Poll(id).to_bits());
+        if is_asked {
+            poll.submitted_in = Some(turn);
         }
+        is_asked
     }
 
-    /// Takes what a turn that waited for `least` has brought.
-    fn reap(&mut self, least: u32) {
+    /// False if there is no room.
+    fn ask_to_cancel(&mut self, id: Id) -> bool {
+        if self.requests.get_mut(id).is_none() {
+            return true;
+        }
+        let target = About::Poll(id).to_bits();
+        self.ring.push(Request::Cancel(target), About::Cancel(id).to_bits())
+    }
+
+    /// Takes what a turn has brought. Whether it did not wait is told.
+    fn reap(&mut self, at_once: bool) {
         let mut completions = std::mem::take(&mut self.completions);
         let was_full = self.ring.reap(|completion| completions.push(completion));
-        for Completion { user_data, result, more } in completions.drain(..) {
+        for completion in completions.drain(..) {
+            let (user_data, result, more) = match completion {
+                Completion::Request { user_data, result, more } => (user_data, result, more),
+                Completion::Operation { tag, prepared, result } => {
+                    self.progress += 1;
+                    if let Some(op) = self.operations.land(tag, prepared, result) {
+                        self.queue.push_back(Ask::Begin(op));
+                    }
+                    continue;
+                }
+            };
             match About::from_bits(user_data) {
                 About::Cancel(id) if result < 0 => self.too_early.push(id),
                 About::Cancel(_) => {}
+                About::Stop(place) => self.operations.note_stop(place, result),
                 About::Poll(id) if more => self.hear(id, result),
                 About::Poll(id) => {
-                    let end = self.kind_of_end(id, least == 0 && !was_full);
+                    let end = self.kind_of_end(id, at_once && !was_full);
                     self.end(id, result, end);
                 }
             }
@@ -270,7 +349,7 @@ impl Polls {
 
     /// Cancels a poll as if it had not been us.
     pub(super) fn cancel_behind_our_back(&mut self, id: Id) {
-        self.queue.push_back(About::Cancel(id));
+        self.queue.push_back(Ask::Cancel(id));
     }
 
     /// How much is to be asked or told.

@@ -1,19 +1,23 @@
 //! What the kernel has been asked and has not answered for good.
 
 use crate::event::PollBits;
-use crate::key::Slot;
+use crate::key::{OpSlot, Slot};
 use std::os::fd::RawFd;
 
 /// One use of one place among the requests. A late completion never names a later request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Id {
     index: u32,
-    /// Below [`CANCEL`].
+    /// Below [`GENERATIONS`].
     generation: u32,
 }
 
-/// In the `user_data` of the request that cancels another: the topmost bit.
-const CANCEL: u32 = 1 << 31;
+/// In the upper half of `user_data`: this is a request to cancel a poll. (The topmost bit is the
+/// ring's.)
+const CANCEL: u32 = 1 << 30;
+/// The same: this is a request to stop an operation.
+const STOP: u32 = 1 << 29;
+const GENERATIONS: u32 = STOP;
 
 /// What a completion is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,29 +26,42 @@ pub(super) enum About {
     Poll(Id),
     /// The request to cancel it.
     Cancel(Id),
+    /// The request to stop the operation in this place.
+    Stop(u32),
 }
 
 impl About {
-    /// The poll that it is about, one way or another.
-    pub(super) fn poll(self) -> Id {
-        match self {
-            About::Poll(id) | About::Cancel(id) => id,
-        }
-    }
-
     pub(super) fn to_bits(self) -> u64 {
-        let (Id { index, generation }, tag) = match self {
-            About::Poll(id) => (id, 0),
-            About::Cancel(id) => (id, CANCEL),
+        let (index, generation, tag) = match self {
+            About::Poll(id) => (id.index, id.generation, 0),
+            About::Cancel(id) => (id.index, id.generation, CANCEL),
+            About::Stop(index) => (index, 0, STOP),
         };
         u64::from(generation | tag) << 32 | u64::from(index)
     }
 
     pub(super) fn from_bits(bits: u64) -> Self {
         let (index, high) = (bits as u32, (bits >> 32) as u32);
-        let id = Id { index, generation: high & !CANCEL };
-        if high & CANCEL == 0 { About::Poll(id) } else { About::Cancel(id) }
+        let id = Id { index, generation: high & (GENERATIONS - 1) };
+        match high & (CANCEL | STOP) {
+            0 => About::Poll(id),
+            CANCEL => About::Cancel(id),
+            _ => About::Stop(index),
+        }
     }
+}
+
+/// What is to be asked of the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ask {
+    /// To poll.
+    Poll(Id),
+    /// To cancel a poll.
+    Cancel(Id),
+    /// To do an operation.
+    Begin(OpSlot),
+    /// To stop it.
+    Stop(OpSlot),
 }
 
 /// Whose poll it is.
@@ -104,7 +121,7 @@ impl Requests {
     pub(super) fn remove(&mut self, id: Id) -> Option<Poll> {
         self.get_mut(id)?;
         let place = &mut self.places[id.index as usize];
-        place.generation = (place.generation + 1) % CANCEL;
+        place.generation = (place.generation + 1) % GENERATIONS;
         self.vacant.push(id.index);
         place.poll.take()
     }

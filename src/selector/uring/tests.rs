@@ -279,7 +279,7 @@ fn end_as(ring: &mut Uring, at: usize, result: i32, end: End) {
     let (id, owner) = (ring.poll_of(at), Owner::Slot(slot(at)));
     ring.polls.cancel(id);
     let others = ring.polls.len() - 1;
-    ring.settle(|ring| ring.polls.len() == others);
+    ring.settle_until(|ring| ring.polls.len() == others);
     ring.watch(slot(at)).expect("it is watched").polls += 1;
     ring.polls.tell(Told { id, owner, result, end: Some(end) });
 }

@@ -65,7 +65,7 @@ impl Watch {
 
     /// Whether it is in the file system: it may not be possible to poll it.
     pub(super) fn is_named(&self) -> bool {
-        matches!(self.shape, Shape::Regular | Shape::Named)
+        matches!(self.shape, Shape::Regular | Shape::Block | Shape::Named)
     }
 
     /// A poll has ended as it began. Gives whether this file's polls always will (e).
@@ -97,7 +97,7 @@ impl Watch {
         *self.forgets.get_or_insert_with(|| match shape {
             Shape::Regular => true,
             Shape::Anonymous => file::is_counter(self.number),
-            Shape::Socket | Shape::Pipe | Shape::Named => false,
+            Shape::Socket | Shape::Pipe | Shape::Block | Shape::Named => false,
         })
     }
 }

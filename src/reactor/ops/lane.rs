@@ -1,0 +1,73 @@
+//! What one source has to do: its operations, in two orders, and how its file is handled.
+
+use super::super::park::Park;
+use crate::event::Interest;
+use crate::key::OpSlot;
+use crate::sys::manner::Manner;
+use std::collections::VecDeque;
+
+/// One of the two orders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::reactor) enum Lane {
+    Read,
+    Write,
+}
+
+impl Lane {
+    pub(in crate::reactor) const BOTH: [Lane; 2] = [Lane::Read, Lane::Write];
+
+    /// The readiness that its operations wait for.
+    pub(in crate::reactor) fn dir(self) -> Interest {
+        match self {
+            Lane::Read => Interest::READABLE,
+            Lane::Write => Interest::WRITABLE,
+        }
+    }
+}
+
+/// The operations of one source.
+#[derive(Debug)]
+pub(in crate::reactor) struct Work {
+    pub(in crate::reactor) park: Park,
+    pub(in crate::reactor) manner: Manner,
+    /// The first of each is at work.
+    lanes: [VecDeque<OpSlot>; 2],
+}
+
+impl Work {
+    pub(in crate::reactor) fn new(manner: Manner) -> Self {
+        Work { park: Park::default(), manner, lanes: Default::default() }
+    }
+
+    /// Puts an operation behind the others. Gives whether it is the first.
+    pub(super) fn push(&mut self, lane: Lane, op: OpSlot) -> bool {
+        let lane = &mut self.lanes[lane as usize];
+        lane.push_back(op);
+        lane.len() == 1
+    }
+
+    pub(in crate::reactor) fn head(&self, lane: Lane) -> Option<OpSlot> {
+        self.lanes[lane as usize].front().copied()
+    }
+
+    /// An operation is over, or was thrown out.
+    pub(super) fn remove(&mut self, lane: Lane, op: OpSlot) {
+        if self.head(lane) == Some(op) {
+            self.lanes[lane as usize].pop_front();
+            self.park.unpark(lane.dir());
+        } else if let Some(at) = self.lanes[lane as usize].iter().position(|&its| its == op) {
+            self.lanes[lane as usize].remove(at);
+        }
+    }
+
+    /// The directions in which there are operations.
+    pub(in crate::reactor) fn dirs(&self) -> Interest {
+        let busy = Lane::BOTH.into_iter().filter(|&lane| self.head(lane).is_some());
+        busy.fold(Interest::empty(), |dirs, lane| dirs | lane.dir())
+    }
+
+    /// All operations of both.
+    pub(super) fn all(&self) -> Vec<OpSlot> {
+        self.lanes.iter().flatten().copied().collect()
+    }
+}

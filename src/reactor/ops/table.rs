@@ -1,0 +1,260 @@
+//! All operations of one poller, from their submission until their completion is delivered.
+
+use super::super::timers::Timers;
+use super::lane::Lane;
+use crate::event::Token;
+use crate::key::{OpSlot, Slot};
+use crate::op::{Kind, Outcome};
+use crate::sys::buf::Buf;
+use crate::sys::file::Held;
+use crate::sys::prepared::Prepared;
+use std::collections::VecDeque;
+use std::io;
+use std::net::Shutdown;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// One operation.
+#[derive(Debug)]
+pub(in crate::reactor) struct Operation {
+    pub(super) token: Token,
+    pub(in crate::reactor) kind: Kind,
+    /// Its source, and the order in which it stands there.
+    pub(super) place: Option<(Slot, Lane)>,
+    pub(super) state: State,
+    /// Why it is to end early.
+    pub(super) stop: Option<Stop>,
+    /// The mechanism has given it back: the reactor does it.
+    pub(super) is_emulated: bool,
+    /// When it is to be stopped.
+    due: Option<Instant>,
+    /// When it is to be tried again, or its time has passed.
+    retry: Option<Instant>,
+    /// How long the last pause between two tries was.
+    pub(in crate::reactor) pause: Duration,
+    /// Counts the submissions.
+    pub(super) order: u64,
+    /// Keeps the file open for the kernel when the registration has gone.
+    pub(super) source: Option<Rc<Held>>,
+}
+
+/// Where an operation is.
+#[derive(Debug)]
+pub(in crate::reactor) enum State {
+    /// Here: it waits for its turn, or for its file to be ready.
+    Here(Prepared),
+    /// To be made when its turn comes.
+    ShuttingDown(Shutdown),
+    /// The mechanism has it.
+    InKernel,
+    /// It waits for time to pass.
+    Timing,
+    /// Its completion is to be delivered.
+    Over(Over),
+    /// For a moment, between two of these.
+    Moving,
+}
+
+/// What has become of an operation.
+#[derive(Debug)]
+pub(in crate::reactor) struct Over {
+    pub(super) transferred: usize,
+    pub(super) result: io::Result<Outcome>,
+    pub(super) buf: Buf,
+}
+
+/// Why an operation ends early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::reactor) enum Stop {
+    Canceled,
+    TimedOut,
+}
+
+impl Stop {
+    pub(super) fn error(self) -> io::Error {
+        match self {
+            Stop::Canceled => io::Error::from_raw_os_error(libc::ECANCELED),
+            Stop::TimedOut => {
+                io::Error::new(io::ErrorKind::TimedOut, "the operation's deadline has passed")
+            }
+        }
+    }
+}
+
+impl Operation {
+    pub(super) fn new(token: Token, kind: Kind, place: Option<(Slot, Lane)>, state: State) -> Self {
+        Operation {
+            token,
+            kind,
+            place,
+            state,
+            stop: None,
+            is_emulated: false,
+            due: None,
+            retry: None,
+            pause: Duration::ZERO,
+            order: 0,
+            source: None,
+        }
+    }
+
+    pub(super) fn is_in_kernel(&self) -> bool {
+        matches!(self.state, State::InKernel)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Place {
+    generation: u32,
+    operation: Option<Operation>,
+}
+
+/// The operations, by slot.
+#[derive(Debug, Default)]
+pub(in crate::reactor) struct Ops {
+    places: Vec<Place>,
+    vacant: Vec<u32>,
+    /// Those that are over, in the order in which they are to be delivered.
+    over: VecDeque<OpSlot>,
+    deadlines: Timers,
+    retries: Timers,
+    submitted: u64,
+}
+
+impl Ops {
+    pub(super) fn insert(&mut self, operation: Operation) -> OpSlot {
+        let index = self.vacant.pop().unwrap_or_else(|| {
+            self.places.push(Place::default());
+            // An operation takes more memory than a number of 32 bits can count.
+            self.places.len() as u32 - 1
+        });
+        self.submitted += 1;
+        let place = &mut self.places[index as usize];
+        place.operation = Some(Operation { order: self.submitted, ..operation });
+        OpSlot { index, generation: place.generation }
+    }
+
+    pub(in crate::reactor) fn get_mut(&mut self, op: OpSlot) -> Option<&mut Operation> {
+        let place = self.places.get_mut(op.index())?;
+        place.operation.as_mut().filter(|_| place.generation == op.generation)
+    }
+
+    /// A place whose generation would wrap is not used again.
+    fn remove(&mut self, op: OpSlot) -> Option<Operation> {
+        self.get_mut(op)?;
+        let place = &mut self.places[op.index()];
+        let operation = place.operation.take();
+        if let Some(next) = place.generation.checked_add(1) {
+            place.generation = next;
+            self.vacant.push(op.index);
+        }
+        operation
+    }
+
+    /// Takes what the operation is made of, if it is here.
+    pub(in crate::reactor) fn take(&mut self, op: OpSlot) -> Option<Prepared> {
+        let operation = self.get_mut(op)?;
+        match std::mem::replace(&mut operation.state, State::Moving) {
+            State::Here(prepared) => Some(prepared),
+            other => {
+                operation.state = other;
+                None
+            }
+        }
+    }
+
+    /// It is here again.
+    pub(in crate::reactor) fn put_back(&mut self, op: OpSlot, prepared: Prepared) {
+        if let Some(operation) = self.get_mut(op) {
+            operation.state = State::Here(prepared);
+        }
+    }
+
+    /// It is over: its completion is the next to be delivered after all others.
+    pub(super) fn end(&mut self, op: OpSlot, over: Over) {
+        self.set_due(op, None);
+        self.set_retry(op, None);
+        let Some(operation) = self.get_mut(op) else { return };
+        operation.state = State::Over(over);
+        self.over.push_back(op);
+    }
+
+    pub(in crate::reactor) fn has_over(&self) -> bool {
+        !self.over.is_empty()
+    }
+
+    pub(super) fn over_length(&self) -> usize {
+        self.over.len()
+    }
+
+    /// Takes the last ones out of the queue of those that are over, from this position on.
+    pub(super) fn split_over(&mut self, at: usize) -> VecDeque<OpSlot> {
+        self.over.split_off(at)
+    }
+
+    /// Puts one that is over behind the others.
+    pub(super) fn queue_over(&mut self, op: OpSlot) {
+        self.over.push_back(op);
+    }
+
+    /// Takes the first that is over, to be delivered.
+    pub(super) fn pop_over(&mut self) -> Option<(OpSlot, Token, Over)> {
+        let op = self.over.pop_front()?;
+        match self.remove(op)? {
+            Operation { token, state: State::Over(over), .. } => Some((op, token, over)),
+            _ => None,
+        }
+    }
+
+    /// When the operation is to be stopped.
+    pub(super) fn set_due(&mut self, op: OpSlot, due: Option<Instant>) {
+        let Some(operation) = self.get_mut(op) else { return };
+        let before = std::mem::replace(&mut operation.due, due);
+        before.into_iter().for_each(|before| self.deadlines.remove(before, op));
+        due.into_iter().for_each(|due| self.deadlines.add(due, op));
+    }
+
+    /// When it is to be tried again, or its time has passed.
+    pub(in crate::reactor) fn set_retry(&mut self, op: OpSlot, retry: Option<Instant>) {
+        let Some(operation) = self.get_mut(op) else { return };
+        let before = std::mem::replace(&mut operation.retry, retry);
+        before.into_iter().for_each(|before| self.retries.remove(before, op));
+        retry.into_iter().for_each(|retry| self.retries.add(retry, op));
+    }
+
+    /// When something is to be done next.
+    pub(in crate::reactor) fn next_due(&self) -> Option<Instant> {
+        let (deadline, retry) = (self.deadlines.next(), self.retries.next());
+        deadline.into_iter().chain(retry).min()
+    }
+
+    /// Takes one whose deadline has passed.
+    pub(super) fn pop_expired(&mut self, now: Instant) -> Option<OpSlot> {
+        let op = self.deadlines.pop_due(now)?;
+        if let Some(operation) = self.get_mut(op) {
+            operation.due = None;
+        }
+        Some(op)
+    }
+
+    /// Takes one that is to be tried again.
+    pub(super) fn pop_retry(&mut self, now: Instant) -> Option<OpSlot> {
+        let op = self.retries.pop_due(now)?;
+        if let Some(operation) = self.get_mut(op) {
+            operation.retry = None;
+        }
+        Some(op)
+    }
+
+    /// Checks everything that must hold between calls; panics with the first thing that does not.
+    #[cfg(any(test, feature = "spi"))]
+    pub(in crate::reactor) fn verify(&self) {
+        let all = || self.places.iter().filter_map(|place| place.operation.as_ref());
+        let is_over = |operation: &&Operation| matches!(operation.state, State::Over(_));
+        assert_eq!(all().filter(is_over).count(), self.over.len(), "who is over is in the queue");
+        assert_eq!(all().filter(|op| op.due.is_some()).count(), self.deadlines.len(), "deadlines");
+        assert_eq!(all().filter(|op| op.retry.is_some()).count(), self.retries.len(), "retries");
+        let is_moving = |operation: &Operation| matches!(operation.state, State::Moving);
+        assert!(!all().any(is_moving), "nobody is on the move between calls");
+    }
+}

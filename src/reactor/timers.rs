@@ -1,0 +1,38 @@
+//! Deadlines. They only shorten the wait: no file, no signal, no system call of their own.
+
+use crate::key::OpSlot;
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+/// When something is due for an operation, the earliest first.
+#[derive(Debug, Default)]
+pub(super) struct Timers(BTreeSet<(Instant, OpSlot)>);
+
+impl Timers {
+    pub(super) fn add(&mut self, due: Instant, op: OpSlot) {
+        self.0.insert((due, op));
+    }
+
+    pub(super) fn remove(&mut self, due: Instant, op: OpSlot) {
+        self.0.remove(&(due, op));
+    }
+
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.0.first().map(|&(due, _)| due)
+    }
+
+    /// Takes one that is due.
+    pub(super) fn pop_due(&mut self, now: Instant) -> Option<OpSlot> {
+        let &(due, op) = self.0.first()?;
+        if due > now {
+            return None;
+        }
+        self.0.pop_first();
+        Some(op)
+    }
+
+    #[cfg(any(test, feature = "spi"))]
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+}

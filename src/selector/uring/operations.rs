@@ -1,0 +1,179 @@
+//! The operations of one ring: what is to be given to the kernel, what it has, and what has ended.
+
+use super::super::Landed;
+use super::requests::About;
+use crate::key::OpSlot;
+use crate::sys::prepared::{Gain, Prepared};
+use crate::sys::ring::{Request, Ring, Ticket};
+use std::io;
+
+#[derive(Debug)]
+struct Operation {
+    op: OpSlot,
+    state: State,
+    /// It is to wait if it has to. A send is first tried for now or never (n).
+    may_wait: bool,
+    is_stopped: bool,
+}
+
+#[derive(Debug)]
+enum State {
+    /// It is to be submitted.
+    Here(Prepared),
+    InKernel(Ticket),
+    /// For a moment, between the two.
+    Moving,
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(super) struct Operations {
+    /// By the index of the slot.
+    places: Vec<Option<Operation>>,
+    count: usize,
+    landed: Vec<Landed>,
+    /// What could not be stopped because it was not found (l).
+    not_found: Vec<OpSlot>,
+}
+
+impl Operations {
+    fn get_mut(&mut self, op: OpSlot) -> Option<&mut Operation> {
+        let operation = self.places.get_mut(op.index())?.as_mut();
+        operation.filter(|operation| operation.op == op)
+    }
+
+    pub(super) fn is_known(&self, op: OpSlot) -> bool {
+        let operation = self.places.get(op.index()).and_then(Option::as_ref);
+        operation.is_some_and(|operation| operation.op == op)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.count
+    }
+
+    pub(super) fn slots(&self) -> Vec<OpSlot> {
+        self.places.iter().flatten().map(|operation| operation.op).collect()
+    }
+
+    pub(super) fn has_landed(&self) -> bool {
+        !self.landed.is_empty()
+    }
+
+    pub(super) fn take_landed(&mut self, out: &mut Vec<Landed>) {
+        out.append(&mut self.landed);
+    }
+
+    /// An operation that is to be submitted.
+    pub(super) fn insert(&mut self, op: OpSlot, prepared: Prepared) {
+        if self.places.len() <= op.index() {
+            self.places.resize_with(op.index() + 1, || None);
+        }
+        let may_wait = !prepared.can_be_for_now();
+        let state = State::Here(prepared);
+        debug_assert!(self.places[op.index()].is_none(), "one at a time in a place");
+        self.places[op.index()] = Some(Operation { op, state, may_wait, is_stopped: false });
+        self.count += 1;
+    }
+
+    /// Puts it into the ring. False if there is no room. Counts those that complete at once.
+    pub(super) fn begin(&mut self, op: OpSlot, ring: &mut Ring, at_once: &mut u32) -> bool {
+        let Some(operation) = self.get_mut(op) else { return true };
+        let prepared = match std::mem::replace(&mut operation.state, State::Moving) {
+            State::Here(prepared) => prepared,
+            other => {
+                operation.state = other;
+                return true;
+            }
+        };
+        match ring.begin(prepared, op.to_bits(), !operation.may_wait) {
+            Ok(ticket) => {
+                operation.state = State::InKernel(ticket);
+                *at_once += u32::from(!operation.may_wait);
+                true
+            }
+            Err(prepared) => {
+                operation.state = State::Here(prepared);
+                false
+            }
+        }
+    }
+
+    /// It is to end. Gives whether the kernel has to be asked to.
+    pub(super) fn stop(&mut self, op: OpSlot) -> bool {
+        let Some(operation) = self.get_mut(op) else { return false };
+        operation.is_stopped = true;
+        match std::mem::replace(&mut operation.state, State::Moving) {
+            State::Here(prepared) => {
+                self.end(op, prepared, Err(canceled()));
+                false
+            }
+            other => {
+                operation.state = other;
+                true
+            }
+        }
+    }
+
+    /// Asks the kernel to stop it. False if there is no room.
+    pub(super) fn ask_to_stop(&mut self, op: OpSlot, ring: &mut Ring) -> bool {
+        match self.get_mut(op) {
+            Some(Operation { state: State::InKernel(ticket), .. }) => {
+                ring.push(Request::Stop(*ticket), About::Stop(op.index).to_bits())
+            }
+            _ => true,
+        }
+    }
+
+    /// What the request to stop the operation in this place has come to.
+    pub(super) fn note_stop(&mut self, place: u32, result: i32) {
+        let operation = self.places.get(place as usize).and_then(Option::as_ref);
+        if let Some(Operation { op, is_stopped: true, .. }) = operation {
+            if result == -libc::ENOENT {
+                self.not_found.push(*op);
+            }
+        }
+    }
+
+    /// Has what was not found be stopped again, if it still goes on.
+    pub(super) fn stop_again(&mut self, mut ask: impl FnMut(OpSlot)) {
+        for op in std::mem::take(&mut self.not_found) {
+            if self.is_known(op) {
+                ask(op);
+            }
+        }
+    }
+
+    /// The kernel is done with it. Gives it if it is to be submitted again.
+    pub(super) fn land(
+        &mut self,
+        tag: u64,
+        prepared: Prepared,
+        result: io::Result<Gain>,
+    ) -> Option<OpSlot> {
+        let op = OpSlot::from_bits(tag);
+        let operation = self.get_mut(op)?;
+        let would_block =
+            matches!(&result, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
+        if !would_block || operation.may_wait {
+            self.end(op, prepared, result);
+            return None;
+        }
+        if operation.is_stopped {
+            self.end(op, prepared, Err(canceled()));
+            return None;
+        }
+        (operation.may_wait, operation.state) = (true, State::Here(prepared));
+        Some(op)
+    }
+
+    fn end(&mut self, op: OpSlot, prepared: Prepared, result: io::Result<Gain>) {
+        self.places[op.index()] = None;
+        self.count -= 1;
+        self.landed.push(Landed { op, prepared, result });
+    }
+}
+
+/// What an operation is told that was stopped.
+fn canceled() -> io::Error {
+    io::Error::from_raw_os_error(libc::ECANCELED)
+}

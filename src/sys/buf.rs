@@ -1,0 +1,95 @@
+//! The buffer of an operation, which its owner lends to the kernel.
+
+use std::fmt;
+use std::ops::Deref;
+
+/// The buffer that an operation moves bytes into or out of. It is the poller's until the operation
+/// completes, and then comes back, whatever the result.
+///
+/// ```
+/// use quintpoll::Buf;
+/// let buf = Buf::from(b"hello".to_vec());
+/// assert_eq!(&buf[..2], b"he");
+/// assert_eq!(buf.into_vec(), b"hello");
+/// ```
+#[derive(Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Buf {
+    /// For operations that move no bytes.
+    #[default]
+    None,
+    /// To send from, and to receive into: what is received is appended.
+    Vec(Vec<u8>),
+    /// To send from.
+    Static(&'static [u8]),
+}
+
+impl Buf {
+    /// The bytes, copied only if they are static.
+    pub fn into_vec(self) -> Vec<u8> {
+        match self {
+            Buf::None => Vec::new(),
+            Buf::Vec(bytes) => bytes,
+            Buf::Static(bytes) => bytes.to_vec(),
+        }
+    }
+}
+
+impl Deref for Buf {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Buf::None => &[],
+            Buf::Vec(bytes) => bytes,
+            Buf::Static(bytes) => bytes,
+        }
+    }
+}
+
+impl AsRef<[u8]> for Buf {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl fmt::Debug for Buf {
+    /// Its kind and length: what it holds may be long, and nobody else's business.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Buf::None => f.write_str("None"),
+            Buf::Vec(bytes) => write!(f, "Vec({} of {} bytes)", bytes.len(), bytes.capacity()),
+            Buf::Static(bytes) => write!(f, "Static({} bytes)", bytes.len()),
+        }
+    }
+}
+
+impl From<Vec<u8>> for Buf {
+    fn from(bytes: Vec<u8>) -> Self {
+        Buf::Vec(bytes)
+    }
+}
+
+impl From<&'static [u8]> for Buf {
+    fn from(bytes: &'static [u8]) -> Self {
+        Buf::Static(bytes)
+    }
+}
+
+impl<const N: usize> From<&'static [u8; N]> for Buf {
+    fn from(bytes: &'static [u8; N]) -> Self {
+        Buf::Static(bytes)
+    }
+}
+
+impl From<&'static str> for Buf {
+    fn from(text: &'static str) -> Self {
+        Buf::Static(text.as_bytes())
+    }
+}
+
+impl From<String> for Buf {
+    fn from(text: String) -> Self {
+        Buf::Vec(text.into_bytes())
+    }
+}

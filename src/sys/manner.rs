@@ -1,0 +1,214 @@
+//! How the calls on one file are kept from blocking, where they have no flag for it, and from
+//! raising `SIGPIPE`.
+#![allow(unsafe_code)]
+
+use super::file::Shape;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, RawFd};
+use std::ptr;
+
+/// What is known of one file.
+#[derive(Debug)]
+pub(crate) struct Manner {
+    shape: Shape,
+    is_tcp: bool,
+    /// `RWF_NOWAIT` may be known to its reads and writes.
+    takes_nowait: bool,
+    /// `RWF_NOSIGNAL` may be known to its writes.
+    takes_nosignal: bool,
+    /// We have set `O_NONBLOCK`, which was off.
+    is_made_nonblocking: bool,
+}
+
+/// For every architecture the same; the crate libc lacks it.
+const RWF_NOSIGNAL: libc::c_int = 0x100;
+
+impl Manner {
+    /// # Errors
+    ///
+    /// What fstat(2) says.
+    pub(crate) fn of(fd: BorrowedFd<'_>) -> io::Result<Self> {
+        let shape = Shape::of(fd)?;
+        let is_tcp = shape == Shape::Socket && super::file::is_tcp(fd);
+        let (takes_nowait, takes_nosignal, is_made_nonblocking) = (true, true, false);
+        Ok(Manner { shape, is_tcp, takes_nowait, takes_nosignal, is_made_nonblocking })
+    }
+
+    pub(crate) fn is_socket(&self) -> bool {
+        self.shape == Shape::Socket
+    }
+
+    pub(crate) fn is_tcp(&self) -> bool {
+        self.is_tcp
+    }
+
+    /// Whether its reads and writes wait for somebody. Those of a disk wait for the disk, which is
+    /// not what `O_NONBLOCK` is about.
+    fn may_block(&self) -> bool {
+        !matches!(self.shape, Shape::Regular | Shape::Block)
+    }
+
+    /// Makes sure that no call on the file blocks. Somebody else who has the description may have
+    /// made it otherwise since the last time.
+    pub(crate) fn ensure_nonblocking(&mut self, number: RawFd) -> io::Result<()> {
+        let flags = flags(number)?;
+        if flags & libc::O_NONBLOCK == 0 {
+            set_flags(number, flags | libc::O_NONBLOCK)?;
+            self.is_made_nonblocking = true;
+        }
+        Ok(())
+    }
+
+    /// Takes back what [`Manner::ensure_nonblocking`] has done.
+    pub(crate) fn restore(&mut self, number: RawFd) {
+        if std::mem::take(&mut self.is_made_nonblocking) {
+            // The only failure is that the number was closed behind our back.
+            let restored = flags(number);
+            let _ = restored.and_then(|flags| set_flags(number, flags & !libc::O_NONBLOCK));
+        }
+    }
+
+    /// read(2), without blocking.
+    ///
+    /// # Safety
+    ///
+    /// The part has to be memory that may be written to.
+    pub(super) unsafe fn read(&mut self, number: RawFd, part: &libc::iovec) -> io::Result<usize> {
+        if self.may_block() && self.takes_nowait {
+            // SAFETY: as the caller promises.
+            match unsafe { vectored(libc::SYS_preadv2, number, part, libc::RWF_NOWAIT) } {
+                Err(error) if is_unknown(&error) => self.takes_nowait = false,
+                done => return done,
+            }
+        }
+        if self.may_block() {
+            self.ensure_nonblocking(number)?;
+        }
+        // SAFETY: as the caller promises.
+        counted(unsafe { libc::readv(number, part, 1) })
+    }
+
+    /// write(2), without blocking and without `SIGPIPE`.
+    ///
+    /// # Safety
+    ///
+    /// The part has to be memory that may be read.
+    pub(super) unsafe fn write(&mut self, number: RawFd, part: &libc::iovec) -> io::Result<usize> {
+        if self.may_block() && self.takes_nowait && self.takes_nosignal {
+            let flags = libc::RWF_NOWAIT | RWF_NOSIGNAL;
+            // SAFETY: as the caller promises.
+            match unsafe { vectored(libc::SYS_pwritev2, number, part, flags) } {
+                Err(error) if is_unknown(&error) => self.takes_nowait = false,
+                done => return done,
+            }
+        }
+        if self.may_block() {
+            self.ensure_nonblocking(number)?;
+        }
+        if self.takes_nosignal {
+            // SAFETY: as the caller promises.
+            match unsafe { vectored(libc::SYS_pwritev2, number, part, RWF_NOSIGNAL) } {
+                Err(error) if is_unknown(&error) => self.takes_nosignal = false,
+                done => return done,
+            }
+        }
+        // SAFETY: as the caller promises.
+        without_sigpipe(|| counted(unsafe { libc::writev(number, part, 1) }))
+    }
+
+    /// As before Linux 6.18, or on a file that takes no flags.
+    #[cfg(test)]
+    pub(super) fn forget_flags(&mut self) {
+        (self.takes_nowait, self.takes_nosignal) = (false, false);
+    }
+}
+
+/// Whether a call says that it does not know a flag.
+fn is_unknown(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS))
+}
+
+fn flags(number: RawFd) -> io::Result<libc::c_int> {
+    // SAFETY: F_GETFL takes no argument and touches no memory.
+    let flags = super::checked(unsafe { libc::fcntl(number, libc::F_GETFL) })?;
+    Ok(flags as libc::c_int)
+}
+
+fn set_flags(number: RawFd, flags: libc::c_int) -> io::Result<()> {
+    // SAFETY: F_SETFL takes a number and touches no memory.
+    super::checked(unsafe { libc::fcntl(number, libc::F_SETFL, flags) })?;
+    Ok(())
+}
+
+fn counted(answer: isize) -> io::Result<usize> {
+    usize::try_from(answer).map_err(|_| io::Error::last_os_error())
+}
+
+/// preadv2(2) or pwritev2(2) at the current position. (Not every C library has them.)
+///
+/// # Safety
+///
+/// The part has to be memory that the call may use.
+unsafe fn vectored(
+    call: libc::c_long,
+    number: RawFd,
+    part: &libc::iovec,
+    flags: libc::c_int,
+) -> io::Result<usize> {
+    let (parts, current): (libc::c_ulong, libc::c_long) = (1, -1);
+    let number = libc::c_long::from(number);
+    let flags = libc::c_long::from(flags);
+    // SAFETY: the caller vouches for the part, which outlives the call.
+    let answer =
+        unsafe { libc::syscall(call, number, ptr::from_ref(part), parts, current, current, flags) };
+    counted(answer as isize)
+}
+
+/// Runs a write that may raise `SIGPIPE` on this thread, and takes the signal away if it did.
+fn without_sigpipe(write: impl FnOnce() -> io::Result<usize>) -> io::Result<usize> {
+    let pipe = set_of(libc::SIGPIPE)?;
+    // One that is pending already is somebody else's.
+    let was_pending = is_pending(libc::SIGPIPE);
+    let mut before = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: both are sets, one to read and one to write.
+    let answer = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &pipe, before.as_mut_ptr()) };
+    if answer != 0 {
+        return Err(io::Error::from_raw_os_error(answer));
+    }
+    let written = write();
+    let broke = matches!(&written, Err(error) if error.raw_os_error() == Some(libc::EPIPE));
+    if broke && !was_pending {
+        let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: a set and a time to read, and nowhere to write. It says EAGAIN if the signal is
+        // ignored and so was never raised.
+        unsafe { libc::sigtimedwait(&pipe, ptr::null_mut(), &now) };
+    }
+    // SAFETY: the call that succeeded has written the set; there is nowhere to write.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut()) };
+    written
+}
+
+fn set_of(signal: libc::c_int) -> io::Result<libc::sigset_t> {
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: there is room for a set.
+    super::checked(unsafe { libc::sigemptyset(set.as_mut_ptr()) })?;
+    // SAFETY: the call before has made it a set.
+    let mut set = unsafe { set.assume_init() };
+    // SAFETY: it is a set.
+    super::checked(unsafe { libc::sigaddset(&mut set, signal) })?;
+    Ok(set)
+}
+
+fn is_pending(signal: libc::c_int) -> bool {
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: there is room for a set.
+    if unsafe { libc::sigpending(set.as_mut_ptr()) } != 0 {
+        return false;
+    }
+    // SAFETY: the call has succeeded and made it a set.
+    unsafe { libc::sigismember(set.as_ptr(), signal) == 1 }
+}
+
+#[cfg(test)]
+mod tests;
