@@ -355,10 +355,14 @@ impl<S: Selector> Reactor<S> {
     /// Hands over the completions, up to the capacity.
     pub(super) fn deliver_completions(&mut self, events: &mut Events) {
         while events.completion_room() > 0 {
-            let Some((slot, token, over)) = self.ops.pop_over() else { break };
-            let Over { transferred, result, buf } = over;
-            let id = OpId { poller: self.id, slot };
-            events.complete(Completion { token, id, transferred, result, buf, more: false });
+            let Some((slot, operation)) = self.ops.pop_over() else { break };
+            let Operation { token, state, source, .. } = operation;
+            if let State::Over(Over { transferred, result, buf }) = state {
+                let id = OpId { poller: self.id, slot };
+                events.complete(Completion { token, id, transferred, result, buf, more: false });
+            }
+            // Last, because this may run the user's Drop, which may panic.
+            drop(source);
         }
     }
 }

@@ -9,12 +9,11 @@ use crate::sys::file::Held;
 use crate::sys::manner::Manner;
 use std::collections::VecDeque;
 use std::io;
-use std::rc::Rc;
 
 /// One registered source.
 #[derive(Debug)]
 pub(super) struct Registration {
-    pub(super) source: Rc<Held>,
+    pub(super) source: Held,
     pub(super) token: Token,
     pub(super) latch: Latch,
     /// Made by the first operation.
@@ -93,7 +92,7 @@ impl Registry {
         }
         self.by_number[number] = slot.index + 1;
         self.places[slot.index()].registration = Some(Registration {
-            source: Rc::new(source),
+            source,
             token,
             latch,
             work: None,
@@ -110,7 +109,7 @@ impl Registry {
 
     /// Forgets a registration and gives its source back. The slot never names anything again; its
     /// place is used again unless the generation would wrap.
-    pub(super) fn remove(&mut self, slot: Slot) -> Option<Rc<Held>> {
+    pub(super) fn remove(&mut self, slot: Slot) -> Option<Held> {
         self.get(slot)?;
         let place = &mut self.places[slot.index()];
         let registration = place.registration.take()?;

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// A file number together with the handle it was borrowed from.
+#[derive(Clone)]
 pub(crate) struct Held {
     owner: Arc<dyn AsFd + Send + Sync>,
     number: RawFd,
@@ -23,8 +24,8 @@ impl Held {
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: `number` was borrowed from `*self.owner`, which this value has kept alive and in
-        // place ever since, so that borrow could have lasted until now.
+        // SAFETY: `number` was borrowed from `*self.owner`, which this value, or the one it is a clone
+        // of, has kept alive and in place ever since, so that borrow could have lasted until now.
         unsafe { BorrowedFd::borrow_raw(self.number) }
     }
 

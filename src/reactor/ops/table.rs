@@ -11,7 +11,6 @@ use crate::sys::prepared::Prepared;
 use std::collections::VecDeque;
 use std::io;
 use std::net::Shutdown;
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// One operation.
@@ -35,7 +34,7 @@ pub(in crate::reactor) struct Operation {
     /// Counts the submissions.
     pub(super) order: u64,
     /// Keeps the file open for the kernel when the registration has gone.
-    pub(super) source: Option<Rc<Held>>,
+    pub(super) source: Option<Held>,
 }
 
 /// Where an operation is.
@@ -198,12 +197,9 @@ impl Ops {
     }
 
     /// Takes the first that is over, to be delivered.
-    pub(super) fn pop_over(&mut self) -> Option<(OpSlot, Token, Over)> {
+    pub(super) fn pop_over(&mut self) -> Option<(OpSlot, Operation)> {
         let op = self.over.pop_front()?;
-        match self.remove(op)? {
-            Operation { token, state: State::Over(over), .. } => Some((op, token, over)),
-            _ => None,
-        }
+        self.remove(op).map(|operation| (op, operation))
     }
 
     /// When the operation is to be stopped.
