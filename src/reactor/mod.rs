@@ -49,6 +49,8 @@ pub struct Reactor<S> {
     ops: Ops,
     /// What the selector has given back; kept for its memory.
     landed: Vec<Landed>,
+    /// The selector was given an operation since it last waited.
+    has_begun: bool,
     probe: Probe,
     bed: Bed,
     /// What the selector reported; kept for its memory.
@@ -76,6 +78,7 @@ impl<S: Selector> Reactor<S> {
             registry: Registry::default(),
             ops: Ops::default(),
             landed: Vec::new(),
+            has_begun: false,
             probe: Probe::default(),
             raw: Vec::new(),
             statistics: Statistics::default(),
@@ -206,6 +209,7 @@ impl<S: Selector> Reactor<S> {
         let may_sleep = deadline != Deadline::Now && self.registry.queue_is_empty();
         let asleep = may_sleep && self.bed.lie_down();
         self.registry.begin_round();
+        self.has_begun = false;
         let waited =
             self.selector.wait(if asleep { deadline } else { Deadline::Now }, &mut self.raw);
         for raw in self.raw.drain(..) {
@@ -231,6 +235,12 @@ impl<S: Selector> Reactor<S> {
                 Err(error)
             }
         }
+    }
+
+    /// Whether operations that came next in their lanes may be over at once too (T1). Not beside
+    /// readiness, which a second look would report a second time (H4).
+    fn has_successors(&self, events: &Events) -> bool {
+        self.has_begun && events.completion_room() > 0 && events.is_empty() && !events.woken()
     }
 
     /// Serves the queue, once round at most (H4), up to the capacity. After an error the rest is
@@ -420,6 +430,9 @@ impl<S: Selector> Poller for Reactor<S> {
                     return Err(error);
                 }
                 _ => {}
+            }
+            if deadline == Deadline::Now && self.has_successors(events) {
+                continue;
             }
             if events.has_news() {
                 return Ok(());

@@ -158,6 +158,7 @@ impl<S: Selector> Reactor<S> {
                 self.attempt(op, source, lane, None)
             }
             Start::Native => {
+                self.has_begun = true;
                 if let Some(operation) = self.ops.get_mut(op) {
                     operation.state = State::InKernel;
                 }
