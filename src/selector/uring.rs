@@ -46,13 +46,14 @@
 mod operations;
 mod polls;
 mod requests;
+mod turns;
 mod watch;
 
 use super::{Applied, Arm, Deadline, Landed, Raw, Selector, Start, Trigger, Triggers};
 use super::{Wake, WakeHandle};
 use crate::event::{Interest, PollBits};
 use crate::key::{OpSlot, Slot};
-use crate::sys::prepared::Prepared;
+use crate::sys::prepared::{Call, Prepared};
 use crate::sys::ring::{Least, Ring, Size, TaskWork};
 use polls::{End, Polls, Told};
 use requests::Owner;
@@ -65,23 +66,14 @@ use watch::Watch;
 /// many completions the kernel has an index of 128 lists for the polls, and finds one of 10,000
 /// that is to be cancelled in a microsecond or so.
 const SIZE: Size = Size { requests: 256, completions: 4096 };
-/// How often in vain the kernel is entered for the end of a poll. Once is usual; twice, if another
-/// processor was just waking the poll.
-const PATIENCE: usize = 1000;
-/// At least so many polls the kernel does its work for when it is entered (h), by a margin.
-const POLLS_A_TURN: usize = 16;
-/// How often one wait enters the kernel beyond twice for each poll, lest a flood keep it for ever.
-const MOST_TURNS: usize = 64;
-
-/// How long dropping it waits for operations that can't be interrupted. The memory of those that
-/// are not over then is never freed ([`leaked_buffers`](crate::sys::ring::leaked_buffers)).
-const LAST_WAIT: Duration = Duration::from_secs(1);
 
 /// The io_uring selector.
 #[derive(Debug)]
 pub struct Uring {
     polls: Polls,
     wake: WakeHandle,
+    /// It is not to leave operations to the reactor.
+    has_operations: bool,
     /// By slot index.
     watches: Vec<Option<Watch>>,
     /// Whose polls have told something since the last wait.
@@ -122,11 +114,19 @@ impl Uring {
         Uring::with_ring(Ring::open(size, &[work])?)
     }
 
+    /// Makes it leave operations to the reactor, as on a kernel that knows none of them.
+    #[cfg(any(test, feature = "spi"))]
+    pub fn without_operations(mut self) -> Self {
+        self.has_operations = false;
+        self
+    }
+
     fn with_ring(ring: Ring) -> io::Result<Self> {
         let (watches, heard, refused, told) = Default::default();
         let mut uring = Uring {
             polls: Polls::new(ring),
             wake: WakeHandle::new()?,
+            has_operations: true,
             watches,
             heard,
             is_notified: false,
@@ -255,98 +255,6 @@ impl Uring {
         }
     }
 
-    /// Queues what was in vain.
-    fn try_again(&mut self) {
-        self.polls.cancel_again();
-        for slot in std::mem::take(&mut self.refused) {
-            let is_due = |watch: &mut Watch| watch.poll.is_none() && !watch.dirs.is_empty();
-            if self.watch(slot).is_some_and(is_due) {
-                self.begin(slot);
-            }
-        }
-    }
-
-    /// Has the kernel tell everything it has to tell, and waits for something if it has nothing.
-    fn run(&mut self, deadline: Deadline) -> io::Result<()> {
-        self.try_again();
-        // What does not fit into the ring must not wait with the rest. A flood may queue more.
-        for _ in 0..self.polls.len() + self.polls.operations() {
-            if !self.polls.has_queued_too_much() {
-                break;
-            }
-            self.enter(Least::NONE, None)?;
-        }
-        let has_heard = !self.heard.is_empty() || self.is_notified || self.has_lost;
-        let has_news = has_heard || self.polls.has_landed();
-        let entered = if deadline == Deadline::Now || has_news || self.polls.has_queued_too_much() {
-            self.enter(Least::NONE, None)
-        } else {
-            self.enter(Least::ONE, deadline.remaining())
-        };
-        self.exhaust()?;
-        entered
-    }
-
-    /// Enters the kernel until it has nothing more of what it had when this began. It does its work
-    /// in the order in which it comes up, and not all of it has something to tell.
-    fn exhaust(&mut self) -> io::Result<()> {
-        let polls = self.polls.len() + self.polls.operations();
-        let enough = 2 + polls / POLLS_A_TURN;
-        let mut left = enough;
-        for _ in 0..MOST_TURNS + 2 * polls {
-            let (is_asked, before) = (self.polls.has_queued(), self.polls.progress());
-            if left == 0 || !(is_asked || self.polls.has_more()) {
-                break;
-            }
-            self.enter(Least::NONE, None)?;
-            let has_come = is_asked || self.polls.progress() != before;
-            left = if has_come { enough } else { left - 1 };
-        }
-        Ok(())
-    }
-
-    /// Waits for the ends of polls that are to end.
-    fn settle_until(&mut self, has_ended: impl Fn(&mut Self) -> bool) {
-        let mut patience = PATIENCE;
-        for _ in 0..PATIENCE + 4 * (self.polls.len() + self.polls.operations()) {
-            if has_ended(self) || patience == 0 {
-                break;
-            }
-            let before = self.polls.progress();
-            self.polls.cancel_again();
-            if self.enter(Least::NONE, None).is_err_and(|error| !may_pass(&error)) {
-                break;
-            }
-            if self.polls.progress() == before {
-                patience -= 1;
-                std::thread::yield_now();
-            }
-        }
-    }
-
-    /// Waits for operations that can't be interrupted, but not for ever.
-    fn wait_for_the_last(&mut self) {
-        let deadline = Deadline::after(Some(LAST_WAIT));
-        while self.polls.operations() > 0 && !deadline.has_passed() {
-            self.polls.cancel_again();
-            if self.enter(Least::ONE, deadline.remaining()).is_err_and(|error| !may_pass(&error)) {
-                break;
-            }
-        }
-    }
-
-    /// Has the kernel take the poll of a file of which it is not certain that it can.
-    fn insist(&mut self, slot: Slot) -> io::Result<()> {
-        let poll = self.watch(slot).and_then(|watch| watch.poll);
-        while poll.is_some_and(|poll| self.polls.is_queued(poll)) {
-            self.enter(Least::NONE, None)?;
-        }
-        match self.refusal.take_if(|(refused, _)| *refused == slot) {
-            Some((_, errno)) => Err(refused_with(errno)),
-            None => Ok(()),
-        }
-    }
-
     /// Reports whose polls have told something.
     fn report_heard(&mut self, out: &mut Vec<Raw>) {
         let mut heard = std::mem::take(&mut self.heard);
@@ -368,11 +276,6 @@ impl Uring {
 fn find(watches: &mut [Option<Watch>], slot: Slot) -> Option<&mut Watch> {
     let watch = watches.get_mut(slot.index())?.as_mut();
     watch.filter(|watch| watch.slot == slot)
-}
-
-/// Whether the kernel may answer otherwise the next time.
-fn may_pass(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::EBUSY | libc::ENOMEM))
 }
 
 /// In words, where the number is not enough.
@@ -456,10 +359,13 @@ impl Selector for Uring {
     }
 
     fn has_operations(&self) -> bool {
-        true
+        self.has_operations && self.polls.knows(Call::Recv)
     }
 
     fn start(&mut self, op: OpSlot, prepared: Prepared) -> Start {
+        if !self.has_operations || !self.polls.knows(prepared.call()) {
+            return Start::Emulate(prepared);
+        }
         self.polls.begin_operation(op, prepared);
         Start::Native
     }

@@ -5,11 +5,11 @@ mod flight;
 mod refused;
 
 use super::fork::Stamp;
-use super::prepared::{Gain, Prepared};
+use super::prepared::{Call, Gain, Prepared};
 use flight::Flight;
 pub use flight::leaked_buffers;
 use io_uring::types::{Fd, SubmitArgs, Timespec};
-use io_uring::{Builder, EnterFlags, IoUring, cqueue, opcode};
+use io_uring::{Builder, EnterFlags, IoUring, Probe, cqueue, opcode};
 use std::fmt;
 use std::io;
 use std::mem::ManuallyDrop;
@@ -22,6 +22,8 @@ pub(crate) struct Ring {
     /// What the kernel may still touch.
     flight: Flight,
     work: TaskWork,
+    /// Which operations the kernel says that it knows.
+    known: Probe,
     /// There was a moment without room for another completion.
     was_full: bool,
     stamp: Stamp,
@@ -135,8 +137,11 @@ impl Ring {
         let mut builder = IoUring::builder();
         work.set_up(builder.dontfork().setup_cqsize(size.completions));
         let ring = ManuallyDrop::new(builder.build(size.requests)?);
+        let mut known = Probe::new();
+        // A sandbox may forbid to ask. Then none is known, and all are the reactor's.
+        let _ = ring.submitter().register_probe(&mut known);
         let flight = Flight::default();
-        let ring = Ring { ring, flight, work, was_full: false, stamp };
+        let ring = Ring { ring, flight, work, known, was_full: false, stamp };
         let has = ring.ring.params();
         // The last stands for multishot polls, which came with it and have no bit of their own.
         if has.is_feature_ext_arg() && has.is_feature_nodrop() && has.is_feature_resource_tagging()
@@ -175,6 +180,11 @@ impl Ring {
         let Some(queues) = self.queues() else { return false };
         // SAFETY: the entry names no memory that the kernel might touch.
         unsafe { queues.submission().push(&entry) }.is_ok()
+    }
+
+    /// Whether the kernel knows how to do this.
+    pub(crate) fn knows(&self, call: Call) -> bool {
+        self.known.is_supported(call.code())
     }
 
     /// Queues an operation for the next [`Ring::enter`]; one that is for now says `WouldBlock`

@@ -6,7 +6,7 @@ use super::operations::Operations;
 use super::requests::{About, Ask, Id, Owner, Poll, Requests};
 use crate::event::PollBits;
 use crate::key::OpSlot;
-use crate::sys::prepared::Prepared;
+use crate::sys::prepared::{Call, Prepared};
 use crate::sys::ring::{Completion, Least, Request, Ring};
 use std::collections::VecDeque;
 use std::io;
@@ -121,6 +121,11 @@ impl Polls {
         }
         self.queue.push_back(Ask::Poll(id));
         id
+    }
+
+    /// Whether the kernel knows how to do such an operation.
+    pub(super) fn knows(&self, call: Call) -> bool {
+        self.ring.knows(call)
     }
 
     /// Has the next turn begin an operation.

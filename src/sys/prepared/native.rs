@@ -10,6 +10,22 @@ const CURRENT: u64 = u64::MAX;
 /// For every architecture the same.
 const RWF_NOSIGNAL: i32 = 0x100;
 
+impl Call {
+    /// The kernel's number for such requests.
+    pub(in crate::sys) fn code(self) -> u8 {
+        match self {
+            Call::Accept => opcode::Accept::CODE,
+            Call::Connect => opcode::Connect::CODE,
+            Call::Recv => opcode::Recv::CODE,
+            Call::Send => opcode::Send::CODE,
+            Call::RecvFrom => opcode::RecvMsg::CODE,
+            Call::SendTo => opcode::SendMsg::CODE,
+            Call::Read => opcode::Read::CODE,
+            Call::Write => opcode::Write::CODE,
+        }
+    }
+}
+
 impl Prepared {
     /// The request. One to send may be for now or never: it then says `WouldBlock` where it would
     /// have to wait.
