@@ -268,7 +268,9 @@ impl<S: Selector> Reactor<S> {
 
     /// Reports what `bits` say of the armed directions, if anything, and moves the latch.
     fn deliver_one(&mut self, slot: Slot, bits: PollBits, events: &mut Events) {
-        self.serve(slot, bits);
+        if self.registry.get(slot).is_some_and(|registration| registration.work.is_some()) {
+            self.serve(slot, bits);
+        }
         let Some(registration) = self.registry.get_mut(slot) else { return };
         let dirs = bits.ready(registration.latch.armed());
         let step = if dirs.is_empty() {
