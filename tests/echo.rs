@@ -1,5 +1,5 @@
-//! The example server from outside: started as a program, in every mode, on every backend that is
-//! available.
+//! The example server from outside: started as a program, in every mode and in completion style, on
+//! every backend that is available.
 //!
 //! Cargo builds examples before it runs all tests, but not for `cargo test --test echo`; run
 //! `cargo build --example echo` before that.
@@ -15,16 +15,20 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-const MODES: [&str; 3] = ["level", "edge", "oneshot"];
+/// How a server works, as it is told.
+const WAYS: [[&str; 2]; 4] =
+    [["--mode", "level"], ["--mode", "edge"], ["--mode", "oneshot"], ["--style", "completion"]];
 /// Longer than anything takes, on any machine: whoever waits for so long waits for ever.
 const WATCHDOG: Duration = Duration::from_secs(30);
+/// More than the kernel holds of one connection, on both sides and both ways.
+const NO_BUFFER_HOLDS: usize = 200 << 20;
 
 #[test]
 fn every_byte_comes_back_on_every_connection() {
-    on_each_backend_and_mode(|backend, mode| {
+    on_each_backend_in_each_way(|arguments| {
         const CONNECTIONS: usize = 100;
         const ROUNDS: usize = 4;
-        let server = Server::start(&["--backend", backend, "--mode", mode]);
+        let server = Server::start(arguments);
         let mut random = Random(1);
         let mut clients: Vec<_> = (0..CONNECTIONS).map(|_| server.connect()).collect();
         let mut total = 0;
@@ -53,8 +57,8 @@ fn every_byte_comes_back_on_every_connection() {
 
 #[test]
 fn who_never_reads_delays_nobody_and_loses_nothing() {
-    on_each_backend_and_mode(|backend, mode| {
-        let server = Server::start(&["--backend", backend, "--mode", mode]);
+    on_each_backend_in_each_way(|arguments| {
+        let server = Server::start(arguments);
         let mut greedy = server.connect();
         let sent = write_until_stuck(&mut greedy);
         assert!(!sent.is_empty());
@@ -76,8 +80,8 @@ fn who_never_reads_delays_nobody_and_loses_nothing() {
 
 #[test]
 fn a_reset_ends_its_own_connection_only() {
-    on_each_backend_and_mode(|backend, mode| {
-        let server = Server::start(&["--backend", backend, "--mode", mode]);
+    on_each_backend_in_each_way(|arguments| {
+        let server = Server::start(arguments);
         let mut bystander = server.connect();
         for _ in 0..20 {
             let mut rude = server.connect();
@@ -95,12 +99,12 @@ fn a_reset_ends_its_own_connection_only() {
 
 #[test]
 fn a_shortage_of_file_numbers_ends_when_connections_do() {
-    on_each_backend_and_mode(|backend, mode| {
+    on_each_backend_in_each_way(|arguments| {
         // The shell lowers the limit for the server alone.
         let script = "ulimit -n 24 && exec \"$0\" \"$@\"";
         let mut shell = Command::new("sh");
         shell.args(["-c", script]).arg(example());
-        let server = Server::start_by(shell, &["--backend", backend, "--mode", mode]);
+        let server = Server::start_by(shell, arguments);
         // All of them are connected as far as they can tell: they wait in the listener's queue.
         for mut client in (0..60).map(|_| server.connect()).collect::<Vec<_>>() {
             client.write_all(b"hello").expect("the connection is open");
@@ -116,10 +120,14 @@ fn a_shortage_of_file_numbers_ends_when_connections_do() {
 
 #[test]
 fn an_idle_server_stops_at_either_signal() {
-    for signal in [Signal::SIGINT, Signal::SIGTERM] {
-        let told = Server::start(&[]).stop(signal);
-        assert!(told.starts_with("served 0 connections"), "it told: {told:?}");
-    }
+    on_each_backend_in_each_way(|arguments| {
+        for signal in [Signal::SIGINT, Signal::SIGTERM] {
+            let told = Server::start(arguments).stop(signal);
+            assert!(told.starts_with("served 0 connections"), "it told: {told:?}");
+        }
+    });
+    let told = Server::start(&[]).stop(Signal::SIGINT);
+    assert!(told.starts_with("served 0 connections"), "it told: {told:?}");
 }
 
 #[test]
@@ -131,8 +139,14 @@ fn what_cannot_be_had_is_refused_in_one_line() {
         &["stray"],
         &["--listen"],
         &["--mode", "sideways"],
+        &["--style"],
+        &["--style", "baroque"],
+        &["--style", "completion", "--mode", "level"],
+        &["--mode", "level", "--style", "completion"],
         &["--backend", "kqueue"],
         &["--listen", "127.0.0.1:0", "--mode", "sideways"],
+        &["--listen", "127.0.0.1:0", "--style", "baroque"],
+        &["--listen", "127.0.0.1:0", "--style", "completion", "--mode", "level"],
         &["--listen", "127.0.0.1:0", "--backend", "kqueue"],
         &["--listen", "nowhere"],
         &["--listen", "127.0.0.1:65536"],
@@ -152,19 +166,26 @@ fn help_names_every_option() {
     let output = run(&["--help"]);
     assert!(output.status.success() && output.stderr.is_empty());
     let help = String::from_utf8(output.stdout).expect("help is text");
-    for option in ["--backend", "--mode", "--listen", "--help"] {
+    for option in ["--backend", "--style", "--mode", "--listen", "--help"] {
         assert!(help.contains(option), "{option} is missing");
     }
 }
 
 #[test]
 fn the_demonstration_verifies_itself() {
-    let output = run(&["--backend", "epoll", "--mode", "edge"]);
-    let table = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{table}");
-    assert!(output.stderr.is_empty(), "progress is for terminals");
-    assert_eq!(table.lines().count(), 2, "a heading and a row: {table}");
-    assert!(table.trim_end().ends_with("verified"), "{table}");
+    for (arguments, mode) in [
+        (&["--backend", "epoll", "--mode", "edge"][..], "edge"),
+        (&["--backend", "epoll", "--style", "readiness", "--mode", "level"], "level"),
+        (&["--backend", "epoll", "--style", "completion"], "-"),
+    ] {
+        let output = run(arguments);
+        let table = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{table}");
+        assert!(output.stderr.is_empty(), "progress is for terminals");
+        assert_eq!(table.lines().count(), 2, "a heading and a row: {table}");
+        let row: Vec<_> = table.lines().last().expect("two").split_whitespace().collect();
+        assert_eq!((row.get(1), row.last()), (Some(&mode), Some(&"verified")), "{table}");
+    }
 }
 
 /// A server that serves until it is told to stop, or the test fails.
@@ -236,8 +257,8 @@ impl Drop for Server {
     }
 }
 
-/// The modes of a backend are checked side by side, in threads that bear their names.
-fn on_each_backend_and_mode(check: impl Fn(&str, &str) + Sync) {
+/// The ways of a backend are checked side by side, in threads that bear their names.
+fn on_each_backend_in_each_way(check: impl Fn(&[&str]) + Sync) {
     for backend in Backend::ALL {
         if let Err(why) = backend.is_available() {
             println!("skipped: {why}");
@@ -245,10 +266,11 @@ fn on_each_backend_and_mode(check: impl Fn(&str, &str) + Sync) {
         }
         let backend = backend.to_string();
         thread::scope(|scope| {
-            for mode in MODES {
+            for [option, name] in WAYS {
                 let (backend, check) = (&backend, &check);
-                let named = thread::Builder::new().name(format!("{backend} {mode}"));
-                named.spawn_scoped(scope, move || check(backend, mode)).expect("threads are left");
+                let named = thread::Builder::new().name(format!("{backend} {name}"));
+                let work = move || check(&["--backend", backend, option, name]);
+                named.spawn_scoped(scope, work).expect("threads are left");
             }
         });
     }
@@ -301,7 +323,10 @@ fn write_until_stuck(client: &mut TcpStream) -> Vec<u8> {
     loop {
         let chunk = random.chunk(60_000);
         match client.write(&chunk) {
-            Ok(count) => sent.extend_from_slice(&chunk[..count]),
+            Ok(count) => {
+                sent.extend_from_slice(&chunk[..count]);
+                assert!(sent.len() < NO_BUFFER_HOLDS, "the server keeps what it can't send");
+            }
             Err(error) => {
                 assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}");
                 return sent;

@@ -1,11 +1,14 @@
 //! The command line.
 
+use crate::server::Style;
 use lexopt::{Arg, Error, Parser, ValueExt};
 use quintpoll::{Backend, Mode, UnknownBackend};
 
 /// The modes by the names they have here.
-pub(crate) const MODES: [(&str, Mode); 3] =
+const MODES: [(&str, Mode); 3] =
     [("level", Mode::Level), ("edge", Mode::Edge), ("oneshot", Mode::OneShot)];
+
+const STYLES: [&str; 2] = ["readiness", "completion"];
 
 /// What to do.
 pub(crate) enum Command {
@@ -13,13 +16,14 @@ pub(crate) enum Command {
     /// Serve. Without a backend, the one that the environment or the crate prefers.
     Listen {
         backend: Option<Backend>,
-        mode: Mode,
+        style: Style,
         address: String,
     },
-    /// Try this backend in this mode; without one, all of them.
+    /// Try this backend, or without one all of them, in each of these ways, which have the names of
+    /// modes.
     Demo {
         backend: Option<Backend>,
-        mode: Option<(&'static str, Mode)>,
+        styles: Vec<(&'static str, Style)>,
     },
 }
 
@@ -28,10 +32,10 @@ pub(crate) fn usage() -> String {
     let modes = MODES.map(|(name, _)| name).join(", ");
     format!(
         "\
-An echo server on any backend of quintpoll, in any mode.
+An echo server on any backend of quintpoll, in either style.
 
-Usage: echo --listen ADDRESS [--backend NAME] [--mode NAME]
-       echo [--backend NAME] [--mode NAME]
+Usage: echo --listen ADDRESS [--backend NAME] [--style NAME] [--mode NAME]
+       echo [--backend NAME] [--style NAME] [--mode NAME]
 
 The first form serves until Ctrl-C or SIGTERM, then says what it did.
 The second form tries the server with a client that checks every byte.
@@ -41,7 +45,9 @@ Options:
   --backend NAME    one of {backends}
                     (to serve: $QUINTPOLL_BACKEND, or the best there is;
                     to try: all)
-  --mode NAME       one of {modes}
+  --style NAME      readiness (the default): waits until it may read or write;
+                    completion: has it done, and waits for the results
+  --mode NAME       of readiness: one of {modes}
                     (to serve: level; to try: all)
   --help            print this
 
@@ -55,27 +61,38 @@ Exit status: 0 if all went well, 1 if something broke or did not verify,
 ///
 /// What is wrong with the command line, in one line.
 pub(crate) fn parse(mut parser: Parser) -> Result<Command, Error> {
-    let (mut backend, mut mode, mut listen) = (None, None, None);
+    let (mut backend, mut style, mut mode, mut listen) = (None, None, None, None);
     while let Some(arg) = parser.next()? {
         match arg {
             Arg::Long("backend") => backend = Some(parse_backend(&parser.value()?.string()?)?),
+            Arg::Long("style") => style = Some(parse_style(&parser.value()?.string()?)?),
             Arg::Long("mode") => mode = Some(parse_mode(&parser.value()?.string()?)?),
             Arg::Long("listen") => listen = Some(parser.value()?.string()?),
             Arg::Long("help") | Arg::Short('h') => return Ok(Command::Help),
             _ => return Err(arg.unexpected()),
         }
     }
+    let by_readiness = |(name, mode)| (name, Style::Readiness(mode));
+    let styles: Vec<_> = match (style.unwrap_or(STYLES[0]), mode) {
+        ("completion", Some(_)) => return Err("--style completion has no modes".into()),
+        ("completion", None) => vec![("-", Style::Completion)],
+        (_, Some(mode)) => vec![by_readiness(mode)],
+        (_, None) => MODES.map(by_readiness).to_vec(),
+    };
     Ok(match listen {
-        Some(address) => {
-            let (_, mode) = mode.unwrap_or(MODES[0]);
-            Command::Listen { backend, mode, address }
-        }
-        None => Command::Demo { backend, mode },
+        Some(address) => Command::Listen { backend, style: styles[0].1, address },
+        None => Command::Demo { backend, styles },
     })
 }
 
 fn parse_backend(name: &str) -> Result<Backend, Error> {
     name.parse().map_err(|error: UnknownBackend| Error::Custom(error.into()))
+}
+
+fn parse_style(name: &str) -> Result<&'static str, Error> {
+    let known = STYLES.into_iter().find(|known| *known == name);
+    known
+        .ok_or_else(|| format!("unknown style {name:?}: it is one of {}", STYLES.join(", ")).into())
 }
 
 fn parse_mode(name: &str) -> Result<(&'static str, Mode), Error> {

@@ -1,10 +1,10 @@
-//! Tries the server on each backend in each mode, and prints a table.
+//! Tries the server on each backend, in each style or mode, and prints a table.
 
 use crate::client;
-use crate::server::{Server, Stopper};
+use crate::server::{self, Stopper, Style};
 use crate::stats::Stats;
 use indicatif::ProgressBar;
-use quintpoll::{Backend, Mode};
+use quintpoll::Backend;
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::net::{Ipv4Addr, TcpListener};
@@ -26,9 +26,9 @@ struct Verified {
 /// # Errors
 ///
 /// The table can't be printed.
-pub(crate) fn run(backends: &[Backend], modes: &[(&str, Mode)]) -> io::Result<bool> {
+pub(crate) fn run(backends: &[Backend], styles: &[(&str, Style)]) -> io::Result<bool> {
     let progress = if io::stderr().is_terminal() {
-        ProgressBar::new(backends.len() as u64 * modes.len() as u64 * REQUESTS)
+        ProgressBar::new(backends.len() as u64 * styles.len() as u64 * REQUESTS)
     } else {
         ProgressBar::hidden()
     };
@@ -38,13 +38,13 @@ pub(crate) fn run(backends: &[Backend], modes: &[(&str, Mode)]) -> io::Result<bo
     for &backend in backends {
         if let Err(why) = backend.is_available() {
             table.row([&backend, &"-", &"-", &"-", &"-", &"-", &why] as [&dyn Display; 7])?;
-            progress.inc(modes.len() as u64 * REQUESTS);
+            progress.inc(styles.len() as u64 * REQUESTS);
             continue;
         }
-        for &(name, mode) in modes {
-            let outcome = try_one(backend, mode, &progress);
+        for &(mode, style) in styles {
+            let outcome = try_one(backend, style, &progress);
             all_verified &= outcome.is_ok();
-            table.outcome(backend, name, outcome)?;
+            table.outcome(backend, mode, outcome)?;
         }
     }
     progress.finish_and_clear();
@@ -54,12 +54,12 @@ pub(crate) fn run(backends: &[Backend], modes: &[(&str, Mode)]) -> io::Result<bo
 /// # Errors
 ///
 /// What did not hold, in words.
-fn try_one(backend: Backend, mode: Mode, progress: &ProgressBar) -> Result<Verified, String> {
+fn try_one(backend: Backend, style: Style, progress: &ProgressBar) -> Result<Verified, String> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(in_words)?;
     let address = listener.local_addr().map_err(in_words)?;
     let (ready, started) = mpsc::channel();
     let server = thread::Builder::new()
-        .spawn(move || serve(backend, mode, listener, &ready))
+        .spawn(move || serve(backend, style, listener, &ready))
         .map_err(in_words)?;
     let Ok(stopper) = started.recv() else {
         return Err(join(server).err().unwrap_or_else(|| "the server did not start".to_owned()));
@@ -81,11 +81,11 @@ fn try_one(backend: Backend, mode: Mode, progress: &ProgressBar) -> Result<Verif
 /// The server's thread: pollers stay where they are opened.
 fn serve(
     backend: Backend,
-    mode: Mode,
+    style: Style,
     listener: TcpListener,
     ready: &Sender<Stopper>,
 ) -> io::Result<Stats> {
-    let server = Server::new(backend.open()?, listener, mode)?;
+    let server = server::open(style, backend.open()?, listener)?;
     // Nobody listening would mean that the trial is over.
     let _ = ready.send(server.stopper());
     server.run()

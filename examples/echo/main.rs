@@ -1,29 +1,32 @@
-//! An echo server on any backend, in any mode: the server one would write with this crate, kept
+//! An echo server on any backend, in either style: the server one would write with this crate, kept
 //! small.
 //!
-//! With `--listen` it serves until Ctrl-C or SIGTERM. Without, it tries itself: every backend in
-//! every mode against a client that knows nothing of this crate and checks every byte.
+//! With `--listen` it serves until Ctrl-C or SIGTERM. Without, it tries itself: every backend, in
+//! every mode or with `--style completion`, against a client that knows nothing of this crate and
+//! checks every byte.
 //!
-//! Where to look: `watch` tells the three modes apart, and nothing else does; `connection` moves
-//! bytes and says which way it is blocked; `acceptor` lives through a shortage of file numbers;
-//! `server` is the loop.
+//! Where to look: `readiness` waits until it may read or write, and does so itself. In it, `watch`
+//! tells the three modes apart, and nothing else does; `connection` moves bytes and says which way
+//! it is blocked; `acceptor` lives through a shortage of file numbers. `completion` has the same
+//! done by operations and waits for their results: its loop is all there is to it, but for what one
+//! `connection` does next. `listening` knows what errors of accept(2) mean to both.
 
-mod acceptor;
 mod args;
 mod client;
-mod connection;
+mod completion;
 mod demo;
 mod limits;
+mod listening;
 mod random;
+mod readiness;
 mod server;
 mod signals;
 mod slab;
 mod stats;
-mod watch;
 
 use args::Command;
-use quintpoll::{Backend, Mode};
-use server::Server;
+use quintpoll::Backend;
+use server::Style;
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::net::TcpListener;
@@ -65,13 +68,12 @@ fn run() -> Result<ExitCode, Failure> {
     limits::raise_open_files();
     match args::parse(lexopt::Parser::from_env()).map_err(Failure::request)? {
         Command::Help => io::stdout().write_all(args::usage().as_bytes())?,
-        Command::Listen { backend, mode, address } => listen(backend, mode, &address)?,
-        Command::Demo { backend, mode } => {
+        Command::Listen { backend, style, address } => listen(backend, style, &address)?,
+        Command::Demo { backend, styles } => {
             // A row that says "not available" is no answer to someone who asked for it by name.
             backend.map_or(Ok(()), Backend::is_available).map_err(Failure::request)?;
             let backends = backend.map_or(Backend::ALL.to_vec(), |one| vec![one]);
-            let modes = mode.map_or(args::MODES.to_vec(), |one| vec![one]);
-            if !demo::run(&backends, &modes)? {
+            if !demo::run(&backends, &styles)? {
                 return Ok(ExitCode::FAILURE);
             }
         }
@@ -79,7 +81,7 @@ fn run() -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn listen(backend: Option<Backend>, mode: Mode, address: &str) -> Result<(), Failure> {
+fn listen(backend: Option<Backend>, style: Style, address: &str) -> Result<(), Failure> {
     let signals = signals::divert()?;
     let backend = match backend {
         Some(backend) => backend,
@@ -89,7 +91,7 @@ fn listen(backend: Option<Backend>, mode: Mode, address: &str) -> Result<(), Fai
     let listener = TcpListener::bind(address)
         .map_err(|error| Failure::Request(format!("can't listen on {address:?}: {error}")))?;
     let address = listener.local_addr()?;
-    let mut server = Server::new(poller, listener, mode)?;
+    let mut server = server::open(style, poller, listener)?;
     server.stop_on(Arc::new(signals))?;
 
     let mut stdout = io::stdout();

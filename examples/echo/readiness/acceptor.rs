@@ -1,17 +1,12 @@
 //! The listener: takes connections in, and waits while there are no file numbers for them.
 
-use crate::watch::Watch;
-use nix::errno::Errno;
-use nix::sys::socket::{Backlog, listen};
+use super::watch::Watch;
+use crate::listening::{self, RETRY_AFTER, Refusal};
 use quintpoll::{Interest, Mode, Poller, Token};
 use std::io;
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// After a shortage, look again this much later at the latest: the numbers may be freed by someone
-/// other than us.
-const RETRY_AFTER: Duration = Duration::from_millis(250);
 
 #[derive(Debug)]
 pub(crate) struct Acceptor {
@@ -19,18 +14,6 @@ pub(crate) struct Acceptor {
     watch: Watch,
     /// Set during a shortage, while the listener is not watched.
     retry_at: Option<Instant>,
-}
-
-/// What became of an attempt to accept.
-#[derive(Debug)]
-pub(crate) enum Attempt {
-    Accepted(TcpStream),
-    /// This one has gone; there may be others.
-    Aborted,
-    /// Nobody is waiting.
-    Empty,
-    /// Somebody is waiting, but there is no file number or no memory for him.
-    Shortage,
 }
 
 impl Acceptor {
@@ -41,9 +24,7 @@ impl Acceptor {
         mode: Mode,
     ) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
-        // A second listen(2) changes the length of the queue. The standard library asks for a short
-        // one, and whoever finds it full tries again after a second.
-        listen(&listener, Backlog::MAXALLOWABLE)?;
+        listening::lengthen_queue(&listener)?;
         let listener = Arc::new(listener);
         let watch = Watch::new(poller, listener.clone(), token, mode, Interest::READABLE)?;
         Ok(Acceptor { listener, watch, retry_at: None })
@@ -52,33 +33,10 @@ impl Acceptor {
     /// # Errors
     ///
     /// Of the listener itself, which will not go away.
-    pub(crate) fn accept(&self) -> io::Result<Attempt> {
-        let error = match self.listener.accept() {
-            Ok((socket, _)) => return Ok(Attempt::Accepted(socket)),
-            Err(error) => error,
-        };
-        match error.raw_os_error().map(Errno::from_raw) {
-            Some(Errno::EAGAIN) => Ok(Attempt::Empty),
-            // The process, or the whole system, has no file number left; or there is no memory.
-            Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => {
-                Ok(Attempt::Shortage)
-            }
-            // The peer gave up, a firewall refused it, or an error of the network was waiting on
-            // the new connection, which accept(2) on Linux hands over in its stead.
-            Some(
-                Errno::ECONNABORTED
-                | Errno::EPERM
-                | Errno::EPROTO
-                | Errno::ENETDOWN
-                | Errno::ENOPROTOOPT
-                | Errno::EHOSTDOWN
-                | Errno::ENONET
-                | Errno::EHOSTUNREACH
-                | Errno::EOPNOTSUPP
-                | Errno::ENETUNREACH
-                | Errno::ETIMEDOUT,
-            ) => Ok(Attempt::Aborted),
-            _ => Err(error),
+    pub(crate) fn accept(&self) -> io::Result<Result<TcpStream, Refusal>> {
+        match self.listener.accept() {
+            Ok((socket, _)) => Ok(Ok(socket)),
+            Err(error) => Ok(Err(listening::judge(error)?)),
         }
     }
 

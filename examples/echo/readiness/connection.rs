@@ -1,6 +1,6 @@
 //! One connection: what comes in goes out again.
 
-use crate::watch::Watch;
+use super::watch::Watch;
 use quintpoll::{Interest, Key, Mode, Poller, Readiness, Token};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;

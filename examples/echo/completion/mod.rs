@@ -1,0 +1,160 @@
+//! The server by completion: it has everything done by operations, and each result says what to
+//! hand over next.
+
+mod buffers;
+mod connection;
+
+use crate::listening::{self, RETRY_AFTER, Refusal};
+use crate::server::Stopper;
+use crate::slab::Slab;
+use crate::stats::Stats;
+use buffers::Buffers;
+use connection::{Connection, Part};
+use nix::sys::signalfd::siginfo;
+use quintpoll::{Completion, Events, Interest, Key, Mode, Op, OpId, Outcome};
+use quintpoll::{Poller, Source, Token};
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Operations of connections have smaller numbers.
+const ACCEPTED: Token = Token(usize::MAX);
+const PAUSED: Token = Token(usize::MAX - 1);
+const STOP: Token = Token(usize::MAX - 2);
+
+const COMPLETIONS_PER_WAIT: usize = 1024;
+
+pub(crate) struct Server {
+    poller: Box<dyn Poller>,
+    listener: Key,
+    /// Set during a shortage, while nobody is accepted: what ends it at the latest.
+    pause: Option<OpId>,
+    connections: Slab<Connection>,
+    buffers: Buffers,
+    stopped: Arc<AtomicBool>,
+    stats: Stats,
+}
+
+/// Registers a source for operations alone. From now on the poller is its owner.
+fn entrust(poller: &mut dyn Poller, source: Source) -> io::Result<Key> {
+    // Operations have tokens of their own, and nothing is watched in any mode.
+    poller.register(source, Token(0), Interest::empty(), Mode::Level)
+}
+
+impl Server {
+    pub(crate) fn new(mut poller: Box<dyn Poller>, listener: TcpListener) -> io::Result<Self> {
+        listening::lengthen_queue(&listener)?;
+        let listener = entrust(&mut *poller, Arc::new(listener))?;
+        poller.submit(Op::accept(listener), ACCEPTED)?;
+        Ok(Server {
+            poller,
+            listener,
+            pause: None,
+            connections: Slab::new(),
+            buffers: Buffers::default(),
+            stopped: Arc::default(),
+            stats: Stats::default(),
+        })
+    }
+
+    fn on_completion(&mut self, done: Completion) -> io::Result<()> {
+        match done.token {
+            ACCEPTED => self.on_accepted(done.result),
+            // Unless it was ended before, and this is what came of the timeout.
+            PAUSED if self.pause == Some(done.id) => self.resume(),
+            PAUSED => Ok(()),
+            STOP => done.result.map(|_| self.stopped.store(true, Ordering::Release)),
+            token => self.serve(token, done),
+        }
+    }
+
+    fn on_accepted(&mut self, result: io::Result<Outcome>) -> io::Result<()> {
+        match result {
+            Ok(Outcome::Accepted { socket, .. }) => self.admit(socket),
+            Ok(_) => {}
+            Err(error) => match listening::judge(error)? {
+                Refusal::Shortage => return self.pause(),
+                Refusal::Aborted => self.stats.aborted += 1,
+                Refusal::Empty => {}
+            },
+        }
+        self.accept()
+    }
+
+    fn accept(&mut self) -> io::Result<()> {
+        self.poller.submit(Op::accept(self.listener), ACCEPTED)?;
+        Ok(())
+    }
+
+    /// Leaves those who wait in the queue: to accept would fail again at once and for ever.
+    fn pause(&mut self) -> io::Result<()> {
+        self.stats.shortages += 1;
+        self.pause = Some(self.poller.submit(Op::timeout(RETRY_AFTER), PAUSED)?);
+        Ok(())
+    }
+
+    /// Ends a pause, if there is one: a file number may be free now.
+    fn resume(&mut self) -> io::Result<()> {
+        let Some(timeout) = self.pause.take() else { return Ok(()) };
+        // If it is over already there is nothing to cancel.
+        let _ = self.poller.cancel(timeout);
+        self.accept()
+    }
+
+    fn admit(&mut self, socket: OwnedFd) {
+        let index = self.connections.next_index();
+        self.stats.connections += 1;
+        match Connection::new(&mut *self.poller, socket, index, &mut self.buffers) {
+            Ok(connection) => self.connections.insert(connection),
+            Err(_) => self.stats.dropped += 1,
+        }
+    }
+
+    /// A connection keeps its number until its last operation is over, so that each of them finds
+    /// its own.
+    fn serve(&mut self, token: Token, done: Completion) -> io::Result<()> {
+        let (index, part) = Part::of(token);
+        let Some(connection) = self.connections.get_mut(index) else { return Ok(()) };
+        if part == Part::Send {
+            self.stats.bytes += done.transferred as u64;
+        }
+        let (poller, buffers) = (&mut *self.poller, &mut self.buffers);
+        let is_broken = connection.on_completion(poller, part, done, buffers).is_err();
+        self.stats.dropped += u64::from(is_broken);
+        let is_to_close = is_broken || connection.is_finished();
+        if is_to_close {
+            connection.close(poller)?;
+        }
+        if connection.is_over() {
+            self.connections.remove(index);
+        }
+        if is_to_close { self.resume() } else { Ok(()) }
+    }
+}
+
+impl crate::server::Server for Server {
+    fn stopper(&self) -> Stopper {
+        Stopper::new(self.stopped.clone(), self.poller.waker())
+    }
+
+    fn stop_on(&mut self, source: Source) -> io::Result<()> {
+        let source = entrust(&mut *self.poller, source)?;
+        self.poller.submit(Op::read(source, Vec::new(), size_of::<siginfo>()), STOP)?;
+        Ok(())
+    }
+
+    fn run(mut self: Box<Self>) -> io::Result<Stats> {
+        let mut events = Events::with_capacity(COMPLETIONS_PER_WAIT);
+        while !self.stopped.load(Ordering::Acquire) {
+            self.poller.wait(&mut events, None)?;
+            self.stats.waits += 1;
+            self.stats.events += events.completed() as u64;
+            for completion in events.completions() {
+                self.on_completion(completion)?;
+            }
+        }
+        Ok(self.stats)
+    }
+}
