@@ -20,7 +20,7 @@
 //!
 //! # M: both
 //!
-//! - **M1** A direction of a source is watched or operated, not both: an operation in a direction that is in the interest MUST be refused with `InvalidInput`, and so is `modify` to an interest in which operations are under way. Reading is READABLE; writing, connecting and shutting down writing are WRITABLE; shutting down reading is READABLE.
+//! - **M1** A direction of a source is watched or operated, not both: an operation in a direction that is in the interest MUST be refused with `InvalidInput`, and so is `modify` to an interest in which operations are under way. Reading is READABLE; writing, connecting and shutting down writing are WRITABLE; shutting down reading is READABLE, and both are both.
 //!
 //! # L: level
 //!
@@ -37,7 +37,7 @@
 //!
 //! - **E1** A direction found ready MUST be reported if, since its last report, `register`, `modify`, `rearm` or a truthful `drained` (an I/O call had said `WouldBlock`, and the file was not ready at that moment) named it.
 //! - **E2** A source MAY be reported again when something new happens to it, in either direction. News that come while a wait is under way MAY be told by that wait and again by the next.
-//! - **E3** A source MUST NOT be reported when since its last event there was no wake-up on the file (a TCP acknowledgement is one) and no `register`, `modify`, `rearm` or `drained`, and no operation in the other direction has begun to wait. (After a kernel queue overflowed, or somebody sent `SIGIO` to the thread of a SIGIO poller, every source is looked at again, which may repeat a report.) Why: a reader that did not finish must not be woken for ever.
+//! - **E3** A source MUST NOT be reported when since its last event there was no wake-up on the file (a TCP acknowledgement is one) and no `register`, `modify`, `rearm` or `drained`, and no operation in the other direction has begun or ceased to wait. (After a kernel queue overflowed, or somebody sent `SIGIO` to the thread of a SIGIO poller, every source is looked at again, which may repeat a report.) Why: a reader that did not finish must not be woken for ever.
 //! - **E4** After `WouldBlock` a program calls `drained` (`try_io` does), and the next readiness MUST be reported. A program that does not call it MAY hear nothing more on backends without native edges: nothing the kernel shows them tells "drained and refilled" from "not drained".
 //!
 //! # H: flags
@@ -79,7 +79,7 @@
 //!
 //! - **C1** Every operation that was accepted MUST complete exactly once, and give its buffer back, whatever the result. `transferred` counts the bytes that were moved also beside an error: what came before a cancel, a deadline, a reset, or the end of the stream (`recv_exact`: `UnexpectedEof`).
 //! - **C2** The result MUST be what the plain system call would give, and never `WouldBlock`, `EINTR` or `EINPROGRESS`. No operation raises `SIGPIPE`.
-//! - **C3** The operations of a source that read (accept, recv, recv_exact, recv_from, read) MUST take effect and complete in the order in which they were submitted, but for those that are stopped; and so those that write (connect, send, send_all, send_to, write, shutdown of writing). Shutting down reading waits for nothing. Why: else a stream gets out of order, as it does with io_uring alone.
+//! - **C3** The operations of a source that read (accept, recv, recv_exact, recv_from, read) MUST take effect and complete in the order in which they were submitted, but for those that are stopped; and so those that write (connect, send, send_all, send_to, write, shutdown of writing). Shutting down reading waits for nothing. Where reading and writing share a position, in regular files and block devices, all are in one order. Why: else a stream gets out of order, as it does with io_uring alone.
 //! - **C4** Source and buffer MUST be the poller's until the operation completes, so that neither can be closed, freed or changed under the kernel.
 //! - **C5** What is received MUST be appended to the buffer, at most as much as was asked for; to ask for nothing is `InvalidInput`. So 0 bytes are the end of the stream, or an empty datagram.
 //! - **C6** Accepted sockets MUST be close-on-exec and non-blocking.
@@ -113,6 +113,7 @@
 //! | E2 | reports again on new activity, and repeats a direction when the other one changes | never: it reports a direction again only after `drained`, `rearm` or `modify` | as poll | as epoll for what makes a pipe, inotify, or unix, TCP or UDP socket readable; as poll for WRITABLE and for other files | as epoll |
 //! | H1, L2, E1, O1 (files that forget their news when they are looked at: some in procfs and cgroups, performance counters) | what comes before `rearm`, `modify` or `register` is used up by it | | | | what comes between two waits is reported by the next, also if the program has looked meanwhile; what comes to a one-shot source that was reported may be used up before `rearm` |
 //! | H3 | | | of such a file PRIORITY is told without the ERROR that is beside it, which the sets can't show | | |
+//! | C2 | | | | | an accept that waits already when `RLIMIT_NOFILE` is lowered may still succeed |
 //! | T1 | | | | | before Linux 6.1, a wait of zero may overlook what happens at the very moment when another processor wakes the poller; a later one reports it |
 //! | T2 | | | a wait that blocks already may overlook a hang-up of a source watched for WRITABLE alone, and a hang-up or error of one watched for PRIORITY alone; the next wait reports it | | |
 //! | L1, O1, E1 | | | | what makes a file readable without a signal is reported with the next signal, or after `rearm`: the program's own shutdown(2), and what arrives while somebody sleeps in a blocking read of the same socket. An `F_SETFL` without `O_ASYNC` silences the file until `rearm` | |

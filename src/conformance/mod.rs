@@ -20,24 +20,37 @@
 //! Tests that start processes belong in another test binary than the suite: until a child execs it
 //! holds every file of the process, and cases look at what follows when they close one.
 
+mod bench;
 mod crowd;
 mod kinds;
 mod kit;
 mod runner;
+mod scenes;
 mod situations;
 
+mod blocking;
+mod buffers;
+mod cancels;
 mod capacity;
+mod deadlines;
+mod drops;
 mod edge;
 mod files;
 mod flags;
+mod last_writes;
 mod level;
 mod looks;
 mod one_shot;
+mod operations;
+mod order;
 mod process;
+mod races;
 mod registration;
 mod release;
+mod results;
 mod signals;
 mod time;
+mod together;
 mod wake;
 
 pub use runner::check;
@@ -243,6 +256,62 @@ macro_rules! __conformance_cases {
             f1_every_kind_of_file_can_be_watched
             t2_every_kind_of_file_ends_the_wait
         }
+        operations {
+            m1_a_watched_direction_is_not_operated
+            m1_an_operated_direction_is_not_watched
+            m1_one_may_watch_for_data_beside_sends
+            m1_one_may_watch_for_room_beside_receives
+            c4_the_source_is_the_pollers_until_then
+            c6_accepted_sockets_neither_block_nor_outlive_exec
+            f2_files_are_read_and_written_where_they_stand
+            f2_devices_do_what_they_do
+            q3_completions_stay_until_they_are_taken
+            q3_completions_keep_their_order
+        } own {}
+        buffers {
+            c1_each_of_hundreds_completes_once
+            c1_the_buffer_comes_back_whatever_the_result
+            c1_bytes_are_counted_beside_an_error
+            c1_what_was_sent_is_counted_beside_an_error
+            c5_what_is_received_is_appended
+            c5_exactly_so_much_in_many_pieces
+            c5_ranges_are_sent
+            c5_what_can_not_be_done_is_refused
+        } own {}
+        results {
+            c2_pipes_give_what_the_call_gives
+            c2_streams_give_what_the_call_gives
+            c2_datagrams_give_what_the_call_gives
+            c2_connections_are_made_as_by_the_call
+            c2_devices_give_what_the_call_gives
+            c2_what_can_not_be_read_says_so
+            c2_datagrams_name_their_inet_sender
+            c2_datagrams_name_their_unix_sender
+            c2_a_counter_that_would_overflow_waits
+            c2_a_connection_waits_for_room_in_the_queue
+            c2_a_datagram_waits_for_room_in_the_queue
+            c2_each_datagram_waits_for_its_own_room
+        } own {
+            c2_no_operation_raises_sigpipe
+        }
+        order {
+            c3_parked_receives_get_the_bytes_in_order
+            c3_a_late_receive_does_not_overtake
+            c3_sends_reach_the_peer_in_order
+            c3_connections_are_accepted_in_order
+            c3_the_lanes_do_not_wait_for_each_other
+            c3_what_follows_a_connect_waits_for_it
+            c3_datagrams_come_and_go_in_order
+        } own {}
+        blocking {
+            c7_blocking_files_block_nobody
+            c7_the_flags_outlive_the_poller_unchanged
+            c7_what_did_not_block_goes_on_so
+            c7_a_blocking_fifo_blocks_nobody
+            c7_sending_very_much_blocks_nobody
+            c7_connecting_blocks_nobody
+            c7_pollers_may_share_a_blocking_file
+        } own {}
         process {
             p4_wakers_cross_threads
         } own {
@@ -252,6 +321,59 @@ macro_rules! __conformance_cases {
             p2_internal_files_are_close_on_exec
             p5_out_of_files_leaves_nothing_behind
             p5_a_lowered_limit_loses_nothing
+        }
+        cancels {
+            x1_one_that_waits_its_turn_is_cancelled_at_once
+            x1_a_send_that_waits_its_turn_is_never_sent
+            x1_who_comes_after_goes_on
+            x1_what_was_received_before_is_kept
+            x1_what_was_sent_before_is_counted
+            x1_a_connect_is_given_up
+            x1_timeouts_and_nops_can_be_cancelled
+            x2_what_was_delivered_is_unknown
+            x2_deregistered_ones_are_known_until_delivered
+            x2_another_pollers_are_unknown
+            x2_an_id_never_names_another_operation
+        } own {}
+        deadlines {
+            x3_whatever_waits_is_ended
+            x3_what_waits_its_turn_is_ended_too
+            x3_who_comes_after_goes_on
+            x3_no_time_and_all_the_time
+            x3_timeouts_come_in_the_order_of_time
+            x3_hundreds_of_deadlines
+            x3_timeouts_of_any_length
+            x3_together_with_data
+        } own {
+            x3_what_is_over_keeps_no_wait_awake
+        }
+        drops {
+            r5_operations_complete_in_the_order_of_their_submission
+            r5_the_peer_sees_the_end_of_a_busy_stream_at_once
+        } own {
+            r5_operations_on_a_number_used_again
+            d2_accepted_sockets_that_nobody_takes_are_closed
+            d2_what_is_done_as_the_poller_goes_is_closed
+            p1_operations_are_the_parents
+        }
+        last_writes {} own {
+            d1_a_thousand_drops_with_thousands_under_way
+            d1_a_disk_that_is_at_work_is_waited_for
+        }
+        races {} own {
+            x1_a_byte_is_received_or_still_there
+            x1_what_is_said_to_be_sent_arrives
+            x1_a_connection_is_accepted_or_still_there
+        }
+        together {
+            w1_a_wake_ends_a_wait_for_completions
+            t1_readiness_and_completions_come_together
+            t1_two_directions_of_one_source
+        } own {
+            t2_operations_that_wait_let_the_thread_sleep
+            t2_a_flood_completes_nothing_of_the_other_direction
+            c1_ten_times_what_a_ring_holds
+            x1_ten_times_what_a_ring_holds_is_cancelled
         }
         signals {} own {
             p3_the_mask_is_as_before

@@ -46,6 +46,15 @@ pub(crate) fn on_signal(signal: i32, handler: extern "C" fn(i32)) -> io::Result<
     Ok(())
 }
 
+/// Has a signal do what it does by default, whatever the runtime has set.
+pub(crate) fn default_action(signal: i32) -> io::Result<()> {
+    // SAFETY: SIG_DFL is no function, so that nothing of this program is run.
+    match unsafe { libc::signal(signal, libc::SIG_DFL) } {
+        libc::SIG_ERR => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
 /// A thread of this process, to which signals can be sent.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Thread {

@@ -2,5 +2,6 @@
 //! holds every file of this process, and the suite looks at what follows when files are closed.
 #![allow(missing_docs)]
 
+mod inject;
 mod refused;
 mod skips;

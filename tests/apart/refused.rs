@@ -33,7 +33,7 @@ fn refuse(call: libc::c_long, errno: i32) {
 const FILTERED: &str = "QUINTPOLL_TEST_FILTERED";
 
 /// Runs `body` in a process of its own, the test `test` of this binary started again.
-fn in_own_process(test: &str, body: impl FnOnce()) {
+pub(crate) fn in_own_process(test: &str, body: impl FnOnce()) {
     if std::env::var_os(FILTERED).is_some() {
         return body();
     }

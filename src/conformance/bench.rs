@@ -1,0 +1,159 @@
+//! What the cases about operations are written with: a desk that knows what it has submitted, and
+//! checks every completion against that.
+
+use super::kit::*;
+use crate::event::{Interest, Mode, Token};
+use crate::key::Key;
+use crate::op::{Completion, Op, OpId, Outcome};
+use crate::poller::Source;
+use crate::sys::buf::Buf;
+use std::io;
+use std::time::Instant;
+
+/// A poller with operations under way.
+pub(super) struct Bench {
+    pub(super) desk: Desk,
+    /// What it is about, for whoever reads that something does not complete.
+    pub(super) about: &'static str,
+    /// What was submitted and has not completed.
+    under_way: Vec<(OpId, Token)>,
+}
+
+impl Bench {
+    /// With room for more completions at a time than most cases have operations.
+    pub(super) fn new(stage: &Stage) -> Self {
+        Bench::with_room(stage, 64)
+    }
+
+    /// With room for `capacity` completions at a time.
+    pub(super) fn with_room(stage: &Stage, capacity: usize) -> Self {
+        Bench { desk: stage.desk(capacity), about: "", under_way: Vec::new() }
+    }
+
+    /// Registers a source that is not watched.
+    pub(super) fn add(&mut self, source: Source) -> Key {
+        self.desk.register(source, usize::MAX, Interest::empty(), Mode::Edge)
+    }
+
+    /// Submits what must be accepted.
+    pub(super) fn submit(&mut self, op: Op, token: usize) -> OpId {
+        let submitted = self.desk.poller.submit(op, Token(token));
+        let id = submitted.unwrap_or_else(|rejected| panic!("submit {token}: {rejected}"));
+        let is_new = self.under_way.iter().all(|(other, _)| *other != id);
+        assert!(is_new, "{id:?} is under way already, as another operation");
+        self.under_way.push((id, Token(token)));
+        id
+    }
+
+    /// Submits what must be rejected: gives the buffer back, and the reason.
+    pub(super) fn rejected(&mut self, op: Op) -> (Buf, io::Error) {
+        match self.desk.poller.submit(op, Token(0)) {
+            Ok(id) => panic!("{id:?} was accepted, and had to be rejected"),
+            Err(rejected) => {
+                let (op, error) = rejected.into_parts();
+                (op.into_buf(), error)
+            }
+        }
+    }
+
+    pub(super) fn cancel(&mut self, id: OpId) {
+        self.desk.poller.cancel(id).unwrap_or_else(|error| panic!("cancel: {error}"));
+    }
+
+    /// How many operations have not completed.
+    pub(super) fn left(&self) -> usize {
+        self.under_way.len()
+    }
+
+    /// The next `count` completions, in the order in which they came. What came beyond them stays
+    /// for the next call. The watchdog gives it a minute.
+    pub(super) fn collect(&mut self, count: usize) -> Vec<Completion> {
+        let (started, mut collected) = (Instant::now(), Vec::new());
+        while collected.len() < count {
+            if self.desk.events.completed() == 0 {
+                let waited = started.elapsed();
+                let (have, about) = (collected.len(), self.about);
+                assert!(waited < LONG, "{about}: {have} of {count} completed in {waited:?}");
+                self.wait(LONG - waited);
+            }
+            collected.extend(self.take());
+        }
+        collected
+    }
+
+    /// The next completion.
+    pub(super) fn one(&mut self) -> Completion {
+        self.collect(1).remove(0)
+    }
+
+    /// Submits an operation that nothing is in the way of, and waits for its completion, which
+    /// must be the next.
+    pub(super) fn run(&mut self, op: Op) -> Completion {
+        let id = self.submit(op, 4711);
+        let done = self.one();
+        assert_eq!(done.id, id, "another operation completed: {done:?}");
+        done
+    }
+
+    /// One wait, which may bring completions: they stay for [`Bench::collect`].
+    pub(super) fn wait(&mut self, timeout: std::time::Duration) {
+        self.desk.wait(Some(timeout));
+        let (completed, room) = (self.desk.events.completed(), self.desk.events.capacity());
+        assert!(completed <= room, "{completed} completions in room for {room}");
+    }
+
+    /// Takes one completion, if there is any, and checks it.
+    fn take(&mut self) -> Option<Completion> {
+        let done = self.desk.events.completions().next()?;
+        let place = self.under_way.iter().position(|(id, _)| *id == done.id);
+        let Some(place) = place else {
+            panic!("a completion of what is not under way, or no more: {done:?}")
+        };
+        let (_, token) = self.under_way.remove(place);
+        assert_eq!(done.token, token, "it echoes the token: {done:?}");
+        assert!(!done.more, "the only completion of its operation says that more come: {done:?}");
+        if let Err(error) = &done.result {
+            let kinds = [io::ErrorKind::WouldBlock, io::ErrorKind::Interrupted];
+            let is_real = !kinds.contains(&error.kind())
+                && error.raw_os_error() != Some(libc::EINPROGRESS)
+                && error.raw_os_error() != Some(libc::EALREADY);
+            assert!(is_real, "no operation completes with that: {done:?}");
+        }
+        Some(done)
+    }
+
+    /// Fails if anything has completed. (Twice, because what one wait sets going, the next tells.)
+    pub(super) fn expect_nothing_yet(&mut self, why: &str) {
+        for _ in 0..2 {
+            self.wait(ZERO);
+            if let Some(done) = self.take() {
+                panic!("nothing was to complete yet ({why}): {done:?}");
+            }
+        }
+    }
+
+    /// Fails unless everything that was submitted has completed, once.
+    pub(super) fn expect_all_done(&mut self, why: &str) {
+        self.expect_nothing_yet(why);
+        assert_eq!(self.under_way, [], "these have not completed ({why})");
+    }
+}
+
+/// The bytes that an operation which succeeded has given back; it is told how many it moved.
+pub(super) fn bytes(done: Completion) -> (usize, Vec<u8>) {
+    assert!(matches!(done.result, Ok(Outcome::Done | Outcome::Received { .. })), "{done:?}");
+    (done.transferred, done.buf.into_vec())
+}
+
+/// The number of the error with which an operation has failed.
+pub(super) fn errno(done: &Completion) -> i32 {
+    match &done.result {
+        Ok(_) => panic!("it had to fail: {done:?}"),
+        Err(error) => error.raw_os_error().unwrap_or_else(|| panic!("no error number: {done:?}")),
+    }
+}
+
+/// What a call that sets a case up has given.
+pub(super) fn ok<T, E: std::fmt::Display>(answer: Result<T, E>) -> T {
+    answer.unwrap_or_else(|error| panic!("setting the case up: {error}"))
+}

@@ -1,0 +1,226 @@
+//! Clause C7: no operation blocks the thread, on blocking files either, and their flags are as
+//! before when the registration has gone.
+//!
+//! If a submission or a wait of zero blocks, the watchdog of the case sees it, for only then
+//! something happens that could end it.
+
+use super::bench::*;
+use super::kit::*;
+use super::scenes::{self, Do, Scene, new_socket, set_blocking, stuff};
+use crate::op::{Op, Outcome};
+use crate::poller::Source;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::socket::{AddressFamily, Backlog, SockType, listen};
+use nix::sys::stat::Mode as Permissions;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::os::unix::net::{SocketAddr as UnixAddress, UnixListener, UnixStream};
+use std::sync::Arc;
+
+/// The flags of a description, but for what pollers may set while it is registered.
+fn flags_of(file: impl AsFd) -> OFlag {
+    OFlag::from_bits_retain(ok(fcntl(file, FcntlArg::F_GETFL))) - OFlag::O_ASYNC
+}
+
+/// What there is to wait for, on files that block.
+fn waiting() -> Vec<Scene> {
+    let all = [
+        scenes::pipes,
+        scenes::unix_streams,
+        scenes::tcp_streams,
+        scenes::unix_datagrams,
+        scenes::udp,
+        scenes::sequences,
+        scenes::accepts,
+        scenes::counters,
+        scenes::terminals,
+    ];
+    let mut scenes: Vec<_> = all.into_iter().flat_map(|some| some()).collect();
+    scenes.retain(|scene| !scene.is_there() && scene.is_settled);
+    scenes.iter().for_each(|scene| set_blocking(&scene.source, true));
+    scenes
+}
+
+fn is_socket(source: &Source) -> bool {
+    nix::sys::stat::fstat(source).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFSOCK)
+}
+
+/// Runs them all; with `go` the registrations go.
+fn run_all(stage: &Stage, go: impl Fn(Bench, &[crate::key::Key])) {
+    let mut bench = Bench::with_room(stage, 1000);
+    let (mut scenes, mut keys, mut kept) = (waiting(), Vec::new(), Vec::new());
+    let sources: Vec<_> = scenes.iter().map(|scene| scene.source.clone()).collect();
+    for (token, scene) in scenes.iter().enumerate() {
+        let key = bench.add(scene.source.clone());
+        bench.submit(scene.what.op(key), token);
+        keys.push(key);
+    }
+    bench.expect_nothing_yet("nothing can be done yet");
+    for scene in &scenes {
+        let is_plain = is_socket(&scene.source) && !matches!(scene.what, Do::Accept);
+        let flags = flags_of(&scene.source);
+        let is_kept = !flags.contains(OFlag::O_NONBLOCK);
+        assert!(!is_plain || is_kept, "{}: a socket's calls have flags for it", scene.name);
+    }
+    for (token, scene) in scenes.iter_mut().enumerate() {
+        kept.push(scene.happen());
+        bench.about = scene.name;
+        assert_eq!(bench.one().token.0, token, "{}", scene.name);
+    }
+    bench.expect_all_done("all has happened");
+    // Under way while the registrations go, or at an end already.
+    for (token, (scene, key)) in scenes.iter().zip(&keys).enumerate() {
+        bench.submit(scene.what.op(*key), token);
+    }
+    bench.wait(ZERO);
+    go(bench, &keys);
+    for (scene, source) in scenes.iter().zip(&sources) {
+        let flags = flags_of(source);
+        assert!(!flags.contains(OFlag::O_NONBLOCK), "{}: blocks as before", scene.name);
+    }
+}
+
+pub(super) fn c7_blocking_files_block_nobody(stage: &Stage) {
+    run_all(stage, |mut bench, keys| {
+        keys.iter().for_each(|&key| bench.desk.deregister(key));
+    });
+}
+
+pub(super) fn c7_the_flags_outlive_the_poller_unchanged(stage: &Stage) {
+    run_all(stage, |bench, _| drop(bench));
+}
+
+pub(super) fn c7_what_did_not_block_goes_on_so(stage: &Stage) {
+    let mut bench = Bench::new(stage);
+    let listener = Arc::new(ok(TcpListener::bind("127.0.0.1:0")));
+    let (reader, writer) = pipe();
+    let reader = Arc::new(reader);
+    ok(listener.set_nonblocking(true));
+    let before = [flags_of(&*listener), flags_of(&*reader)];
+    let keys = [bench.add(listener.clone()), bench.add(reader.clone())];
+    bench.submit(Op::accept(keys[0]), 0);
+    bench.submit(Op::read(keys[1], vec![], 9), 1);
+    bench.expect_nothing_yet("nobody has connected, and nothing is to be read");
+    let _client = ok(TcpStream::connect(ok(listener.local_addr())));
+    ok(nix::unistd::write(&writer, b"x"));
+    bench.collect(2);
+    keys.into_iter().for_each(|key| bench.desk.deregister(key));
+    assert_eq!([flags_of(&*listener), flags_of(&*reader)], before, "O_NONBLOCK was the program's");
+}
+
+pub(super) fn c7_a_blocking_fifo_blocks_nobody(stage: &Stage) {
+    let directory = TempDir::new();
+    let path = directory.0.join("fifo");
+    ok(nix::unistd::mkfifo(&path, Permissions::S_IRWXU));
+    let open = || ok(std::fs::File::options().read(true).write(true).open(&path));
+    let (here, there) = (Arc::new(open()), open());
+    let mut bench = Bench::new(stage);
+    let key = bench.add(here.clone());
+    bench.submit(Op::read(key, vec![], 9), 1);
+    bench.expect_nothing_yet("nothing is to be read");
+    ok(nix::unistd::write(&there, b"hello"));
+    assert_eq!(bytes(bench.one()).1, b"hello");
+    stuff(&ok(there.as_fd().try_clone_to_owned()));
+    bench.submit(Op::write(key, "more", ..), 2);
+    bench.expect_nothing_yet("it is full");
+    // The other description's calls do not block either, for a moment.
+    set_blocking(&there, false);
+    drain(&there);
+    assert_eq!(bytes(bench.one()).0, 4);
+    bench.desk.deregister(key);
+    assert!(!flags_of(&*here).contains(OFlag::O_NONBLOCK), "it blocks as before");
+}
+
+pub(super) fn c7_sending_very_much_blocks_nobody(stage: &Stage) {
+    const LENGTH: usize = 1 << 24;
+    let (listener, here) = tcp_listener_and_client();
+    let (there, _) = ok(listener.accept());
+    set_blocking(&here, true);
+    let mut bench = Bench::new(stage);
+    let key = bench.add(here.clone());
+    bench.submit(Op::send_all(key, vec![1; LENGTH], ..), 1);
+    bench.expect_nothing_yet("nobody reads");
+    assert!(!flags_of(&*here).contains(OFlag::O_NONBLOCK), "a socket's calls have flags for it");
+    let reader = std::thread::spawn(move || {
+        let mut there = there;
+        let mut all = vec![0; LENGTH];
+        ok(std::io::Read::read_exact(&mut there, &mut all));
+    });
+    assert_eq!(bytes(bench.one()).0, LENGTH);
+    assert!(reader.join().is_ok(), "all has come");
+    assert!(!flags_of(&*here).contains(OFlag::O_NONBLOCK), "it blocks as before");
+}
+
+pub(super) fn c7_connecting_blocks_nobody(stage: &Stage) {
+    let directory = TempDir::new();
+    let address = ok(UnixAddress::from_pathname(directory.0.join("listener")));
+    let listener = ok(UnixListener::bind_addr(&address));
+    ok(listen(&listener, ok(Backlog::new(0))));
+    let _first = ok(UnixStream::connect_addr(&address));
+    let mut bench = Bench::new(stage);
+    let here = Arc::new(new_socket(AddressFamily::Unix, SockType::Stream));
+    let key = bench.add(here.clone());
+    bench.submit(Op::connect(key, address), 1);
+    bench.expect_nothing_yet("the queue of connections is full");
+    drop(ok(listener.accept()));
+    assert_eq!(bytes(bench.one()).0, 0);
+    bench.desk.deregister(key);
+    assert!(!flags_of(&*here).contains(OFlag::O_NONBLOCK), "it blocks as before");
+    drop(ok(listener.accept()));
+}
+
+/// What one poller restores, another may rely on.
+pub(super) fn c7_pollers_may_share_a_blocking_file(stage: &Stage) {
+    for by_drop in [false, true] {
+        let listener = Arc::new(ok(TcpListener::bind("127.0.0.1:0")));
+        let address = ok(listener.local_addr());
+        let (reader, writer) = ok(nix::unistd::pipe());
+        let reader = Arc::new(reader);
+        let mut benches = [Bench::new(stage), Bench::new(stage)];
+        let mut keys = Vec::new();
+        for bench in &mut benches {
+            let accepts = bench.add(listener.clone());
+            let reads = bench.add(reader.clone());
+            bench.submit(Op::accept(accepts), 1);
+            bench.submit(Op::read(reads, vec![], 1), 2);
+            bench.expect_nothing_yet("nobody has connected, and nothing is to be read");
+            keys.push([accepts, reads]);
+        }
+        let [mut one, mut other] = benches;
+        if by_drop {
+            drop(one);
+        } else {
+            keys[0].into_iter().for_each(|key| one.desk.deregister(key));
+            assert!(one.collect(2).iter().all(|done| done.is_canceled()));
+        }
+        // Somebody else is faster, so that there is nothing left to take, unless the kernel has
+        // done it itself.
+        ok(nix::unistd::write(&writer, b"a"));
+        let stolen_byte = steals(&*reader, || nix::unistd::read(&reader, &mut [0; 1]).is_ok());
+        let first = ok(TcpStream::connect(address));
+        let stolen = steals(&*listener, || listener.accept().is_ok());
+        if stolen_byte && stolen {
+            other.expect_nothing_yet("what came was taken by somebody else");
+        }
+        let second = stolen_byte.then(|| ok(nix::unistd::write(&writer, b"b")));
+        let third = stolen.then(|| ok(TcpStream::connect(address)));
+        let done = other.collect(2);
+        let results: Vec<_> = done.iter().map(|done| &done.result).collect();
+        assert!(results.iter().all(|result| result.is_ok()), "{results:?}");
+        let accepted = done.iter().any(|done| matches!(done.result, Ok(Outcome::Accepted { .. })));
+        assert!(accepted, "{done:?}");
+        drop((first, second, third));
+        keys[1].into_iter().for_each(|key| other.desk.deregister(key));
+        for file in [listener.as_fd(), reader.as_fd()] {
+            assert!(!flags_of(file).contains(OFlag::O_NONBLOCK), "it blocks as before");
+        }
+    }
+}
+
+/// Has somebody else take what has come, without blocking. The file blocks again afterwards.
+fn steals(file: impl AsFd, take: impl FnOnce() -> bool) -> bool {
+    set_blocking(&file, false);
+    let taken = take();
+    set_blocking(&file, true);
+    taken
+}

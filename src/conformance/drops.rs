@@ -1,0 +1,283 @@
+//! Clauses D1 and D2, and R5 and P1 with operations under way: letting go of them.
+
+use super::bench::Bench;
+use super::kit::*;
+use crate::event::{Events, Token};
+use crate::key::Key;
+use crate::op::{Completion, Op, OpId};
+use crate::sys::staging;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::PollFlags;
+use std::io::{self, Read};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A stream without room, and operations in both of its lanes: some at work, some behind them.
+fn busy(bench: &mut Bench) -> (Arc<UnixStream>, UnixStream, Key, Vec<OpId>) {
+    let (here, there) = stream();
+    fill(&*here);
+    let key = bench.add(here.clone());
+    let mut ids = Vec::new();
+    for token in 0..4 {
+        ids.push(bench.submit(Op::recv_exact(key, vec![token as u8], 3), token));
+        ids.push(bench.submit(Op::send_all(key, vec![token as u8; 9], 1..), 10 + token));
+        ids.push(bench.submit(Op::recv(key, vec![token as u8], 3), 20 + token));
+    }
+    (here, there, key, ids)
+}
+
+fn in_order(done: &[Completion]) -> Vec<OpId> {
+    done.iter().map(|done| done.id).collect()
+}
+
+pub(super) fn r5_operations_complete_in_the_order_of_their_submission(stage: &Stage) {
+    for is_under_way in [false, true] {
+        for (received, what) in [(0, "nothing"), (2, "a part"), (3, "one"), (7, "some")] {
+            let mut bench = Bench::new(stage);
+            let (_here, there, key, ids) = busy(&mut bench);
+            let others = bench.submit(Op::timeout(Duration::from_secs(3600)), 99);
+            if is_under_way {
+                bench.expect_nothing_yet("nothing has come, and there is no room");
+            }
+            put(&there, &[b'x'; 7][..received]);
+            bench.desk.deregister(key);
+            let again = bench.desk.poller.submit(Op::recv(key, vec![1, 2], 3), Token(0));
+            let refused = again.err().unwrap_or_else(|| panic!("the key is stale"));
+            assert_eq!(refused.kind(), io::ErrorKind::NotFound);
+            assert_eq!(&*refused.into_parts().0.into_buf(), [1, 2], "the buffer comes back");
+            let done = bench.collect(12);
+            assert_eq!(in_order(&done), ids, "{what} was received, under way: {is_under_way}");
+            let mut consumed = 0;
+            for done in &done {
+                let is_whole = done.result.is_ok();
+                assert!(done.is_canceled() || is_whole, "{done:?}");
+                let (token, sends) = (done.token.0 % 10, (10..20).contains(&done.token.0));
+                if sends {
+                    assert_eq!(*done.buf, [token as u8; 9], "there was no room: {done:?}");
+                    assert!(!is_whole && done.transferred == 0, "there was no room: {done:?}");
+                } else {
+                    assert_eq!((done.buf[0], done.buf.len()), (token as u8, 1 + done.transferred));
+                    consumed += done.transferred;
+                }
+            }
+            assert!(consumed <= received, "{consumed} of {received}");
+            bench.cancel(others);
+            assert!(bench.one().is_canceled(), "what needs no source goes on");
+            bench.expect_all_done("all of the source, and the timeout");
+        }
+    }
+}
+
+pub(super) fn r5_the_peer_sees_the_end_of_a_busy_stream_at_once(stage: &Stage) {
+    for is_under_way in [false, true] {
+        for by_deregister in [false, true] {
+            let mut bench = Bench::new(stage);
+            let (here, there, key, _) = busy(&mut bench);
+            if is_under_way {
+                bench.expect_nothing_yet("nothing has come, and there is no room");
+            }
+            let stays = match by_deregister {
+                true => {
+                    bench.desk.deregister(key);
+                    Some(bench)
+                }
+                false => {
+                    drop(bench);
+                    None
+                }
+            };
+            assert_eq!(Arc::strong_count(&here), 1, "the poller has let go of the source");
+            drop(here);
+            let bits = oracle(&there, PollFlags::POLLIN);
+            assert!(bits.contains(PollFlags::POLLHUP), "by deregister: {by_deregister}; {bits:?}");
+            drop(stays);
+        }
+    }
+}
+
+pub(super) fn r5_operations_on_a_number_used_again(stage: &Stage) {
+    let mut bench = Bench::new(stage);
+    let (here, there) = stream();
+    // A duplicate keeps the old file open, and its data coming.
+    let duplicate = here.try_clone().unwrap_or_else(|error| panic!("dup: {error}"));
+    let number = here.as_raw_fd();
+    let (new, new_there) = stream();
+    let key = bench.add(here);
+    let old: Vec<_> =
+        (0..3).map(|token| bench.submit(Op::recv(key, Vec::new(), 8), token)).collect();
+    bench.expect_nothing_yet("nothing has come");
+    bench.desk.deregister(key);
+    let new = staging::duplicate_onto(new.as_fd(), number);
+    let key = bench.add(Arc::new(new.unwrap_or_else(|error| panic!("dup3: {error}"))));
+    let id = bench.submit(Op::recv(key, Vec::new(), 8), 3);
+    let done = bench.collect(3);
+    assert!(in_order(&done) == old && done.iter().all(Completion::is_canceled), "{done:?}");
+    put(&there, b"old");
+    bench.expect_nothing_yet("what comes to the old file is not the new one's");
+    put(&new_there, b"new");
+    let done = bench.one();
+    assert!(done.id == id && *done.buf == *b"new", "{done:?}");
+    assert_eq!(take(&duplicate, 8), 3, "and nobody has taken it");
+    bench.expect_all_done("old and new");
+}
+
+/// So many connections to a listener, whose queue has room for them.
+fn clients(listener: &TcpListener, count: usize) -> Vec<TcpStream> {
+    let address = listener.local_addr().unwrap_or_else(|error| panic!("getsockname: {error}"));
+    let connect = |_| {
+        let made = TcpStream::connect(address).unwrap_or_else(|e| panic!("connect: {e}"));
+        made.set_nonblocking(true).unwrap_or_else(|error| panic!("O_NONBLOCK: {error}"));
+        made
+    };
+    (0..count).map(connect).collect()
+}
+
+/// Fails unless the other side of each of them is closed.
+fn expect_closed(clients: &[TcpStream], why: &str) {
+    for mut client in clients {
+        fence(client, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLIN));
+        assert_eq!(client.read(&mut [0; 8]).ok(), Some(0), "{why}");
+    }
+}
+
+fn listener() -> Arc<TcpListener> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+    Arc::new(listener.unwrap_or_else(|error| panic!("bind: {error}")))
+}
+
+pub(super) fn d2_accepted_sockets_that_nobody_takes_are_closed(stage: &Stage) {
+    drop(stage.poller());
+    let before = open_numbers();
+    let all = listener();
+    let mut bench = Bench::with_room(stage, 4);
+    let key = bench.add(all.clone());
+    let accept = |bench: &mut Bench, count| {
+        for token in 0..count {
+            bench.submit(Op::accept(key), token);
+        }
+    };
+    // With its completion.
+    accept(&mut bench, 2);
+    let peers = clients(&all, 2);
+    let done = bench.collect(2);
+    assert!(done.iter().all(|done| done.result.is_ok()), "{done:?}");
+    drop(done);
+    expect_closed(&peers, "closed with the completion");
+    drop(peers);
+    // With its Events.
+    accept(&mut bench, 3);
+    let peers = clients(&all, 3);
+    let mut taken = 0;
+    while taken < 3 {
+        let mut events = Events::with_capacity(4);
+        let waited = bench.desk.poller.wait(&mut events, Some(LONG));
+        waited.unwrap_or_else(|error| panic!("wait: {error}"));
+        assert!(events.completed() > 0, "there are connections");
+        taken += events.completed();
+    }
+    expect_closed(&peers, "closed with the events");
+    drop(peers);
+    // With the poller: delivered and not taken, done and not delivered, and still under way.
+    accept(&mut bench, 9);
+    let peers = clients(&all, 7);
+    while bench.desk.events.completed() < 4 {
+        bench.wait(LONG);
+    }
+    let Bench { desk, .. } = bench;
+    let Desk { poller, events } = desk;
+    drop(poller);
+    assert_eq!(events.completed(), 4, "these are not the poller's any more");
+    drop(events);
+    // Those that it has not accepted are still to be accepted.
+    all.set_nonblocking(true).unwrap_or_else(|error| panic!("O_NONBLOCK: {error}"));
+    while let Ok(accepted) = all.accept() {
+        drop(accepted);
+    }
+    expect_closed(&peers, "closed with the poller");
+    drop((all, peers));
+    assert_eq!(open_numbers(), before, "no number is left open");
+}
+
+pub(super) fn d2_what_is_done_as_the_poller_goes_is_closed(stage: &Stage) {
+    drop(stage.poller());
+    let before = open_numbers();
+    let all = listener();
+    all.set_nonblocking(true).unwrap_or_else(|error| panic!("O_NONBLOCK: {error}"));
+    for round in 0..200 {
+        let mut bench = Bench::new(stage);
+        let key = bench.add(all.clone());
+        bench.submit(Op::accept(key), 1);
+        bench.submit(Op::accept(key), 2);
+        if round % 2 == 0 {
+            bench.wait(ZERO);
+        }
+        let peers = clients(&all, 2);
+        if round % 4 < 2 {
+            bench.desk.deregister(key);
+        }
+        drop(bench);
+        while let Ok(accepted) = all.accept() {
+            drop(accepted);
+        }
+        expect_closed(&peers, "accepted by the poller, and closed, or not accepted");
+    }
+    drop(all);
+    assert_eq!(open_numbers(), before, "no number is left open");
+}
+
+/// Whether a call of a forked child's was refused as it should be.
+fn said_so(error: &io::Error) -> bool {
+    error.to_string().contains("fork")
+}
+
+pub(super) fn p1_operations_are_the_parents(stage: &Stage) {
+    let mut bench = Bench::new(stage);
+    let ((here, there), all) = (stream(), listener());
+    let (key, door) = (bench.add(here.clone()), bench.add(all.clone()));
+    let ids = [
+        bench.submit(Op::recv_exact(key, b"> ".to_vec(), 4), 1),
+        bench.submit(Op::recv(key, Vec::new(), 4), 2),
+        bench.submit(Op::accept(door), 3),
+        bench.submit(Op::timeout(Duration::from_secs(3600)), 4),
+        bench.submit(Op::recv(key, Vec::new(), 4).deadline(Duration::from_secs(3600)), 5),
+    ];
+    put(&there, b"ab");
+    bench.expect_nothing_yet("a half");
+    let flags = || fcntl(&*all, FcntlArg::F_GETFL).map(OFlag::from_bits_retain);
+    let (before, mut inherited) = (flags(), Some(bench));
+    let status = staging::in_forked_child(|| {
+        let Some(Bench { desk, .. }) = inherited.take() else { return 1 };
+        let Desk { mut poller, mut events } = desk;
+        let refused = poller.submit(Op::send(key, b"load".to_vec(), ..), Token(6));
+        let is_refused = refused.err().is_some_and(|refused| {
+            said_so(refused.error()) && *refused.into_parts().0.into_buf() == *b"load"
+        });
+        let nop = poller.submit(Op::nop(), Token(7)).err();
+        let is_refused = is_refused
+            && nop.is_some_and(|refused| said_so(refused.error()))
+            && ids.iter().all(|&id| poller.cancel(id).is_err_and(|error| said_so(&error)))
+            && poller.deregister(key).is_err_and(|error| said_so(&error))
+            && poller.wait(&mut events, Some(ZERO)).is_err_and(|error| said_so(&error))
+            && events.completed() == 0;
+        drop((poller, events));
+        i32::from(!is_refused)
+    });
+    let status = status.unwrap_or_else(|error| panic!("fork: {error}"));
+    assert_eq!(status, 0, "every call in the child fails and says why");
+    let Some(mut bench) = inherited else { panic!("the parent's copy is its own") };
+    assert_eq!(flags(), before, "the child has restored nothing");
+    bench.expect_nothing_yet("the child has ended nothing");
+    put(&there, b"cdefgh");
+    let done = bench.collect(2);
+    assert_eq!(in_order(&done), ids[..2]);
+    assert!(*done[0].buf == *b"> abcd" && *done[1].buf == *b"efgh", "{done:?}");
+    let _peers = clients(&all, 1);
+    let done = bench.one();
+    assert!(done.id == ids[2] && done.result.is_ok(), "{done:?}");
+    ids[3..].iter().for_each(|&id| bench.cancel(id));
+    assert!(bench.collect(2).iter().all(Completion::is_canceled));
+    bench.expect_all_done("all are the parent's");
+}

@@ -1,0 +1,360 @@
+//! Clauses M1, C4, C6, F2 and Q3: operations beside readiness, and what they do to sources.
+
+use super::bench::*;
+use super::kit::*;
+use crate::address::Address;
+use crate::event::{Interest, Mode, Readiness, Token};
+use crate::key::Key;
+use crate::op::{Op, Outcome};
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::poll::PollFlags;
+use std::fs::File;
+use std::io::{self, ErrorKind, Read, Seek, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr as UnixAddress, UnixListener, UnixStream};
+use std::sync::Arc;
+
+fn somewhere() -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, 9).into()
+}
+
+/// One operation of every kind that reads, with a buffer where it takes one.
+fn that_read(key: Key, buf: impl Fn() -> Vec<u8>) -> Vec<(&'static str, Op)> {
+    vec![
+        ("recv", Op::recv(key, buf(), 3)),
+        ("recv_exact", Op::recv_exact(key, buf(), 3)),
+        ("recv_from", Op::recv_from(key, buf(), 3)),
+        ("read", Op::read(key, buf(), 3)),
+        ("accept", Op::accept(key)),
+        ("shutdown(Read)", Op::shutdown(key, Shutdown::Read)),
+    ]
+}
+
+/// One operation of every kind that writes.
+fn that_write(key: Key, buf: impl Fn() -> Vec<u8>) -> Vec<(&'static str, Op)> {
+    vec![
+        ("send", Op::send(key, buf(), ..)),
+        ("send_all", Op::send_all(key, buf(), ..)),
+        ("send_to", Op::send_to(key, buf(), .., somewhere())),
+        ("write", Op::write(key, buf(), ..)),
+        ("connect", Op::connect(key, somewhere())),
+        ("shutdown(Write)", Op::shutdown(key, Shutdown::Write)),
+    ]
+}
+
+pub(super) fn m1_a_watched_direction_is_not_operated(stage: &Stage) {
+    let buf = || {
+        let mut buf = Vec::with_capacity(100);
+        buf.extend(b"mine");
+        buf
+    };
+    for (watched, mode) in [READ, WRITE, BOTH].into_iter().flat_map(|w| MODES.map(|m| (w, m))) {
+        let mut bench = Bench::new(stage);
+        let (here, there) = stream();
+        put(&there, b"x");
+        let key = bench.desk.register(here.clone(), 1, watched, mode);
+        let mut ops = Vec::new();
+        ops.extend(watched.contains(READ).then(|| that_read(key, buf)));
+        ops.extend(watched.contains(WRITE).then(|| that_write(key, buf)));
+        for (name, op) in ops.into_iter().flatten() {
+            let place = op.buf.as_ptr();
+            let (buf, error) = bench.rejected(op);
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{name}, {watched:?}: {error}");
+            let has_buf = !["accept", "connect"].contains(&name) && !name.starts_with("shutdown");
+            if has_buf {
+                assert_eq!(buf.as_ptr(), place, "{name}: it is the same buffer");
+                let bytes = buf.into_vec();
+                assert_eq!((&bytes[..], bytes.capacity()), (&b"mine"[..], 100), "{name}");
+            }
+        }
+        // The registration stands, nothing was read, and nothing was shut down.
+        let readiness = |dir| if dir == READ { Readiness::READABLE } else { Readiness::WRITABLE };
+        let ready = watched.iter().map(readiness).fold(Readiness::empty(), |all, one| all | one);
+        bench.desk.expect_now(&[(1, ready)], "the registration stands");
+        bench.expect_all_done("nothing was accepted");
+        assert_eq!((take(&here, 9), oracle(&there, PollFlags::POLLIN)), (1, PollFlags::empty()));
+    }
+}
+
+pub(super) fn m1_an_operated_direction_is_not_watched(stage: &Stage) {
+    for mode in MODES {
+        let mut bench = Bench::new(stage);
+        let (here, there) = stream();
+        let key = bench.desk.register(here.clone(), 1, WRITE, Mode::Level);
+        bench.submit(Op::recv(key, Vec::new(), 10), 2);
+        bench.submit(Op::recv(key, Vec::new(), 10), 3);
+        for interest in [READ, BOTH] {
+            let modified = bench.desk.poller.modify(key, Token(9), interest, mode);
+            assert_eq!(refusal(modified), ErrorKind::InvalidInput, "{interest:?}, {mode:?}");
+        }
+        for _ in 0..2 {
+            bench.desk.expect_now(&[(1, Readiness::WRITABLE)], "the old registration goes on");
+        }
+        put(&there, b"one");
+        assert_eq!(bytes(bench.one()).1, b"one", "the operation goes on");
+        let modified = bench.desk.poller.modify(key, Token(9), READ, mode);
+        assert_eq!(refusal(modified), ErrorKind::InvalidInput, "there is another");
+        put(&there, b"two");
+        assert_eq!(bytes(bench.one()).1, b"two");
+        bench.desk.modify(key, 4, READ, mode);
+        put(&there, b"three");
+        bench.desk.expect_now(&[(4, Readiness::READABLE)], "no operation reads any more");
+        bench.rejected(Op::recv(key, Vec::new(), 10));
+        bench.desk.modify(key, 5, Interest::empty(), mode);
+        assert_eq!(bytes(bench.run(Op::recv(key, Vec::new(), 10))).1, b"three");
+    }
+}
+
+pub(super) fn m1_one_may_watch_for_data_beside_sends(stage: &Stage) {
+    for mode in MODES {
+        let mut bench = Bench::new(stage);
+        let (here, there) = stream();
+        fill(&*here);
+        let key = bench.desk.register(here.clone(), 1, READ, mode);
+        bench.submit(Op::send_all(key, vec![7; 1000], ..), 2);
+        bench.submit(Op::send(key, "more", ..), 3);
+        bench.expect_nothing_yet("the socket is full");
+        bench.desk.expect_silence("nothing is there to be read");
+        put(&there, b"x");
+        assert_eq!(bench.desk.next("data"), [(1, Readiness::READABLE)], "{mode:?}");
+        if mode == Mode::Level {
+            bench.desk.expect_now(&[(1, Readiness::READABLE)], "again and again");
+        }
+        if mode == Mode::OneShot {
+            bench.desk.expect_silence("once");
+        }
+        assert_eq!(take(&here, 10), 1);
+        bench.desk.drained(key, READ);
+        bench.desk.expect_silence("it was read");
+        drain(&there);
+        let done = bench.collect(2);
+        assert_eq!([done[0].token, done[1].token], [Token(2), Token(3)]);
+        put(&there, b"y");
+        if mode == Mode::OneShot {
+            bench.desk.expect_silence("what the sends do does not arm it");
+            bench.desk.rearm(key, READ);
+        }
+        bench.desk.expect_now(&[(1, Readiness::READABLE)], "new data");
+        bench.expect_all_done("two sends");
+    }
+}
+
+pub(super) fn m1_one_may_watch_for_room_beside_receives(stage: &Stage) {
+    for mode in MODES {
+        let mut bench = Bench::new(stage);
+        let (here, there) = stream();
+        let key = bench.desk.register(here.clone(), 1, WRITE, mode);
+        bench.submit(Op::recv(key, Vec::new(), 10), 2);
+        assert_eq!(bench.desk.next("room"), [(1, Readiness::WRITABLE)], "{mode:?}");
+        if mode == Mode::Level {
+            bench.desk.expect_now(&[(1, Readiness::WRITABLE)], "again and again");
+        }
+        fill(&*here);
+        bench.desk.drained(key, WRITE);
+        bench.desk.expect_silence("no room, no data");
+        put(&there, b"data");
+        assert_eq!(bytes(bench.one()).1, b"data");
+        bench.submit(Op::recv_exact(key, Vec::new(), 2), 3);
+        bench.desk.expect_silence("what the receives do is no room");
+        drain(&there);
+        if mode == Mode::OneShot {
+            bench.desk.expect_silence("once");
+            bench.desk.rearm(key, WRITE);
+        }
+        bench.desk.expect_now(&[(1, Readiness::WRITABLE)], "room");
+        put(&there, b"zz");
+        assert_eq!(bytes(bench.one()).1, b"zz");
+        bench.expect_all_done("two receives");
+    }
+}
+
+pub(super) fn c4_the_source_is_the_pollers_until_then(stage: &Stage) {
+    let mut bench = Bench::new(stage);
+    let (here, mut there) = stream();
+    let key = bench.add(here);
+    bench.submit(Op::recv(key, Vec::new(), 10), 1);
+    bench.submit(Op::recv(key, Vec::new(), 10), 2);
+    bench.expect_nothing_yet("no data");
+    assert_eq!(oracle(&there, PollFlags::POLLIN), PollFlags::empty(), "nobody else holds it");
+    for (token, text) in [(1, b"first"), (2, b"other")] {
+        ok(there.write_all(text));
+        let done = bench.one();
+        assert_eq!((done.token, bytes(done).1), (Token(token), text.to_vec()));
+    }
+    bench.desk.deregister(key);
+    let told = oracle(&there, PollFlags::POLLIN);
+    assert!(told.contains(PollFlags::POLLHUP), "and then it is closed: {told:?}");
+}
+
+/// What fcntl(2) says of a file: whether it is close-on-exec, and whether it does not block.
+fn flags_of(file: &OwnedFd) -> (bool, bool) {
+    let of_number = FdFlag::from_bits_truncate(ok(fcntl(file, FcntlArg::F_GETFD)));
+    let of_file = OFlag::from_bits_truncate(ok(fcntl(file, FcntlArg::F_GETFL)));
+    (of_number.contains(FdFlag::FD_CLOEXEC), of_file.contains(OFlag::O_NONBLOCK))
+}
+
+/// Accepts a connection, that was or will be made, and gives it with its peer's address.
+fn accept(bench: &mut Bench, key: Key, connect: impl FnOnce(), first: bool) -> (OwnedFd, Address) {
+    let mut connect = Some(connect);
+    if first {
+        connect.take().into_iter().for_each(|connect| connect());
+    }
+    bench.submit(Op::accept(key), 1);
+    if let Some(connect) = connect {
+        bench.expect_nothing_yet("nobody has connected");
+        connect();
+    }
+    match bench.one().result {
+        Ok(Outcome::Accepted { socket, peer: Some(peer) }) => (socket, peer),
+        other => panic!("a connection and its peer, got {other:?}"),
+    }
+}
+
+pub(super) fn c6_accepted_sockets_neither_block_nor_outlive_exec(stage: &Stage) {
+    let directory = TempDir::new();
+    let name = format!("quintpoll-{}", directory.0.display());
+    for (first, nonblocking) in [(true, true), (true, false), (false, true), (false, false)] {
+        let mut bench = Bench::new(stage);
+        for at in ["127.0.0.1:0", "[::1]:0"] {
+            let Ok(listener) = TcpListener::bind(at) else { continue };
+            ok(listener.set_nonblocking(nonblocking));
+            let address = ok(listener.local_addr());
+            let (key, mut client) = (bench.add(Arc::new(listener)), None);
+            let connect = || client = Some(ok(TcpStream::connect(address)));
+            let (socket, peer) = accept(&mut bench, key, connect, first);
+            assert_eq!(flags_of(&socket), (true, true), "close-on-exec, does not block");
+            let client = client.unwrap_or_else(|| panic!("it has connected"));
+            let expected = ok(client.local_addr());
+            assert!(matches!(peer, Address::Inet(peer) if peer == expected), "{peer:?}");
+            ok((&client).write_all(b"hello"));
+            drop(client);
+            let (mut text, key) = (Vec::new(), bench.add(Arc::new(socket)));
+            while let (1.., part) = bytes(bench.run(Op::recv(key, Vec::new(), 9))) {
+                text.extend(part);
+            }
+            assert_eq!(text, b"hello", "it is connected to that client");
+        }
+        let path = directory.0.join(format!("{first}-{nonblocking}"));
+        let addresses =
+            [ok(UnixAddress::from_pathname(path)), ok(UnixAddress::from_abstract_name(&name))];
+        for address in addresses {
+            let listener = ok(UnixListener::bind_addr(&address));
+            ok(listener.set_nonblocking(nonblocking));
+            let (key, mut client) = (bench.add(Arc::new(listener)), None);
+            let connect = || client = Some(ok(UnixStream::connect_addr(&address)));
+            let (socket, peer) = accept(&mut bench, key, connect, first);
+            assert_eq!(flags_of(&socket), (true, true), "close-on-exec, does not block");
+            assert!(matches!(&peer, Address::Unix(peer) if peer.is_unnamed()), "{peer:?}");
+        }
+    }
+}
+
+pub(super) fn f2_files_are_read_and_written_where_they_stand(stage: &Stage) {
+    let directory = TempDir::new();
+    let path = directory.0.join("file");
+    let mut bench = Bench::new(stage);
+    let open = || File::options().read(true).write(true).create(true).truncate(false).open(&path);
+    let file = Arc::new(ok(open()));
+    let key = bench.add(file.clone());
+    for (token, text) in ["hello", " ", "world"].into_iter().enumerate() {
+        bench.submit(Op::write(key, text, ..), token);
+    }
+    let moved: Vec<_> = bench.collect(3).into_iter().map(|d| (d.token.0, bytes(d).0)).collect();
+    assert_eq!(moved, [(0, 5), (1, 1), (2, 5)], "in order, and all of each");
+    assert_eq!(ok(std::fs::read(&path)), b"hello world");
+    assert_eq!(ok((&*file).stream_position()), 11, "it has moved on");
+    assert_eq!(bytes(bench.run(Op::read(key, vec![1, 2], 9))), (0, vec![1, 2]), "its end");
+    ok((&*file).seek(io::SeekFrom::Start(3)));
+    for (token, max) in [4, 2, 100, 100].into_iter().enumerate() {
+        bench.submit(Op::read(key, Vec::new(), max), token);
+    }
+    let read: Vec<_> = bench.collect(4).into_iter().map(|done| bytes(done).1).collect();
+    assert_eq!(read, [&b"lo w"[..], b"or", b"ld", b""], "from where it stands");
+    let appended = Arc::new(ok(File::options().append(true).open(&path)));
+    let key = bench.add(appended);
+    assert_eq!(bytes(bench.run(Op::write(key, "-and more-", 1..=3))).0, 3);
+    assert_eq!(ok(std::fs::read(&path)), b"hello worldand", "where it appends");
+    let big: Vec<u8> = (0..3_000_000_u32).flat_map(u32::to_ne_bytes).collect();
+    ok(std::fs::write(&path, &big));
+    let key = bench.add(Arc::new(ok(File::open(&path))));
+    let (count, read) = bytes(bench.run(Op::read(key, Vec::new(), big.len() + 1)));
+    assert!(count == big.len() && read == big, "a large file, of which {count} bytes were read");
+    bench.expect_all_done("files never wait");
+}
+
+pub(super) fn f2_devices_do_what_they_do(stage: &Stage) {
+    let mut bench = Bench::new(stage);
+    let open = |path: &str| Arc::new(ok(File::options().read(true).write(true).open(path)));
+    let [null, zero] = ["/dev/null", "/dev/zero"].map(|path| bench.add(open(path)));
+    assert_eq!(bytes(bench.run(Op::write(null, "gone", ..))).0, 4);
+    assert_eq!(bytes(bench.run(Op::read(null, b"kept".to_vec(), 9))), (0, b"kept".to_vec()));
+    assert_eq!(bytes(bench.run(Op::read(zero, vec![1], 3))), (3, vec![1, 0, 0, 0]));
+    assert_eq!(bytes(bench.run(Op::write(zero, "gone too", 5..))).0, 3);
+    let mut random = [0; 64];
+    ok(ok(File::open("/dev/urandom")).read_exact(&mut random));
+    let key = bench.add(open("/dev/urandom"));
+    let (count, read) = bytes(bench.run(Op::read(key, Vec::new(), 64)));
+    assert!(count == 64 && read != random && read != [0; 64], "64 other bytes, got {read:?}");
+}
+
+pub(super) fn q3_completions_stay_until_they_are_taken(stage: &Stage) {
+    let mut bench = Bench::with_room(stage, 4);
+    let pairs: Vec<_> = (0..10).map(|_| stream()).collect();
+    let keys: Vec<_> = pairs.iter().map(|(here, _)| bench.add(here.clone())).collect();
+    for (token, (key, (_, there))) in keys.iter().zip(&pairs).enumerate() {
+        bench.submit(Op::recv(*key, Vec::new(), 9), token);
+        put(there, &[token as u8]);
+    }
+    let (idle, peer) = stream();
+    let idle_key = bench.desk.register(idle.clone(), 77, READ, Mode::Level);
+    // None of these may block: completions are there, and nothing else will ever come.
+    for _ in 0..3 {
+        bench.desk.wait(None);
+        assert_eq!(bench.desk.events.completed(), 4, "as many as there is room for");
+    }
+    put(&peer, b"x");
+    bench.desk.wait(None);
+    assert_eq!(bench.desk.said(), [(77, Readiness::READABLE)], "readiness has its own room");
+    bench.desk.deregister(idle_key);
+    let mut order = Vec::new();
+    for taken in [1, 2, 3] {
+        order.extend(bench.collect(taken).into_iter().map(|done| (done.token.0, bytes(done).1)));
+        bench.desk.wait(None);
+        let left = 4.min(10 - order.len());
+        assert_eq!(bench.desk.events.completed(), left, "{} were taken", order.len());
+    }
+    bench.desk.events.clear();
+    assert_eq!(bench.desk.events.completed(), 4, "they are not forgotten with the events");
+    order.extend(bench.collect(4).into_iter().map(|done| (done.token.0, bytes(done).1)));
+    bench.expect_all_done("ten receives");
+    order.sort();
+    let expected: Vec<_> = (0..10).map(|token| (token, vec![token as u8])).collect();
+    assert_eq!(order, expected, "each once, with its own byte");
+}
+
+pub(super) fn q3_completions_keep_their_order(stage: &Stage) {
+    for capacity in [1, 2, 3, 7, 100] {
+        let mut bench = Bench::with_room(stage, capacity);
+        let (here, there) = stream();
+        let key = bench.add(here);
+        for token in 0..20 {
+            bench.submit(Op::recv(key, Vec::new(), 1), token);
+        }
+        put(&there, b"abcdefghijklmnopqrst");
+        let mut order = Vec::new();
+        for turn in 0.. {
+            if bench.left() == 0 {
+                break;
+            }
+            // Some waits find them untaken.
+            bench.wait(LONG);
+            bench.wait(ZERO);
+            order.extend(bench.collect(1 + turn % 2 * (bench.left() - 1).min(1)));
+        }
+        let order: Vec<_> = order.into_iter().map(|done| (done.token.0, bytes(done).1)).collect();
+        let expected: Vec<_> = (0..20).map(|token| (token, vec![b'a' + token as u8])).collect();
+        assert_eq!(order, expected, "room for {capacity}");
+    }
+}

@@ -1,0 +1,304 @@
+//! Clause X1: operations that are cancelled at the moment at which they are done.
+
+use super::bench::Bench;
+use super::kit::*;
+use crate::op::{Op, OpId, Outcome};
+use crate::poller::Source;
+use nix::poll::PollFlags;
+use nix::sys::socket::{setsockopt, sockopt};
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+
+/// Cancels it, unless it has been delivered meanwhile.
+fn cancel_in_a_race(bench: &mut Bench, id: OpId) {
+    let is_delivered = bench.desk.events.completed() > 0;
+    match bench.desk.poller.cancel(id) {
+        Ok(()) => assert!(!is_delivered, "what was delivered can't be cancelled"),
+        Err(error) => {
+            assert!(is_delivered && error.kind() == io::ErrorKind::NotFound, "cancel: {error}");
+        }
+    }
+}
+
+/// A thread that does something each time it is told to, while its master does something else.
+struct Rival {
+    told: Arc<AtomicUsize>,
+    done: Arc<AtomicUsize>,
+    thread: JoinHandle<()>,
+}
+
+const STOP: usize = usize::MAX;
+
+impl Rival {
+    /// `act` is given the number of the round, from 1 on.
+    fn new(mut act: impl FnMut(usize) + Send + 'static) -> Self {
+        let (told, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (orders, reports) = (told.clone(), done.clone());
+        let thread = thread::spawn(move || {
+            let mut last = 0;
+            loop {
+                match orders.load(Ordering::Acquire) {
+                    STOP => return,
+                    round if round == last => thread::yield_now(),
+                    round => {
+                        act(round);
+                        last = round;
+                        reports.store(round, Ordering::Release);
+                    }
+                }
+            }
+        });
+        Rival { told, done, thread }
+    }
+
+    fn go(&self, round: usize) {
+        self.told.store(round, Ordering::Release);
+        // A moment that differs from round to round.
+        (0..round * 7 % 400).for_each(|_| std::hint::spin_loop());
+        if round % 5 == 0 {
+            thread::yield_now();
+        }
+    }
+
+    fn until_done(&self, round: usize) {
+        while self.done.load(Ordering::Acquire) != round {
+            assert!(!self.thread.is_finished(), "the rival failed");
+            thread::yield_now();
+        }
+    }
+
+    fn stop(self) {
+        self.told.store(STOP, Ordering::Release);
+        self.thread.join().unwrap_or_else(|_| panic!("the rival failed"));
+    }
+}
+
+/// A stream of bytes that shows if any is missing, or comes twice.
+#[derive(Default)]
+struct Ledger {
+    count: usize,
+}
+
+impl Ledger {
+    fn expect_next(&mut self, got: &[u8], whose: &str, round: usize) {
+        for &byte in got {
+            assert_eq!(byte, self.count as u8, "byte {} {whose} in round {round}", self.count);
+            self.count += 1;
+        }
+    }
+}
+
+fn race_receives(stage: &Stage, here: Source, mut there: impl Write + Send + 'static) {
+    const ROUNDS: usize = 5000;
+    let mut bench = Bench::new(stage);
+    let key = bench.add(here.clone());
+    let (mut ledger, written) = (Ledger::default(), Arc::new(AtomicUsize::new(0)));
+    let count = written.clone();
+    let writer = Rival::new(move |round| {
+        for _ in 0..1 + round % 3 {
+            let byte = [count.fetch_add(1, Ordering::Relaxed) as u8];
+            there.write_all(&byte).unwrap_or_else(|error| panic!("write: {error}"));
+        }
+    });
+    let mut buffer = [0; 64];
+    for round in 1..=ROUNDS {
+        let op = match round % 2 {
+            0 => Op::recv(key, vec![7], 4),
+            _ => Op::recv_exact(key, vec![7], 3),
+        };
+        let id = bench.submit(op, round);
+        if round % 4 < 2 {
+            bench.wait(ZERO);
+        }
+        writer.go(round);
+        cancel_in_a_race(&mut bench, id);
+        let done = bench.one();
+        assert!(done.result.is_ok() || done.is_canceled(), "{done:?}");
+        assert_eq!(done.buf.len(), 1 + done.transferred, "all that was moved came back");
+        ledger.expect_next(&done.buf[1..], "was received", round);
+        writer.until_done(round);
+        while let Ok(count @ 1..) = nix::unistd::read(&here, &mut buffer) {
+            ledger.expect_next(&buffer[..count], "was left over", round);
+        }
+    }
+    writer.stop();
+    // TCP has its own time, and nobody writes any more.
+    while ledger.count < written.load(Ordering::Relaxed) {
+        fence(&here, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLIN));
+        let count = nix::unistd::read(&here, &mut buffer).unwrap_or_else(|e| panic!("read: {e}"));
+        ledger.expect_next(&buffer[..count], "was left over at last", ROUNDS);
+    }
+    assert_eq!(ledger.count, written.load(Ordering::Relaxed), "no byte came twice");
+    bench.expect_all_done("each was waited for");
+}
+
+pub(super) fn x1_a_byte_is_received_or_still_there(stage: &Stage) {
+    let (here, there) = stream();
+    race_receives(stage, here, there);
+    let (here, there) = tcp();
+    race_receives(stage, here, there);
+}
+
+/// A listener that does not block, how to connect to it, and how to accept.
+struct Door {
+    source: Source,
+    connect: Box<dyn Fn() -> OwnedFd + Send>,
+    accept: Box<dyn Fn() -> io::Result<OwnedFd>>,
+    rounds: usize,
+}
+
+fn unix_door() -> Door {
+    let name = format!("quintpoll-{}-door", std::process::id());
+    let name = SocketAddr::from_abstract_name(name).unwrap_or_else(|e| panic!("a name: {e}"));
+    let listener = UnixListener::bind_addr(&name).unwrap_or_else(|error| panic!("bind: {error}"));
+    listener.set_nonblocking(true).unwrap_or_else(|error| panic!("O_NONBLOCK: {error}"));
+    let listener = Arc::new(listener);
+    let source = listener.clone();
+    let connect = move || {
+        let made = UnixStream::connect_addr(&name);
+        made.unwrap_or_else(|error| panic!("connect: {error}")).into()
+    };
+    let accept = move || listener.accept().map(|(made, _)| made.into());
+    Door { source, connect: Box::new(connect), accept: Box::new(accept), rounds: 8000 }
+}
+
+fn tcp_door() -> Door {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+    let listener = Arc::new(listener.unwrap_or_else(|error| panic!("bind: {error}")));
+    listener.set_nonblocking(true).unwrap_or_else(|error| panic!("O_NONBLOCK: {error}"));
+    let address = listener.local_addr().unwrap_or_else(|error| panic!("getsockname: {error}"));
+    let source = listener.clone();
+    let connect = move || {
+        let made = TcpStream::connect(address);
+        let made = made.unwrap_or_else(|error| panic!("connect: {error}"));
+        // Ports are not to be used up by connections that nobody has any more.
+        let reset = libc::linger { l_onoff: 1, l_linger: 0 };
+        setsockopt(&made, sockopt::Linger, &reset).unwrap_or_else(|e| panic!("SO_LINGER: {e}"));
+        made.into()
+    };
+    let accept = move || listener.accept().map(|(made, _)| made.into());
+    Door { source, connect: Box::new(connect), accept: Box::new(accept), rounds: 2000 }
+}
+
+fn race_accepts(stage: &Stage, door: Door) {
+    let Door { source, connect, accept, rounds } = door;
+    let mut bench = Bench::new(stage);
+    let key = bench.add(source);
+    let mut last = None;
+    let client = Rival::new(move |round| {
+        let made = connect();
+        let number = (round as u32).to_ne_bytes();
+        nix::unistd::write(&made, &number).unwrap_or_else(|error| panic!("write: {error}"));
+        // The one before is closed: it was accepted and read.
+        drop(last.replace(made));
+    });
+    for round in 1..=rounds {
+        let id = bench.submit(Op::accept(key), round);
+        if round % 2 == 0 {
+            bench.wait(ZERO);
+        }
+        client.go(round);
+        cancel_in_a_race(&mut bench, id);
+        let done = bench.one();
+        let is_canceled = done.is_canceled();
+        let accepted = match done.result {
+            Ok(Outcome::Accepted { socket, .. }) => Some(socket),
+            Err(_) if is_canceled => None,
+            other => panic!("neither accepted nor cancelled: {other:?}"),
+        };
+        client.until_done(round);
+        let accepted = accepted.map_or_else(&accept, Ok);
+        let accepted = accepted.unwrap_or_else(|e| panic!("connection {round} is lost: {e}"));
+        assert_eq!(refusal(accept()), io::ErrorKind::WouldBlock, "one connection only");
+        fence(&accepted, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLIN));
+        let mut number = [0; 4];
+        assert_eq!(nix::unistd::read(&accepted, &mut number), Ok(4), "its number");
+        assert_eq!(u32::from_ne_bytes(number), round as u32, "it is another connection");
+    }
+    client.stop();
+    bench.expect_all_done("each was waited for");
+}
+
+pub(super) fn x1_a_connection_is_accepted_or_still_there(stage: &Stage) {
+    drop(stage.poller());
+    let before = open_numbers();
+    race_accepts(stage, unix_door());
+    race_accepts(stage, tcp_door());
+    assert_eq!(open_numbers(), before, "no connection is left over");
+}
+
+/// The length of the pattern; no power of two, so that a page that comes twice shows.
+const PERIOD: usize = 251;
+/// How much one operation sends: more than fits into a socket.
+const LOAD: usize = 300 * 1024;
+
+/// The pattern from this position of the stream on.
+fn pattern(position: usize, length: usize) -> impl Iterator<Item = u8> {
+    (0..PERIOD as u8).cycle().skip(position % PERIOD).take(length)
+}
+
+/// Reads to the end of the stream: gives how many bytes there were, all in order.
+fn read_pattern(mut from: impl Read) -> usize {
+    let expected: Vec<u8> = pattern(0, PERIOD + 8192).collect();
+    let (mut buffer, mut count) = (vec![0; 8192], 0);
+    loop {
+        match from.read(&mut buffer).unwrap_or_else(|error| panic!("read: {error}")) {
+            0 => return count,
+            more => {
+                let at = count % PERIOD;
+                assert!(buffer[..more] == expected[at..at + more], "out of order after {count}");
+                count += more;
+            }
+        }
+    }
+}
+
+fn race_sends(stage: &Stage, here: Source, there: impl Read + Send + 'static, rounds: usize) {
+    let mut bench = Bench::new(stage);
+    let key = bench.add(here);
+    let reader = thread::spawn(move || read_pattern(there));
+    let loads: Vec<u8> = pattern(0, LOAD + PERIOD).collect();
+    let (mut sent, mut buf) = (0, loads);
+    for round in 1..=rounds {
+        let (range, length) = (sent % PERIOD..sent % PERIOD + LOAD, buf.len());
+        let op = match round % 2 {
+            0 => Op::send(key, buf, range),
+            _ => Op::send_all(key, buf, range),
+        };
+        let id = bench.submit(op, round);
+        if round % 3 > 0 {
+            bench.wait(ZERO);
+        }
+        (0..round * 13 % 500).for_each(|_| std::hint::spin_loop());
+        if round % 7 == 0 {
+            thread::yield_now();
+        }
+        cancel_in_a_race(&mut bench, id);
+        let done = bench.one();
+        assert!(done.result.is_ok() || done.is_canceled(), "{done:?}");
+        sent += done.transferred;
+        buf = done.buf.into_vec();
+        assert_eq!(buf.len(), length, "what was sent comes back whole");
+    }
+    bench.expect_all_done("each was waited for");
+    bench.desk.deregister(key);
+    drop(bench);
+    let arrived = reader.join().unwrap_or_else(|_| panic!("the reader found a fault"));
+    assert_eq!(arrived, sent, "what has arrived is what is said to have been sent");
+}
+
+pub(super) fn x1_what_is_said_to_be_sent_arrives(stage: &Stage) {
+    let blocking = "the reader's side blocks";
+    let (here, there) = stream();
+    there.set_nonblocking(false).unwrap_or_else(|error| panic!("{blocking}: {error}"));
+    race_sends(stage, here, there, 1400);
+    let (here, there) = tcp();
+    there.set_nonblocking(false).unwrap_or_else(|error| panic!("{blocking}: {error}"));
+    race_sends(stage, here, there, 600);
+}

@@ -1,0 +1,348 @@
+//! Clause C2: an operation gives what the plain system call gives in the same situation.
+
+use super::bench::*;
+use super::kit::*;
+use super::scenes::{self, Do, Scene};
+use crate::address::Address;
+use crate::event::Token;
+use crate::op::{Completion, Op, Outcome};
+use crate::sys::staging::{self, Thread};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::eventfd::EventFd;
+use nix::sys::socket::{Backlog, listen};
+use std::net::{Ipv6Addr, Shutdown, SocketAddr, TcpListener, UdpSocket};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr as UnixAddress, UnixDatagram, UnixListener, UnixStream};
+use std::sync::Arc;
+
+/// How many bytes were moved and, of those received, which; or the number of the error.
+type Answer = Result<(usize, Vec<u8>), i32>;
+
+fn answer(done: Completion, what: &Do) -> Answer {
+    match done.result {
+        Ok(_) if what.receives() => Ok((done.transferred, done.buf.into_vec())),
+        Ok(_) => Ok((done.transferred, Vec::new())),
+        Err(error) => {
+            assert_eq!(done.transferred, 0, "nothing was moved: {error}");
+            Err(error.raw_os_error().unwrap_or_else(|| panic!("no error number: {error}")))
+        }
+    }
+}
+
+/// Fails unless the operation gives what the plain call does on a twin, both if everything has
+/// happened before it is submitted, and if it has to wait.
+fn same_as_the_call(stage: &Stage, make: fn() -> Vec<Scene>) {
+    let count = make().len();
+    for at in 0..count {
+        let mut scene = make().remove(at);
+        let name = scene.name;
+        let _kept = scene.happen();
+        let expected = scene.what.plainly(&scene.source);
+        for waits in [false, true] {
+            let mut bench = Bench::new(stage);
+            let mut scene = make().remove(at);
+            if waits && (scene.is_there() || !scene.is_settled) {
+                continue;
+            }
+            bench.about = name;
+            let key = bench.add(scene.source.clone());
+            let mut kept = Vec::new();
+            if !waits {
+                kept = scene.happen();
+            }
+            bench.submit(scene.what.op(key), 1);
+            if waits {
+                bench.expect_nothing_yet(name);
+                kept = scene.happen();
+            }
+            let done = bench.one();
+            let given = answer(done, &scene.what);
+            assert_eq!(given, expected, "{name}: the operation, and the plain call ({waits})");
+            bench.expect_all_done(name);
+            drop(kept);
+        }
+    }
+}
+
+pub(super) fn c2_pipes_give_what_the_call_gives(stage: &Stage) {
+    same_as_the_call(stage, scenes::pipes);
+}
+
+pub(super) fn c2_streams_give_what_the_call_gives(stage: &Stage) {
+    same_as_the_call(stage, scenes::unix_streams);
+    same_as_the_call(stage, scenes::tcp_streams);
+}
+
+pub(super) fn c2_datagrams_give_what_the_call_gives(stage: &Stage) {
+    same_as_the_call(stage, scenes::unix_datagrams);
+    same_as_the_call(stage, scenes::udp);
+    same_as_the_call(stage, scenes::sequences);
+}
+
+pub(super) fn c2_connections_are_made_as_by_the_call(stage: &Stage) {
+    same_as_the_call(stage, scenes::connects);
+    same_as_the_call(stage, scenes::accepts);
+}
+
+pub(super) fn c2_devices_give_what_the_call_gives(stage: &Stage) {
+    same_as_the_call(stage, scenes::counters);
+    same_as_the_call(stage, scenes::terminals);
+    same_as_the_call(stage, scenes::files);
+}
+
+pub(super) fn c2_what_can_not_be_read_says_so(stage: &Stage) {
+    same_as_the_call(stage, scenes::no_files_to_read);
+}
+
+/// Whether an address is what the standard library says of the same socket.
+fn is_unix(from: Option<&Address>, expected: &UnixAddress) -> bool {
+    let Some(Address::Unix(from)) = from else {
+        // The kernel names nobody where there is no name.
+        return from.is_none() && expected.is_unnamed();
+    };
+    from.as_pathname() == expected.as_pathname()
+        && from.as_abstract_name() == expected.as_abstract_name()
+        && from.is_unnamed() == expected.is_unnamed()
+}
+
+fn sender(done: &Completion) -> Option<&Address> {
+    match &done.result {
+        Ok(Outcome::Received { from }) => from.as_ref(),
+        other => panic!("a datagram and its sender, got {other:?}"),
+    }
+}
+
+pub(super) fn c2_datagrams_name_their_inet_sender(stage: &Stage) {
+    let mut bench = Bench::new(stage);
+    for at in ["127.0.0.1:0", "[::1]:0"] {
+        let Ok(here) = UdpSocket::bind(at) else { continue };
+        let to: SocketAddr = ok(here.local_addr());
+        let key = bench.add(Arc::new(here));
+        let senders: Vec<_> = (0..3).map(|_| ok(UdpSocket::bind(at))).collect();
+        for late in [false, true] {
+            for (token, there) in senders.iter().enumerate() {
+                if late {
+                    bench.submit(Op::recv_from(key, Vec::new(), 2), token);
+                    bench.expect_nothing_yet("no datagram");
+                }
+                ok(there.send_to(b"abc", to));
+                if !late {
+                    bench.submit(Op::recv_from(key, Vec::new(), 2), token);
+                }
+                let done = bench.one();
+                let expected = ok(there.local_addr());
+                let from = sender(&done);
+                let is_right = matches!(from, Some(Address::Inet(from)) if *from == expected);
+                assert!(is_right, "{from:?} for {expected}");
+                assert_eq!(bytes(done), (2, b"ab".to_vec()), "cut to what was asked for");
+                // And back, by an operation.
+                assert_eq!(bytes(bench.run(Op::send_to(key, "hello", 1..4, expected))).0, 3);
+                let mut back = [0; 9];
+                assert_eq!(ok(there.recv_from(&mut back)), (3, to));
+                assert_eq!(&back[..3], b"ell");
+            }
+        }
+        if let SocketAddr::V6(v6) = to {
+            assert_eq!(*v6.ip(), Ipv6Addr::LOCALHOST);
+        }
+    }
+}
+
+pub(super) fn c2_datagrams_name_their_unix_sender(stage: &Stage) {
+    let directory = TempDir::new();
+    let name = format!("quintpoll-from-{}", directory.0.display());
+    let address = ok(UnixAddress::from_pathname(directory.0.join("here")));
+    let mut bench = Bench::new(stage);
+    let key = bench.add(Arc::new(ok(UnixDatagram::bind_addr(&address))));
+    let path = ok(UnixAddress::from_pathname(directory.0.join("there")));
+    let senders = [
+        ok(UnixDatagram::bind_addr(&path)),
+        ok(UnixDatagram::bind_addr(&ok(UnixAddress::from_abstract_name(&name)))),
+        ok(UnixDatagram::bind_addr(&ok(UnixAddress::from_abstract_name(b"\0a\0quintpoll\0")))),
+        ok(UnixDatagram::unbound()),
+    ];
+    for (token, there) in senders.iter().enumerate() {
+        bench.submit(Op::recv_from(key, vec![9], 100), token);
+        ok(there.send_to_addr(b"abc", &address));
+        let (done, expected) = (bench.one(), ok(there.local_addr()));
+        assert!(is_unix(sender(&done), &expected), "{:?} for {expected:?}", done.result);
+        assert_eq!(bytes(done), (3, b"\x09abc".to_vec()));
+        if !expected.is_unnamed() {
+            assert_eq!(bytes(bench.run(Op::send_to(key, "back", .., expected))).0, 4);
+            let (mut back, addr) =
+                ([0; 9], ok(UnixAddress::from_pathname(directory.0.join("here"))));
+            let (count, from) = ok(there.recv_from(&mut back));
+            assert_eq!((count, from.as_pathname()), (4, addr.as_pathname()));
+        }
+    }
+}
+
+pub(super) fn c2_a_counter_that_would_overflow_waits(stage: &Stage) {
+    for blocking in [false, true] {
+        let mut bench = Bench::new(stage);
+        let counter = Arc::new(ok(EventFd::new()));
+        let flags = if blocking { OFlag::empty() } else { OFlag::O_NONBLOCK };
+        ok(fcntl(&*counter, FcntlArg::F_SETFL(flags)));
+        let key = bench.add(counter.clone());
+        ok(counter.write(u64::MAX - 3));
+        bench.submit(Op::write(key, 3_u64.to_ne_bytes().to_vec(), ..), 1);
+        bench.submit(Op::write(key, 5_u64.to_ne_bytes().to_vec(), ..), 2);
+        bench.expect_nothing_yet("it would overflow, though it calls itself writable");
+        assert_eq!(ok(counter.read()), u64::MAX - 3);
+        let done = bench.collect(2);
+        assert_eq!([done[0].token, done[1].token], [Token(1), Token(2)]);
+        done.into_iter().for_each(|done| assert_eq!(bytes(done).0, 8));
+        assert_eq!(ok(counter.read()), 8, "both, and each once");
+        bench.expect_all_done("two writes");
+    }
+}
+
+pub(super) fn c2_a_connection_waits_for_room_in_the_queue(stage: &Stage) {
+    let directory = TempDir::new();
+    let address = ok(UnixAddress::from_pathname(directory.0.join("listener")));
+    let listener = ok(UnixListener::bind_addr(&address));
+    ok(listen(&listener, ok(Backlog::new(0))));
+    let _first = ok(UnixStream::connect_addr(&address));
+    let mut bench = Bench::new(stage);
+    for blocking in [false, true] {
+        let socket = Arc::new(scenes::unconnected_unix_stream(blocking));
+        let key = bench.add(socket);
+        bench.submit(Op::connect(key, address.clone()), 1);
+        bench.submit(Op::send_all(key, "hello", ..), 2);
+        bench.expect_nothing_yet("the queue of connections is full");
+        drop(ok(listener.accept()));
+        let done = bench.collect(2);
+        assert_eq!([done[0].token, done[1].token], [Token(1), Token(2)]);
+        let results: Vec<_> = done.into_iter().map(|done| bytes(done).0).collect();
+        assert_eq!(results, [0, 5]);
+    }
+    let (last, _) = ok(listener.accept());
+    assert_eq!(take(&last, 9), 5);
+}
+
+/// A datagram socket whose queue is full, and its address.
+fn full_queue(directory: &TempDir) -> (UnixDatagram, UnixAddress) {
+    let address = ok(UnixAddress::from_pathname(directory.0.join("full")));
+    let full = ok(UnixDatagram::bind_addr(&address));
+    ok(full.set_nonblocking(true));
+    let filler = ok(UnixDatagram::unbound());
+    ok(filler.set_nonblocking(true));
+    while filler.send_to_addr(b"x", &address).is_ok() {}
+    (full, address)
+}
+
+/// Of a socket that is not connected nothing tells that its datagram would find no room: it calls
+/// itself writable all the time.
+pub(super) fn c2_a_datagram_waits_for_room_in_the_queue(stage: &Stage) {
+    for (blocking, connected) in [(false, false), (true, false), (false, true), (true, true)] {
+        let directory = TempDir::new();
+        let (full, address) = full_queue(&directory);
+        let here = ok(UnixDatagram::unbound());
+        ok(here.set_nonblocking(!blocking));
+        if connected {
+            ok(here.connect_addr(&address));
+        }
+        let mut bench = Bench::new(stage);
+        let key = bench.add(Arc::new(here));
+        for (token, text) in [(1, "first"), (2, "second")] {
+            let to = address.clone();
+            let plain = if token == 1 { Op::send(key, text, ..) } else { Op::write(key, text, ..) };
+            let op = if connected { plain } else { Op::send_to(key, text, .., to) };
+            bench.submit(op, token);
+        }
+        bench.expect_nothing_yet("there is no room");
+        let thread = Thread::current();
+        let reader = std::thread::spawn(move || {
+            let rest = Rest::of(thread.id());
+            ok(full.set_nonblocking(false));
+            let mut texts = Vec::new();
+            while texts.last().is_none_or(|last| last != b"second") {
+                let mut text = [0; 16];
+                let count = ok(full.recv(&mut text));
+                texts.push(text[..count].to_vec());
+            }
+            (rest, texts)
+        });
+        let done = bench.collect(2);
+        assert_eq!([done[0].token, done[1].token], [Token(1), Token(2)]);
+        let sent: Vec<_> = done.into_iter().map(|done| bytes(done).0).collect();
+        let (rest, texts) = reader.join().unwrap_or_else(|_| panic!("the reading thread failed"));
+        rest.expect_sleep("a datagram that waits for room");
+        let mine: Vec<_> = texts.into_iter().filter(|text| text != b"x").collect();
+        let expected = [&b"first"[..], b"second"];
+        assert_eq!(mine, expected, "each once, connected: {connected}, blocking: {blocking}");
+        assert_eq!(sent, [5, 6], "connected: {connected}, blocking: {blocking}");
+    }
+}
+
+/// When a stranger's datagram is read, nobody tells the socket that waits.
+pub(super) fn c2_each_datagram_waits_for_its_own_room(stage: &Stage) {
+    let directory = TempDir::new();
+    let (full, address) = full_queue(&directory);
+    let here = ok(UnixDatagram::unbound());
+    ok(here.set_nonblocking(true));
+    let mut bench = Bench::new(stage);
+    let key = bench.add(Arc::new(here));
+    for token in 0..4 {
+        bench.submit(Op::send_to(key, "mine", .., address.clone()), token);
+    }
+    for token in 0..4 {
+        bench.expect_nothing_yet("there is no room");
+        let mut text = [0; 16];
+        assert_eq!((ok(full.recv(&mut text)), text[0]), (1, b'x'), "a stranger's");
+        let done = bench.one();
+        assert_eq!((done.token, bytes(done).0), (Token(token), 4));
+    }
+    bench.expect_all_done("four datagrams");
+}
+
+fn broken_ends() -> Vec<(&'static str, Scene)> {
+    let broken = |scene: Scene| (scene.name, scene);
+    let scenes =
+        [scenes::pipes(), scenes::unix_streams(), scenes::tcp_streams(), scenes::sequences()];
+    scenes.into_iter().flatten().filter(|scene| !scene.what.receives()).map(broken).collect()
+}
+
+/// Every way to write where nobody reads, in a process that SIGPIPE would end.
+pub(super) fn c2_no_operation_raises_sigpipe(stage: &Stage) {
+    ok(staging::default_action(libc::SIGPIPE));
+    let killed = staging::in_forked_child(|| {
+        let (reader, writer) = pipe();
+        drop(reader);
+        let _ = nix::unistd::write(&writer, b"x");
+        0
+    });
+    assert!(killed.is_err(), "without care a write ends the process: {killed:?}");
+    let mut broken = 0;
+    for (name, mut scene) in broken_ends() {
+        let mut bench = Bench::new(stage);
+        let key = bench.add(scene.source.clone());
+        let _kept = scene.happen();
+        for again in [false, true] {
+            bench.submit(scene.what.op(key), 1);
+            let done = bench.one();
+            broken += i32::from(done.result.is_err() && errno(&done) == libc::EPIPE);
+            assert!(!done.is_canceled(), "{name}, {again}");
+            if done.result.is_ok() {
+                // There may be no room for another.
+                break;
+            }
+        }
+    }
+    assert!(broken > 8, "only {broken} operations found that nobody reads");
+    let (here, there) = stream();
+    let mut bench = Bench::new(stage);
+    let key = bench.add(here);
+    fill(ok(there.try_clone()));
+    bench.submit(Op::shutdown(key, Shutdown::Write), 1);
+    for (token, op) in [Op::send_all(key, "x", ..), Op::write(key, "x", ..)].into_iter().enumerate()
+    {
+        bench.submit(op, token + 2);
+    }
+    let done = bench.collect(3);
+    assert!(done[0].result.is_ok(), "{:?}", done[0]);
+    assert_eq!([errno(&done[1]), errno(&done[2])], [libc::EPIPE; 2]);
+    let listener = ok(TcpListener::bind("127.0.0.1:0"));
+    let key = bench.add(Arc::new(listener));
+    assert_eq!(errno(&bench.run(Op::write(key, "x", ..))), libc::EPIPE, "a listener");
+}
