@@ -291,6 +291,7 @@ macro_rules! __conformance_cases {
             c2_a_connection_waits_for_room_in_the_queue
             c2_a_datagram_waits_for_room_in_the_queue
             c2_each_datagram_waits_for_its_own_room
+            c2_room_that_others_have_taken_is_found
         } own {
             c2_no_operation_raises_sigpipe
         }

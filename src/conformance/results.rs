@@ -296,6 +296,29 @@ pub(super) fn c2_each_datagram_waits_for_its_own_room(stage: &Stage) {
     bench.expect_all_done("four datagrams");
 }
 
+/// Nothing tells a socket that there is room in a queue which others have filled, and it calls
+/// itself writable all the while; also when a datagram before this one has waited for real.
+pub(super) fn c2_room_that_others_have_taken_is_found(stage: &Stage) {
+    let directory = TempDir::new();
+    let (full, to_full) = full_queue(&directory);
+    let to_other = ok(UnixAddress::from_pathname(directory.0.join("other")));
+    let other = ok(UnixDatagram::bind_addr(&to_other));
+    ok(other.set_nonblocking(true));
+    let here = ok(UnixDatagram::unbound());
+    ok(here.set_nonblocking(true));
+    while here.send_to_addr(&[0; 50_000], &to_other).is_ok() {}
+    let mut bench = Bench::new(stage);
+    let key = bench.add(Arc::new(here));
+    bench.submit(Op::send_to(key, "one", .., to_other), 1);
+    bench.expect_nothing_yet("its buffer is full");
+    while other.recv(&mut [0; 50_000]).is_ok() {}
+    assert_eq!(bytes(bench.one()).0, 3);
+    bench.submit(Op::send_to(key, "two", .., to_full), 2);
+    bench.expect_nothing_yet("there is no room");
+    assert_eq!(ok(full.recv(&mut [0; 16])), 1, "a stranger's");
+    assert_eq!(bytes(bench.one()).0, 3);
+}
+
 fn broken_ends() -> Vec<(&'static str, Scene)> {
     let broken = |scene: Scene| (scene.name, scene);
     let scenes =

@@ -3,5 +3,6 @@
 #![allow(missing_docs)]
 
 mod inject;
+mod limits;
 mod refused;
 mod skips;
