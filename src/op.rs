@@ -314,3 +314,6 @@ impl From<Rejected> for io::Error {
         rejected.0.1
     }
 }
+
+#[cfg(test)]
+mod tests;

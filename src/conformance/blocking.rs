@@ -12,6 +12,7 @@ use crate::poller::Source;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{AddressFamily, Backlog, SockType, listen};
 use nix::sys::stat::Mode as Permissions;
+use nix::sys::termios;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::net::{SocketAddr as UnixAddress, UnixListener, UnixStream};
@@ -167,6 +168,38 @@ pub(super) fn c7_connecting_blocks_nobody(stage: &Stage) {
     bench.desk.deregister(key);
     assert!(!flags_of(&*here).contains(OFlag::O_NONBLOCK), "it blocks as before");
     drop(ok(listener.accept()));
+}
+
+/// A terminal takes what its buffer holds, and the rest when somebody reads.
+pub(super) fn c7_a_terminal_that_nobody_reads_blocks_nobody(stage: &Stage) {
+    const LENGTH: usize = 1 << 16;
+    let pair = ok(nix::pty::openpty(None, None));
+    let mut raw = ok(termios::tcgetattr(&pair.slave));
+    termios::cfmakeraw(&mut raw);
+    ok(termios::tcsetattr(&pair.slave, termios::SetArg::TCSANOW, &raw));
+    let here = Arc::new(pair.slave);
+    let mut bench = Bench::new(stage);
+    let key = bench.add(here.clone());
+    bench.submit(Op::read(key, Vec::new(), 8), 1);
+    let (mut written, mut tries) = (0, 0);
+    let waiting = loop {
+        tries += 1;
+        assert!(tries < LENGTH, "it is full some time");
+        let id = bench.submit(Op::write(key, vec![b'x'; LENGTH], ..), 2);
+        bench.wait(ZERO);
+        if bench.left() == 2 && bench.desk.events.completed() == 0 {
+            break id;
+        }
+        written += bytes(bench.one()).0;
+    };
+    bench.cancel(waiting);
+    assert_eq!(errno(&bench.one()), libc::ECANCELED);
+    let mut reader = std::fs::File::from(pair.master);
+    ok(std::io::Read::read_exact(&mut reader, &mut vec![0; written]));
+    ok(std::io::Write::write_all(&mut reader, b"line"));
+    assert_eq!(bytes(bench.one()), (4, b"line".to_vec()));
+    bench.desk.deregister(key);
+    assert!(!flags_of(&*here).contains(OFlag::O_NONBLOCK), "it blocks as before");
 }
 
 /// What one poller restores, another may rely on.

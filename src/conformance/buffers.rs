@@ -8,7 +8,7 @@ use crate::key::Key;
 use crate::op::{Op, Outcome};
 use crate::sys::buf::Buf;
 use nix::poll::PollFlags;
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt};
 use std::io::{ErrorKind, Write};
 use std::net::{Shutdown, TcpStream};
 use std::ops::Bound;
@@ -363,4 +363,25 @@ pub(super) fn c5_what_can_not_be_done_is_refused(stage: &Stage) {
     bench.expect_all_done("nothing was accepted");
     assert_eq!(bytes(bench.run(Op::recv(key, Vec::new(), 9))).1, b"data", "on {number}");
     drain(&there);
+}
+
+/// A receive stops before urgent data, also if the program has taken that already. What comes
+/// behind it is not to be forgotten.
+pub(super) fn c1_urgent_data_hides_nothing(stage: &Stage) {
+    for is_taken in [false, true] {
+        let (here, mut there) = tcp();
+        let mut bench = Bench::new(stage);
+        let key = bench.add(here.clone());
+        bench.submit(Op::recv_exact(key, Vec::new(), 4), 1);
+        bench.expect_nothing_yet("nothing was sent");
+        ok(there.write_all(b"ab"));
+        put_urgent(&there);
+        ok(there.write_all(b"cd"));
+        fence(&*here, PollFlags::POLLPRI, |bits| bits.contains(PollFlags::POLLPRI));
+        if is_taken {
+            let taken = recv(here.as_raw_fd(), &mut [0; 1], MsgFlags::MSG_OOB);
+            assert_eq!(taken, Ok(1), "the urgent byte");
+        }
+        assert_eq!(bytes(bench.one()), (4, b"abcd".to_vec()), "taken: {is_taken}");
+    }
 }

@@ -273,6 +273,7 @@ macro_rules! __conformance_cases {
             c1_the_buffer_comes_back_whatever_the_result
             c1_bytes_are_counted_beside_an_error
             c1_what_was_sent_is_counted_beside_an_error
+            c1_urgent_data_hides_nothing
             c5_what_is_received_is_appended
             c5_exactly_so_much_in_many_pieces
             c5_ranges_are_sent
@@ -292,6 +293,7 @@ macro_rules! __conformance_cases {
             c2_a_datagram_waits_for_room_in_the_queue
             c2_each_datagram_waits_for_its_own_room
             c2_room_that_others_have_taken_is_found
+            c2_a_reset_is_no_end
         } own {
             c2_no_operation_raises_sigpipe
         }
@@ -312,7 +314,9 @@ macro_rules! __conformance_cases {
             c7_sending_very_much_blocks_nobody
             c7_connecting_blocks_nobody
             c7_pollers_may_share_a_blocking_file
-        } own {}
+        } own {
+            c7_a_terminal_that_nobody_reads_blocks_nobody
+        }
         process {
             p4_wakers_cross_threads
         } own {

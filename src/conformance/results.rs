@@ -319,6 +319,31 @@ pub(super) fn c2_room_that_others_have_taken_is_found(stage: &Stage) {
     assert_eq!(bytes(bench.one()).0, 3);
 }
 
+/// The kernel tells of a reset once. A reader who is told that the stream has ended would take what
+/// he has for all there is.
+pub(super) fn c2_a_reset_is_no_end(stage: &Stage) {
+    for sends_first in [false, true] {
+        let (here, there) = tcp();
+        let mut bench = Bench::new(stage);
+        let key = bench.add(here);
+        let send = || Op::send_all(key, vec![0; 1 << 24], ..);
+        let receive = || Op::recv(key, Vec::new(), 8);
+        let ops =
+            if sends_first { [(send(), 2), (receive(), 1)] } else { [(receive(), 1), (send(), 2)] };
+        for (op, token) in ops {
+            bench.submit(op, token);
+        }
+        bench.expect_nothing_yet("nobody reads, and nobody sends");
+        // What it has not read makes it a reset.
+        drop(there);
+        let mut done = bench.collect(2);
+        done.sort_by_key(|done| done.token);
+        assert_eq!(errno(&done[0]), libc::ECONNRESET, "the reader, sends first: {sends_first}");
+        let of_writer = errno(&done[1]);
+        assert!([libc::EPIPE, libc::ECONNRESET].contains(&of_writer), "the writer: {of_writer}");
+    }
+}
+
 fn broken_ends() -> Vec<(&'static str, Scene)> {
     let broken = |scene: Scene| (scene.name, scene);
     let scenes =

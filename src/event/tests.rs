@@ -190,3 +190,37 @@ fn a_wake_takes_no_room() {
     assert!(events.woken() && events.is_empty());
     assert_eq!(events.room(), 1);
 }
+
+fn completion(token: usize) -> Completion {
+    use crate::key::OpSlot;
+    use crate::op::{OpId, Outcome};
+    Completion {
+        token: Token(token),
+        id: OpId { poller: 0, slot: OpSlot { index: token as u32, generation: 0 } },
+        transferred: 0,
+        result: Ok(Outcome::Done),
+        buf: Default::default(),
+        more: false,
+    }
+}
+
+#[test]
+fn completions_that_are_not_taken_stay_in_order() {
+    let mut events = Events::with_capacity(3);
+    assert_eq!((events.completed(), events.completion_room()), (0, 3));
+    assert!(!events.has_news());
+    (0..3).for_each(|token| events.complete(completion(token)));
+    assert_eq!((events.completed(), events.completion_room()), (3, 0));
+    assert!(events.has_news() && events.is_empty(), "they are no events");
+    assert_eq!(events.room(), 3, "and take none of their room");
+    let mut completions = events.completions();
+    assert_eq!((completions.len(), completions.size_hint()), (3, (3, Some(3))));
+    assert_eq!(completions.next().map(|it| it.token.0), Some(0));
+    assert_eq!(completions.len(), 2);
+    events.clear();
+    assert_eq!((events.completed(), events.completion_room()), (2, 1), "clear forgets none");
+    events.complete(completion(3));
+    let tokens: Vec<_> = events.completions().map(|it| it.token.0).collect();
+    assert_eq!(tokens, [1, 2, 3]);
+    assert!(!events.has_news() && events.completions().next().is_none());
+}

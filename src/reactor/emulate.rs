@@ -13,7 +13,9 @@ use std::io;
 use std::time::{Duration, Instant};
 
 /// How many calls an operation makes in one turn, lest a fast peer keeps all others waiting.
-const BURST: usize = 16;
+const MOST_CALLS: usize = 16;
+/// After so many bytes it makes no more either.
+const MOST_BYTES: usize = 1 << 20;
 /// Pauses between two tries, where readiness says nothing.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(64);
@@ -28,11 +30,13 @@ impl<S: Selector> Reactor<S> {
         lane: Lane,
         found: Option<PollBits>,
     ) -> bool {
-        for _ in 0..BURST {
+        let mut moved = 0;
+        for _ in 0..MOST_CALLS {
             let Some(registration) = self.registry.get_mut(source) else { return false };
-            let Ok(work) = registration.work() else { return false };
+            let by_level = registration.latch.by_level();
+            let Ok((work, _)) = registration.work() else { return false };
             let Some(mut prepared) = self.ops.take(op) else { return false };
-            if prepared.call() == Call::Recv && work.park.is_dry(lane.dir()) {
+            if prepared.call() == Call::Recv && work.park.is_dry(lane.dir(), by_level) {
                 self.ops.put_back(op, prepared);
                 self.park(op, source, lane);
                 return false;
@@ -40,16 +44,18 @@ impl<S: Selector> Reactor<S> {
             let room = prepared.left();
             match prepared.attempt(&mut work.manner) {
                 Ok(gain) => {
-                    let is_short = matches!(gain, Gain::Moved(count @ 1..) if count < room);
-                    // What ends or interrupts a stream leaves no edge behind that would tell of it.
-                    let is_plain =
-                        found.is_some_and(|bits| !bits.intersects(SPECIAL) && !bits.is_empty());
-                    if is_short && is_plain && work.manner.is_tcp() && lane == Lane::Read {
-                        work.park.note_dry(lane.dir());
+                    if let Gain::Moved(count) = gain {
+                        if 0 < count && count < room && work.manner.is_drained_by_short_reads() {
+                            work.park.note_dry(lane.dir());
+                        }
+                        moved += count;
                     }
                     match self.note_gain(op, prepared, gain) {
                         Some(prepared) => self.ops.put_back(op, prepared),
                         None => return true,
+                    }
+                    if moved > MOST_BYTES {
+                        break;
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -78,7 +84,7 @@ impl<S: Selector> Reactor<S> {
         }
         let Some(registration) = self.registry.get_mut(source) else { return };
         let trigger = registration.latch.trigger();
-        let Ok(work) = registration.work() else { return };
+        let Ok((work, _)) = registration.work() else { return };
         if work.park.park(lane.dir(), trigger) == Step::Arm {
             self.registry.note_lagging(source);
         }
@@ -124,17 +130,13 @@ impl<S: Selector> Reactor<S> {
         }
         let Some(registration) = self.registry.get_mut(source) else { return };
         let (trigger, by_level) = (registration.latch.trigger(), registration.latch.by_level());
-        let Ok(work) = registration.work() else { return };
+        let Ok((work, _)) = registration.work() else { return };
         let is_used_up = trigger == Trigger::OneShot && !work.park.parked().is_empty();
         if work.park.served(ready, by_level) == Step::Arm || is_used_up {
             self.registry.note_lagging(source);
         }
     }
 }
-
-/// What may come before an edge that it has used up.
-const SPECIAL: PollBits =
-    PollBits::HUP.union(PollBits::RDHUP).union(PollBits::ERR).union(PollBits::PRI);
 
 /// Whether the lane's direction is ready now. If the kernel can't be asked, a pause does no harm.
 fn is_ready(source: &Held, lane: Lane) -> bool {

@@ -38,6 +38,9 @@ use waker::Bed;
 /// How much larger each further probe of one wait is.
 const PROBE_GROWTH: usize = 4;
 
+/// How often a wait that could end goes on for operations that were next in their lanes.
+const MOST_ROUNDS: usize = 16;
+
 /// A selector under the contract.
 pub struct Reactor<S> {
     backend: Backend,
@@ -221,7 +224,6 @@ impl<S: Selector> Reactor<S> {
         }
         if let Ok(Wake::Overflow) = waited {
             self.statistics.overflows += 1;
-            self.registry.for_each_work(|_, work| work.park.note_gap());
             self.registry.slots().into_iter().for_each(|slot| self.registry.queue_hint(slot));
         }
         let woken = self.bed.get_up();
@@ -407,6 +409,7 @@ impl<S: Selector> Poller for Reactor<S> {
             ));
         }
         let deadline = Deadline::after(timeout);
+        let mut rounds = MOST_ROUNDS;
         self.registry.queue_blind();
         loop {
             let reified = self.reify_all();
@@ -433,7 +436,9 @@ impl<S: Selector> Poller for Reactor<S> {
                 }
                 _ => {}
             }
-            if deadline == Deadline::Now && self.has_successors(events) {
+            let is_ending = events.completed() > 0 || deadline.has_passed();
+            if is_ending && rounds > 0 && self.has_successors(events) {
+                rounds -= 1;
                 continue;
             }
             if events.has_news() {

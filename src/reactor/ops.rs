@@ -9,7 +9,7 @@ mod table;
 
 use super::Reactor;
 use crate::address::Address;
-use crate::event::{Events, Token};
+use crate::event::{Events, Interest, Token};
 use crate::key::{OpSlot, Slot};
 use crate::op::{Amount, Completion, Kind, Op, OpId, Outcome, Rejected};
 use crate::selector::{Landed, Selector, Start};
@@ -48,6 +48,14 @@ fn lane_of(kind: Kind) -> Lane {
     }
 }
 
+/// Clause M1: the directions that it has to have for itself.
+fn dirs_of(kind: Kind) -> Interest {
+    match kind {
+        Kind::Shutdown(Shutdown::Both) => Lane::Read.dir() | Lane::Write.dir(),
+        kind => lane_of(kind).dir(),
+    }
+}
+
 fn invalid(why: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, why)
 }
@@ -74,7 +82,8 @@ impl<S: Selector> Reactor<S> {
             }
             (_, Some((source, lane))) => {
                 let work = self.registry.work_mut(source);
-                if work.is_some_and(|work| work.push(lane, slot)) {
+                let order = self.ops.get(slot).map_or(0, |operation| operation.order);
+                if work.is_some_and(|work| work.push(lane, slot, order)) {
                     self.run_lane(source, lane);
                 }
             }
@@ -88,7 +97,6 @@ impl<S: Selector> Reactor<S> {
         self.check_process()?;
         let Some(key) = op.key else { return Ok((None, State::Timing)) };
         let slot = self.resolve(key)?;
-        let lane = lane_of(op.kind);
         let part = match op.amount {
             Amount::Nothing => (0, 0),
             Amount::In(0) => return Err(invalid("nothing is to be received")),
@@ -102,16 +110,19 @@ impl<S: Selector> Reactor<S> {
         let Some(registration) = self.registry.get_mut(slot) else {
             return Err(invalid("the registration has gone"));
         };
-        if registration.latch.interest().intersects(lane.dir()) {
+        if registration.latch.interest().intersects(dirs_of(op.kind)) {
             return Err(invalid("the source is watched for what the operation would wait for"));
         }
-        let is_socket = registration.work()?.manner.is_socket();
-        let state = match (op.kind, call_of(op.kind, is_socket)) {
+        let (work, fd) = registration.work()?;
+        let manner = &work.manner;
+        // Reading and writing share the file's position.
+        let lane = if manner.has_position() { Lane::Read } else { lane_of(op.kind) };
+        let state = match (op.kind, call_of(op.kind, manner.is_socket())) {
             (Kind::Shutdown(how), _) => State::ShuttingDown(how),
             (_, Some((call, _))) => {
-                let (fd, buf) = (registration.source.fd(), std::mem::take(&mut op.buf));
+                let buf = std::mem::take(&mut op.buf);
                 match Prepared::new(fd, call, buf, part, name) {
-                    Ok(prepared) => State::Here(prepared),
+                    Ok(prepared) => State::Here(prepared.on(manner)),
                     Err((error, buf)) => {
                         op.buf = buf;
                         return Err(error);
@@ -148,10 +159,14 @@ impl<S: Selector> Reactor<S> {
             self.shut_down(op, source, how);
             return true;
         }
-        if operation.is_emulated {
+        let is_emulated = operation.is_emulated;
+        let Some(prepared) = self.ops.take(op) else { return false };
+        let moves = matches!(prepared.call(), Call::Read | Call::Write);
+        let suits = |work: &mut Work| !moves || work.manner.suits_a_ring();
+        if is_emulated || !self.registry.work_mut(source).is_some_and(suits) {
+            self.ops.put_back(op, prepared);
             return self.attempt(op, source, lane, None);
         }
-        let Some(prepared) = self.ops.take(op) else { return false };
         match self.selector.start(op, prepared) {
             Start::Emulate(prepared) => {
                 self.ops.put_back(op, prepared);
@@ -170,8 +185,10 @@ impl<S: Selector> Reactor<S> {
     fn shut_down(&mut self, op: OpSlot, source: Slot, how: Shutdown) {
         let Some(registration) = self.registry.get_mut(source) else { return };
         let done = shutdown(registration.source.fd(), how);
-        // Where the mechanism says nothing of what the program does itself.
-        self.registry.queue_hint(source);
+        if done.is_ok() {
+            // Where the mechanism says nothing of what the program does itself.
+            self.registry.queue_hint(source);
+        }
         self.end(op, None, done.map(|()| Outcome::Done));
     }
 
@@ -185,7 +202,7 @@ impl<S: Selector> Reactor<S> {
         let Some(operation) = self.ops.get_mut(op) else { return };
         if let Some((source, lane)) = operation.place {
             if let Some(work) = self.registry.work_mut(source) {
-                work.remove(lane, op);
+                work.remove(lane, op, operation.order);
             }
         }
         let transferred = prepared.as_ref().map_or(0, Prepared::moved);
@@ -224,6 +241,7 @@ impl<S: Selector> Reactor<S> {
     pub(super) fn absorb(&mut self) {
         let mut landed = std::mem::take(&mut self.landed);
         self.selector.take(&mut landed);
+        self.tell_resets_to_readers(&mut landed);
         for Landed { op, prepared, result } in landed.drain(..) {
             let Some(operation) = self.ops.get_mut(op) else { continue };
             let place = operation.place;
@@ -235,7 +253,34 @@ impl<S: Selector> Reactor<S> {
         self.landed = landed;
     }
 
-    fn land(&mut self, op: OpSlot, prepared: Prepared, result: io::Result<Gain>) {
+    /// The kernel tells of a reset once, and if both wait it is the writer who hears of it. To the
+    /// reader it would be the end of the stream.
+    fn tell_resets_to_readers(&mut self, landed: &mut [Landed]) {
+        let is_end = |landed: &Landed| {
+            landed.prepared.call() == Call::Recv && matches!(landed.result, Ok(Gain::Moved(0)))
+        };
+        let is_reset = |landed: &Landed| {
+            let error = landed.result.as_ref().err().and_then(io::Error::raw_os_error);
+            landed.prepared.call() == Call::Send && error == Some(libc::ECONNRESET)
+        };
+        for writer in 0..landed.len() {
+            if !is_reset(&landed[writer]) {
+                continue;
+            }
+            let source = self.source_of(landed[writer].op);
+            let ended = |landed: &Landed| is_end(landed) && self.source_of(landed.op) == source;
+            if let Some(reader) = landed.iter().position(ended) {
+                landed[writer].result = Err(io::Error::from_raw_os_error(libc::EPIPE));
+                landed[reader].result = Err(io::Error::from_raw_os_error(libc::ECONNRESET));
+            }
+        }
+    }
+
+    fn source_of(&self, op: OpSlot) -> Option<Slot> {
+        self.ops.get(op)?.place.map(|(source, _)| source)
+    }
+
+    fn land(&mut self, op: OpSlot, mut prepared: Prepared, result: io::Result<Gain>) {
         let error = match result {
             Ok(gain) => {
                 if let Some(prepared) = self.note_gain(op, prepared, gain) {
@@ -254,6 +299,7 @@ impl<S: Selector> Reactor<S> {
             // Not by us: the kernel could not have it done, or knows no such flag.
             None if is_canceled || is_unfinished(&error) || is_unknown(&error, &prepared) => {
                 operation.is_emulated = error.kind() != io::ErrorKind::Interrupted;
+                prepared.note_begun();
                 self.ops.put_back(op, prepared);
             }
             _ => self.end(op, Some(prepared), Err(error)),

@@ -16,7 +16,7 @@ pub(super) struct Park {
     parked: Interest,
     /// These are watched; `parked` is a part of them.
     watched: Interest,
-    /// These were not ready when last tried, and nothing was reported since.
+    /// These were probably not ready when last tried, and nothing was reported since.
     dry: Interest,
     /// Reports for nobody, in a row.
     strays: u8,
@@ -34,9 +34,11 @@ impl Park {
         self.watched
     }
 
-    /// Whether there is no point in trying these, because a report will tell when there is.
-    pub(super) fn is_dry(&self, dir: Interest) -> bool {
-        self.dry.contains(dir) && self.watched.contains(dir)
+    /// Whether `dir` need not be tried, because a report will come if that is of use. That is
+    /// certain of those that are reported `by_level`. An edge may be used up: a receive stops short
+    /// where a record ends, or before urgent data.
+    pub(super) fn is_dry(&self, dir: Interest, by_level: Interest) -> bool {
+        (self.dry & self.watched & by_level).contains(dir)
     }
 
     /// An operation waits for `dir`.
@@ -56,11 +58,6 @@ impl Park {
     /// What was read was less than there was room for.
     pub(super) fn note_dry(&mut self, dir: Interest) {
         self.dry |= dir;
-    }
-
-    /// Something may have happened that nobody has told of.
-    pub(super) fn note_gap(&mut self) {
-        self.dry = Interest::empty();
     }
 
     /// The kernel has reported the source, and `ready` was found ready.

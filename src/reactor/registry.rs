@@ -9,6 +9,7 @@ use crate::sys::file::Held;
 use crate::sys::manner::Manner;
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::BorrowedFd;
 
 /// One registered source.
 #[derive(Debug)]
@@ -353,11 +354,13 @@ impl Registration {
     /// # Errors
     ///
     /// What fstat(2) says, of the first: the number was closed.
-    pub(super) fn work(&mut self) -> io::Result<&mut Work> {
-        if self.work.is_none() {
-            self.work = Some(Box::new(Work::new(Manner::of(self.source.fd())?)));
-        }
-        self.work.as_deref_mut().ok_or_else(|| io::ErrorKind::NotFound.into())
+    pub(super) fn work(&mut self) -> io::Result<(&mut Work, BorrowedFd<'_>)> {
+        let (work, fd) = (&mut self.work, self.source.fd());
+        let work = match work {
+            Some(work) => work,
+            None => work.insert(Box::new(Work::new(Manner::of(fd)?))),
+        };
+        Ok((work, fd))
     }
 
     /// The directions that operations wait for.

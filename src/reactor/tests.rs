@@ -6,4 +6,6 @@ mod columns;
 mod delivery;
 mod failures;
 mod fake;
+mod kernel;
+mod operations;
 mod parts;

@@ -36,3 +36,6 @@ impl Timers {
         self.0.len()
     }
 }
+
+#[cfg(test)]
+mod tests;

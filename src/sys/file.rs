@@ -121,11 +121,14 @@ impl Kind {
     }
 }
 
-/// Whether a socket is of TCP.
-pub(crate) fn is_tcp(fd: BorrowedFd<'_>) -> bool {
-    let protocol = socket_option(fd, libc::SO_PROTOCOL);
-    Kind::of_socket(fd) == Kind::InternetSocket
-        && protocol.is_ok_and(|its| its == libc::IPPROTO_TCP)
+/// Whether a socket carries a stream.
+pub(crate) fn is_stream(fd: BorrowedFd<'_>) -> bool {
+    socket_option(fd, libc::SO_TYPE).is_ok_and(|its| its == libc::SOCK_STREAM)
+}
+
+/// Whether a socket is ready to be read as soon as there is a byte (`SO_RCVLOWAT`).
+pub(crate) fn wakes_for_a_byte(fd: BorrowedFd<'_>) -> bool {
+    socket_option(fd, libc::SO_RCVLOWAT).is_ok_and(|its| its == 1)
 }
 
 /// Whether an anonymous file is a performance counter, of perf_event_open(2).

@@ -12,7 +12,11 @@ use std::ptr;
 #[derive(Debug)]
 pub(crate) struct Manner {
     shape: Shape,
-    is_tcp: bool,
+    is_stream: bool,
+    /// A short read from it usually means that there is no more.
+    is_drained_by_short_reads: bool,
+    /// A call of ours has been taken with `RWF_NOWAIT`.
+    has_taken_nowait: bool,
     /// `RWF_NOWAIT` may be known to its reads and writes.
     takes_nowait: bool,
     /// `RWF_NOSIGNAL` may be known to its writes.
@@ -30,23 +34,50 @@ impl Manner {
     /// What fstat(2) says.
     pub(crate) fn of(fd: BorrowedFd<'_>) -> io::Result<Self> {
         let shape = Shape::of(fd)?;
-        let is_tcp = shape == Shape::Socket && super::file::is_tcp(fd);
+        let is_socket = shape == Shape::Socket;
+        let is_stream = is_socket && super::file::is_stream(fd);
+        let is_drained_by_short_reads = is_stream && super::file::wakes_for_a_byte(fd);
         let (takes_nowait, takes_nosignal, is_made_nonblocking) = (true, true, false);
-        Ok(Manner { shape, is_tcp, takes_nowait, takes_nosignal, is_made_nonblocking })
+        let has_taken_nowait = false;
+        Ok(Manner {
+            shape,
+            is_stream,
+            is_drained_by_short_reads,
+            has_taken_nowait,
+            takes_nowait,
+            takes_nosignal,
+            is_made_nonblocking,
+        })
     }
 
     pub(crate) fn is_socket(&self) -> bool {
         self.shape == Shape::Socket
     }
 
-    pub(crate) fn is_tcp(&self) -> bool {
-        self.is_tcp
+    /// Whether it is a socket whose bytes have no bounds.
+    pub(crate) fn is_stream(&self) -> bool {
+        self.is_stream
     }
 
-    /// Whether its reads and writes wait for somebody. Those of a disk wait for the disk, which is
-    /// not what `O_NONBLOCK` is about.
-    fn may_block(&self) -> bool {
-        !matches!(self.shape, Shape::Regular | Shape::Block)
+    pub(crate) fn is_drained_by_short_reads(&self) -> bool {
+        self.is_drained_by_short_reads
+    }
+
+    /// Whether it has a position, which reading and writing share. Writing such a file waits for a
+    /// disk at most, and so does reading but for a few.
+    pub(crate) fn has_position(&self) -> bool {
+        matches!(self.shape, Shape::Regular | Shape::Block)
+    }
+
+    /// Whether a ring may read and write it. One that knows no call without blocking would have the
+    /// thread wait, in the middle of io_uring_enter(2): terminals do, and what is like them. Of some
+    /// kinds of files that is known only after a call.
+    pub(crate) fn suits_a_ring(&self) -> bool {
+        match self.shape {
+            Shape::Socket | Shape::Regular | Shape::Block => true,
+            Shape::Pipe | Shape::Anonymous => self.has_taken_nowait,
+            Shape::Named => false,
+        }
     }
 
     /// Makes sure that no call on the file blocks. Somebody else who has the description may have
@@ -75,16 +106,23 @@ impl Manner {
     ///
     /// The part has to be memory that may be written to.
     pub(super) unsafe fn read(&mut self, number: RawFd, part: &libc::iovec) -> io::Result<usize> {
-        if self.may_block() && self.takes_nowait {
+        if self.takes_nowait {
             // SAFETY: as the caller promises.
             match unsafe { vectored(libc::SYS_preadv2, number, part, libc::RWF_NOWAIT) } {
+                // A few of those with a position, in procfs and tracefs, wait for others too.
                 Err(error) if is_unknown(&error) => self.takes_nowait = false,
-                done => return done,
+                // It has to come from the disk.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.has_position() => {
+                    // SAFETY: as the caller promises.
+                    return counted(unsafe { libc::readv(number, part, 1) });
+                }
+                done => {
+                    self.has_taken_nowait = true;
+                    return done;
+                }
             }
         }
-        if self.may_block() {
-            self.ensure_nonblocking(number)?;
-        }
+        self.ensure_nonblocking(number)?;
         // SAFETY: as the caller promises.
         counted(unsafe { libc::readv(number, part, 1) })
     }
@@ -95,15 +133,18 @@ impl Manner {
     ///
     /// The part has to be memory that may be read.
     pub(super) unsafe fn write(&mut self, number: RawFd, part: &libc::iovec) -> io::Result<usize> {
-        if self.may_block() && self.takes_nowait && self.takes_nosignal {
+        if !self.has_position() && self.takes_nowait && self.takes_nosignal {
             let flags = libc::RWF_NOWAIT | RWF_NOSIGNAL;
             // SAFETY: as the caller promises.
             match unsafe { vectored(libc::SYS_pwritev2, number, part, flags) } {
                 Err(error) if is_unknown(&error) => self.takes_nowait = false,
-                done => return done,
+                done => {
+                    self.has_taken_nowait = true;
+                    return done;
+                }
             }
         }
-        if self.may_block() {
+        if !self.has_position() {
             self.ensure_nonblocking(number)?;
         }
         if self.takes_nosignal {

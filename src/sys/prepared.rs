@@ -26,6 +26,8 @@ pub struct Prepared {
     message: Option<Box<Message>>,
     /// An earlier attempt has begun to connect.
     has_begun: bool,
+    /// It sends a message, which goes whole or not at all.
+    is_message: bool,
 }
 
 /// The call.
@@ -120,7 +122,19 @@ impl Prepared {
             (_, None) => None,
         };
         let number = fd.as_raw_fd();
-        Ok(Prepared { number, call, buf, at, left, moved: 0, message, has_begun: false })
+        let (has_begun, is_message, moved) = (false, false, 0);
+        Ok(Prepared { number, call, buf, at, left, moved, message, has_begun, is_message })
+    }
+
+    /// What it sends is a message if the file does not carry a stream.
+    pub(crate) fn on(mut self, manner: &Manner) -> Self {
+        self.is_message = !manner.is_stream();
+        self
+    }
+
+    /// The mechanism has had it, and gives it back unfinished.
+    pub(crate) fn note_begun(&mut self) {
+        self.has_begun = true;
     }
 
     pub(crate) fn call(&self) -> Call {

@@ -30,8 +30,8 @@ impl Lane {
 pub(in crate::reactor) struct Work {
     pub(in crate::reactor) park: Park,
     pub(in crate::reactor) manner: Manner,
-    /// The first of each is at work.
-    lanes: [VecDeque<OpSlot>; 2],
+    /// In the order of their submission, which is counted; the first of each is at work.
+    lanes: [VecDeque<(u64, OpSlot)>; 2],
 }
 
 impl Work {
@@ -40,23 +40,24 @@ impl Work {
     }
 
     /// Puts an operation behind the others. Gives whether it is the first.
-    pub(super) fn push(&mut self, lane: Lane, op: OpSlot) -> bool {
+    pub(super) fn push(&mut self, lane: Lane, op: OpSlot, order: u64) -> bool {
         let lane = &mut self.lanes[lane as usize];
-        lane.push_back(op);
+        lane.push_back((order, op));
         lane.len() == 1
     }
 
     pub(in crate::reactor) fn head(&self, lane: Lane) -> Option<OpSlot> {
-        self.lanes[lane as usize].front().copied()
+        self.lanes[lane as usize].front().map(|&(_, op)| op)
     }
 
     /// An operation is over, or was thrown out.
-    pub(super) fn remove(&mut self, lane: Lane, op: OpSlot) {
-        if self.head(lane) == Some(op) {
-            self.lanes[lane as usize].pop_front();
+    pub(super) fn remove(&mut self, lane: Lane, op: OpSlot, order: u64) {
+        let ops = &mut self.lanes[lane as usize];
+        if ops.front().is_some_and(|&(_, first)| first == op) {
+            ops.pop_front();
             self.park.unpark(lane.dir());
-        } else if let Some(at) = self.lanes[lane as usize].iter().position(|&its| its == op) {
-            self.lanes[lane as usize].remove(at);
+        } else if let Ok(at) = ops.binary_search_by_key(&order, |&(order, _)| order) {
+            ops.remove(at);
         }
     }
 
@@ -68,6 +69,6 @@ impl Work {
 
     /// All operations of both.
     pub(super) fn all(&self) -> Vec<OpSlot> {
-        self.lanes.iter().flatten().copied().collect()
+        self.lanes.iter().flatten().map(|&(_, op)| op).collect()
     }
 }

@@ -133,6 +133,11 @@ impl Ops {
         OpSlot { index, generation: place.generation }
     }
 
+    pub(super) fn get(&self, op: OpSlot) -> Option<&Operation> {
+        let place = self.places.get(op.index())?;
+        place.operation.as_ref().filter(|_| place.generation == op.generation)
+    }
+
     pub(in crate::reactor) fn get_mut(&mut self, op: OpSlot) -> Option<&mut Operation> {
         let place = self.places.get_mut(op.index())?;
         place.operation.as_mut().filter(|_| place.generation == op.generation)
@@ -254,3 +259,6 @@ impl Ops {
         assert!(!all().any(is_moving), "nobody is on the move between calls");
     }
 }
+
+#[cfg(test)]
+mod tests;

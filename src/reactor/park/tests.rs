@@ -1,1 +1,258 @@
-//! Parking.
+//! Parking over every kernel there is: all states that can be reached, and all that can happen in
+//! them.
+
+use super::*;
+use std::collections::HashSet;
+
+const R: Interest = Interest::READABLE;
+const W: Interest = Interest::WRITABLE;
+const NONE: Interest = Interest::empty();
+
+/// One file, the operations that want it, and a kernel that watches it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct World {
+    park: Park,
+    trigger: Trigger,
+    /// What the file is ready for.
+    ready: Interest,
+    /// What the kernel watches, and what of that has happened and was not reported.
+    armed: Interest,
+    pending: Interest,
+    /// The kernel is to be told.
+    is_lagging: bool,
+    /// The next wait looks for itself, whatever the kernel says.
+    is_queued: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Action {
+    /// An operation is submitted; one that is not parked is done, and leaves something or nothing.
+    Try(Interest, bool),
+    /// One that is parked is stopped.
+    Stop(Interest),
+    /// Something happens to the file.
+    Happen(Interest),
+    /// Somebody else uses it up.
+    Steal(Interest),
+    Modify,
+    /// A wait, in which what is served leaves something or nothing.
+    Wait(bool),
+    /// The kernel loses its reports, and the next wait looks for itself.
+    Overflow,
+}
+
+const ACTIONS: [Action; 15] = [
+    Action::Try(R, true),
+    Action::Try(R, false),
+    Action::Try(W, true),
+    Action::Try(W, false),
+    Action::Stop(R),
+    Action::Stop(W),
+    Action::Happen(R),
+    Action::Happen(W),
+    Action::Happen(R.union(W)),
+    Action::Steal(R),
+    Action::Steal(W),
+    Action::Modify,
+    Action::Wait(true),
+    Action::Wait(false),
+    Action::Overflow,
+];
+
+impl World {
+    fn new(trigger: Trigger) -> Self {
+        let park = Park::default();
+        let (ready, armed, pending) = (NONE, NONE, NONE);
+        World { park, trigger, ready, armed, pending, is_lagging: false, is_queued: false }
+    }
+
+    fn note(&mut self, step: Step) {
+        match step {
+            Step::Nothing => {}
+            Step::Arm => self.is_lagging = true,
+            Step::Look(_) => panic!("it looks for nobody"),
+        }
+    }
+
+    fn arm(&mut self) {
+        (self.armed, self.is_lagging) = (self.park.watched(), false);
+        self.pending = self.ready & self.armed;
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Try(dir, leaves) => {
+                if self.park.parked().contains(dir) {
+                    return;
+                }
+                if self.park.is_dry(dir, self.by_level()) || !self.ready.contains(dir) {
+                    let step = self.park.park(dir, self.trigger);
+                    self.note(step);
+                } else if !leaves {
+                    self.ready -= dir;
+                }
+            }
+            Action::Stop(dir) => self.park.unpark(dir),
+            Action::Happen(dirs) => {
+                self.ready |= dirs;
+                self.pending |= dirs & self.armed;
+            }
+            Action::Steal(dir) => self.ready -= dir,
+            Action::Modify => {
+                self.park.start_over();
+                self.arm();
+            }
+            Action::Wait(leaves) => {
+                if self.is_lagging {
+                    self.arm();
+                }
+                if self.reports() | std::mem::take(&mut self.is_queued) {
+                    self.serve(leaves);
+                }
+            }
+            Action::Overflow => {
+                self.pending = NONE;
+                self.is_queued = true;
+            }
+        }
+    }
+
+    fn reports(&mut self) -> bool {
+        let told = match self.trigger {
+            Trigger::Level => self.armed & self.ready,
+            Trigger::Edge => self.armed & std::mem::replace(&mut self.pending, NONE),
+            Trigger::OneShot => self.armed & self.ready,
+        };
+        if self.trigger == Trigger::OneShot && !told.is_empty() {
+            self.armed = NONE;
+        }
+        !told.is_empty()
+    }
+
+    /// As the reactor does it.
+    fn serve(&mut self, leaves: bool) {
+        let ready = self.ready & self.park.watched();
+        self.park.heard(ready);
+        for dir in [R, W] {
+            if (self.park.parked() & ready).contains(dir) {
+                self.park.unpark(dir);
+                // A short read says so, and may be mistaken.
+                self.park.note_dry(dir);
+                if !leaves {
+                    self.ready -= dir;
+                }
+            }
+        }
+        let step = self.park.served(ready, self.by_level());
+        self.note(step);
+        if self.trigger == Trigger::OneShot && !self.park.parked().is_empty() {
+            self.is_lagging = true;
+        }
+    }
+
+    fn by_level(&self) -> Interest {
+        if self.trigger == Trigger::Level { Interest::all() } else { NONE }
+    }
+
+    /// What the kernel will watch when it has been told.
+    fn will_watch(&self) -> Interest {
+        if self.is_lagging { self.park.watched() } else { self.armed }
+    }
+
+    fn check(&self) {
+        let Park { parked, watched, strays, .. } = self.park;
+        assert!(watched.contains(parked), "who waits is heard of: {self:?}");
+        assert!(self.will_watch().contains(parked), "and the kernel knows: {self:?}");
+        assert!(strays <= MOST_STRAYS);
+        for dir in [R, W].into_iter().filter(|&dir| self.park.is_dry(dir, self.by_level())) {
+            let is_told = self.trigger == Trigger::Level && self.will_watch().contains(dir);
+            assert!(is_told, "nobody would tell: {self:?}");
+        }
+    }
+
+    fn check_service(mut self) {
+        let wanted = self.park.parked() & self.ready;
+        self.act(Action::Wait(true));
+        assert!(!self.park.parked().intersects(wanted), "who can be served is: {self:?}");
+    }
+
+    /// Nobody waits, and the file is as busy as can be.
+    fn check_silence(mut self) {
+        let mut reports = 0;
+        for _ in 0..20 {
+            self.act(Action::Happen(R | W));
+            let had = self.park;
+            self.act(Action::Wait(true));
+            reports += u8::from(had != self.park || !self.armed.is_empty());
+        }
+        assert!(reports <= MOST_STRAYS + 2, "{reports} reports for nobody: {self:?}");
+        assert!(self.park.watched().is_empty() || self.trigger == Trigger::OneShot, "{self:?}");
+        assert!(!self.reports(), "it is quiet: {self:?}");
+    }
+
+    fn key(&self) -> [u8; 8] {
+        let Park { parked, watched, dry, strays } = self.park;
+        let sets = [parked, watched, dry, self.ready, self.armed, self.pending];
+        let [a, b, c, d, e, f] = sets.map(|set| set.bits());
+        let flags = u8::from(self.is_lagging) | u8::from(self.is_queued) << 1;
+        [a, b, c, d, e, f, strays, flags]
+    }
+}
+
+fn explore(trigger: Trigger) -> usize {
+    let (mut seen, mut open) = (HashSet::new(), vec![World::new(trigger)]);
+    while let Some(world) = open.pop() {
+        if !seen.insert(world.key()) {
+            continue;
+        }
+        world.check();
+        world.check_service();
+        if world.park.parked().is_empty() {
+            world.check_silence();
+        }
+        for action in ACTIONS {
+            let mut next = world;
+            next.act(action);
+            open.push(next);
+        }
+    }
+    seen.len()
+}
+
+#[test]
+fn nobody_waits_in_vain_and_reports_for_nobody_end() {
+    for trigger in [Trigger::Level, Trigger::Edge, Trigger::OneShot] {
+        let states = explore(trigger);
+        assert!(states > 100, "{trigger:?}: {states} is not all there is");
+    }
+}
+
+#[test]
+fn what_is_watched_already_costs_nothing() {
+    for trigger in [Trigger::Level, Trigger::Edge] {
+        let mut park = Park::default();
+        assert_eq!(park.park(R, trigger), Step::Arm);
+        for _ in 0..100 {
+            park.heard(R);
+            park.unpark(R);
+            assert_eq!(park.park(R, trigger), Step::Nothing);
+            assert_eq!(park.served(R, NONE), Step::Nothing);
+        }
+        assert_eq!(park.park(W, trigger), Step::Arm, "that is new");
+    }
+    let mut park = Park::default();
+    for _ in 0..3 {
+        assert_eq!(park.park(R, Trigger::OneShot), Step::Arm, "it may have been used up");
+        park.unpark(R);
+    }
+}
+
+#[test]
+fn levels_that_nobody_waits_for_are_given_up_at_once() {
+    let mut park = Park::default();
+    park.park(R, Trigger::Level);
+    park.park(W, Trigger::Level);
+    park.unpark(W);
+    assert_eq!(park.served(R | W, Interest::all()), Step::Arm);
+    assert_eq!(park.watched(), R, "the other one goes on");
+}

@@ -154,12 +154,12 @@ impl Operations {
         let operation = self.get_mut(op)?;
         let would_block =
             matches!(&result, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
-        if !would_block || operation.may_wait {
-            self.end(op, prepared, result);
+        if would_block && operation.is_stopped {
+            self.end(op, prepared, Err(canceled()));
             return None;
         }
-        if operation.is_stopped {
-            self.end(op, prepared, Err(canceled()));
+        if !would_block || operation.may_wait || !prepared.can_wait_for_room() {
+            self.end(op, prepared, result);
             return None;
         }
         (operation.may_wait, operation.state) = (true, State::Here(prepared));
@@ -177,3 +177,6 @@ impl Operations {
 fn canceled() -> io::Error {
     io::Error::from_raw_os_error(libc::ECANCELED)
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,6 +27,7 @@ pub(super) struct Polls {
     longest_queue: usize,
     /// Counts the turns: how often the kernel was entered.
     turn: u64,
+    hope: Hope,
     /// Counts the waits.
     wait: u64,
     /// Counts the news: polls that ended, and the first word in a wait of those that go on.
@@ -66,6 +67,30 @@ pub(super) enum End {
 /// How long a wait for the completion of sends waits for more.
 const FOR_AN_ANSWER: Duration = Duration::from_micros(50);
 
+/// Whether it is worth while to wait for answers to what is sent. Where none comes in time that is
+/// tried ever more rarely.
+#[derive(Debug, Default)]
+struct Hope {
+    /// So many waits are to go by without.
+    pause: u32,
+    left: u32,
+}
+
+impl Hope {
+    const LONGEST_PAUSE: u32 = 63;
+
+    fn is_due(&mut self) -> bool {
+        let is_due = self.left == 0;
+        self.left = self.left.saturating_sub(1);
+        is_due
+    }
+
+    fn learn(&mut self, was_answered: bool) {
+        self.pause = if was_answered { 0 } else { (2 * self.pause + 1).min(Hope::LONGEST_PAUSE) };
+        self.left = self.pause;
+    }
+}
+
 /// A queue of this length is never looked through.
 const SHORT_QUEUE: usize = 64;
 
@@ -80,6 +105,7 @@ impl Polls {
             too_early,
             longest_queue: SHORT_QUEUE,
             turn: 0,
+            hope: Hope::default(),
             wait: 0,
             progress: 0,
             completions,
@@ -219,9 +245,12 @@ impl Polls {
     pub(super) fn enter(&mut self, least: Least, timeout: Option<Duration>) -> io::Result<()> {
         self.turn += 1;
         let sends = self.fill();
-        let wanted = self.with_sends(least, sends);
+        let wanted = self.with_sends(least, sends, timeout);
         let mut entered = self.ring.enter(wanted, timeout);
-        self.reap(least.count == 0);
+        let come = self.reap(least.count == 0);
+        if wanted.or_one_after.is_some() {
+            self.hope.learn(come >= wanted.count as usize);
+        }
         if matches!(&entered, Err(error) if error.raw_os_error() == Some(libc::EBUSY)) {
             // There was no room for completions; now there is.
             entered = self.ring.enter(least, timeout);
@@ -232,8 +261,11 @@ impl Polls {
 
     /// What is sent at once completes at once. A program that then waits for an answer would be
     /// woken twice; one that waits for its sends alone must not wait for more.
-    fn with_sends(&self, least: Least, sends: u32) -> Least {
-        if least.count == 0 || sends == 0 || !self.ring.can_settle_for_less() {
+    fn with_sends(&mut self, least: Least, sends: u32, timeout: Option<Duration>) -> Least {
+        let may_be_answered = self.operations.len() > sends as usize;
+        let has_time = timeout.is_none_or(|timeout| timeout > FOR_AN_ANSWER);
+        let is_worth_it = least.count > 0 && sends > 0 && may_be_answered && has_time;
+        if !is_worth_it || !self.ring.can_settle_for_less() || !self.hope.is_due() {
             return least;
         }
         Least { count: least.count + sends, or_one_after: Some(FOR_AN_ANSWER) }
@@ -286,10 +318,11 @@ impl Polls {
         self.ring.push(Request::Cancel(target), About::Cancel(id).to_bits())
     }
 
-    /// Takes what a turn has brought. Whether it did not wait is told.
-    fn reap(&mut self, at_once: bool) {
+    /// Takes what a turn has brought, and gives how much that is. Whether it did not wait is told.
+    fn reap(&mut self, at_once: bool) -> usize {
         let mut completions = std::mem::take(&mut self.completions);
         let was_full = self.ring.reap(|completion| completions.push(completion));
+        let count = completions.len();
         for completion in completions.drain(..) {
             let (user_data, result, more) = match completion {
                 Completion::Request { user_data, result, more } => (user_data, result, more),
@@ -313,6 +346,7 @@ impl Polls {
             }
         }
         self.completions = completions;
+        count
     }
 
     /// A poll has told something, and goes on.

@@ -1,1 +1,289 @@
-//! Files of all kinds.
+//! Files of all kinds, blocking ones, with the flags of this kernel and without: no call waits, and
+//! none raises a signal.
+
+use super::*;
+use crate::testing::is_alone;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::pty::openpty;
+use nix::sys::eventfd::EventFd;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal};
+use nix::sys::signal::{pthread_sigmask, raise, sigaction};
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+use nix::unistd::{pipe2, write};
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::Duration;
+
+impl Manner {
+    fn read_from(&mut self, fd: &impl AsFd, bytes: &mut [u8]) -> io::Result<usize> {
+        let part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+        // SAFETY: the part is of a slice that outlives the call.
+        unsafe { self.read(fd.as_fd().as_raw_fd(), &part) }
+    }
+
+    fn write_to(&mut self, fd: &impl AsFd, bytes: &mut [u8]) -> io::Result<usize> {
+        let part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+        // SAFETY: the part is of a slice that outlives the call.
+        unsafe { self.write(fd.as_fd().as_raw_fd(), &part) }
+    }
+}
+
+/// As this kernel has it, and as older ones do.
+fn each_way(fd: &impl AsFd) -> [Manner; 2] {
+    let manner = || Manner::of(fd.as_fd()).expect("an open file");
+    let mut old = manner();
+    old.forget_flags();
+    [manner(), old]
+}
+
+fn is_nonblocking(fd: &impl AsFd) -> bool {
+    let flags = fcntl(fd, FcntlArg::F_GETFL).expect("it is open");
+    OFlag::from_bits_retain(flags).contains(OFlag::O_NONBLOCK)
+}
+
+fn blocks(result: io::Result<usize>) -> bool {
+    result.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+}
+
+/// Something to read from, and what makes it readable: so many bytes.
+struct Kind {
+    name: &'static str,
+    file: OwnedFd,
+    fill: Box<dyn Fn() -> usize>,
+}
+
+fn fifo(path: &std::path::Path) -> (OwnedFd, OwnedFd) {
+    nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).expect("a free name");
+    // To open it for both does not wait for the other side.
+    let both = || File::options().read(true).write(true).open(path).expect("it was made");
+    let files = (both().into(), both().into());
+    std::fs::remove_file(path).expect("it was made");
+    files
+}
+
+fn readers() -> Vec<Kind> {
+    let place = std::env::temp_dir().join(format!("quintpoll-manner-{}", std::process::id()));
+    let of = |name, file, fill| Kind { name, file, fill };
+    let writes = |fd: OwnedFd, bytes: &'static [u8]| -> Box<dyn Fn() -> usize> {
+        Box::new(move || write(&fd, bytes).expect("room"))
+    };
+    let (pipe, pipe_writer) = pipe2(OFlag::O_CLOEXEC).expect("a pipe");
+    let (fifo, fifo_writer) = fifo(&place.with_extension("fifo"));
+    let pty = openpty(None, None).expect("a terminal");
+    let event = OwnedFd::from(EventFd::new().expect("an eventfd"));
+    let event_writer = event.try_clone().expect("a duplicate");
+    let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC).expect("a timer");
+    let timer = OwnedFd::from(timer);
+    let its = timer.try_clone().expect("a duplicate");
+    let inotify = Inotify::init(InitFlags::IN_CLOEXEC).expect("an inotify");
+    let named = place.with_extension("dir");
+    std::fs::create_dir(&named).expect("a free name");
+    inotify.add_watch(&named, AddWatchFlags::IN_CREATE).expect("it is there");
+    let touched = named.join("x");
+    let touch = move || {
+        File::create(&touched).expect("a free name");
+        std::fs::remove_file(&touched).expect("it was made");
+        32
+    };
+    let ring = move || {
+        let its = its.try_clone().expect("a duplicate");
+        // SAFETY: it is the timer that was made above.
+        let timer = unsafe { TimerFd::from_owned_fd(its) };
+        let soon = Expiration::OneShot(Duration::from_nanos(1).into());
+        timer.set(soon, TimerSetTimeFlags::empty()).expect("it is a timer");
+        let mut entry = [nix::poll::PollFd::new(timer.as_fd(), nix::poll::PollFlags::POLLIN)];
+        nix::poll::poll(&mut entry, nix::poll::PollTimeout::NONE).expect("it rings");
+        8
+    };
+    vec![
+        of("pipe", pipe, writes(pipe_writer, b"abc")),
+        of("FIFO", fifo, writes(fifo_writer, b"abc")),
+        of("terminal", pty.slave, writes(pty.master, b"ab\n")),
+        of("eventfd", event, {
+            Box::new(move || write(&event_writer, &1_u64.to_ne_bytes()).expect("room"))
+        }),
+        of("timerfd", timer, Box::new(ring)),
+        of("inotify", inotify.into(), Box::new(touch)),
+    ]
+}
+
+#[test]
+fn no_read_waits_whatever_the_file() {
+    for Kind { name, file, fill } in readers() {
+        for mut manner in each_way(&file) {
+            let is_old = !manner.takes_nowait;
+            for _ in 0..3 {
+                assert!(blocks(manner.read_from(&file, &mut [0; 64])), "{name}");
+                let count = fill();
+                assert_eq!(manner.read_from(&file, &mut [0; 64]).ok(), Some(count), "{name}");
+            }
+            assert!(blocks(manner.read_from(&file, &mut [0; 64])), "{name}");
+            assert_eq!(is_nonblocking(&file), manner.is_made_nonblocking, "{name}");
+            assert!(manner.is_made_nonblocking || !is_old, "{name}: what else keeps it?");
+            // Somebody else may have the description, and another opinion.
+            let flags = fcntl(&file, FcntlArg::F_GETFL).expect("it is open");
+            let flags = OFlag::from_bits_retain(flags) - OFlag::O_NONBLOCK;
+            fcntl(&file, FcntlArg::F_SETFL(flags)).expect("it is open");
+            assert!(blocks(manner.read_from(&file, &mut [0; 64])), "{name}");
+            manner.restore(file.as_raw_fd());
+            assert!(!is_nonblocking(&file), "{name}: as it was");
+        }
+    }
+    let place = std::env::temp_dir().join(format!("quintpoll-manner-{}", std::process::id()));
+    std::fs::remove_dir(place.with_extension("dir")).expect("it was made");
+}
+
+#[test]
+fn no_write_waits_whatever_the_file() {
+    let (pipe_reader, pipe) = pipe2(OFlag::O_CLOEXEC).expect("a pipe");
+    let pty = openpty(None, None).expect("a terminal");
+    let event = OwnedFd::from(EventFd::new().expect("an eventfd"));
+    let counts = (u64::MAX / 2).to_ne_bytes();
+    let long = [b'x'; 30_000];
+    for (name, file, bytes) in
+        [("pipe", &pipe, &long[..]), ("terminal", &pty.slave, &long), ("eventfd", &event, &counts)]
+    {
+        for mut manner in each_way(file) {
+            let (mut bytes, mut calls) = (bytes.to_vec(), 0);
+            loop {
+                match manner.write_to(file, &mut bytes) {
+                    Ok(count) => assert!(count > 0 && count <= bytes.len(), "{name}"),
+                    Err(error) => {
+                        assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "{name}: {error}");
+                        break;
+                    }
+                }
+                calls += 1;
+                assert!(calls < 1000, "{name}: it is full some time");
+            }
+            manner.restore(file.as_raw_fd());
+            assert!(!is_nonblocking(file), "{name}: as it was");
+        }
+    }
+    drop((pipe_reader, pty.master));
+}
+
+#[test]
+fn files_that_wait_for_nobody_are_read_and_written_as_they_are() {
+    let path = std::env::temp_dir().join(format!("quintpoll-manner-{}.txt", std::process::id()));
+    let open = || File::options().create(true).truncate(true).read(true).write(true).open(&path);
+    for way in 0..2 {
+        let file = open().expect("a free name");
+        let [new, old] = each_way(&file);
+        let mut manner = if way == 0 { new } else { old };
+        assert_eq!(manner.write_to(&file, &mut b"0123456789".to_owned()).ok(), Some(10));
+        assert_eq!(manner.read_from(&file, &mut [0; 5]).ok(), Some(0), "at its end");
+        nix::unistd::lseek(&file, 2, nix::unistd::Whence::SeekSet).expect("a file");
+        let mut bytes = [0; 3];
+        assert_eq!(manner.read_from(&file, &mut bytes).ok(), Some(3));
+        assert_eq!(manner.read_from(&file, &mut [0; 64]).ok(), Some(5), "from where it stands");
+        assert_eq!(&bytes, b"234");
+        // Without the flag nothing tells a disk from what waits for somebody.
+        assert_eq!(is_nonblocking(&file), way == 1, "that is not what it is for");
+        manner.restore(file.as_raw_fd());
+        assert!(!is_nonblocking(&file), "as it was");
+    }
+    std::fs::remove_file(&path).expect("it was made");
+    for path in ["/dev/null", "/dev/zero"] {
+        let file = File::options().read(true).write(true).open(path).expect("every Linux has it");
+        for mut manner in each_way(&file) {
+            let expected = if path == "/dev/zero" { 9 } else { 0 };
+            assert_eq!(manner.read_from(&file, &mut [0; 9]).ok(), Some(expected));
+            assert_eq!(manner.write_to(&file, &mut [0; 9]).ok(), Some(9));
+            manner.restore(file.as_raw_fd());
+        }
+    }
+    let folder = File::open("/").expect("the root");
+    for mut manner in each_way(&folder) {
+        let error = manner.read_from(&folder, &mut [0; 9]).expect_err("it is no file");
+        assert_eq!(error.raw_os_error(), Some(libc::EISDIR));
+        manner.restore(folder.as_raw_fd());
+    }
+}
+
+#[test]
+fn what_was_nonblocking_stays_so() {
+    let (reader, _writer) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).expect("a pipe");
+    for mut manner in each_way(&reader) {
+        assert!(blocks(manner.read_from(&reader, &mut [0; 9])));
+        manner.ensure_nonblocking(reader.as_raw_fd()).expect("it is open");
+        manner.restore(reader.as_raw_fd());
+        assert!(is_nonblocking(&reader), "that was not us");
+    }
+}
+
+#[test]
+fn what_a_file_is_is_seen() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let datagram = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let (unix, _there) = std::os::unix::net::UnixStream::pair().expect("a pair of sockets");
+    let event = EventFd::new().expect("an eventfd");
+    let of = |fd: &dyn AsFd| {
+        let manner = Manner::of(fd.as_fd()).expect("it is open");
+        let is_drained = manner.is_drained_by_short_reads();
+        (manner.is_socket(), manner.is_stream(), is_drained, manner.suits_a_ring())
+    };
+    assert_eq!([of(&listener), of(&unix)], [(true, true, true, true); 2]);
+    assert_eq!(of(&datagram), (true, false, false, true));
+    assert_eq!(of(&event), (false, false, false, false), "not before it was tried");
+    let (least, number) = (10_i32, unix.as_raw_fd());
+    let (value, size) = ((&raw const least).cast(), size_of_val(&least) as libc::socklen_t);
+    // SAFETY: the value outlives the call and has that size.
+    let set = unsafe { libc::setsockopt(number, libc::SOL_SOCKET, libc::SO_RCVLOWAT, value, size) };
+    assert_eq!(set, 0, "an option");
+    assert_eq!(of(&unix), (true, true, false, true), "a short read proves nothing");
+}
+
+fn blocked() -> SigSet {
+    let mut mask = SigSet::empty();
+    pthread_sigmask(SigmaskHow::SIG_BLOCK, None, Some(&mut mask)).expect("a look");
+    mask
+}
+
+/// A process in which the signal is deadly, as it is for programs that Rust has not started.
+#[test]
+fn a_broken_pipe_is_an_error_and_no_signal() {
+    if !is_alone("sys::manner::tests::a_broken_pipe_is_an_error_and_no_signal") {
+        return;
+    }
+    let action = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    // SAFETY: no handler is installed.
+    unsafe { sigaction(Signal::SIGPIPE, &action) }.expect("it may be set");
+    let (reader, writer) = pipe2(OFlag::O_CLOEXEC).expect("a pipe");
+    drop(reader);
+    let breaks = |manner: &mut Manner| {
+        let error = manner.write_to(&writer, &mut [0; 9]).expect_err("nobody reads");
+        assert_eq!(error.raw_os_error(), Some(libc::EPIPE));
+    };
+    for mut manner in each_way(&writer) {
+        breaks(&mut manner);
+        assert!(!is_pending(libc::SIGPIPE) && !blocked().contains(Signal::SIGPIPE));
+    }
+    let [_, mut old] = each_way(&writer);
+    let pipe = SigSet::from(Signal::SIGPIPE);
+    pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&pipe), None).expect("it may be blocked");
+    breaks(&mut old);
+    assert!(!is_pending(libc::SIGPIPE), "it was taken away");
+    assert!(blocked().contains(Signal::SIGPIPE), "and is blocked as before");
+    raise(Signal::SIGPIPE).expect("it waits");
+    breaks(&mut old);
+    assert!(is_pending(libc::SIGPIPE), "that one is somebody else's");
+    let [mut new, _] = each_way(&writer);
+    breaks(&mut new);
+    assert!(is_pending(libc::SIGPIPE));
+    assert_eq!(pipe.wait().expect("it is pending"), Signal::SIGPIPE);
+    assert!(!is_pending(libc::SIGPIPE), "and there is one of it");
+}
+
+/// Where nobody minds the signal there is none to take away.
+#[test]
+fn where_it_is_ignored_nothing_is_waited_for() {
+    let _still = crate::testing::no_children();
+    let (reader, writer) = pipe2(OFlag::O_CLOEXEC).expect("a pipe");
+    drop(reader);
+    for mut manner in each_way(&writer) {
+        let error = manner.write_to(&writer, &mut [0; 9]).expect_err("nobody reads");
+        assert_eq!(error.raw_os_error(), Some(libc::EPIPE));
+    }
+}

@@ -69,6 +69,12 @@ impl Prepared {
         }
     }
 
+    /// Whether the request can wait for room. A ring that sends a message twice, because there was
+    /// none, sends it empty the second time.
+    pub(crate) fn can_wait_for_room(&self) -> bool {
+        !self.is_message
+    }
+
     /// Whether the request can be made for now or never.
     pub(crate) fn can_be_for_now(&self) -> bool {
         matches!(self.call, Call::Send | Call::SendTo)

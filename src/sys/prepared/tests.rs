@@ -1,1 +1,300 @@
-//! Calls made by hand.
+//! Calls made by hand: what they move, and whose memory they touch.
+
+use super::*;
+use crate::address::Address;
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::pipe2;
+use proptest::prelude::*;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixDatagram, UnixStream};
+
+fn manner(fd: &impl AsFd) -> Manner {
+    Manner::of(fd.as_fd()).expect("an open file")
+}
+
+fn prepared(fd: &impl AsFd, call: Call, buf: impl Into<Buf>, part: (usize, usize)) -> Prepared {
+    Prepared::new(fd.as_fd(), call, buf.into(), part, None).expect("it is in order")
+}
+
+fn named(fd: &impl AsFd, call: Call, buf: Buf, part: (usize, usize), to: Address) -> Prepared {
+    let name = to.to_name().expect("it is short");
+    Prepared::new(fd.as_fd(), call, buf, part, Some(name)).expect("it is in order")
+}
+
+fn refused(call: Call, buf: impl Into<Buf>, part: (usize, usize)) -> (io::ErrorKind, Buf) {
+    let (here, _there) = UnixStream::pair().expect("a pair of sockets");
+    let refused = Prepared::new(here.as_fd(), call, buf.into(), part, None);
+    let (error, buf) = refused.expect_err("it is not in order");
+    (error.kind(), buf)
+}
+
+fn moved(gain: io::Result<Gain>) -> usize {
+    match gain.expect("it succeeds") {
+        Gain::Moved(count) => count,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn kind(gain: io::Result<Gain>) -> io::ErrorKind {
+    gain.expect_err("it fails").kind()
+}
+
+#[test]
+fn what_is_received_is_appended_and_no_more_than_was_asked_for() {
+    let (here, mut there) = UnixStream::pair().expect("a pair of sockets");
+    for call in [Call::Recv, Call::Read] {
+        let mut bytes = Vec::with_capacity(100);
+        bytes.extend(b"old ");
+        let memory = bytes.as_ptr();
+        let mut prepared = prepared(&here, call, bytes, (0, 5));
+        // The socket is a blocking one.
+        let mut manner = manner(&here);
+        assert_eq!(kind(prepared.attempt(&mut manner)), io::ErrorKind::WouldBlock);
+        there.write_all(b"new").expect("room");
+        assert_eq!(moved(prepared.attempt(&mut manner)), 3);
+        assert_eq!((prepared.moved(), prepared.left()), (3, 2));
+        there.write_all(b"er and more").expect("room");
+        assert_eq!(moved(prepared.attempt(&mut manner)), 2);
+        assert_eq!((prepared.moved(), prepared.left()), (5, 0));
+        let buf = prepared.into_buf();
+        assert_eq!((&buf[..], buf.as_ptr()), (&b"old newer"[..], memory));
+        let mut rest = [0; 9];
+        (&here).read_exact(&mut rest).expect("it was left there");
+        manner.restore(here.as_raw_fd());
+    }
+}
+
+#[test]
+fn what_is_sent_is_the_part_and_what_is_left_of_it() {
+    let (here, mut there) = UnixStream::pair().expect("a pair of sockets");
+    there.set_nonblocking(true).expect("a socket");
+    for call in [Call::Send, Call::Write] {
+        let mut manner = manner(&here);
+        let bytes: Vec<u8> = (0..3_000_000_u32).map(|at| (at >> 3) as u8 ^ at as u8).collect();
+        let mut prepared = prepared(&here, call, bytes.clone(), (7, bytes.len() - 10));
+        let (mut said, mut got) = (0, Vec::new());
+        while prepared.left() > 0 {
+            match prepared.attempt(&mut manner) {
+                Ok(gain) => said += moved(Ok(gain)),
+                Err(error) => {
+                    assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+                    assert!(there.read_to_end(&mut got).is_err(), "it is not at its end");
+                }
+            }
+            assert_eq!((prepared.moved(), prepared.left()), (said, bytes.len() - 10 - said));
+        }
+        assert!(there.read_to_end(&mut got).is_err(), "it is not at its end");
+        assert!(got == bytes[7..bytes.len() - 3], "{call:?}");
+        assert!(prepared.into_buf() == Buf::Vec(bytes), "it was only lent");
+        manner.restore(here.as_raw_fd());
+    }
+    let mut prepared = prepared(&here, Call::Send, "static", (2, 3));
+    assert_eq!(moved(prepared.attempt(&mut manner(&here))), 3);
+    let mut got = [0; 8];
+    assert_eq!(there.read(&mut got).expect("three"), 3);
+    assert_eq!(&got[..3], b"ati");
+}
+
+#[test]
+fn the_end_and_a_broken_pipe_are_told_as_they_are() {
+    let (here, there) = UnixStream::pair().expect("a pair of sockets");
+    there.shutdown(std::net::Shutdown::Both).expect("it is connected");
+    let mut recv = prepared(&here, Call::Recv, vec![], (0, 5));
+    assert_eq!(moved(recv.attempt(&mut manner(&here))), 0);
+    let mut send = prepared(&here, Call::Send, "data", (0, 4));
+    assert_eq!(kind(send.attempt(&mut manner(&here))), io::ErrorKind::BrokenPipe);
+    assert_eq!((send.moved(), send.left()), (0, 4));
+}
+
+#[test]
+fn a_connection_is_made_and_accepted() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let to = listener.local_addr().expect("it is bound");
+    let mut accept = prepared(&listener, Call::Accept, Buf::None, (0, 0));
+    let mut held = manner(&listener);
+    assert_eq!(kind(accept.attempt(&mut held)), io::ErrorKind::WouldBlock, "it was blocking");
+    let socket = nix::sys::socket::socket(
+        nix::sys::socket::AddressFamily::Inet,
+        nix::sys::socket::SockType::Stream,
+        nix::sys::socket::SockFlag::SOCK_CLOEXEC,
+        None,
+    )
+    .expect("a socket");
+    let mut connect = named(&socket, Call::Connect, Buf::None, (0, 0), to.into());
+    let mut its = manner(&socket);
+    loop {
+        match connect.attempt(&mut its) {
+            Ok(Gain::Connected) => break,
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+        }
+        let mut entry = [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)];
+        poll(&mut entry, PollTimeout::NONE).expect("it goes on");
+    }
+    its.restore(socket.as_raw_fd());
+    let mut entry = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+    poll(&mut entry, PollTimeout::NONE).expect("somebody has come");
+    let Ok(Gain::Accepted(accepted)) = accept.attempt(&mut held) else { panic!("it is there") };
+    let flags = fcntl(&accepted, FcntlArg::F_GETFL).expect("it is open");
+    assert!(OFlag::from_bits_retain(flags).contains(OFlag::O_NONBLOCK));
+    let flags = fcntl(&accepted, FcntlArg::F_GETFD).expect("it is open");
+    assert!(FdFlag::from_bits_retain(flags).contains(FdFlag::FD_CLOEXEC));
+    let ours = TcpStream::from(socket).local_addr().expect("it is connected");
+    assert!(matches!(Address::from_name(accept.name()), Some(Address::Inet(its)) if its == ours));
+}
+
+#[test]
+fn a_connection_that_is_refused_says_so() {
+    let gone: SocketAddr = {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        listener.local_addr().expect("it is bound")
+    };
+    let socket = nix::sys::socket::socket(
+        nix::sys::socket::AddressFamily::Inet,
+        nix::sys::socket::SockType::Stream,
+        nix::sys::socket::SockFlag::SOCK_CLOEXEC,
+        None,
+    )
+    .expect("a socket");
+    let mut connect = named(&socket, Call::Connect, Buf::None, (0, 0), gone.into());
+    let mut its = manner(&socket);
+    let error = loop {
+        match connect.attempt(&mut its) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            other => break other.expect_err("nobody listens"),
+        }
+        let mut entry = [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)];
+        poll(&mut entry, PollTimeout::NONE).expect("it goes on");
+    };
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+}
+
+#[test]
+fn datagrams_come_with_their_sender_and_are_cut() {
+    let [here, there] = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").expect("a port"));
+    let to = there.local_addr().expect("it is bound");
+    let mut send = named(&here, Call::SendTo, b"0123456789".into(), (2, 6), to.into());
+    assert_eq!(moved(send.attempt(&mut manner(&here))), 6);
+    let mut receive = prepared(&there, Call::RecvFrom, b"at: ".to_vec(), (0, 4));
+    assert_eq!(moved(receive.attempt(&mut manner(&there))), 4);
+    let from = here.local_addr().expect("it is bound");
+    assert!(matches!(Address::from_name(receive.name()), Some(Address::Inet(its)) if its == from));
+    assert_eq!(&receive.into_buf()[..], b"at: 2345");
+    let mut receive = prepared(&there, Call::RecvFrom, vec![], (0, 4));
+    let next = receive.attempt(&mut manner(&there));
+    assert_eq!(kind(next), io::ErrorKind::WouldBlock, "the rest of it is lost");
+}
+
+#[test]
+fn a_sender_without_a_name_has_none() {
+    let (here, there) = UnixDatagram::pair().expect("a pair of sockets");
+    here.send(b"").expect("room");
+    let mut receive = prepared(&there, Call::RecvFrom, vec![], (0, 4));
+    assert_eq!(moved(receive.attempt(&mut manner(&there))), 0, "it is empty, not the end");
+    assert!(Address::from_name(receive.name()).is_none());
+}
+
+#[test]
+fn what_is_not_in_order_is_refused_with_its_buffer() {
+    let invalid = io::ErrorKind::InvalidInput;
+    for call in [Call::Recv, Call::RecvFrom, Call::Read] {
+        assert_eq!(refused(call, "static", (0, 5)), (invalid, "static".into()));
+        assert_eq!(refused(call, Buf::None, (0, 5)), (invalid, Buf::None));
+        for much in [usize::MAX, usize::MAX / 2, isize::MAX as usize] {
+            let bytes = b"kept".to_vec();
+            let memory = bytes.as_ptr();
+            let (kind, buf) = refused(call, bytes, (0, much));
+            assert_eq!(kind, io::ErrorKind::OutOfMemory);
+            assert_eq!((&buf[..], buf.as_ptr()), (&b"kept"[..], memory));
+        }
+    }
+    for call in [Call::Send, Call::SendTo, Call::Write] {
+        for part in [(0, 6), (6, 0), (5, 1), (usize::MAX, 1), (1, usize::MAX)] {
+            assert_eq!(refused(call, b"12345".to_vec(), part), (invalid, b"12345".to_vec().into()));
+        }
+        let (here, _there) = UnixStream::pair().expect("a pair of sockets");
+        prepared(&here, call, "12345", (5, 0));
+        prepared(&here, call, Buf::None, (0, 0));
+    }
+}
+
+#[test]
+fn room_is_made_before_and_once() {
+    let (here, mut there) = UnixStream::pair().expect("a pair of sockets");
+    let mut recv = prepared(&here, Call::Recv, b"x".to_vec(), (0, 50_000));
+    let part = recv.part();
+    assert_eq!(part.iov_len, 50_000);
+    there.write_all(&[1; 20_000]).expect("room");
+    assert_eq!(moved(recv.attempt(&mut manner(&here))), 20_000);
+    let rest = recv.part();
+    assert_eq!(rest.iov_base as usize, part.iov_base as usize + 20_000, "behind the first");
+    assert_eq!(rest.iov_len, 30_000);
+}
+
+#[test]
+fn more_than_linux_moves_is_asked_for_in_parts() {
+    let (here, _there) = UnixStream::pair().expect("a pair of sockets");
+    // Room that is never touched is never there.
+    let mut recv = prepared(&here, Call::Recv, vec![], (0, 3 << 30));
+    assert_eq!(recv.part().iov_len, MOST);
+    assert_eq!(recv.left(), 3 << 30);
+}
+
+#[test]
+fn names_are_as_long_as_they_are() {
+    assert!(Name::new(&[7; 129]).is_none());
+    let longest = Name::new(&[7; 128]).expect("there is room");
+    assert_eq!(longest.bytes(), [7; 128]);
+    assert_eq!(Name::new(b"abc").expect("there is room").bytes(), b"abc");
+    let cut = Name { length: 200, ..longest };
+    assert_eq!(cut.bytes(), [7; 128], "what there was no room for is not there");
+}
+
+#[test]
+fn the_calls_of_other_mechanisms_are_counted() {
+    let (here, _there) = UnixStream::pair().expect("a pair of sockets");
+    let mut recv = prepared(&here, Call::Recv, b"> ".to_vec(), (0, 3));
+    assert_eq!(recv.wanted(), (here.as_raw_fd(), Call::Recv, 3));
+    assert_eq!((recv.receive(b"ab"), recv.receive(b"cde")), (2, 1));
+    assert_eq!((recv.moved(), recv.left()), (3, 0));
+    assert_eq!(&recv.into_buf()[..], b"> abc");
+    let mut send = prepared(&here, Call::Send, "012345", (1, 4));
+    assert_eq!(send.to_send(), b"1234");
+    send.note_sent(3);
+    assert_eq!((send.to_send(), send.moved()), (&b"4"[..], 3));
+}
+
+proptest! {
+    #[test]
+    fn a_stream_is_cut_anywhere_and_stays_whole(
+        asked in prop::collection::vec(1..50_usize, 1..10),
+        sent in prop::collection::vec(1..50_usize, 1..10),
+        start in 0..9_usize,
+    ) {
+        let (reader, writer) = pipe2(OFlag::O_CLOEXEC).expect("a pipe");
+        let (mut reads, mut writes) = (manner(&reader), manner(&writer));
+        let total: usize = sent.iter().sum();
+        let all: Vec<u8> = (0..start + total).map(|at| at as u8).collect();
+        let mut at = start;
+        for count in sent {
+            let mut write = prepared(&writer, Call::Write, all.clone(), (at, count));
+            prop_assert_eq!(moved(write.attempt(&mut writes)), count);
+            at += count;
+        }
+        let mut got = all[..start].to_vec();
+        for most in asked.into_iter().cycle() {
+            let before = got.len();
+            let mut read = prepared(&reader, Call::Read, got, (0, most));
+            let count = moved(read.attempt(&mut reads));
+            got = read.into_buf().into_vec();
+            prop_assert!(count <= most && got.len() == before + count);
+            if got.len() == all.len() {
+                break;
+            }
+        }
+        prop_assert_eq!(got, all);
+    }
+}

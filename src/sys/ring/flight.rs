@@ -71,3 +71,6 @@ impl Flight {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,7 @@
 //! Requests and their completions, on each way to work; and what there is instead of a ring.
 
+mod operations;
+
 use super::*;
 use crate::testing::{is_alone, making_children};
 use nix::sys::eventfd::{EfdFlags, EventFd};

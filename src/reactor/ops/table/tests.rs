@@ -1,0 +1,209 @@
+//! Against a model: who is known, in which state, when due, and in which order over.
+
+use super::*;
+use crate::sys::prepared::Call;
+use nix::sys::eventfd::EventFd;
+use proptest::prelude::*;
+use proptest::sample::Index;
+use std::os::fd::AsFd;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Insert,
+    Take(Index),
+    PutBack(Index),
+    End(Index),
+    PopOver,
+    Due(Index, Option<u64>),
+    Retry(Index, Option<u64>),
+    Expire(u64),
+    /// Has the last so many of those that are over stand in the opposite order.
+    Reorder(usize),
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    let index = any::<Index>;
+    let time = || prop::option::of(0..5_u64);
+    prop_oneof![
+        4 => Just(Step::Insert),
+        3 => index().prop_map(Step::Take),
+        3 => index().prop_map(Step::PutBack),
+        2 => index().prop_map(Step::End),
+        2 => Just(Step::PopOver),
+        2 => (index(), time()).prop_map(|(at, due)| Step::Due(at, due)),
+        2 => (index(), time()).prop_map(|(at, due)| Step::Retry(at, due)),
+        1 => (0..5_u64).prop_map(Step::Expire),
+        1 => (0..4_usize).prop_map(Step::Reorder),
+    ]
+}
+
+#[derive(Debug)]
+struct Known {
+    op: OpSlot,
+    number: usize,
+    /// Taken out.
+    prepared: Option<Prepared>,
+    is_over: bool,
+    is_gone: bool,
+    due: Option<u64>,
+    retry: Option<u64>,
+}
+
+struct Play {
+    ops: Ops,
+    all: Vec<Known>,
+    over: VecDeque<usize>,
+    start: Instant,
+    file: EventFd,
+}
+
+impl Play {
+    fn moment(&self, due: u64) -> Instant {
+        self.start + Duration::from_nanos(due)
+    }
+
+    fn insert(&mut self) {
+        let buf = Buf::Vec(vec![self.all.len() as u8]);
+        let prepared = Prepared::new(self.file.as_fd(), Call::Write, buf, (0, 1), None);
+        let state = State::Here(prepared.expect("one byte"));
+        let number = self.all.len();
+        let operation = Operation::new(Token(number), Kind::Write, None, state);
+        let op = self.ops.insert(operation);
+        let is_new = self.all.iter().all(|its| its.op != op);
+        assert!(is_new, "no name is used twice");
+        let order = self.ops.get_mut(op).expect("it is known").order;
+        assert_eq!(order, number as u64 + 1, "submissions are counted");
+        let (prepared, due, retry) = (None, None, None);
+        self.all.push(Known { op, number, prepared, is_over: false, is_gone: false, due, retry });
+    }
+
+    fn take(&mut self, at: usize) {
+        let known = &mut self.all[at];
+        let taken = self.ops.take(known.op);
+        let is_here = !known.is_gone && !known.is_over && known.prepared.is_none();
+        assert_eq!(taken.is_some(), is_here, "{known:?}");
+        if let Some(prepared) = taken {
+            assert_eq!(prepared.to_send(), [known.number as u8], "it is the same");
+            known.prepared = Some(prepared);
+        }
+    }
+
+    fn end(&mut self, at: usize) {
+        let known = &mut self.all[at];
+        if known.is_over || known.is_gone {
+            return;
+        }
+        (known.is_over, known.due, known.retry) = (true, None, None);
+        let buf = known.prepared.take().map_or(Buf::None, Prepared::into_buf);
+        self.ops.end(known.op, Over { transferred: at, result: Ok(Outcome::Done), buf });
+        self.over.push_back(at);
+    }
+
+    fn pop_over(&mut self) {
+        let popped = self.ops.pop_over();
+        let expected = self.over.pop_front();
+        assert_eq!(popped.is_some(), expected.is_some());
+        if let (Some((op, operation)), Some(at)) = (popped, expected) {
+            let State::Over(over) = operation.state else { panic!("it is over") };
+            assert_eq!((op, operation.token.0, over.transferred), (self.all[at].op, at, at));
+            self.all[at].is_gone = true;
+        }
+    }
+
+    fn set(&mut self, at: usize, due: Option<u64>, is_retry: bool) {
+        let moment = due.map(|due| self.moment(due));
+        let known = &mut self.all[at];
+        if known.is_over {
+            return;
+        }
+        if is_retry {
+            self.ops.set_retry(known.op, moment);
+            known.retry = due;
+        } else {
+            self.ops.set_due(known.op, moment);
+            known.due = due;
+        }
+    }
+
+    fn expire(&mut self, now: u64) {
+        let moment = self.moment(now);
+        while let Some(op) = self.ops.pop_expired(moment) {
+            let known = self.all.iter_mut().find(|its| its.op == op).expect("it is known");
+            assert!(known.due.take().is_some_and(|due| due <= now), "{known:?}");
+            assert!(self.ops.get_mut(op).is_some());
+        }
+        while let Some(op) = self.ops.pop_retry(moment) {
+            let known = self.all.iter_mut().find(|its| its.op == op).expect("it is known");
+            assert!(known.retry.take().is_some_and(|due| due <= now), "{known:?}");
+        }
+        let is_late = |due: Option<u64>| due.is_some_and(|due| due <= now);
+        assert!(!self.all.iter().any(|its| is_late(its.due) || is_late(its.retry)));
+    }
+
+    fn step(&mut self, step: &Step) {
+        let count = self.all.len();
+        let is_none = count == 0;
+        match step {
+            Step::Insert => self.insert(),
+            Step::PopOver => self.pop_over(),
+            Step::Expire(now) => self.expire(*now),
+            Step::Reorder(last) => {
+                let at = self.ops.over_length() - (*last).min(self.ops.over_length());
+                let (mut theirs, mut ours) = (self.ops.split_over(at), self.over.split_off(at));
+                while let (Some(op), Some(at)) = (theirs.pop_back(), ours.pop_back()) {
+                    self.ops.queue_over(op);
+                    self.over.push_back(at);
+                }
+            }
+            _ if is_none => {}
+            Step::Take(at) => self.take(at.index(count)),
+            Step::PutBack(at) => {
+                let known = &mut self.all[at.index(count)];
+                known.prepared.take().into_iter().for_each(|it| self.ops.put_back(known.op, it));
+            }
+            Step::End(at) => self.end(at.index(count)),
+            Step::Due(at, due) => self.set(at.index(count), *due, false),
+            Step::Retry(at, due) => self.set(at.index(count), *due, true),
+        }
+    }
+
+    fn check(&mut self) {
+        for known in &self.all {
+            assert_eq!(self.ops.get_mut(known.op).is_none(), known.is_gone, "{known:?}");
+        }
+        let next = self.all.iter().flat_map(|its| [its.due, its.retry]).flatten().min();
+        assert_eq!(self.ops.next_due(), next.map(|due| self.moment(due)));
+        assert_eq!(self.ops.has_over(), !self.over.is_empty());
+        assert_eq!(self.ops.over_length(), self.over.len());
+        if self.all.iter().all(|its| its.prepared.is_none()) {
+            self.ops.verify();
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_table_is_its_model(steps in prop::collection::vec(any_step(), 1..120)) {
+        let (ops, all, over) = Default::default();
+        let file = EventFd::new().expect("an eventfd");
+        let mut play = Play { ops, all, over, start: Instant::now(), file };
+        for step in &steps {
+            play.step(step);
+            play.check();
+        }
+    }
+}
+
+#[test]
+fn a_place_whose_generation_would_wrap_is_not_used_again() {
+    let mut ops = Ops::default();
+    let nop = || Operation::new(Token(0), Kind::Nop, None, State::Timing);
+    let first = ops.insert(nop());
+    ops.places[0].generation = u32::MAX;
+    let last = OpSlot { generation: u32::MAX, ..first };
+    assert!(ops.get_mut(first).is_none() && ops.get_mut(last).is_some());
+    ops.end(last, Over { transferred: 0, result: Ok(Outcome::Done), buf: Buf::None });
+    assert_eq!(ops.pop_over().map(|(op, ..)| op), Some(last));
+    assert_eq!(ops.insert(nop()), OpSlot { index: 1, generation: 0 });
+    assert!(ops.get_mut(first).is_none() && ops.get_mut(last).is_none());
+}

@@ -1,0 +1,434 @@
+//! Operations on a real ring, however small: what is asked when, and that all of them end.
+
+use super::super::{Raw, Selector, Start, Uring, Wake};
+use super::*;
+use crate::selector::Deadline;
+use crate::sys::buf::Buf;
+use crate::sys::prepared::Call;
+use crate::sys::ring::{TaskWork, leaked_buffers};
+use crate::testing::is_alone;
+use nix::sys::socket::{setsockopt, sockopt};
+use proptest::prelude::*;
+use std::collections::{HashMap, HashSet};
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+fn op(at: usize) -> OpSlot {
+    OpSlot { index: at as u32, generation: 3 }
+}
+
+fn pair() -> (UnixStream, UnixStream) {
+    let (here, there) = UnixStream::pair().expect("a pair of sockets");
+    there.set_nonblocking(true).expect("a socket");
+    (here, there)
+}
+
+fn recv(fd: &impl AsFd) -> Prepared {
+    Prepared::new(fd.as_fd(), Call::Recv, vec![].into(), (0, 64), None).expect("there is memory")
+}
+
+fn send(fd: &impl AsFd, bytes: impl Into<Buf>) -> Prepared {
+    let buf = bytes.into();
+    let part = (0, buf.len());
+    Prepared::new(fd.as_fd(), Call::Send, buf, part, None).expect("all of it")
+}
+
+/// Leaves no room.
+fn fill(here: &UnixStream) {
+    here.set_nonblocking(true).expect("a socket");
+    while (&*here).write(&[0; 4096]).is_ok() {}
+    here.set_nonblocking(false).expect("a socket");
+}
+
+fn rings() -> impl Iterator<Item = Uring> {
+    let sizes = [256, 2].into_iter();
+    let each = sizes.flat_map(|entries| TaskWork::LADDER.map(|work| (entries, work)));
+    each.map(|(entries, work)| Uring::with(entries, work).expect("this kernel has it"))
+}
+
+impl Uring {
+    fn begin_op(&mut self, at: usize, prepared: Prepared) {
+        assert!(matches!(self.start(op(at), prepared), Start::Native));
+    }
+
+    fn stop_op(&mut self, op: OpSlot) {
+        Selector::cancel(self, op);
+    }
+
+    /// A look, and what has landed by it.
+    fn landed(&mut self) -> Vec<Landed> {
+        self.landed_by(Deadline::Now)
+    }
+
+    fn landed_by(&mut self, deadline: Deadline) -> Vec<Landed> {
+        let (mut raw, mut landed) = (vec![], vec![]);
+        self.wait(deadline, &mut raw).expect("a wait");
+        assert_eq!(raw, Vec::<Raw>::new(), "nothing is watched");
+        self.take(&mut landed);
+        landed
+    }
+
+    /// All that land until there are so many.
+    fn land_all(&mut self, count: usize) -> Vec<Landed> {
+        let (mut landed, watchdog) = (vec![], Deadline::after(Some(Duration::from_secs(60))));
+        while landed.len() < count {
+            assert!(!watchdog.has_passed(), "{} of {count} have landed", landed.len());
+            landed.extend(self.landed_by(watchdog));
+        }
+        landed
+    }
+}
+
+fn is_canceled(landed: &Landed) -> bool {
+    let error = landed.result.as_ref().err();
+    error.is_some_and(|error| error.raw_os_error() == Some(libc::ECANCELED))
+}
+
+fn moved(landed: &Landed) -> usize {
+    match landed.result {
+        Ok(Gain::Moved(count)) => count,
+        ref other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn nothing_is_asked_before_the_wait() {
+    let (mut ring, (here, mut there)) = (Uring::new().expect("this kernel has it"), pair());
+    let turns = ring.polls.turns();
+    ring.begin_op(0, send(&here, "data"));
+    assert_eq!(ring.polls.turns(), turns);
+    assert!(there.read(&mut [0; 9]).is_err(), "nothing has been sent");
+    assert_eq!(ring.landed().iter().map(moved).collect::<Vec<_>>(), [4]);
+    assert_eq!(there.read(&mut [0; 9]).ok(), Some(4));
+}
+
+#[test]
+fn one_that_is_stopped_before_the_wait_never_reaches_the_kernel() {
+    for mut ring in rings() {
+        let (here, mut there) = pair();
+        ring.begin_op(0, send(&here, "data"));
+        ring.stop_op(op(0));
+        assert!(!ring.polls.has_operation(op(0)), "it has ended");
+        // It is told of at once, whatever the deadline.
+        let landed = ring.landed_by(Deadline::after(Some(Duration::from_secs(60))));
+        assert!(matches!(&landed[..], [one] if is_canceled(one) && one.prepared.moved() == 0));
+        assert!(ring.landed().is_empty(), "once");
+        let nothing = there.read(&mut [0; 9]).expect_err("nothing has been sent");
+        assert_eq!(nothing.kind(), ErrorKind::WouldBlock);
+        // What stands in the queue of the one before is not for its successor.
+        ring.begin_op(0, send(&here, "more"));
+        assert_eq!(ring.land_all(1).iter().map(moved).collect::<Vec<_>>(), [4]);
+    }
+}
+
+#[test]
+fn what_has_landed_keeps_a_wait_from_sleeping() {
+    let (mut ring, (here, _there)) = (Uring::new().expect("this kernel has it"), pair());
+    ring.begin_op(0, recv(&here));
+    ring.stop_op(op(0));
+    let begun = std::time::Instant::now();
+    let watchdog = Deadline::after(Some(Duration::from_secs(60)));
+    assert_eq!(ring.wait(watchdog, &mut vec![]).expect("a wait"), Wake::Events);
+    assert!(!watchdog.has_passed(), "it slept for {:?}", begun.elapsed());
+    let mut landed = vec![];
+    ring.take(&mut landed);
+    assert_eq!(landed.len(), 1);
+    assert_eq!(ring.wait(Deadline::Now, &mut vec![]).expect("a wait"), Wake::TimedOut);
+}
+
+#[test]
+fn a_send_without_room_says_so_to_nobody_and_waits() {
+    for mut ring in rings() {
+        let (here, mut there) = pair();
+        fill(&here);
+        ring.begin_op(0, send(&here, "data"));
+        for _ in 0..3 {
+            assert!(ring.landed().is_empty(), "it waits: {ring:?}");
+        }
+        let mut bytes = Vec::new();
+        assert!(there.read_to_end(&mut bytes).is_err(), "it is not at its end");
+        assert_eq!(ring.land_all(1).iter().map(moved).collect::<Vec<_>>(), [4]);
+        assert!(there.read_to_end(&mut bytes).is_err(), "it is not at its end");
+        bytes.retain(|&byte| byte != 0);
+        assert_eq!(bytes, b"data", "once");
+    }
+}
+
+#[test]
+fn a_send_that_waits_can_be_stopped() {
+    for mut ring in rings() {
+        let (here, mut there) = pair();
+        fill(&here);
+        ring.begin_op(0, send(&here, "data"));
+        assert!(ring.landed().is_empty());
+        ring.stop_op(op(0));
+        let landed = ring.land_all(1);
+        assert!(is_canceled(&landed[0]), "{landed:?}");
+        let mut bytes = Vec::new();
+        assert!(there.read_to_end(&mut bytes).is_err(), "it is not at its end");
+        assert!(ring.landed().is_empty() && there.read(&mut [0; 9]).is_err(), "nothing of it");
+        assert!(bytes.iter().all(|&byte| byte == 0));
+    }
+}
+
+/// What a stopped one is told that is between "not now" and its second try.
+#[test]
+fn a_stop_between_two_tries_is_a_stop() {
+    let (here, _there) = pair();
+    let mut operations = Operations::default();
+    operations.insert(op(0), send(&here, "data"));
+    operations.get_mut(op(0)).expect("it is known").is_stopped = true;
+    let would_block = || Err(io::Error::from(ErrorKind::WouldBlock));
+    assert_eq!(operations.land(op(0).to_bits(), send(&here, "data"), would_block()), None);
+    let mut landed = vec![];
+    operations.take_landed(&mut landed);
+    assert!(matches!(&landed[..], [one] if is_canceled(one)));
+    operations.insert(op(0), send(&here, "data"));
+    let again = operations.land(op(0).to_bits(), send(&here, "data"), would_block());
+    assert_eq!(again, Some(op(0)), "it is to wait");
+    let again = operations.land(op(0).to_bits(), send(&here, "data"), would_block());
+    assert_eq!((again, operations.len()), (None, 0), "there is no third try");
+}
+
+#[test]
+fn what_was_not_found_is_stopped_again_while_it_goes_on() {
+    let (here, _there) = pair();
+    let mut operations = Operations::default();
+    let again = |operations: &mut Operations| {
+        let mut asked = vec![];
+        operations.stop_again(|op| asked.push(op));
+        asked
+    };
+    (0..3).for_each(|at| operations.insert(op(at), recv(&here)));
+    for at in 0..3 {
+        let operation = operations.get_mut(op(at)).expect("it is known");
+        (operation.state, operation.is_stopped) = (State::Moving, at != 1);
+    }
+    operations.note_stop(0, -libc::EALREADY);
+    operations.note_stop(0, 0);
+    assert_eq!(again(&mut operations), [], "that has been done");
+    operations.note_stop(0, -libc::ENOENT);
+    operations.note_stop(1, -libc::ENOENT);
+    operations.note_stop(2, -libc::ENOENT);
+    operations.note_stop(9, -libc::ENOENT);
+    let landed = operations.land(op(2).to_bits(), recv(&here), Ok(Gain::Moved(0)));
+    assert_eq!(landed, None);
+    assert_eq!(again(&mut operations), [op(0)], "of the others one is over, one is to go on");
+    assert_eq!(again(&mut operations), [], "once for each answer");
+}
+
+#[test]
+fn there_are_more_operations_than_room() {
+    for mut ring in rings() {
+        let pairs: Vec<_> = (0..150).map(|_| pair()).collect();
+        for (at, (here, _)) in pairs.iter().enumerate() {
+            ring.begin_op(at, recv(here));
+        }
+        assert!(ring.landed().is_empty());
+        for (at, (_, there)) in pairs.iter().enumerate().rev() {
+            (&*there).write_all(&(at as u64).to_ne_bytes()).expect("room");
+        }
+        let mut seen = HashSet::new();
+        for landed in ring.land_all(pairs.len()) {
+            assert_eq!(moved(&landed), 8);
+            let bytes = landed.prepared.into_buf().into_vec();
+            assert_eq!(bytes, (landed.op.index() as u64).to_ne_bytes(), "each has its own");
+            assert!(seen.insert(landed.op));
+        }
+        assert_eq!(ring.polls.operations(), 0);
+    }
+}
+
+#[test]
+fn what_is_settled_has_ended() {
+    for mut ring in rings() {
+        let pairs: Vec<_> = (0..40).map(|_| pair()).collect();
+        for (at, (here, there)) in pairs.iter().enumerate() {
+            fill(here);
+            let prepared = if at % 2 == 0 { recv(here) } else { send(here, "data") };
+            ring.begin_op(at, prepared);
+            // One of three has something; one of five is not submitted before it is stopped.
+            if at % 3 == 0 {
+                (&*there).write_all(b"news").expect("room");
+            }
+            if at % 5 == 4 {
+                ring.landed().into_iter().for_each(|one| assert_eq!(one.op.index() % 6, 0));
+            }
+        }
+        let left = |ring: &Uring| {
+            let known = (0..40).filter(|&at| ring.polls.has_operation(op(at)));
+            known.map(op).collect::<Vec<_>>()
+        };
+        let half: Vec<_> = left(&ring).into_iter().step_by(2).collect();
+        let others: Vec<_> = left(&ring).into_iter().filter(|op| !half.contains(op)).collect();
+        ring.settle(&half);
+        assert!(half.iter().all(|&op| !ring.polls.has_operation(op)), "{ring:?}");
+        let mut landed = vec![];
+        ring.take(&mut landed);
+        let asked = landed.iter().filter(|one| half.contains(&one.op));
+        for one in asked {
+            let had_news = one.op.index() % 6 == 0;
+            assert!(is_canceled(one) || had_news && moved(one) == 4, "{one:?}");
+        }
+        ring.settle(&others);
+        assert_eq!((left(&ring), ring.polls.operations()), (vec![], 0));
+    }
+}
+
+/// All at once, and on one file: nobody but us asks the kernel for that.
+#[test]
+fn a_ring_goes_with_thousands_in_flight() {
+    let test = "selector::uring::operations::tests::a_ring_goes_with_thousands_in_flight";
+    if !is_alone(test) {
+        return;
+    }
+    for submits in [true, false] {
+        for mut ring in rings() {
+            let (here, there) = pair();
+            (0..3000).for_each(|at| ring.begin_op(at, recv(&here)));
+            if submits {
+                assert!(ring.landed().is_empty());
+            }
+            drop(ring);
+            drop(here);
+            assert_eq!((&there).read(&mut [0; 9]).ok(), Some(0), "nobody holds the file");
+            assert_eq!(leaked_buffers(), 0);
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Recv(usize),
+    Send(usize, usize),
+    Stop(usize, bool),
+    PeerSends(usize, usize),
+    PeerReads(usize),
+    Settle(usize),
+    Look,
+}
+
+const PAIRS: usize = 4;
+
+fn any_step() -> impl Strategy<Value = Step> {
+    let pair = || 0..PAIRS;
+    prop_oneof![
+        3 => pair().prop_map(Step::Recv),
+        3 => (pair(), 1..4000_usize).prop_map(|(at, count)| Step::Send(at, count)),
+        2 => (pair(), any::<bool>()).prop_map(|(at, reads)| Step::Stop(at, reads)),
+        2 => (pair(), 1..90_usize).prop_map(|(at, count)| Step::PeerSends(at, count)),
+        2 => pair().prop_map(Step::PeerReads),
+        1 => pair().prop_map(Step::Settle),
+        4 => Just(Step::Look),
+    ]
+}
+
+/// Anything, in any order: each lands once, and the bytes are those that were moved.
+struct Play {
+    ring: Uring,
+    pairs: Vec<(UnixStream, UnixStream)>,
+    /// By place: which operation is under way, and whether it was stopped.
+    under_way: HashMap<usize, (OpSlot, bool)>,
+    generation: u32,
+    /// Bytes that were sent and received, by place.
+    moved: [usize; 2 * PAIRS],
+    peers: [usize; 2 * PAIRS],
+}
+
+impl Play {
+    fn begin(&mut self, place: usize, prepared: Prepared) {
+        if self.under_way.contains_key(&place) {
+            return;
+        }
+        self.generation += 1;
+        let op = OpSlot { index: place as u32, generation: self.generation };
+        self.under_way.insert(place, (op, false));
+        assert!(matches!(self.ring.start(op, prepared), Start::Native));
+    }
+
+    fn note(&mut self, landed: Vec<Landed>) {
+        for one in landed {
+            let place = one.op.index();
+            let (op, is_stopped) = self.under_way.remove(&place).expect("it lands once");
+            assert_eq!(op, one.op);
+            assert!(is_stopped || !is_canceled(&one), "nobody has asked for that");
+            assert!(is_canceled(&one) || moved(&one) > 0);
+            self.moved[place] += one.prepared.moved();
+        }
+    }
+
+    fn step(&mut self, step: &Step) {
+        match *step {
+            Step::Recv(at) => self.begin(2 * at, recv(&self.pairs[at].0)),
+            Step::Send(at, count) => {
+                self.begin(2 * at + 1, send(&self.pairs[at].0, vec![7; count]));
+            }
+            Step::Stop(at, reads) => {
+                let place = 2 * at + usize::from(!reads);
+                if let Some((op, is_stopped)) = self.under_way.get_mut(&place) {
+                    *is_stopped = true;
+                    self.ring.stop_op(*op);
+                }
+            }
+            Step::PeerSends(at, count) => {
+                self.peers[2 * at] += self.pairs[at].1.write(&vec![8; count]).unwrap_or(0);
+            }
+            Step::PeerReads(at) => {
+                let mut bytes = vec![0; 1 << 16];
+                self.peers[2 * at + 1] += self.pairs[at].1.read(&mut bytes).unwrap_or(0);
+            }
+            Step::Settle(at) => {
+                let places = [2 * at, 2 * at + 1];
+                let mut ops = vec![];
+                for place in places {
+                    if let Some((op, is_stopped)) = self.under_way.get_mut(&place) {
+                        *is_stopped = true;
+                        ops.push(*op);
+                    }
+                }
+                self.ring.settle(&ops);
+                let mut landed = vec![];
+                self.ring.take(&mut landed);
+                self.note(landed);
+                assert!(places.iter().all(|place| !self.under_way.contains_key(place)));
+            }
+            Step::Look => {
+                let landed = self.ring.landed();
+                self.note(landed);
+            }
+        }
+    }
+}
+
+fn play(ring: Uring, steps: &[Step]) {
+    let pairs: Vec<_> = (0..PAIRS).map(|_| pair()).collect();
+    for (here, _) in &pairs {
+        setsockopt(here, sockopt::SndBuf, &0).expect("the least there is");
+    }
+    let (moved, peers) = ([0; 2 * PAIRS], [0; 2 * PAIRS]);
+    let mut play = Play { ring, pairs, under_way: HashMap::new(), generation: 0, moved, peers };
+    steps.iter().for_each(|step| play.step(step));
+    (0..PAIRS).for_each(|at| play.step(&Step::Settle(at)));
+    for at in 0..PAIRS {
+        play.step(&Step::PeerReads(at));
+        assert_eq!(play.moved[2 * at + 1], play.peers[2 * at + 1], "what was sent has come");
+        let (here, _) = &play.pairs[at];
+        here.set_nonblocking(true).expect("a socket");
+        let rest = (&*here).read(&mut vec![0; 1 << 20]).unwrap_or(0);
+        assert_eq!(play.moved[2 * at] + rest, play.peers[2 * at], "nothing gets lost");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+    #[test]
+    fn each_lands_once_and_nothing_gets_lost(
+        steps in prop::collection::vec(any_step(), 1..100),
+    ) {
+        for ring in rings() {
+            play(ring, &steps);
+        }
+    }
+}
