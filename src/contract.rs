@@ -20,7 +20,7 @@
 //!
 //! # M: both
 //!
-//! - **M1** A direction of a source is watched or operated, not both: an operation in a direction that is in the interest MUST be refused with `InvalidInput`, and so is `modify` to an interest in which operations are under way. Reading is READABLE; writing, connecting and shutting down writing are WRITABLE; shutting down reading is READABLE, and both are both.
+//! - **M1** A direction of a source is watched or operated, not both: an operation in a direction that is in the interest MUST be refused with `InvalidInput`, and so is `modify` to an interest in which operations are under way. Reading is READABLE; writing, connecting and shutting down writing are WRITABLE; shutting down reading is READABLE; to shut down both waits for what is written, and is WRITABLE.
 //!
 //! # L: level
 //!

@@ -59,11 +59,12 @@ impl<S: Selector> Reactor<S> {
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let is_message = !work.manner.is_stream() && work.manner.is_socket();
                     self.ops.put_back(op, prepared);
-                    match found {
-                        Some(_) => self.park_or_pause(op, source, lane),
-                        None => self.park_and_look(op, source, lane),
+                    if found.is_some() {
+                        return self.park_or_pause(op, source, lane, is_message);
                     }
+                    self.park_and_look(op, source, lane, is_message);
                     return false;
                 }
                 Err(error) => {
@@ -91,25 +92,42 @@ impl<S: Selector> Reactor<S> {
     }
 
     /// A file may call itself writable and take nothing: an eventfd that would overflow, a datagram
-    /// socket whose peer's queue is full. No edge will tell of that, so it has to be looked at.
-    fn park_and_look(&mut self, op: OpSlot, source: Slot, lane: Lane) {
+    /// socket whose peer's queue is full. Or readable, and give nothing: a datagram socket that is
+    /// shut down. No edge will tell of these, so they have to be looked at.
+    fn park_and_look(&mut self, op: OpSlot, source: Slot, lane: Lane, is_message: bool) {
         self.park(op, source, lane);
-        if lane == Lane::Write {
+        if lane == Lane::Write || is_message {
             self.registry.queue_look(source, lane.dir());
         }
     }
 
     /// The file was ready, but the call would block: somebody else was faster, or its readiness
-    /// says nothing about this call, and would be reported for ever.
-    fn park_or_pause(&mut self, op: OpSlot, source: Slot, lane: Lane) {
-        let Some(registration) = self.registry.get_mut(source) else { return };
-        if !is_ready(&registration.source, lane) {
-            return self.park(op, source, lane);
+    /// says nothing about this call, and would be reported for ever. Gives whether it is over.
+    fn park_or_pause(&mut self, op: OpSlot, source: Slot, lane: Lane, is_message: bool) -> bool {
+        let Some(registration) = self.registry.get_mut(source) else { return false };
+        let bits = look(&registration.source, lane);
+        if bits.ready(lane.dir()).is_empty() {
+            self.park(op, source, lane);
+            return false;
         }
-        let Some(operation) = self.ops.get_mut(op) else { return };
+        if is_message && lane == Lane::Read && bits.contains(PollBits::RDHUP) {
+            return self.end_messages(op);
+        }
+        let Some(operation) = self.ops.get_mut(op) else { return false };
         operation.pause = (2 * operation.pause).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
         let retry = Instant::now() + operation.pause;
         self.ops.set_retry(op, Some(retry));
+        false
+    }
+
+    /// Reading was shut down. A receive that waits is then told of the end, but one that does not
+    /// wait is told to.
+    fn end_messages(&mut self, op: OpSlot) -> bool {
+        let Some(prepared) = self.ops.take(op) else { return false };
+        let unfinished = self.note_gain(op, prepared, Gain::Moved(0));
+        let is_over = unfinished.is_none();
+        unfinished.into_iter().for_each(|prepared| self.ops.put_back(op, prepared));
+        is_over
     }
 
     /// A source has been looked at: tries the operations that have waited for that.
@@ -138,15 +156,14 @@ impl<S: Selector> Reactor<S> {
     }
 }
 
-/// Whether the lane's direction is ready now. If the kernel can't be asked, a pause does no harm.
-fn is_ready(source: &Held, lane: Lane) -> bool {
-    let events = PollBits::asked(lane.dir()).bits() as i16;
-    let mut fds = [sys::poll::pollfd { fd: source.number(), events, revents: 0 }];
+/// What is true of the lane's direction now. If the kernel can't be asked it is called ready: a
+/// pause does no harm.
+fn look(source: &Held, lane: Lane) -> PollBits {
+    let asked = PollBits::asked(lane.dir());
+    let mut fds =
+        [sys::poll::pollfd { fd: source.number(), events: asked.bits() as i16, revents: 0 }];
     match sys::poll::look(&mut fds) {
-        Ok(_) => {
-            let bits = PollBits::from_bits_retain(fds[0].revents as u16);
-            !bits.ready(lane.dir()).is_empty()
-        }
-        Err(_) => true,
+        Ok(_) => PollBits::from_bits_retain(fds[0].revents as u16),
+        Err(_) => asked - PollBits::RDHUP,
     }
 }

@@ -9,7 +9,7 @@ mod table;
 
 use super::Reactor;
 use crate::address::Address;
-use crate::event::{Events, Interest, Token};
+use crate::event::{Events, Token};
 use crate::key::{OpSlot, Slot};
 use crate::op::{Amount, Completion, Kind, Op, OpId, Outcome, Rejected};
 use crate::selector::{Landed, Selector, Start};
@@ -45,14 +45,6 @@ fn lane_of(kind: Kind) -> Lane {
         Kind::Shutdown(Shutdown::Read) => Lane::Read,
         Kind::Shutdown(Shutdown::Write | Shutdown::Both) => Lane::Write,
         kind => call_of(kind, false).map_or(Lane::Read, |(_, lane)| lane),
-    }
-}
-
-/// Clause M1: the directions that it has to have for itself.
-fn dirs_of(kind: Kind) -> Interest {
-    match kind {
-        Kind::Shutdown(Shutdown::Both) => Lane::Read.dir() | Lane::Write.dir(),
-        kind => lane_of(kind).dir(),
     }
 }
 
@@ -110,7 +102,7 @@ impl<S: Selector> Reactor<S> {
         let Some(registration) = self.registry.get_mut(slot) else {
             return Err(invalid("the registration has gone"));
         };
-        if registration.latch.interest().intersects(dirs_of(op.kind)) {
+        if registration.latch.interest().intersects(lane_of(op.kind).dir()) {
             return Err(invalid("the source is watched for what the operation would wait for"));
         }
         let (work, fd) = registration.work()?;
@@ -122,7 +114,7 @@ impl<S: Selector> Reactor<S> {
             (_, Some((call, _))) => {
                 let buf = std::mem::take(&mut op.buf);
                 match Prepared::new(fd, call, buf, part, name) {
-                    Ok(prepared) => State::Here(prepared.on(manner)),
+                    Ok(prepared) => State::Here(prepared),
                     Err((error, buf)) => {
                         op.buf = buf;
                         return Err(error);
@@ -161,9 +153,9 @@ impl<S: Selector> Reactor<S> {
         }
         let is_emulated = operation.is_emulated;
         let Some(prepared) = self.ops.take(op) else { return false };
-        let moves = matches!(prepared.call(), Call::Read | Call::Write);
-        let suits = |work: &mut Work| !moves || work.manner.suits_a_ring();
-        if is_emulated || !self.registry.work_mut(source).is_some_and(suits) {
+        let work = self.registry.work_mut(source);
+        let is_suited = work.is_some_and(|work| prepared.suits_a_ring(&work.manner));
+        if is_emulated || !is_suited {
             self.ops.put_back(op, prepared);
             return self.attempt(op, source, lane, None);
         }

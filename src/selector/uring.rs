@@ -37,7 +37,9 @@
 //! - **m.** Closing the ring does not end an operation that can't be interrupted: it goes on to
 //!   write to its memory.
 //! - **n.** A send that there is room for completes as it is submitted. One with `MSG_DONTWAIT`
-//!   does so also if there is none, with `EAGAIN`.
+//!   does so also if there is none, with `EAGAIN`. One without waits, and not well: a message goes
+//!   out empty, and if the peer has shut down writing the kernel tries again and again, and then
+//!   gives it a thread of its own.
 //!
 //! Nothing is submitted before the next wait, so that arming costs no call of its own; the file of
 //! a registration stays open until then. Removing is submitted at once, and so is a new file of

@@ -69,15 +69,20 @@ impl Manner {
         matches!(self.shape, Shape::Regular | Shape::Block)
     }
 
-    /// Whether a ring may read and write it. One that knows no call without blocking would have the
-    /// thread wait, in the middle of io_uring_enter(2): terminals do, and what is like them. Of some
-    /// kinds of files that is known only after a call.
-    pub(crate) fn suits_a_ring(&self) -> bool {
+    /// Whether a ring may read it. If it knows no read without blocking, that would have the thread
+    /// wait in the middle of io_uring_enter(2): terminals do, and what is like them. Of some kinds
+    /// of files that is known only after a call.
+    pub(super) fn may_be_read_by_a_ring(&self) -> bool {
         match self.shape {
             Shape::Socket | Shape::Regular | Shape::Block => true,
             Shape::Pipe | Shape::Anonymous => self.has_taken_nowait,
             Shape::Named => false,
         }
+    }
+
+    /// The same for writing.
+    pub(super) fn may_be_written_by_a_ring(&self) -> bool {
+        self.shape != Shape::Anonymous && self.may_be_read_by_a_ring()
     }
 
     /// Makes sure that no call on the file blocks. Somebody else who has the description may have

@@ -26,8 +26,6 @@ pub struct Prepared {
     message: Option<Box<Message>>,
     /// An earlier attempt has begun to connect.
     has_begun: bool,
-    /// It sends a message, which goes whole or not at all.
-    is_message: bool,
 }
 
 /// The call.
@@ -79,7 +77,13 @@ impl Name {
     }
 
     fn empty() -> Self {
-        Name { bytes: [0; Name::ROOM], length: Name::ROOM as libc::socklen_t }
+        Name { bytes: [0; Name::ROOM], length: 0 }
+    }
+
+    /// Of a unix socket.
+    fn is_local(&self) -> bool {
+        let family = (libc::AF_UNIX as libc::sa_family_t).to_ne_bytes();
+        self.bytes.starts_with(&family)
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
@@ -122,14 +126,19 @@ impl Prepared {
             (_, None) => None,
         };
         let number = fd.as_raw_fd();
-        let (has_begun, is_message, moved) = (false, false, 0);
-        Ok(Prepared { number, call, buf, at, left, moved, message, has_begun, is_message })
+        Ok(Prepared { number, call, buf, at, left, moved: 0, message, has_begun: false })
     }
 
-    /// What it sends is a message if the file does not carry a stream.
-    pub(crate) fn on(mut self, manner: &Manner) -> Self {
-        self.is_message = !manner.is_stream();
-        self
+    /// Whether a ring may have it. Not what would have one of the kernel's own threads wait (a unix
+    /// listener's queue and an eventfd that would overflow tell nobody when there is room), nor the
+    /// thread that submits it.
+    pub(crate) fn suits_a_ring(&self, manner: &Manner) -> bool {
+        match (self.call, &self.message) {
+            (Call::Connect, Some(message)) => !message.name.is_local(),
+            (Call::Read, _) => manner.may_be_read_by_a_ring(),
+            (Call::Write, _) => manner.may_be_written_by_a_ring(),
+            _ => true,
+        }
     }
 
     /// The mechanism has had it, and gives it back unfinished.
@@ -310,6 +319,13 @@ impl Message {
         &raw mut self.header
     }
 
+    /// The header for a call that receives a name too.
+    fn header_for_a_name(&mut self, part: libc::iovec) -> *mut libc::msghdr {
+        let header = self.header(part);
+        self.header.msg_namelen = Name::ROOM as libc::socklen_t;
+        header
+    }
+
     /// A call that receives has been told whom from.
     fn note_name(&mut self) {
         self.name.length = self.header.msg_namelen;
@@ -337,8 +353,7 @@ fn connect(number: RawFd, message: Option<&mut Message>) -> isize {
 
 fn receive(number: RawFd, message: Option<&mut Message>, part: libc::iovec) -> isize {
     let Some(message) = message else { return no_message() };
-    message.name.length = Name::ROOM as libc::socklen_t;
-    let header = message.header(part);
+    let header = message.header_for_a_name(part);
     // SAFETY: the header points into its own box and to room in a buffer; they outlive the call.
     let answer = unsafe { libc::recvmsg(number, header, libc::MSG_DONTWAIT) };
     if answer >= 0 {

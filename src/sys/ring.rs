@@ -190,17 +190,12 @@ impl Ring {
     /// Queues an operation for the next [`Ring::enter`]; one that is for now says `WouldBlock`
     /// where it would have to wait. Its file has to stay open until it is over. Comes back if
     /// there is no room.
-    pub(crate) fn begin(
-        &mut self,
-        prepared: Prepared,
-        tag: u64,
-        is_for_now: bool,
-    ) -> Result<Ticket, Prepared> {
+    pub(crate) fn begin(&mut self, prepared: Prepared, tag: u64) -> Result<Ticket, Prepared> {
         if self.room() == 0 {
             return Err(prepared);
         }
         let (ticket, prepared) = self.flight.board(prepared, tag);
-        let entry = prepared.entry(is_for_now).user_data(ticket | OPERATION);
+        let entry = prepared.entry().user_data(ticket | OPERATION);
         // SAFETY: a ring with room is this process's.
         let pushed = unsafe { self.ring.submission().push(&entry) };
         debug_assert!(pushed.is_ok(), "there was room");

@@ -11,8 +11,8 @@ use std::io;
 struct Operation {
     op: OpSlot,
     state: State,
-    /// It is to wait if it has to. A send is first tried for now or never (n).
-    may_wait: bool,
+    /// A send, which is tried for now or never (n).
+    is_for_now: bool,
     is_stopped: bool,
 }
 
@@ -68,10 +68,10 @@ impl Operations {
         if self.places.len() <= op.index() {
             self.places.resize_with(op.index() + 1, || None);
         }
-        let may_wait = !prepared.can_be_for_now();
+        let is_for_now = prepared.is_for_now();
         let state = State::Here(prepared);
         debug_assert!(self.places[op.index()].is_none(), "one at a time in a place");
-        self.places[op.index()] = Some(Operation { op, state, may_wait, is_stopped: false });
+        self.places[op.index()] = Some(Operation { op, state, is_for_now, is_stopped: false });
         self.count += 1;
     }
 
@@ -85,10 +85,10 @@ impl Operations {
                 return true;
             }
         };
-        match ring.begin(prepared, op.to_bits(), !operation.may_wait) {
+        match ring.begin(prepared, op.to_bits()) {
             Ok(ticket) => {
                 operation.state = State::InKernel(ticket);
-                *at_once += u32::from(!operation.may_wait);
+                *at_once += u32::from(operation.is_for_now);
                 true
             }
             Err(prepared) => {
@@ -143,27 +143,12 @@ impl Operations {
         }
     }
 
-    /// The kernel is done with it. Gives it if it is to be submitted again.
-    pub(super) fn land(
-        &mut self,
-        tag: u64,
-        prepared: Prepared,
-        result: io::Result<Gain>,
-    ) -> Option<OpSlot> {
+    /// The kernel is done with it. A send that would have to wait is the reactor's from now on.
+    pub(super) fn land(&mut self, tag: u64, prepared: Prepared, result: io::Result<Gain>) {
         let op = OpSlot::from_bits(tag);
-        let operation = self.get_mut(op)?;
-        let would_block =
-            matches!(&result, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
-        if would_block && operation.is_stopped {
-            self.end(op, prepared, Err(canceled()));
-            return None;
-        }
-        if !would_block || operation.may_wait || !prepared.can_wait_for_room() {
+        if self.is_known(op) {
             self.end(op, prepared, result);
-            return None;
         }
-        (operation.may_wait, operation.state) = (true, State::Here(prepared));
-        Some(op)
     }
 
     fn end(&mut self, op: OpSlot, prepared: Prepared, result: io::Result<Gain>) {

@@ -328,9 +328,7 @@ impl Polls {
                 Completion::Request { user_data, result, more } => (user_data, result, more),
                 Completion::Operation { tag, prepared, result } => {
                     self.progress += 1;
-                    if let Some(op) = self.operations.land(tag, prepared, result) {
-                        self.queue.push_back(Ask::Begin(op));
-                    }
+                    self.operations.land(tag, prepared, result);
                     continue;
                 }
             };

@@ -222,7 +222,7 @@ fn what_a_file_is_is_seen() {
     let of = |fd: &dyn AsFd| {
         let manner = Manner::of(fd.as_fd()).expect("it is open");
         let is_drained = manner.is_drained_by_short_reads();
-        (manner.is_socket(), manner.is_stream(), is_drained, manner.suits_a_ring())
+        (manner.is_socket(), manner.is_stream(), is_drained, manner.may_be_read_by_a_ring())
     };
     assert_eq!([of(&listener), of(&unix)], [(true, true, true, true); 2]);
     assert_eq!(of(&datagram), (true, false, false, true));

@@ -27,15 +27,15 @@ impl Call {
 }
 
 impl Prepared {
-    /// The request. One to send may be for now or never: it then says `WouldBlock` where it would
-    /// have to wait.
+    /// The request. One to send is for now or never: it says `WouldBlock` where it would have to
+    /// wait. (A message that waits in a ring goes out empty; and a stream whose peer has shut down
+    /// writing takes one of the kernel's own threads.)
     ///
     /// It names memory of this value: to be submitted only if this is kept, in whatever place,
     /// until the request has completed.
-    pub(in crate::sys) fn entry(&mut self, is_for_now: bool) -> Entry {
+    pub(in crate::sys) fn entry(&mut self) -> Entry {
         let (number, part) = (types::Fd(self.number), self.part());
         let (start, length) = (part.iov_base.cast::<u8>(), part.iov_len as u32);
-        let now = if is_for_now { SEND_NOW } else { libc::MSG_NOSIGNAL };
         match (self.call, self.message.as_deref_mut()) {
             (Call::Accept, Some(message)) => {
                 message.name.length = Name::ROOM as libc::socklen_t;
@@ -48,14 +48,13 @@ impl Prepared {
                 opcode::Connect::new(number, place, message.name.length).build()
             }
             (Call::RecvFrom, Some(message)) => {
-                message.name.length = Name::ROOM as libc::socklen_t;
-                opcode::RecvMsg::new(number, message.header(part)).build()
+                opcode::RecvMsg::new(number, message.header_for_a_name(part)).build()
             }
             (Call::SendTo, Some(message)) => {
-                opcode::SendMsg::new(number, message.header(part)).flags(now as u32).build()
+                opcode::SendMsg::new(number, message.header(part)).flags(SEND_NOW as u32).build()
             }
             (Call::Recv, _) => opcode::Recv::new(number, start, length).build(),
-            (Call::Send, _) => opcode::Send::new(number, start, length).flags(now).build(),
+            (Call::Send, _) => opcode::Send::new(number, start, length).flags(SEND_NOW).build(),
             (Call::Read, _) => opcode::Read::new(number, start, length).offset(CURRENT).build(),
             (Call::Write, _) => {
                 let write = opcode::Write::new(number, start, length).offset(CURRENT);
@@ -69,14 +68,8 @@ impl Prepared {
         }
     }
 
-    /// Whether the request can wait for room. A ring that sends a message twice, because there was
-    /// none, sends it empty the second time.
-    pub(crate) fn can_wait_for_room(&self) -> bool {
-        !self.is_message
-    }
-
-    /// Whether the request can be made for now or never.
-    pub(crate) fn can_be_for_now(&self) -> bool {
+    /// Whether the request is for now or never.
+    pub(crate) fn is_for_now(&self) -> bool {
         matches!(self.call, Call::Send | Call::SendTo)
     }
 
