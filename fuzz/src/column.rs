@@ -30,6 +30,9 @@ pub enum Column {
     /// A selector that may use these triggers only, and is not always honest.
     #[cfg(feature = "spi")]
     Forced(Inner, Triggers, Distortion),
+    /// The same, without the operations that the selector has.
+    #[cfg(feature = "spi")]
+    Unaided(Inner, Triggers, Distortion),
 }
 
 impl Column {
@@ -46,6 +49,23 @@ impl Column {
         columns.collect()
     }
 
+    /// Those that are no backends, and those of them that have operations once more without.
+    pub fn guests() -> Vec<Column> {
+        #[cfg(not(feature = "spi"))]
+        return Vec::new();
+        #[cfg(feature = "spi")]
+        Column::all()
+            .into_iter()
+            .flat_map(|column| match column {
+                Column::Forced(inner, triggers, distortion) if inner.has_operations() => {
+                    vec![column, Column::Unaided(inner, triggers, distortion)]
+                }
+                Column::Forced(..) => vec![column],
+                _ => Vec::new(),
+            })
+            .collect()
+    }
+
     /// Makes one.
     ///
     /// # Errors
@@ -55,7 +75,23 @@ impl Column {
         match self {
             Column::Backend(backend) => Ok(Box::new(Public(backend.open()?))),
             #[cfg(feature = "spi")]
-            Column::Forced(inner, triggers, distortion) => open_forced(inner, triggers, distortion),
+            Column::Forced(inner, triggers, distortion) => {
+                open_forced(inner, triggers, distortion, true)
+            }
+            #[cfg(feature = "spi")]
+            Column::Unaided(inner, triggers, distortion) => {
+                open_forced(inner, triggers, distortion, false)
+            }
+        }
+    }
+
+    /// Whether the kernel goes on with operations at any moment, not only when it is waited for: in
+    /// the midst of what is done at the other end.
+    pub fn is_prompt(self) -> bool {
+        match self {
+            #[cfg(feature = "spi")]
+            Column::Forced(inner, ..) => inner == Inner::SmallUring,
+            _ => false,
         }
     }
 
@@ -64,7 +100,7 @@ impl Column {
         match self {
             Column::Backend(backend) => backend == Backend::Sigio,
             #[cfg(feature = "spi")]
-            Column::Forced(inner, ..) => inner == Inner::Sigio,
+            Column::Forced(inner, ..) | Column::Unaided(inner, ..) => inner == Inner::Sigio,
         }
     }
 }
@@ -77,6 +113,10 @@ impl fmt::Display for Column {
             Column::Forced(inner, triggers, distortion) => {
                 let names: Vec<_> = triggers.iter_names().map(|(name, _)| name).collect();
                 write!(f, "{inner:?} with {}, {distortion:?}", names.join("+"))
+            }
+            #[cfg(feature = "spi")]
+            Column::Unaided(inner, triggers, distortion) => {
+                write!(f, "{}, unaided", Column::Forced(*inner, *triggers, *distortion))
             }
         }
     }

@@ -6,8 +6,8 @@
 
 use super::column::Subject;
 use quintpoll::spi::{
-    Applied, Arm, Deadline, Epoll, Poll, PollBits, Raw, Reactor, Select, Selector, Sigio, Slot,
-    TaskWork, Trigger, Uring, Wake, WakeHandle,
+    Applied, Arm, Deadline, Epoll, Landed, OpSlot, Poll, PollBits, Prepared, Raw, Reactor, Select,
+    Selector, Sigio, Slot, Start, TaskWork, Trigger, Uring, Wake, WakeHandle,
 };
 use quintpoll::{Backend, Poller};
 use std::cell::Cell;
@@ -68,6 +68,11 @@ impl Inner {
         let several = (native.iter().count() > 1).then_some(native);
         several.into_iter().chain(native.iter()).collect()
     }
+
+    /// Whether it does operations itself.
+    pub fn has_operations(self) -> bool {
+        matches!(self, Inner::Uring | Inner::SmallUring)
+    }
 }
 
 impl Distortion {
@@ -75,7 +80,8 @@ impl Distortion {
     pub const ALL: [Distortion; 3] = [Distortion::Faithful, Distortion::Hints, Distortion::Losses];
 }
 
-/// Makes a poller of a wrapped selector.
+/// Makes a poller of a wrapped selector, which does operations if it `is_aided`; else they are left
+/// to the reactor.
 ///
 /// # Errors
 ///
@@ -84,16 +90,18 @@ pub fn open_forced(
     inner: Inner,
     triggers: Triggers,
     distortion: Distortion,
+    is_aided: bool,
 ) -> io::Result<Box<dyn Subject>> {
+    let how = How { triggers, distortion, is_aided };
     Ok(match inner {
-        Inner::Epoll => Watched::boxed(Forced::new(Epoll::new()?, triggers, distortion))?,
-        Inner::Poll => Watched::boxed(Forced::new(Poll::new()?, triggers, distortion))?,
-        Inner::Select => Watched::boxed(Forced::new(Select::new()?, triggers, distortion))?,
-        Inner::Sigio => Watched::boxed(Forced::new(Sigio::new()?, triggers, distortion))?,
-        Inner::Uring => Watched::boxed(Forced::new(Uring::new()?, triggers, distortion))?,
+        Inner::Epoll => Watched::boxed(Forced::new(Epoll::new()?, how))?,
+        Inner::Poll => Watched::boxed(Forced::new(Poll::new()?, how))?,
+        Inner::Select => Watched::boxed(Forced::new(Select::new()?, how))?,
+        Inner::Sigio => Watched::boxed(Forced::new(Sigio::new()?, how))?,
+        Inner::Uring => Watched::boxed(Forced::new(Uring::new()?, how))?,
         Inner::SmallUring => {
             let uring = Uring::with(SMALL, TaskWork::Prompt)?;
-            Watched::boxed(Forced::new(uring, triggers, distortion))?
+            Watched::boxed(Forced::new(uring, how))?
         }
     })
 }
@@ -139,11 +147,21 @@ impl<S: Selector> Subject for Watched<S> {
     }
 }
 
+/// What the wrapper does.
+#[derive(Clone, Copy)]
+struct How {
+    triggers: Triggers,
+    distortion: Distortion,
+    is_aided: bool,
+}
+
 /// A selector under the wrapper.
 struct Forced<S> {
     inner: S,
     triggers: Triggers,
     distortion: Distortion,
+    /// Operations are passed on.
+    is_aided: bool,
     counts: Rc<Counts>,
     /// Late reports for the next wait.
     late: Vec<Raw>,
@@ -152,9 +170,10 @@ struct Forced<S> {
 }
 
 impl<S> Forced<S> {
-    fn new(inner: S, triggers: Triggers, distortion: Distortion) -> Self {
+    fn new(inner: S, how: How) -> Self {
+        let How { triggers, distortion, is_aided } = how;
         let (counts, late, blurred) = Default::default();
-        Forced { inner, triggers, distortion, counts, late, blurred }
+        Forced { inner, triggers, distortion, is_aided, counts, late, blurred }
     }
 
     fn note_late(&mut self, report: Raw) {
@@ -250,5 +269,27 @@ impl<S: Selector> Selector for Forced<S> {
 
     fn wake_handle(&self) -> WakeHandle {
         self.inner.wake_handle()
+    }
+    fn has_operations(&self) -> bool {
+        self.is_aided && self.inner.has_operations()
+    }
+
+    fn start(&mut self, op: OpSlot, prepared: Prepared) -> Start {
+        match self.is_aided {
+            true => self.inner.start(op, prepared),
+            false => Start::Emulate(prepared),
+        }
+    }
+
+    fn cancel(&mut self, op: OpSlot) {
+        self.inner.cancel(op);
+    }
+
+    fn settle(&mut self, ops: &[OpSlot]) {
+        self.inner.settle(ops);
+    }
+
+    fn take(&mut self, out: &mut Vec<Landed>) {
+        self.inner.take(out);
     }
 }

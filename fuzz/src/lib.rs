@@ -1,8 +1,9 @@
 //! Random [scripts](script::Script) over a few files, played to every backend: each wait is
 //! compared with what the contract allows, and the backends with each other.
 //!
-//! The fuzz targets are shells around [`script_vs_model`], which plays a script to one column, and
-//! [`backends_agree`], which plays it to all backends [together]:
+//! The fuzz targets are shells around [`script_vs_model`], which plays a script to one column,
+//! [`backends_agree`], which plays it to all backends [together], and [`operations`], whose scripts
+//! are others ([`ops`]):
 //!
 //! ```text
 //! cd fuzz && target=script_vs_model && mkdir -p corpus/$target
@@ -10,6 +11,7 @@
 //!     corpus/$target seeds/$target -- -max_total_time=60 -rss_limit_mb=2000
 //! cargo run --example show artifacts/script_vs_model/crash-…
 //! cargo run --example show -- --together artifacts/backends_agree/crash-…
+//! cargo run --example show -- --operations artifacts/operations/crash-…
 //! ```
 //!
 //! The last lines show what was found as a test. The same modules make the tests `scripts` and
@@ -23,6 +25,7 @@ pub mod files;
 pub mod forced;
 pub mod interrupt;
 pub mod model;
+pub mod ops;
 pub mod oracle;
 pub mod owner;
 pub mod play;
@@ -74,4 +77,13 @@ pub fn backends_agree(data: &[u8]) {
     if let Err(apart) = together::play_together(&script) {
         panic!("{apart}\n{}", script.as_test());
     }
+}
+
+/// Plays what the data says of operations to all backends.
+///
+/// # Panics
+///
+/// If it comes out wrong.
+pub fn operations(data: &[u8]) {
+    ops::play(data);
 }

@@ -8,6 +8,7 @@
 
 #[path = "../../fuzz/src/lib.rs"]
 pub mod fuzz;
+mod operations;
 mod relations;
 mod runner;
 mod sketch;

@@ -9,14 +9,15 @@ mod scripts;
 mod together;
 
 use quintpoll_fuzz::script::Script;
-use quintpoll_fuzz::{backends_agree, decode, decode_together, script_vs_model};
+use quintpoll_fuzz::{backends_agree, decode, decode_together, operations, ops, script_vs_model};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-/// How many pseudo-random inputs are played to one column each, and to all backends, and how long
-/// the longest is.
+/// How many pseudo-random inputs are played to one column each, to all backends, and to all as
+/// operations, and how long the longest is.
 const INPUTS: usize = 3000;
 const INPUTS_TOGETHER: usize = 300;
+const INPUTS_OPERATIONS: usize = 300;
 const LONGEST: usize = 600;
 
 /// A seed: its name, its data, and the script that it is.
@@ -83,6 +84,12 @@ fn pseudo_random_data_holds_together() {
     pseudo_random(INPUTS_TOGETHER, backends_agree);
 }
 
+/// These have no seeds: nearly any data is a script that does something.
+#[test]
+fn pseudo_random_data_holds_of_operations() {
+    pseudo_random(INPUTS_OPERATIONS, operations);
+}
+
 fn pseudo_random(inputs: usize, target: fn(&[u8])) {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut next = || {
@@ -103,6 +110,7 @@ fn pseudo_random(inputs: usize, target: fn(&[u8])) {
 #[test]
 fn too_little_data_is_no_script() {
     assert!(decode(&[]).is_none() && decode_together(&[]).is_none());
+    assert!(ops::decode(&[]).is_none());
     let (_, script) = decode(&[0]).expect("what is missing counts as zero");
     assert!(script.steps.is_empty());
 }

@@ -1,0 +1,140 @@
+//! The bytes that go through a file in one direction, by plain reckoning.
+
+use std::collections::VecDeque;
+
+/// What was sent and has not been received: a stream, or messages.
+#[derive(Debug)]
+pub struct Flow {
+    has_messages: bool,
+    /// Those of a stream may be cut anywhere.
+    queue: VecDeque<Vec<u8>>,
+    /// How many bytes were ever made for it.
+    made: u64,
+}
+
+/// What was received is not what was sent.
+pub type Mismatch = String;
+
+impl Flow {
+    /// Nothing.
+    pub fn new(has_messages: bool) -> Self {
+        Flow { has_messages, queue: VecDeque::new(), made: 0 }
+    }
+
+    /// The next bytes, which tell their place in the order.
+    pub fn make(&mut self, length: usize) -> Vec<u8> {
+        let from = self.made;
+        self.made += length as u64;
+        // Multiplicative hashing, of which the upper bits are the good ones.
+        let byte = |at: u64| (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8;
+        (from..self.made).map(byte).collect()
+    }
+
+    /// How many bytes there are.
+    pub fn length(&self) -> usize {
+        self.queue.iter().map(Vec::len).sum()
+    }
+
+    /// Whether there is nothing, not even an empty message.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// These were sent.
+    pub fn put(&mut self, bytes: &[u8]) {
+        if self.has_messages || !bytes.is_empty() {
+            self.queue.push_back(bytes.to_vec());
+        }
+    }
+
+    /// These were received, by one call that had room for so many.
+    ///
+    /// # Errors
+    ///
+    /// If they are not those that come next.
+    pub fn take(&mut self, bytes: &[u8], room: usize) -> Result<(), Mismatch> {
+        if self.has_messages {
+            let Some(message) = self.queue.pop_front() else {
+                return Err(format!("a message of {} bytes that nobody sent", bytes.len()));
+            };
+            let whole = &message[..room.min(message.len())];
+            return match whole == bytes {
+                true => Ok(()),
+                false => Err(format!("not the next message: {}", differing(whole, bytes))),
+            };
+        }
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let Some(part) = self.queue.front_mut() else {
+                return Err(format!("{} bytes too many of {}", rest.len(), bytes.len()));
+            };
+            let count = part.len().min(rest.len());
+            if part[..count] != rest[..count] {
+                return Err(format!("not the next: {}", differing(&part[..count], &rest[..count])));
+            }
+            rest = &rest[count..];
+            part.drain(..count);
+            if part.is_empty() {
+                self.queue.pop_front();
+            }
+        }
+        Ok(())
+    }
+
+    /// What is left was received in these pieces, but for something at the beginning. Gives how
+    /// many bytes or messages are missing.
+    ///
+    /// # Errors
+    ///
+    /// If they are not the end of what was sent.
+    pub fn take_end(&mut self, pieces: &[Vec<u8>]) -> Result<usize, Mismatch> {
+        let all: Vec<Vec<u8>> = self.queue.drain(..).collect();
+        if self.has_messages {
+            return match all.ends_with(pieces) {
+                true => Ok(all.len() - pieces.len()),
+                false => Err("not the last messages".to_owned()),
+            };
+        }
+        let (all, end) = (all.concat(), pieces.concat());
+        match all.ends_with(&end) {
+            true => Ok(all.len() - end.len()),
+            false => Err(format!("{} bytes that are not the last of {}", end.len(), all.len())),
+        }
+    }
+
+    /// There is nobody who could receive them any more.
+    pub fn clear(&mut self) {
+        self.queue.clear();
+    }
+
+    /// Takes what there is, in pieces.
+    pub fn take_all(&mut self) -> Vec<Vec<u8>> {
+        self.queue.drain(..).collect()
+    }
+
+    /// Whether this could have come from these operations, each of which has sent its beginning, or
+    /// if they are messages all or nothing.
+    pub fn is_from(&self, payloads: &[&[u8]]) -> bool {
+        match self.has_messages {
+            true => {
+                let mut payloads = payloads.iter();
+                self.queue.iter().all(|message| payloads.any(|&payload| payload == message))
+            }
+            false => {
+                let all: Vec<u8> = self.queue.iter().flatten().copied().collect();
+                consists_of(&all, payloads)
+            }
+        }
+    }
+}
+
+fn consists_of(bytes: &[u8], payloads: &[&[u8]]) -> bool {
+    let Some((first, others)) = payloads.split_first() else { return bytes.is_empty() };
+    let alike = bytes.iter().zip(*first).take_while(|(one, other)| one == other).count();
+    (0..=alike).rev().any(|count| consists_of(&bytes[count..], others))
+}
+
+fn differing(sent: &[u8], received: &[u8]) -> String {
+    let at = sent.iter().zip(received).take_while(|(one, other)| one == other).count();
+    format!("{} bytes for {}, other ones from {at} on", received.len(), sent.len())
+}

@@ -1,0 +1,322 @@
+//! A pair of files, with what is known of it by plain reckoning.
+
+use super::super::oracle::{Bits, look};
+use super::flow::{Flow, Mismatch};
+use super::script::Kind;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, recv, send, setsockopt, shutdown,
+    socketpair, sockopt,
+};
+use nix::unistd::{pipe2, read, write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+/// The send buffer of a unix socket, and the capacity of a pipe, so that little fills them.
+const SMALL: usize = 8192;
+/// What is read at a time, and the longest message.
+const CHUNK: usize = 1 << 16;
+/// The longest message that is sent, and the most that is under way in a TCP connection, whose
+/// buffers are not the same at all times.
+const MOST: usize = 5000;
+const MOST_UNDER_WAY: usize = 20_000;
+
+/// A pair of files.
+#[derive(Debug)]
+pub struct Line {
+    /// Its kind.
+    pub kind: Kind,
+    near: Arc<OwnedFd>,
+    is_nonblocking: bool,
+    far: Option<OwnedFd>,
+    /// From the far end to the near one.
+    pub inbound: Flow,
+    /// From the near end to the far one, as completions tell.
+    pub outbound: Flow,
+    /// What the far end has received before its completion has told of it.
+    early: Flow,
+    /// The far end will send no more.
+    pub is_ended: bool,
+    /// The near end will receive no more.
+    pub is_deaf: bool,
+    /// The near end may send no more.
+    pub is_mute: bool,
+    /// The far end has gone in a way that leaves to chance who hears of it, and how.
+    pub is_erratic: bool,
+}
+
+impl Line {
+    /// Opens a pair.
+    ///
+    /// # Panics
+    ///
+    /// Here and everywhere in this module: if a system call fails in a way it should not.
+    pub fn open(kind: Kind, is_nonblocking: bool) -> Self {
+        let (near, far) = pair(kind);
+        set_nonblocking(near.as_fd(), is_nonblocking);
+        set_nonblocking(far.as_fd(), true);
+        let flow = || Flow::new(kind.has_messages());
+        Line {
+            kind,
+            near: Arc::new(near),
+            is_nonblocking,
+            far: Some(far),
+            inbound: flow(),
+            outbound: flow(),
+            early: flow(),
+            is_ended: false,
+            is_deaf: false,
+            is_mute: false,
+            is_erratic: false,
+        }
+    }
+
+    /// A handle for the poller.
+    pub fn handle(&self) -> Arc<OwnedFd> {
+        self.near.clone()
+    }
+
+    /// The near end.
+    pub fn near(&self) -> BorrowedFd<'_> {
+        self.near.as_fd()
+    }
+
+    /// Whether nobody else has the near end, and it is as it was opened.
+    pub fn is_released(&self) -> bool {
+        Arc::strong_count(&self.near) == 1 && is_nonblocking(self.near()) == self.is_nonblocking
+    }
+
+    /// Whether the far end has been closed.
+    pub fn is_alone(&self) -> bool {
+        self.far.is_none()
+    }
+
+    /// Whether reading at the near end has come to an end, by what has happened so far.
+    pub fn is_at_end(&self) -> bool {
+        // A TCP socket that receives no more is sent some all the same.
+        let may_go_on = self.is_deaf && self.kind == Kind::Tcp;
+        let is_over = self.is_ended || self.is_alone() || self.is_deaf;
+        may_go_on || (self.inbound.is_empty() && is_over)
+    }
+
+    /// How much is sent for one operation or call that is to send so much.
+    pub fn portion(&self, wanted: usize, under_way: usize) -> usize {
+        match self.kind {
+            // An empty one would look like the end.
+            Kind::Packet => wanted.clamp(1, MOST),
+            Kind::Datagram => wanted.min(MOST),
+            Kind::Tcp => wanted.min(MOST).min(MOST_UNDER_WAY.saturating_sub(under_way)),
+            _ => wanted,
+        }
+    }
+
+    /// The far end writes once. Gives how much was taken.
+    pub fn peer_write(&mut self, wanted: usize) -> Result<usize, Errno> {
+        let length = self.portion(wanted, self.inbound.length());
+        let Some(far) = &self.far else { return Ok(0) };
+        // An empty write is nothing, but for messages.
+        if self.kind == Kind::PipeWrite || (length == 0 && !self.kind.has_messages()) {
+            return Ok(0);
+        }
+        let bytes = self.inbound.make(length);
+        let count = match self.kind.is_socket() {
+            true => send(far.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL)?,
+            false => write(far, &bytes)?,
+        };
+        self.inbound.put(&bytes[..count]);
+        Ok(count)
+    }
+
+    /// The far end reads once. Gives how much there was.
+    pub fn peer_read(&mut self, wanted: usize) -> Result<Result<usize, Errno>, Mismatch> {
+        let room = if self.kind.has_messages() { CHUNK } else { wanted.max(1) };
+        let Some(far) = &self.far else { return Ok(Ok(0)) };
+        if self.kind == Kind::PipeRead {
+            return Ok(Ok(0));
+        }
+        let mut bytes = vec![0; room];
+        let count = match read(far, &mut bytes) {
+            Ok(count) => count,
+            Err(errno) => return Ok(Err(errno)),
+        };
+        if count > 0 || self.kind == Kind::Datagram {
+            self.note_peer_read(&bytes[..count])?;
+        }
+        Ok(Ok(count))
+    }
+
+    fn note_peer_read(&mut self, bytes: &[u8]) -> Result<(), Mismatch> {
+        if self.kind.has_messages() {
+            if self.outbound.is_empty() {
+                self.early.put(bytes);
+                return Ok(());
+            }
+            return self.outbound.take(bytes, CHUNK);
+        }
+        let known = bytes.len().min(self.outbound.length());
+        self.outbound.take(&bytes[..known], known)?;
+        self.early.put(&bytes[known..]);
+        Ok(())
+    }
+
+    /// The far end reads until it would block, or can't. Gives how much there was.
+    pub fn peer_drain(&mut self) -> Result<usize, Mismatch> {
+        let mut all = 0;
+        while !self.is_alone() {
+            match self.peer_read(CHUNK)? {
+                Ok(count) if count > 0 || self.tells_empty_messages() => all += count,
+                _ => break,
+            }
+        }
+        Ok(all)
+    }
+
+    /// A completion tells that these were sent.
+    pub fn note_sent(&mut self, bytes: &[u8]) -> Result<(), Mismatch> {
+        if self.is_alone() {
+            return Ok(());
+        }
+        if self.kind.has_messages() {
+            match self.early.is_empty() {
+                true => self.outbound.put(bytes),
+                false => self.early.take(bytes, CHUNK)?,
+            }
+            return Ok(());
+        }
+        let known = bytes.len().min(self.early.length());
+        self.early.take(&bytes[..known], known)?;
+        self.outbound.put(&bytes[known..]);
+        Ok(())
+    }
+
+    /// Whether what the far end has received early may have come from these operations, which have
+    /// not completed.
+    pub fn is_early_from(&self, payloads: &[&[u8]]) -> bool {
+        self.is_alone() || self.early.is_from(payloads)
+    }
+
+    /// The operations that could have told of it have gone.
+    pub fn forget_early(&mut self) {
+        self.early.clear();
+    }
+
+    /// The near end is read until it would block, by plain calls. Gives the pieces.
+    pub fn drain(&self) -> Vec<Vec<u8>> {
+        if self.kind == Kind::PipeWrite {
+            return Vec::new();
+        }
+        set_nonblocking(self.near(), true);
+        let mut pieces = Vec::new();
+        let mut bytes = vec![0; CHUNK];
+        loop {
+            let count = match self.kind.is_socket() {
+                true => recv(self.near.as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT),
+                false => read(&self.near, &mut bytes),
+            };
+            match count {
+                Ok(count) if count > 0 || self.tells_empty_messages() => {
+                    pieces.push(bytes[..count].to_vec());
+                }
+                // The end is told once, and may be told first.
+                Err(Errno::ECONNRESET) => {}
+                _ => break,
+            }
+        }
+        set_nonblocking(self.near(), self.is_nonblocking);
+        pieces
+    }
+
+    /// Whether nothing is a message, and not the end.
+    fn tells_empty_messages(&self) -> bool {
+        self.kind == Kind::Datagram
+    }
+
+    /// The far end will send no more. Gives whether it could be told.
+    pub fn peer_shutdown(&mut self) -> bool {
+        let Some(far) = &self.far else { return false };
+        // Datagrams know no such end.
+        if !self.kind.is_socket() || self.kind == Kind::Datagram {
+            return false;
+        }
+        let is_done = shutdown(far.as_raw_fd(), Shutdown::Write).is_ok();
+        self.is_ended |= is_done;
+        is_done
+    }
+
+    /// The far end is closed, with what it had not read. Gives whether there was one.
+    pub fn peer_close(&mut self) -> bool {
+        let Some(far) = self.far.take() else { return false };
+        let unread = match self.kind {
+            Kind::PipeRead | Kind::PipeWrite | Kind::Datagram => false,
+            _ => read(&far, &mut [0]).is_ok_and(|count| count > 0),
+        };
+        self.is_erratic |= unread || self.kind == Kind::Tcp;
+        self.outbound.clear();
+        self.early.clear();
+        true
+    }
+
+    /// Closes the near end. Gives whether the far one is told at once, where it can be.
+    pub fn close(self) -> bool {
+        let Line { near, far, kind, .. } = self;
+        drop(near);
+        let Some(far) = far else { return true };
+        if kind == Kind::Datagram {
+            return true;
+        }
+        let bits = look(&[far.as_fd()])[0];
+        bits.intersects(Bits::EPOLLHUP | Bits::EPOLLRDHUP | Bits::EPOLLERR)
+    }
+}
+
+fn pair(kind: Kind) -> (OwnedFd, OwnedFd) {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let sockets = |of| socketpair(AddressFamily::Unix, of, None, flags).expect("socketpair");
+    let (near, far) = match kind {
+        Kind::PipeRead => return pipe(),
+        Kind::PipeWrite => {
+            let (far, near) = pipe();
+            return (near, far);
+        }
+        Kind::Tcp => return tcp(),
+        Kind::Stream => sockets(SockType::Stream),
+        Kind::Packet => sockets(SockType::SeqPacket),
+        Kind::Datagram => sockets(SockType::Datagram),
+    };
+    for end in [&near, &far] {
+        setsockopt(end, sockopt::SndBuf, &SMALL).expect("SO_SNDBUF");
+    }
+    (near, far)
+}
+
+fn pipe() -> (OwnedFd, OwnedFd) {
+    let (read, write) = pipe2(OFlag::O_CLOEXEC).expect("pipe2");
+    fcntl(&write, FcntlArg::F_SETPIPE_SZ(SMALL as i32)).expect("F_SETPIPE_SZ");
+    (read, write)
+}
+
+fn tcp() -> (OwnedFd, OwnedFd) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("bind");
+    let address = listener.local_addr().expect("getsockname");
+    let near = TcpStream::connect(address).expect("connect");
+    let (far, _) = listener.accept().expect("accept");
+    near.set_nodelay(true).expect("TCP_NODELAY");
+    far.set_nodelay(true).expect("TCP_NODELAY");
+    (near.into(), far.into())
+}
+
+fn flags(file: BorrowedFd<'_>) -> OFlag {
+    OFlag::from_bits_retain(fcntl(file, FcntlArg::F_GETFL).expect("F_GETFL"))
+}
+
+fn is_nonblocking(file: BorrowedFd<'_>) -> bool {
+    flags(file).contains(OFlag::O_NONBLOCK)
+}
+
+fn set_nonblocking(file: BorrowedFd<'_>, is_set: bool) {
+    let mut flags = flags(file);
+    flags.set(OFlag::O_NONBLOCK, is_set);
+    fcntl(file, FcntlArg::F_SETFL(flags)).expect("F_SETFL");
+}

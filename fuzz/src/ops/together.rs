@@ -1,0 +1,267 @@
+//! Plays one script to all backends and a guest, each with pairs of its own, and compares.
+
+use super::super::column::Column;
+use super::super::model::Failure;
+use super::super::play::{as_before, blocked_signals};
+use super::player::{Answer, Player, Shown};
+use super::script::{Kind, PLACES, Script, Step};
+use nix::errno::Errno;
+use quintpoll::Backend;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::ErrorKind;
+use std::ops::AddAssign;
+
+/// What was played.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// Scripts, each played in both ways.
+    pub scripts: usize,
+    /// Their steps.
+    pub steps: usize,
+    /// Who has played them.
+    pub players: usize,
+    /// Operations that ended, by how.
+    pub ended: BTreeMap<String, usize>,
+    /// How often what has ended was compared.
+    pub compared: usize,
+    /// How often it was not, because chance had a hand in it.
+    pub left_out: usize,
+    /// How often it did make a difference.
+    pub differing: usize,
+}
+
+/// Somebody broke ranks, or his contract.
+#[derive(Debug)]
+pub struct Apart {
+    way: Way,
+    /// The number of the step, and the step; none at the end.
+    at: Option<(usize, Step)>,
+    complaints: Vec<String>,
+    shown: Vec<(String, Shown)>,
+}
+
+/// Who waits, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// Everybody after each step, until all is quiet.
+    Quiet,
+    /// As the script says.
+    Free,
+}
+
+/// How often what a network may have delayed is played.
+const TRIALS: usize = 3;
+
+/// Plays a script to all backends that are available, in both ways.
+///
+/// # Errors
+///
+/// The first step that came out wrong.
+///
+/// # Panics
+///
+/// If a poller can't be made, or does not hold its invariants.
+pub fn play_together(script: &Script) -> Result<Tally, Apart> {
+    let mut tally = Tally { scripts: 1, steps: script.steps.len(), ..Tally::default() };
+    let trials = if script.kinds.contains(&Kind::Tcp) { TRIALS } else { 1 };
+    for way in [Way::Quiet, Way::Free] {
+        let mut outcome = play_once(script, way);
+        for _ in 1..trials {
+            if outcome.is_err() {
+                outcome = play_once(script, way);
+            }
+        }
+        tally += outcome?;
+    }
+    Ok(tally)
+}
+
+/// All backends, and one of the forced columns.
+fn columns(script: &Script) -> Vec<Column> {
+    let guests = Column::guests();
+    let guest = guests.get(usize::from(script.guest) % guests.len().max(1)).copied();
+    Backend::ALL.into_iter().map(Column::Backend).chain(guest).collect()
+}
+
+fn play_once(script: &Script, way: Way) -> Result<Tally, Apart> {
+    let mask = blocked_signals();
+    let mut group = Group::open(script, way);
+    for (nth, &step) in script.steps.iter().enumerate() {
+        group.step(Some((nth, step)))?;
+    }
+    group.step(None)?;
+    let Group { tally, players, .. } = group;
+    drop(players);
+    match as_before(&mask) {
+        Ok(()) => Ok(tally),
+        Err(failure) => {
+            let complaints = vec![failure.to_string()];
+            Err(Apart { way, at: None, complaints, shown: Vec::new() })
+        }
+    }
+}
+
+struct Group {
+    way: Way,
+    players: Vec<Player>,
+    tally: Tally,
+    /// Where chance has made a difference: it goes on making some.
+    apart: [bool; PLACES],
+}
+
+impl Group {
+    fn open(script: &Script, way: Way) -> Self {
+        let player = |column: Column| match Player::new(column, script, way == Way::Quiet) {
+            Ok(player) => Some(player),
+            Err(error) if error.kind() == ErrorKind::Unsupported => None,
+            Err(error) => panic!("{column}: no poller: {error}"),
+        };
+        let players: Vec<Player> = columns(script).into_iter().filter_map(player).collect();
+        let tally = Tally { players: players.len(), ..Tally::default() };
+        Group { way, players, tally, apart: [false; PLACES] }
+    }
+
+    /// Everybody does it before anybody is judged. No step is the end.
+    fn step(&mut self, at: Option<(usize, Step)>) -> Result<(), Apart> {
+        let mut complaints = Vec::new();
+        let mut shown = Vec::new();
+        for player in &mut self.players {
+            let outcome = match at {
+                Some((_, step)) => player.step(step),
+                None => player.end(),
+            };
+            let complain = |failure: Failure| format!("{}: {failure}", player.column());
+            complaints.extend(outcome.err().map(complain));
+            shown.push((player.column().to_string(), player.take_shown()));
+        }
+        for ended in shown.iter().flat_map(|(_, shown)| &shown.ended) {
+            let how = match ended.error {
+                None => "done".to_owned(),
+                Some((_, Some(errno))) => format!("{:?}", Errno::from_raw(errno)),
+                Some((kind, None)) => format!("{kind:?}"),
+            };
+            *self.tally.ended.entry(how).or_default() += 1;
+        }
+        if self.way == Way::Quiet && complaints.is_empty() {
+            complaints = self.compare(at, &shown);
+        }
+        match complaints.is_empty() {
+            true => Ok(()),
+            false => Err(Apart { way: self.way, at, complaints, shown }),
+        }
+    }
+
+    fn compare(&mut self, at: Option<(usize, Step)>, shown: &[(String, Shown)]) -> Vec<String> {
+        // A new pair is one that nothing has happened to.
+        match at {
+            Some((_, Step::Reopen(at))) => self.apart[at.index()] = false,
+            Some((_, Step::NewPoller)) => {}
+            _ => {
+                for player in &self.players {
+                    let erratic = player.erratic();
+                    (0..PLACES).for_each(|place| self.apart[place] |= erratic[place]);
+                }
+            }
+        }
+        let Some(((leader, first), others)) = shown.split_first() else { return Vec::new() };
+        let mut complaints = Vec::new();
+        // How a stream is cut depends on the moment at which the kernel goes on.
+        let is_prompt: Vec<bool> =
+            self.players[1..].iter().map(|player| player.column().is_prompt()).collect();
+        for ((name, shown), _) in others.iter().zip(is_prompt).filter(|(_, is_prompt)| !is_prompt) {
+            let unequal = |what: &str| format!("{name} and {leader} do not agree: {what}");
+            if let Some(what) = self.differing_answers(&first.answers, &shown.answers) {
+                complaints.push(unequal(&what));
+            }
+            if let Some(what) = self.differing_ends(first, shown) {
+                complaints.push(unequal(&what));
+            }
+            for place in (0..PLACES).filter(|&place| !self.apart[place]) {
+                if first.ready[place] != shown.ready[place] {
+                    complaints.push(unequal(&format!("whether {place} is ready")));
+                }
+            }
+        }
+        complaints
+    }
+
+    fn differing_answers(&self, ones: &[Answer], others: &[Answer]) -> Option<String> {
+        if ones.len() != others.len() {
+            return Some("on how many calls there were".to_owned());
+        }
+        let counts = |place: Option<usize>| place.is_none_or(|place| !self.apart[place]);
+        let mut pairs = ones.iter().zip(others).filter(|((place, _), _)| counts(*place));
+        let (one, other) = pairs.find(|(one, other)| one != other)?;
+        Some(format!("{one:?}, {other:?}"))
+    }
+
+    /// The order between lanes is nobody's business, and that within them the ledger's.
+    fn differing_ends(&mut self, one: &Shown, other: &Shown) -> Option<String> {
+        let by_number = |shown: &Shown| -> BTreeMap<_, _> {
+            shown.ended.iter().map(|ended| (ended.nth, *ended)).collect()
+        };
+        let (ones, others) = (by_number(one), by_number(other));
+        for nth in ones.keys().chain(others.keys().filter(|nth| !ones.contains_key(nth))) {
+            let (one, other) = (ones.get(nth), others.get(nth));
+            let ended = one.or(other)?;
+            if ended.place.is_some_and(|place| self.apart[place]) {
+                self.tally.left_out += 1;
+                continue;
+            }
+            self.tally.compared += 1;
+            if one == other {
+                continue;
+            }
+            match ended.place.filter(|_| ended.is_chance) {
+                Some(place) => {
+                    self.apart[place] = true;
+                    self.tally.differing += 1;
+                }
+                None => return Some(format!("{one:?}, {other:?}")),
+            }
+        }
+        None
+    }
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Tally) {
+        self.scripts += other.scripts;
+        self.steps += other.steps;
+        self.players += other.players;
+        self.compared += other.compared;
+        self.left_out += other.left_out;
+        self.differing += other.differing;
+        for (how, count) in other.ended {
+            *self.ended.entry(how).or_default() += count;
+        }
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Tally { scripts, steps, players, ended, compared, left_out, differing } = self;
+        writeln!(f, "{scripts} scripts, {steps} steps, {players} players")?;
+        write!(f, "ended:")?;
+        ended.iter().try_for_each(|(how, count)| write!(f, " {how} {count}"))?;
+        writeln!(f)?;
+        write!(f, "{compared} ends were equal but for {differing}; {left_out} were left to chance")
+    }
+}
+
+impl fmt::Display for Apart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let way = match self.way {
+            Way::Quiet => "all quiet after each step",
+            Way::Free => "as the script says",
+        };
+        match self.at {
+            Some((nth, step)) => write!(f, "step {nth} ({step:?}), {way}:")?,
+            None => write!(f, "at the end, {way}:")?,
+        }
+        self.complaints.iter().try_for_each(|complaint| write!(f, "\n  {complaint}"))?;
+        let mut shown = self.shown.iter();
+        shown.try_for_each(|(name, shown)| write!(f, "\n  {name:>8} shows {shown:?}"))
+    }
+}

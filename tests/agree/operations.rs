@@ -1,0 +1,213 @@
+//! Operations, equal on all five: submits, cancels, deadlines and drops.
+//!
+//! The scripts are those of the fuzz target `operations`, and a few that are written by hand. What
+//! fails is printed as the shortest script that does, as a test that can be pasted in below.
+
+use crate::fuzz::ops::script::*;
+use crate::fuzz::ops::together::{Tally, play_together};
+use crate::runner;
+use proptest::prelude::*;
+use proptest::sample::select;
+use std::cell::RefCell;
+use std::time::{Duration, Instant};
+
+/// So many take a few seconds in a debug build.
+const SCRIPTS: u32 = 300;
+
+/// How long a failing script is made shorter. One that sleeps in vain takes its time.
+const SHORTENING: Duration = Duration::from_secs(120);
+
+/// How an operation can end, each of which some script must show.
+const ENDS: [&str; 9] = [
+    "done",
+    "ECANCELED",
+    "TimedOut",
+    "UnexpectedEof",
+    "EPIPE",
+    "ECONNRESET",
+    "ECONNREFUSED",
+    "EBADF",
+    "ENOTSOCK",
+];
+
+/// Plays a script to all backends, which must end so many operations in this way: each in both
+/// ways to play.
+fn replay(script: &Script, how: &str, times: usize) {
+    let tally = play_together(script).unwrap_or_else(|apart| panic!("{apart}"));
+    let players = tally.players / 2;
+    let ended = tally.ended.get(how).copied().unwrap_or_default();
+    assert_eq!(ended, 2 * players * times, "{how} by {players} players:\n{tally}");
+}
+
+#[test]
+fn random_operations() {
+    let tally = RefCell::new(Tally::default());
+    let outcome = runner::run(SCRIPTS, &scripts(), |script| {
+        let more = together(script)?;
+        *tally.borrow_mut() += more;
+        Ok(())
+    });
+    println!("{}", tally.borrow());
+    outcome.unwrap_or_else(|(reason, script)| {
+        let begun = Instant::now();
+        let is_time = || begun.elapsed() < SHORTENING;
+        let script = script.shortened(|shorter| is_time() && together(shorter).is_err());
+        let reason = together(&script).err().unwrap_or(reason);
+        panic!("{reason}\nas a test:\n{}", script.as_test());
+    });
+    let tally = tally.into_inner();
+    let missing = ENDS.iter().find(|&&how| !tally.ended.contains_key(how));
+    // Few scripts need not show everything.
+    assert!(missing.is_none() || tally.scripts < SCRIPTS as usize, "none ended so: {missing:?}");
+    assert!(tally.compared > 10 * tally.left_out, "chance has left little to compare");
+}
+
+/// Whoever waits for his turn is cancelled for certain, and who stands behind him moves up.
+#[test]
+fn cancelled_in_the_queue() {
+    use Limit::Unlimited;
+    use Step::*;
+    let steps = vec![
+        Submit(At::A, Verb::RecvExact, 4, Unlimited),
+        Submit(At::A, Verb::Recv, 5, Unlimited),
+        Submit(At::A, Verb::Recv, 6, Unlimited),
+        Cancel(1),
+        // Half of what the first wants, and then all that the third does too.
+        PeerWrite(At::A, 3),
+        Quiet,
+        PeerWrite(At::A, 6),
+        Quiet,
+    ];
+    let script = Script { kinds: [Kind::Stream; PLACES], guest: 0, steps };
+    replay(&script, "ECANCELED", 1);
+    replay(&script, "done", 2);
+}
+
+/// What a stopped operation has moved it tells, and the next goes on behind it.
+#[test]
+fn stopped_half_way() {
+    use Limit::{Soon, Unlimited};
+    use Step::*;
+    let steps = vec![
+        PeerWrite(At::B, 3),
+        Submit(At::B, Verb::RecvExact, 6, Soon),
+        Quiet,
+        Submit(At::B, Verb::RecvExact, 3, Unlimited),
+        PeerWrite(At::B, 5),
+        Quiet,
+        Submit(At::C, Verb::SendAll, 15, Unlimited),
+        Quiet,
+        Cancel(0),
+        Quiet,
+        PeerDrain(At::C),
+    ];
+    let script = Script { kinds: [Kind::Stream, Kind::Tcp, Kind::Stream], guest: 0, steps };
+    replay(&script, "TimedOut", 1);
+    replay(&script, "done", 1);
+    replay(&script, "ECANCELED", 1);
+}
+
+/// What takes several sends is sent in one piece, with nothing of the next in between.
+#[test]
+fn sent_as_there_is_room() {
+    use Limit::Unlimited;
+    use Step::*;
+    let mut steps = vec![
+        Submit(At::A, Verb::SendAll, 14, Unlimited),
+        Submit(At::A, Verb::SendAll, 15, Unlimited),
+        Submit(At::A, Verb::ShutdownWrite, 0, Unlimited),
+        Submit(At::A, Verb::Write, 0, Unlimited),
+        PeerRead(At::A, 10),
+    ];
+    // Far more often than there is to be room.
+    steps.extend([Quiet, PeerDrain(At::A)].repeat(16));
+    let script = Script { kinds: [Kind::Stream; PLACES], guest: 0, steps };
+    replay(&script, "EPIPE", 1);
+}
+
+/// A dropped poller takes nothing along but what was under way.
+#[test]
+fn dropped_with_both_lanes_busy() {
+    use Limit::Unlimited;
+    use Step::*;
+    let steps = vec![
+        Submit(At::A, Verb::SendAll, 15, Unlimited),
+        Submit(At::A, Verb::RecvExact, 8, Unlimited),
+        PeerWrite(At::A, 7),
+        Quiet,
+        NewPoller,
+        Submit(At::A, Verb::Send, 0, Unlimited),
+        PeerWrite(At::A, 0),
+        Submit(At::A, Verb::Read, 0, Unlimited),
+        Quiet,
+    ];
+    let script = Script { kinds: [Kind::Stream; PLACES], guest: 0, steps };
+    replay(&script, "done", 2);
+}
+
+fn together(script: &Script) -> Result<Tally, String> {
+    runner::said(|| play_together(script).map_err(|apart| apart.to_string()))
+}
+
+fn scripts() -> impl Strategy<Value = Script> {
+    let kind = prop_oneof![1 => Just(Kind::Stream), 3 => select(&Kind::ALL[..])];
+    let kinds = prop::array::uniform3(kind);
+    let steps = prop::collection::vec(step(), 10..=40);
+    (kinds, any::<u8>(), steps).prop_map(|(kinds, guest, steps): ([Kind; PLACES], _, Vec<Step>)| {
+        let steps = steps.into_iter().map(|step| fitting(step, &kinds)).collect();
+        Script { kinds, guest, steps }
+    })
+}
+
+/// On a pipe most verbs fail at once, which is soon tested enough. And what can wait for room shall
+/// often have to.
+fn fitting(step: Step, kinds: &[Kind; PLACES]) -> Step {
+    let Step::Submit(at, verb, number, limit) = step else { return step };
+    let verb = match kinds[at.index()] {
+        _ if number % 16 == 0 => verb,
+        Kind::PipeRead => Verb::Read,
+        Kind::PipeWrite => Verb::Write,
+        _ => verb,
+    };
+    let sends = matches!(verb, Verb::Send | Verb::SendAll | Verb::Write);
+    // Of the amounts, the largest two.
+    let number = if sends && number % 3 == 0 { number | 14 } else { number };
+    Step::Submit(at, verb, number, limit)
+}
+
+/// A step, of which most do something.
+fn step() -> impl Strategy<Value = Step> {
+    let at = || select(&At::ALL[..]);
+    let verb = prop_oneof![3 => Just(Verb::Recv), 4 => Just(Verb::Send), 4 => Just(Verb::RecvExact),
+        3 => Just(Verb::SendAll), 5 => Just(Verb::Read), 5 => Just(Verb::Write),
+        1 => Just(Verb::ShutdownWrite), 1 => Just(Verb::ShutdownRead),
+        1 => Just(Verb::ShutdownBoth)];
+    let limit = || {
+        prop_oneof![20 => Just(Limit::Unlimited), 2 => Just(Limit::Long), 1 => Just(Limit::Soon),
+            2 => Just(Limit::Past)]
+    };
+    let number = || any::<u8>();
+    // Mostly one of the last few.
+    let back = prop_oneof![6 => 0_u8..6, 1 => any::<u8>()];
+    let dirs = select(&[Dirs::R, Dirs::W, Dirs::RW, Dirs::Nothing][..]);
+    let room = select(&Room::ALL[..]);
+    prop_oneof![
+        30 => (at(), verb, number(), limit()).prop_map(|(a, v, n, l)| Step::Submit(a, v, n, l)),
+        12 => (at(), number()).prop_map(|(at, number)| Step::PeerWrite(at, number)),
+        8 => (at(), number()).prop_map(|(at, number)| Step::PeerRead(at, number)),
+        5 => at().prop_map(Step::PeerDrain),
+        7 => Just(Step::Wait0),
+        4 => Just(Step::Quiet),
+        8 => back.prop_map(Step::Cancel),
+        1 => Just(Step::Nop),
+        2 => limit().prop_map(Step::Timeout),
+        1 => room.prop_map(Step::SetRoom),
+        4 => (at(), dirs).prop_map(|(at, dirs)| Step::Watch(at, dirs)),
+        2 => at().prop_map(Step::Deregister),
+        3 => at().prop_map(Step::Register),
+        1 => at().prop_map(Step::PeerShutdown),
+        1 => at().prop_map(Step::PeerClose),
+        2 => at().prop_map(Step::Reopen),
+        1 => Just(Step::NewPoller),
+    ]
+}
