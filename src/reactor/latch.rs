@@ -48,8 +48,8 @@ impl Latch {
     /// A source just registered or modified; [`Latch::fix_trigger`] may still change the column.
     pub(crate) fn new(mode: Mode, interest: Interest, native: Triggers) -> Self {
         let (level, told) = (Interest::empty(), Interest::empty());
-        // Where nothing is reported the mode does not show, and operations are best served by level:
-        // whoever waits untried can't miss anything.
+        // Where nothing is reported the mode does not show, and operations are best served by
+        // level: whoever waits untried can't miss anything.
         let trigger = preferred(if interest.is_empty() { Mode::Level } else { mode }, native);
         Latch { mode, trigger, level, interest, armed: interest, told, strays: 0 }
     }

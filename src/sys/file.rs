@@ -24,8 +24,9 @@ impl Held {
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: `number` was borrowed from `*self.owner`, which this value, or the one it is a clone
-        // of, has kept alive and in place ever since, so that borrow could have lasted until now.
+        // SAFETY: `number` was borrowed from `*self.owner`, which this value, or the one it is a
+        // clone of, has kept alive and in place ever since, so that borrow could have lasted until
+        // now.
         unsafe { BorrowedFd::borrow_raw(self.number) }
     }
 
