@@ -25,10 +25,14 @@ const PAUSED: Token = Token(usize::MAX - 1);
 const STOP: Token = Token(usize::MAX - 2);
 
 const COMPLETIONS_PER_WAIT: usize = 1024;
+/// So many who knock together are let in by one wait.
+const ACCEPTS: usize = 32;
 
 pub(crate) struct Server {
     poller: Box<dyn Poller>,
     listener: Key,
+    /// How many are under way.
+    accepts: usize,
     /// Set during a shortage, while nobody is accepted: what ends it at the latest.
     pause: Option<OpId>,
     connections: Slab<Connection>,
@@ -47,16 +51,18 @@ impl Server {
     pub(crate) fn new(mut poller: Box<dyn Poller>, listener: TcpListener) -> io::Result<Self> {
         listening::lengthen_queue(&listener)?;
         let listener = entrust(&mut *poller, Arc::new(listener))?;
-        poller.submit(Op::accept(listener), ACCEPTED)?;
-        Ok(Server {
+        let mut server = Server {
             poller,
             listener,
+            accepts: 0,
             pause: None,
             connections: Slab::new(),
             buffers: Buffers::default(),
             stopped: Arc::default(),
             stats: Stats::default(),
-        })
+        };
+        server.accept()?;
+        Ok(server)
     }
 
     fn on_completion(&mut self, done: Completion) -> io::Result<()> {
@@ -71,6 +77,7 @@ impl Server {
     }
 
     fn on_accepted(&mut self, result: io::Result<Outcome>) -> io::Result<()> {
+        self.accepts -= 1;
         match result {
             Ok(Outcome::Accepted { socket, .. }) => self.admit(socket),
             Ok(_) => {}
@@ -84,12 +91,18 @@ impl Server {
     }
 
     fn accept(&mut self) -> io::Result<()> {
-        self.poller.submit(Op::accept(self.listener), ACCEPTED)?;
+        while self.pause.is_none() && self.accepts < ACCEPTS {
+            self.poller.submit(Op::accept(self.listener), ACCEPTED)?;
+            self.accepts += 1;
+        }
         Ok(())
     }
 
     /// Leaves those who wait in the queue: to accept would fail again at once and for ever.
     fn pause(&mut self) -> io::Result<()> {
+        if self.pause.is_some() {
+            return Ok(());
+        }
         self.stats.shortages += 1;
         self.pause = Some(self.poller.submit(Op::timeout(RETRY_AFTER), PAUSED)?);
         Ok(())
