@@ -35,6 +35,7 @@ mod capacity;
 mod deadlines;
 mod drops;
 mod edge;
+mod endings;
 mod files;
 mod flags;
 mod last_writes;
@@ -292,12 +293,18 @@ macro_rules! __conformance_cases {
             c2_a_connection_waits_for_room_in_the_queue
             c2_each_datagram_waits_for_its_own_room
             c2_room_that_others_have_taken_is_found
-            c2_a_reset_is_no_end
-            c2_to_shut_down_reading_ends_receives
         } own {
             c2_a_datagram_waits_for_room_in_the_queue
             c2_no_operation_raises_sigpipe
         }
+        endings {
+            c2_a_reset_is_no_end
+            c2_a_refusal_is_told_to_the_connect
+            c2_to_shut_down_reading_ends_receives
+            c2_to_shut_a_listener_down_ends_accepts
+            c2_nothing_is_written_as_by_the_call
+            l1_urgent_data_is_told_of_beside_a_receive
+        } own {}
         order {
             c3_parked_receives_get_the_bytes_in_order
             c3_a_late_receive_does_not_overtake

@@ -6,7 +6,6 @@ use super::scenes::{self, Do, Scene};
 use crate::address::Address;
 use crate::event::Token;
 use crate::op::{Completion, Op, Outcome};
-use crate::poller::Source;
 use crate::sys::staging::{self, Thread};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::eventfd::EventFd;
@@ -318,60 +317,6 @@ pub(super) fn c2_room_that_others_have_taken_is_found(stage: &Stage) {
     bench.expect_nothing_yet("there is no room");
     assert_eq!(ok(full.recv(&mut [0; 16])), 1, "a stranger's");
     assert_eq!(bytes(bench.one()).0, 3);
-}
-
-/// The kernel tells of a reset once. A reader who is told that the stream has ended would take what
-/// he has for all there is.
-pub(super) fn c2_a_reset_is_no_end(stage: &Stage) {
-    for sends_first in [false, true] {
-        let (here, there) = tcp();
-        let mut bench = Bench::new(stage);
-        let key = bench.add(here);
-        let send = || Op::send_all(key, vec![0; 1 << 24], ..);
-        let receive = || Op::recv(key, Vec::new(), 8);
-        let ops =
-            if sends_first { [(send(), 2), (receive(), 1)] } else { [(receive(), 1), (send(), 2)] };
-        for (op, token) in ops {
-            bench.submit(op, token);
-        }
-        bench.expect_nothing_yet("nobody reads, and nobody sends");
-        // What it has not read makes it a reset.
-        drop(there);
-        let mut done = bench.collect(2);
-        done.sort_by_key(|done| done.token);
-        assert_eq!(errno(&done[0]), libc::ECONNRESET, "the reader, sends first: {sends_first}");
-        let of_writer = errno(&done[1]);
-        assert!([libc::EPIPE, libc::ECONNRESET].contains(&of_writer), "the writer: {of_writer}");
-    }
-}
-
-/// A blocking receive ends when reading is shut down, also one of datagrams, of which a receive
-/// that does not block is told to come again.
-pub(super) fn c2_to_shut_down_reading_ends_receives(stage: &Stage) {
-    let (a, b) = (ok(UdpSocket::bind("127.0.0.1:0")), ok(UdpSocket::bind("127.0.0.1:0")));
-    ok(a.connect(ok(b.local_addr())));
-    let (stream, _there) = ok(UnixStream::pair());
-    let (datagram, _other) = ok(UnixDatagram::pair());
-    let (tcp, _peer) = tcp();
-    let sources: [Source; 4] = [Arc::new(a), Arc::new(stream), Arc::new(datagram), tcp];
-    for (at, source) in sources.into_iter().enumerate() {
-        let mut bench = Bench::new(stage);
-        let key = bench.add(source);
-        // The second time the kernel watches already.
-        for round in 0..2 {
-            bench.submit(Op::recv(key, Vec::new(), 8), 1);
-            bench.submit(Op::recv_from(key, Vec::new(), 8), 2);
-            if round == 0 {
-                bench.expect_nothing_yet("nothing was sent");
-                bench.submit(Op::shutdown(key, Shutdown::Read), 3);
-            }
-            let count = if round == 0 { 3 } else { 2 };
-            let done = bench.collect(count).into_iter().filter(|done| done.token != Token(3));
-            for done in done {
-                assert_eq!(bytes(done).0, 0, "file {at}, round {round}: the end");
-            }
-        }
-    }
 }
 
 fn broken_ends() -> Vec<(&'static str, Scene)> {

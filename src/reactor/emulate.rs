@@ -30,6 +30,9 @@ impl<S: Selector> Reactor<S> {
         lane: Lane,
         found: Option<PollBits>,
     ) -> bool {
+        if lane == Lane::Read && self.is_connecting(source) {
+            return false;
+        }
         let mut moved = 0;
         for _ in 0..MOST_CALLS {
             let Some(registration) = self.registry.get_mut(source) else { return false };
@@ -60,14 +63,26 @@ impl<S: Selector> Reactor<S> {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     let is_message = !work.manner.is_stream() && work.manner.is_socket();
+                    let at_the_end = match prepared.call() {
+                        Call::Accept => Some(AtTheEnd::Invalid),
+                        Call::Recv | Call::RecvFrom if is_message => Some(AtTheEnd::Nothing),
+                        _ => None,
+                    };
                     self.ops.put_back(op, prepared);
                     if found.is_some() {
-                        return self.park_or_pause(op, source, lane, is_message);
+                        return self.park_or_pause(op, source, lane, at_the_end);
                     }
-                    self.park_and_look(op, source, lane, is_message);
+                    self.park_and_look(op, source, lane, at_the_end);
                     return false;
                 }
                 Err(error) => {
+                    let is_reset = error.raw_os_error() == Some(libc::ECONNRESET);
+                    let is_told = is_reset && prepared.call() == Call::Send;
+                    let is_for_reader = is_told && work.manner.is_stream();
+                    let error = match is_for_reader && self.tell_reader_of_reset(source) {
+                        true => io::Error::from_raw_os_error(libc::EPIPE),
+                        false => error,
+                    };
                     self.end(op, Some(prepared), Err(error));
                     return true;
                 }
@@ -94,24 +109,36 @@ impl<S: Selector> Reactor<S> {
     /// A file may call itself writable and take nothing: an eventfd that would overflow, a datagram
     /// socket whose peer's queue is full. Or readable, and give nothing: a datagram socket that is
     /// shut down. No edge will tell of these, so they have to be looked at.
-    fn park_and_look(&mut self, op: OpSlot, source: Slot, lane: Lane, is_message: bool) {
+    fn park_and_look(
+        &mut self,
+        op: OpSlot,
+        source: Slot,
+        lane: Lane,
+        at_the_end: Option<AtTheEnd>,
+    ) {
         self.park(op, source, lane);
-        if lane == Lane::Write || is_message {
+        if lane == Lane::Write || at_the_end.is_some() {
             self.registry.queue_look(source, lane.dir());
         }
     }
 
     /// The file was ready, but the call would block: somebody else was faster, or its readiness
     /// says nothing about this call, and would be reported for ever. Gives whether it is over.
-    fn park_or_pause(&mut self, op: OpSlot, source: Slot, lane: Lane, is_message: bool) -> bool {
+    fn park_or_pause(
+        &mut self,
+        op: OpSlot,
+        source: Slot,
+        lane: Lane,
+        at_the_end: Option<AtTheEnd>,
+    ) -> bool {
         let Some(registration) = self.registry.get_mut(source) else { return false };
         let bits = look(&registration.source, lane);
         if bits.ready(lane.dir()).is_empty() {
             self.park(op, source, lane);
             return false;
         }
-        if is_message && lane == Lane::Read && bits.contains(PollBits::RDHUP) {
-            return self.end_messages(op);
+        if let Some(end) = at_the_end.filter(|_| bits.contains(PollBits::RDHUP)) {
+            return self.end_reading(op, end);
         }
         let Some(operation) = self.ops.get_mut(op) else { return false };
         operation.pause = (2 * operation.pause).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
@@ -120,14 +147,50 @@ impl<S: Selector> Reactor<S> {
         false
     }
 
-    /// Reading was shut down. A receive that waits is then told of the end, but one that does not
-    /// wait is told to.
-    fn end_messages(&mut self, op: OpSlot) -> bool {
+    /// Reading was shut down.
+    fn end_reading(&mut self, op: OpSlot, end: AtTheEnd) -> bool {
         let Some(prepared) = self.ops.take(op) else { return false };
-        let unfinished = self.note_gain(op, prepared, Gain::Moved(0));
-        let is_over = unfinished.is_none();
-        unfinished.into_iter().for_each(|prepared| self.ops.put_back(op, prepared));
-        is_over
+        match end {
+            AtTheEnd::Invalid => {
+                let error = io::Error::from_raw_os_error(libc::EINVAL);
+                self.end(op, Some(prepared), Err(error));
+                true
+            }
+            AtTheEnd::Nothing => match self.note_gain(op, prepared, Gain::Moved(0)) {
+                None => true,
+                Some(prepared) => {
+                    self.ops.put_back(op, prepared);
+                    false
+                }
+            },
+        }
+    }
+
+    /// A send was told of a reset, which the kernel tells once. A receive that waits would take it
+    /// for the end of the stream. Gives whether there is one, and it was told.
+    fn tell_reader_of_reset(&mut self, source: Slot) -> bool {
+        let Some(work) = self.registry.work_mut(source) else { return false };
+        let head = work.head(Lane::Read).filter(|_| work.park.parked().contains(Lane::Read.dir()));
+        let Some(op) = head else { return false };
+        let Some(mut prepared) = self.ops.take(op) else { return false };
+        let tried = prepared.attempt(&mut work.manner);
+        let is_end = matches!(tried, Ok(Gain::Moved(0)));
+        match tried {
+            Ok(gain) if !is_end => {
+                if let Some(prepared) = self.note_gain(op, prepared, gain) {
+                    self.ops.put_back(op, prepared);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.ops.put_back(op, prepared);
+            }
+            tried => {
+                let reset = io::Error::from_raw_os_error(libc::ECONNRESET);
+                self.end(op, Some(prepared), Err(tried.err().unwrap_or(reset)));
+            }
+        }
+        self.run_lane(source, Lane::Read);
+        is_end
     }
 
     /// A source has been looked at: tries the operations that have waited for that.
@@ -135,7 +198,8 @@ impl<S: Selector> Reactor<S> {
         let Some(work) = self.registry.work_mut(source) else { return };
         let ready = bits.ready(work.park.watched());
         work.park.heard(ready);
-        for lane in Lane::BOTH {
+        // Of an error while connecting the connect is to be told.
+        for lane in [Lane::Write, Lane::Read] {
             let Some(work) = self.registry.work_mut(source) else { return };
             if !(work.park.parked() & ready).contains(lane.dir()) {
                 continue;
@@ -154,6 +218,16 @@ impl<S: Selector> Reactor<S> {
             self.registry.note_lagging(source);
         }
     }
+}
+
+/// What a call that waits is told when reading is shut down, where one that does not wait is told
+/// to come again.
+#[derive(Clone, Copy, Debug)]
+enum AtTheEnd {
+    /// There is nothing.
+    Nothing,
+    /// `EINVAL`.
+    Invalid,
 }
 
 /// What is true of the lane's direction now. If the kernel can't be asked it is called ready: a

@@ -9,7 +9,7 @@ mod table;
 
 use super::Reactor;
 use crate::address::Address;
-use crate::event::{Events, Token};
+use crate::event::{Events, Interest, Token};
 use crate::key::{OpSlot, Slot};
 use crate::op::{Amount, Completion, Kind, Op, OpId, Outcome, Rejected};
 use crate::selector::{Landed, Selector, Start};
@@ -75,7 +75,8 @@ impl<S: Selector> Reactor<S> {
             (_, Some((source, lane))) => {
                 let work = self.registry.work_mut(source);
                 let order = self.ops.get(slot).map_or(0, |operation| operation.order);
-                if work.is_some_and(|work| work.push(lane, slot, order)) {
+                let dir = lane_of(op.kind).dir();
+                if work.is_some_and(|work| work.push(lane, slot, order, dir)) {
                     self.run_lane(source, lane);
                 }
             }
@@ -142,6 +143,26 @@ impl<S: Selector> Reactor<S> {
                 break;
             }
         }
+        if lane == Lane::Write && self.has_waited_for_connect(source) {
+            self.run_lane(source, Lane::Read);
+        }
+    }
+
+    /// Whether the first to write is to make a connection. What is read before would take its error
+    /// away.
+    pub(super) fn is_connecting(&self, source: Slot) -> bool {
+        let op = self.registry.work(source).and_then(|work| work.head(Lane::Write));
+        op.and_then(|op| self.ops.get(op)).is_some_and(|operation| operation.kind == Kind::Connect)
+    }
+
+    /// Whether the first to read was held up by that, and is no longer.
+    fn has_waited_for_connect(&self, source: Slot) -> bool {
+        let Some(work) = self.registry.work(source) else { return false };
+        let Some(operation) = work.head(Lane::Read).and_then(|op| self.ops.get(op)) else {
+            return false;
+        };
+        let is_idle = matches!(operation.state, State::Here(_)) && !operation.is_paused();
+        is_idle && !work.park.parked().contains(Lane::Read.dir()) && !self.is_connecting(source)
     }
 
     /// Sets an operation to work. Gives whether it is over already.
@@ -151,7 +172,7 @@ impl<S: Selector> Reactor<S> {
             self.shut_down(op, source, how);
             return true;
         }
-        let is_emulated = operation.is_emulated;
+        let is_emulated = operation.is_emulated || self.is_for_emulation(source, lane);
         let Some(prepared) = self.ops.take(op) else { return false };
         let work = self.registry.work_mut(source);
         let is_suited = work.is_some_and(|work| prepared.suits_a_ring(&work.manner));
@@ -172,6 +193,14 @@ impl<S: Selector> Reactor<S> {
                 false
             }
         }
+    }
+
+    /// Whether a ring would spoil what the program watches for: a receive that waits there uses up
+    /// an urgent byte that comes alone.
+    fn is_for_emulation(&self, source: Slot, lane: Lane) -> bool {
+        let registration = self.registry.get(source);
+        let interest = registration.map_or(Interest::empty(), |its| its.latch.interest());
+        lane == Lane::Read && interest.contains(Interest::PRIORITY)
     }
 
     fn shut_down(&mut self, op: OpSlot, source: Slot, how: Shutdown) {
@@ -260,6 +289,10 @@ impl<S: Selector> Reactor<S> {
                 continue;
             }
             let source = self.source_of(landed[writer].op);
+            let work = source.and_then(|source| self.registry.work_mut(source));
+            if !work.is_some_and(|work| work.manner.is_stream()) {
+                continue;
+            }
             let ended = |landed: &Landed| is_end(landed) && self.source_of(landed.op) == source;
             if let Some(reader) = landed.iter().position(ended) {
                 landed[writer].result = Err(io::Error::from_raw_os_error(libc::EPIPE));

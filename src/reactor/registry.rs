@@ -137,6 +137,11 @@ impl Registry {
     }
 
     /// The operations of a source that has had any.
+    pub(super) fn work(&self, slot: Slot) -> Option<&Work> {
+        self.get(slot)?.work.as_deref()
+    }
+
+    /// The same.
     pub(super) fn work_mut(&mut self, slot: Slot) -> Option<&mut Work> {
         self.get_mut(slot)?.work.as_deref_mut()
     }

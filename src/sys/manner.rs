@@ -138,6 +138,11 @@ impl Manner {
     ///
     /// The part has to be memory that may be read.
     pub(super) unsafe fn write(&mut self, number: RawFd, part: &libc::iovec) -> io::Result<usize> {
+        if part.iov_len == 0 {
+            // The other calls do not even ask the file.
+            // SAFETY: as the caller promises.
+            return counted(unsafe { libc::write(number, part.iov_base, 0) });
+        }
         if !self.has_position() && self.takes_nowait && self.takes_nosignal {
             let flags = libc::RWF_NOWAIT | RWF_NOSIGNAL;
             // SAFETY: as the caller promises.

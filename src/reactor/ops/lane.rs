@@ -14,8 +14,6 @@ pub(in crate::reactor) enum Lane {
 }
 
 impl Lane {
-    pub(in crate::reactor) const BOTH: [Lane; 2] = [Lane::Read, Lane::Write];
-
     /// The readiness that its operations wait for.
     pub(in crate::reactor) fn dir(self) -> Interest {
         match self {
@@ -25,13 +23,23 @@ impl Lane {
     }
 }
 
+/// One operation's place in a lane.
+#[derive(Clone, Copy, Debug)]
+struct Standing {
+    op: OpSlot,
+    /// Counts the submissions.
+    order: u64,
+    /// What it has for itself (M1), also where all stand in one lane.
+    dir: Interest,
+}
+
 /// The operations of one source.
 #[derive(Debug)]
 pub(in crate::reactor) struct Work {
     pub(in crate::reactor) park: Park,
     pub(in crate::reactor) manner: Manner,
-    /// In the order of their submission, which is counted; the first of each is at work.
-    lanes: [VecDeque<(u64, OpSlot)>; 2],
+    /// In the order of their submission; the first of each is at work.
+    lanes: [VecDeque<Standing>; 2],
 }
 
 impl Work {
@@ -40,35 +48,35 @@ impl Work {
     }
 
     /// Puts an operation behind the others. Gives whether it is the first.
-    pub(super) fn push(&mut self, lane: Lane, op: OpSlot, order: u64) -> bool {
+    pub(super) fn push(&mut self, lane: Lane, op: OpSlot, order: u64, dir: Interest) -> bool {
         let lane = &mut self.lanes[lane as usize];
-        lane.push_back((order, op));
+        lane.push_back(Standing { op, order, dir });
         lane.len() == 1
     }
 
     pub(in crate::reactor) fn head(&self, lane: Lane) -> Option<OpSlot> {
-        self.lanes[lane as usize].front().map(|&(_, op)| op)
+        self.lanes[lane as usize].front().map(|standing| standing.op)
     }
 
     /// An operation is over, or was thrown out.
     pub(super) fn remove(&mut self, lane: Lane, op: OpSlot, order: u64) {
         let ops = &mut self.lanes[lane as usize];
-        if ops.front().is_some_and(|&(_, first)| first == op) {
+        if ops.front().is_some_and(|first| first.op == op) {
             ops.pop_front();
             self.park.unpark(lane.dir());
-        } else if let Ok(at) = ops.binary_search_by_key(&order, |&(order, _)| order) {
+        } else if let Ok(at) = ops.binary_search_by_key(&order, |standing| standing.order) {
             ops.remove(at);
         }
     }
 
     /// The directions in which there are operations.
     pub(in crate::reactor) fn dirs(&self) -> Interest {
-        let busy = Lane::BOTH.into_iter().filter(|&lane| self.head(lane).is_some());
-        busy.fold(Interest::empty(), |dirs, lane| dirs | lane.dir())
+        let all = self.lanes.iter().flatten();
+        all.fold(Interest::empty(), |dirs, standing| dirs | standing.dir)
     }
 
     /// All operations of both.
     pub(super) fn all(&self) -> Vec<OpSlot> {
-        self.lanes.iter().flatten().map(|&(_, op)| op).collect()
+        self.lanes.iter().flatten().map(|standing| standing.op).collect()
     }
 }

@@ -97,6 +97,11 @@ impl Operation {
         }
     }
 
+    /// It is to be tried again after a while.
+    pub(super) fn is_paused(&self) -> bool {
+        self.retry.is_some()
+    }
+
     pub(super) fn is_in_kernel(&self) -> bool {
         matches!(self.state, State::InKernel)
     }

@@ -101,7 +101,9 @@ impl Operations {
     /// It is to end. Gives whether the kernel has to be asked to.
     pub(super) fn stop(&mut self, op: OpSlot) -> bool {
         let Some(operation) = self.get_mut(op) else { return false };
-        operation.is_stopped = true;
+        if std::mem::replace(&mut operation.is_stopped, true) {
+            return false;
+        }
         match std::mem::replace(&mut operation.state, State::Moving) {
             State::Here(prepared) => {
                 self.end(op, prepared, Err(canceled()));
