@@ -374,6 +374,7 @@ impl<S: Selector> Poller for Reactor<S> {
         (registration.token, registration.latch) = (token, latch);
         if let Some(work) = &mut registration.work {
             work.park.start_over();
+            self.take_back_reader(slot);
         }
         self.note_applied(slot, applied, interest);
         Ok(())

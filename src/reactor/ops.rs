@@ -203,6 +203,18 @@ impl<S: Selector> Reactor<S> {
         lane == Lane::Read && interest.contains(Interest::PRIORITY)
     }
 
+    /// A receive that the kernel has already, and is not to have by [`Reactor::is_for_emulation`],
+    /// goes on here: a cancel that nobody has asked for has that effect.
+    pub(super) fn take_back_reader(&mut self, source: Slot) {
+        let work = self.registry.work(source);
+        let Some(op) = work.and_then(|work| work.head(Lane::Read)) else { return };
+        let is_in_kernel = self.ops.get(op).is_some_and(Operation::is_in_kernel);
+        if is_in_kernel && self.is_for_emulation(source, Lane::Read) {
+            self.selector.settle(&[op]);
+            self.absorb();
+        }
+    }
+
     fn shut_down(&mut self, op: OpSlot, source: Slot, how: Shutdown) {
         let Some(registration) = self.registry.get_mut(source) else { return };
         let done = shutdown(registration.source.fd(), how);
