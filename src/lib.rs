@@ -3,6 +3,7 @@
 //!
 //! A program picks a [`Backend`] at run time and does not change: level, edge and one-shot
 //! readiness mean the same on all of them, and a [conformance suite](#features) holds them to it.
+//! So do operations ([`Op`]): I/O that is handed over whole, and completes.
 //!
 //! ```
 //! # fn main() -> std::io::Result<()> {
