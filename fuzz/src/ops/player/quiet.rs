@@ -55,7 +55,7 @@ impl Player {
 
     /// Waits until nothing more can come. What must come a wait sleeps for.
     pub(super) fn be_quiet(&mut self) -> Verdict {
-        let begun = Instant::now();
+        let (begun, mut calm) = (Instant::now(), 0);
         for turn in 0_usize.. {
             let hope = self.hope();
             let timeout = match hope {
@@ -63,7 +63,10 @@ impl Player {
                 Hope::Progress if turn > 3 => SLICE,
                 _ => Duration::ZERO,
             };
-            if self.wait(timeout)? == 0 && hope == Hope::Nothing && self.hope() == Hope::Nothing {
+            let is_calm = self.wait(timeout)? == 0 && hope == Hope::Nothing;
+            calm = if is_calm && self.hope() == Hope::Nothing { calm + 1 } else { 0 };
+            // Beside what is ready a ring is asked for the rest of an operation by the next wait.
+            if calm == 2 {
                 break;
             }
             let is_late = begun.elapsed() > WATCHDOG;
