@@ -7,6 +7,7 @@ use crate::key::Key;
 use crate::op::{Completion, Op, OpId, Outcome};
 use crate::poller::Source;
 use crate::sys::buf::Buf;
+use crate::sys::staging;
 use std::io;
 use std::time::Instant;
 
@@ -130,6 +131,20 @@ impl Bench {
                 panic!("nothing was to complete yet ({why}): {done:?}");
             }
         }
+    }
+
+    /// Waits until it is woken, after a thread has seen it sleep for a while.
+    pub(super) fn expect_sleep(&mut self, why: &str) {
+        let (waker, waiter) = (self.desk.poller.waker(), staging::Thread::current().id());
+        let watcher = std::thread::spawn(move || {
+            let rest = Rest::of(waiter);
+            waker.wake();
+            rest
+        });
+        self.desk.wait(None);
+        let (woken, completed) = (self.desk.events.woken(), self.desk.events.completed());
+        assert!(woken && completed == 0 && self.desk.events.is_empty(), "only the wake ends it");
+        watcher.join().unwrap_or_else(|_| panic!("the watcher failed")).expect_sleep(why);
     }
 
     /// Fails unless everything that was submitted has completed, once.

@@ -5,7 +5,6 @@ use super::cancels::{crowded_listener, unconnected};
 use super::kit::*;
 use crate::key::Key;
 use crate::op::{Completion, Op, Outcome};
-use crate::sys::staging;
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::Arc;
@@ -272,15 +271,6 @@ pub(super) fn x3_what_is_over_keeps_no_wait_awake(stage: &Stage) {
         bench.cancel(id);
     }
     assert_eq!(bench.collect(2000).len(), 2000, "received, late or cancelled");
-    let (waker, waiter) = (bench.desk.poller.waker(), staging::Thread::current().id());
-    let watcher = thread::spawn(move || {
-        let rest = Rest::of(waiter);
-        waker.wake();
-        rest
-    });
-    bench.desk.wait(None);
-    assert!(bench.desk.events.woken() && bench.desk.events.completed() == 0);
-    let rest = watcher.join().unwrap_or_else(|_| panic!("the watcher failed"));
-    rest.expect_sleep("all operations are over");
+    bench.expect_sleep("all operations are over");
     bench.expect_all_done("all are over");
 }

@@ -99,20 +99,6 @@ pub(super) fn t1_two_directions_of_one_source(stage: &Stage) {
     }
 }
 
-/// Waits until it is woken, after a thread has seen it sleep for a while.
-fn expect_sleep(bench: &mut Bench, why: &str) {
-    let (waker, waiter) = (bench.desk.poller.waker(), staging::Thread::current().id());
-    let watcher = thread::spawn(move || {
-        let rest = Rest::of(waiter);
-        waker.wake();
-        rest
-    });
-    bench.desk.wait(None);
-    let (woken, completed) = (bench.desk.events.woken(), bench.desk.events.completed());
-    assert!(woken && completed == 0 && bench.desk.events.is_empty(), "only the wake ends it");
-    watcher.join().unwrap_or_else(|_| panic!("the watcher failed")).expect_sleep(why);
-}
-
 pub(super) fn t2_operations_that_wait_let_the_thread_sleep(stage: &Stage) {
     let mut bench = Bench::new(stage);
     let ((idle, _idle_there), (reader, _writer), (_reader, writer)) = (stream(), pipe(), pipe());
@@ -139,7 +125,7 @@ pub(super) fn t2_operations_that_wait_let_the_thread_sleep(stage: &Stage) {
     let key = bench.add(roomy);
     bench.submit(Op::recv(key, Vec::new(), 8).deadline(HOUR), 7);
     bench.expect_nothing_yet("all wait");
-    expect_sleep(&mut bench, "all operations wait");
+    bench.expect_sleep("all operations wait");
     // What came once and is over leaves nothing behind that would keep a wait awake.
     let (done, done_there) = stream();
     let key = bench.add(done);
@@ -152,7 +138,7 @@ pub(super) fn t2_operations_that_wait_let_the_thread_sleep(stage: &Stage) {
     }
     put(&done_there, b"for nobody");
     bench.expect_nothing_yet("nobody receives it");
-    expect_sleep(&mut bench, "nobody asks for what is there");
+    bench.expect_sleep("nobody asks for what is there");
 }
 
 /// A peer that never stops sending, while only a send waits.

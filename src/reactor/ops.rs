@@ -9,7 +9,7 @@ mod table;
 
 use super::Reactor;
 use crate::address::Address;
-use crate::event::{Events, Interest, Token};
+use crate::event::{Events, Interest, PollBits, Token};
 use crate::key::{OpSlot, Slot};
 use crate::op::{Amount, Completion, Kind, Op, OpId, Outcome, Rejected};
 use crate::selector::{Landed, Selector, Start};
@@ -388,7 +388,7 @@ impl<S: Selector> Reactor<S> {
         match operation.place {
             None => self.end(op, None, Ok(Outcome::Done)),
             Some((source, lane)) => {
-                if self.attempt(op, source, lane, Some(crate::event::PollBits::empty())) {
+                if self.attempt(op, source, lane, Some(PollBits::empty())) {
                     self.run_lane(source, lane);
                 }
             }

@@ -26,7 +26,7 @@ pub(crate) struct Manner {
 }
 
 /// For every architecture the same; the crate libc lacks it.
-const RWF_NOSIGNAL: libc::c_int = 0x100;
+pub(super) const RWF_NOSIGNAL: libc::c_int = 0x100;
 
 impl Manner {
     /// # Errors

@@ -1,5 +1,6 @@
 //! The same call as a request to a ring.
 
+use super::super::manner::RWF_NOSIGNAL;
 use super::{ACCEPTED, Call, Gain, Name, Prepared, SEND_NOW};
 use io_uring::squeue::Entry;
 use io_uring::{opcode, types};
@@ -7,8 +8,6 @@ use std::io;
 
 /// The current position of a file.
 const CURRENT: u64 = u64::MAX;
-/// For every architecture the same.
-const RWF_NOSIGNAL: i32 = 0x100;
 
 impl Call {
     /// The kernel's number for such requests.
