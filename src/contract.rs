@@ -20,7 +20,7 @@
 //!
 //! # M: both
 //!
-//! - **M1** A direction of a source is watched or operated, not both: an operation in a direction that is in the interest MUST be refused with `InvalidInput`, and so is `modify` to an interest in which operations are under way. Reading is READABLE; writing, connecting and shutting down writing are WRITABLE; shutting down reading is READABLE; to shut down both waits for what is written, and is WRITABLE.
+//! - **M1** A direction of a source is watched or operated, not both: an operation in a direction that is in the interest MUST be refused with `InvalidInput`, and so is `modify` to an interest in which operations are under way. Reading is READABLE; writing, connecting and shutting down writing are WRITABLE; shutting down reading is READABLE; to shut down both waits for what is written, and is WRITABLE. A splice reads one source and writes the other; what is at an offset of a file, and `fsync` and `fdatasync`, is in no direction.
 //!
 //! # L: level
 //!
@@ -78,12 +78,13 @@
 //! # C: completion
 //!
 //! - **C1** Every operation that was accepted MUST complete exactly once, and give its buffer back, whatever the result. `transferred` counts the bytes that were moved also beside an error: what came before a cancel, a deadline, a reset, or the end of the stream (`recv_exact`: `UnexpectedEof`).
-//! - **C2** The result MUST be what the plain system call would give, and never `WouldBlock`, `EINTR` or `EINPROGRESS`. No operation raises `SIGPIPE`.
-//! - **C3** The operations of a source that read (accept, recv, recv_exact, recv_from, read) MUST take effect and complete in the order in which they were submitted, but for those that are stopped; and so those that write (connect, send, send_all, send_to, write, shutdown of writing). Shutting down reading waits for nothing. Where reading and writing share a position, in regular files and block devices, all are in one order. Why: else a stream gets out of order, as it does with io_uring alone.
+//! - **C2** The result MUST be what the plain system call would give, and never `WouldBlock`, `EINTR` or `EINPROGRESS`. No operation raises `SIGPIPE`. (A read or write of a regular file or block device is one call, in however many pieces it is done.)
+//! - **C3** The operations of a source that read (accept, accept_multi, recv, recv_exact, recv_multi, recv_from, recv_msg, read, splice from it) MUST take effect and complete in the order in which they were submitted, but for those that are stopped; and so those that write (connect, send, send_all, send_to, send_msg, write, splice to it, shutdown of writing). Shutting down reading waits for nothing. Where reading and writing share a position, in regular files and block devices, all are in one order. Why: else a stream gets out of order, as it does with io_uring alone. Those at an offset of a file (read_at, write_at, the vectored forms), fsync, fdatasync, open, timeout and nop are in no order, and MAY be at work side by side.
 //! - **C4** Source and buffer MUST be the poller's until the operation completes, so that neither can be closed, freed or changed under the kernel.
-//! - **C5** What is received MUST be appended to the buffer, at most as much as was asked for; to ask for nothing is `InvalidInput`. So 0 bytes are the end of the stream, or an empty datagram.
-//! - **C6** Accepted sockets MUST be close-on-exec and non-blocking.
-//! - **C7** No operation may block the thread, on blocking files either. Where a call has no flag for that (accept, connect; terminals, FIFOs, inotify and some more), the first such operation MAY set `O_NONBLOCK` on the description; `deregister` and the drop of the poller restore it. (A read or write of a regular file waits for the disk, and for nobody else.)
+//! - **C5** What is received MUST be appended to the buffer, at most as much as was asked for; to ask for nothing is `InvalidInput`, and so is to ask for more than a buffer of a pool has room for, which does not grow. So 0 bytes are the end of the stream or of the file, or an empty datagram.
+//! - **C6** Accepted sockets and opened files MUST be close-on-exec and non-blocking (which means nothing to a regular file), and files that come with a message close-on-exec.
+//! - **C7** No operation may block the thread, on blocking files either. Where a call has no flag for that (accept, connect; terminals, FIFOs, inotify, splice of sockets and some more), the first such operation MAY set `O_NONBLOCK` on the description; `deregister` and the drop of the poller restore it. What has to wait for a disk is the mechanism's, or waits in one of a few threads of the poller's, unless memory has the answer.
+//! - **C8** An operation with many results (accept_multi, recv_multi) MUST bring each in a completion with `more`, in order, and then one last without. That is `Ok` at the end of a stream, `ECANCELED` or `TimedOut` if it was stopped, and else the error: EMFILE and its like end accept_multi, who knocks stays in the queue, and it can be submitted again. While no buffer of its pool is at home a recv_multi waits, and costs nothing; it goes on when one comes home, whoever drops it and wherever; and of several those that have waited longest come first, one buffer each. What has come before a stop is not lost: it is a result before the last, or is still in the source.
 //!
 //! # X: cancel
 //!
@@ -93,8 +94,8 @@
 //!
 //! # D: drop
 //!
-//! - **D1** When the poller has been dropped, the kernel MUST NOT write to any buffer that was freed. What can't be interrupted is waited for, at most a second; then its buffer is never freed, and counted by `leaked_buffers`.
-//! - **D2** No file number may be lost: an accepted socket that nobody takes is closed with its completion, its `Events` or its poller.
+//! - **D1** When the poller has been dropped, the kernel MUST NOT write to any buffer that was freed. What can't be interrupted is waited for, at most a second; then its buffer is never freed, and counted by `leaked_buffers`, or stays with the thread that waits for it until that is done. Buffers of a pool that a program has are its own.
+//! - **D2** No file number may be lost: an accepted socket, an opened file, or one that came with a message, that nobody takes, is closed with its completion, its `Events` or its poller.
 //!
 //! # P: process
 //!

@@ -1,15 +1,17 @@
 //! Operations: what a program can hand over whole, and how it gets the result.
 
+mod completion;
+
 use crate::address::Address;
-use crate::event::Token;
-use crate::key::{Key, OpSlot};
+use crate::key::Key;
+use crate::message::Message;
+use crate::open::OpenOptions;
 use crate::sys::buf::Buf;
-use std::error::Error;
-use std::fmt;
-use std::io;
+use crate::sys::pool::BufferPool;
+pub use completion::{Completion, OpId, Outcome, Rejected};
 use std::net::Shutdown;
 use std::ops::{Bound, Range, RangeBounds};
-use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// An I/O request, to be handed over whole with [`Poller::submit`](crate::Poller::submit). Its
@@ -17,11 +19,14 @@ use std::time::Duration;
 ///
 /// The source is named by the key of its registration. Reading and writing it are two *lanes*: the
 /// operations of one lane take effect and complete in the order in which they were submitted (C3).
-/// In the read lane are `accept`, `recv`, `recv_exact`, `recv_from` and `read`, in the write lane
-/// `connect`, `send`, `send_all`, `send_to`, `write` and `shutdown`.
+/// In the read lane are `accept`, `recv`, `recv_exact`, `recv_from`, `recv_msg`, `read`, the source
+/// of a `splice`, and the two that have many results: `accept_multi` and `recv_multi`; in the write
+/// lane `connect`, `send`, `send_all`, `send_to`, `send_msg`, `write`, `shutdown` and the target of
+/// a `splice`. In no order are those at an offset of a file, `fsync` and `fdatasync`: they may take
+/// effect and complete in any, and side by side.
 ///
-/// Buffers are taken by value and come back with the completion. What is received is appended to a
-/// `Vec`, at most as much as was asked for.
+/// Buffers are taken by value and come back with the completion. What is received is appended, at
+/// most as much as was asked for: a `Vec` grows if need be, a [`PoolBuf`](crate::PoolBuf) does not.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -59,7 +64,7 @@ pub struct Op {
     pub(crate) key: Option<Key>,
     pub(crate) buf: Buf,
     pub(crate) amount: Amount,
-    pub(crate) to: Option<Address>,
+    pub(crate) with: With,
     pub(crate) deadline: Option<Duration>,
 }
 
@@ -67,16 +72,25 @@ pub struct Op {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Accept,
+    AcceptMulti,
     Connect,
     Recv,
     RecvExact,
+    RecvMulti,
     Send,
     SendAll,
     RecvFrom,
     SendTo,
+    RecvMsg,
+    SendMsg,
     Read,
     Write,
+    Splice,
+    ReadAt(u64),
+    WriteAt(u64),
+    Sync { data_only: bool },
     Shutdown(Shutdown),
+    Open,
     Timeout(Duration),
     Nop,
 }
@@ -89,12 +103,27 @@ pub(crate) enum Amount {
     In(usize),
     /// These out of the buffer.
     Out(Range<usize>),
+    /// So many into each of several.
+    IntoEach(Vec<usize>),
+}
+
+/// What some operations are told beside source and buffer.
+#[derive(Debug)]
+pub(crate) enum With {
+    Nothing,
+    /// Whom to connect to, or to send to.
+    Address(Address),
+    Message(Message),
+    Pool(BufferPool),
+    /// Where to splice to.
+    Target(Key),
+    Path(PathBuf, OpenOptions),
 }
 
 impl Op {
     fn new(kind: Kind, key: Option<Key>) -> Self {
-        let (buf, amount) = (Buf::None, Amount::Nothing);
-        Op { kind, key, buf, amount, to: None, deadline: None }
+        let (buf, amount, with) = (Buf::None, Amount::Nothing, With::Nothing);
+        Op { kind, key, buf, amount, with, deadline: None }
     }
 
     fn into_buf_of(kind: Kind, key: Key, buf: Buf, max: usize) -> Self {
@@ -121,10 +150,17 @@ impl Op {
         Op::new(Kind::Accept, Some(key))
     }
 
+    /// Accepts connections until it is stopped or an error ends it: each is a completion with
+    /// [`Outcome::Accepted`] and [`more`](Completion::more), and the last one has the error. After
+    /// `EMFILE` and its like, which leave who knocks waiting, it can be submitted again (C8).
+    pub fn accept_multi(key: Key) -> Self {
+        Op::new(Kind::AcceptMulti, Some(key))
+    }
+
     /// Connects, as connect(2) does. If it is cancelled or its deadline passes, the socket is of no
     /// more use: deregister it (X1).
     pub fn connect(key: Key, to: impl Into<Address>) -> Self {
-        Op { to: Some(to.into()), ..Op::new(Kind::Connect, Some(key)) }
+        Op { with: With::Address(to.into()), ..Op::new(Kind::Connect, Some(key)) }
     }
 
     /// Receives what there is, at most `max` bytes, as recv(2) does. `transferred` 0 is the end of
@@ -137,6 +173,46 @@ impl Op {
     /// [`UnexpectedEof`](io::ErrorKind::UnexpectedEof), and what has come is in the buffer.
     pub fn recv_exact(key: Key, buf: impl Into<Buf>, len: usize) -> Self {
         Op::into_buf_of(Kind::RecvExact, key, buf.into(), len)
+    }
+
+    /// Receives until the stream ends, an error does, or it is stopped. Whatever comes is
+    /// a completion with a [`PoolBuf`](crate::PoolBuf) of `pool`'s and [`more`](Completion::more);
+    /// the last one has no buffer, and is `Ok` at the end of the stream.
+    ///
+    /// While all buffers of the pool are lent it waits for one to come home: who has waited longest
+    /// is served first. Of a datagram what exceeds the buffer is lost (recv(2)). The bytes of
+    /// a stream that were received before it is stopped come with a completion before the last
+    /// one (C8).
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use quintpoll::{Backend, BufferPool, Events, Interest, Mode, Op, Token};
+    /// use std::{io::Write, os::unix::net::UnixStream, sync::Arc};
+    ///
+    /// let (here, mut there) = UnixStream::pair()?;
+    /// let mut poller = Backend::best().open()?;
+    /// let here = poller.register(Arc::new(here), Token(0), Interest::empty(), Mode::Edge)?;
+    /// let pool = BufferPool::new(4096, 16)?;
+    /// poller.submit(Op::recv_multi(here, &pool), Token(1))?;
+    ///
+    /// there.write_all(b"hello")?;
+    /// drop(there);
+    /// let (mut events, mut received) = (Events::with_capacity(8), Vec::<u8>::new());
+    /// let mut goes_on = true;
+    /// while goes_on {
+    ///     poller.wait(&mut events, None)?;
+    ///     for completion in events.completions() {
+    ///         completion.result?;
+    ///         received.extend(&*completion.buf);
+    ///         goes_on = completion.more;
+    ///     }
+    /// }
+    /// assert_eq!(received, b"hello");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn recv_multi(key: Key, pool: &BufferPool) -> Self {
+        Op { with: With::Pool(pool.clone()), ..Op::new(Kind::RecvMulti, Some(key)) }
     }
 
     /// Sends what there is room for, as send(2) does: some of `range`, or all of it. A range that
@@ -162,7 +238,27 @@ impl Op {
         range: impl RangeBounds<usize>,
         to: impl Into<Address>,
     ) -> Self {
-        Op { to: Some(to.into()), ..Op::out_of(Kind::SendTo, key, buf.into(), range) }
+        let with = With::Address(to.into());
+        Op { with, ..Op::out_of(Kind::SendTo, key, buf.into(), range) }
+    }
+
+    /// Receives a message, or what there is of a stream, cut to `max` bytes, with all that comes
+    /// beside it, as recvmsg(2) does: [`Outcome::Message`]. There is room for all files that one
+    /// message can pass (253), and for 1 KiB of other control messages.
+    pub fn recv_msg(key: Key, buf: impl Into<Buf>, max: usize) -> Self {
+        Op::into_buf_of(Kind::RecvMsg, key, buf.into(), max)
+    }
+
+    /// Sends `range` as a message with all that `message` says, as sendmsg(2) does; of a stream
+    /// what there is room for.
+    pub fn send_msg(
+        key: Key,
+        buf: impl Into<Buf>,
+        range: impl RangeBounds<usize>,
+        message: Message,
+    ) -> Self {
+        let with = With::Message(message);
+        Op { with, ..Op::out_of(Kind::SendMsg, key, buf.into(), range) }
     }
 
     /// Reads what there is, at most `max` bytes, as read(2) does: pipes, terminals, eventfds,
@@ -174,6 +270,76 @@ impl Op {
     /// Writes what there is room for, as write(2) does, without `SIGPIPE`.
     pub fn write(key: Key, buf: impl Into<Buf>, range: impl RangeBounds<usize>) -> Self {
         Op::out_of(Kind::Write, key, buf.into(), range)
+    }
+
+    /// Moves what there is, at most `max` bytes, from one source to another without a buffer, as
+    /// splice(2) does; one of the two has to be a pipe. It stands in the read lane of the one and
+    /// in the write lane of the other. `transferred` 0 is the end of the first. `max` 0 is refused.
+    pub fn splice(from: Key, to: Key, max: usize) -> Self {
+        let amount = Amount::In(max);
+        Op { amount, with: With::Target(to), ..Op::new(Kind::Splice, Some(from)) }
+    }
+
+    /// Reads at most `max` bytes from `offset` of a file on, as pread(2) does: fewer only where the
+    /// file ends. `max` 0 is refused.
+    ///
+    /// A file opened with `O_DIRECT` wants buffer, `max` and offset aligned: take the buffer from
+    /// a [`BufferPool`].
+    pub fn read_at(key: Key, buf: impl Into<Buf>, max: usize, offset: u64) -> Self {
+        Op::into_buf_of(Kind::ReadAt(offset), key, buf.into(), max)
+    }
+
+    /// Writes `range` of the buffer to `offset` of a file on, as pwrite(2) does: less only where
+    /// there is no more room.
+    pub fn write_at(
+        key: Key,
+        buf: impl Into<Buf>,
+        range: impl RangeBounds<usize>,
+        offset: u64,
+    ) -> Self {
+        Op::out_of(Kind::WriteAt(offset), key, buf.into(), range)
+    }
+
+    /// Reads into several buffers, one after the other, as preadv(2) does: to each at most as many
+    /// bytes are appended as stand beside it. They come back as [`Buf::Many`]. More than 1024
+    /// are refused.
+    pub fn read_at_vectored(
+        key: Key,
+        bufs: impl IntoIterator<Item = (Buf, usize)>,
+        offset: u64,
+    ) -> Self {
+        let (bufs, most) = bufs.into_iter().unzip();
+        let (buf, amount) = (Buf::Many(bufs), Amount::IntoEach(most));
+        Op { buf, amount, ..Op::new(Kind::ReadAt(offset), Some(key)) }
+    }
+
+    /// Writes several buffers, one after the other, as pwritev(2) does. They come back as
+    /// [`Buf::Many`]. More than 1024 are refused.
+    pub fn write_at_vectored(key: Key, bufs: impl IntoIterator<Item = Buf>, offset: u64) -> Self {
+        let bufs: Vec<Buf> = bufs.into_iter().collect();
+        let length = bufs.iter().fold(0_usize, |sum, buf| sum.saturating_add(buf.len()));
+        let (buf, amount) = (Buf::Many(bufs), Amount::Out(0..length));
+        Op { buf, amount, ..Op::new(Kind::WriteAt(offset), Some(key)) }
+    }
+
+    /// Has what was written to a file kept by its device, as fsync(2) does. It waits for no
+    /// operation that was submitted before: submit it when those have completed.
+    pub fn fsync(key: Key) -> Self {
+        Op::new(Kind::Sync { data_only: false }, Some(key))
+    }
+
+    /// The same for the bytes, but not for what else the file system knows of the file, as
+    /// fdatasync(2) does.
+    pub fn fdatasync(key: Key) -> Self {
+        Op::new(Kind::Sync { data_only: true }, Some(key))
+    }
+
+    /// Opens a file, as open(2) does: [`Outcome::Opened`]. It needs no source. It never waits for
+    /// the other side of a FIFO (`O_NONBLOCK`, C6): without a reader, to open it for writing
+    /// is `ENXIO`.
+    pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Self {
+        let with = With::Path(path.as_ref().to_owned(), options.clone());
+        Op { with, ..Op::new(Kind::Open, None) }
     }
 
     /// Shuts down, as shutdown(2) does. To end the writing side waits for the sends before it;
@@ -202,116 +368,6 @@ impl Op {
     /// The buffer, of an operation that was not submitted.
     pub fn into_buf(self) -> Buf {
         self.buf
-    }
-}
-
-/// A poller's name for one submitted operation. It never names another one.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct OpId {
-    pub(crate) poller: usize,
-    pub(crate) slot: OpSlot,
-}
-
-impl fmt::Debug for OpId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "OpId({}:{:?})", self.poller, self.slot)
-    }
-}
-
-/// What became of an operation.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Completion {
-    /// The token that was given to [`submit`](crate::Poller::submit).
-    pub token: Token,
-    /// The operation.
-    pub id: OpId,
-    /// How many bytes were moved, also where `result` is an error.
-    pub transferred: usize,
-    /// What the plain system call would have given, but for `WouldBlock`, `EINTR` and
-    /// `EINPROGRESS`; `ECANCELED` ([`Completion::is_canceled`]) and
-    /// [`TimedOut`](io::ErrorKind::TimedOut) where it was stopped.
-    pub result: io::Result<Outcome>,
-    /// The buffer, whatever the result.
-    pub buf: Buf,
-    /// Whether the operation goes on, and will complete again.
-    pub more: bool,
-}
-
-impl Completion {
-    /// Whether it was stopped, by `cancel` or `deregister`.
-    pub fn is_canceled(&self) -> bool {
-        matches!(&self.result, Err(error) if error.raw_os_error() == Some(libc::ECANCELED))
-    }
-}
-
-/// What an operation that succeeded has brought, beside bytes.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Outcome {
-    /// It is done.
-    Done,
-    /// Of [`Op::accept`].
-    Accepted {
-        /// The connection: `CLOEXEC` and `NONBLOCK`. Closed if nobody takes it.
-        socket: OwnedFd,
-        /// The other side. `None` where the kernel does not name it.
-        peer: Option<Address>,
-    },
-    /// Of [`Op::recv_from`].
-    Received {
-        /// Who sent it. `None` where the kernel does not say.
-        from: Option<Address>,
-    },
-}
-
-/// An operation that was not accepted, with its buffer, and why.
-///
-/// `?` makes an [`io::Error`] of it, and the buffer is lost then.
-pub struct Rejected(Box<(Op, io::Error)>);
-
-impl Rejected {
-    pub(crate) fn new(op: Op, error: io::Error) -> Self {
-        Rejected(Box::new((op, error)))
-    }
-
-    /// The kind of the reason.
-    pub fn kind(&self) -> io::ErrorKind {
-        self.0.1.kind()
-    }
-
-    /// The reason.
-    pub fn error(&self) -> &io::Error {
-        &self.0.1
-    }
-
-    /// The operation and the reason.
-    pub fn into_parts(self) -> (Op, io::Error) {
-        *self.0
-    }
-}
-
-impl fmt::Debug for Rejected {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Rejected").field("op", &self.0.0).field("error", &self.0.1).finish()
-    }
-}
-
-impl fmt::Display for Rejected {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the operation was not accepted: {}", self.0.1)
-    }
-}
-
-impl Error for Rejected {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(&self.0.1)
-    }
-}
-
-impl From<Rejected> for io::Error {
-    fn from(rejected: Rejected) -> Self {
-        rejected.0.1
     }
 }
 

@@ -1,7 +1,10 @@
 //! What a program says of an operation, and what it gets back if that is not accepted.
 
 use super::*;
-use crate::key::Slot;
+use crate::event::Token;
+use crate::key::{OpSlot, Slot};
+use std::error::Error;
+use std::io;
 
 fn key() -> Key {
     Key { poller: 0, slot: Slot { index: 0, generation: 0 } }
@@ -58,7 +61,10 @@ fn each_constructor_says_what_it_is_for() {
         assert_eq!(op.kind, kind);
         let has_source = !matches!(kind, Kind::Timeout(_) | Kind::Nop);
         assert_eq!(op.key, has_source.then(key));
-        assert_eq!(op.to.is_some(), matches!(kind, Kind::Connect | Kind::SendTo));
+        assert_eq!(
+            matches!(op.with, With::Address(_)),
+            matches!(kind, Kind::Connect | Kind::SendTo)
+        );
         let amount = match kind {
             Kind::Recv | Kind::RecvExact | Kind::RecvFrom | Kind::Read => Amount::In(3),
             Kind::Send | Kind::SendAll | Kind::SendTo | Kind::Write => Amount::Out(0..3),

@@ -3,12 +3,12 @@
 use super::Reactor;
 use super::latch::Step;
 use super::ops::Lane;
-use crate::event::PollBits;
+use crate::event::{Interest, PollBits};
 use crate::key::{OpSlot, Slot};
 use crate::selector::{Selector, Trigger};
 use crate::sys;
 use crate::sys::file::Held;
-use crate::sys::prepared::{Call, Gain};
+use crate::sys::prepared::{Call, Gain, Prepared};
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 const MOST_CALLS: usize = 16;
 /// After so many bytes it makes no more either.
 const MOST_BYTES: usize = 1 << 20;
+/// One of many results is not asked for while so many were not delivered.
+const MOST_UNTAKEN: usize = 64;
 /// Pauses between two tries, where readiness says nothing.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(64);
@@ -30,29 +32,47 @@ impl<S: Selector> Reactor<S> {
         lane: Lane,
         found: Option<PollBits>,
     ) -> bool {
+        if self.ops.get(op).is_some_and(|operation| operation.second.is_some()) {
+            return self.attempt_splice(op);
+        }
         if lane == Lane::Read && self.is_connecting(source) {
             return false;
         }
         let mut moved = 0;
         for _ in 0..MOST_CALLS {
+            if self.ops.get(op).is_none_or(|its| its.untaken >= MOST_UNTAKEN) {
+                break;
+            }
             let Some(registration) = self.registry.get_mut(source) else { return false };
             let by_level = registration.latch.by_level();
             let Ok((work, _)) = registration.work() else { return false };
-            let Some(mut prepared) = self.ops.take(op) else { return false };
-            if prepared.call() == Call::Recv && work.park.is_dry(lane.dir(), by_level) {
-                self.ops.put_back(op, prepared);
+            let Some(call) = self.ops.get(op).and_then(|its| its.prepared()).map(Prepared::call)
+            else {
+                return false;
+            };
+            let may_be_dry = matches!(call, Call::Recv | Call::RecvMulti);
+            if may_be_dry && work.park.is_dry(lane.dir(), by_level) {
                 self.park(op, source, lane);
                 return false;
             }
-            let room = prepared.left();
+            if !self.equip(op) {
+                self.wait_for_buffer(op);
+                return false;
+            }
+            let Some(work) = self.registry.work_mut(source) else { return false };
+            let Some(mut prepared) = self.ops.take(op) else { return false };
+            let left = prepared.left();
             match prepared.attempt(&mut work.manner) {
                 Ok(gain) => {
-                    if let Gain::Moved(count) = gain {
-                        if 0 < count && count < room && work.manner.is_drained_by_short_reads() {
-                            work.park.note_dry(lane.dir());
-                        }
-                        moved += count;
+                    let (count, room) = match &gain {
+                        Gain::Moved(count) => (*count, left),
+                        Gain::Received(buf) => (buf.len(), buf.capacity()),
+                        _ => (0, 0),
+                    };
+                    if 0 < count && count < room && work.manner.is_drained_by_short_reads() {
+                        work.park.note_dry(lane.dir());
                     }
+                    moved += count;
                     match self.note_gain(op, prepared, gain) {
                         Some(prepared) => self.ops.put_back(op, prepared),
                         None => return true,
@@ -62,28 +82,10 @@ impl<S: Selector> Reactor<S> {
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let is_message = !work.manner.is_stream() && work.manner.is_socket();
-                    let at_the_end = match prepared.call() {
-                        Call::Accept => Some(AtTheEnd::Invalid),
-                        Call::Recv | Call::RecvFrom if is_message => Some(AtTheEnd::Nothing),
-                        _ => None,
-                    };
-                    self.ops.put_back(op, prepared);
-                    if found.is_some() {
-                        return self.park_or_pause(op, source, lane, at_the_end);
-                    }
-                    self.park_and_look(op, source, lane, at_the_end);
-                    return false;
+                    return self.wait_for(op, prepared, source, lane, found.is_some());
                 }
                 Err(error) => {
-                    let is_reset = error.raw_os_error() == Some(libc::ECONNRESET);
-                    let is_told = is_reset && prepared.call() == Call::Send;
-                    let is_for_reader = is_told && work.manner.is_stream();
-                    let error = match is_for_reader && self.tell_reader_of_reset(source) {
-                        true => io::Error::from_raw_os_error(libc::EPIPE),
-                        false => error,
-                    };
-                    self.end(op, Some(prepared), Err(error));
+                    self.fail(op, prepared, source, error);
                     return true;
                 }
             }
@@ -93,8 +95,59 @@ impl<S: Selector> Reactor<S> {
         false
     }
 
+    /// The call would block. Gives whether the operation is over.
+    fn wait_for(
+        &mut self,
+        op: OpSlot,
+        mut prepared: Prepared,
+        source: Slot,
+        lane: Lane,
+        was_found: bool,
+    ) -> bool {
+        let Some(registration) = self.registry.get_mut(source) else { return false };
+        let held = registration.source.clone();
+        let Ok((work, _)) = registration.work() else { return false };
+        let is_message = !work.manner.is_stream() && work.manner.is_socket();
+        let at_the_end = match prepared.call() {
+            Call::Accept | Call::AcceptMulti => Some(AtTheEnd::Invalid),
+            Call::Recv | Call::RecvMulti | Call::RecvFrom | Call::RecvMsg if is_message => {
+                Some(AtTheEnd::Nothing)
+            }
+            _ => None,
+        };
+        let is_for_a_disk = prepared.is_for_a_disk(&work.manner);
+        prepared.give_back_buffer();
+        if is_for_a_disk {
+            self.send_to_disk(op, prepared, vec![held]);
+            return false;
+        }
+        self.ops.put_back(op, prepared);
+        if lane == Lane::Loose {
+            self.pause(op);
+            return false;
+        }
+        if was_found {
+            return self.park_or_pause(op, source, lane, at_the_end);
+        }
+        self.park_and_look(op, source, lane, at_the_end);
+        false
+    }
+
+    /// The call has failed.
+    fn fail(&mut self, op: OpSlot, prepared: Prepared, source: Slot, error: io::Error) {
+        let is_reset = error.raw_os_error() == Some(libc::ECONNRESET);
+        let is_told = is_reset && prepared.call().is_send();
+        let work = self.registry.work(source);
+        let is_for_reader = is_told && work.is_some_and(|work| work.manner.is_stream());
+        let error = match is_for_reader && self.tell_reader_of_reset(source) {
+            true => io::Error::from_raw_os_error(libc::EPIPE),
+            false => error,
+        };
+        self.end(op, Some(prepared), Err(error));
+    }
+
     /// Has the kernel tell when the lane's direction is ready.
-    fn park(&mut self, op: OpSlot, source: Slot, lane: Lane) {
+    pub(super) fn park(&mut self, op: OpSlot, source: Slot, lane: Lane) {
         if let Some(operation) = self.ops.get_mut(op) {
             operation.pause = Duration::ZERO;
         }
@@ -132,7 +185,7 @@ impl<S: Selector> Reactor<S> {
         at_the_end: Option<AtTheEnd>,
     ) -> bool {
         let Some(registration) = self.registry.get_mut(source) else { return false };
-        let bits = look(&registration.source, lane);
+        let bits = look(&registration.source, lane.dir());
         if bits.ready(lane.dir()).is_empty() {
             self.park(op, source, lane);
             return false;
@@ -140,11 +193,16 @@ impl<S: Selector> Reactor<S> {
         if let Some(end) = at_the_end.filter(|_| bits.contains(PollBits::RDHUP)) {
             return self.end_reading(op, end);
         }
-        let Some(operation) = self.ops.get_mut(op) else { return false };
+        self.pause(op);
+        false
+    }
+
+    /// Has it tried again after a while.
+    pub(super) fn pause(&mut self, op: OpSlot) {
+        let Some(operation) = self.ops.get_mut(op) else { return };
         operation.pause = (2 * operation.pause).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
         let retry = Instant::now() + operation.pause;
         self.ops.set_retry(op, Some(retry));
-        false
     }
 
     /// Reading was shut down.
@@ -171,10 +229,15 @@ impl<S: Selector> Reactor<S> {
     fn tell_reader_of_reset(&mut self, source: Slot) -> bool {
         let Some(work) = self.registry.work_mut(source) else { return false };
         let head = work.head(Lane::Read).filter(|_| work.park.parked().contains(Lane::Read.dir()));
-        let Some(op) = head else { return false };
+        let Some(op) = head.filter(|&op| self.equip(op)) else { return false };
         let Some(mut prepared) = self.ops.take(op) else { return false };
+        let Some(work) = self.registry.work_mut(source) else { return false };
         let tried = prepared.attempt(&mut work.manner);
-        let is_end = matches!(tried, Ok(Gain::Moved(0)));
+        let is_end = match &tried {
+            Ok(Gain::Moved(0)) => true,
+            Ok(Gain::Received(buf)) => buf.is_empty(),
+            _ => false,
+        };
         match tried {
             Ok(gain) if !is_end => {
                 if let Some(prepared) = self.note_gain(op, prepared, gain) {
@@ -182,6 +245,7 @@ impl<S: Selector> Reactor<S> {
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                prepared.give_back_buffer();
                 self.ops.put_back(op, prepared);
             }
             tried => {
@@ -230,10 +294,10 @@ enum AtTheEnd {
     Invalid,
 }
 
-/// What is true of the lane's direction now. If the kernel can't be asked it is called ready: a
+/// What is true of a direction now. If the kernel can't be asked it is called ready: a
 /// pause does no harm.
-fn look(source: &Held, lane: Lane) -> PollBits {
-    let asked = PollBits::asked(lane.dir());
+pub(super) fn look(source: &Held, dir: Interest) -> PollBits {
+    let asked = PollBits::asked(dir);
     let mut fds =
         [sys::poll::pollfd { fd: source.number(), events: asked.bits() as i16, revents: 0 }];
     match sys::poll::look(&mut fds) {

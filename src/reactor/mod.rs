@@ -6,37 +6,41 @@
 //! *Deliver*: the queue, in which old and new reports stand in one line, is served up to the
 //! capacity; who is left keeps his place.
 
+mod delivery;
+mod disk;
 mod emulate;
 mod latch;
 mod ops;
 mod park;
+mod pools;
 mod probe;
 mod registry;
+mod splice;
 mod timers;
 mod waker;
 
 pub use waker::Waker;
 
 use crate::backend::Backend;
-use crate::event::{Event, Events, Interest, Mode, PollBits, Token};
+use crate::event::{Events, Interest, Mode, Token};
 use crate::key::{Key, Slot};
 use crate::op::{Op, OpId, Rejected};
 use crate::poller::{Capabilities, Poller, Source, Statistics};
 use crate::selector::{Applied, Arm, Deadline, Landed, Raw, Selector, Trigger, Triggers, Wake};
 use crate::sys;
+use disk::Disk;
 use latch::{Latch, Step};
-use ops::Ops;
+use ops::{Lane, Ops};
+use pools::Pools;
 use probe::Probe;
 use registry::Registry;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task;
 use std::time::Duration;
 use waker::Bed;
-
-/// How much larger each further probe of one wait is.
-const PROBE_GROWTH: usize = 4;
 
 /// How often a wait that could end goes on for operations that were next in their lanes.
 const MOST_ROUNDS: usize = 16;
@@ -50,12 +54,19 @@ pub struct Reactor<S> {
     selector: S,
     registry: Registry,
     ops: Ops,
+    /// Where operations stand that wait for a buffer.
+    pools: Pools,
+    disk: Disk,
+    /// Lanes that somebody has left who stood in two.
+    successors: Vec<(Slot, Lane)>,
     /// What the selector has given back; kept for its memory.
     landed: Vec<Landed>,
     /// The selector was given an operation since it last waited.
     has_begun: bool,
     probe: Probe,
     bed: Bed,
+    /// For those who have something for the poller.
+    bell: task::Waker,
     /// What the selector reported; kept for its memory.
     raw: Vec<Raw>,
     statistics: Statistics,
@@ -73,13 +84,18 @@ impl<S: Selector> Reactor<S> {
     /// `MADV_WIPEONFORK`).
     pub fn new(backend: Backend, selector: S) -> io::Result<Self> {
         static LAST_ID: AtomicUsize = AtomicUsize::new(0);
+        let bed = Bed::new(selector.wake_handle())?;
         Ok(Reactor {
             backend,
             id: LAST_ID.fetch_add(1, Ordering::Relaxed),
-            bed: Bed::new(selector.wake_handle())?,
+            bell: bed.bell(),
+            disk: Disk::new(bed.bell()),
+            bed,
             selector,
             registry: Registry::default(),
             ops: Ops::default(),
+            pools: Pools::default(),
+            successors: Vec::new(),
             landed: Vec::new(),
             has_begun: false,
             probe: Probe::default(),
@@ -227,7 +243,10 @@ impl<S: Selector> Reactor<S> {
             self.registry.slots().into_iter().for_each(|slot| self.registry.queue_hint(slot));
         }
         let woken = self.bed.get_up();
+        // What rings from now on is for the next look.
+        self.bed.has_rung();
         self.absorb();
+        self.serve_lines();
         match waited {
             Ok(wake) => Ok((wake, woken)),
             Err(error) => {
@@ -243,50 +262,6 @@ impl<S: Selector> Reactor<S> {
     /// readiness, which a second look would report a second time (H4).
     fn has_successors(&self, events: &Events) -> bool {
         self.has_begun && events.completion_room() > 0 && events.is_empty() && !events.woken()
-    }
-
-    /// Serves the queue, once round at most (H4), up to the capacity. After an error the rest is
-    /// still queued.
-    fn deliver(&mut self, events: &mut Events) -> io::Result<()> {
-        let mut unserved = self.registry.queue_length();
-        let mut batch = events.room();
-        while unserved > 0 && events.room() > 0 {
-            batch = batch.min(unserved);
-            self.probe.settle(&mut self.registry, batch)?;
-            for _ in 0..batch {
-                if events.room() == 0 {
-                    break;
-                }
-                unserved -= 1;
-                if let Some((slot, bits)) = self.registry.pop_queue() {
-                    self.deliver_one(slot, bits, events);
-                }
-            }
-            // Many of them have proved false: a probe that grows keeps the calls few.
-            batch = batch.saturating_mul(PROBE_GROWTH);
-        }
-        Ok(())
-    }
-
-    /// Reports what `bits` say of the armed directions, if anything, and moves the latch.
-    fn deliver_one(&mut self, slot: Slot, bits: PollBits, events: &mut Events) {
-        if self.registry.get(slot).is_some_and(|registration| registration.work.is_some()) {
-            self.serve(slot, bits);
-        }
-        let Some(registration) = self.registry.get_mut(slot) else { return };
-        let dirs = bits.ready(registration.latch.armed());
-        let step = if dirs.is_empty() {
-            registration.latch.missed()
-        } else {
-            let key = Key { poller: self.id, slot };
-            events.push(Event { token: registration.token, key, readiness: bits.readiness(dirs) });
-            registration.latch.delivered(dirs)
-        };
-        match step {
-            Step::Nothing => {}
-            Step::Look(dirs) => self.registry.queue_look(slot, dirs),
-            Step::Arm => self.registry.note_lagging(slot),
-        }
     }
 }
 
@@ -470,6 +445,7 @@ impl<S> Drop for Reactor<S> {
     /// Files are as before. In a forked child they are the parent's (P1).
     fn drop(&mut self) {
         if !self.bed.is_in_foreign_process() {
+            self.disk.close();
             self.registry.for_each_work(|source, work| work.manner.restore(source.number()));
         }
     }

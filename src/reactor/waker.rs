@@ -5,7 +5,8 @@ use crate::sys::fork::Stamp;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::task;
 
 /// Nobody waits and no wake is pending.
 const AWAKE: u8 = 0;
@@ -39,6 +40,8 @@ pub struct Waker(Arc<Shared>);
 
 struct Shared {
     state: AtomicU8,
+    /// The poller has something to do that is no wake: a buffer or a disk's answer has come.
+    has_rung: AtomicBool,
     handle: WakeHandle,
     stamp: Stamp,
 }
@@ -67,6 +70,25 @@ impl fmt::Debug for Waker {
     }
 }
 
+/// For buffers that come home, and for threads that are done: it ends no wait, but has the poller
+/// look.
+impl task::Wake for Shared {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if self.stamp.is_foreign() || self.has_rung.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        // Either this sees that the poller sleeps, or the poller sees, before it does, that this
+        // has rung.
+        if self.state.load(Ordering::SeqCst) == ASLEEP {
+            self.handle.notify();
+        }
+    }
+}
+
 impl Shared {
     fn is_pending(&self) -> bool {
         self.state.load(Ordering::Relaxed) == WOKEN
@@ -79,27 +101,39 @@ pub(super) struct Bed(Waker);
 
 impl Bed {
     pub(super) fn new(handle: WakeHandle) -> io::Result<Self> {
-        let (state, stamp) = (AtomicU8::new(AWAKE), Stamp::here()?);
-        Ok(Bed(Waker(Arc::new(Shared { state, handle, stamp }))))
+        let (state, has_rung) = (AtomicU8::new(AWAKE), AtomicBool::new(false));
+        Ok(Bed(Waker(Arc::new(Shared { state, has_rung, handle, stamp: Stamp::here()? }))))
     }
 
     pub(super) fn waker(&self) -> Waker {
         self.0.clone()
     }
 
+    /// What is rung by those who have something for the poller.
+    pub(super) fn bell(&self) -> task::Waker {
+        self.0.0.clone().into()
+    }
+
+    /// Whether it was rung since the last time.
+    pub(super) fn has_rung(&self) -> bool {
+        self.0.0.has_rung.swap(false, Ordering::SeqCst)
+    }
+
     pub(super) fn is_in_foreign_process(&self) -> bool {
         self.0.0.stamp.is_foreign()
     }
 
-    /// Before a wait: from now on wakes come through the kernel. False if one is pending: then
-    /// don't sleep.
+    /// Before a wait: from now on wakes come through the kernel. False if one is pending, or the
+    /// bell has rung: then don't sleep.
     ///
     /// A wake that sees ASLEEP writes the eventfd, perhaps after the poller is up again for another
     /// reason. The next wait then finds the eventfd readable and no wake pending, which is why
     /// only the flag counts.
     pub(super) fn lie_down(&self) -> bool {
-        let state = &self.0.0.state;
-        state.compare_exchange(AWAKE, ASLEEP, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        let Shared { state, has_rung, .. } = &*self.0.0;
+        let order = (Ordering::SeqCst, Ordering::Acquire);
+        state.compare_exchange(AWAKE, ASLEEP, order.0, order.1).is_ok()
+            && !has_rung.load(Ordering::SeqCst)
     }
 
     /// After a wait: takes the pending wake, if any.

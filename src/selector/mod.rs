@@ -69,7 +69,8 @@ pub trait Selector {
     /// stays open until [`Selector::take`] has told what became of it, or this value is dropped,
     /// which must let go of its memory only when the kernel has.
     ///
-    /// Of one source there is at most one operation to read and one to write at a time.
+    /// Of one source there is at most one operation to read and one to write at a time, and any
+    /// number of those at an offset, which are in no order.
     fn start(&mut self, op: OpSlot, prepared: Prepared) -> Start {
         let _ = op;
         Start::Emulate(prepared)
@@ -85,8 +86,8 @@ pub trait Selector {
         let _ = ops;
     }
 
-    /// Gives the operations that have ended since the last call. While there are any, no wait
-    /// sleeps.
+    /// Gives what operations have come to since the last call, in that order. While there are any,
+    /// no wait sleeps.
     fn take(&mut self, out: &mut Vec<Landed>) {
         let _ = out;
     }
@@ -101,16 +102,36 @@ pub enum Start {
     Emulate(Prepared),
 }
 
-/// An operation that has ended in the kernel.
+/// What an operation has come to in the kernel.
 #[derive(Debug)]
-pub struct Landed {
-    /// Which.
-    pub op: OpSlot,
-    /// As it was given to [`Selector::start`], but for what was moved.
-    pub prepared: Prepared,
-    /// What the call has brought. On `WouldBlock`, `Interrupted`, and `ECANCELED` that nobody
-    /// asked for, the reactor goes on by itself.
-    pub result: io::Result<Gain>,
+pub enum Landed {
+    /// It has ended.
+    Over {
+        /// Which.
+        op: OpSlot,
+        /// As it was given to [`Selector::start`], but for what was moved.
+        prepared: Prepared,
+        /// What the call has brought. On `WouldBlock`, `Interrupted`, `ENOBUFS` of one that takes
+        /// its buffers from a pool, and `ECANCELED` that nobody asked for, the reactor goes on by
+        /// itself; and so after what one of many results brought.
+        result: io::Result<Gain>,
+    },
+    /// It has brought one of many results, and goes on.
+    One {
+        /// Which.
+        op: OpSlot,
+        /// What the call has brought.
+        gain: Gain,
+    },
+}
+
+impl Landed {
+    /// Which operation it is about.
+    pub fn op(&self) -> OpSlot {
+        match self {
+            Landed::Over { op, .. } | Landed::One { op, .. } => *op,
+        }
+    }
 }
 
 bitflags! {

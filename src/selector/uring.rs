@@ -365,7 +365,7 @@ impl Selector for Uring {
     }
 
     fn start(&mut self, op: OpSlot, prepared: Prepared) -> Start {
-        if !self.has_operations || !self.polls.knows(prepared.call()) {
+        if !self.has_operations || !self.polls.can(&prepared) {
             return Start::Emulate(prepared);
         }
         self.polls.begin_operation(op, prepared);

@@ -1,5 +1,6 @@
 //! The buffer of an operation, which its owner lends to the kernel.
 
+use super::pool::PoolBuf;
 use std::fmt;
 use std::ops::Deref;
 
@@ -22,15 +23,30 @@ pub enum Buf {
     Vec(Vec<u8>),
     /// To send from.
     Static(&'static [u8]),
+    /// To send from, and to receive into as far as there is room.
+    Pool(PoolBuf),
+    /// Several, for operations that move bytes from or to each in turn. It derefs to nothing: see
+    /// [`into_many`](Buf::into_many).
+    Many(Vec<Buf>),
 }
 
 impl Buf {
-    /// The bytes, copied only if they are static.
+    /// The bytes: copied, unless they are in a `Vec`.
     pub fn into_vec(self) -> Vec<u8> {
         match self {
             Buf::None => Vec::new(),
             Buf::Vec(bytes) => bytes,
             Buf::Static(bytes) => bytes.to_vec(),
+            Buf::Pool(bytes) => bytes.to_vec(),
+            Buf::Many(bufs) => bufs.into_iter().flat_map(Buf::into_vec).collect(),
+        }
+    }
+
+    /// The buffers of several, or this one.
+    pub fn into_many(self) -> Vec<Buf> {
+        match self {
+            Buf::Many(bufs) => bufs,
+            one => vec![one],
         }
     }
 }
@@ -40,9 +56,10 @@ impl Deref for Buf {
 
     fn deref(&self) -> &[u8] {
         match self {
-            Buf::None => &[],
+            Buf::None | Buf::Many(_) => &[],
             Buf::Vec(bytes) => bytes,
             Buf::Static(bytes) => bytes,
+            Buf::Pool(bytes) => bytes,
         }
     }
 }
@@ -60,6 +77,8 @@ impl fmt::Debug for Buf {
             Buf::None => f.write_str("None"),
             Buf::Vec(bytes) => write!(f, "Vec({} of {} bytes)", bytes.len(), bytes.capacity()),
             Buf::Static(bytes) => write!(f, "Static({} bytes)", bytes.len()),
+            Buf::Pool(bytes) => write!(f, "Pool({} of {} bytes)", bytes.len(), bytes.capacity()),
+            Buf::Many(bufs) => f.debug_list().entries(bufs).finish(),
         }
     }
 }
@@ -67,6 +86,12 @@ impl fmt::Debug for Buf {
 impl From<Vec<u8>> for Buf {
     fn from(bytes: Vec<u8>) -> Self {
         Buf::Vec(bytes)
+    }
+}
+
+impl From<PoolBuf> for Buf {
+    fn from(bytes: PoolBuf) -> Self {
+        Buf::Pool(bytes)
     }
 }
 

@@ -132,6 +132,14 @@ pub(crate) fn wakes_for_a_byte(fd: BorrowedFd<'_>) -> bool {
     socket_option(fd, libc::SO_RCVLOWAT).is_ok_and(|its| its == 1)
 }
 
+/// Whether a socket has bytes to be received.
+pub(crate) fn has_more(fd: BorrowedFd<'_>) -> bool {
+    let mut byte = 0_u8;
+    let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+    // SAFETY: there is room for one byte.
+    unsafe { libc::recv(fd.as_raw_fd(), (&raw mut byte).cast(), 1, flags) > 0 }
+}
+
 /// Whether an anonymous file is a performance counter, of perf_event_open(2).
 pub(crate) fn is_counter(number: RawFd) -> bool {
     is_anonymous(number, "[perf_event]")

@@ -19,6 +19,8 @@ pub(crate) struct Manner {
     has_taken_nowait: bool,
     /// `RWF_NOWAIT` may be known to its reads and writes.
     takes_nowait: bool,
+    /// The same for the writes of a file with a position.
+    takes_nowait_to_write: bool,
     /// `RWF_NOSIGNAL` may be known to its writes.
     takes_nosignal: bool,
     /// We have set `O_NONBLOCK`, which was off.
@@ -38,13 +40,14 @@ impl Manner {
         let is_stream = is_socket && super::file::is_stream(fd);
         let is_drained_by_short_reads = is_stream && super::file::wakes_for_a_byte(fd);
         let (takes_nowait, takes_nosignal, is_made_nonblocking) = (true, true, false);
-        let has_taken_nowait = false;
+        let (has_taken_nowait, takes_nowait_to_write) = (false, true);
         Ok(Manner {
             shape,
             is_stream,
             is_drained_by_short_reads,
             has_taken_nowait,
             takes_nowait,
+            takes_nowait_to_write,
             takes_nosignal,
             is_made_nonblocking,
         })
@@ -105,22 +108,22 @@ impl Manner {
         }
     }
 
-    /// read(2), without blocking.
+    /// read(2) or pread(2), without blocking, of a file without position.
     ///
     /// # Safety
     ///
-    /// The part has to be memory that may be written to.
-    pub(super) unsafe fn read(&mut self, number: RawFd, part: &libc::iovec) -> io::Result<usize> {
+    /// The parts have to be memory that may be written to.
+    pub(super) unsafe fn read(
+        &mut self,
+        number: RawFd,
+        parts: &[libc::iovec],
+        offset: Option<u64>,
+    ) -> io::Result<usize> {
+        let vectors = Vectors::of(parts, offset);
         if self.takes_nowait {
             // SAFETY: as the caller promises.
-            match unsafe { vectored(libc::SYS_preadv2, number, part, libc::RWF_NOWAIT) } {
-                // A few of those with a position, in procfs and tracefs, wait for others too.
+            match unsafe { vectors.read(number, libc::RWF_NOWAIT) } {
                 Err(error) if is_unknown(&error) => self.takes_nowait = false,
-                // It has to come from the disk.
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.has_position() => {
-                    // SAFETY: as the caller promises.
-                    return counted(unsafe { libc::readv(number, part, 1) });
-                }
                 done => {
                     self.has_taken_nowait = true;
                     return done;
@@ -129,24 +132,27 @@ impl Manner {
         }
         self.ensure_nonblocking(number)?;
         // SAFETY: as the caller promises.
-        counted(unsafe { libc::readv(number, part, 1) })
+        unsafe { vectors.read(number, 0) }
     }
 
-    /// write(2), without blocking and without `SIGPIPE`.
+    /// write(2) or pwrite(2), without blocking and without `SIGPIPE`, of a file without position.
     ///
     /// # Safety
     ///
-    /// The part has to be memory that may be read.
-    pub(super) unsafe fn write(&mut self, number: RawFd, part: &libc::iovec) -> io::Result<usize> {
-        if part.iov_len == 0 {
-            // The other calls do not even ask the file.
-            // SAFETY: as the caller promises.
-            return counted(unsafe { libc::write(number, part.iov_base, 0) });
+    /// The parts have to be memory that may be read.
+    pub(super) unsafe fn write(
+        &mut self,
+        number: RawFd,
+        parts: &[libc::iovec],
+        offset: Option<u64>,
+    ) -> io::Result<usize> {
+        let vectors = Vectors::of(parts, offset);
+        if vectors.is_nothing() {
+            return write_nothing(number);
         }
-        if !self.has_position() && self.takes_nowait && self.takes_nosignal {
-            let flags = libc::RWF_NOWAIT | RWF_NOSIGNAL;
+        if self.takes_nowait && self.takes_nosignal {
             // SAFETY: as the caller promises.
-            match unsafe { vectored(libc::SYS_pwritev2, number, part, flags) } {
+            match unsafe { vectors.write(number, libc::RWF_NOWAIT | RWF_NOSIGNAL) } {
                 Err(error) if is_unknown(&error) => self.takes_nowait = false,
                 done => {
                     self.has_taken_nowait = true;
@@ -154,18 +160,69 @@ impl Manner {
                 }
             }
         }
-        if !self.has_position() {
-            self.ensure_nonblocking(number)?;
-        }
+        self.ensure_nonblocking(number)?;
         if self.takes_nosignal {
             // SAFETY: as the caller promises.
-            match unsafe { vectored(libc::SYS_pwritev2, number, part, RWF_NOSIGNAL) } {
+            match unsafe { vectors.write(number, RWF_NOSIGNAL) } {
                 Err(error) if is_unknown(&error) => self.takes_nosignal = false,
                 done => return done,
             }
         }
         // SAFETY: as the caller promises.
-        without_sigpipe(|| counted(unsafe { libc::writev(number, part, 1) }))
+        without_sigpipe(|| unsafe { vectors.write(number, 0) })
+    }
+
+    /// Reads what of a file with a position is in memory. `WouldBlock` if nothing is, or if that
+    /// can't be told.
+    ///
+    /// # Safety
+    ///
+    /// The parts have to be memory that may be written to.
+    pub(super) unsafe fn read_cached(
+        &mut self,
+        number: RawFd,
+        parts: &[libc::iovec],
+        offset: Option<u64>,
+    ) -> io::Result<usize> {
+        if !self.takes_nowait {
+            // A few of them, in procfs and tracefs, wait for others than a disk.
+            self.ensure_nonblocking(number)?;
+        } else if !is_direct(number)? {
+            // SAFETY: as the caller promises.
+            match unsafe { Vectors::of(parts, offset).read(number, libc::RWF_NOWAIT) } {
+                Err(error) if is_unknown(&error) => {
+                    self.takes_nowait = false;
+                    self.ensure_nonblocking(number)?;
+                }
+                done => return done,
+            }
+        }
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+
+    /// Writes what of a file with a position can be kept in memory. `WouldBlock` likewise.
+    ///
+    /// # Safety
+    ///
+    /// The parts have to be memory that may be read.
+    pub(super) unsafe fn write_cached(
+        &mut self,
+        number: RawFd,
+        parts: &[libc::iovec],
+        offset: Option<u64>,
+    ) -> io::Result<usize> {
+        let vectors = Vectors::of(parts, offset);
+        if vectors.is_nothing() {
+            return write_nothing(number);
+        }
+        if self.takes_nowait_to_write && !is_direct(number)? {
+            // SAFETY: as the caller promises.
+            match unsafe { vectors.write(number, libc::RWF_NOWAIT) } {
+                Err(error) if is_unknown(&error) => self.takes_nowait_to_write = false,
+                done => return done,
+            }
+        }
+        Err(io::ErrorKind::WouldBlock.into())
     }
 
     /// As before Linux 6.18, or on a file that takes no flags.
@@ -192,32 +249,76 @@ fn set_flags(number: RawFd, flags: libc::c_int) -> io::Result<()> {
     Ok(())
 }
 
-fn counted(answer: isize) -> io::Result<usize> {
+pub(super) fn counted(answer: isize) -> io::Result<usize> {
     usize::try_from(answer).map_err(|_| io::Error::last_os_error())
 }
 
-/// preadv2(2) or pwritev2(2) at the current position. (Not every C library has them.)
-///
-/// # Safety
-///
-/// The part has to be memory that the call may use.
-unsafe fn vectored(
-    call: libc::c_long,
-    number: RawFd,
-    part: &libc::iovec,
-    flags: libc::c_int,
-) -> io::Result<usize> {
-    let (parts, current): (libc::c_ulong, libc::c_long) = (1, -1);
-    let number = libc::c_long::from(number);
-    let flags = libc::c_long::from(flags);
-    // SAFETY: the caller vouches for the part, which outlives the call.
-    let answer =
-        unsafe { libc::syscall(call, number, ptr::from_ref(part), parts, current, current, flags) };
-    counted(answer as isize)
+/// The calls with vectors do not even ask the file.
+fn write_nothing(number: RawFd) -> io::Result<usize> {
+    // SAFETY: no byte is read.
+    counted(unsafe { libc::write(number, ptr::null(), 0) })
+}
+
+/// Whether reads and writes go to the disk itself, and wait for it whatever they are told.
+fn is_direct(number: RawFd) -> io::Result<bool> {
+    Ok(flags(number)? & libc::O_DIRECT != 0)
+}
+
+/// Bytes for preadv2(2) and pwritev2(2): where, and where in the file, if not at its position.
+pub(super) struct Vectors<'a> {
+    parts: &'a [libc::iovec],
+    offset: Option<u64>,
+}
+
+impl<'a> Vectors<'a> {
+    pub(super) fn of(parts: &'a [libc::iovec], offset: Option<u64>) -> Self {
+        Vectors { parts, offset }
+    }
+
+    fn is_nothing(&self) -> bool {
+        self.parts.iter().all(|part| part.iov_len == 0)
+    }
+
+    /// # Safety
+    ///
+    /// The parts have to be memory that may be written to.
+    pub(super) unsafe fn read(&self, number: RawFd, flags: libc::c_int) -> io::Result<usize> {
+        // SAFETY: as the caller promises.
+        unsafe { self.call(libc::SYS_preadv2, number, flags) }
+    }
+
+    /// # Safety
+    ///
+    /// The parts have to be memory that may be read.
+    pub(super) unsafe fn write(&self, number: RawFd, flags: libc::c_int) -> io::Result<usize> {
+        // SAFETY: as the caller promises.
+        unsafe { self.call(libc::SYS_pwritev2, number, flags) }
+    }
+
+    /// (Not every C library has them.)
+    ///
+    /// # Safety
+    ///
+    /// The parts have to be memory that the call may use.
+    unsafe fn call(
+        &self,
+        call: libc::c_long,
+        number: RawFd,
+        flags: libc::c_int,
+    ) -> io::Result<usize> {
+        // -1 is the file's position. The kernel takes an offset in two halves.
+        let offset = self.offset.map_or(-1, |offset| offset as i64);
+        let (low, high) = (offset as libc::c_long, (offset >> 32) as libc::c_long);
+        let (start, count) = (self.parts.as_ptr(), self.parts.len() as libc::c_ulong);
+        let (number, flags) = (libc::c_long::from(number), libc::c_long::from(flags));
+        // SAFETY: the caller vouches for the parts, which outlive the call.
+        let answer = unsafe { libc::syscall(call, number, start, count, low, high, flags) };
+        counted(answer as isize)
+    }
 }
 
 /// Runs a write that may raise `SIGPIPE` on this thread, and takes the signal away if it did.
-fn without_sigpipe(write: impl FnOnce() -> io::Result<usize>) -> io::Result<usize> {
+pub(super) fn without_sigpipe(write: impl FnOnce() -> io::Result<usize>) -> io::Result<usize> {
     let pipe = set_of(libc::SIGPIPE)?;
     // One that is pending already is somebody else's.
     let was_pending = is_pending(libc::SIGPIPE);

@@ -26,6 +26,7 @@ pub(crate) mod fork;
 pub(crate) mod manner;
 pub(crate) mod owner;
 pub(crate) mod poll;
+pub(crate) mod pool;
 pub(crate) mod prepared;
 pub(crate) mod ring;
 pub(crate) mod select;
@@ -35,6 +36,9 @@ pub(crate) mod staging;
 
 use std::io;
 use std::time::Duration;
+
+/// Linux moves no more in one call; the result of a completion has 32 bits.
+const MOST: usize = 0x7fff_f000;
 
 /// What a system call that answers -1 on failure says.
 fn checked(answer: libc::c_int) -> io::Result<usize> {

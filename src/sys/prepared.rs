@@ -2,14 +2,24 @@
 //! touch, owned until the last of it.
 #![allow(unsafe_code)]
 
+mod cargo;
+mod control;
+mod disk;
+mod message;
 mod native;
+mod splice;
 
 use super::buf::Buf;
 use super::manner::Manner;
+use super::pool::{BufferPool, PoolBuf};
+use cargo::Cargo;
+pub(crate) use cargo::Part;
+pub(crate) use message::{Message, Name, Received};
+pub(in crate::sys) use native::complete_one;
+use std::ffi::CString;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::ptr;
 
 /// One system call that is to be made, and that may have to be made several times.
 ///
@@ -17,34 +27,71 @@ use std::ptr;
 pub struct Prepared {
     number: RawFd,
     call: Call,
-    buf: Buf,
-    /// Of what is sent, where the rest begins. What is received is appended.
-    at: usize,
-    /// How many bytes are left to be moved.
-    left: usize,
-    moved: usize,
-    message: Option<Box<Message>>,
+    cargo: Cargo,
+    with: With,
     /// An earlier attempt has begun to connect.
     has_begun: bool,
 }
+
+/// What a call is told beside its file and its bytes.
+pub(crate) enum With {
+    Nothing,
+    Message(Box<Message>),
+    /// Where buffers come from, and the next one, if there is one.
+    Pool(BufferPool, Option<PoolBuf>),
+    /// What to open: flags and mode.
+    Path(CString, libc::c_int, libc::mode_t),
+    /// The file to splice to.
+    Target(RawFd),
+}
+
+// SAFETY: the pointers are in message headers and vectors, and are written anew for every call,
+// by the thread that makes it; and they point to what the value owns.
+unsafe impl Send for Prepared {}
 
 /// The call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Call {
     Accept,
+    AcceptMulti,
     Connect,
     Recv,
+    RecvMulti,
     Send,
     RecvFrom,
     SendTo,
+    RecvMsg,
+    SendMsg,
     Read,
     Write,
+    ReadAt(u64),
+    WriteAt(u64),
+    Sync { data_only: bool },
+    Open,
+    Splice,
 }
 
 impl Call {
-    fn receives(self) -> bool {
-        matches!(self, Call::Recv | Call::RecvFrom | Call::Read)
+    /// Whether it moves bytes out of its file into a buffer.
+    pub fn receives(self) -> bool {
+        use Call::{Read, ReadAt, Recv, RecvFrom, RecvMsg};
+        matches!(self, Recv | RecvFrom | RecvMsg | Read | ReadAt(_))
+    }
+
+    /// Whether it goes on after a result.
+    pub fn is_multi(self) -> bool {
+        matches!(self, Call::AcceptMulti | Call::RecvMulti)
+    }
+
+    /// Whether it may be told of the end of what a peer sends.
+    pub(crate) fn is_recv(self) -> bool {
+        matches!(self, Call::Recv | Call::RecvMulti | Call::RecvMsg)
+    }
+
+    /// Whether it may be told that a peer has reset the connection while it writes.
+    pub(crate) fn is_send(self) -> bool {
+        matches!(self, Call::Send | Call::SendMsg)
     }
 }
 
@@ -53,54 +100,17 @@ impl Call {
 pub enum Gain {
     /// So many bytes were moved.
     Moved(usize),
+    /// These bytes were received.
+    Received(PoolBuf),
     /// A connection was accepted.
     Accepted(OwnedFd),
     /// A connection was made.
     Connected,
+    /// A file was opened.
+    Opened(OwnedFd),
+    /// It is done, and there is nothing to show.
+    Done,
 }
-
-/// The address of a socket, as the kernel writes it.
-#[derive(Clone, Copy)]
-pub(crate) struct Name {
-    bytes: [u8; Name::ROOM],
-    length: libc::socklen_t,
-}
-
-impl Name {
-    const ROOM: usize = size_of::<libc::sockaddr_storage>();
-
-    /// `None` if it is longer than any address.
-    pub(crate) fn new(address: &[u8]) -> Option<Self> {
-        let mut bytes = [0; Name::ROOM];
-        bytes.get_mut(..address.len())?.copy_from_slice(address);
-        Some(Name { bytes, length: address.len() as libc::socklen_t })
-    }
-
-    fn empty() -> Self {
-        Name { bytes: [0; Name::ROOM], length: 0 }
-    }
-
-    /// Of a unix socket.
-    fn is_local(&self) -> bool {
-        let family = (libc::AF_UNIX as libc::sa_family_t).to_ne_bytes();
-        self.bytes.starts_with(&family)
-    }
-
-    pub(crate) fn bytes(&self) -> &[u8] {
-        // The kernel says how long an address is also where it had no room for all of it.
-        &self.bytes[..Name::ROOM.min(self.length as usize)]
-    }
-}
-
-/// What sendmsg(2) and recvmsg(2) are told by a pointer, at an address of its own.
-struct Message {
-    name: Name,
-    part: libc::iovec,
-    header: libc::msghdr,
-}
-
-/// Linux moves no more in one call; the result of a completion has 32 bits.
-const MOST: usize = 0x7fff_f000;
 
 impl Prepared {
     /// A call on `fd` that moves at most `left` bytes: out of the buffer, from `at` on, or to its
@@ -108,35 +118,56 @@ impl Prepared {
     ///
     /// # Errors
     ///
-    /// `OutOfMemory`: there is no room for so much; `InvalidInput`: the buffer is none that can be
-    /// received into, or has no such part. The buffer comes back.
+    /// As [`Prepared::with`].
+    #[cfg(test)]
     pub(crate) fn new(
         fd: BorrowedFd<'_>,
         call: Call,
-        mut buf: Buf,
+        buf: Buf,
         (at, left): (usize, usize),
         name: Option<Name>,
     ) -> Result<Self, (io::Error, Buf)> {
-        if let Err(error) = make_room(call, &mut buf, at, left) {
-            return Err((error, buf));
-        }
-        let message = match (call, name) {
-            (Call::Accept | Call::RecvFrom, _) => Some(Message::boxed(Name::empty())),
-            (_, Some(name)) => Some(Message::boxed(name)),
-            (_, None) => None,
-        };
-        let number = fd.as_raw_fd();
-        Ok(Prepared { number, call, buf, at, left, moved: 0, message, has_begun: false })
+        let part = if call.receives() { Part::In(left) } else { Part::Out(at, left) };
+        let with = name.map_or(With::Nothing, |name| With::Message(Message::boxed(name)));
+        Prepared::with(Some(fd), call, buf, part, with)
     }
 
-    /// Whether a ring may have it. Not what would have one of the kernel's own threads wait (a unix
-    /// listener's queue and an eventfd that would overflow tell nobody when there is room), nor the
-    /// thread that submits it.
+    /// A call on `fd`, if it needs a file, that moves this part of the buffer.
+    ///
+    /// # Errors
+    ///
+    /// `OutOfMemory`: there is no room for so much; `InvalidInput`: the buffer is none that can be
+    /// received into, or has no such part. The buffer comes back.
+    pub(crate) fn with(
+        fd: Option<BorrowedFd<'_>>,
+        call: Call,
+        buf: Buf,
+        part: Part,
+        with: With,
+    ) -> Result<Self, (io::Error, Buf)> {
+        if matches!(buf, Buf::Many(_)) && !matches!(call, Call::ReadAt(_) | Call::WriteAt(_)) {
+            let why = "several buffers are for vectored operations";
+            return Err((io::Error::new(io::ErrorKind::InvalidInput, why), buf));
+        }
+        let cargo = Cargo::new(buf, part)?;
+        let with = match (call, with) {
+            (Call::Accept | Call::RecvFrom, _) => With::Message(Message::boxed(Name::empty())),
+            (Call::RecvMsg, _) => With::Message(Message::roomy()),
+            (_, with) => with,
+        };
+        let number = fd.map_or(libc::AT_FDCWD, |fd| fd.as_raw_fd());
+        Ok(Prepared { number, call, cargo, with, has_begun: false })
+    }
+
+    /// Whether a ring can be given it. Not a connect to a unix socket, which waits there for room
+    /// in the listener's queue, and in the thread that submits it.
     pub(crate) fn suits_a_ring(&self, manner: &Manner) -> bool {
-        match (self.call, &self.message) {
-            (Call::Connect, Some(message)) => !message.name.is_local(),
-            (Call::Read, _) => manner.may_be_read_by_a_ring(),
-            (Call::Write, _) => manner.may_be_written_by_a_ring(),
+        match (self.call, &self.with) {
+            (Call::Connect, With::Message(message)) => !message.named().is_local(),
+            (Call::Read | Call::ReadAt(_), _) => manner.may_be_read_by_a_ring(),
+            (Call::Write | Call::WriteAt(_), _) => manner.may_be_written_by_a_ring(),
+            // In a ring it takes one of the kernel's own threads until it is done.
+            (Call::Splice, _) => false,
             _ => true,
         }
     }
@@ -152,29 +183,76 @@ impl Prepared {
 
     /// How many bytes were moved so far.
     pub(crate) fn moved(&self) -> usize {
-        self.moved
+        self.cargo.moved()
     }
 
     /// How many bytes are left to be moved.
     pub(crate) fn left(&self) -> usize {
-        self.left
+        self.cargo.left()
     }
 
     /// Whom an accepted connection or a datagram comes from, as the kernel writes it.
     pub(crate) fn name(&self) -> &[u8] {
-        self.message.as_ref().map_or(&[], |message| message.name.bytes())
+        self.message().map_or(&[], |message| message.named().bytes())
+    }
+
+    /// What came beside the bytes of a message.
+    pub(crate) fn take_received(&mut self) -> Received {
+        self.message_mut().map(Message::take_received).unwrap_or_default()
+    }
+
+    fn message(&self) -> Option<&Message> {
+        match &self.with {
+            With::Message(message) => Some(message),
+            _ => None,
+        }
+    }
+
+    fn message_mut(&mut self) -> Option<&mut Message> {
+        match &mut self.with {
+            With::Message(message) => Some(message),
+            _ => None,
+        }
+    }
+
+    /// Where its buffers come from, if they come from a pool one by one.
+    pub(crate) fn pool(&self) -> Option<&BufferPool> {
+        match &self.with {
+            With::Pool(pool, _) => Some(pool),
+            _ => None,
+        }
+    }
+
+    /// Gives it the buffer for what comes next.
+    pub(crate) fn equip(&mut self, buf: PoolBuf) {
+        if let With::Pool(_, next) = &mut self.with {
+            *next = Some(buf);
+        }
+    }
+
+    /// Whether it lacks the buffer for what comes next.
+    pub(crate) fn lacks_buffer(&self) -> bool {
+        matches!(self.with, With::Pool(_, None))
+    }
+
+    /// It waits, and others can use the buffer for what comes next.
+    pub(crate) fn give_back_buffer(&mut self) {
+        if let With::Pool(_, next) = &mut self.with {
+            *next = None;
+        }
     }
 
     /// It is over: gives the buffer back.
     pub(crate) fn into_buf(self) -> Buf {
-        self.buf
+        self.cargo.into_buf()
     }
 
     /// Makes the call, which does not block.
     ///
     /// # Errors
     ///
-    /// What the call says, `WouldBlock` too, but not `Interrupted`.
+    /// What the call says, `WouldBlock` too, but not `Interrupted`. A call that has to wait for
+    /// a disk, or cannot be made without, says `WouldBlock`: it is for [`Prepared::perform`].
     pub(crate) fn attempt(&mut self, manner: &mut Manner) -> io::Result<Gain> {
         loop {
             match self.attempt_once(manner) {
@@ -187,26 +265,45 @@ impl Prepared {
     }
 
     fn attempt_once(&mut self, manner: &mut Manner) -> io::Result<Gain> {
-        if matches!(self.call, Call::Accept | Call::Connect) {
+        if matches!(self.call, Call::Accept | Call::AcceptMulti | Call::Connect) {
             manner.ensure_nonblocking(self.number)?;
         }
-        let (number, part) = (self.number, self.part());
-        let message = self.message.as_deref_mut();
+        if self.is_for_a_disk(manner) {
+            return self.attempt_on_disk(manner);
+        }
+        let number = self.number;
         let answer = match self.call {
-            Call::Accept => accept(number, message),
-            Call::Connect => connect(number, message),
+            Call::Accept | Call::AcceptMulti => accept(number, self.message_mut()),
+            Call::Connect => connect(number, self.message()),
             // SAFETY: the part is room at the end of a buffer that outlives the call.
             Call::Recv => unsafe {
+                let part = self.cargo.part();
                 libc::recv(number, part.iov_base, part.iov_len, libc::MSG_DONTWAIT)
             },
             // SAFETY: the part is of a buffer that outlives the call.
-            Call::Send => unsafe { libc::send(number, part.iov_base, part.iov_len, SEND_NOW) },
-            Call::RecvFrom => receive(number, message, part),
-            Call::SendTo => send(number, message, part),
-            // SAFETY: the part is room at the end of a buffer that outlives the call.
-            Call::Read => return self.done(unsafe { manner.read(number, &part) }?),
-            // SAFETY: the part is of a buffer that outlives the call.
-            Call::Write => return self.done(unsafe { manner.write(number, &part) }?),
+            Call::Send => unsafe {
+                let part = self.cargo.part();
+                libc::send(number, part.iov_base, part.iov_len, SEND_NOW)
+            },
+            Call::RecvMulti => return self.receive_into_pool(),
+            Call::RecvFrom | Call::RecvMsg => self.receive_message(),
+            Call::SendTo | Call::SendMsg => self.send_message(),
+            Call::Read | Call::ReadAt(_) => {
+                let offset = self.offset();
+                // SAFETY: they are room at the end of buffers that outlive the call.
+                let read = unsafe { manner.read(number, self.cargo.vectors(), offset) }?;
+                return self.done(read);
+            }
+            Call::Write | Call::WriteAt(_) => {
+                let offset = self.offset();
+                // SAFETY: they are of buffers that outlive the call.
+                let written = unsafe { manner.write(number, self.cargo.vectors(), offset) }?;
+                return self.done(written);
+            }
+            // These are for a disk, and for the reactor.
+            Call::Sync { .. } | Call::Open | Call::Splice => {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
         };
         match usize::try_from(answer) {
             Ok(answer) => self.done(answer),
@@ -224,48 +321,67 @@ impl Prepared {
         Err(io::ErrorKind::WouldBlock.into())
     }
 
-    /// The call has succeeded with this answer. (An accepted number becomes ours.)
+    /// The call has succeeded with this answer. (A number that was made becomes ours.)
     fn done(&mut self, answer: usize) -> io::Result<Gain> {
         match self.call {
-            Call::Accept => {
-                // SAFETY: accept4(2) has just made it, and nobody else knows it.
-                Ok(Gain::Accepted(unsafe { OwnedFd::from_raw_fd(answer as RawFd) }))
-            }
+            // SAFETY: accept4(2) has just made it, and nobody else knows it.
+            Call::Accept | Call::AcceptMulti => Ok(Gain::Accepted(unsafe { owned(answer) })),
+            // SAFETY: openat(2) has just made it, and nobody else knows it.
+            Call::Open => Ok(Gain::Opened(unsafe { owned(answer) })),
             Call::Connect => Ok(Gain::Connected),
+            Call::Sync { .. } => Ok(Gain::Done),
+            Call::Splice => {
+                self.cargo.note_passed(answer);
+                Ok(Gain::Moved(answer))
+            }
             _ => {
-                self.note_moved(answer);
+                if matches!(self.call, Call::RecvFrom | Call::RecvMsg) {
+                    if let With::Message(message) = &mut self.with {
+                        // SAFETY: the call that has succeeded was made with its header.
+                        unsafe { message.note_received() };
+                    }
+                }
+                // SAFETY: the kernel has moved so many to or from where `cargo` said.
+                unsafe { self.cargo.note_moved(answer) };
                 Ok(Gain::Moved(answer))
             }
         }
     }
 
-    /// The next `count` bytes were moved; of those received, the kernel has written them.
-    fn note_moved(&mut self, count: usize) {
-        debug_assert!(count <= self.left, "no more than was asked for");
-        let count = count.min(self.left);
-        self.left -= count;
-        self.moved += count;
-        if !self.call.receives() {
-            self.at += count;
-        } else if let Buf::Vec(bytes) = &mut self.buf {
-            // SAFETY: there was room for `left` bytes, of which the kernel has written so many.
-            unsafe { bytes.set_len(bytes.len() + count) };
-        }
+    /// Receives into the buffer that it was [equipped](Prepared::equip) with.
+    fn receive_into_pool(&mut self) -> io::Result<Gain> {
+        let With::Pool(_, next) = &mut self.with else { return no_message() };
+        let Some(mut buf) = next.take() else { return Err(io::ErrorKind::WouldBlock.into()) };
+        let room = buf.spare();
+        let (start, length) = (room.as_mut_ptr().cast(), room.len());
+        // SAFETY: it is room in a buffer that outlives the call.
+        let answer = unsafe { libc::recv(self.number, start, length, libc::MSG_DONTWAIT) };
+        let Ok(count) = usize::try_from(answer) else {
+            let error = io::Error::last_os_error();
+            *next = Some(buf);
+            return Err(error);
+        };
+        // SAFETY: the kernel has written so many bytes to the room.
+        unsafe { buf.note_written(count) };
+        Ok(Gain::Received(buf))
     }
 
-    /// The bytes that are left, or the room for them.
-    fn part(&mut self) -> libc::iovec {
-        let length = self.left.min(MOST);
-        let start = match &mut self.buf {
-            Buf::None => ptr::null_mut(),
-            Buf::Vec(bytes) if self.call.receives() => {
-                bytes.spare_capacity_mut().as_mut_ptr().cast()
-            }
-            Buf::Vec(bytes) => bytes[self.at..].as_mut_ptr(),
-            // What is sent is not written to.
-            Buf::Static(bytes) => bytes[self.at..].as_ptr().cast_mut(),
-        };
-        libc::iovec { iov_base: start.cast(), iov_len: length }
+    fn receive_message(&mut self) -> isize {
+        let (number, part, flags) = (self.number, self.cargo.part(), receive_flags(self.call));
+        let Some(message) = self.message_mut() else { return -1 };
+        let header = message.header_for_a_name(part);
+        // SAFETY: the header points into its own box and to room in a buffer; they outlive the
+        // call.
+        unsafe { libc::recvmsg(number, header, flags | libc::MSG_DONTWAIT) }
+    }
+
+    fn send_message(&mut self) -> isize {
+        let (number, part) = (self.number, self.cargo.part());
+        let Some(message) = self.message_mut() else { return -1 };
+        let header = message.header(part);
+        // SAFETY: the header points into its own box and to a part of a buffer; they outlive the
+        // call.
+        unsafe { libc::sendmsg(number, header, SEND_NOW) }
     }
 }
 
@@ -274,123 +390,74 @@ impl Prepared {
 impl Prepared {
     /// What is to be done.
     pub fn wanted(&self) -> (RawFd, Call, usize) {
-        (self.number, self.call, self.left)
+        (self.number, self.call, self.cargo.left())
     }
 
     /// Receives these bytes, as many as are asked for: gives how many that are.
     pub fn receive(&mut self, bytes: &[u8]) -> usize {
-        assert!(self.call.receives(), "it does not receive");
-        let count = bytes.len().min(self.left);
-        if let Buf::Vec(buf) = &mut self.buf {
-            buf.extend_from_slice(&bytes[..count]);
-        }
-        self.left -= count;
-        self.moved += count;
+        assert!(self.cargo.is_in(), "it does not receive");
+        let part = self.cargo.part();
+        let count = bytes.len().min(part.iov_len);
+        // SAFETY: there is room for so many, which is nobody else's.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), part.iov_base.cast(), count) };
+        // SAFETY: they have just been written.
+        unsafe { self.cargo.note_moved(count) };
         count
     }
 
     /// The bytes that are left to be sent.
     pub fn to_send(&self) -> &[u8] {
-        &self.buf[self.at..self.at + self.left]
+        assert!(!self.cargo.is_in() && !self.cargo.is_many(), "it does not send, or not one");
+        self.cargo.rest()
     }
 
     /// So many of them were sent.
     pub fn note_sent(&mut self, count: usize) {
-        assert!(!self.call.receives() && count <= self.left, "it does not send so much");
-        self.note_moved(count);
-    }
-}
-
-impl Message {
-    fn boxed(name: Name) -> Box<Self> {
-        let part = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
-        // SAFETY: zero is a valid value of all its fields: numbers and pointers.
-        let header = unsafe { std::mem::zeroed() };
-        Box::new(Message { name, part, header })
-    }
-
-    /// The header for a call that moves this part: points into this box.
-    fn header(&mut self, part: libc::iovec) -> *mut libc::msghdr {
-        self.part = part;
-        self.header.msg_name = self.name.bytes.as_mut_ptr().cast();
-        self.header.msg_namelen = self.name.length;
-        self.header.msg_iov = &raw mut self.part;
-        self.header.msg_iovlen = 1;
-        &raw mut self.header
-    }
-
-    /// The header for a call that receives a name too.
-    fn header_for_a_name(&mut self, part: libc::iovec) -> *mut libc::msghdr {
-        let header = self.header(part);
-        self.header.msg_namelen = Name::ROOM as libc::socklen_t;
-        header
-    }
-
-    /// A call that receives has been told whom from.
-    fn note_name(&mut self) {
-        self.name.length = self.header.msg_namelen;
+        assert!(!self.cargo.is_in() && count <= self.cargo.left(), "it does not send so much");
+        // SAFETY: nothing is received.
+        unsafe { self.cargo.note_moved(count) };
     }
 }
 
 const SEND_NOW: libc::c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
 const ACCEPTED: libc::c_int = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
 
+/// What a call that receives a message is told.
+fn receive_flags(call: Call) -> libc::c_int {
+    if call == Call::RecvMsg { libc::MSG_CMSG_CLOEXEC } else { 0 }
+}
+
+/// # Safety
+///
+/// The kernel has to have just made the number.
+unsafe fn owned(number: usize) -> OwnedFd {
+    // SAFETY: as the caller promises.
+    unsafe { OwnedFd::from_raw_fd(number as RawFd) }
+}
+
+/// Where nobody asks for the address there is no message.
 fn accept(number: RawFd, message: Option<&mut Message>) -> isize {
-    let Some(Message { name, .. }) = message else { return no_message() };
-    name.length = Name::ROOM as libc::socklen_t;
-    let place = name.bytes.as_mut_ptr().cast();
-    // SAFETY: there is room for `length` bytes, and both outlive the call.
-    let answer = unsafe { libc::accept4(number, place, &mut name.length, ACCEPTED) };
+    let (place, length) = match message {
+        Some(message) => message.name().for_writing(),
+        None => (std::ptr::null_mut(), std::ptr::null_mut()),
+    };
+    // SAFETY: there is room for `length` bytes, and both outlive the call, or there is none.
+    let answer = unsafe { libc::accept4(number, place, length, ACCEPTED) };
     answer as isize
 }
 
-fn connect(number: RawFd, message: Option<&mut Message>) -> isize {
-    let Some(Message { name, .. }) = message else { return no_message() };
+fn connect(number: RawFd, message: Option<&Message>) -> isize {
+    let Some(message) = message else { return -1 };
+    let (start, length) = message.named().for_reading();
     // SAFETY: there are `length` bytes, and they outlive the call.
-    let answer = unsafe { libc::connect(number, name.bytes.as_ptr().cast(), name.length) };
+    let answer = unsafe { libc::connect(number, start, length) };
     answer as isize
 }
 
-fn receive(number: RawFd, message: Option<&mut Message>, part: libc::iovec) -> isize {
-    let Some(message) = message else { return no_message() };
-    let header = message.header_for_a_name(part);
-    // SAFETY: the header points into its own box and to room in a buffer; they outlive the call.
-    let answer = unsafe { libc::recvmsg(number, header, libc::MSG_DONTWAIT) };
-    if answer >= 0 {
-        message.note_name();
-    }
-    answer
-}
-
-fn send(number: RawFd, message: Option<&mut Message>, part: libc::iovec) -> isize {
-    let Some(message) = message else { return no_message() };
-    let header = message.header(part);
-    // SAFETY: the header points into its own box and to a part of a buffer; they outlive the call.
-    unsafe { libc::sendmsg(number, header, SEND_NOW) }
-}
-
-/// [`Prepared::new`] gives every call that needs one its message.
-fn no_message() -> isize {
-    debug_assert!(false, "a call without its message");
-    -1
-}
-
-/// Checks that the buffer has what the call needs, and makes room.
-fn make_room(call: Call, buf: &mut Buf, at: usize, left: usize) -> io::Result<()> {
-    let refused = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
-    match (call, buf) {
-        (Call::Accept | Call::Connect, _) => Ok(()),
-        (Call::Recv | Call::RecvFrom | Call::Read, Buf::Vec(bytes)) => {
-            bytes.try_reserve(left).map_err(|_| io::ErrorKind::OutOfMemory.into())
-        }
-        (Call::Recv | Call::RecvFrom | Call::Read, _) => refused("only a Vec can be received into"),
-        (Call::Send | Call::SendTo | Call::Write, buf) => {
-            match at.checked_add(left).is_some_and(|end| end <= buf.len()) {
-                true => Ok(()),
-                false => refused("the range exceeds the buffer"),
-            }
-        }
-    }
+/// [`Prepared::with`] is given what the call needs.
+fn no_message() -> io::Result<Gain> {
+    debug_assert!(false, "a call without what it has to be told");
+    Err(io::ErrorKind::InvalidInput.into())
 }
 
 /// Shuts a socket down, which never blocks.
@@ -414,9 +481,9 @@ impl fmt::Debug for Prepared {
         f.debug_struct("Prepared")
             .field("number", &self.number)
             .field("call", &self.call)
-            .field("buf", &self.buf)
-            .field("left", &self.left)
-            .field("moved", &self.moved)
+            .field("buf", self.cargo.buf())
+            .field("left", &self.cargo.left())
+            .field("moved", &self.cargo.moved())
             .finish_non_exhaustive()
     }
 }

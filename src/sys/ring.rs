@@ -2,12 +2,15 @@
 #![allow(unsafe_code)]
 
 mod flight;
+mod groups;
 mod refused;
 
 use super::fork::Stamp;
-use super::prepared::{Call, Gain, Prepared};
+use super::pool::BufferPool;
+use super::prepared::{Call, Gain, Prepared, complete_one};
 use flight::Flight;
 pub use flight::leaked_buffers;
+use groups::Groups;
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{Builder, EnterFlags, IoUring, Probe, cqueue, opcode};
 use std::fmt;
@@ -21,6 +24,8 @@ pub(crate) struct Ring {
     ring: ManuallyDrop<IoUring>,
     /// What the kernel may still touch.
     flight: Flight,
+    /// And what it may take to write to.
+    groups: Groups,
     work: TaskWork,
     /// Which operations the kernel says that it knows.
     known: Probe,
@@ -71,6 +76,8 @@ pub(crate) enum Completion {
     },
     /// An operation is over, and the kernel touches its memory no longer.
     Operation { tag: u64, prepared: Prepared, result: io::Result<Gain> },
+    /// An operation has brought something, and goes on.
+    One { tag: u64, gain: Gain },
 }
 
 /// A ring's name for an operation that the kernel has.
@@ -140,8 +147,8 @@ impl Ring {
         let mut known = Probe::new();
         // A sandbox may forbid to ask. Then none is known, and all are the reactor's.
         let _ = ring.submitter().register_probe(&mut known);
-        let flight = Flight::default();
-        let ring = Ring { ring, flight, work, known, was_full: false, stamp };
+        let (flight, groups) = Default::default();
+        let ring = Ring { ring, flight, groups, work, known, was_full: false, stamp };
         let has = ring.ring.params();
         // The last stands for multishot polls, which came with it and have no bit of their own.
         if has.is_feature_ext_arg() && has.is_feature_nodrop() && has.is_feature_resource_tagging()
@@ -187,19 +194,32 @@ impl Ring {
         self.known.is_supported(call.code())
     }
 
+    /// Whether receives can take their buffers from this pool: some of them are set out.
+    pub(crate) fn serves(&mut self, pool: &BufferPool) -> bool {
+        !self.is_foreign() && self.groups.open(&self.ring, pool).is_some()
+    }
+
+    /// Sets out buffers in the place of those that were taken.
+    pub(crate) fn supply(&mut self) {
+        self.groups.supply();
+    }
+
     /// Queues an operation for the next [`Ring::enter`]; one that is for now says `WouldBlock`
-    /// where it would have to wait. Its file has to stay open until it is over. Comes back if
-    /// there is no room.
-    pub(crate) fn begin(&mut self, prepared: Prepared, tag: u64) -> Result<Ticket, Prepared> {
-        if self.room() == 0 {
-            return Err(prepared);
-        }
-        let (ticket, prepared) = self.flight.board(prepared, tag);
-        let entry = prepared.entry().user_data(ticket | OPERATION);
+    /// where it would have to wait. Its file has to stay open until it is over.
+    ///
+    /// # Panics
+    ///
+    /// If there is no [`room`](Ring::room).
+    pub(crate) fn begin(&mut self, prepared: Prepared, tag: u64) -> Ticket {
+        assert!(self.room() > 0, "there has to be room for it");
+        // What takes buffers of a pool is begun where the ring serves that.
+        let group = prepared.pool().and_then(|pool| self.groups.find(pool)).unwrap_or(u16::MAX);
+        let (ticket, prepared) = self.flight.board(prepared, tag, group);
+        let entry = prepared.entry(group).user_data(ticket | OPERATION);
         // SAFETY: a ring with room is this process's.
         let pushed = unsafe { self.ring.submission().push(&entry) };
         debug_assert!(pushed.is_ok(), "there was room");
-        Ok(Ticket(ticket | OPERATION))
+        Ticket(ticket | OPERATION)
     }
 
     /// How many requests can be pushed.
@@ -253,16 +273,14 @@ impl Ring {
         if self.is_foreign() {
             return false;
         }
-        let Ring { ring: queues, flight, .. } = self;
+        let Ring { ring: queues, flight, groups, .. } = self;
         for entry in queues.completion() {
             let (user_data, result) = (entry.user_data(), entry.result());
             if user_data & OPERATION == 0 {
                 let more = cqueue::more(entry.flags());
                 take(Completion::Request { user_data, result, more });
-            } else if let Some((tag, mut prepared)) = flight.land(user_data & !OPERATION) {
-                // SAFETY: none of our operations completes more than once, and it has landed now.
-                let result = unsafe { prepared.complete(result) };
-                take(Completion::Operation { tag, prepared, result });
+            } else if let Some(completion) = of_operation(flight, groups, &entry) {
+                take(completion);
             }
         }
         was_full
@@ -280,6 +298,33 @@ impl Ring {
             queues.submission().cq_overflow() || queues.completion().is_full()
         })
     }
+}
+
+/// What a completion of an operation comes to.
+fn of_operation(
+    flight: &mut Flight,
+    groups: &mut Groups,
+    entry: &cqueue::Entry,
+) -> Option<Completion> {
+    let (ticket, result) = (entry.user_data() & !OPERATION, entry.result());
+    let (tag, call, group) = flight.look(ticket)?;
+    let number = cqueue::buffer_select(entry.flags());
+    let length = usize::try_from(result).unwrap_or(0);
+    // SAFETY: this completion says so, and is looked at once.
+    let buf = number.and_then(|number| unsafe { groups.take(group, number, length) });
+    if cqueue::more(entry.flags()) {
+        // SAFETY: as above.
+        let one = unsafe { complete_one(call, result, buf) };
+        // No error goes on.
+        return one.ok().map(|gain| Completion::One { tag, gain });
+    }
+    if call == Call::RecvMulti && result == -libc::ENOBUFS {
+        groups.note_shortage(group);
+    }
+    let (tag, mut prepared) = flight.land(ticket)?;
+    // SAFETY: this is the last completion of the operation that has landed now.
+    let result = unsafe { prepared.complete(result, buf) };
+    Some(Completion::Operation { tag, prepared, result })
 }
 
 /// For how many completions to wait.
@@ -347,7 +392,10 @@ impl Drop for Ring {
     /// before. The memory of operations that are not over is left to the kernel for good.
     fn drop(&mut self) {
         if !self.stamp.is_foreign() {
-            self.flight.leak();
+            let is_empty = self.flight.leak() == 0;
+            if !is_empty {
+                self.groups.leak();
+            }
         }
         if self.stamp.is_foreign() {
             // The queues were not inherited (MADV_DONTFORK), and what may stand in their place is

@@ -246,6 +246,22 @@ impl Drop for Signals {
     }
 }
 
+/// Starts a thread that blocks all signals, so that handlers run on threads of the program's own.
+///
+/// # Errors
+///
+/// What pthread_create(3) says: `EAGAIN`, by a limit or for want of memory.
+pub(crate) fn spawn_undisturbed(
+    name: &str,
+    work: impl FnOnce() + Send + 'static,
+) -> io::Result<()> {
+    let (all, before) = (Set(u64::MAX), Set::blocked());
+    all.apply(SIG_BLOCK);
+    let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(work);
+    all.without(before).apply(SIG_UNBLOCK);
+    spawned.map(drop)
+}
+
 /// When the thread ends there may be none any more, and nobody who waits for them.
 fn with_strays(change: impl FnOnce(&mut BTreeSet<i32>)) {
     let _ = STRAYS.try_with(|strays| change(&mut strays.borrow_mut()));

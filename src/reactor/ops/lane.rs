@@ -6,11 +6,13 @@ use crate::key::OpSlot;
 use crate::sys::manner::Manner;
 use std::collections::VecDeque;
 
-/// One of the two orders.
+/// One of the two orders, or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::reactor) enum Lane {
     Read,
     Write,
+    /// All of these are at work: those at an offset of a file.
+    Loose,
 }
 
 impl Lane {
@@ -19,6 +21,7 @@ impl Lane {
         match self {
             Lane::Read => Interest::READABLE,
             Lane::Write => Interest::WRITABLE,
+            Lane::Loose => Interest::empty(),
         }
     }
 }
@@ -38,8 +41,8 @@ struct Standing {
 pub(in crate::reactor) struct Work {
     pub(in crate::reactor) park: Park,
     pub(in crate::reactor) manner: Manner,
-    /// In the order of their submission; the first of each is at work.
-    lanes: [VecDeque<Standing>; 2],
+    /// In the order of their submission; the first of each order is at work.
+    lanes: [VecDeque<Standing>; 3],
 }
 
 impl Work {
@@ -47,14 +50,18 @@ impl Work {
         Work { park: Park::default(), manner, lanes: Default::default() }
     }
 
-    /// Puts an operation behind the others. Gives whether it is the first.
+    /// Puts an operation behind the others. Gives whether it is at work.
     pub(super) fn push(&mut self, lane: Lane, op: OpSlot, order: u64, dir: Interest) -> bool {
-        let lane = &mut self.lanes[lane as usize];
-        lane.push_back(Standing { op, order, dir });
-        lane.len() == 1
+        let ops = &mut self.lanes[lane as usize];
+        ops.push_back(Standing { op, order, dir });
+        ops.len() == 1 || lane == Lane::Loose
     }
 
+    /// The one at work in an order.
     pub(in crate::reactor) fn head(&self, lane: Lane) -> Option<OpSlot> {
+        if lane == Lane::Loose {
+            return None;
+        }
         self.lanes[lane as usize].front().map(|standing| standing.op)
     }
 
@@ -75,7 +82,7 @@ impl Work {
         all.fold(Interest::empty(), |dirs, standing| dirs | standing.dir)
     }
 
-    /// All operations of both.
+    /// All operations.
     pub(super) fn all(&self) -> Vec<OpSlot> {
         self.lanes.iter().flatten().map(|standing| standing.op).collect()
     }

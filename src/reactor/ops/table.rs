@@ -19,12 +19,18 @@ pub(in crate::reactor) struct Operation {
     pub(super) token: Token,
     pub(in crate::reactor) kind: Kind,
     /// Its source, and the order in which it stands there.
-    pub(super) place: Option<(Slot, Lane)>,
+    pub(in crate::reactor) place: Option<(Slot, Lane)>,
+    /// The same of the source that it moves bytes to, if there are two.
+    pub(in crate::reactor) second: Option<(Slot, Lane)>,
     pub(super) state: State,
     /// Why it is to end early.
     pub(super) stop: Option<Stop>,
     /// The mechanism has given it back: the reactor does it.
     pub(super) is_emulated: bool,
+    /// It stands in line for a buffer.
+    pub(in crate::reactor) is_waiting: bool,
+    /// How many of its results were not delivered.
+    pub(in crate::reactor) untaken: usize,
     /// When it is to be stopped.
     due: Option<Instant>,
     /// When it is to be tried again, or its time has passed.
@@ -33,8 +39,8 @@ pub(in crate::reactor) struct Operation {
     pub(in crate::reactor) pause: Duration,
     /// Counts the submissions.
     pub(super) order: u64,
-    /// Keeps the file open for the kernel when the registration has gone.
-    pub(super) source: Option<Held>,
+    /// Keeps files open for the kernel when their registrations have gone.
+    pub(in crate::reactor) held: Vec<Held>,
 }
 
 /// Where an operation is.
@@ -46,6 +52,8 @@ pub(in crate::reactor) enum State {
     ShuttingDown(Shutdown),
     /// The mechanism has it.
     InKernel,
+    /// It is with the threads that wait for disks.
+    AtDisk,
     /// It waits for time to pass.
     Timing,
     /// Its completion is to be delivered.
@@ -86,14 +94,17 @@ impl Operation {
             token,
             kind,
             place,
+            second: None,
             state,
             stop: None,
             is_emulated: false,
+            is_waiting: false,
+            untaken: 0,
             due: None,
             retry: None,
             pause: Duration::ZERO,
             order: 0,
-            source: None,
+            held: Vec::new(),
         }
     }
 
@@ -105,6 +116,40 @@ impl Operation {
     pub(super) fn is_in_kernel(&self) -> bool {
         matches!(self.state, State::InKernel)
     }
+
+    /// What it is made of, if it is here.
+    pub(in crate::reactor) fn prepared(&self) -> Option<&Prepared> {
+        match &self.state {
+            State::Here(prepared) => Some(prepared),
+            _ => None,
+        }
+    }
+
+    pub(in crate::reactor) fn prepared_mut(&mut self) -> Option<&mut Prepared> {
+        match &mut self.state {
+            State::Here(prepared) => Some(prepared),
+            _ => None,
+        }
+    }
+}
+
+/// One completion that is to be delivered.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    pub(super) op: OpSlot,
+    /// One of many; the last is with the operation itself.
+    pub(super) one: Option<Over>,
+}
+
+/// A completion.
+#[derive(Debug)]
+pub(super) struct Delivery {
+    pub(super) op: OpSlot,
+    pub(super) token: Token,
+    pub(super) over: Over,
+    pub(super) more: bool,
+    /// Dropped last: that may run the user's code.
+    pub(super) held: Vec<Held>,
 }
 
 #[derive(Debug, Default)]
@@ -118,8 +163,8 @@ struct Place {
 pub(in crate::reactor) struct Ops {
     places: Vec<Place>,
     vacant: Vec<u32>,
-    /// Those that are over, in the order in which they are to be delivered.
-    over: VecDeque<OpSlot>,
+    /// What is to be delivered, in this order.
+    over: VecDeque<Outgoing>,
     deadlines: Timers,
     retries: Timers,
     submitted: u64,
@@ -138,7 +183,7 @@ impl Ops {
         OpSlot { index, generation: place.generation }
     }
 
-    pub(super) fn get(&self, op: OpSlot) -> Option<&Operation> {
+    pub(in crate::reactor) fn get(&self, op: OpSlot) -> Option<&Operation> {
         let place = self.places.get(op.index())?;
         place.operation.as_ref().filter(|_| place.generation == op.generation)
     }
@@ -185,7 +230,14 @@ impl Ops {
         self.set_retry(op, None);
         let Some(operation) = self.get_mut(op) else { return };
         operation.state = State::Over(over);
-        self.over.push_back(op);
+        self.over.push_back(Outgoing { op, one: None });
+    }
+
+    /// It has brought one of many results, and goes on.
+    pub(super) fn bring(&mut self, op: OpSlot, one: Over) {
+        let Some(operation) = self.get_mut(op) else { return };
+        operation.untaken += 1;
+        self.over.push_back(Outgoing { op, one: Some(one) });
     }
 
     pub(in crate::reactor) fn has_over(&self) -> bool {
@@ -197,19 +249,28 @@ impl Ops {
     }
 
     /// Takes the last ones out of the queue of those that are over, from this position on.
-    pub(super) fn split_over(&mut self, at: usize) -> VecDeque<OpSlot> {
+    pub(super) fn split_over(&mut self, at: usize) -> VecDeque<Outgoing> {
         self.over.split_off(at)
     }
 
-    /// Puts one that is over behind the others.
-    pub(super) fn queue_over(&mut self, op: OpSlot) {
-        self.over.push_back(op);
+    /// Puts a result behind the others.
+    pub(super) fn queue_over(&mut self, result: Outgoing) {
+        self.over.push_back(result);
     }
 
-    /// Takes the first that is over, to be delivered.
-    pub(super) fn pop_over(&mut self) -> Option<(OpSlot, Operation)> {
-        let op = self.over.pop_front()?;
-        self.remove(op).map(|operation| (op, operation))
+    /// Takes the first result, to be delivered.
+    pub(super) fn pop_over(&mut self) -> Option<Delivery> {
+        let Outgoing { op, one } = self.over.pop_front()?;
+        if let Some(over) = one {
+            let operation = self.get_mut(op)?;
+            operation.untaken -= 1;
+            return Some(Delivery { op, token: operation.token, over, more: true, held: vec![] });
+        }
+        let Operation { token, state, held, .. } = self.remove(op)?;
+        match state {
+            State::Over(over) => Some(Delivery { op, token, over, more: false, held }),
+            _ => None,
+        }
     }
 
     /// When the operation is to be stopped.
@@ -257,7 +318,10 @@ impl Ops {
     pub(in crate::reactor) fn verify(&self) {
         let all = || self.places.iter().filter_map(|place| place.operation.as_ref());
         let is_over = |operation: &&Operation| matches!(operation.state, State::Over(_));
-        assert_eq!(all().filter(is_over).count(), self.over.len(), "who is over is in the queue");
+        let last = self.over.iter().filter(|result| result.one.is_none()).count();
+        assert_eq!(all().filter(is_over).count(), last, "who is over is in the queue");
+        let untaken: usize = all().map(|operation| operation.untaken).sum();
+        assert_eq!(untaken, self.over.len() - last, "what was brought is counted");
         assert_eq!(all().filter(|op| op.due.is_some()).count(), self.deadlines.len(), "deadlines");
         assert_eq!(all().filter(|op| op.retry.is_some()).count(), self.retries.len(), "retries");
         let is_moving = |operation: &Operation| matches!(operation.state, State::Moving);

@@ -87,7 +87,7 @@ impl World {
             End::Canceled => Err(io::Error::from_raw_os_error(libc::ECANCELED)),
         };
         let Taken { op, prepared, .. } = self.taken.swap_remove(at);
-        self.landed.push(Landed { op, prepared, result });
+        self.landed.push(Landed::Over { op, prepared, result });
         true
     }
 

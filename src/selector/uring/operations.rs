@@ -78,6 +78,9 @@ impl Operations {
     /// Puts it into the ring. False if there is no room. Counts those that complete at once.
     pub(super) fn begin(&mut self, op: OpSlot, ring: &mut Ring, at_once: &mut u32) -> bool {
         let Some(operation) = self.get_mut(op) else { return true };
+        if ring.room() == 0 {
+            return false;
+        }
         let prepared = match std::mem::replace(&mut operation.state, State::Moving) {
             State::Here(prepared) => prepared,
             other => {
@@ -85,17 +88,9 @@ impl Operations {
                 return true;
             }
         };
-        match ring.begin(prepared, op.to_bits()) {
-            Ok(ticket) => {
-                operation.state = State::InKernel(ticket);
-                *at_once += u32::from(operation.is_for_now);
-                true
-            }
-            Err(prepared) => {
-                operation.state = State::Here(prepared);
-                false
-            }
-        }
+        operation.state = State::InKernel(ring.begin(prepared, op.to_bits()));
+        *at_once += u32::from(operation.is_for_now);
+        true
     }
 
     /// It is to end. Gives whether the kernel has to be asked to.
@@ -145,6 +140,14 @@ impl Operations {
         }
     }
 
+    /// It has brought something, and goes on.
+    pub(super) fn bring(&mut self, tag: u64, gain: Gain) {
+        let op = OpSlot::from_bits(tag);
+        if self.is_known(op) {
+            self.landed.push(Landed::One { op, gain });
+        }
+    }
+
     /// The kernel is done with it. A send that would have to wait is the reactor's from now on.
     pub(super) fn land(&mut self, tag: u64, prepared: Prepared, result: io::Result<Gain>) {
         let op = OpSlot::from_bits(tag);
@@ -156,7 +159,7 @@ impl Operations {
     fn end(&mut self, op: OpSlot, prepared: Prepared, result: io::Result<Gain>) {
         self.places[op.index()] = None;
         self.count -= 1;
-        self.landed.push(Landed { op, prepared, result });
+        self.landed.push(Landed::Over { op, prepared, result });
     }
 }
 

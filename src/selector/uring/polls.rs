@@ -149,7 +149,13 @@ impl Polls {
         id
     }
 
-    /// Whether the kernel knows how to do such an operation.
+    /// Whether the kernel can do such an operation.
+    pub(super) fn can(&mut self, prepared: &Prepared) -> bool {
+        let can_lend = prepared.pool().is_none_or(|pool| self.ring.serves(pool));
+        can_lend && self.ring.knows(prepared.call())
+    }
+
+    /// Whether the kernel knows how to do such operations.
     pub(super) fn knows(&self, call: Call) -> bool {
         self.ring.knows(call)
     }
@@ -244,6 +250,7 @@ impl Polls {
     /// completions. What they tell is for [`Polls::take_told`], whatever this answers.
     pub(super) fn enter(&mut self, least: Least, timeout: Option<Duration>) -> io::Result<()> {
         self.turn += 1;
+        self.ring.supply();
         let sends = self.fill();
         let wanted = self.with_sends(least, sends, timeout);
         let mut entered = self.ring.enter(wanted, timeout);
@@ -329,6 +336,11 @@ impl Polls {
                 Completion::Operation { tag, prepared, result } => {
                     self.progress += 1;
                     self.operations.land(tag, prepared, result);
+                    continue;
+                }
+                Completion::One { tag, gain } => {
+                    self.progress += 1;
+                    self.operations.bring(tag, gain);
                     continue;
                 }
             };

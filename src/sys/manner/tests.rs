@@ -19,13 +19,13 @@ impl Manner {
     fn read_from(&mut self, fd: &impl AsFd, bytes: &mut [u8]) -> io::Result<usize> {
         let part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
         // SAFETY: the part is of a slice that outlives the call.
-        unsafe { self.read(fd.as_fd().as_raw_fd(), &part) }
+        unsafe { self.read(fd.as_fd().as_raw_fd(), &[part], None) }
     }
 
     fn write_to(&mut self, fd: &impl AsFd, bytes: &mut [u8]) -> io::Result<usize> {
         let part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
         // SAFETY: the part is of a slice that outlives the call.
-        unsafe { self.write(fd.as_fd().as_raw_fd(), &part) }
+        unsafe { self.write(fd.as_fd().as_raw_fd(), &[part], None) }
     }
 }
 

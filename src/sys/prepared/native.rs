@@ -1,7 +1,9 @@
 //! The same call as a request to a ring.
 
 use super::super::manner::RWF_NOSIGNAL;
-use super::{ACCEPTED, Call, Gain, Name, Prepared, SEND_NOW};
+use super::super::pool::PoolBuf;
+use super::disk::OPENED;
+use super::{ACCEPTED, Call, Gain, Prepared, SEND_NOW, With, owned, receive_flags};
 use io_uring::squeue::Entry;
 use io_uring::{opcode, types};
 use std::io;
@@ -13,14 +15,17 @@ impl Call {
     /// The kernel's number for such requests.
     pub(in crate::sys) fn code(self) -> u8 {
         match self {
-            Call::Accept => opcode::Accept::CODE,
+            Call::Accept | Call::AcceptMulti => opcode::Accept::CODE,
             Call::Connect => opcode::Connect::CODE,
-            Call::Recv => opcode::Recv::CODE,
+            Call::Recv | Call::RecvMulti => opcode::Recv::CODE,
             Call::Send => opcode::Send::CODE,
-            Call::RecvFrom => opcode::RecvMsg::CODE,
-            Call::SendTo => opcode::SendMsg::CODE,
-            Call::Read => opcode::Read::CODE,
-            Call::Write => opcode::Write::CODE,
+            Call::RecvFrom | Call::RecvMsg => opcode::RecvMsg::CODE,
+            Call::SendTo | Call::SendMsg => opcode::SendMsg::CODE,
+            Call::Read | Call::ReadAt(_) => opcode::Read::CODE,
+            Call::Write | Call::WriteAt(_) => opcode::Write::CODE,
+            Call::Sync { .. } => opcode::Fsync::CODE,
+            Call::Open => opcode::OpenAt::CODE,
+            Call::Splice => opcode::Splice::CODE,
         }
     }
 }
@@ -28,48 +33,91 @@ impl Call {
 impl Prepared {
     /// The request. One to send is for now or never: it says `WouldBlock` where it would have to
     /// wait. (A message that waits in a ring goes out empty; and a stream whose peer has shut down
-    /// writing takes one of the kernel's own threads.)
+    /// writing takes one of the kernel's own threads.) Buffers of a pool come from this group.
     ///
     /// It names memory of this value: to be submitted only if this is kept, in whatever place,
     /// until the request has completed.
-    pub(in crate::sys) fn entry(&mut self) -> Entry {
-        let (number, part) = (types::Fd(self.number), self.part());
+    pub(in crate::sys) fn entry(&mut self, group: u16) -> Entry {
+        let (number, call) = (types::Fd(self.number), self.call);
+        match call {
+            Call::AcceptMulti => opcode::AcceptMulti::new(number).flags(ACCEPTED).build(),
+            Call::RecvMulti => opcode::RecvMulti::new(number, group).build(),
+            Call::ReadAt(_) | Call::WriteAt(_) => self.entry_at(number),
+            Call::Sync { data_only } => {
+                let mut flags = types::FsyncFlags::empty();
+                flags.set(types::FsyncFlags::DATASYNC, data_only);
+                opcode::Fsync::new(number).flags(flags).build()
+            }
+            Call::Recv | Call::Send | Call::Read | Call::Write => {
+                let part = self.cargo.part();
+                let (start, length) = (part.iov_base.cast::<u8>(), part.iov_len as u32);
+                match call {
+                    Call::Recv => opcode::Recv::new(number, start, length).build(),
+                    Call::Send => opcode::Send::new(number, start, length).flags(SEND_NOW).build(),
+                    Call::Read => opcode::Read::new(number, start, length).offset(CURRENT).build(),
+                    _ => {
+                        let write = opcode::Write::new(number, start, length).offset(CURRENT);
+                        write.rw_flags(RWF_NOSIGNAL).build()
+                    }
+                }
+            }
+            Call::Open => match &self.with {
+                With::Path(path, flags, mode) => {
+                    let open = opcode::OpenAt::new(number, path.as_ptr());
+                    open.flags(flags | OPENED).mode(*mode).build()
+                }
+                _ => nothing(),
+            },
+            _ => self.entry_of_message(number),
+        }
+    }
+
+    fn entry_at(&mut self, number: types::Fd) -> Entry {
+        let offset = self.offset().unwrap_or(CURRENT);
+        let reads = self.cargo.is_in();
+        if self.cargo.is_many() {
+            let vectors = self.cargo.vectors();
+            let (start, count) = (vectors.as_ptr(), vectors.len() as u32);
+            return match reads {
+                true => opcode::Readv::new(number, start, count).offset(offset).build(),
+                false => opcode::Writev::new(number, start, count).offset(offset).build(),
+            };
+        }
+        let part = self.cargo.part();
         let (start, length) = (part.iov_base.cast::<u8>(), part.iov_len as u32);
-        match (self.call, self.message.as_deref_mut()) {
-            (Call::Accept, Some(message)) => {
-                message.name.length = Name::ROOM as libc::socklen_t;
-                let place = message.name.bytes.as_mut_ptr().cast();
-                let accept = opcode::Accept::new(number, place, &raw mut message.name.length);
+        match reads {
+            true => opcode::Read::new(number, start, length).offset(offset).build(),
+            false => opcode::Write::new(number, start, length).offset(offset).build(),
+        }
+    }
+
+    fn entry_of_message(&mut self, number: types::Fd) -> Entry {
+        let (call, part) = (self.call, self.cargo.part());
+        let Some(message) = self.message_mut() else { return nothing() };
+        match call {
+            Call::Accept => {
+                let (place, length) = message.name().for_writing();
+                let accept = opcode::Accept::new(number, place.cast(), length);
                 accept.flags(ACCEPTED).build()
             }
-            (Call::Connect, Some(message)) => {
-                let place = message.name.bytes.as_ptr().cast();
-                opcode::Connect::new(number, place, message.name.length).build()
+            Call::Connect => {
+                let (start, length) = message.named().for_reading();
+                opcode::Connect::new(number, start.cast(), length).build()
             }
-            (Call::RecvFrom, Some(message)) => {
-                opcode::RecvMsg::new(number, message.header_for_a_name(part)).build()
+            Call::RecvFrom | Call::RecvMsg => {
+                let receive = opcode::RecvMsg::new(number, message.header_for_a_name(part));
+                receive.flags(receive_flags(call) as u32).build()
             }
-            (Call::SendTo, Some(message)) => {
+            Call::SendTo | Call::SendMsg => {
                 opcode::SendMsg::new(number, message.header(part)).flags(SEND_NOW as u32).build()
             }
-            (Call::Recv, _) => opcode::Recv::new(number, start, length).build(),
-            (Call::Send, _) => opcode::Send::new(number, start, length).flags(SEND_NOW).build(),
-            (Call::Read, _) => opcode::Read::new(number, start, length).offset(CURRENT).build(),
-            (Call::Write, _) => {
-                let write = opcode::Write::new(number, start, length).offset(CURRENT);
-                write.rw_flags(RWF_NOSIGNAL).build()
-            }
-            // `Prepared::new` gives each of these its message.
-            (Call::Accept | Call::Connect | Call::RecvFrom | Call::SendTo, None) => {
-                debug_assert!(false, "a call without its message");
-                opcode::Nop::new().build()
-            }
+            _ => nothing(),
         }
     }
 
     /// Whether the request is for now or never.
     pub(crate) fn is_for_now(&self) -> bool {
-        matches!(self.call, Call::Send | Call::SendTo)
+        matches!(self.call, Call::Send | Call::SendTo | Call::SendMsg)
     }
 
     /// What became of the request that [`Prepared::entry`] made.
@@ -77,15 +125,50 @@ impl Prepared {
     /// # Safety
     ///
     /// The result has to be that of its last completion, and to be passed on to this once.
-    pub(in crate::sys) unsafe fn complete(&mut self, result: i32) -> io::Result<Gain> {
+    pub(in crate::sys) unsafe fn complete(
+        &mut self,
+        result: i32,
+        buf: Option<PoolBuf>,
+    ) -> io::Result<Gain> {
+        if self.call == Call::RecvMulti {
+            return received(result, buf);
+        }
         let Ok(answer) = usize::try_from(result) else {
             return Err(io::Error::from_raw_os_error(-result));
         };
-        if self.call == Call::RecvFrom {
-            if let Some(message) = &mut self.message {
-                message.note_name();
-            }
-        }
         self.done(answer)
     }
+}
+
+/// What one result of a request is that goes on, and that this call has made.
+///
+/// # Safety
+///
+/// The result has to be that of a completion, and to be passed on to this once.
+#[allow(unsafe_code)]
+pub(in crate::sys) unsafe fn complete_one(
+    call: Call,
+    result: i32,
+    buf: Option<PoolBuf>,
+) -> io::Result<Gain> {
+    match usize::try_from(result) {
+        Err(_) => Err(io::Error::from_raw_os_error(-result)),
+        // SAFETY: the kernel has just made it, and nobody else knows it.
+        Ok(number) if call == Call::AcceptMulti => Ok(Gain::Accepted(unsafe { owned(number) })),
+        Ok(_) => received(result, buf),
+    }
+}
+
+/// In this buffer, which the kernel has chosen, or in none.
+fn received(result: i32, buf: Option<PoolBuf>) -> io::Result<Gain> {
+    if result < 0 {
+        return Err(io::Error::from_raw_os_error(-result));
+    }
+    Ok(buf.map_or(Gain::Moved(0), Gain::Received))
+}
+
+/// `Prepared::with` gives every call what it needs.
+fn nothing() -> Entry {
+    debug_assert!(false, "a call without what it has to be told");
+    opcode::Nop::new().build()
 }

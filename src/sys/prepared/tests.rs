@@ -225,11 +225,11 @@ fn what_is_not_in_order_is_refused_with_its_buffer() {
 fn room_is_made_before_and_once() {
     let (here, mut there) = UnixStream::pair().expect("a pair of sockets");
     let mut recv = prepared(&here, Call::Recv, b"x".to_vec(), (0, 50_000));
-    let part = recv.part();
+    let part = recv.cargo.part();
     assert_eq!(part.iov_len, 50_000);
     there.write_all(&[1; 20_000]).expect("room");
     assert_eq!(moved(recv.attempt(&mut manner(&here))), 20_000);
-    let rest = recv.part();
+    let rest = recv.cargo.part();
     assert_eq!(rest.iov_base as usize, part.iov_base as usize + 20_000, "behind the first");
     assert_eq!(rest.iov_len, 30_000);
 }
@@ -239,7 +239,7 @@ fn more_than_linux_moves_is_asked_for_in_parts() {
     let (here, _there) = UnixStream::pair().expect("a pair of sockets");
     // Room that is never touched is never there.
     let mut recv = prepared(&here, Call::Recv, vec![], (0, 3 << 30));
-    assert_eq!(recv.part().iov_len, MOST);
+    assert_eq!(recv.cargo.part().iov_len, crate::sys::MOST);
     assert_eq!(recv.left(), 3 << 30);
 }
 

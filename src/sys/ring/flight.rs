@@ -1,6 +1,6 @@
 //! The operations that a kernel has: their memory is nobody else's until they are over.
 
-use super::super::prepared::Prepared;
+use super::super::prepared::{Call, Prepared};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// How many operations were not over when their ring was closed, in this process.
@@ -24,7 +24,15 @@ pub fn leaked_buffers() -> usize {
 #[derive(Debug, Default)]
 struct Seat {
     generation: u32,
-    passenger: Option<(u64, Prepared)>,
+    passenger: Option<Passenger>,
+}
+
+#[derive(Debug)]
+struct Passenger {
+    tag: u64,
+    /// Where its buffers come from, if they come from a pool.
+    group: u16,
+    prepared: Prepared,
 }
 
 /// All operations that one ring has been given and that are not over.
@@ -40,7 +48,12 @@ const GENERATIONS: u32 = 1 << 31;
 impl Flight {
     /// Takes an operation, with a tag that comes back with it. What its entry points to stays where
     /// it is: the bytes and the message are boxed.
-    pub(super) fn board(&mut self, prepared: Prepared, tag: u64) -> (u64, &mut Prepared) {
+    pub(super) fn board(
+        &mut self,
+        prepared: Prepared,
+        tag: u64,
+        group: u16,
+    ) -> (u64, &mut Prepared) {
         let index = self.vacant.pop().unwrap_or_else(|| {
             self.seats.push(Seat::default());
             // An operation takes more memory than a number of 32 bits can count.
@@ -48,8 +61,16 @@ impl Flight {
         });
         let seat = &mut self.seats[index as usize];
         let ticket = u64::from(seat.generation) << 32 | u64::from(index);
-        let (_, prepared) = seat.passenger.insert((tag, prepared));
-        (ticket, prepared)
+        let passenger = seat.passenger.insert(Passenger { tag, group, prepared });
+        (ticket, &mut passenger.prepared)
+    }
+
+    /// Its tag, call and group.
+    pub(super) fn look(&self, ticket: u64) -> Option<(u64, Call, u16)> {
+        let (index, generation) = (ticket as u32, (ticket >> 32) as u32);
+        let seat = self.seats.get(index as usize).filter(|seat| seat.generation == generation)?;
+        let Passenger { tag, group, prepared } = seat.passenger.as_ref()?;
+        Some((*tag, prepared.call(), *group))
     }
 
     /// The operation is over.
@@ -59,16 +80,15 @@ impl Flight {
         let passenger = seat.passenger.take_if(|_| seat.generation == generation)?;
         seat.generation = (seat.generation + 1) % GENERATIONS;
         self.vacant.push(index);
-        Some(passenger)
+        Some((passenger.tag, passenger.prepared))
     }
 
-    /// Leaves the memory of all to the kernel.
-    pub(super) fn leak(&mut self) {
+    /// Leaves the memory of all to the kernel. Gives how many that are.
+    pub(super) fn leak(&mut self) -> usize {
         let passengers = self.seats.iter_mut().filter_map(|seat| seat.passenger.take());
-        for (_, prepared) in passengers {
-            std::mem::forget(prepared);
-            LEAKED.fetch_add(1, Ordering::Relaxed);
-        }
+        let count = passengers.map(std::mem::forget).count();
+        LEAKED.fetch_add(count, Ordering::Relaxed);
+        count
     }
 }
 

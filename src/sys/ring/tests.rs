@@ -48,7 +48,7 @@ impl Told {
     fn of(completion: Completion) -> Self {
         match completion {
             Completion::Request { user_data, result, more } => Told { user_data, result, more },
-            Completion::Operation { .. } => panic!("none was begun"),
+            other => panic!("none was begun: {other:?}"),
         }
     }
 }

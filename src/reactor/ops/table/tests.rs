@@ -103,9 +103,10 @@ impl Play {
         let popped = self.ops.pop_over();
         let expected = self.over.pop_front();
         assert_eq!(popped.is_some(), expected.is_some());
-        if let (Some((op, operation)), Some(at)) = (popped, expected) {
-            let State::Over(over) = operation.state else { panic!("it is over") };
-            assert_eq!((op, operation.token.0, over.transferred), (self.all[at].op, at, at));
+        if let (Some(popped), Some(at)) = (popped, expected) {
+            let Delivery { op, token, over, more, .. } = popped;
+            assert_eq!((op, token.0, over.transferred), (self.all[at].op, at, at));
+            assert!(!more, "there is one result");
             self.all[at].is_gone = true;
         }
     }
@@ -203,7 +204,7 @@ fn a_place_whose_generation_would_wrap_is_not_used_again() {
     let last = OpSlot { generation: u32::MAX, ..first };
     assert!(ops.get_mut(first).is_none() && ops.get_mut(last).is_some());
     ops.end(last, Over { transferred: 0, result: Ok(Outcome::Done), buf: Buf::None });
-    assert_eq!(ops.pop_over().map(|(op, ..)| op), Some(last));
+    assert_eq!(ops.pop_over().map(|its| its.op), Some(last));
     assert_eq!(ops.insert(nop()), OpSlot { index: 1, generation: 0 });
     assert!(ops.get_mut(first).is_none() && ops.get_mut(last).is_none());
 }

@@ -15,6 +15,31 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+/// Of one that is over, as all are here.
+impl Landed {
+    fn parts(&self) -> (&Prepared, &io::Result<Gain>) {
+        match self {
+            Landed::Over { prepared, result, .. } => (prepared, result),
+            one => panic!("it goes on: {one:?}"),
+        }
+    }
+
+    fn prepared(&self) -> &Prepared {
+        self.parts().0
+    }
+
+    fn result(&self) -> &io::Result<Gain> {
+        self.parts().1
+    }
+
+    fn into_parts(self) -> (Prepared, io::Result<Gain>) {
+        match self {
+            Landed::Over { prepared, result, .. } => (prepared, result),
+            one => panic!("it goes on: {one:?}"),
+        }
+    }
+}
+
 fn op(at: usize) -> OpSlot {
     OpSlot { index: at as u32, generation: 3 }
 }
@@ -82,13 +107,13 @@ impl Uring {
 }
 
 fn is_canceled(landed: &Landed) -> bool {
-    let error = landed.result.as_ref().err();
+    let error = landed.result().as_ref().err();
     error.is_some_and(|error| error.raw_os_error() == Some(libc::ECANCELED))
 }
 
 fn moved(landed: &Landed) -> usize {
-    match landed.result {
-        Ok(Gain::Moved(count)) => count,
+    match landed.result() {
+        Ok(Gain::Moved(count)) => *count,
         ref other => panic!("{other:?}"),
     }
 }
@@ -113,7 +138,7 @@ fn one_that_is_stopped_before_the_wait_never_reaches_the_kernel() {
         assert!(!ring.polls.has_operation(op(0)), "it has ended");
         // It is told of at once, whatever the deadline.
         let landed = ring.landed_by(Deadline::after(Some(Duration::from_secs(60))));
-        assert!(matches!(&landed[..], [one] if is_canceled(one) && one.prepared.moved() == 0));
+        assert!(matches!(&landed[..], [one] if is_canceled(one) && one.prepared().moved() == 0));
         assert!(ring.landed().is_empty(), "once");
         let nothing = there.read(&mut [0; 9]).expect_err("nothing has been sent");
         assert_eq!(nothing.kind(), ErrorKind::WouldBlock);
@@ -145,7 +170,7 @@ fn a_send_without_room_is_given_back() {
         fill(&here);
         ring.begin_op(0, send(&here, "data"));
         let landed = ring.land_all(1);
-        assert!(would_block(&landed[0]) && landed[0].prepared.moved() == 0, "{landed:?}");
+        assert!(would_block(&landed[0]) && landed[0].prepared().moved() == 0, "{landed:?}");
         assert_eq!(ring.polls.operations(), 0, "nothing of it waits in the kernel");
         let mut bytes = Vec::new();
         assert!(there.read_to_end(&mut bytes).is_err(), "it is not at its end");
@@ -155,7 +180,7 @@ fn a_send_without_room_is_given_back() {
 }
 
 fn would_block(landed: &Landed) -> bool {
-    matches!(&landed.result, Err(error) if error.kind() == ErrorKind::WouldBlock)
+    matches!(landed.result(), Err(error) if error.kind() == ErrorKind::WouldBlock)
 }
 
 #[test]
@@ -198,9 +223,10 @@ fn there_are_more_operations_than_room() {
         let mut seen = HashSet::new();
         for landed in ring.land_all(pairs.len()) {
             assert_eq!(moved(&landed), 8);
-            let bytes = landed.prepared.into_buf().into_vec();
-            assert_eq!(bytes, (landed.op.index() as u64).to_ne_bytes(), "each has its own");
-            assert!(seen.insert(landed.op));
+            let op = landed.op();
+            let bytes = landed.into_parts().0.into_buf().into_vec();
+            assert_eq!(bytes, (op.index() as u64).to_ne_bytes(), "each has its own");
+            assert!(seen.insert(op));
         }
         assert_eq!(ring.polls.operations(), 0);
     }
@@ -220,7 +246,7 @@ fn what_is_settled_has_ended() {
             }
             if at % 5 == 4 {
                 for one in ring.landed() {
-                    assert!(would_block(&one) || one.op.index() % 6 == 0, "{one:?}");
+                    assert!(would_block(&one) || one.op().index() % 6 == 0, "{one:?}");
                 }
             }
         }
@@ -234,9 +260,9 @@ fn what_is_settled_has_ended() {
         assert!(half.iter().all(|&op| !ring.polls.has_operation(op)), "{ring:?}");
         let mut landed = vec![];
         ring.take(&mut landed);
-        let asked = landed.iter().filter(|one| half.contains(&one.op));
+        let asked = landed.iter().filter(|one| half.contains(&one.op()));
         for one in asked {
-            let had_news = one.op.index() % 6 == 0;
+            let had_news = one.op().index() % 6 == 0;
             let has_ended = is_canceled(one) || would_block(one);
             assert!(has_ended || had_news && moved(one) == 4, "{one:?}");
         }
@@ -318,14 +344,14 @@ impl Play {
 
     fn note(&mut self, landed: Vec<Landed>) {
         for one in landed {
-            let place = one.op.index();
+            let place = one.op().index();
             let (op, is_stopped) = self.under_way.remove(&place).expect("it lands once");
-            assert_eq!(op, one.op);
+            assert_eq!(op, one.op());
             assert!(is_stopped || !is_canceled(&one), "nobody has asked for that");
             let is_send = place % 2 == 1;
             let has_moved = || moved(&one) > 0;
             assert!(is_canceled(&one) || is_send && would_block(&one) || has_moved());
-            self.moved[place] += one.prepared.moved();
+            self.moved[place] += one.prepared().moved();
         }
     }
 

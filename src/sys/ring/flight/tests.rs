@@ -56,7 +56,7 @@ proptest! {
                 }
                 _ => {
                     let which = tickets.len();
-                    let (ticket, prepared) = flight.board(passenger(which), which as u64 * 3);
+                    let (ticket, prepared) = flight.board(passenger(which), which as u64 * 3, 0);
                     prop_assert_eq!(number(prepared), which);
                     prop_assert!(ticket >> 63 == 0, "that bit is the ring's");
                     prop_assert!(!tickets.contains(&ticket), "no ticket is sold twice");
@@ -73,12 +73,12 @@ proptest! {
 #[test]
 fn a_stale_ticket_lands_nothing() {
     let mut flight = Flight::default();
-    let (ticket, _) = flight.board(passenger(1), 7);
+    let (ticket, _) = flight.board(passenger(1), 7, 0);
     assert!(flight.land(ticket + 1).is_none(), "there is no such seat");
     assert!(flight.land(ticket | 1 << 32).is_none(), "nobody has had that one yet");
     assert!(flight.land(ticket).is_some());
     assert!(flight.land(ticket).is_none(), "once");
-    let (next, _) = flight.board(passenger(2), 8);
+    let (next, _) = flight.board(passenger(2), 8, 0);
     assert_eq!(next as u32, ticket as u32, "the same seat");
     assert!(flight.land(ticket).is_none(), "the one before is not the one now");
     assert_eq!(flight.land(next).map(|(tag, _)| tag), Some(8));
@@ -87,13 +87,13 @@ fn a_stale_ticket_lands_nothing() {
 #[test]
 fn generations_go_round_below_the_topmost_bit() {
     let mut flight = Flight::default();
-    let (ticket, _) = flight.board(passenger(1), 7);
+    let (ticket, _) = flight.board(passenger(1), 7, 0);
     flight.land(ticket).expect("it is aboard");
     flight.seats[0].generation = GENERATIONS - 1;
-    let (last, _) = flight.board(passenger(2), 8);
+    let (last, _) = flight.board(passenger(2), 8, 0);
     assert_eq!(last >> 63, 0);
     flight.land(last).expect("it is aboard");
-    let (first, _) = flight.board(passenger(3), 9);
+    let (first, _) = flight.board(passenger(3), 9, 0);
     assert_eq!(first, ticket, "round");
     flight.land(first).expect("it is aboard");
 }
@@ -102,9 +102,9 @@ fn generations_go_round_below_the_topmost_bit() {
 #[test]
 fn memory_stays_where_it_is() {
     let mut flight = Flight::default();
-    let (first, prepared) = flight.board(passenger(1), 0);
+    let (first, prepared) = flight.board(passenger(1), 0, 0);
     let memory = prepared.to_send().as_ptr();
-    let others: Vec<_> = (0..1000).map(|at| flight.board(passenger(at), 0).0).collect();
+    let others: Vec<_> = (0..1000).map(|at| flight.board(passenger(at), 0, 0).0).collect();
     let (_, prepared) = flight.land(first).expect("it is aboard");
     assert_eq!(prepared.to_send().as_ptr(), memory);
     others.into_iter().for_each(|ticket| drop(flight.land(ticket)));

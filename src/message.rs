@@ -1,0 +1,79 @@
+//! What a message carries beside its bytes: files, an address, control messages.
+
+use crate::address::Address;
+use crate::sys::file::Held;
+use bitflags::bitflags;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+/// What [`Op::send_msg`](crate::Op::send_msg) sends beside the bytes, as sendmsg(2) does.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// use quintpoll::Message;
+/// use std::{fs::File, sync::Arc};
+/// let passed = Arc::new(File::open("/dev/null")?);
+/// let message = Message::new().file(passed.clone());
+/// # drop(message);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Default)]
+#[must_use = "it is for `Op::send_msg`"]
+pub struct Message {
+    pub(crate) to: Option<Address>,
+    pub(crate) files: Vec<Held>,
+    pub(crate) control: Vec<Control>,
+}
+
+impl Message {
+    /// Nothing but the bytes.
+    pub fn new() -> Self {
+        Message::default()
+    }
+
+    /// To this address. (On a connected socket there is no need to.)
+    pub fn to(mut self, address: impl Into<Address>) -> Self {
+        self.to = Some(address.into());
+        self
+    }
+
+    /// With this file, after those named before (`SCM_RIGHTS`): the receiver gets a duplicate. It
+    /// is the operation's too until that has completed, and `as_fd()` is called now, once.
+    pub fn file(mut self, file: Arc<dyn AsFd + Send + Sync>) -> Self {
+        self.files.push(Held::new(file));
+        self
+    }
+
+    /// With this control message (cmsg(3)). One of `SOL_SOCKET`, `SCM_RIGHTS` is refused by
+    /// `submit`: pass [files](Message::file).
+    pub fn control(mut self, control: Control) -> Self {
+        self.control.push(control);
+        self
+    }
+}
+
+/// A control message, of any protocol (cmsg(3)).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Control {
+    /// The protocol, such as `SOL_SOCKET`.
+    pub level: i32,
+    /// What it is there, such as `SCM_CREDENTIALS`.
+    pub kind: i32,
+    /// As its manual page says.
+    pub data: Vec<u8>,
+}
+
+bitflags! {
+    /// What recvmsg(2) says of a message as a whole.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct MessageFlags: u32 {
+        /// `MSG_TRUNC`: the message was longer, and the rest is lost.
+        const TRUNCATED = 1;
+        /// `MSG_CTRUNC`: there was no room for all control messages, or not for all files that were
+        /// passed, or no number free for them. Those are lost.
+        const CONTROL_TRUNCATED = 1 << 1;
+        /// `MSG_EOR`: a record ends here.
+        const END_OF_RECORD = 1 << 2;
+    }
+}

@@ -1,0 +1,176 @@
+//! What operations have come to in the kernel, or with a disk.
+
+use super::super::Reactor;
+use super::table::State;
+use crate::key::{OpSlot, Slot};
+use crate::selector::{Landed, Selector};
+use crate::sys::file::Held;
+use crate::sys::prepared::{Call, Gain, Prepared};
+use std::io;
+
+impl<S: Selector> Reactor<S> {
+    /// Takes note of the operations that have come to something elsewhere.
+    pub(in crate::reactor) fn absorb(&mut self) {
+        let mut landed = std::mem::take(&mut self.landed);
+        self.selector.take(&mut landed);
+        self.tell_resets_to_readers(&mut landed);
+        for landed in landed.drain(..) {
+            match landed {
+                Landed::One { op, gain } => _ = self.bring(op, gain),
+                Landed::Over { op, prepared, result } => self.land(op, prepared, result),
+            }
+        }
+        self.disk.take(&mut landed, |op, files| {
+            // Until it has been delivered, because to drop them may run the user's code.
+            if let Some(operation) = self.ops.get_mut(op) {
+                operation.held = files;
+            }
+        });
+        for landed in landed.drain(..) {
+            if let Landed::Over { op, prepared, result } = landed {
+                self.land_from_disk(op, prepared, result);
+            }
+        }
+        self.landed = landed;
+    }
+
+    /// The kernel tells of a reset once, and if both wait it is the writer who hears of it. To the
+    /// reader it would be the end of the stream.
+    fn tell_resets_to_readers(&mut self, landed: &mut [Landed]) {
+        for writer in 0..landed.len() {
+            if !is_reset(&landed[writer]) {
+                continue;
+            }
+            let source = self.source_of(landed[writer].op());
+            let work = source.and_then(|source| self.registry.work_mut(source));
+            if !work.is_some_and(|work| work.manner.is_stream()) {
+                continue;
+            }
+            let ended = |landed: &Landed| is_end(landed) && self.source_of(landed.op()) == source;
+            if let Some(reader) = landed.iter().position(ended) {
+                set_error(&mut landed[writer], libc::EPIPE);
+                set_error(&mut landed[reader], libc::ECONNRESET);
+            }
+        }
+    }
+
+    fn source_of(&self, op: OpSlot) -> Option<Slot> {
+        self.ops.get(op)?.place.map(|(source, _)| source)
+    }
+
+    /// An operation is out of the kernel: over, or to be gone on with.
+    fn land(&mut self, op: OpSlot, prepared: Prepared, result: io::Result<Gain>) {
+        let Some(place) = self.ops.get(op).map(|operation| operation.place) else { return };
+        let is_short = result.as_ref().is_err_and(|error| is_shortage(error, &prepared));
+        let left = match result {
+            Ok(gain) => self.note_gain(op, prepared, gain),
+            Err(error) => self.note_error(op, prepared, error),
+        };
+        if let Some(prepared) = left {
+            self.ops.put_back(op, prepared);
+            if is_short {
+                self.wait_for_buffer(op);
+            }
+        }
+        match place {
+            Some((source, super::Lane::Loose)) => {
+                self.begin(op, source, super::Lane::Loose);
+            }
+            Some((source, lane)) => self.run_lane(source, lane),
+            None => self.begin_anywhere(op),
+        }
+    }
+
+    /// Gives the operation back if it is to go on.
+    fn note_error(
+        &mut self,
+        op: OpSlot,
+        mut prepared: Prepared,
+        error: io::Error,
+    ) -> Option<Prepared> {
+        let operation = self.ops.get_mut(op)?;
+        let is_canceled = error.raw_os_error() == Some(libc::ECANCELED);
+        let is_short = is_shortage(&error, &prepared);
+        let is_unfinished = is_canceled || is_short || is_unfinished(&error);
+        match operation.stop {
+            Some(why) if is_unfinished => {
+                self.end(op, Some(prepared), Err(why.error()));
+                None
+            }
+            // Not by us: the kernel could not have it done, or knows no such flag.
+            None if is_unfinished || is_unknown(&error, &prepared) => {
+                operation.is_emulated |= !is_short && error.kind() != io::ErrorKind::Interrupted;
+                prepared.note_begun();
+                Some(prepared)
+            }
+            _ => {
+                self.end(op, Some(prepared), Err(error));
+                None
+            }
+        }
+    }
+
+    /// A thread is done with it. One that is to be tried again waits a little, as the thread has
+    /// not.
+    fn land_from_disk(&mut self, op: OpSlot, prepared: Prepared, result: io::Result<Gain>) {
+        let Some(operation) = self.ops.get_mut(op) else { return };
+        operation.is_emulated = true;
+        match result {
+            Err(error) if is_unfinished(&error) && operation.stop.is_none() => {
+                operation.held.clear();
+                self.ops.put_back(op, prepared);
+                self.pause(op);
+            }
+            result => self.land(op, prepared, result),
+        }
+    }
+
+    /// Has the threads do an operation, which needs these files open.
+    pub(in crate::reactor) fn send_to_disk(
+        &mut self,
+        op: OpSlot,
+        prepared: Prepared,
+        files: Vec<Held>,
+    ) {
+        let Some(operation) = self.ops.get_mut(op) else { return };
+        operation.state = State::AtDisk;
+        self.disk.begin(op, prepared, files);
+    }
+}
+
+/// Whether a writer was told of a reset.
+fn is_reset(landed: &Landed) -> bool {
+    let Landed::Over { prepared, result: Err(error), .. } = landed else { return false };
+    prepared.call().is_send() && error.raw_os_error() == Some(libc::ECONNRESET)
+}
+
+/// Whether a reader was told of the end of a stream.
+fn is_end(landed: &Landed) -> bool {
+    let Landed::Over { prepared, result, .. } = landed else { return false };
+    prepared.call().is_recv() && matches!(result, Ok(Gain::Moved(0)))
+}
+
+fn set_error(landed: &mut Landed, errno: i32) {
+    if let Landed::Over { result, .. } = landed {
+        *result = Err(io::Error::from_raw_os_error(errno));
+    }
+}
+
+/// Whether the call has done nothing, and is to be made again.
+fn is_unfinished(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+/// Whether there was no buffer for what has come.
+fn is_shortage(error: &io::Error, prepared: &Prepared) -> bool {
+    prepared.pool().is_some() && error.raw_os_error() == Some(libc::ENOBUFS)
+}
+
+/// Whether the kernel does not know how to do it without a signal, or more than once.
+fn is_unknown(error: &io::Error, prepared: &Prepared) -> bool {
+    match error.raw_os_error() {
+        Some(libc::EOPNOTSUPP) => prepared.call() == Call::Write,
+        Some(libc::EINVAL) => prepared.call().is_multi(),
+        _ => false,
+    }
+}

@@ -1,0 +1,317 @@
+//! Buffers that are used again and again: made up to a limit, lent, and given back.
+#![allow(unsafe_code)]
+
+use super::MOST;
+use std::alloc::{Layout, alloc, dealloc};
+use std::fmt;
+use std::io;
+use std::mem::MaybeUninit;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+/// A large buffer begins at a multiple of this, as files opened with `O_DIRECT` want it.
+const PAGE: usize = 4096;
+
+/// Buffers of one size, for [`Op::recv_multi`](crate::Op::recv_multi) and for whoever else wants
+/// one. They are made when they are needed, up to a limit, and used again.
+///
+/// A clone is another handle on the same buffers. Handles and buffers may go to other threads.
+///
+/// A buffer begins at a multiple of its size rounded up to a power of two, or of 4096 if that is
+/// less: a size of 4096 or a multiple suits files opened with `O_DIRECT`.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// use quintpoll::BufferPool;
+/// let pool = BufferPool::new(4096, 2)?;
+/// let (one, two) = (pool.take(), pool.take());
+/// assert!(one.is_some() && two.is_some());
+/// assert!(pool.take().is_none(), "that was the limit");
+/// drop(one);
+/// assert!(pool.take().is_some(), "it has come home");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct BufferPool(Arc<Shared>);
+
+struct Shared {
+    layout: Layout,
+    limit: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The last that came home is the first to be lent, because it is still in the cache.
+    home: Vec<Block>,
+    /// How many there are, at home or not.
+    made: usize,
+    /// Whom to tell when one comes home.
+    waiting: Vec<Waker>,
+}
+
+/// Memory of the pool's layout, which nobody else has.
+struct Block(NonNull<u8>);
+
+// SAFETY: it is memory, and whoever has the value is the only one to have it.
+unsafe impl Send for Block {}
+
+impl BufferPool {
+    /// A pool of at most `limit` buffers of `size` bytes. None of them is made yet.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput`: there are no bytes, or no buffers; or more bytes than one system call moves
+    /// (2,147,479,552).
+    pub fn new(size: usize, limit: usize) -> io::Result<Self> {
+        let refused = |why| io::Error::new(io::ErrorKind::InvalidInput, why);
+        if limit == 0 {
+            return Err(refused("a pool without buffers"));
+        }
+        if size == 0 || size > MOST {
+            return Err(refused("a pool of buffers without bytes, or with more than a call moves"));
+        }
+        let layout = Layout::from_size_align(size, size.next_power_of_two().min(PAGE));
+        let layout = layout.map_err(|_| refused("buffers larger than any memory"))?;
+        Ok(BufferPool(Arc::new(Shared { layout, limit, state: Mutex::default() })))
+    }
+
+    /// How many bytes a buffer has.
+    pub fn size(&self) -> usize {
+        self.0.layout.size()
+    }
+
+    /// How many buffers there can be.
+    pub fn limit(&self) -> usize {
+        self.0.limit
+    }
+
+    /// How many buffers there are by now: lent, or at home.
+    pub fn made(&self) -> usize {
+        self.0.lock().made
+    }
+
+    /// How many of these are at home. (Those that an io_uring poller has set out for receives are
+    /// not; they are at most half of the limit.)
+    pub fn idle(&self) -> usize {
+        self.0.lock().home.len()
+    }
+
+    /// An empty buffer, unless all are lent, or there is no memory for another.
+    pub fn take(&self) -> Option<PoolBuf> {
+        let block = self.0.take(&mut self.0.lock());
+        block.map(|block| self.lend(block))
+    }
+
+    /// The same; if there is none, `waker` is woken when one comes home.
+    pub(crate) fn take_or_wait(&self, waker: &Waker) -> Option<PoolBuf> {
+        let mut state = self.0.lock();
+        let block = self.0.take(&mut state);
+        if block.is_none() && !state.waiting.iter().any(|other| other.will_wake(waker)) {
+            state.waiting.push(waker.clone());
+        }
+        drop(state);
+        block.map(|block| self.lend(block))
+    }
+
+    /// One that can be set out for somebody who may come: of at least half of the limit nobody is
+    /// deprived by that.
+    pub(super) fn take_spare(&self) -> Option<PoolBuf> {
+        let mut state = self.0.lock();
+        let left = state.home.len() + (self.0.limit - state.made);
+        let block = (left > self.limit().div_ceil(2)).then(|| self.0.take(&mut state)).flatten();
+        drop(state);
+        block.map(|block| self.lend(block))
+    }
+
+    /// How many can be set out at most.
+    pub(super) fn most_spare(&self) -> usize {
+        self.0.limit / 2
+    }
+
+    fn lend(&self, block: Block) -> PoolBuf {
+        PoolBuf { block, length: 0, home: self.clone() }
+    }
+
+    /// Whether it is the same pool.
+    pub(crate) fn is(&self, other: &BufferPool) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// How many handles and lent buffers there are.
+    pub(super) fn handles(&self) -> usize {
+        Arc::strong_count(&self.0)
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing in here panics halfway.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self, state: &mut State) -> Option<Block> {
+        if let Some(block) = state.home.pop() {
+            return Some(block);
+        }
+        if state.made == self.limit {
+            return None;
+        }
+        // SAFETY: the layout has bytes.
+        let block = Block(NonNull::new(unsafe { alloc(self.layout) })?);
+        state.made += 1;
+        Some(block)
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for Block(start) in state.home.drain(..) {
+            // SAFETY: it was allocated with this layout, and was nobody's.
+            unsafe { dealloc(start.as_ptr(), self.layout) };
+        }
+    }
+}
+
+impl fmt::Debug for BufferPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BufferPool")
+            .field("size", &self.size())
+            .field("limit", &self.limit())
+            .field("made", &self.made())
+            .field("idle", &self.idle())
+            .finish()
+    }
+}
+
+/// A buffer of a [`BufferPool`]. It derefs to the bytes that are in it, and goes home when it is
+/// dropped, whether or not there still is a poller.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// use quintpoll::BufferPool;
+/// use std::io::Write;
+/// let pool = BufferPool::new(8, 1)?;
+/// let mut buf = pool.take().expect("the pool is new");
+/// assert_eq!((buf.len(), buf.capacity()), (0, 8));
+/// assert_eq!(buf.write(b"and so on")?, 8);
+/// assert_eq!(&buf[..3], b"and");
+/// # Ok(())
+/// # }
+/// ```
+pub struct PoolBuf {
+    block: Block,
+    /// So many bytes are initialised: those that are in it.
+    length: usize,
+    home: BufferPool,
+}
+
+// SAFETY: shared, it gives out its bytes to be read, and a pool that has its own lock.
+unsafe impl Sync for PoolBuf {}
+
+impl PoolBuf {
+    /// How many bytes can be in it: the [`size`](BufferPool::size) of its pool.
+    pub fn capacity(&self) -> usize {
+        self.home.size()
+    }
+
+    /// Empties it.
+    pub fn clear(&mut self) {
+        self.length = 0;
+    }
+
+    /// Leaves the first `length` bytes, if there are more.
+    pub fn truncate(&mut self, length: usize) {
+        self.length = self.length.min(length);
+    }
+
+    /// The room behind its bytes.
+    pub(super) fn spare(&mut self) -> &mut [MaybeUninit<u8>] {
+        let (start, length) = (self.block.0.as_ptr(), self.length);
+        // SAFETY: the bytes end at or before the end of the block.
+        let start = unsafe { start.add(length) };
+        // SAFETY: the block is this value's alone, and has `size` bytes, of which these are the
+        // last.
+        unsafe { std::slice::from_raw_parts_mut(start.cast(), self.home.size() - length) }
+    }
+
+    /// The next `count` bytes are in it too.
+    ///
+    /// # Safety
+    ///
+    /// They have to be written, and within the room.
+    pub(super) unsafe fn note_written(&mut self, count: usize) {
+        self.length += count;
+    }
+}
+
+impl Deref for PoolBuf {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: so many bytes of the block were written, and it is this value's alone.
+        unsafe { std::slice::from_raw_parts(self.block.0.as_ptr(), self.length) }
+    }
+}
+
+impl DerefMut for PoolBuf {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as for reading, and the value is borrowed to be changed.
+        unsafe { std::slice::from_raw_parts_mut(self.block.0.as_ptr(), self.length) }
+    }
+}
+
+impl AsRef<[u8]> for PoolBuf {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl io::Write for PoolBuf {
+    /// Appends as many bytes as there is room for.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let spare = self.spare();
+        let count = bytes.len().min(spare.len());
+        for (place, byte) in spare.iter_mut().zip(bytes) {
+            place.write(*byte);
+        }
+        // SAFETY: these have just been written.
+        unsafe { self.note_written(count) };
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl PartialEq for PoolBuf {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for PoolBuf {}
+
+impl fmt::Debug for PoolBuf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PoolBuf({} of {} bytes)", self.length, self.capacity())
+    }
+}
+
+impl Drop for PoolBuf {
+    fn drop(&mut self) {
+        let mut state = self.home.0.lock();
+        state.home.push(Block(self.block.0));
+        let waiting = std::mem::take(&mut state.waiting);
+        drop(state);
+        waiting.into_iter().for_each(Waker::wake);
+    }
+}
+
+#[cfg(test)]
+mod tests;

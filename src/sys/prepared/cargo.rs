@@ -1,0 +1,255 @@
+//! The bytes that a call is to move: which part of which buffer, and how far it has got.
+
+use super::super::MOST;
+use super::super::buf::Buf;
+use std::io;
+use std::ptr;
+
+/// Which bytes are to be moved.
+#[derive(Clone, Debug)]
+pub(crate) enum Part {
+    Nothing,
+    /// At most so many, through no buffer.
+    Through(usize),
+    /// At most so many to the end of the buffer.
+    In(usize),
+    /// At most so many to the end of each of several.
+    IntoEach(Vec<usize>),
+    /// Out of the buffer: where they begin, and how many they are.
+    Out(usize, usize),
+}
+
+/// No call takes more buffers.
+const MOST_BUFFERS: usize = libc::UIO_MAXIOV as usize;
+
+/// A buffer, and what is to be done with it.
+pub(super) struct Cargo {
+    buf: Buf,
+    /// It is to be received into.
+    is_in: bool,
+    /// Of what is sent, where the rest begins. What is received is appended.
+    at: usize,
+    /// How many bytes are left to be moved.
+    left: usize,
+    moved: usize,
+    /// Of one buffer; stays as it is until the next call is prepared.
+    one: [libc::iovec; 1],
+    many: Option<Box<Many>>,
+}
+
+/// Of several buffers.
+struct Many {
+    /// If they are to be received into, how many bytes are left for each.
+    each: Vec<usize>,
+    /// Where a call finds them: stays as it is until the next call is prepared.
+    vectors: Vec<libc::iovec>,
+}
+
+impl Cargo {
+    /// Makes room where there is none.
+    ///
+    /// # Errors
+    ///
+    /// `OutOfMemory`: there is no room for so much; `InvalidInput`: the buffer is none that can be
+    /// received into, or has no such part. The buffer comes back.
+    pub(super) fn new(mut buf: Buf, part: Part) -> Result<Self, (io::Error, Buf)> {
+        let loaded = match part {
+            Part::Nothing => Ok((false, 0, 0, Vec::new())),
+            Part::Through(most) => Ok((false, 0, most, Vec::new())),
+            Part::In(most) => make_room(&mut buf, most).map(|()| (true, 0, most, Vec::new())),
+            Part::IntoEach(each) => {
+                make_room_in_each(&mut buf, &each).map(|sum| (true, 0, sum, each))
+            }
+            Part::Out(at, length) => {
+                check_part(&buf, at, length).map(|()| (false, at, length, Vec::new()))
+            }
+        };
+        match loaded {
+            Ok((is_in, at, left, each)) => {
+                let is_many = matches!(buf, Buf::Many(_));
+                let many = is_many.then(|| Box::new(Many { each, vectors: Vec::new() }));
+                let one = [libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }];
+                Ok(Cargo { buf, is_in, at, left, moved: 0, one, many })
+            }
+            Err(error) => Err((error, buf)),
+        }
+    }
+
+    pub(super) fn buf(&self) -> &Buf {
+        &self.buf
+    }
+
+    pub(super) fn into_buf(self) -> Buf {
+        self.buf
+    }
+
+    pub(super) fn is_in(&self) -> bool {
+        self.is_in
+    }
+
+    pub(super) fn left(&self) -> usize {
+        self.left
+    }
+
+    pub(super) fn moved(&self) -> usize {
+        self.moved
+    }
+
+    /// Whether there are several buffers.
+    pub(super) fn is_many(&self) -> bool {
+        self.many.is_some()
+    }
+
+    /// So many bytes were moved, but through no buffer.
+    pub(super) fn note_passed(&mut self, count: usize) {
+        self.moved += count;
+    }
+
+    /// The next `count` bytes were moved.
+    ///
+    /// # Safety
+    ///
+    /// Of those received, the kernel has to have written them where [`Cargo::part`] or
+    /// [`Cargo::vectors`] said.
+    #[allow(unsafe_code)]
+    pub(super) unsafe fn note_moved(&mut self, count: usize) {
+        debug_assert!(count <= self.left, "no more than was asked for");
+        let mut count = count.min(self.left);
+        self.left -= count;
+        self.moved += count;
+        if !self.is_in {
+            self.at += count;
+            return;
+        }
+        match (&mut self.buf, &mut self.many) {
+            (Buf::Many(bufs), Some(many)) => {
+                for (buf, left) in bufs.iter_mut().zip(&mut many.each) {
+                    let part = count.min(*left);
+                    // SAFETY: as the caller promises; they are filled in turn.
+                    unsafe { note_written(buf, part) };
+                    *left -= part;
+                    count -= part;
+                }
+            }
+            // SAFETY: as the caller promises.
+            (buf, _) => unsafe { note_written(buf, count) },
+        }
+    }
+
+    /// Of one buffer, the bytes that are left to be sent.
+    #[cfg(any(test, feature = "spi"))]
+    pub(super) fn rest(&self) -> &[u8] {
+        &self.buf[self.at..self.at + self.left]
+    }
+
+    /// The bytes that are left, or the room for them, of one buffer.
+    pub(super) fn part(&mut self) -> libc::iovec {
+        let length = self.left.min(MOST);
+        let start = match self.is_in {
+            true => room(&mut self.buf),
+            false => start_of(&self.buf, self.at),
+        };
+        libc::iovec { iov_base: start.cast(), iov_len: length }
+    }
+
+    /// The same of any number of buffers, one after the other.
+    pub(super) fn vectors(&mut self) -> &[libc::iovec] {
+        self.one = [self.part()];
+        let (Buf::Many(bufs), Some(many)) = (&mut self.buf, &mut self.many) else {
+            return &self.one;
+        };
+        many.vectors.clear();
+        let mut before = self.at;
+        for (index, buf) in bufs.iter_mut().enumerate() {
+            let (start, length) = match self.is_in {
+                true => (room(buf), many.each[index]),
+                false => {
+                    let skipped = before.min(buf.len());
+                    before -= skipped;
+                    (start_of(buf, skipped), buf.len() - skipped)
+                }
+            };
+            many.vectors.push(libc::iovec { iov_base: start.cast(), iov_len: length });
+        }
+        &many.vectors
+    }
+}
+
+fn refused<T>(why: &'static str) -> io::Result<T> {
+    Err(io::Error::new(io::ErrorKind::InvalidInput, why))
+}
+
+fn make_room(buf: &mut Buf, most: usize) -> io::Result<()> {
+    match buf {
+        Buf::Vec(bytes) => bytes.try_reserve(most).map_err(|_| io::ErrorKind::OutOfMemory.into()),
+        Buf::Pool(bytes) => match most <= bytes.capacity() - bytes.len() {
+            true => Ok(()),
+            false => refused("the buffer has no room for so much, and is of a fixed size"),
+        },
+        Buf::Many(_) => refused("several buffers are for vectored operations"),
+        Buf::None | Buf::Static(_) => refused("only a Vec or a PoolBuf can be received into"),
+    }
+}
+
+fn make_room_in_each(buf: &mut Buf, each: &[usize]) -> io::Result<usize> {
+    let Buf::Many(bufs) = buf else { return refused("a vectored operation takes several buffers") };
+    check_count(bufs)?;
+    let mut sum: usize = 0;
+    for (buf, &most) in bufs.iter_mut().zip(each) {
+        make_room(buf, most)?;
+        sum = sum.saturating_add(most);
+    }
+    if sum == 0 { refused("nothing is to be received") } else { Ok(sum) }
+}
+
+fn check_part(buf: &Buf, at: usize, length: usize) -> io::Result<()> {
+    let has = match buf {
+        Buf::Many(bufs) => {
+            check_count(bufs)?;
+            bufs.iter().map(|buf| buf.len()).sum()
+        }
+        buf => buf.len(),
+    };
+    match at.checked_add(length).is_some_and(|end| end <= has) {
+        true => Ok(()),
+        false => refused("the range exceeds the buffer"),
+    }
+}
+
+fn check_count(bufs: &[Buf]) -> io::Result<()> {
+    if bufs.len() > MOST_BUFFERS {
+        return refused("more than 1024 buffers");
+    }
+    match bufs.iter().any(|buf| matches!(buf, Buf::Many(_))) {
+        true => refused("several buffers within several"),
+        false => Ok(()),
+    }
+}
+
+/// Where what is received goes.
+fn room(buf: &mut Buf) -> *mut u8 {
+    match buf {
+        Buf::Vec(bytes) => bytes.spare_capacity_mut().as_mut_ptr().cast(),
+        Buf::Pool(bytes) => bytes.spare().as_mut_ptr().cast(),
+        Buf::None | Buf::Static(_) | Buf::Many(_) => ptr::null_mut(),
+    }
+}
+
+/// Where what is sent begins. It is not written to.
+fn start_of(buf: &Buf, at: usize) -> *mut u8 {
+    buf.get(at..).map_or(ptr::null_mut(), |bytes| bytes.as_ptr().cast_mut())
+}
+
+/// # Safety
+///
+/// The kernel has to have written so many bytes to the [`room`].
+#[allow(unsafe_code)]
+unsafe fn note_written(buf: &mut Buf, count: usize) {
+    match buf {
+        // SAFETY: there was room for so many bytes, which the kernel has written.
+        Buf::Vec(bytes) => unsafe { bytes.set_len(bytes.len() + count) },
+        // SAFETY: as above.
+        Buf::Pool(bytes) => unsafe { bytes.note_written(count) },
+        Buf::None | Buf::Static(_) | Buf::Many(_) => {}
+    }
+}

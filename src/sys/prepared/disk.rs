@@ -1,0 +1,120 @@
+//! Calls that may have to wait for a disk: without waiting, as far as that goes, and with.
+#![allow(unsafe_code)]
+
+use super::super::manner::{self, Manner, Vectors};
+use super::{Call, Gain, Prepared, With};
+use std::io;
+
+impl Prepared {
+    /// Whether what it waits for is a disk, or nothing that could be polled for. (A splice is the
+    /// reactor's, which knows both files.)
+    pub(crate) fn is_for_a_disk(&self, manner: &Manner) -> bool {
+        match self.call {
+            Call::Sync { .. } | Call::Open => true,
+            Call::Read | Call::Write | Call::ReadAt(_) | Call::WriteAt(_) => manner.has_position(),
+            _ => false,
+        }
+    }
+
+    /// Where it reads or writes, unless that is at the file's own position.
+    pub(super) fn offset(&self) -> Option<u64> {
+        match self.call {
+            Call::ReadAt(offset) | Call::WriteAt(offset) => {
+                Some(offset + self.cargo.moved() as u64)
+            }
+            _ => None,
+        }
+    }
+
+    /// Moves what can be moved without waiting. If that is not all, `WouldBlock`: the rest is for
+    /// [`Prepared::perform`].
+    pub(super) fn attempt_on_disk(&mut self, manner: &mut Manner) -> io::Result<Gain> {
+        loop {
+            let (number, offset) = (self.number, self.offset());
+            let tried = match self.call {
+                Call::Read | Call::ReadAt(_) => {
+                    // SAFETY: they are room at the end of buffers that outlive the call.
+                    unsafe { manner.read_cached(number, self.cargo.vectors(), offset) }
+                }
+                Call::Write | Call::WriteAt(_) => {
+                    // SAFETY: they are of buffers that outlive the call.
+                    unsafe { manner.write_cached(number, self.cargo.vectors(), offset) }
+                }
+                _ => return Err(io::ErrorKind::WouldBlock.into()),
+            };
+            match tried {
+                // The rest has to come from the disk.
+                Ok(count) if count > 0 && count < self.cargo.left() => {
+                    self.done(count)?;
+                }
+                tried => return self.settle(tried),
+            }
+        }
+    }
+
+    /// What the plain call would have answered, which knows of no pieces.
+    fn settle(&mut self, answer: io::Result<usize>) -> io::Result<Gain> {
+        match answer {
+            Ok(answer) => self.done(answer),
+            Err(error) if self.is_to_be_told(&error) => Err(error),
+            Err(_) => Ok(Gain::Moved(0)),
+        }
+    }
+
+    fn is_to_be_told(&self, error: &io::Error) -> bool {
+        let is_passing =
+            matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted);
+        is_passing || self.cargo.moved() == 0
+    }
+
+    /// Makes the call, and waits for it: not on a thread that has something else to do.
+    ///
+    /// # Errors
+    ///
+    /// What the call says; `WouldBlock` of a file that is set so.
+    pub(crate) fn perform(&mut self) -> io::Result<Gain> {
+        loop {
+            let answer = self.perform_once();
+            match answer {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                answer => return self.settle(answer),
+            }
+        }
+    }
+
+    fn perform_once(&mut self) -> io::Result<usize> {
+        let (number, offset) = (self.number, self.offset());
+        match self.call {
+            Call::Read | Call::ReadAt(_) => {
+                // SAFETY: they are room at the end of buffers that outlive the call.
+                unsafe { Vectors::of(self.cargo.vectors(), offset).read(number, 0) }
+            }
+            Call::Write | Call::WriteAt(_) => {
+                // SAFETY: they are of buffers that outlive the call.
+                unsafe { Vectors::of(self.cargo.vectors(), offset).write(number, 0) }
+            }
+            Call::Sync { data_only: true } => {
+                // SAFETY: no memory is passed.
+                manner::counted(unsafe { libc::fdatasync(number) } as isize)
+            }
+            Call::Sync { data_only: false } => {
+                // SAFETY: no memory is passed.
+                manner::counted(unsafe { libc::fsync(number) } as isize)
+            }
+            Call::Open => {
+                let With::Path(path, flags, mode) = &self.with else {
+                    return Err(io::ErrorKind::InvalidInput.into());
+                };
+                let flags = flags | OPENED;
+                // SAFETY: the path ends with a zero, and outlives the call.
+                let opened = unsafe { libc::openat(number, path.as_ptr(), flags, *mode) };
+                manner::counted(opened as isize)
+            }
+            Call::Splice => manner::without_sigpipe(|| self.splice()),
+            _ => Err(io::ErrorKind::InvalidInput.into()),
+        }
+    }
+}
+
+/// A FIFO is not waited for, nor a terminal's line; to other files it means nothing.
+pub(super) const OPENED: libc::c_int = libc::O_CLOEXEC | libc::O_NONBLOCK;

@@ -1,0 +1,49 @@
+//! splice(2): from one file to another, of which one is a pipe.
+#![allow(unsafe_code)]
+
+use super::super::manner::{self, Manner, without_sigpipe};
+use super::{Gain, Prepared, With};
+use std::io;
+use std::os::fd::RawFd;
+use std::ptr;
+
+impl Prepared {
+    /// The file that is spliced to.
+    pub(crate) fn target(&self) -> Option<RawFd> {
+        match self.with {
+            With::Target(target) => Some(target),
+            _ => None,
+        }
+    }
+
+    /// Splices what there is, without waiting. (A socket is asked by its own flag.)
+    ///
+    /// # Errors
+    ///
+    /// What the call says, `WouldBlock` too.
+    pub(crate) fn attempt_splice(
+        &mut self,
+        from: &mut Manner,
+        to: &mut Manner,
+    ) -> io::Result<Gain> {
+        from.ensure_nonblocking(self.number)?;
+        if let Some(target) = self.target() {
+            to.ensure_nonblocking(target)?;
+        }
+        loop {
+            match without_sigpipe(|| self.splice()) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                answer => return self.done(answer?),
+            }
+        }
+    }
+
+    pub(super) fn splice(&mut self) -> io::Result<usize> {
+        let (from, most) = (self.number, self.cargo.left());
+        let Some(to) = self.target() else { return Err(io::ErrorKind::InvalidInput.into()) };
+        let (here, flags) = (ptr::null_mut(), libc::SPLICE_F_NONBLOCK);
+        // SAFETY: no memory is passed; both are at their own positions.
+        let answer = unsafe { libc::splice(from, here, to, here, most, flags) };
+        manner::counted(answer)
+    }
+}

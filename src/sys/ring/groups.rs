@@ -1,0 +1,225 @@
+//! Buffers of pools that are set out for a ring's receives: it takes one when something comes.
+//!
+//! How provided buffers really behave (Linux 6.18, measured):
+//!
+//! - The kernel takes them in the order in which they were set out, and names each by its number
+//!   in the completion. One whose result is an error or the end of the stream takes none.
+//! - If there is none, a receive ends with `ENOBUFS`, also at once, and also where the stream has
+//!   ended; nothing is lost.
+//! - What is set out stays so until it is taken: it can't be had back. So a pool gives half of its
+//!   buffers at most.
+//! - The kernel does not see if there are more than there is room for, and gives out some twice.
+//! - Pages of the array are the kernel's for good: a forked child gets copies, and nothing changes
+//!   for the parent.
+#![allow(unsafe_code)]
+
+use super::super::pool::{BufferPool, PoolBuf};
+use io_uring::IoUring;
+use io_uring::types::BufRingEntry;
+use std::fmt;
+use std::io;
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicU16, Ordering};
+
+/// The array of one group can't be longer.
+const MOST: usize = 1 << 15;
+/// So many are set out at first; twice as many whenever that was not enough.
+const FIRST: usize = 16;
+
+/// All pools whose buffers are set out in one ring.
+#[derive(Debug, Default)]
+pub(super) struct Groups(Vec<Option<Group>>);
+
+/// The buffers of one pool that are set out.
+#[derive(Debug)]
+struct Group {
+    pool: BufferPool,
+    array: Array,
+    /// By their numbers.
+    seats: Vec<Option<PoolBuf>>,
+    vacant: Vec<u16>,
+    /// How many are to be set out.
+    target: usize,
+}
+
+impl Groups {
+    /// The number of this pool's group, which is made if there is none and the kernel can.
+    pub(super) fn open(&mut self, ring: &IoUring, pool: &BufferPool) -> Option<u16> {
+        if let Some(number) = self.find(pool) {
+            return Some(number);
+        }
+        if pool.most_spare() == 0 {
+            return None;
+        }
+        self.close_idle(ring);
+        let vacant = self.0.iter().position(Option::is_none).unwrap_or(self.0.len());
+        let number = u16::try_from(vacant).ok()?;
+        let length = pool.most_spare().next_power_of_two().min(MOST);
+        let array = Array::new(length as u16).ok()?;
+        let start = array.start.as_ptr() as u64;
+        let submitter = ring.submitter();
+        // SAFETY: the array has so many entries, and is unmapped after the ring is closed or has
+        // let go of it.
+        unsafe { submitter.register_buf_ring_with_flags(start, length as u16, number, 0) }.ok()?;
+        let seats = std::iter::repeat_with(|| None).take(length).collect();
+        let (vacant_seats, target) = ((0..length as u16).rev().collect(), FIRST);
+        let group = Group { pool: pool.clone(), array, seats, vacant: vacant_seats, target };
+        if vacant == self.0.len() {
+            self.0.push(None);
+        }
+        self.0[vacant].insert(group).supply();
+        Some(number)
+    }
+
+    pub(super) fn find(&self, pool: &BufferPool) -> Option<u16> {
+        let is_its = |group: &Option<Group>| group.as_ref().is_some_and(|its| its.pool.is(pool));
+        self.0.iter().position(is_its).map(|number| number as u16)
+    }
+
+    /// Lets go of pools that are nobody else's any more. (An operation has a handle.)
+    fn close_idle(&mut self, ring: &IoUring) {
+        for (number, place) in self.0.iter_mut().enumerate() {
+            let is_idle = |group: &Group| group.pool.handles() == 1 + group.out();
+            if place.as_ref().is_some_and(is_idle)
+                && ring.submitter().unregister_buf_ring(number as u16).is_ok()
+            {
+                *place = None;
+            }
+        }
+    }
+
+    /// The buffer that the kernel has taken, which now has so many bytes.
+    ///
+    /// # Safety
+    ///
+    /// A completion has to have said so, and this to be called once for it.
+    pub(super) unsafe fn take(
+        &mut self,
+        group: u16,
+        number: u16,
+        length: usize,
+    ) -> Option<PoolBuf> {
+        let group = self.0.get_mut(usize::from(group))?.as_mut()?;
+        let mut buf = group.seats.get_mut(usize::from(number))?.take()?;
+        group.vacant.push(number);
+        // SAFETY: the kernel has written so many bytes to it, and was told how many there can be.
+        unsafe { buf.note_written(length.min(buf.capacity())) };
+        Some(buf)
+    }
+
+    /// There was none when something came.
+    pub(super) fn note_shortage(&mut self, group: u16) {
+        if let Some(Some(group)) = self.0.get_mut(usize::from(group)) {
+            group.target = (2 * group.target).min(group.seats.len().max(FIRST));
+        }
+    }
+
+    /// Sets out as many as there should be.
+    pub(super) fn supply(&mut self) {
+        self.0.iter_mut().flatten().for_each(Group::supply);
+    }
+
+    /// The kernel may still write to them.
+    pub(super) fn leak(&mut self) -> usize {
+        let all = self.0.drain(..).flatten().flat_map(|group| {
+            let Group { seats, array, .. } = group;
+            std::mem::forget(array);
+            seats.into_iter().flatten()
+        });
+        all.map(std::mem::forget).count()
+    }
+}
+
+impl Group {
+    /// How many are set out.
+    fn out(&self) -> usize {
+        self.seats.len() - self.vacant.len()
+    }
+
+    fn supply(&mut self) {
+        let mut has_changed = false;
+        while self.out() < self.target {
+            let Some(&number) = self.vacant.last() else { break };
+            let Some(buf) = self.pool.take_spare() else { break };
+            self.vacant.pop();
+            let buf = self.seats[usize::from(number)].insert(buf);
+            let room = buf.spare();
+            self.array.write(number, room.as_mut_ptr().cast(), room.len());
+            has_changed = true;
+        }
+        if has_changed {
+            self.array.publish();
+        }
+    }
+}
+
+/// What the kernel reads: a ring of entries in pages of their own, which no child inherits.
+struct Array {
+    start: NonNull<BufRingEntry>,
+    entries: u16,
+    /// Where the next is written. It wraps.
+    tail: u16,
+    stamp: super::Stamp,
+}
+
+impl Array {
+    fn new(entries: u16) -> io::Result<Self> {
+        let stamp = super::Stamp::here()?;
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        let length = Array::length(entries);
+        // SAFETY: new pages, which are nobody else's.
+        let start = unsafe { libc::mmap(ptr::null_mut(), length, protection, flags, -1, 0) };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: these are the pages from above. If they are inherited, nothing comes of it.
+        unsafe { libc::madvise(start, length, libc::MADV_DONTFORK) };
+        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Array { start, entries, tail: 0, stamp })
+    }
+
+    fn length(entries: u16) -> usize {
+        usize::from(entries) * size_of::<BufRingEntry>()
+    }
+
+    fn write(&mut self, number: u16, start: *mut u8, length: usize) {
+        let at = usize::from(self.tail & (self.entries - 1));
+        // SAFETY: there are so many entries, a power of two.
+        let place = unsafe { self.start.add(at) };
+        // SAFETY: the kernel does not look at it before the tail is published. The entry's last
+        // field is not written: in the first entry it is the tail.
+        let entry = unsafe { &mut *place.as_ptr() };
+        entry.set_addr(start as u64);
+        // A pool's buffers are no larger than what one call moves.
+        entry.set_len(length as u32);
+        entry.set_bid(number);
+        self.tail = self.tail.wrapping_add(1);
+    }
+
+    /// What was written is the kernel's from now on.
+    fn publish(&mut self) {
+        // SAFETY: the array begins with an entry.
+        let tail = unsafe { BufRingEntry::tail(self.start.as_ptr()) };
+        // SAFETY: it is aligned, lives as long as the array, and is written by nobody else.
+        let tail = unsafe { AtomicU16::from_ptr(tail.cast_mut()) };
+        tail.store(self.tail, Ordering::Release);
+    }
+}
+
+impl fmt::Debug for Array {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Array").field("entries", &self.entries).field("tail", &self.tail).finish()
+    }
+}
+
+impl Drop for Array {
+    /// In a forked child there may be something else in its place.
+    fn drop(&mut self) {
+        if !self.stamp.is_foreign() {
+            let length = Array::length(self.entries);
+            // SAFETY: these are its pages, and nobody else knows of them.
+            unsafe { libc::munmap(self.start.as_ptr().cast(), length) };
+        }
+    }
+}
