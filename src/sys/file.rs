@@ -127,6 +127,11 @@ pub(crate) fn is_stream(fd: BorrowedFd<'_>) -> bool {
     socket_option(fd, libc::SO_TYPE).is_ok_and(|its| its == libc::SOCK_STREAM)
 }
 
+/// Whether a socket's peers are on this machine: `AF_UNIX`.
+pub(crate) fn is_local(number: RawFd) -> bool {
+    int_option(number, libc::SO_DOMAIN).is_ok_and(|its| its == libc::AF_UNIX)
+}
+
 /// Whether a socket is ready to be read as soon as there is a byte (`SO_RCVLOWAT`).
 pub(crate) fn wakes_for_a_byte(fd: BorrowedFd<'_>) -> bool {
     socket_option(fd, libc::SO_RCVLOWAT).is_ok_and(|its| its == 1)
@@ -153,10 +158,14 @@ fn is_anonymous(number: RawFd, name: &str) -> bool {
 
 /// An option of `SOL_SOCKET` whose value is an int.
 fn socket_option(fd: BorrowedFd<'_>, name: libc::c_int) -> io::Result<libc::c_int> {
+    int_option(fd.as_raw_fd(), name)
+}
+
+/// The same, by number.
+fn int_option(fd: RawFd, name: libc::c_int) -> io::Result<libc::c_int> {
     let mut value: libc::c_int = 0;
     let mut length = size_of_val(&value) as libc::socklen_t;
     let place = (&raw mut value).cast();
-    let fd = fd.as_raw_fd();
     // SAFETY: the kernel writes at most `length` bytes, the size of `value`.
     let answer = unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, name, place, &mut length) };
     super::checked(answer)?;

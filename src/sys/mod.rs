@@ -10,8 +10,10 @@
 //! | `pselect6` | wrapped up to number 1,023 only |
 //! | `fcntl(F_GETFL)` | wrapped, but a feature (`fs`) with much behind it for one call |
 //! | `fcntl(F_SETOWN_EX, F_SETSIG, O_ASYNC)` | not wrapped but for the flag |
-//! | `recv`, `send`, `recvmsg`, `sendmsg`, `accept4`, `connect`, `shutdown` | into memory and with flags of ours; nix has them for lent slices, behind a feature |
-//! | `preadv2`, `pwritev2`, `readv`, `writev` | wrapped without flags, or not at all |
+//! | `recv`, `send`, `recvmsg`, `sendmsg`, `accept4`, `connect`, `shutdown`, `splice` | into memory and with flags of ours; nix has them for lent slices, behind a feature |
+//! | `preadv2`, `pwritev2`, `write` | wrapped without flags, or not at all |
+//! | `openat`, `fsync`, `fdatasync` | wrapped, but a feature (`fs`) with much behind it |
+//! | `mmap`, `munmap`, `io_uring_register` for provided buffers | of the crate io-uring, which leaves the memory to us |
 //! | `sigpending`, `sigtimedwait` | nix has no wait for a signal that may not come |
 //! | `pthread_sigmask`, `sigaction`, `signalfd`, `read` | nix has no real-time signals, and reads one at a time |
 //! | `fstat`, `getsockopt`, `getrlimit` | wrapped, but features with much behind them for one call each |

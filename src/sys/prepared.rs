@@ -10,6 +10,7 @@ mod native;
 mod splice;
 
 use super::buf::Buf;
+use super::file;
 use super::manner::Manner;
 use super::pool::{BufferPool, PoolBuf};
 use cargo::Cargo;
@@ -160,12 +161,16 @@ impl Prepared {
     }
 
     /// Whether a ring can be given it. Not a connect to a unix socket, which waits there for room
-    /// in the listener's queue, and in the thread that submits it.
+    /// in the listener's queue, and in the thread that submits it. Nor what would not be told there
+    /// that reading was shut down: many datagrams, of which an empty one looks like the end too,
+    /// and many connections to a unix socket.
     pub(crate) fn suits_a_ring(&self, manner: &Manner) -> bool {
         match (self.call, &self.with) {
             (Call::Connect, With::Message(message)) => !message.named().is_local(),
             (Call::Read | Call::ReadAt(_), _) => manner.may_be_read_by_a_ring(),
             (Call::Write | Call::WriteAt(_), _) => manner.may_be_written_by_a_ring(),
+            (Call::RecvMulti, _) => manner.is_stream(),
+            (Call::AcceptMulti, _) => !file::is_local(self.number),
             // In a ring it takes one of the kernel's own threads until it is done.
             (Call::Splice, _) => false,
             _ => true,
