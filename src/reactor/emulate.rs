@@ -96,7 +96,7 @@ impl<S: Selector> Reactor<S> {
     }
 
     /// The call would block. Gives whether the operation is over.
-    fn wait_for(
+    pub(super) fn wait_for(
         &mut self,
         op: OpSlot,
         mut prepared: Prepared,
@@ -120,6 +120,13 @@ impl<S: Selector> Reactor<S> {
         if is_for_a_disk {
             self.send_to_disk(op, prepared, vec![held]);
             return false;
+        }
+        if prepared.pool().is_some() {
+            // It was tried only because the mechanism had no buffers for it.
+            match self.start_if_suited(op, prepared, source, lane) {
+                Some(left) => prepared = left,
+                None => return false,
+            }
         }
         self.ops.put_back(op, prepared);
         if lane == Lane::Loose {

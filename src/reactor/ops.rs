@@ -128,20 +128,30 @@ impl<S: Selector> Reactor<S> {
         if operation.is_waiting {
             return false;
         }
-        let is_emulated = operation.is_emulated || self.is_for_emulation(source, lane);
         let Some(prepared) = self.ops.take(op) else { return false };
-        let work = self.registry.work_mut(source);
-        let is_suited = work.is_some_and(|work| prepared.suits_a_ring(&work.manner));
-        if is_emulated || !is_suited {
-            self.ops.put_back(op, prepared);
-            return self.attempt(op, source, lane, None);
-        }
-        match self.start(op, prepared) {
+        match self.start_if_suited(op, prepared, source, lane) {
             Some(prepared) => {
                 self.ops.put_back(op, prepared);
                 self.attempt(op, source, lane, None)
             }
             None => false,
+        }
+    }
+
+    /// Hands an operation to the mechanism, unless it is the reactor's, or becomes so.
+    pub(super) fn start_if_suited(
+        &mut self,
+        op: OpSlot,
+        prepared: Prepared,
+        source: Slot,
+        lane: Lane,
+    ) -> Option<Prepared> {
+        let is_emulated = self.ops.get(op).is_none_or(|operation| operation.is_emulated);
+        let work = self.registry.work(source);
+        let is_suited = work.is_some_and(|work| prepared.suits_a_ring(&work.manner));
+        match is_emulated || !is_suited || self.is_for_emulation(source, lane) {
+            true => Some(prepared),
+            false => self.start(op, prepared),
         }
     }
 

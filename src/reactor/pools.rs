@@ -110,15 +110,14 @@ impl<S: Selector> Reactor<S> {
         let Some(work) = self.registry.work_mut(source) else { return false };
         let Some(mut prepared) = self.ops.take(op) else { return false };
         let tried = prepared.attempt(&mut work.manner);
-        let has_come = tried.is_ok();
         match tried {
             Ok(gain) => match self.note_gain(op, prepared, gain) {
                 Some(prepared) => self.ops.put_back(op, prepared),
                 None => return true,
             },
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                prepared.give_back_buffer();
-                self.ops.put_back(op, prepared);
+                // It needs no buffer before something comes, and is out of the line until then.
+                return self.wait_for(op, prepared, source, lane, false);
             }
             Err(error) => {
                 self.end(op, Some(prepared), Err(error));
@@ -127,7 +126,7 @@ impl<S: Selector> Reactor<S> {
         }
         let others_wait = |pool: &BufferPool| self.pools.has_line(pool);
         let prepared = self.ops.get(op).and_then(|operation| operation.prepared());
-        if has_come && prepared.and_then(|its| its.pool()).is_some_and(others_wait) {
+        if prepared.and_then(|its| its.pool()).is_some_and(others_wait) {
             self.wait_for_buffer(op);
             return false;
         }

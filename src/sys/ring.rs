@@ -196,7 +196,7 @@ impl Ring {
 
     /// Whether receives can take their buffers from this pool: some of them are set out.
     pub(crate) fn serves(&mut self, pool: &BufferPool) -> bool {
-        !self.is_foreign() && self.groups.open(&self.ring, pool).is_some()
+        !self.is_foreign() && self.groups.open(&self.ring, pool)
     }
 
     /// Sets out buffers in the place of those that were taken.

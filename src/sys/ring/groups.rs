@@ -43,11 +43,18 @@ struct Group {
 }
 
 impl Groups {
-    /// The number of this pool's group, which is made if there is none and the kernel can.
-    pub(super) fn open(&mut self, ring: &IoUring, pool: &BufferPool) -> Option<u16> {
-        if let Some(number) = self.find(pool) {
-            return Some(number);
-        }
+    /// Whether buffers of this pool are set out. Its group is made if there is none and the kernel
+    /// can.
+    pub(super) fn open(&mut self, ring: &IoUring, pool: &BufferPool) -> bool {
+        let number = self.find(pool).or_else(|| self.make(ring, pool));
+        let group = number.and_then(|number| self.0[usize::from(number)].as_mut());
+        group.is_some_and(|group| {
+            group.supply();
+            group.out() > 0
+        })
+    }
+
+    fn make(&mut self, ring: &IoUring, pool: &BufferPool) -> Option<u16> {
         if pool.most_spare() == 0 {
             return None;
         }
@@ -67,7 +74,7 @@ impl Groups {
         if vacant == self.0.len() {
             self.0.push(None);
         }
-        self.0[vacant].insert(group).supply();
+        self.0[vacant] = Some(group);
         Some(number)
     }
 
