@@ -40,6 +40,17 @@
 //!   does so also if there is none, with `EAGAIN`. One without waits, and not well: a message goes
 //!   out empty, and if the peer has shut down writing the kernel tries again and again, and then
 //!   gives it a thread of its own.
+//! - **o.** A multishot accept or receive completes for each connection, or for what there is, with
+//!   `IORING_CQE_F_MORE`; without, it is over, also if it has brought something: that is so where
+//!   there was no room for the completion.
+//! - **p.** A multishot receive takes one of the buffers that are set out when something comes; and
+//!   if there is none, it is over (`ENOBUFS`), at once or later, whether something has come, the
+//!   stream has ended or was reset. Nothing is lost by that. What else ends it takes none.
+//! - **q.** To it an empty datagram is the end. Of a shutdown of reading nobody tells one for
+//!   datagrams, nor a multishot accept on a unix listener; single ones are told.
+//! - **r.** Files are read and written whole, but for their end; one that has begun with a disk is
+//!   not interrupted, whatever the cancel answers. To open a FIFO without `O_NONBLOCK` waits for
+//!   its other side or not, depending on what is in the cache.
 //!
 //! Nothing is submitted before the next wait, so that arming costs no call of its own; the file of
 //! a registration stays open until then. Removing is submitted at once, and so is a new file of
