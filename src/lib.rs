@@ -59,6 +59,7 @@ mod selector;
 mod sys;
 #[cfg(test)]
 mod testing;
+mod try_io;
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -77,9 +78,10 @@ pub use key::Key;
 pub use message::{Control, Message, MessageFlags};
 pub use op::{Completion, Op, OpId, Outcome, Rejected};
 pub use open::OpenOptions;
-pub use poller::{Capabilities, Poller, Source, Statistics, try_io};
+pub use poller::{Capabilities, Poller, Source, Statistics};
 pub use reactor::Waker;
 pub use sys::buf::Buf;
 pub use sys::pool::{BufferPool, PoolBuf};
 pub use sys::ring::leaked_buffers;
 pub use sys::signals::unblock_in_child;
+pub use try_io::try_io;

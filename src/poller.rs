@@ -261,13 +261,15 @@ pub trait Poller {
     fn deregister(&mut self, key: Key) -> io::Result<()>;
 
     /// Hands an operation over. Its [`Completion`](crate::Completion) comes with a later wait, and
-    /// exactly once (C1); until then source and buffer are the poller's (C4).
+    /// exactly once (C1); until then source and buffer are the poller's (C4). Those with many
+    /// results have a completion for each, and a last one (C8).
     ///
     /// A direction of a source is either watched or operated (M1): register with an interest in
     /// which it is not, such as an empty one. The mode does not matter then. Blocking sources will
     /// do, and no operation blocks the thread (C7). Where the kernel has no other way (`accept` and
     /// `connect`; terminals, FIFOs and some more), the first operation may set `O_NONBLOCK`, and
-    /// deregistering takes it back.
+    /// deregistering takes it back. What has to wait for a disk does so in the kernel, or in one of
+    /// up to four threads of the poller's.
     ///
     /// # Errors
     ///
@@ -275,7 +277,10 @@ pub trait Poller {
     ///
     /// * `NotFound`: an unknown or stale key (R4).
     /// * `InvalidInput`: the direction is watched (M1); nothing is to be received (C5); a range
-    ///   exceeds the buffer; it can't be received into this buffer; or the address is too long.
+    ///   exceeds the buffer; it can't be received into this buffer, or not so much; there are more
+    ///   than 1024 buffers; the address is too long; the offset is beyond any file; a path has a
+    ///   zero in it, or can't be opened so; files are to be passed by number; or a source is to be
+    ///   spliced to itself.
     /// * `OutOfMemory`: the buffer can't grow so much.
     ///
     /// Everything else is the completion's result.
@@ -453,45 +458,3 @@ macro_rules! pass_on {
 
 pass_on!(Box<P>);
 pass_on!(&mut P);
-
-/// Runs an I/O call, and tells the poller with [`Poller::drained`] if it said `WouldBlock`: the
-/// portable habit for edge mode (E4). `interest` names the direction of the call.
-///
-/// # Errors
-///
-/// What `io` says, `WouldBlock` included; or what `drained` says of the key. A direction that is
-/// not in the registered interest is no error here.
-///
-/// ```
-/// # fn main() -> std::io::Result<()> {
-/// # use quintpoll::{try_io, Backend, Interest, Mode, Token};
-/// # use std::{io::{ErrorKind, Read}, os::unix::net::UnixStream, sync::Arc};
-/// # let (here, _there) = UnixStream::pair()?;
-/// # here.set_nonblocking(true)?;
-/// # let here = Arc::new(here);
-/// # let mut poller = Backend::best().open()?;
-/// let key = poller.register(here.clone(), Token(1), Interest::READABLE, Mode::Edge)?;
-/// let mut buffer = [0; 4096];
-/// let read = try_io(&mut *poller, key, Interest::READABLE, || (&*here).read(&mut buffer));
-/// assert_eq!(read.unwrap_err().kind(), ErrorKind::WouldBlock);
-/// # Ok(())
-/// # }
-/// ```
-pub fn try_io<T>(
-    poller: &mut (impl Poller + ?Sized),
-    key: Key,
-    interest: Interest,
-    io: impl FnOnce() -> io::Result<T>,
-) -> io::Result<T> {
-    let result = io();
-    if matches!(&result, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
-        for dir in interest {
-            match poller.drained(key, dir) {
-                // Of a direction that is not watched nobody waits to be told.
-                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
-                told => told?,
-            }
-        }
-    }
-    result
-}

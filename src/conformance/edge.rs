@@ -2,7 +2,8 @@
 
 use super::kit::*;
 use crate::event::{Mode, Readiness};
-use crate::poller::{Source, try_io};
+use crate::poller::Source;
+use crate::try_io::try_io;
 use nix::poll::PollFlags;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, connect, socket};
 use std::io::{self, Read};
