@@ -184,7 +184,7 @@ impl<S: Selector> Reactor<S> {
 
     /// The file was ready, but the call would block: somebody else was faster, or its readiness
     /// says nothing about this call, and would be reported for ever. Gives whether it is over.
-    fn park_or_pause(
+    pub(super) fn park_or_pause(
         &mut self,
         op: OpSlot,
         source: Slot,
@@ -294,7 +294,7 @@ impl<S: Selector> Reactor<S> {
 /// What a call that waits is told when reading is shut down, where one that does not wait is told
 /// to come again.
 #[derive(Clone, Copy, Debug)]
-enum AtTheEnd {
+pub(super) enum AtTheEnd {
     /// There is nothing.
     Nothing,
     /// `EINVAL`.

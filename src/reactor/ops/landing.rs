@@ -1,6 +1,7 @@
 //! What operations have come to in the kernel, or with a disk.
 
 use super::super::Reactor;
+use super::lane::Lane;
 use super::table::State;
 use crate::key::{OpSlot, Slot};
 use crate::selector::{Landed, Selector};
@@ -73,8 +74,8 @@ impl<S: Selector> Reactor<S> {
             }
         }
         match place {
-            Some((source, super::Lane::Loose)) => {
-                self.begin(op, source, super::Lane::Loose);
+            Some((source, Lane::Loose)) => {
+                self.begin(op, source, Lane::Loose);
             }
             Some((source, lane)) => self.run_lane(source, lane),
             None => self.begin_anywhere(op),
@@ -110,16 +111,22 @@ impl<S: Selector> Reactor<S> {
         }
     }
 
-    /// A thread is done with it. One that is to be tried again waits a little, as the thread has
-    /// not.
+    /// A thread is done with it. One that would block, as a few files with a position do, waits
+    /// until its file is ready, or a little.
     fn land_from_disk(&mut self, op: OpSlot, prepared: Prepared, result: io::Result<Gain>) {
         let Some(operation) = self.ops.get_mut(op) else { return };
         operation.is_emulated = true;
         match result {
             Err(error) if is_unfinished(&error) && operation.stop.is_none() => {
                 operation.held.clear();
+                let place = operation.place;
                 self.ops.put_back(op, prepared);
-                self.pause(op);
+                match place {
+                    Some((source, lane)) if lane != Lane::Loose => {
+                        self.park_or_pause(op, source, lane, None);
+                    }
+                    _ => self.pause(op),
+                }
             }
             result => self.land(op, prepared, result),
         }
