@@ -105,6 +105,8 @@ pub(crate) enum Amount {
     Out(Range<usize>),
     /// So many into each of several.
     IntoEach(Vec<usize>),
+    /// All of each of several.
+    OutOfEach,
 }
 
 /// What some operations are told beside source and buffer.
@@ -316,9 +318,7 @@ impl Op {
     /// Writes several buffers, one after the other, as pwritev(2) does. They come back as
     /// [`Buf::Many`]. More than 1024 are refused.
     pub fn write_at_vectored(key: Key, bufs: impl IntoIterator<Item = Buf>, offset: u64) -> Self {
-        let bufs: Vec<Buf> = bufs.into_iter().collect();
-        let length = bufs.iter().fold(0_usize, |sum, buf| sum.saturating_add(buf.len()));
-        let (buf, amount) = (Buf::Many(bufs), Amount::Out(0..length));
+        let (buf, amount) = (Buf::Many(bufs.into_iter().collect()), Amount::OutOfEach);
         Op { buf, amount, ..Op::new(Kind::WriteAt(offset), Some(key)) }
     }
 

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 /// So many calls can wait for disks at a time, of one poller.
 const MOST_THREADS: usize = 4;
-/// How long dropping it waits for those that are at work.
+/// How long dropping it waits for the threads.
 const LAST_WAIT: Duration = Duration::from_secs(1);
 
 /// The threads of one poller. There are none before they are needed.
@@ -28,7 +28,7 @@ struct Shared {
     desk: Mutex<Desk>,
     /// There is something to do, or nothing any more.
     has_work: Condvar,
-    /// Somebody is done.
+    /// A thread has ended.
     is_done: Condvar,
     /// Tells the poller.
     bell: Waker,
@@ -41,8 +41,6 @@ struct Desk {
     threads: usize,
     /// Threads that wait for work.
     idle: usize,
-    /// Threads at a call.
-    at_work: usize,
     /// The poller is gone.
     is_closed: bool,
 }
@@ -93,16 +91,15 @@ impl Disk {
         job?.prepared
     }
 
-    /// Those that are done, and the files that they needed: to be dropped when nothing is in
-    /// between, for that may run the user's code.
-    pub(super) fn take(&mut self, out: &mut Vec<Landed>, mut files: impl FnMut(OpSlot, Vec<Held>)) {
+    /// Those that are done, and the files that they needed.
+    pub(super) fn take(&mut self, out: &mut Vec<Landed>, files: &mut Vec<Held>) {
         if self.count == 0 {
             return;
         }
         let done = std::mem::take(&mut self.shared.lock().done);
         self.count -= done.len();
         for (job, landed) in done {
-            files(job.op, job.files);
+            files.extend(job.files);
             out.push(landed);
         }
     }
@@ -115,7 +112,7 @@ impl Disk {
         desk.is_closed = true;
         let to_do = std::mem::take(&mut desk.to_do);
         self.shared.has_work.notify_all();
-        while desk.at_work > 0 {
+        while desk.threads > 0 {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
@@ -138,6 +135,7 @@ impl Shared {
 
     /// What a thread does until the poller is gone.
     fn work(&self) {
+        let _leaving = Leaving(self);
         let mut desk = self.lock();
         while !desk.is_closed {
             if !desk.to_do.is_empty() {
@@ -148,17 +146,14 @@ impl Shared {
             desk = self.has_work.wait(desk).unwrap_or_else(PoisonError::into_inner);
             desk.idle -= 1;
         }
-        desk.threads -= 1;
     }
 
     fn do_first<'a>(&'a self, mut desk: MutexGuard<'a, Desk>) -> MutexGuard<'a, Desk> {
         let Some(mut job) = desk.to_do.pop_front() else { return desk };
         let Some(mut prepared) = job.prepared.take() else { return desk };
-        desk.at_work += 1;
         drop(desk);
         let result = prepared.perform();
         let mut desk = self.lock();
-        desk.at_work -= 1;
         let landed = Landed::Over { op: job.op, prepared, result };
         if desk.is_closed {
             // Nobody takes it any more; not under the lock, for this may run the user's code.
@@ -169,8 +164,17 @@ impl Shared {
             desk.done.push((job, landed));
             self.bell.wake_by_ref();
         }
-        self.is_done.notify_all();
         desk
+    }
+}
+
+/// A thread at work, which ends somehow: to drop what the user gave may panic.
+struct Leaving<'a>(&'a Shared);
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.0.lock().threads -= 1;
+        self.0.is_done.notify_all();
     }
 }
 
@@ -179,3 +183,6 @@ impl fmt::Debug for Disk {
         f.debug_struct("Disk").field("count", &self.count).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

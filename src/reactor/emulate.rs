@@ -1,8 +1,8 @@
 //! Operations on mechanisms that have none: try, park until the file is ready, try again.
 
 use super::Reactor;
-use super::latch::Step;
-use super::ops::Lane;
+use super::latch;
+use super::ops::{Lane, Operation};
 use crate::event::{Interest, PollBits};
 use crate::key::{OpSlot, Slot};
 use crate::selector::{Selector, Trigger};
@@ -16,8 +16,6 @@ use std::time::{Duration, Instant};
 const MOST_CALLS: usize = 16;
 /// After so many bytes it makes no more either.
 const MOST_BYTES: usize = 1 << 20;
-/// One of many results is not asked for while so many were not delivered.
-const MOST_UNTAKEN: usize = 64;
 /// Pauses between two tries, where readiness says nothing.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(64);
@@ -40,59 +38,82 @@ impl<S: Selector> Reactor<S> {
         }
         let mut moved = 0;
         for _ in 0..MOST_CALLS {
-            if self.ops.get(op).is_none_or(|its| its.untaken >= MOST_UNTAKEN) {
+            let is_enough = |operation: &Operation| operation.untaken >= self.most_untaken;
+            if moved > MOST_BYTES || self.ops.get(op).is_some_and(is_enough) {
                 break;
             }
-            let Some(registration) = self.registry.get_mut(source) else { return false };
-            let by_level = registration.latch.by_level();
-            let Ok((work, _)) = registration.work() else { return false };
-            let Some(call) = self.ops.get(op).and_then(|its| its.prepared()).map(Prepared::call)
-            else {
-                return false;
-            };
-            let may_be_dry = matches!(call, Call::Recv | Call::RecvMulti);
-            if may_be_dry && work.park.is_dry(lane.dir(), by_level) {
-                self.park(op, source, lane);
-                return false;
-            }
-            if !self.equip(op) {
-                self.wait_for_buffer(op);
-                return false;
-            }
-            let Some(work) = self.registry.work_mut(source) else { return false };
-            let Some(mut prepared) = self.ops.take(op) else { return false };
-            let left = prepared.left();
-            match prepared.attempt(&mut work.manner) {
-                Ok(gain) => {
-                    let (count, room) = match &gain {
-                        Gain::Moved(count) => (*count, left),
-                        Gain::Received(buf) => (buf.len(), buf.capacity()),
-                        _ => (0, 0),
-                    };
-                    if 0 < count && count < room && work.manner.is_drained_by_short_reads() {
-                        work.park.note_dry(lane.dir());
-                    }
-                    moved += count;
-                    match self.note_gain(op, prepared, gain) {
-                        Some(prepared) => self.ops.put_back(op, prepared),
-                        None => return true,
-                    }
-                    if moved > MOST_BYTES {
-                        break;
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return self.wait_for(op, prepared, source, lane, found.is_some());
-                }
-                Err(error) => {
-                    self.fail(op, prepared, source, error);
-                    return true;
-                }
+            match self.attempt_once(op, source, lane, found.is_some()) {
+                Step::Over => return true,
+                Step::Waits => return false,
+                Step::GoesOn(count) => moved += count,
             }
         }
         self.park(op, source, lane);
         self.registry.queue_look(source, lane.dir());
         false
+    }
+
+    fn attempt_once(&mut self, op: OpSlot, source: Slot, lane: Lane, was_found: bool) -> Step {
+        if self.needs_no_try(op, source, lane) {
+            return Step::Waits;
+        }
+        match self.equip(op) {
+            Ok(true) => {}
+            Ok(false) => {
+                self.wait_for_buffer(op);
+                return Step::Waits;
+            }
+            Err(error) => {
+                let prepared = self.ops.take(op);
+                self.end(op, prepared, Err(error));
+                return Step::Over;
+            }
+        }
+        let Some(work) = self.registry.work_mut(source) else { return Step::Waits };
+        let Some(mut prepared) = self.ops.take(op) else { return Step::Waits };
+        let left = prepared.left();
+        match prepared.attempt(&mut work.manner) {
+            Ok(gain) => {
+                let (count, room) = match &gain {
+                    Gain::Moved(count) => (*count, left),
+                    Gain::Received(buf) => (buf.len(), buf.capacity()),
+                    _ => (0, 0),
+                };
+                if 0 < count && count < room && work.manner.is_drained_by_short_reads() {
+                    work.park.note_dry(lane.dir());
+                }
+                match self.note_gain(op, prepared, gain) {
+                    Some(prepared) => self.ops.put_back(op, prepared),
+                    None => return Step::Over,
+                }
+                Step::GoesOn(count)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                match self.wait_for(op, prepared, source, lane, was_found) {
+                    true => Step::Over,
+                    false => Step::Waits,
+                }
+            }
+            Err(error) => {
+                self.fail(op, prepared, source, error);
+                Step::Over
+            }
+        }
+    }
+
+    /// Whether an operation waits already, or would, which need not be tried.
+    fn needs_no_try(&mut self, op: OpSlot, source: Slot, lane: Lane) -> bool {
+        let Some(operation) = self.ops.get(op).filter(|its| !its.is_waiting) else { return true };
+        let Some(call) = operation.prepared().map(Prepared::call) else { return true };
+        let Some(registration) = self.registry.get_mut(source) else { return true };
+        let by_level = registration.latch.by_level();
+        let Ok((work, _)) = registration.work() else { return true };
+        let may_be_dry = matches!(call, Call::Recv | Call::RecvMulti);
+        let is_dry = may_be_dry && work.park.is_dry(lane.dir(), by_level);
+        if is_dry {
+            self.park(op, source, lane);
+        }
+        is_dry
     }
 
     /// The call would block. Gives whether the operation is over.
@@ -104,9 +125,8 @@ impl<S: Selector> Reactor<S> {
         lane: Lane,
         was_found: bool,
     ) -> bool {
-        let Some(registration) = self.registry.get_mut(source) else { return false };
-        let held = registration.source.clone();
-        let Ok((work, _)) = registration.work() else { return false };
+        let Some(registration) = self.registry.get(source) else { return false };
+        let Some(work) = registration.work.as_ref() else { return false };
         let is_message = !work.manner.is_stream() && work.manner.is_socket();
         let at_the_end = match prepared.call() {
             Call::Accept | Call::AcceptMulti => Some(AtTheEnd::Invalid),
@@ -115,12 +135,12 @@ impl<S: Selector> Reactor<S> {
             }
             _ => None,
         };
-        let is_for_a_disk = prepared.is_for_a_disk(&work.manner);
-        prepared.give_back_buffer();
-        if is_for_a_disk {
+        if prepared.is_for_a_disk(&work.manner) {
+            let held = registration.source.clone();
             self.send_to_disk(op, prepared, vec![held]);
             return false;
         }
+        prepared.give_back_buffer();
         if prepared.pool().is_some() {
             // It was tried only because the mechanism had no buffers for it.
             match self.start_if_suited(op, prepared, source, lane) {
@@ -141,15 +161,8 @@ impl<S: Selector> Reactor<S> {
     }
 
     /// The call has failed.
-    fn fail(&mut self, op: OpSlot, prepared: Prepared, source: Slot, error: io::Error) {
-        let is_reset = error.raw_os_error() == Some(libc::ECONNRESET);
-        let is_told = is_reset && prepared.call().is_send();
-        let work = self.registry.work(source);
-        let is_for_reader = is_told && work.is_some_and(|work| work.manner.is_stream());
-        let error = match is_for_reader && self.tell_reader_of_reset(source) {
-            true => io::Error::from_raw_os_error(libc::EPIPE),
-            false => error,
-        };
+    fn fail(&mut self, op: OpSlot, prepared: Prepared, source: Slot, mut error: io::Error) {
+        self.pass_on_reset(source, prepared.call(), &mut error);
         self.end(op, Some(prepared), Err(error));
     }
 
@@ -161,7 +174,7 @@ impl<S: Selector> Reactor<S> {
         let Some(registration) = self.registry.get_mut(source) else { return };
         let trigger = registration.latch.trigger();
         let Ok((work, _)) = registration.work() else { return };
-        if work.park.park(lane.dir(), trigger) == Step::Arm {
+        if work.park.park(lane.dir(), trigger) == latch::Step::Arm {
             self.registry.note_lagging(source);
         }
     }
@@ -214,54 +227,24 @@ impl<S: Selector> Reactor<S> {
 
     /// Reading was shut down.
     fn end_reading(&mut self, op: OpSlot, end: AtTheEnd) -> bool {
-        let Some(prepared) = self.ops.take(op) else { return false };
+        let Some(mut prepared) = self.ops.take(op) else { return false };
         match end {
             AtTheEnd::Invalid => {
                 let error = io::Error::from_raw_os_error(libc::EINVAL);
                 self.end(op, Some(prepared), Err(error));
                 true
             }
-            AtTheEnd::Nothing => match self.note_gain(op, prepared, Gain::Moved(0)) {
-                None => true,
-                Some(prepared) => {
-                    self.ops.put_back(op, prepared);
-                    false
-                }
-            },
-        }
-    }
-
-    /// A send was told of a reset, which the kernel tells once. A receive that waits would take it
-    /// for the end of the stream. Gives whether there is one, and it was told.
-    fn tell_reader_of_reset(&mut self, source: Slot) -> bool {
-        let Some(work) = self.registry.work_mut(source) else { return false };
-        let head = work.head(Lane::Read).filter(|_| work.park.parked().contains(Lane::Read.dir()));
-        let Some(op) = head.filter(|&op| self.equip(op)) else { return false };
-        let Some(mut prepared) = self.ops.take(op) else { return false };
-        let Some(work) = self.registry.work_mut(source) else { return false };
-        let tried = prepared.attempt(&mut work.manner);
-        let is_end = match &tried {
-            Ok(Gain::Moved(0)) => true,
-            Ok(Gain::Received(buf)) => buf.is_empty(),
-            _ => false,
-        };
-        match tried {
-            Ok(gain) if !is_end => {
-                if let Some(prepared) = self.note_gain(op, prepared, gain) {
-                    self.ops.put_back(op, prepared);
+            AtTheEnd::Nothing => {
+                prepared.note_nothing();
+                match self.note_gain(op, prepared, Gain::Moved(0)) {
+                    None => true,
+                    Some(prepared) => {
+                        self.ops.put_back(op, prepared);
+                        false
+                    }
                 }
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                prepared.give_back_buffer();
-                self.ops.put_back(op, prepared);
-            }
-            tried => {
-                let reset = io::Error::from_raw_os_error(libc::ECONNRESET);
-                self.end(op, Some(prepared), Err(tried.err().unwrap_or(reset)));
-            }
         }
-        self.run_lane(source, Lane::Read);
-        is_end
     }
 
     /// A source has been looked at: tries the operations that have waited for that.
@@ -285,10 +268,19 @@ impl<S: Selector> Reactor<S> {
         let (trigger, by_level) = (registration.latch.trigger(), registration.latch.by_level());
         let Ok((work, _)) = registration.work() else { return };
         let is_used_up = trigger == Trigger::OneShot && !work.park.parked().is_empty();
-        if work.park.served(ready, by_level) == Step::Arm || is_used_up {
+        if work.park.served(ready, by_level) == latch::Step::Arm || is_used_up {
             self.registry.note_lagging(source);
         }
     }
+}
+
+/// What one try has come to.
+enum Step {
+    Over,
+    /// It is to be tried again when something else has happened.
+    Waits,
+    /// It has moved so many bytes.
+    GoesOn(usize),
 }
 
 /// What a call that waits is told when reading is shut down, where one that does not wait is told

@@ -30,7 +30,7 @@ use crate::selector::{Applied, Arm, Deadline, Landed, Raw, Selector, Trigger, Tr
 use crate::sys;
 use disk::Disk;
 use latch::{Latch, Step};
-use ops::{Lane, Ops};
+use ops::{Lane, Ops, UNTAKEN};
 use pools::Pools;
 use probe::Probe;
 use registry::Registry;
@@ -54,11 +54,17 @@ pub struct Reactor<S> {
     selector: S,
     registry: Registry,
     ops: Ops,
+    /// Of one operation's results no more are asked for while so many were not delivered.
+    most_untaken: usize,
     /// Where operations stand that wait for a buffer.
     pools: Pools,
     disk: Disk,
     /// Lanes that somebody has left who stood in two.
     successors: Vec<(Slot, Lane)>,
+    runs_successors: bool,
+    /// Files that nobody needs any more: dropped where nothing is in between, because that may run
+    /// the user's code.
+    spent: Vec<sys::file::Held>,
     /// What the selector has given back; kept for its memory.
     landed: Vec<Landed>,
     /// The selector was given an operation since it last waited.
@@ -85,17 +91,21 @@ impl<S: Selector> Reactor<S> {
     pub fn new(backend: Backend, selector: S) -> io::Result<Self> {
         static LAST_ID: AtomicUsize = AtomicUsize::new(0);
         let bed = Bed::new(selector.wake_handle())?;
+        let bell = bed.bell();
         Ok(Reactor {
             backend,
             id: LAST_ID.fetch_add(1, Ordering::Relaxed),
-            bell: bed.bell(),
-            disk: Disk::new(bed.bell()),
+            disk: Disk::new(bell.clone()),
+            bell,
             bed,
             selector,
             registry: Registry::default(),
             ops: Ops::default(),
+            most_untaken: *UNTAKEN.end(),
             pools: Pools::default(),
             successors: Vec::new(),
+            runs_successors: false,
+            spent: Vec::new(),
             landed: Vec::new(),
             has_begun: false,
             probe: Probe::default(),
@@ -110,6 +120,13 @@ impl<S: Selector> Reactor<S> {
     pub fn verify(&self) {
         self.registry.verify();
         self.ops.verify();
+    }
+
+    /// To be called last of all: it may run the user's Drop, which may panic.
+    fn drop_spent(&mut self) {
+        if !self.spent.is_empty() {
+            drop(std::mem::take(&mut self.spent));
+        }
     }
 
     /// Clause P1.
@@ -244,9 +261,11 @@ impl<S: Selector> Reactor<S> {
         }
         let woken = self.bed.get_up();
         // What rings from now on is for the next look.
-        self.bed.has_rung();
+        let has_rung = self.bed.has_rung();
         self.absorb();
-        self.serve_lines();
+        if has_rung || self.pools.have_grown() {
+            self.serve_lines();
+        }
         match waited {
             Ok(wake) => Ok((wake, woken)),
             Err(error) => {
@@ -370,8 +389,8 @@ impl<S: Selector> Poller for Reactor<S> {
         self.abandon(slot);
         let Some(source) = self.registry.remove(slot) else { return Ok(()) };
         self.selector.remove(slot, source.fd());
-        // Last, because this may run the user's Drop, which may panic.
-        drop(source);
+        self.spent.push(source);
+        self.drop_spent();
         Ok(())
     }
 
@@ -384,6 +403,7 @@ impl<S: Selector> Poller for Reactor<S> {
                 "these Events have a capacity of 0",
             ));
         }
+        self.most_untaken = events.capacity().clamp(*UNTAKEN.start(), *UNTAKEN.end());
         let deadline = Deadline::after(timeout);
         let mut rounds = MOST_ROUNDS;
         self.registry.queue_blind();
@@ -402,6 +422,7 @@ impl<S: Selector> Poller for Reactor<S> {
             self.run_timers();
             let delivered = self.deliver(events);
             self.deliver_completions(events);
+            self.drop_spent();
             match delivered {
                 Err(error) if events.is_empty() && events.completed() == 0 => {
                     if events.woken() {
@@ -445,8 +466,8 @@ impl<S> Drop for Reactor<S> {
     /// Files are as before. In a forked child they are the parent's (P1).
     fn drop(&mut self) {
         if !self.bed.is_in_foreign_process() {
-            self.disk.close();
             self.registry.for_each_work(|source, work| work.manner.restore(source.number()));
+            self.disk.close();
         }
     }
 }

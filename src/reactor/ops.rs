@@ -26,8 +26,12 @@ pub(super) use lane::{Lane, Work};
 use std::io;
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
-pub(super) use table::Ops;
-use table::{Delivery, Operation, Over, State};
+use table::{Delivery, Over, State};
+pub(super) use table::{Operation, Ops};
+
+/// Of many results no more are asked for while so many were not delivered: as many as one wait has
+/// room for, within these bounds.
+pub(super) const UNTAKEN: std::ops::RangeInclusive<usize> = 32..=256;
 
 /// The moment after this much time, unless that is beyond the clock.
 fn after(time: Duration) -> Option<Instant> {
@@ -81,22 +85,31 @@ impl<S: Selector> Reactor<S> {
 
     /// Sets the first of a lane to work, and those behind it while they are over at once.
     pub(super) fn run_lane(&mut self, source: Slot, lane: Lane) {
+        self.run_one_lane(source, lane);
+        self.run_successors();
+    }
+
+    fn run_one_lane(&mut self, source: Slot, lane: Lane) {
         while let Some(op) = self.registry.work_mut(source).and_then(|work| work.head(lane)) {
             if !self.begin(op, source, lane) {
                 break;
             }
         }
         if lane == Lane::Write && self.has_waited_for_connect(source) {
-            self.run_lane(source, Lane::Read);
+            self.run_one_lane(source, Lane::Read);
         }
-        self.run_successors();
     }
 
-    /// The same for lanes that somebody has left who stood in two.
+    /// The same for lanes that somebody has left who stood in two. Whoever is at it does all of
+    /// them: each may bring further ones.
     pub(super) fn run_successors(&mut self) {
-        while let Some((source, lane)) = self.successors.pop() {
-            self.run_lane(source, lane);
+        if self.successors.is_empty() || std::mem::replace(&mut self.runs_successors, true) {
+            return;
         }
+        while let Some((source, lane)) = self.successors.pop() {
+            self.run_one_lane(source, lane);
+        }
+        self.runs_successors = false;
     }
 
     /// Whether the first to write is to make a connection. What is read before would take its error
@@ -125,7 +138,7 @@ impl<S: Selector> Reactor<S> {
             self.shut_down(op, source, how);
             return true;
         }
-        if operation.is_waiting {
+        if operation.is_waiting || operation.is_held_back {
             return false;
         }
         let Some(prepared) = self.ops.take(op) else { return false };
@@ -195,7 +208,7 @@ impl<S: Selector> Reactor<S> {
         let is_in_kernel = self.ops.get(op).is_some_and(Operation::is_in_kernel);
         if is_in_kernel && self.is_for_emulation(source, Lane::Read) {
             self.selector.settle(&[op]);
-            self.absorb();
+            self.absorb_early();
         }
     }
 
@@ -228,7 +241,8 @@ impl<S: Selector> Reactor<S> {
             self.successors.extend(place.into_iter().chain(second));
         }
         let transferred = prepared.as_ref().map_or(0, Prepared::moved);
-        let buf = prepared.map_or(Buf::None, Prepared::into_buf);
+        let (buf, files) = prepared.map_or((Buf::None, Vec::new()), Prepared::into_parts);
+        self.spent.extend(files);
         self.ops.end(op, Over { transferred, result, buf });
     }
 
@@ -244,7 +258,16 @@ impl<S: Selector> Reactor<S> {
         let is_whole = !matches!(kind, Kind::RecvExact | Kind::SendAll) || prepared.left() == 0;
         let goes_on = || stop.map_or(Ok(()), |why| Err(why.error()));
         let from = || Address::from_name(prepared.name());
+        let is_nothing = match &gain {
+            Gain::Moved(0) => true,
+            Gain::Received(buf) => buf.is_empty(),
+            _ => false,
+        };
+        let is_end = is_nothing && prepared.call().is_recv();
         let result = match gain {
+            _ if is_end && self.take_reset(op) => {
+                Err(io::Error::from_raw_os_error(libc::ECONNRESET))
+            }
             Gain::Accepted(_) | Gain::Received(_) if prepared.call().is_multi() => {
                 match self.bring(op, gain) {
                     true => match goes_on() {
@@ -274,6 +297,13 @@ impl<S: Selector> Reactor<S> {
         None
     }
 
+    /// Whether this end of the stream is one that a writer has heard of.
+    fn take_reset(&mut self, op: OpSlot) -> bool {
+        let place = self.ops.get(op).and_then(|operation| operation.place);
+        let work = place.and_then(|(source, _)| self.registry.work_mut(source));
+        work.is_some_and(|work| std::mem::take(&mut work.is_reset))
+    }
+
     /// One of many results. False if it says that there will be no more.
     pub(super) fn bring(&mut self, op: OpSlot, gain: Gain) -> bool {
         let one = match gain {
@@ -286,7 +316,33 @@ impl<S: Selector> Reactor<S> {
             _ => return false,
         };
         self.ops.bring(op, one);
+        self.hold_back(op);
         true
+    }
+
+    /// While nobody takes what an operation brings, the mechanism is to bring no more of it.
+    fn hold_back(&mut self, op: OpSlot) {
+        let most = self.most_untaken;
+        let Some(operation) = self.ops.get_mut(op) else { return };
+        let is_too_much = operation.untaken >= most && operation.is_in_kernel();
+        if is_too_much && !std::mem::replace(&mut operation.is_held_back, true) {
+            self.selector.cancel(op);
+        }
+    }
+
+    /// Some of it was taken.
+    fn let_go_on(&mut self, op: OpSlot) {
+        let most = self.most_untaken;
+        let Some(operation) = self.ops.get_mut(op) else { return };
+        let is_over = matches!(operation.state, State::Over(_));
+        if operation.untaken >= most || is_over || operation.is_in_kernel() {
+            return;
+        }
+        if std::mem::take(&mut operation.is_held_back) {
+            if let Some((source, lane)) = operation.place {
+                self.run_lane(source, lane);
+            }
+        }
     }
 
     /// Whether no bytes are the end, and not an empty datagram.
@@ -308,6 +364,7 @@ impl<S: Selector> Reactor<S> {
             let Over { transferred, result, buf } = over;
             let id = OpId { poller: self.id, slot: op };
             events.complete(Completion { token, id, transferred, result, buf, more });
+            self.let_go_on(op);
             // Last, because this may run the user's Drop, which may panic.
             drop(held);
         }

@@ -7,13 +7,17 @@ use super::Reactor;
 use super::ops::Lane;
 use crate::key::{OpSlot, Slot};
 use crate::selector::Selector;
-use crate::sys::pool::BufferPool;
+use crate::sys::pool::{BufferPool, PoolBuf};
 use std::collections::VecDeque;
 use std::io;
 
-/// The lines of one poller.
+/// The lines of one poller. Between two waits their pools know whom to tell, or the bell has rung,
+/// or they have grown without that.
 #[derive(Debug, Default)]
-pub(super) struct Pools(Vec<Line>);
+pub(super) struct Pools {
+    lines: Vec<Line>,
+    have_grown: bool,
+}
 
 #[derive(Debug)]
 struct Line {
@@ -24,17 +28,29 @@ struct Line {
 
 impl Pools {
     fn line(&mut self, pool: &BufferPool) -> Option<&mut Line> {
-        self.0.iter_mut().find(|line| line.pool.is(pool))
+        self.lines.iter_mut().find(|line| line.pool.is(pool))
     }
 
-    fn has_line(&self, pool: &BufferPool) -> bool {
-        self.0.iter().any(|line| line.pool.is(pool) && !line.ops.is_empty())
+    /// Somebody may have lined up who has not asked his pool.
+    pub(super) fn note_grown(&mut self) {
+        self.have_grown = true;
+    }
+
+    /// Whether that is so.
+    pub(super) fn have_grown(&self) -> bool {
+        self.have_grown
+    }
+
+    /// Whether there are not enough for all who are in line.
+    fn is_short(&self, pool: &BufferPool) -> bool {
+        let length = |line: &Line| if line.pool.is(pool) { line.ops.len() } else { 0 };
+        pool.left() < self.lines.iter().map(length).sum()
     }
 
     fn push(&mut self, op: OpSlot, pool: &BufferPool) {
         match self.line(pool) {
             Some(line) => line.ops.push_back(op),
-            None => self.0.push(Line { pool: pool.clone(), ops: [op].into() }),
+            None => self.lines.push(Line { pool: pool.clone(), ops: [op].into() }),
         }
     }
 }
@@ -46,70 +62,80 @@ impl<S: Selector> Reactor<S> {
         let Some(pool) = operation.prepared().and_then(|prepared| prepared.pool().cloned()) else {
             return;
         };
-        operation.is_waiting = true;
-        self.pools.push(op, &pool);
+        if !std::mem::replace(&mut operation.is_waiting, true) {
+            self.pools.push(op, &pool);
+        }
     }
 
     /// Sees to it that an operation that takes its buffers from a pool has one. False if it has to
     /// wait: others do already, or there is none.
-    pub(super) fn equip(&mut self, op: OpSlot) -> bool {
+    ///
+    /// # Errors
+    ///
+    /// `OutOfMemory`: it would wait for ever.
+    pub(super) fn equip(&mut self, op: OpSlot) -> io::Result<bool> {
         let Some(prepared) = self.ops.get_mut(op).and_then(|its| its.prepared_mut()) else {
-            return false;
+            return Ok(false);
         };
-        let Some(pool) = prepared.pool().filter(|_| prepared.lacks_buffer()) else { return true };
-        if self.pools.has_line(pool) {
-            return false;
+        let Some(pool) = prepared.pool().filter(|_| prepared.lacks_buffer()) else {
+            return Ok(true);
+        };
+        if self.pools.is_short(pool) {
+            return Ok(false);
         }
-        let Some(buf) = pool.take_or_wait(&self.bell) else { return false };
+        let Some(buf) = pool.take_or_wait(&self.bell)? else { return Ok(false) };
         prepared.equip(buf);
-        true
+        Ok(true)
     }
 
     /// Gives those who wait what has come home, everyone once at most.
     pub(super) fn serve_lines(&mut self) {
-        if self.pools.0.is_empty() {
-            return;
-        }
-        for index in 0..self.pools.0.len() {
+        self.pools.have_grown = false;
+        for index in 0..self.pools.lines.len() {
             let mut is_empty_handed = false;
-            for _ in 0..self.pools.0[index].ops.len() {
-                let Line { pool, ops } = &mut self.pools.0[index];
+            for _ in 0..self.pools.lines[index].ops.len() {
+                let Line { pool, ops } = &mut self.pools.lines[index];
                 let is_waiting = |op: &OpSlot| self.ops.get(*op).is_some_and(|its| its.is_waiting);
                 let Some(&op) = ops.front() else { break };
                 if !is_waiting(&op) {
                     ops.pop_front();
                     continue;
                 }
-                let Some(buf) = pool.take_or_wait(&self.bell) else {
+                let taken = pool.take_or_wait(&self.bell);
+                if matches!(taken, Ok(None)) {
                     is_empty_handed = true;
                     break;
-                };
+                }
                 ops.pop_front();
                 let Some(operation) = self.ops.get_mut(op) else { continue };
                 operation.is_waiting = false;
-                let place = operation.place;
-                if let Some(prepared) = operation.prepared_mut() {
-                    prepared.equip(buf);
-                }
-                if let Some((source, lane)) = place {
-                    if self.resume(op, source, lane) {
-                        self.run_lane(source, lane);
-                    }
+                let Some((source, lane)) = operation.place else { continue };
+                if self.resume(op, source, lane, taken) {
+                    self.run_lane(source, lane);
                 }
             }
-            if !is_empty_handed && !self.pools.0[index].ops.is_empty() {
+            if !is_empty_handed && !self.pools.lines[index].ops.is_empty() {
                 // There may be more for those who are in line again, and no one will tell.
                 self.bell.wake_by_ref();
             }
         }
-        self.pools.0.retain(|line| !line.ops.is_empty());
+        self.pools.lines.retain(|line| !line.ops.is_empty());
     }
 
     /// Receives into the buffer that has come. Gives whether the operation is over.
-    fn resume(&mut self, op: OpSlot, source: Slot, lane: Lane) -> bool {
+    fn resume(
+        &mut self,
+        op: OpSlot,
+        source: Slot,
+        lane: Lane,
+        taken: io::Result<Option<PoolBuf>>,
+    ) -> bool {
         let Some(work) = self.registry.work_mut(source) else { return false };
         let Some(mut prepared) = self.ops.take(op) else { return false };
-        let tried = prepared.attempt(&mut work.manner);
+        let tried = taken.and_then(|buf| {
+            buf.into_iter().for_each(|buf| prepared.equip(buf));
+            prepared.attempt(&mut work.manner)
+        });
         match tried {
             Ok(gain) => match self.note_gain(op, prepared, gain) {
                 Some(prepared) => self.ops.put_back(op, prepared),
@@ -124,9 +150,8 @@ impl<S: Selector> Reactor<S> {
                 return true;
             }
         }
-        let others_wait = |pool: &BufferPool| self.pools.has_line(pool);
         let prepared = self.ops.get(op).and_then(|operation| operation.prepared());
-        if prepared.and_then(|its| its.pool()).is_some_and(others_wait) {
+        if prepared.and_then(|its| its.pool()).is_some_and(|pool| self.pools.is_short(pool)) {
             self.wait_for_buffer(op);
             return false;
         }

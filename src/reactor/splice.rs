@@ -22,22 +22,30 @@ impl<S: Selector> Reactor<S> {
         if !is_first(from) || !is_first(to) || self.is_connecting(from.0) {
             return false;
         }
+        if self.splices_a_disk(from.0, to.0) {
+            self.splice_elsewhere(op, from.0, to.0);
+            return false;
+        }
         for _ in 0..MOST_TRIES {
-            if let Some((source, lane)) = self.first_to_wait_for(from, to) {
-                self.park(op, source, lane);
-                return false;
-            }
-            if self.splices_a_disk(from.0, to.0) {
-                self.splice_elsewhere(op, from.0, to.0);
-                return false;
-            }
             if let Some(is_over) = self.splice_once(op, from.0, to.0) {
                 return is_over;
+            }
+            if self.park_splice(op) {
+                return false;
             }
         }
         // Their readiness says nothing about this call.
         self.pause(op);
         false
+    }
+
+    /// Has a splice that would block wait for the one that is not ready. False if both seem so.
+    pub(super) fn park_splice(&mut self, op: OpSlot) -> bool {
+        let Some(operation) = self.ops.get(op) else { return false };
+        let (Some(from), Some(to)) = (operation.place, operation.second) else { return false };
+        let Some((source, lane)) = self.first_to_wait_for(from, to) else { return false };
+        self.park(op, source, lane);
+        true
     }
 
     /// Which of the two is not ready.

@@ -4,8 +4,8 @@ use crate::selector::WakeHandle;
 use crate::sys::fork::Stamp;
 use std::fmt;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Weak};
 use std::task;
 
 /// Nobody waits and no wake is pending.
@@ -71,20 +71,23 @@ impl fmt::Debug for Waker {
 }
 
 /// For buffers that come home, and for threads that are done: it ends no wait, but has the poller
-/// look.
-impl task::Wake for Shared {
+/// look. It does not keep the eventfd open when the poller has gone.
+struct Bell(Weak<Shared>);
+
+impl task::Wake for Bell {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if self.stamp.is_foreign() || self.has_rung.swap(true, Ordering::SeqCst) {
+        let Some(shared) = self.0.upgrade() else { return };
+        if shared.stamp.is_foreign() || shared.has_rung.swap(true, Ordering::SeqCst) {
             return;
         }
         // Either this sees that the poller sleeps, or the poller sees, before it does, that this
         // has rung.
-        if self.state.load(Ordering::SeqCst) == ASLEEP {
-            self.handle.notify();
+        if shared.state.load(Ordering::SeqCst) == ASLEEP {
+            shared.handle.notify();
         }
     }
 }
@@ -111,7 +114,7 @@ impl Bed {
 
     /// What is rung by those who have something for the poller.
     pub(super) fn bell(&self) -> task::Waker {
-        self.0.0.clone().into()
+        Arc::new(Bell(Arc::downgrade(&self.0.0))).into()
     }
 
     /// Whether it was rung since the last time.

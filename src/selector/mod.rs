@@ -113,7 +113,8 @@ pub enum Landed {
         prepared: Prepared,
         /// What the call has brought. On `WouldBlock`, `Interrupted`, `ENOBUFS` of one that takes
         /// its buffers from a pool, and `ECANCELED` that nobody asked for, the reactor goes on by
-        /// itself; and so after what one of many results brought.
+        /// itself. One with many results begins again after a result, and after `ECANCELED`, when
+        /// what it has brought was taken.
         result: io::Result<Gain>,
     },
     /// It has brought one of many results, and goes on.

@@ -22,10 +22,10 @@
 //! - **g.** A cancel may come too early, while the poll is at work (`EALREADY`), or too late
 //!   (`ENOENT`). What counts is the completion of the poll.
 //! - **h.** With `IORING_SETUP_DEFER_TASKRUN` the kernel does nothing for a completion before it is
-//!   entered for completions, and then for the oldest 20 polls only (since 6.13).
-//!   `IORING_SQ_TASKRUN` says that some are left. That it is clear does not say that there are
-//!   none: another processor may be about to set it. (On the older ways to work the kernel itself
-//!   may so overlook, for a moment, what the thread has just done.)
+//!   entered for completions, and then (since 6.13) for the oldest 20 polls only, or for as many as
+//!   completions are asked for. `IORING_SQ_TASKRUN` says that some are left. That it is clear does
+//!   not say that there are none: another processor may be about to set it. (On the older ways to
+//!   work the kernel itself may so overlook, for a moment, what the thread has just done.)
 //! - **i.** Urgent data wakes a poll for `POLLPRI` alone only if that asks for `POLLRDBAND` too.
 //! - **j.** An eventfd completes at every write, also while an earlier one is unread: nobody has to
 //!   read it.

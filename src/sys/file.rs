@@ -137,6 +137,31 @@ pub(crate) fn wakes_for_a_byte(fd: BorrowedFd<'_>) -> bool {
     socket_option(fd, libc::SO_RCVLOWAT).is_ok_and(|its| its == 1)
 }
 
+/// Whether a regular file is in a file system that makes its files up, such as procfs.
+pub(crate) fn is_made_up(fd: BorrowedFd<'_>) -> bool {
+    const MADE_UP: [u32; 8] = [
+        libc::PROC_SUPER_MAGIC as u32,
+        libc::SYSFS_MAGIC as u32,
+        libc::CGROUP_SUPER_MAGIC as u32,
+        libc::CGROUP2_SUPER_MAGIC as u32,
+        libc::DEBUGFS_MAGIC as u32,
+        libc::TRACEFS_MAGIC as u32,
+        libc::SECURITYFS_MAGIC as u32,
+        CONFIGFS_MAGIC,
+    ];
+    let mut answer = MaybeUninit::<libc::statfs>::uninit();
+    // SAFETY: there is room for the answer.
+    if unsafe { libc::fstatfs(fd.as_raw_fd(), answer.as_mut_ptr()) } != 0 {
+        return false;
+    }
+    // SAFETY: the call has succeeded, so the answer was written.
+    let answer = unsafe { answer.assume_init() };
+    MADE_UP.contains(&(answer.f_type as u32))
+}
+
+/// The crate libc lacks it.
+const CONFIGFS_MAGIC: u32 = 0x6265_6570;
+
 /// Whether a socket has bytes to be received.
 pub(crate) fn has_more(fd: BorrowedFd<'_>) -> bool {
     let mut byte = 0_u8;

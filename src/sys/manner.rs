@@ -23,6 +23,8 @@ pub(crate) struct Manner {
     takes_nowait_to_write: bool,
     /// `RWF_NOSIGNAL` may be known to its writes.
     takes_nosignal: bool,
+    /// There is no disk behind it: procfs and its like, each of whose files has rules of its own.
+    is_made_up: bool,
     /// We have set `O_NONBLOCK`, which was off.
     is_made_nonblocking: bool,
 }
@@ -49,6 +51,7 @@ impl Manner {
             takes_nowait,
             takes_nowait_to_write,
             takes_nosignal,
+            is_made_up: shape == Shape::Regular && super::file::is_made_up(fd),
             is_made_nonblocking,
         })
     }
@@ -70,6 +73,12 @@ impl Manner {
     /// disk at most, and so does reading but for a few.
     pub(crate) fn has_position(&self) -> bool {
         matches!(self.shape, Shape::Regular | Shape::Block)
+    }
+
+    /// Whether a ring may read and write at an offset of it: of streams it takes no notice of that,
+    /// nor of what files of procfs say of it.
+    pub(super) fn may_be_reached_by_a_ring(&self) -> bool {
+        self.has_position() && !self.is_made_up
     }
 
     /// Whether a ring may read it. If it knows no read without blocking, that would have the thread

@@ -16,7 +16,7 @@
 //! | `mmap`, `munmap`, `io_uring_register` for provided buffers | of the crate io-uring, which leaves the memory to us |
 //! | `sigpending`, `sigtimedwait` | nix has no wait for a signal that may not come |
 //! | `pthread_sigmask`, `sigaction`, `signalfd`, `read` | nix has no real-time signals, and reads one at a time |
-//! | `fstat`, `getsockopt`, `getrlimit` | wrapped, but features with much behind them for one call each |
+//! | `fstat`, `fstatfs`, `getsockopt`, `getrlimit` | wrapped, but features with much behind them for one call each |
 //! | `io_uring_enter`, the submission queue | of the crate io-uring, which leaves to us what requests point to |
 //! | `mmap`, `madvise(MADV_WIPEONFORK)` | the advice is not wrapped |
 //! | `fork`, `tgkill`, `mmap` | for the conformance suite alone; unsafe in nix, or absent |

@@ -2,12 +2,13 @@
 #![allow(unsafe_code)]
 
 use super::MOST;
+use super::fork::Stamp;
 use std::alloc::{Layout, alloc, dealloc};
 use std::fmt;
 use std::io;
-use std::mem::MaybeUninit;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ops::{Deref, DerefMut};
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
@@ -40,7 +41,9 @@ pub struct BufferPool(Arc<Shared>);
 struct Shared {
     layout: Layout,
     limit: usize,
-    state: Mutex<State>,
+    /// In a forked child it may be as another thread of the parent has left it halfway.
+    state: ManuallyDrop<Mutex<State>>,
+    stamp: Stamp,
 }
 
 #[derive(Default)]
@@ -65,7 +68,7 @@ impl BufferPool {
     /// # Errors
     ///
     /// `InvalidInput`: there are no bytes, or no buffers; or more bytes than one system call moves
-    /// (2,147,479,552).
+    /// (2,147,479,552). `EINVAL` before Linux 4.14, as for pollers.
     pub fn new(size: usize, limit: usize) -> io::Result<Self> {
         let refused = |why| io::Error::new(io::ErrorKind::InvalidInput, why);
         if limit == 0 {
@@ -76,7 +79,8 @@ impl BufferPool {
         }
         let layout = Layout::from_size_align(size, size.next_power_of_two().min(PAGE));
         let layout = layout.map_err(|_| refused("buffers larger than any memory"))?;
-        Ok(BufferPool(Arc::new(Shared { layout, limit, state: Mutex::default() })))
+        let (state, stamp) = (ManuallyDrop::default(), Stamp::here()?);
+        Ok(BufferPool(Arc::new(Shared { layout, limit, state, stamp })))
     }
 
     /// How many bytes a buffer has.
@@ -91,40 +95,53 @@ impl BufferPool {
 
     /// How many buffers there are by now: lent, or at home.
     pub fn made(&self) -> usize {
-        self.0.lock().made
+        self.0.lock().map_or(0, |state| state.made)
     }
 
     /// How many of these are at home. (Those that an io_uring poller has set out for receives are
     /// not; they are at most half of the limit.)
     pub fn idle(&self) -> usize {
-        self.0.lock().home.len()
+        self.0.lock().map_or(0, |state| state.home.len())
     }
 
-    /// An empty buffer, unless all are lent, or there is no memory for another.
+    /// An empty buffer, unless all are lent, or there is no memory for another. In a forked child
+    /// there is none.
     pub fn take(&self) -> Option<PoolBuf> {
-        let block = self.0.take(&mut self.0.lock());
+        let block = self.0.lock().and_then(|mut state| self.0.take(&mut state));
         block.map(|block| self.lend(block))
     }
 
     /// The same; if there is none, `waker` is woken when one comes home.
-    pub(crate) fn take_or_wait(&self, waker: &Waker) -> Option<PoolBuf> {
-        let mut state = self.0.lock();
+    ///
+    /// # Errors
+    ///
+    /// `OutOfMemory`: there is no memory for one, and none is lent that could come home.
+    pub(crate) fn take_or_wait(&self, waker: &Waker) -> io::Result<Option<PoolBuf>> {
+        let Some(mut state) = self.0.lock() else { return Ok(None) };
         let block = self.0.take(&mut state);
+        if block.is_none() && state.made == 0 {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
         if block.is_none() && !state.waiting.iter().any(|other| other.will_wake(waker)) {
             state.waiting.push(waker.clone());
         }
         drop(state);
-        block.map(|block| self.lend(block))
+        Ok(block.map(|block| self.lend(block)))
     }
 
     /// One that can be set out for somebody who may come: of at least half of the limit nobody is
     /// deprived by that.
     pub(super) fn take_spare(&self) -> Option<PoolBuf> {
-        let mut state = self.0.lock();
-        let left = state.home.len() + (self.0.limit - state.made);
+        let mut state = self.0.lock()?;
+        let left = self.0.left(&state);
         let block = (left > self.limit().div_ceil(2)).then(|| self.0.take(&mut state)).flatten();
         drop(state);
         block.map(|block| self.lend(block))
+    }
+
+    /// How many can be taken.
+    pub(crate) fn left(&self) -> usize {
+        self.0.lock().map_or(0, |state| self.0.left(&state))
     }
 
     /// How many can be set out at most.
@@ -148,9 +165,15 @@ impl BufferPool {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    /// Not in a forked child: whoever held the lock in the parent is not there to release it.
+    fn lock(&self) -> Option<MutexGuard<'_, State>> {
         // Nothing in here panics halfway.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        let lock = || self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        (!self.stamp.is_foreign()).then(lock)
+    }
+
+    fn left(&self, state: &State) -> usize {
+        state.home.len() + (self.limit - state.made)
     }
 
     fn take(&self, state: &mut State) -> Option<Block> {
@@ -169,11 +192,16 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
+        if self.stamp.is_foreign() {
+            return;
+        }
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         for Block(start) in state.home.drain(..) {
             // SAFETY: it was allocated with this layout, and was nobody's.
             unsafe { dealloc(start.as_ptr(), self.layout) };
         }
+        // SAFETY: the value is being lost, and nobody uses the field after this.
+        unsafe { ManuallyDrop::drop(&mut self.state) };
     }
 }
 
@@ -276,9 +304,8 @@ impl io::Write for PoolBuf {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let spare = self.spare();
         let count = bytes.len().min(spare.len());
-        for (place, byte) in spare.iter_mut().zip(bytes) {
-            place.write(*byte);
-        }
+        // SAFETY: there is room for so many, which is nobody else's.
+        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), spare.as_mut_ptr().cast(), count) };
         // SAFETY: these have just been written.
         unsafe { self.note_written(count) };
         Ok(count)
@@ -305,7 +332,7 @@ impl fmt::Debug for PoolBuf {
 
 impl Drop for PoolBuf {
     fn drop(&mut self) {
-        let mut state = self.home.0.lock();
+        let Some(mut state) = self.home.0.lock() else { return };
         state.home.push(Block(self.block.0));
         let waiting = std::mem::take(&mut state.waiting);
         drop(state);

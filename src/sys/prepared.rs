@@ -7,16 +7,19 @@ mod control;
 mod disk;
 mod message;
 mod native;
+mod socket;
 mod splice;
 
 use super::buf::Buf;
-use super::file;
+use super::file::{self, Held};
 use super::manner::Manner;
 use super::pool::{BufferPool, PoolBuf};
 use cargo::Cargo;
 pub(crate) use cargo::Part;
 pub(crate) use message::{Message, Name, Received};
 pub(in crate::sys) use native::complete_one;
+pub(crate) use socket::shutdown;
+use socket::{SEND_NOW, accept, connect};
 use std::ffi::CString;
 use std::fmt;
 use std::io;
@@ -87,7 +90,7 @@ impl Call {
 
     /// Whether it may be told of the end of what a peer sends.
     pub(crate) fn is_recv(self) -> bool {
-        matches!(self, Call::Recv | Call::RecvMulti | Call::RecvMsg)
+        matches!(self, Call::Recv | Call::RecvMulti | Call::RecvFrom | Call::RecvMsg)
     }
 
     /// Whether it may be told that a peer has reset the connection while it writes.
@@ -146,10 +149,6 @@ impl Prepared {
         part: Part,
         with: With,
     ) -> Result<Self, (io::Error, Buf)> {
-        if matches!(buf, Buf::Many(_)) && !matches!(call, Call::ReadAt(_) | Call::WriteAt(_)) {
-            let why = "several buffers are for vectored operations";
-            return Err((io::Error::new(io::ErrorKind::InvalidInput, why), buf));
-        }
         let cargo = Cargo::new(buf, part)?;
         let with = match (call, with) {
             (Call::Accept | Call::RecvFrom, _) => With::Message(Message::boxed(Name::empty())),
@@ -167,8 +166,9 @@ impl Prepared {
     pub(crate) fn suits_a_ring(&self, manner: &Manner) -> bool {
         match (self.call, &self.with) {
             (Call::Connect, With::Message(message)) => !message.named().is_local(),
-            (Call::Read | Call::ReadAt(_), _) => manner.may_be_read_by_a_ring(),
-            (Call::Write | Call::WriteAt(_), _) => manner.may_be_written_by_a_ring(),
+            (Call::Read, _) => manner.may_be_read_by_a_ring(),
+            (Call::Write, _) => manner.may_be_written_by_a_ring(),
+            (Call::ReadAt(_) | Call::WriteAt(_), _) => manner.may_be_reached_by_a_ring(),
             (Call::RecvMulti, _) => manner.is_stream(),
             (Call::AcceptMulti, _) => !file::is_local(self.number),
             // In a ring it takes one of the kernel's own threads until it is done.
@@ -247,9 +247,25 @@ impl Prepared {
         }
     }
 
-    /// It is over: gives the buffer back.
+    /// It is over: gives the buffer back, and the files that were to be kept open. To drop these
+    /// may run the user's code.
+    pub(crate) fn into_parts(self) -> (Buf, Vec<Held>) {
+        let files = match self.with {
+            With::Message(message) => message.into_files(),
+            _ => Vec::new(),
+        };
+        (self.cargo.into_buf(), files)
+    }
+
+    /// The same where there are no files.
+    #[cfg(test)]
     pub(crate) fn into_buf(self) -> Buf {
-        self.cargo.into_buf()
+        self.into_parts().0
+    }
+
+    /// There was nothing to be received, and nobody to receive it from.
+    pub(crate) fn note_nothing(&mut self) {
+        self.message_mut().into_iter().for_each(Message::clear_name);
     }
 
     /// Makes the call, which does not block.
@@ -352,42 +368,6 @@ impl Prepared {
             }
         }
     }
-
-    /// Receives into the buffer that it was [equipped](Prepared::equip) with.
-    fn receive_into_pool(&mut self) -> io::Result<Gain> {
-        let With::Pool(_, next) = &mut self.with else { return no_message() };
-        let Some(mut buf) = next.take() else { return Err(io::ErrorKind::WouldBlock.into()) };
-        let room = buf.spare();
-        let (start, length) = (room.as_mut_ptr().cast(), room.len());
-        // SAFETY: it is room in a buffer that outlives the call.
-        let answer = unsafe { libc::recv(self.number, start, length, libc::MSG_DONTWAIT) };
-        let Ok(count) = usize::try_from(answer) else {
-            let error = io::Error::last_os_error();
-            *next = Some(buf);
-            return Err(error);
-        };
-        // SAFETY: the kernel has written so many bytes to the room.
-        unsafe { buf.note_written(count) };
-        Ok(Gain::Received(buf))
-    }
-
-    fn receive_message(&mut self) -> isize {
-        let (number, part, flags) = (self.number, self.cargo.part(), receive_flags(self.call));
-        let Some(message) = self.message_mut() else { return -1 };
-        let header = message.header_for_a_name(part);
-        // SAFETY: the header points into its own box and to room in a buffer; they outlive the
-        // call.
-        unsafe { libc::recvmsg(number, header, flags | libc::MSG_DONTWAIT) }
-    }
-
-    fn send_message(&mut self) -> isize {
-        let (number, part) = (self.number, self.cargo.part());
-        let Some(message) = self.message_mut() else { return -1 };
-        let header = message.header(part);
-        // SAFETY: the header points into its own box and to a part of a buffer; they outlive the
-        // call.
-        unsafe { libc::sendmsg(number, header, SEND_NOW) }
-    }
 }
 
 /// For mechanisms and tests that do a call's work themselves.
@@ -424,61 +404,12 @@ impl Prepared {
     }
 }
 
-const SEND_NOW: libc::c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-const ACCEPTED: libc::c_int = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-
-/// What a call that receives a message is told.
-fn receive_flags(call: Call) -> libc::c_int {
-    if call == Call::RecvMsg { libc::MSG_CMSG_CLOEXEC } else { 0 }
-}
-
 /// # Safety
 ///
 /// The kernel has to have just made the number.
 unsafe fn owned(number: usize) -> OwnedFd {
     // SAFETY: as the caller promises.
     unsafe { OwnedFd::from_raw_fd(number as RawFd) }
-}
-
-/// Where nobody asks for the address there is no message.
-fn accept(number: RawFd, message: Option<&mut Message>) -> isize {
-    let (place, length) = match message {
-        Some(message) => message.name().for_writing(),
-        None => (std::ptr::null_mut(), std::ptr::null_mut()),
-    };
-    // SAFETY: there is room for `length` bytes, and both outlive the call, or there is none.
-    let answer = unsafe { libc::accept4(number, place, length, ACCEPTED) };
-    answer as isize
-}
-
-fn connect(number: RawFd, message: Option<&Message>) -> isize {
-    let Some(message) = message else { return -1 };
-    let (start, length) = message.named().for_reading();
-    // SAFETY: there are `length` bytes, and they outlive the call.
-    let answer = unsafe { libc::connect(number, start, length) };
-    answer as isize
-}
-
-/// [`Prepared::with`] is given what the call needs.
-fn no_message() -> io::Result<Gain> {
-    debug_assert!(false, "a call without what it has to be told");
-    Err(io::ErrorKind::InvalidInput.into())
-}
-
-/// Shuts a socket down, which never blocks.
-///
-/// # Errors
-///
-/// What shutdown(2) says.
-pub(crate) fn shutdown(fd: BorrowedFd<'_>, how: std::net::Shutdown) -> io::Result<()> {
-    let how = match how {
-        std::net::Shutdown::Read => libc::SHUT_RD,
-        std::net::Shutdown::Write => libc::SHUT_WR,
-        std::net::Shutdown::Both => libc::SHUT_RDWR,
-    };
-    // SAFETY: no memory is passed.
-    super::checked(unsafe { libc::shutdown(fd.as_raw_fd(), how) })?;
-    Ok(())
 }
 
 impl fmt::Debug for Prepared {

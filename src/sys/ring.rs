@@ -201,7 +201,9 @@ impl Ring {
 
     /// Sets out buffers in the place of those that were taken.
     pub(crate) fn supply(&mut self) {
-        self.groups.supply();
+        if !self.is_foreign() {
+            self.groups.supply(&self.ring);
+        }
     }
 
     /// Queues an operation for the next [`Ring::enter`]; one that is for now says `WouldBlock`
@@ -214,6 +216,7 @@ impl Ring {
         assert!(self.room() > 0, "there has to be room for it");
         // What takes buffers of a pool is begun where the ring serves that.
         let group = prepared.pool().and_then(|pool| self.groups.find(pool)).unwrap_or(u16::MAX);
+        self.groups.enter(group);
         let (ticket, prepared) = self.flight.board(prepared, tag, group);
         let entry = prepared.entry(group).user_data(ticket | OPERATION);
         // SAFETY: a ring with room is this process's.
@@ -321,6 +324,7 @@ fn of_operation(
     if call == Call::RecvMulti && result == -libc::ENOBUFS {
         groups.note_shortage(group);
     }
+    groups.leave(group);
     let (tag, mut prepared) = flight.land(ticket)?;
     // SAFETY: this is the last completion of the operation that has landed now.
     let result = unsafe { prepared.complete(result, buf) };

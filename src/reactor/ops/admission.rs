@@ -50,6 +50,11 @@ pub(super) fn lane_of(kind: Kind) -> Lane {
     }
 }
 
+/// Whether such an operation of a stream is told when it is reset.
+pub(super) fn receives(kind: Kind) -> bool {
+    call_of(kind, true).is_some_and(|(call, _)| call.is_recv())
+}
+
 fn invalid(why: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, why)
 }
@@ -160,6 +165,7 @@ fn prepare(
         Amount::In(most) if call == Call::Splice => Part::Through(*most),
         Amount::In(most) => Part::In(*most),
         Amount::IntoEach(each) => Part::IntoEach(each.clone()),
+        Amount::OutOfEach => Part::OutOfEach,
         Amount::Out(range) if range.start > range.end => {
             return Err(invalid("the range ends before it begins"));
         }

@@ -91,6 +91,8 @@ impl<S: Selector> Reactor<S> {
     /// Ends all operations of a source that is about to go: in the order of their submission, but
     /// for those that the kernel can't interrupt.
     pub(in crate::reactor) fn abandon(&mut self, source: Slot) {
+        // Those that are over already are so in the order in which that came about.
+        self.absorb_early();
         let Some(registration) = self.registry.get_mut(source) else { return };
         // Whoever ends from now on is followed by nobody.
         let Some(mut work) = registration.work.take() else { return };
@@ -110,7 +112,7 @@ impl<S: Selector> Reactor<S> {
         }
         if !in_kernel.is_empty() {
             self.selector.settle(&in_kernel);
-            self.absorb();
+            self.absorb_early();
         }
         ops.sort_by_key(|&op| self.ops.get_mut(op).map(|operation| operation.order));
         let its: BTreeSet<OpSlot> = ops.iter().copied().collect();

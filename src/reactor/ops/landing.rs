@@ -1,6 +1,7 @@
 //! What operations have come to in the kernel, or with a disk.
 
 use super::super::Reactor;
+use super::admission;
 use super::lane::Lane;
 use super::table::State;
 use crate::key::{OpSlot, Slot};
@@ -21,12 +22,7 @@ impl<S: Selector> Reactor<S> {
                 Landed::Over { op, prepared, result } => self.land(op, prepared, result),
             }
         }
-        self.disk.take(&mut landed, |op, files| {
-            // Until it has been delivered, because to drop them may run the user's code.
-            if let Some(operation) = self.ops.get_mut(op) {
-                operation.held = files;
-            }
-        });
+        self.disk.take(&mut landed, &mut self.spent);
         for landed in landed.drain(..) {
             if let Landed::Over { op, prepared, result } = landed {
                 self.land_from_disk(op, prepared, result);
@@ -35,23 +31,46 @@ impl<S: Selector> Reactor<S> {
         self.landed = landed;
     }
 
-    /// The kernel tells of a reset once, and if both wait it is the writer who hears of it. To the
-    /// reader it would be the end of the stream.
+    /// The same outside of a wait, which may leave something for the next one to do.
+    pub(in crate::reactor) fn absorb_early(&mut self) {
+        self.absorb();
+        if self.pools.have_grown() {
+            self.bell.wake_by_ref();
+        }
+    }
+
+    /// The kernel tells of a reset once, and if both wait it is the writer who hears of it. The
+    /// reader may have come to its end in the same turn.
     fn tell_resets_to_readers(&mut self, landed: &mut [Landed]) {
-        for writer in 0..landed.len() {
-            if !is_reset(&landed[writer]) {
-                continue;
+        for landed in landed {
+            let Landed::Over { op, prepared, result: Err(error) } = landed else { continue };
+            if let Some(source) = self.source_of(*op) {
+                self.pass_on_reset(source, prepared.call(), error);
             }
-            let source = self.source_of(landed[writer].op());
-            let work = source.and_then(|source| self.registry.work_mut(source));
-            if !work.is_some_and(|work| work.manner.is_stream()) {
-                continue;
-            }
-            let ended = |landed: &Landed| is_end(landed) && self.source_of(landed.op()) == source;
-            if let Some(reader) = landed.iter().position(ended) {
-                set_error(&mut landed[writer], libc::EPIPE);
-                set_error(&mut landed[reader], libc::ECONNRESET);
-            }
+        }
+    }
+
+    /// A call has failed. If it was a writer who was told of a reset, and somebody reads, that is
+    /// for the reader to hear when he comes to the end, and the writer's is a broken pipe.
+    pub(in crate::reactor) fn pass_on_reset(
+        &mut self,
+        source: Slot,
+        call: Call,
+        error: &mut io::Error,
+    ) {
+        if !call.is_send() || error.raw_os_error() != Some(libc::ECONNRESET) {
+            return;
+        }
+        let Some(work) = self.registry.work(source).filter(|work| work.manner.is_stream()) else {
+            return;
+        };
+        let reader = work.head(Lane::Read).and_then(|op| self.ops.get(op));
+        if !reader.is_some_and(|reader| admission::receives(reader.kind)) {
+            return;
+        }
+        if let Some(work) = self.registry.work_mut(source) {
+            work.is_reset = true;
+            *error = io::Error::from_raw_os_error(libc::EPIPE);
         }
     }
 
@@ -69,8 +88,13 @@ impl<S: Selector> Reactor<S> {
         };
         if let Some(prepared) = left {
             self.ops.put_back(op, prepared);
+            let most = self.most_untaken;
+            if let Some(operation) = self.ops.get_mut(op) {
+                operation.is_held_back = operation.untaken >= most;
+            }
             if is_short {
                 self.wait_for_buffer(op);
+                self.pools.note_grown();
             }
         }
         match place {
@@ -94,13 +118,14 @@ impl<S: Selector> Reactor<S> {
         let is_short = is_shortage(&error, &prepared);
         let is_unfinished = is_canceled || is_short || is_unfinished(&error);
         match operation.stop {
-            Some(why) if is_unfinished => {
+            Some(why) if is_unfinished || is_unknown(&error, &prepared) => {
                 self.end(op, Some(prepared), Err(why.error()));
                 None
             }
             // Not by us: the kernel could not have it done, or knows no such flag.
             None if is_unfinished || is_unknown(&error, &prepared) => {
-                operation.is_emulated |= !is_short && error.kind() != io::ErrorKind::Interrupted;
+                let is_to_stay = is_short || (is_canceled && prepared.call().is_multi());
+                operation.is_emulated |= !is_to_stay && error.kind() != io::ErrorKind::Interrupted;
                 prepared.note_begun();
                 Some(prepared)
             }
@@ -118,10 +143,14 @@ impl<S: Selector> Reactor<S> {
         operation.is_emulated = true;
         match result {
             Err(error) if is_unfinished(&error) && operation.stop.is_none() => {
-                operation.held.clear();
-                let place = operation.place;
+                let (place, is_splice) = (operation.place, operation.second.is_some());
                 self.ops.put_back(op, prepared);
                 match place {
+                    Some(_) if is_splice => {
+                        if !self.park_splice(op) {
+                            self.pause(op);
+                        }
+                    }
                     Some((source, lane)) if lane != Lane::Loose => {
                         self.park_or_pause(op, source, lane, None);
                     }
@@ -142,24 +171,6 @@ impl<S: Selector> Reactor<S> {
         let Some(operation) = self.ops.get_mut(op) else { return };
         operation.state = State::AtDisk;
         self.disk.begin(op, prepared, files);
-    }
-}
-
-/// Whether a writer was told of a reset.
-fn is_reset(landed: &Landed) -> bool {
-    let Landed::Over { prepared, result: Err(error), .. } = landed else { return false };
-    prepared.call().is_send() && error.raw_os_error() == Some(libc::ECONNRESET)
-}
-
-/// Whether a reader was told of the end of a stream.
-fn is_end(landed: &Landed) -> bool {
-    let Landed::Over { prepared, result, .. } = landed else { return false };
-    prepared.call().is_recv() && matches!(result, Ok(Gain::Moved(0)))
-}
-
-fn set_error(landed: &mut Landed, errno: i32) {
-    if let Landed::Over { result, .. } = landed {
-        *result = Err(io::Error::from_raw_os_error(errno));
     }
 }
 

@@ -41,13 +41,16 @@ struct Standing {
 pub(in crate::reactor) struct Work {
     pub(in crate::reactor) park: Park,
     pub(in crate::reactor) manner: Manner,
+    /// The peer has reset the connection, of which a writer heard. A reader would take it for the
+    /// end of the stream.
+    pub(in crate::reactor) is_reset: bool,
     /// In the order of their submission; the first of each order is at work.
     lanes: [VecDeque<Standing>; 3],
 }
 
 impl Work {
     pub(in crate::reactor) fn new(manner: Manner) -> Self {
-        Work { park: Park::default(), manner, lanes: Default::default() }
+        Work { park: Park::default(), manner, is_reset: false, lanes: Default::default() }
     }
 
     /// Puts an operation behind the others. Gives whether it is at work.
@@ -87,3 +90,6 @@ impl Work {
         self.lanes.iter().flatten().map(|standing| standing.op).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,6 +29,8 @@ pub(in crate::reactor) struct Operation {
     pub(super) is_emulated: bool,
     /// It stands in line for a buffer.
     pub(in crate::reactor) is_waiting: bool,
+    /// It is taken from the mechanism until more of its results were delivered.
+    pub(super) is_held_back: bool,
     /// How many of its results were not delivered.
     pub(in crate::reactor) untaken: usize,
     /// When it is to be stopped.
@@ -99,6 +101,7 @@ impl Operation {
             stop: None,
             is_emulated: false,
             is_waiting: false,
+            is_held_back: false,
             untaken: 0,
             due: None,
             retry: None,

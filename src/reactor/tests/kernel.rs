@@ -1,5 +1,6 @@
 //! A mechanism that has operations, and does with them whatever a kernel may do: it lets them wait,
-//! moves less than it could, gives them back unfinished, and answers a cancel late or never.
+//! moves less than it could, gives them back unfinished, brings many results of one, says of any
+//! that it is the last, has no buffers, and answers a cancel late or never.
 
 use crate::key::{OpSlot, Slot};
 use crate::selector::epoll::Epoll;
@@ -7,11 +8,11 @@ use crate::selector::{
     Applied, Arm, Deadline, Landed, Raw, Selector, Start, Triggers, Wake, WakeHandle,
 };
 use crate::sys::prepared::{Call, Gain, Prepared};
-use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv, send};
 use std::cell::RefCell;
-use std::io;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
 /// Numbers that look random, and are the same in every run of the same case.
@@ -36,20 +37,30 @@ pub(super) struct Taken {
 }
 
 impl Taken {
-    fn lane(&self) -> (RawFd, bool) {
+    /// Where it stands in line, if it does.
+    fn lane(&self) -> Option<(RawFd, bool)> {
         let (number, call, _) = self.prepared.wanted();
-        (number, matches!(call, Call::Recv | Call::Read | Call::RecvFrom | Call::Accept))
+        match call {
+            Call::ReadAt(_) | Call::WriteAt(_) | Call::Sync { .. } | Call::Open => None,
+            Call::Accept | Call::AcceptMulti | Call::RecvMulti => Some((number, true)),
+            call => Some((number, call.receives())),
+        }
     }
 }
 
 /// How an operation is to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// As the call ends for at most so many bytes; if it would block, not yet.
+    /// As the call ends for at most so many bytes; if it would block, not yet. One that goes on
+    /// brings one result by this.
     Real(usize),
     WouldBlock,
     Interrupted,
     Canceled,
+    /// Of one that takes its buffers from a pool: there was none.
+    NoBuffer,
+    /// Of one that goes on: the kernel does not know how.
+    Unknown,
 }
 
 /// The test's side of it.
@@ -61,6 +72,10 @@ pub(super) struct World {
     pub(super) emulated: u64,
     /// Of a hundred it can't interrupt so many.
     pub(super) stubborn: u64,
+    /// Who is to be accepted.
+    pub(super) arrived: VecDeque<OwnedFd>,
+    /// Of a hundred results of those that go on so many are the last.
+    pub(super) cut: u64,
     /// Those that ended while somebody waited for that.
     pub(super) settled: Vec<OpSlot>,
     /// What it was asked to stop, in the order of asking.
@@ -74,18 +89,47 @@ impl World {
         self.taken.iter().any(|taken| taken.op == op)
     }
 
+    /// Whether it has something to tell.
+    pub(super) fn has_landed(&self) -> bool {
+        !self.landed.is_empty()
+    }
+
+    /// Lets go of everything, as a mechanism does that goes.
+    pub(super) fn forget(&mut self) {
+        self.taken.clear();
+        self.landed.clear();
+    }
+
     /// Ends the one at this place, if it can end so now. Gives whether it did.
     pub(super) fn end(&mut self, at: usize, end: End) -> bool {
         let taken = &mut self.taken[at];
+        let (is_multi, has_pool) =
+            (taken.prepared.call().is_multi(), taken.prepared.pool().is_some());
         let result = match end {
+            End::Real(_) if taken.prepared.call() == Call::AcceptMulti => {
+                let Some(socket) = self.arrived.pop_front() else { return false };
+                Ok(Gain::Accepted(socket))
+            }
             End::Real(most) => match make(&mut taken.prepared, most) {
-                Err(Errno::EWOULDBLOCK) => return false,
-                made => made.map(Gain::Moved).map_err(io::Error::from),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                made => made,
             },
+            End::NoBuffer if !has_pool => return false,
+            End::Unknown if !is_multi => return false,
             End::WouldBlock => Err(io::Error::from_raw_os_error(libc::EAGAIN)),
             End::Interrupted => Err(io::Error::from_raw_os_error(libc::EINTR)),
             End::Canceled => Err(io::Error::from_raw_os_error(libc::ECANCELED)),
+            End::NoBuffer => Err(io::Error::from_raw_os_error(libc::ENOBUFS)),
+            End::Unknown => Err(io::Error::from_raw_os_error(libc::EINVAL)),
         };
+        let is_one = matches!(result, Ok(Gain::Received(_) | Gain::Accepted(_)));
+        // Now and then there is no room to say that it goes on.
+        if is_multi && is_one && self.dice.throw(100) >= self.cut {
+            let op = taken.op;
+            let gain = result.expect("it is one result");
+            self.landed.push(Landed::One { op, gain });
+            return true;
+        }
         let Taken { op, prepared, .. } = self.taken.swap_remove(at);
         self.landed.push(Landed::Over { op, prepared, result });
         true
@@ -94,13 +138,16 @@ impl World {
     /// Ends one that was asked to, in one of the ways that there are.
     fn give_in(&mut self, at: usize) {
         let most = 1 + self.dice.throw(50) as usize;
+        let op = self.taken[at].op;
         let end = match self.dice.throw(6) {
             0 => End::WouldBlock,
             1 => End::Interrupted,
             2 | 3 => End::Real(most),
             _ => End::Canceled,
         };
-        if !self.end(at, end) {
+        self.end(at, end);
+        // What goes on, or could not end so, is cut off.
+        if self.taken.get(at).is_some_and(|taken| taken.op == op) {
             self.end(at, End::Canceled);
         }
     }
@@ -122,7 +169,7 @@ impl World {
 }
 
 /// The call, for at most so many bytes.
-fn make(prepared: &mut Prepared, most: usize) -> Result<usize, Errno> {
+fn make(prepared: &mut Prepared, most: usize) -> io::Result<Gain> {
     let (number, call, left) = prepared.wanted();
     let most = most.min(left);
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
@@ -131,15 +178,30 @@ fn make(prepared: &mut Prepared, most: usize) -> Result<usize, Errno> {
             let mut bytes = vec![0; most];
             let count = recv(number, &mut bytes, flags)?;
             assert_eq!(prepared.receive(&bytes[..count]), count);
-            Ok(count)
+            Ok(Gain::Moved(count))
         }
         Call::Send | Call::Write => {
             let count = send(number, &prepared.to_send()[..most], flags)?;
             prepared.note_sent(count);
-            Ok(count)
+            Ok(Gain::Moved(count))
         }
+        Call::RecvMulti => receive_one(prepared, flags),
+        Call::ReadAt(_) | Call::WriteAt(_) | Call::Sync { .. } | Call::Open => prepared.perform(),
         call => panic!("{call:?} is not for this kernel"),
     }
+}
+
+/// A kernel takes a buffer when something comes, and also if that is the end.
+fn receive_one(prepared: &Prepared, flags: MsgFlags) -> io::Result<Gain> {
+    let (number, ..) = prepared.wanted();
+    let pool = prepared.pool().expect("that is where its buffers come from");
+    let Some(mut buf) = pool.take() else {
+        return Err(io::Error::from_raw_os_error(libc::ENOBUFS));
+    };
+    let mut bytes = vec![0; pool.size()];
+    let count = recv(number, &mut bytes, flags)?;
+    buf.write_all(&bytes[..count])?;
+    Ok(if count == 0 { Gain::Moved(0) } else { Gain::Received(buf) })
 }
 
 pub(super) struct Kernel {
@@ -157,6 +219,8 @@ impl Kernel {
             dice: Dice(seed),
             emulated: 0,
             stubborn: 0,
+            arrived: VecDeque::new(),
+            cut: 25,
             settled: Vec::new(),
             asked: Vec::new(),
             starts: 0,
@@ -210,7 +274,8 @@ impl Selector for Kernel {
         let is_stubborn = world.dice.throw(100) < world.stubborn;
         let taken = Taken { op, prepared, is_asked_to_end: false, is_stubborn };
         assert!(!world.has(op), "it has that already");
-        let is_free = world.taken.iter().all(|other| other.lane() != taken.lane());
+        let lane = taken.lane();
+        let is_free = lane.is_none() || world.taken.iter().all(|other| other.lane() != lane);
         assert!(is_free, "one at a time of a lane, or the kernel reverses them");
         world.taken.push(taken);
         Start::Native

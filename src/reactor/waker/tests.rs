@@ -1,5 +1,6 @@
 //! No wake is lost: every interleaving of two wakers with a poller's waits, and threads.
 
+mod bell;
 #[cfg(feature = "conformance")]
 mod signals;
 

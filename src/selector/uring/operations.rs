@@ -14,6 +14,8 @@ struct Operation {
     /// A send, which is tried for now or never (n).
     is_for_now: bool,
     is_stopped: bool,
+    /// How many results it has brought since they were taken the last time, if that was this one.
+    brought: (u64, usize),
 }
 
 #[derive(Debug)]
@@ -25,6 +27,9 @@ enum State {
     Moving,
 }
 
+/// So many results of one operation are enough at a time.
+const MOST_RESULTS: usize = 64;
+
 /// All of them.
 #[derive(Debug, Default)]
 pub(super) struct Operations {
@@ -32,6 +37,8 @@ pub(super) struct Operations {
     places: Vec<Option<Operation>>,
     count: usize,
     landed: Vec<Landed>,
+    /// Counts how often they were taken.
+    takes: u64,
     /// What could not be stopped because it was not found (l).
     not_found: Vec<OpSlot>,
 }
@@ -60,6 +67,7 @@ impl Operations {
     }
 
     pub(super) fn take_landed(&mut self, out: &mut Vec<Landed>) {
+        self.takes += 1;
         out.append(&mut self.landed);
     }
 
@@ -71,7 +79,8 @@ impl Operations {
         let is_for_now = prepared.is_for_now();
         let state = State::Here(prepared);
         debug_assert!(self.places[op.index()].is_none(), "one at a time in a place");
-        self.places[op.index()] = Some(Operation { op, state, is_for_now, is_stopped: false });
+        let (is_stopped, brought) = (false, (0, 0));
+        self.places[op.index()] = Some(Operation { op, state, is_for_now, is_stopped, brought });
         self.count += 1;
     }
 
@@ -140,12 +149,15 @@ impl Operations {
         }
     }
 
-    /// It has brought something, and goes on.
-    pub(super) fn bring(&mut self, tag: u64, gain: Gain) {
-        let op = OpSlot::from_bits(tag);
-        if self.is_known(op) {
-            self.landed.push(Landed::One { op, gain });
-        }
+    /// It has brought something, and goes on. Gives it back if it is to be stopped, because it has
+    /// brought so much: the rest is left where it is until this was taken.
+    pub(super) fn bring(&mut self, tag: u64, gain: Gain) -> Option<OpSlot> {
+        let (op, takes) = (OpSlot::from_bits(tag), self.takes);
+        let operation = self.get_mut(op)?;
+        let before = if operation.brought.0 == takes { operation.brought.1 } else { 0 };
+        operation.brought = (takes, before + 1);
+        self.landed.push(Landed::One { op, gain });
+        (before + 1 == MOST_RESULTS).then_some(op)
     }
 
     /// The kernel is done with it. A send that would have to wait is the reactor's from now on.

@@ -250,18 +250,19 @@ impl Polls {
     /// completions. What they tell is for [`Polls::take_told`], whatever this answers.
     pub(super) fn enter(&mut self, least: Least, timeout: Option<Duration>) -> io::Result<()> {
         self.turn += 1;
-        self.ring.supply();
         let sends = self.fill();
+        self.ring.supply();
         let wanted = self.with_sends(least, sends, timeout);
         let mut entered = self.ring.enter(wanted, timeout);
-        let come = self.reap(least.count == 0);
+        let at_once = least.count == 0 || timeout == Some(Duration::ZERO);
+        let come = self.reap(at_once);
         if wanted.or_one_after.is_some() {
             self.hope.learn(come >= wanted.count as usize);
         }
         if matches!(&entered, Err(error) if error.raw_os_error() == Some(libc::EBUSY)) {
             // There was no room for completions; now there is.
             entered = self.ring.enter(least, timeout);
-            self.reap(least.count == 0);
+            self.reap(at_once);
         }
         entered
     }
@@ -340,7 +341,8 @@ impl Polls {
                 }
                 Completion::One { tag, gain } => {
                     self.progress += 1;
-                    self.operations.bring(tag, gain);
+                    let full = self.operations.bring(tag, gain);
+                    full.into_iter().for_each(|op| self.stop_operation(op));
                     continue;
                 }
             };

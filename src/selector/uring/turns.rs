@@ -10,9 +10,11 @@ use std::time::Duration;
 /// How often in vain the kernel is entered for the end of a poll. Once is usual; twice, if another
 /// processor was just waking the poll.
 const PATIENCE: usize = 1000;
-/// At least so many polls the kernel does its work for when it is entered (h), by a margin.
-const POLLS_A_TURN: usize = 16;
-/// How often one wait enters the kernel beyond twice for each poll, lest a flood keep it for ever.
+/// How often one wait enters the kernel for what that has left. Once is enough; twice, if another
+/// processor was just about to leave it something.
+const EXTRA_TURNS: usize = 2;
+/// How often one wait enters the kernel beyond twice for each poll, lest what ends and is asked for
+/// again keeps it for ever.
 const MOST_TURNS: usize = 64;
 /// How long dropping it waits for operations that can't be interrupted. The memory of those that
 /// are not over then is never freed ([`leaked_buffers`](crate::sys::ring::leaked_buffers)).
@@ -51,20 +53,21 @@ impl Uring {
         entered
     }
 
-    /// Enters the kernel until it has nothing more of what it had when this began. It does its work
-    /// in the order in which it comes up, and not all of it has something to tell.
+    /// Enters the kernel until it has nothing more of what it had when this began, but does not go
+    /// after what comes meanwhile.
     fn exhaust(&mut self) -> io::Result<()> {
-        let polls = self.polls.len() + self.polls.operations();
-        let enough = 2 + polls / POLLS_A_TURN;
-        let mut left = enough;
-        for _ in 0..MOST_TURNS + 2 * polls {
-            let (is_asked, before) = (self.polls.has_queued(), self.polls.progress());
-            if left == 0 || !(is_asked || self.polls.has_more()) {
+        let all = self.polls.len() + self.polls.operations();
+        // For as many completions as are asked for it does its work in one call (h); it is not to
+        // wait for them.
+        let least = Least { count: all as u32, or_one_after: None };
+        let mut left = EXTRA_TURNS;
+        for _ in 0..MOST_TURNS + 2 * all {
+            let is_asked = self.polls.has_queued();
+            if !is_asked && (left == 0 || !self.polls.has_more()) {
                 break;
             }
-            self.enter(Least::NONE, None)?;
-            let has_come = is_asked || self.polls.progress() != before;
-            left = if has_come { enough } else { left - 1 };
+            self.enter(least, Some(Duration::ZERO))?;
+            left -= usize::from(!is_asked);
         }
         Ok(())
     }

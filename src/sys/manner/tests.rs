@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::testing::is_alone;
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::pty::openpty;
 use nix::sys::eventfd::EventFd;
@@ -10,7 +11,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal};
 use nix::sys::signal::{pthread_sigmask, raise, sigaction};
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
-use nix::unistd::{pipe2, write};
+use nix::unistd::{Whence, pipe2, write};
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
@@ -26,6 +27,28 @@ impl Manner {
         let part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
         // SAFETY: the part is of a slice that outlives the call.
         unsafe { self.write(fd.as_fd().as_raw_fd(), &[part], None) }
+    }
+
+    fn read_cached_from(
+        &mut self,
+        fd: &impl AsFd,
+        bytes: &mut [u8],
+        offset: Option<u64>,
+    ) -> io::Result<usize> {
+        let part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+        // SAFETY: the part is of a slice that outlives the call.
+        unsafe { self.read_cached(fd.as_fd().as_raw_fd(), &[part], offset) }
+    }
+
+    fn write_cached_to(
+        &mut self,
+        fd: &impl AsFd,
+        bytes: &mut [u8],
+        offset: Option<u64>,
+    ) -> io::Result<usize> {
+        let part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+        // SAFETY: the part is of a slice that outlives the call.
+        unsafe { self.write_cached(fd.as_fd().as_raw_fd(), &[part], offset) }
     }
 }
 
@@ -164,34 +187,160 @@ fn no_write_waits_whatever_the_file() {
     drop((pipe_reader, pty.master));
 }
 
+fn set_direct(fd: &impl AsFd, is_direct: bool) -> nix::Result<()> {
+    let flags = fcntl(fd, FcntlArg::F_GETFL).expect("it is open");
+    let mut flags = OFlag::from_bits_retain(flags);
+    flags.set(OFlag::O_DIRECT, is_direct);
+    fcntl(fd, FcntlArg::F_SETFL(flags)).map(drop)
+}
+
+fn position(file: &File) -> i64 {
+    nix::unistd::lseek(file, 0, Whence::SeekCur).expect("a file")
+}
+
+/// What the plain call with the flag says of this file, which is the kernel's own opinion.
+fn takes_nowait(file: &File) -> bool {
+    let mut byte = 0_u8;
+    let part = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+    // SAFETY: there is room for a byte.
+    let answer = unsafe { libc::preadv2(file.as_raw_fd(), &part, 1, 0, libc::RWF_NOWAIT) };
+    answer >= 0 || Errno::last() == Errno::EAGAIN
+}
+
+/// Where this program is there is a disk, mostly; where shared memory is there is none.
+fn regular_files(name: &str) -> Vec<(std::path::PathBuf, File)> {
+    let this = std::env::current_exe().expect("a running program has a path");
+    let places = [this, "/dev/shm/x".into(), std::env::temp_dir().join("x")];
+    let open = |place: &std::path::PathBuf| {
+        let path = place.with_file_name(format!("quintpoll-{name}-{}", std::process::id()));
+        std::fs::write(&path, b"0123456789").ok()?;
+        let file = File::options().read(true).write(true).open(&path).expect("it was made");
+        Some((path, file))
+    };
+    places.iter().filter_map(open).collect()
+}
+
 #[test]
-fn files_that_wait_for_nobody_are_read_and_written_as_they_are() {
-    let path = std::env::temp_dir().join(format!("quintpoll-manner-{}.txt", std::process::id()));
-    let open = || File::options().create(true).truncate(true).read(true).write(true).open(&path);
-    for way in 0..2 {
-        let file = open().expect("a free name");
-        let [new, old] = each_way(&file);
-        let mut manner = if way == 0 { new } else { old };
-        assert_eq!(manner.write_to(&file, &mut b"0123456789".to_owned()).ok(), Some(10));
-        assert_eq!(manner.read_from(&file, &mut [0; 5]).ok(), Some(0), "at its end");
-        nix::unistd::lseek(&file, 2, nix::unistd::Whence::SeekSet).expect("a file");
-        let mut bytes = [0; 3];
-        assert_eq!(manner.read_from(&file, &mut bytes).ok(), Some(3));
-        assert_eq!(manner.read_from(&file, &mut [0; 64]).ok(), Some(5), "from where it stands");
-        assert_eq!(&bytes, b"234");
-        // Without the flag nothing tells a disk from what waits for somebody.
-        assert_eq!(is_nonblocking(&file), way == 1, "that is not what it is for");
-        manner.restore(file.as_raw_fd());
-        assert!(!is_nonblocking(&file), "as it was");
+fn of_files_with_a_position_what_is_in_memory_is_read_at_once() {
+    let mut seen = [0; 2];
+    for (path, file) in regular_files("read") {
+        let knows = takes_nowait(&file);
+        seen[usize::from(knows)] += 1;
+        for mut manner in each_way(&file) {
+            assert!(manner.has_position());
+            let can_tell = knows && manner.takes_nowait;
+            nix::unistd::lseek(&file, 2, Whence::SeekSet).expect("a file");
+            let mut bytes = [0; 3];
+            if can_tell {
+                assert_eq!(manner.read_cached_from(&file, &mut bytes, None).ok(), Some(3));
+                assert_eq!((&bytes, position(&file)), (b"234", 5), "from where it stands");
+                assert_eq!(manner.read_cached_from(&file, &mut bytes, Some(7)).ok(), Some(3));
+                assert_eq!((&bytes, position(&file)), (b"789", 5), "from where it was told");
+                assert_eq!(manner.read_cached_from(&file, &mut bytes, Some(10)).ok(), Some(0));
+            } else {
+                for offset in [None, Some(7), Some(10)] {
+                    assert!(blocks(manner.read_cached_from(&file, &mut bytes, offset)));
+                }
+                assert_eq!((&bytes, position(&file)), (&[0; 3], 2), "nothing was done");
+            }
+            // Without the flag nothing tells a disk from what waits for somebody.
+            assert_eq!(is_nonblocking(&file), !can_tell, "{}", path.display());
+            manner.restore(file.as_raw_fd());
+            assert!(!is_nonblocking(&file), "as it was");
+        }
+        std::fs::remove_file(&path).expect("it was made");
     }
-    std::fs::remove_file(&path).expect("it was made");
+    assert!(seen[0] + seen[1] > 0, "there is a place for files");
+    println!("{} that can tell, {} that can't", seen[1], seen[0]);
+}
+
+/// Most file systems can't tell whether a write would wait. No write that waits is made, and none
+/// needs `O_NONBLOCK`.
+#[test]
+fn of_files_with_a_position_writes_are_whole_or_for_a_thread() {
+    for (path, file) in regular_files("written") {
+        for mut manner in each_way(&file) {
+            for (offset, at) in [(Some(3), 3), (None, 0)] {
+                nix::unistd::lseek(&file, 0, Whence::SeekSet).expect("a file");
+                let tried = manner.write_cached_to(&file, &mut b"abc".to_owned(), offset);
+                let found = std::fs::read(&path).expect("it was made");
+                match tried {
+                    Ok(count) => assert_eq!(found[at..at + count], b"abc"[..count]),
+                    Err(error) => {
+                        assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "{error}");
+                        assert_eq!((&found[..], position(&file)), (&b"0123456789"[..], 0));
+                    }
+                }
+                std::fs::write(&path, b"0123456789").expect("it is ours");
+            }
+            assert_eq!(manner.write_cached_to(&file, &mut [], Some(3)).ok(), Some(0), "nothing");
+            assert!(!is_nonblocking(&file), "to write is to wait for a disk at most");
+        }
+        let for_reading = File::open(&path).expect("it was made");
+        let mut manner = Manner::of(for_reading.as_fd()).expect("an open file");
+        let error = manner.write_cached_to(&for_reading, &mut [], None).expect_err("not to write");
+        assert_eq!(error.raw_os_error(), Some(libc::EBADF), "the file is asked all the same");
+        std::fs::remove_file(&path).expect("it was made");
+    }
+}
+
+/// There the flag keeps nothing from waiting.
+#[test]
+fn of_direct_files_no_call_is_made_but_by_a_thread() {
+    let mut count = 0;
+    for (path, file) in regular_files("direct") {
+        let is_direct = set_direct(&file, true).is_ok();
+        count += usize::from(is_direct);
+        for mut manner in each_way(&file).into_iter().filter(|_| is_direct) {
+            // The least aligned there is: made, this would be an error, or the end.
+            for offset in [None, Some(1), Some(1 << 20)] {
+                assert!(blocks(manner.read_cached_from(&file, &mut [0; 3], offset)));
+                assert!(blocks(manner.write_cached_to(&file, &mut [0; 3], offset)));
+            }
+            assert_eq!(std::fs::read(&path).expect("it was made"), b"0123456789");
+            manner.restore(file.as_raw_fd());
+        }
+        // The program may change its mind.
+        let mut manner = Manner::of(file.as_fd()).expect("an open file");
+        set_direct(&file, false).expect("it can be taken back");
+        if takes_nowait(&file) {
+            let read = manner.read_cached_from(&file, &mut [0; 3], Some(1));
+            assert_eq!(read.ok(), Some(3));
+        }
+        std::fs::remove_file(&path).expect("it was made");
+    }
+    println!("{count} that can be direct");
+}
+
+/// Those of procfs may wait for somebody, and their reads take no flag: set so, a thread that
+/// reads them does not wait.
+#[test]
+fn files_of_the_kernel_are_read_by_a_thread_and_do_not_make_it_wait() {
+    for path in ["/proc/self/status", "/proc/self/mountinfo"] {
+        let file = File::open(path).expect("every Linux has it");
+        for mut manner in each_way(&file) {
+            assert!(manner.has_position());
+            for _ in 0..3 {
+                assert!(blocks(manner.read_cached_from(&file, &mut [0; 64], Some(0))), "{path}");
+                assert!(is_nonblocking(&file) && !manner.takes_nowait, "{path}");
+            }
+            manner.restore(file.as_raw_fd());
+            assert!(!is_nonblocking(&file), "as it was");
+        }
+    }
+}
+
+#[test]
+fn devices_that_wait_for_nobody_are_read_and_written_as_they_are() {
     for path in ["/dev/null", "/dev/zero"] {
         let file = File::options().read(true).write(true).open(path).expect("every Linux has it");
         for mut manner in each_way(&file) {
+            assert!(!manner.has_position());
             let expected = if path == "/dev/zero" { 9 } else { 0 };
             assert_eq!(manner.read_from(&file, &mut [0; 9]).ok(), Some(expected));
             assert_eq!(manner.write_to(&file, &mut [0; 9]).ok(), Some(9));
             manner.restore(file.as_raw_fd());
+            assert!(!is_nonblocking(&file), "as it was");
         }
     }
     let folder = File::open("/").expect("the root");

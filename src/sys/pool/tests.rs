@@ -1,6 +1,7 @@
 //! Buffers are lent once each, come home whoever drops them, and tell whom waits for one.
 
 use super::*;
+use proptest::prelude::*;
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Wake;
@@ -70,12 +71,15 @@ fn whoever_waits_is_told_once_for_each_time_that_he_asks() {
     let (pool, bell) = (pool(8, 2), Arc::new(Bell::default()));
     let waker = Waker::from(bell.clone());
     let lent = [pool.take_or_wait(&waker), pool.take_or_wait(&waker)];
-    assert!(lent.iter().all(Option::is_some));
-    assert!(pool.take_or_wait(&waker).is_none() && pool.take_or_wait(&waker).is_none());
+    assert!(lent.iter().all(|its| matches!(its, Ok(Some(_)))));
+    assert!(
+        matches!(pool.take_or_wait(&waker), Ok(None))
+            && matches!(pool.take_or_wait(&waker), Ok(None))
+    );
     drop(lent);
     assert_eq!(bell.0.load(Ordering::Relaxed), 1, "two came home, and he asked before the first");
     let again = pool.take_or_wait(&waker);
-    assert!(again.is_some());
+    assert!(matches!(again, Ok(Some(_))));
     drop(again);
     assert_eq!(bell.0.load(Ordering::Relaxed), 1, "he did not have to wait");
 }
@@ -109,4 +113,135 @@ fn bytes_are_appended_cut_and_cleared() {
     assert_eq!(buf.write(b"0123456789a").expect("memory"), 10);
     let error = buf.write_all(b"b").expect_err("it is full");
     assert_eq!(error.kind(), io::ErrorKind::WriteZero);
+}
+
+/// How many are lent is counted on the way in and out, by others than the pool.
+#[test]
+fn many_threads_never_have_more_than_there_are() {
+    const THREADS: usize = 6;
+    const TURNS: usize = 3000;
+    for limit in [1, 3, 8] {
+        let (pool, lent) = (pool(16, limit), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for thread in 0..THREADS {
+                let (pool, lent) = (pool.clone(), &lent);
+                scope.spawn(move || {
+                    let mut kept = Vec::new();
+                    for turn in 0..TURNS {
+                        if let Some(mut buf) = pool.take() {
+                            let others = lent.fetch_add(1, Ordering::AcqRel);
+                            assert!(others < limit, "{others} of {limit} are lent already");
+                            assert!(buf.is_empty(), "it comes empty");
+                            buf.write_all(&[thread as u8; 16]).expect("there is room");
+                            kept.push(buf);
+                        }
+                        assert!(pool.made() <= limit && pool.idle() <= pool.made());
+                        if turn % (thread + 2) == 0 {
+                            for buf in kept.drain(..) {
+                                assert_eq!(*buf, [thread as u8; 16], "it is nobody else's");
+                                lent.fetch_sub(1, Ordering::AcqRel);
+                                drop(buf);
+                            }
+                        }
+                    }
+                    lent.fetch_sub(kept.len(), Ordering::AcqRel);
+                });
+            }
+        });
+        assert_eq!((lent.into_inner(), pool.idle()), (0, pool.made()), "all are at home");
+        assert!(pool.made() > 0 && pool.handles() == 1);
+    }
+}
+
+/// Threads that wait for one sleep until they are told; a bell that gets lost leaves one asleep.
+#[test]
+fn of_many_who_wait_nobody_is_forgotten() {
+    const THREADS: usize = 5;
+    let pool = pool(8, 2);
+    let (sender, done) = std::sync::mpsc::channel();
+    for _ in 0..THREADS {
+        let (pool, sender) = (pool.clone(), sender.clone());
+        std::thread::spawn(move || {
+            let unpark = Waker::from(Arc::new(Unpark(std::thread::current())));
+            for _ in 0..400 {
+                let buf = loop {
+                    match pool.take_or_wait(&unpark) {
+                        Ok(Some(buf)) => break buf,
+                        other => {
+                            assert!(matches!(other, Ok(None)));
+                            std::thread::park();
+                        }
+                    }
+                };
+                std::thread::yield_now();
+                drop(buf);
+            }
+            sender.send(()).expect("somebody counts");
+        });
+    }
+    for at in 0..THREADS {
+        let watchdog = std::time::Duration::from_secs(60);
+        done.recv_timeout(watchdog).unwrap_or_else(|_| panic!("{at} are done, the others sleep"));
+    }
+    assert_eq!(pool.made(), pool.idle());
+}
+
+struct Unpark(std::thread::Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Turn {
+    Take,
+    TakeOrWait,
+    TakeSpare,
+    Drop(prop::sample::Index),
+}
+
+proptest! {
+    #[test]
+    fn the_pool_is_its_counts(
+        limit in 1..9_usize,
+        turns in prop::collection::vec(prop_oneof![
+            2 => Just(Turn::Take),
+            2 => Just(Turn::TakeOrWait),
+            2 => Just(Turn::TakeSpare),
+            5 => any::<prop::sample::Index>().prop_map(Turn::Drop),
+        ], 1..80),
+    ) {
+        let (pool, bell) = (pool(8, limit), Arc::new(Bell::default()));
+        let waker = Waker::from(bell.clone());
+        let (mut lent, mut made, mut rung, mut waits) = (vec![], 0, 0, false);
+        for turn in turns {
+            let at_home = made - lent.len();
+            let can = lent.len() < limit;
+            let (taken, may) = match turn {
+                Turn::Take => (pool.take(), can),
+                Turn::TakeOrWait => {
+                    waits |= !can;
+                    (pool.take_or_wait(&waker).expect("there is memory"), can)
+                }
+                // The first to be lent of those that are set out leaves half of all.
+                Turn::TakeSpare => {
+                    (pool.take_spare(), limit - lent.len() > limit.div_ceil(2))
+                }
+                Turn::Drop(at) if !lent.is_empty() => {
+                    drop(lent.swap_remove(at.index(lent.len())));
+                    rung += usize::from(std::mem::take(&mut waits));
+                    (None, false)
+                }
+                Turn::Drop(_) => (None, false),
+            };
+            prop_assert_eq!(taken.is_some(), may);
+            made += usize::from(taken.is_some() && at_home == 0);
+            lent.extend(taken);
+            prop_assert_eq!((pool.made(), pool.idle()), (made, made - lent.len()));
+            prop_assert_eq!(pool.handles(), 1 + lent.len());
+            prop_assert_eq!(bell.0.load(Ordering::Relaxed), rung, "once for each time");
+        }
+    }
 }

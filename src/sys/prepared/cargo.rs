@@ -17,6 +17,8 @@ pub(crate) enum Part {
     IntoEach(Vec<usize>),
     /// Out of the buffer: where they begin, and how many they are.
     Out(usize, usize),
+    /// All of each of several.
+    OutOfEach,
 }
 
 /// No call takes more buffers.
@@ -63,6 +65,7 @@ impl Cargo {
             Part::Out(at, length) => {
                 check_part(&buf, at, length).map(|()| (false, at, length, Vec::new()))
             }
+            Part::OutOfEach => length_of_each(&buf).map(|sum| (false, 0, sum, Vec::new())),
         };
         match loaded {
             Ok((is_in, at, left, each)) => {
@@ -186,13 +189,13 @@ fn make_room(buf: &mut Buf, most: usize) -> io::Result<()> {
             true => Ok(()),
             false => refused("the buffer has no room for so much, and is of a fixed size"),
         },
-        Buf::Many(_) => refused("several buffers are for vectored operations"),
+        Buf::Many(_) => refused(MANY),
         Buf::None | Buf::Static(_) => refused("only a Vec or a PoolBuf can be received into"),
     }
 }
 
 fn make_room_in_each(buf: &mut Buf, each: &[usize]) -> io::Result<usize> {
-    let Buf::Many(bufs) = buf else { return refused("a vectored operation takes several buffers") };
+    let Buf::Many(bufs) = buf else { return refused(NOT_MANY) };
     check_count(bufs)?;
     let mut sum: usize = 0;
     for (buf, &most) in bufs.iter_mut().zip(each) {
@@ -203,18 +206,23 @@ fn make_room_in_each(buf: &mut Buf, each: &[usize]) -> io::Result<usize> {
 }
 
 fn check_part(buf: &Buf, at: usize, length: usize) -> io::Result<()> {
-    let has = match buf {
-        Buf::Many(bufs) => {
-            check_count(bufs)?;
-            bufs.iter().map(|buf| buf.len()).sum()
-        }
-        buf => buf.len(),
-    };
-    match at.checked_add(length).is_some_and(|end| end <= has) {
+    if matches!(buf, Buf::Many(_)) {
+        return refused(MANY);
+    }
+    match at.checked_add(length).is_some_and(|end| end <= buf.len()) {
         true => Ok(()),
         false => refused("the range exceeds the buffer"),
     }
 }
+
+fn length_of_each(buf: &Buf) -> io::Result<usize> {
+    let Buf::Many(bufs) = buf else { return refused(NOT_MANY) };
+    check_count(bufs)?;
+    Ok(bufs.iter().fold(0, |sum, buf| sum.saturating_add(buf.len())))
+}
+
+const MANY: &str = "several buffers are for vectored operations";
+const NOT_MANY: &str = "a vectored operation takes several buffers";
 
 fn check_count(bufs: &[Buf]) -> io::Result<()> {
     if bufs.len() > MOST_BUFFERS {

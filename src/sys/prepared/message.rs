@@ -155,6 +155,14 @@ impl Message {
         }
     }
 
+    pub(super) fn clear_name(&mut self) {
+        self.name.length = 0;
+    }
+
+    pub(super) fn into_files(self: Box<Self>) -> Vec<Held> {
+        self.files
+    }
+
     pub(super) fn take_received(&mut self) -> Received {
         std::mem::take(&mut self.received)
     }

@@ -3,7 +3,8 @@
 use super::super::manner::RWF_NOSIGNAL;
 use super::super::pool::PoolBuf;
 use super::disk::OPENED;
-use super::{ACCEPTED, Call, Gain, Prepared, SEND_NOW, With, owned, receive_flags};
+use super::socket::{ACCEPTED, SEND_NOW, receive_flags};
+use super::{Call, Gain, Prepared, With, owned};
 use io_uring::squeue::Entry;
 use io_uring::{opcode, types};
 use std::io;

@@ -1,5 +1,10 @@
 //! Calls made by hand: what they move, and whose memory they touch.
 
+mod cargo;
+mod control;
+mod disk;
+mod splice;
+
 use super::*;
 use crate::address::Address;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
@@ -265,6 +270,123 @@ fn the_calls_of_other_mechanisms_are_counted() {
     assert_eq!(send.to_send(), b"1234");
     send.note_sent(3);
     assert_eq!((send.to_send(), send.moved()), (&b"4"[..], 3));
+}
+
+/// Whatever a call needs beside its bytes it has, also where nobody has thought of it.
+#[test]
+fn each_call_has_what_it_needs() {
+    let (here, there) = UnixStream::pair().expect("a pair of sockets");
+    let pool = BufferPool::new(8, 1).expect("there is something in it");
+    let plain = |call, part| {
+        let with = With::Nothing;
+        Prepared::with(Some(here.as_fd()), call, vec![].into(), part, with).expect("in order")
+    };
+    for call in [Call::Accept, Call::RecvFrom, Call::RecvMsg] {
+        let part = if call.receives() { Part::In(4) } else { Part::Nothing };
+        let prepared = plain(call, part);
+        assert!(prepared.message().is_some(), "{call:?} writes a name");
+        assert!(Address::from_name(prepared.name()).is_none(), "{call:?}: nobody yet");
+        assert_eq!((prepared.pool().is_none(), prepared.lacks_buffer()), (true, false));
+    }
+    let accept = plain(Call::AcceptMulti, Part::Nothing);
+    assert!(accept.message().is_none(), "nobody asks for the names of many");
+    let with = With::Pool(pool.clone(), None);
+    let many = Prepared::with(Some(here.as_fd()), Call::RecvMulti, Buf::None, Part::Nothing, with);
+    let mut many = many.expect("in order");
+    assert!(many.pool().is_some_and(|its| its.is(&pool)) && many.lacks_buffer());
+    let mut its = manner(&here);
+    assert_eq!(kind(many.attempt(&mut its)), io::ErrorKind::WouldBlock, "no buffer");
+    many.equip(pool.take().expect("it is new"));
+    assert!(!many.lacks_buffer());
+    assert_eq!(kind(many.attempt(&mut its)), io::ErrorKind::WouldBlock, "nothing there");
+    assert_eq!((many.lacks_buffer(), pool.idle()), (false, 0), "it has it still");
+    many.give_back_buffer();
+    assert_eq!((many.lacks_buffer(), pool.idle()), (true, 1));
+    many.equip(pool.take().expect("it has come home"));
+    nix::unistd::write(&there, b"0123456789").expect("room");
+    let Ok(Gain::Received(buf)) = many.attempt(&mut its) else { panic!("it is there") };
+    assert_eq!((&buf[..], many.lacks_buffer()), (&b"01234567"[..], true), "a buffer of them");
+    drop(buf);
+    assert_eq!((pool.idle(), many.into_buf()), (1, Buf::None));
+}
+
+/// What would wait for ever there, or in the thread that submits it, is the reactor's.
+#[test]
+fn what_suits_a_ring_is_known() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let local = std::env::temp_dir().join(format!("quintpoll-suits-{}", std::process::id()));
+    let unix = std::os::unix::net::UnixListener::bind(&local).expect("a free name");
+    std::fs::remove_file(&local).expect("it was made");
+    let (stream, _there) = UnixStream::pair().expect("a pair of sockets");
+    let datagram = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let (pipe, _writer) = pipe2(OFlag::O_CLOEXEC).expect("a pipe");
+    let suits = |fd: &dyn AsFd, call| {
+        let part = if call == Call::Splice { Part::Through(1) } else { Part::Nothing };
+        let with = match call {
+            Call::RecvMulti => With::Pool(BufferPool::new(8, 2).expect("two"), None),
+            _ => With::Nothing,
+        };
+        let prepared = Prepared::with(Some(fd.as_fd()), call, Buf::None, part, with);
+        prepared.expect("in order").suits_a_ring(&Manner::of(fd.as_fd()).expect("it is open"))
+    };
+    assert!(suits(&listener, Call::AcceptMulti) && suits(&listener, Call::Accept));
+    assert!(!suits(&unix, Call::AcceptMulti) && suits(&unix, Call::Accept));
+    assert!(suits(&stream, Call::RecvMulti) && !suits(&datagram, Call::RecvMulti));
+    assert!(!suits(&pipe, Call::Splice), "in a ring it takes one of the kernel's own threads");
+    let file = std::fs::File::open("/proc/self/status").expect("every Linux has it");
+    assert!(suits(&file, Call::Sync { data_only: true }));
+    assert!(!suits(&pipe, Call::Write), "not before it was tried");
+}
+
+#[test]
+fn several_buffers_are_for_vectored_calls() {
+    let (here, _there) = UnixStream::pair().expect("a pair of sockets");
+    let many = || Buf::Many(vec![b"ab".to_vec().into(), b"c".to_vec().into()]);
+    for call in [Call::Recv, Call::Send, Call::Read, Call::Write, Call::SendMsg, Call::RecvMsg] {
+        let part = if call.receives() { Part::In(2) } else { Part::Out(0, 3) };
+        let refused = Prepared::with(Some(here.as_fd()), call, many(), part, With::Nothing);
+        let (error, buf) = refused.expect_err("one buffer for it");
+        assert_eq!((error.kind(), buf), (io::ErrorKind::InvalidInput, many()), "{call:?}");
+    }
+    for (call, part) in
+        [(Call::ReadAt(0), Part::IntoEach(vec![1, 1])), (Call::WriteAt(0), Part::OutOfEach)]
+    {
+        let taken = Prepared::with(Some(here.as_fd()), call, many(), part, With::Nothing);
+        assert_eq!(taken.expect("that is what they are for").into_buf(), many());
+    }
+}
+
+/// What is passed beside the bytes: it arrives as it was sent, and is owned.
+#[test]
+fn a_message_brings_what_was_beside_it() {
+    let (here, there) = UnixStream::pair().expect("a pair of sockets");
+    let file = std::sync::Arc::new(std::fs::File::open("/dev/null").expect("every Linux has it"));
+    let held = crate::sys::file::Held::new(file.clone());
+    let message = Message::with(None, vec![held.clone(), held], &[]).expect("in order");
+    let send = Prepared::with(
+        Some(here.as_fd()),
+        Call::SendMsg,
+        "bytes".into(),
+        Part::Out(0, 5),
+        With::Message(message),
+    );
+    let mut send = send.expect("in order");
+    assert_eq!(std::sync::Arc::strong_count(&file), 3, "they stay open");
+    assert_eq!(moved(send.attempt(&mut manner(&here))), 5);
+    drop(send);
+    assert_eq!(std::sync::Arc::strong_count(&file), 1);
+    let mut receive = prepared(&there, Call::RecvMsg, vec![], (0, 9));
+    assert_eq!(moved(receive.attempt(&mut manner(&there))), 5);
+    let mut received = receive.take_received();
+    assert_eq!(received.flags & (libc::MSG_CTRUNC | libc::MSG_TRUNC), 0);
+    let files = received.take_files();
+    assert_eq!((files.len(), received.beside.others.len()), (2, 0));
+    for file in &files {
+        let flags = fcntl(file, FcntlArg::F_GETFD).expect("it is open");
+        assert!(FdFlag::from_bits_retain(flags).contains(FdFlag::FD_CLOEXEC));
+    }
+    assert!(receive.take_received().take_files().is_empty(), "once");
+    assert_eq!(&receive.into_buf()[..], b"bytes");
 }
 
 proptest! {

@@ -2,8 +2,8 @@
 //!
 //! How provided buffers really behave (Linux 6.18, measured):
 //!
-//! - The kernel takes them in the order in which they were set out, and names each by its number
-//!   in the completion. One whose result is an error or the end of the stream takes none.
+//! - The kernel takes them in the order in which they were set out, and names each by its number in
+//!   the completion. One whose result is an error or the end of the stream takes none.
 //! - If there is none, a receive ends with `ENOBUFS`, also at once, and also where the stream has
 //!   ended; nothing is lost.
 //! - What is set out stays so until it is taken: it can't be had back. So a pool gives half of its
@@ -40,37 +40,47 @@ struct Group {
     vacant: Vec<u16>,
     /// How many are to be set out.
     target: usize,
+    /// How many requests may take them.
+    users: usize,
+    /// The kernel knows of it.
+    is_open: bool,
 }
 
 impl Groups {
     /// Whether buffers of this pool are set out. Its group is made if there is none and the kernel
     /// can.
     pub(super) fn open(&mut self, ring: &IoUring, pool: &BufferPool) -> bool {
-        let number = self.find(pool).or_else(|| self.make(ring, pool));
-        let group = number.and_then(|number| self.0[usize::from(number)].as_mut());
-        group.is_some_and(|group| {
-            group.supply();
-            group.out() > 0
-        })
+        let Some(number) = self.find(pool).or_else(|| self.make(pool)) else { return false };
+        let group = self.0[usize::from(number)].as_mut();
+        group.is_some_and(|group| group.open(ring, number) && group.supply() > 0)
     }
 
-    fn make(&mut self, ring: &IoUring, pool: &BufferPool) -> Option<u16> {
+    /// A request that may take its buffers begins.
+    pub(super) fn enter(&mut self, group: u16) {
+        self.get_mut(group).into_iter().for_each(|group| group.users += 1);
+    }
+
+    /// One has ended.
+    pub(super) fn leave(&mut self, group: u16) {
+        self.get_mut(group).into_iter().for_each(|group| group.users -= 1);
+    }
+
+    fn get_mut(&mut self, group: u16) -> Option<&mut Group> {
+        self.0.get_mut(usize::from(group))?.as_mut()
+    }
+
+    fn make(&mut self, pool: &BufferPool) -> Option<u16> {
         if pool.most_spare() == 0 {
             return None;
         }
-        self.close_idle(ring);
         let vacant = self.0.iter().position(Option::is_none).unwrap_or(self.0.len());
         let number = u16::try_from(vacant).ok()?;
         let length = pool.most_spare().next_power_of_two().min(MOST);
         let array = Array::new(length as u16).ok()?;
-        let start = array.start.as_ptr() as u64;
-        let submitter = ring.submitter();
-        // SAFETY: the array has so many entries, and is unmapped after the ring is closed or has
-        // let go of it.
-        unsafe { submitter.register_buf_ring_with_flags(start, length as u16, number, 0) }.ok()?;
         let seats = std::iter::repeat_with(|| None).take(length).collect();
-        let (vacant_seats, target) = ((0..length as u16).rev().collect(), FIRST);
-        let group = Group { pool: pool.clone(), array, seats, vacant: vacant_seats, target };
+        let (vacant_seats, target, users) = ((0..length as u16).rev().collect(), FIRST, 0);
+        let (pool, is_open) = (pool.clone(), false);
+        let group = Group { pool, array, seats, vacant: vacant_seats, target, users, is_open };
         if vacant == self.0.len() {
             self.0.push(None);
         }
@@ -81,18 +91,6 @@ impl Groups {
     pub(super) fn find(&self, pool: &BufferPool) -> Option<u16> {
         let is_its = |group: &Option<Group>| group.as_ref().is_some_and(|its| its.pool.is(pool));
         self.0.iter().position(is_its).map(|number| number as u16)
-    }
-
-    /// Lets go of pools that are nobody else's any more. (An operation has a handle.)
-    fn close_idle(&mut self, ring: &IoUring) {
-        for (number, place) in self.0.iter_mut().enumerate() {
-            let is_idle = |group: &Group| group.pool.handles() == 1 + group.out();
-            if place.as_ref().is_some_and(is_idle)
-                && ring.submitter().unregister_buf_ring(number as u16).is_ok()
-            {
-                *place = None;
-            }
-        }
     }
 
     /// The buffer that the kernel has taken, which now has so many bytes.
@@ -106,7 +104,7 @@ impl Groups {
         number: u16,
         length: usize,
     ) -> Option<PoolBuf> {
-        let group = self.0.get_mut(usize::from(group))?.as_mut()?;
+        let group = self.get_mut(group)?;
         let mut buf = group.seats.get_mut(usize::from(number))?.take()?;
         group.vacant.push(number);
         // SAFETY: the kernel has written so many bytes to it, and was told how many there can be.
@@ -116,14 +114,25 @@ impl Groups {
 
     /// There was none when something came.
     pub(super) fn note_shortage(&mut self, group: u16) {
-        if let Some(Some(group)) = self.0.get_mut(usize::from(group)) {
+        if let Some(group) = self.get_mut(group) {
             group.target = (2 * group.target).min(group.seats.len().max(FIRST));
         }
     }
 
-    /// Sets out as many as there should be.
-    pub(super) fn supply(&mut self) {
-        self.0.iter_mut().flatten().for_each(Group::supply);
+    /// Sets out as many as there should be: none where nobody may take them, for others may need
+    /// them. Lets go of pools that are nobody else's any more.
+    pub(super) fn supply(&mut self, ring: &IoUring) {
+        for (number, place) in self.0.iter_mut().enumerate() {
+            let Some(group) = place else { continue };
+            if group.users > 0 {
+                group.supply();
+            } else if group.out() > 0 {
+                group.close(ring, number as u16);
+            }
+            if group.users == 0 && !group.is_open && group.pool.handles() == 1 {
+                *place = None;
+            }
+        }
     }
 
     /// The kernel may still write to them.
@@ -143,7 +152,33 @@ impl Group {
         self.seats.len() - self.vacant.len()
     }
 
-    fn supply(&mut self) {
+    /// Makes it known to the kernel.
+    fn open(&mut self, ring: &IoUring, number: u16) -> bool {
+        if !self.is_open {
+            self.array.start_over();
+            let (start, entries) = (self.array.start.as_ptr() as u64, self.array.entries);
+            let submitter = ring.submitter();
+            // SAFETY: the array has so many entries, and is unmapped after the ring is closed or
+            // has let go of it.
+            let opened =
+                unsafe { submitter.register_buf_ring_with_flags(start, entries, number, 0) };
+            self.is_open = opened.is_ok();
+        }
+        self.is_open
+    }
+
+    /// Takes home what is set out.
+    fn close(&mut self, ring: &IoUring, number: u16) {
+        if ring.submitter().unregister_buf_ring(number).is_err() {
+            return;
+        }
+        self.is_open = false;
+        self.seats.iter_mut().for_each(|seat| drop(seat.take()));
+        self.vacant = (0..self.array.entries).rev().collect();
+    }
+
+    /// Gives how many are set out then.
+    fn supply(&mut self) -> usize {
         let mut has_changed = false;
         while self.out() < self.target {
             let Some(&number) = self.vacant.last() else { break };
@@ -157,6 +192,7 @@ impl Group {
         if has_changed {
             self.array.publish();
         }
+        self.out()
     }
 }
 
@@ -184,6 +220,12 @@ impl Array {
         unsafe { libc::madvise(start, length, libc::MADV_DONTFORK) };
         let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Array { start, entries, tail: 0, stamp })
+    }
+
+    /// As the kernel expects it of a new one.
+    fn start_over(&mut self) {
+        self.tail = 0;
+        self.publish();
     }
 
     fn length(entries: u16) -> usize {

@@ -1,5 +1,6 @@
 //! Requests and their completions, on each way to work; and what there is instead of a ring.
 
+mod groups;
 mod operations;
 
 use super::*;

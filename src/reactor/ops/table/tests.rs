@@ -13,11 +13,14 @@ enum Step {
     Take(Index),
     PutBack(Index),
     End(Index),
+    /// It brings one of many results.
+    Bring(Index),
     PopOver,
     Due(Index, Option<u64>),
     Retry(Index, Option<u64>),
     Expire(u64),
-    /// Has the last so many of those that are over stand in the opposite order.
+    /// Has the last so many of those that are over stand in the opposite order, behind what was
+    /// brought.
     Reorder(usize),
 }
 
@@ -29,7 +32,8 @@ fn any_step() -> impl Strategy<Value = Step> {
         3 => index().prop_map(Step::Take),
         3 => index().prop_map(Step::PutBack),
         2 => index().prop_map(Step::End),
-        2 => Just(Step::PopOver),
+        3 => index().prop_map(Step::Bring),
+        3 => Just(Step::PopOver),
         2 => (index(), time()).prop_map(|(at, due)| Step::Due(at, due)),
         2 => (index(), time()).prop_map(|(at, due)| Step::Retry(at, due)),
         1 => (0..5_u64).prop_map(Step::Expire),
@@ -47,12 +51,16 @@ struct Known {
     is_gone: bool,
     due: Option<u64>,
     retry: Option<u64>,
+    /// How many results it has brought that were not taken.
+    untaken: usize,
 }
 
 struct Play {
     ops: Ops,
     all: Vec<Known>,
-    over: VecDeque<usize>,
+    /// Whose; and if it is one of many, which.
+    over: VecDeque<(usize, Option<usize>)>,
+    brought: usize,
     start: Instant,
     file: EventFd,
 }
@@ -74,7 +82,8 @@ impl Play {
         let order = self.ops.get_mut(op).expect("it is known").order;
         assert_eq!(order, number as u64 + 1, "submissions are counted");
         let (prepared, due, retry) = (None, None, None);
-        self.all.push(Known { op, number, prepared, is_over: false, is_gone: false, due, retry });
+        let (is_over, is_gone, untaken) = (false, false, 0);
+        self.all.push(Known { op, number, prepared, is_over, is_gone, due, retry, untaken });
     }
 
     fn take(&mut self, at: usize) {
@@ -96,18 +105,34 @@ impl Play {
         (known.is_over, known.due, known.retry) = (true, None, None);
         let buf = known.prepared.take().map_or(Buf::None, Prepared::into_buf);
         self.ops.end(known.op, Over { transferred: at, result: Ok(Outcome::Done), buf });
-        self.over.push_back(at);
+        self.over.push_back((at, None));
+    }
+
+    fn bring(&mut self, at: usize) {
+        let known = &mut self.all[at];
+        if known.is_over || known.is_gone {
+            return;
+        }
+        known.untaken += 1;
+        self.brought += 1;
+        let (transferred, result) = (1000 + self.brought, Ok(Outcome::Done));
+        self.ops.bring(known.op, Over { transferred, result, buf: Buf::None });
+        self.over.push_back((at, Some(self.brought)));
     }
 
     fn pop_over(&mut self) {
         let popped = self.ops.pop_over();
         let expected = self.over.pop_front();
         assert_eq!(popped.is_some(), expected.is_some());
-        if let (Some(popped), Some(at)) = (popped, expected) {
+        if let (Some(popped), Some((at, one))) = (popped, expected) {
             let Delivery { op, token, over, more, .. } = popped;
-            assert_eq!((op, token.0, over.transferred), (self.all[at].op, at, at));
-            assert!(!more, "there is one result");
-            self.all[at].is_gone = true;
+            let transferred = one.map_or(at, |one| 1000 + one);
+            assert_eq!((op, token.0, over.transferred), (self.all[at].op, at, transferred));
+            assert_eq!(more, one.is_some(), "the last is the last");
+            match one {
+                Some(_) => self.all[at].untaken -= 1,
+                None => self.all[at].is_gone = true,
+            }
         }
     }
 
@@ -151,10 +176,20 @@ impl Play {
             Step::Reorder(last) => {
                 let at = self.ops.over_length() - (*last).min(self.ops.over_length());
                 let (mut theirs, mut ours) = (self.ops.split_over(at), self.over.split_off(at));
-                while let (Some(op), Some(at)) = (theirs.pop_back(), ours.pop_back()) {
-                    self.ops.queue_over(op);
-                    self.over.push_back(at);
+                assert_eq!(theirs.len(), ours.len());
+                let (mut last, mut its) = (Vec::new(), Vec::new());
+                for (outgoing, (at, one)) in theirs.drain(..).zip(ours.drain(..)) {
+                    assert_eq!(outgoing.one.is_some(), one.is_some());
+                    if one.is_none() {
+                        last.push(outgoing);
+                        its.push((at, one));
+                    } else {
+                        self.ops.queue_over(outgoing);
+                        self.over.push_back((at, one));
+                    }
                 }
+                last.into_iter().rev().for_each(|outgoing| self.ops.queue_over(outgoing));
+                self.over.extend(its.into_iter().rev());
             }
             _ if is_none => {}
             Step::Take(at) => self.take(at.index(count)),
@@ -163,6 +198,7 @@ impl Play {
                 known.prepared.take().into_iter().for_each(|it| self.ops.put_back(known.op, it));
             }
             Step::End(at) => self.end(at.index(count)),
+            Step::Bring(at) => self.bring(at.index(count)),
             Step::Due(at, due) => self.set(at.index(count), *due, false),
             Step::Retry(at, due) => self.set(at.index(count), *due, true),
         }
@@ -170,7 +206,9 @@ impl Play {
 
     fn check(&mut self) {
         for known in &self.all {
-            assert_eq!(self.ops.get_mut(known.op).is_none(), known.is_gone, "{known:?}");
+            let untaken = self.ops.get(known.op).map(|operation| operation.untaken);
+            let expected = (!known.is_gone).then_some(known.untaken);
+            assert_eq!(untaken, expected, "{known:?}");
         }
         let next = self.all.iter().flat_map(|its| [its.due, its.retry]).flatten().min();
         assert_eq!(self.ops.next_due(), next.map(|due| self.moment(due)));
@@ -187,7 +225,7 @@ proptest! {
     fn the_table_is_its_model(steps in prop::collection::vec(any_step(), 1..120)) {
         let (ops, all, over) = Default::default();
         let file = EventFd::new().expect("an eventfd");
-        let mut play = Play { ops, all, over, start: Instant::now(), file };
+        let mut play = Play { ops, all, over, brought: 0, start: Instant::now(), file };
         for step in &steps {
             play.step(step);
             play.check();

@@ -1,0 +1,93 @@
+//! The calls for sockets.
+#![allow(unsafe_code)]
+
+use super::{Call, Gain, Message, Prepared, With};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+
+impl Prepared {
+    /// Receives into the buffer that it was [equipped](Prepared::equip) with.
+    pub(super) fn receive_into_pool(&mut self) -> io::Result<Gain> {
+        let With::Pool(_, next) = &mut self.with else { return no_message() };
+        let Some(mut buf) = next.take() else { return Err(io::ErrorKind::WouldBlock.into()) };
+        let room = buf.spare();
+        let (start, length) = (room.as_mut_ptr().cast(), room.len());
+        // SAFETY: it is room in a buffer that outlives the call.
+        let answer = unsafe { libc::recv(self.number, start, length, libc::MSG_DONTWAIT) };
+        let Ok(count) = usize::try_from(answer) else {
+            let error = io::Error::last_os_error();
+            *next = Some(buf);
+            return Err(error);
+        };
+        // SAFETY: the kernel has written so many bytes to the room.
+        unsafe { buf.note_written(count) };
+        Ok(Gain::Received(buf))
+    }
+
+    pub(super) fn receive_message(&mut self) -> isize {
+        let (number, part, flags) = (self.number, self.cargo.part(), receive_flags(self.call));
+        let Some(message) = self.message_mut() else { return -1 };
+        let header = message.header_for_a_name(part);
+        // SAFETY: the header points into its own box and to room in a buffer; they outlive the
+        // call.
+        unsafe { libc::recvmsg(number, header, flags | libc::MSG_DONTWAIT) }
+    }
+
+    pub(super) fn send_message(&mut self) -> isize {
+        let (number, part) = (self.number, self.cargo.part());
+        let Some(message) = self.message_mut() else { return -1 };
+        let header = message.header(part);
+        // SAFETY: the header points into its own box and to a part of a buffer; they outlive the
+        // call.
+        unsafe { libc::sendmsg(number, header, SEND_NOW) }
+    }
+}
+
+pub(super) const SEND_NOW: libc::c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+pub(super) const ACCEPTED: libc::c_int = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+
+/// What a call that receives a message is told.
+pub(super) fn receive_flags(call: Call) -> libc::c_int {
+    if call == Call::RecvMsg { libc::MSG_CMSG_CLOEXEC } else { 0 }
+}
+
+/// Where nobody asks for the address there is no message.
+pub(super) fn accept(number: RawFd, message: Option<&mut Message>) -> isize {
+    let (place, length) = match message {
+        Some(message) => message.name().for_writing(),
+        None => (std::ptr::null_mut(), std::ptr::null_mut()),
+    };
+    // SAFETY: there is room for `length` bytes, and both outlive the call, or there is none.
+    let answer = unsafe { libc::accept4(number, place, length, ACCEPTED) };
+    answer as isize
+}
+
+pub(super) fn connect(number: RawFd, message: Option<&Message>) -> isize {
+    let Some(message) = message else { return -1 };
+    let (start, length) = message.named().for_reading();
+    // SAFETY: there are `length` bytes, and they outlive the call.
+    let answer = unsafe { libc::connect(number, start, length) };
+    answer as isize
+}
+
+/// [`Prepared::with`] is given what the call needs.
+fn no_message() -> io::Result<Gain> {
+    debug_assert!(false, "a call without what it has to be told");
+    Err(io::ErrorKind::InvalidInput.into())
+}
+
+/// Shuts a socket down, which never blocks.
+///
+/// # Errors
+///
+/// What shutdown(2) says.
+pub(crate) fn shutdown(fd: BorrowedFd<'_>, how: std::net::Shutdown) -> io::Result<()> {
+    let how = match how {
+        std::net::Shutdown::Read => libc::SHUT_RD,
+        std::net::Shutdown::Write => libc::SHUT_WR,
+        std::net::Shutdown::Both => libc::SHUT_RDWR,
+    };
+    // SAFETY: no memory is passed.
+    super::super::checked(unsafe { libc::shutdown(fd.as_raw_fd(), how) })?;
+    Ok(())
+}
