@@ -1,6 +1,7 @@
 //! What the cases are written with: a poller with a watchdog, pairs of files, and oracles.
 
 use super::Maker;
+use crate::backend::Backend;
 use crate::event::{Event, Events, Interest, Mode, Readiness, Token};
 use crate::key::Key;
 use crate::poller::{Poller, Source};
@@ -32,11 +33,19 @@ pub(super) struct Skip(pub(super) String);
 /// Where a case plays: makes pollers of the backend under test.
 pub(crate) struct Stage {
     maker: Maker,
+    /// As it was given to the macro.
+    name: String,
 }
 
 impl Stage {
-    pub(super) fn new(maker: Maker) -> Self {
-        Stage { maker }
+    pub(super) fn new(maker: Maker, name: &str) -> Self {
+        Stage { maker, name: name.to_owned() }
+    }
+
+    /// Whether it is one of the backends by its own name, and not one of them in another guise, of
+    /// which what takes long need not be done as often.
+    pub(super) fn is_in_full(&self) -> bool {
+        Backend::ALL.iter().any(|backend| backend.to_string() == self.name)
     }
 
     /// Ends the case: it can't be run here.

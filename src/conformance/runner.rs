@@ -28,7 +28,7 @@ pub fn check(name: &str, backend: &str, maker: Maker, test: &str) {
     let result = if case.own_process && std::env::var(OWN_PROCESS).as_deref() != Ok(test) {
         in_own_process(test)
     } else {
-        in_thread(case, maker)
+        in_thread(case, maker, backend)
     };
     match result {
         Ok(()) => {}
@@ -61,11 +61,12 @@ fn skip(case: Case, backend: &str, reason: &str) {
     let _ = io::Write::write_all(&mut io::stderr(), line.as_bytes());
 }
 
-fn in_thread(case: Case, maker: Maker) -> Result<(), Verdict> {
+fn in_thread(case: Case, maker: Maker, backend: &str) -> Result<(), Verdict> {
+    let backend = backend.to_owned();
     let _no_spawning = SPAWNING.read().unwrap_or_else(PoisonError::into_inner);
     let (done, is_done) = mpsc::channel();
     let run = move || {
-        let result = panic::catch_unwind(|| (case.run)(&Stage::new(maker)));
+        let result = panic::catch_unwind(|| (case.run)(&Stage::new(maker, &backend)));
         // The receiver has gone if the watchdog bit, and has told of that.
         let _ = done.send(result.map_err(verdict));
     };

@@ -1,0 +1,121 @@
+//! Clause D1 for reads of disks that are under way when the poller goes.
+
+use super::bench::*;
+use super::disk::forget;
+use super::kit::*;
+use crate::event::{Interest, Mode, Token};
+use crate::key::Key;
+use crate::op::Op;
+use crate::sys::buf::Buf;
+use crate::sys::pool::{BufferPool, PoolBuf};
+use crate::sys::ring::leaked_buffers;
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::sync::Arc;
+
+/// How much is read at once: the disk is at it for a while.
+const SIZE: usize = 64 << 20;
+const CONTENT: u8 = 0x5a;
+/// So often for each mechanism, and less often for each of its variants.
+const DROPS: usize = 200;
+const FEWER_DROPS: usize = 20;
+
+fn file(directory: &TempDir, flags: i32) -> Option<Arc<File>> {
+    let path = directory.0.join("file");
+    let mut new = ok(File::create(&path));
+    let part = vec![CONTENT; 1 << 20];
+    (0..SIZE / part.len()).for_each(|_| ok(new.write_all(&part)));
+    ok(new.sync_all());
+    File::options().read(true).custom_flags(flags).open(&path).ok().map(Arc::new)
+}
+
+/// The memory of a pool stays where it is when a buffer has come home. So a buffer that is lent
+/// again shows what is written to it after that.
+struct Canary {
+    pool: BufferPool,
+    /// Fills them with zeroes.
+    bench: Bench,
+    zeroes: Key,
+    /// What was read into in the round before, and must not change any more.
+    last: Option<PoolBuf>,
+}
+
+impl Canary {
+    fn new(stage: &Stage) -> Self {
+        let mut bench = Bench::new(stage);
+        let zeroes = bench.add(Arc::new(ok(File::open("/dev/zero"))));
+        Canary { pool: ok(BufferPool::new(SIZE, 2)), bench, zeroes, last: None }
+    }
+
+    fn take(&self, round: usize) -> PoolBuf {
+        let buf = self.pool.take();
+        buf.unwrap_or_else(|| panic!("after drop {round} a buffer has not come home"))
+    }
+
+    /// The poller has gone: the disk has had the time of another round for the buffer of the one
+    /// before, and has it now for the one of this.
+    fn expect_untouched(&mut self, round: usize) {
+        let mut buf = self.take(round);
+        if let Some(last) = self.last.take() {
+            let touched = last.chunks(512).filter(|part| part[0] != 0 || part[511] != 0);
+            assert_eq!(touched.count(), 0, "after drop {} it was written to", round - 1);
+        }
+        assert_eq!(buf.len(), 0, "a buffer that was lent is empty");
+        // A device may give a part when somebody else is to run.
+        while buf.len() < SIZE {
+            let room = SIZE - buf.len();
+            let done = self.bench.run(Op::read_at(self.zeroes, buf, room, 0));
+            assert!(done.transferred > 0, "zeroes never end");
+            let Buf::Pool(back) = done.buf else { panic!("the buffer comes back") };
+            buf = back;
+        }
+        self.last = Some(buf);
+    }
+}
+
+fn drop_while_reading(stage: &Stage, file: &Arc<File>, prepare: impl Fn()) {
+    let mut canary = Canary::new(stage);
+    let before = open_numbers();
+    let mut under_way = 0;
+    for round in 0..if stage.is_in_full() { DROPS } else { FEWER_DROPS } {
+        prepare();
+        let mut desk = stage.desk(16);
+        let registered =
+            desk.poller.register(file.clone(), Token(0), Interest::empty(), Mode::Edge);
+        let key = registered.unwrap_or_else(|error| panic!("register: {error}"));
+        let op = match round % 2 {
+            0 => Op::read_at(key, canary.take(round), SIZE, 0),
+            _ => Op::read_at_vectored(key, [(canary.take(round).into(), SIZE)], 0),
+        };
+        let submitted = desk.poller.submit(op, Token(0));
+        submitted.unwrap_or_else(|rejected| panic!("submit: {rejected}"));
+        if round % 4 > 0 {
+            desk.wait(Some(ZERO));
+        }
+        if round % 8 > 3 {
+            desk.deregister(key);
+        }
+        under_way += usize::from(desk.events.completed() == 0);
+        drop(desk);
+        assert_eq!(Arc::strong_count(file), 1, "the poller has let go of it, round {round}");
+        assert_eq!(leaked_buffers(), 0, "a disk needs no second for that, round {round}");
+        canary.expect_untouched(round);
+    }
+    assert!(under_way > 0, "all were done before the drop");
+    assert_eq!(open_numbers(), before, "no number is left open");
+}
+
+pub(super) fn d1_no_direct_read_outlives_the_poller(stage: &Stage) {
+    let directory = TempDir::new();
+    let Some(file) = file(&directory, libc::O_DIRECT) else {
+        stage.skip("the temporary directory is on a file system without O_DIRECT")
+    };
+    drop_while_reading(stage, &file, || {});
+}
+
+pub(super) fn d1_no_cold_read_outlives_the_poller(stage: &Stage) {
+    let directory = TempDir::new();
+    let file = file(&directory, 0).unwrap_or_else(|| panic!("it can be read"));
+    drop_while_reading(stage, &file, || forget(&file, 0, SIZE));
+}

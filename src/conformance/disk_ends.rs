@@ -1,0 +1,281 @@
+//! Clauses X1, X3, R5, C4, C7 and P5 for what waits for a disk.
+
+use super::bench::*;
+use super::disk::{Dice, file_of, forget};
+use super::kit::*;
+use crate::event::{Mode, Readiness};
+use crate::key::Key;
+use crate::op::{Completion, Op, OpId, Outcome};
+use crate::open::OpenOptions;
+use crate::sys::buf::Buf;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const BLOCK: usize = 256 << 10;
+const BLOCKS: usize = 24;
+
+/// A file that has to come from the disk, and operations on each of its blocks.
+struct Ground {
+    directory: TempDir,
+    file: Arc<File>,
+    content: Vec<u8>,
+}
+
+/// What is done to a block, by its number.
+fn is_write(at: usize) -> bool {
+    at % 3 == 1
+}
+
+impl Ground {
+    fn new() -> Self {
+        let directory = TempDir::new();
+        let content = Dice(11).bytes(BLOCK * BLOCKS);
+        let file = file_of(&directory.0.join("file"), &content);
+        Ground { directory, file, content }
+    }
+
+    /// Makes it as it was, and forgets it.
+    fn renew(&self) {
+        ok(self.file.write_all_at(&self.content, 0));
+        forget(&self.file, 0, self.content.len());
+    }
+
+    fn block(&self, at: usize) -> &[u8] {
+        &self.content[at * BLOCK..][..BLOCK]
+    }
+
+    fn op(&self, key: Key, at: usize) -> Op {
+        let offset = (at * BLOCK) as u64;
+        let two = || [(Buf::Vec(vec![1]), 5), (Buf::Vec(vec![2]), BLOCK - 5)];
+        match at % 3 {
+            0 => Op::read_at(key, vec![1], BLOCK, offset),
+            1 => Op::write_at(key, vec![at as u8; BLOCK + 2], 1..=BLOCK, offset),
+            _ if at % 2 == 0 => Op::read_at_vectored(key, two(), offset),
+            _ => Op::fsync(key),
+        }
+    }
+
+    /// Fails unless it is done, or it was stopped, and then nothing beyond what it says. Gives
+    /// whether it was stopped.
+    fn check(&self, done: Completion, is_stop: impl Fn(&Completion) -> bool) -> bool {
+        let at = done.token.0;
+        let why = format!("{done:?}");
+        let is_stopped = is_stop(&done);
+        assert!(done.result.is_ok() || is_stopped, "done, or stopped: {why}");
+        let all = if at % 3 == 2 && at % 2 == 1 { 0 } else { BLOCK };
+        assert!(is_stopped || done.transferred == all, "all of it: {why}");
+        let moved = done.transferred;
+        if is_write(at) {
+            let mut now = vec![0; BLOCK];
+            ok(self.file.read_exact_at(&mut now, (at * BLOCK) as u64));
+            assert!(now[..moved].iter().all(|&byte| byte == at as u8), "written: {why}");
+            assert!(now[moved..] == self.block(at)[moved..], "and nothing else: {why}");
+            assert!(*done.buf == [at as u8; BLOCK + 2][..], "the buffer was only lent: {why}");
+        } else if at % 3 == 0 {
+            assert!(done.buf[0] == 1 && done.buf[1..] == self.block(at)[..moved], "{why}");
+        } else if all > 0 {
+            let bufs = done.buf.into_many();
+            let read = [&bufs[0][1..], &bufs[1][1..]].concat();
+            assert!(bufs[0][0] == 1 && bufs[1][0] == 2, "{why}");
+            assert!(read == self.block(at)[..moved], "{why}");
+        }
+        is_stopped
+    }
+}
+
+pub(super) fn x1_at_a_disk_it_is_done_or_canceled(stage: &Stage) {
+    let ground = Ground::new();
+    let mut bench = Bench::with_room(stage, BLOCKS);
+    let key = bench.add(ground.file.clone());
+    for round in 0..8 {
+        ground.renew();
+        let ids: Vec<_> = (0..BLOCKS).map(|at| bench.submit(ground.op(key, at), at)).collect();
+        if round % 2 == 1 {
+            bench.wait(ZERO);
+        }
+        for id in ids.into_iter().rev() {
+            let canceled = bench.desk.poller.cancel(id);
+            assert!(canceled.is_ok() || bench.desk.events.completed() > 0, "it is known");
+        }
+        for done in bench.collect(BLOCKS) {
+            ground.check(done, Completion::is_canceled);
+        }
+    }
+    bench.expect_all_done("each once");
+}
+
+pub(super) fn x3_at_a_disk_it_is_done_or_its_time_has_passed(stage: &Stage) {
+    let ground = Ground::new();
+    let mut bench = Bench::with_room(stage, BLOCKS);
+    let key = bench.add(ground.file.clone());
+    let is_late = |done: &Completion| {
+        done.result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::TimedOut)
+    };
+    for micros in [0, 0, 100, 300, 1000, 3000, 60_000_000] {
+        ground.renew();
+        let time = Duration::from_micros(micros);
+        let started = Instant::now();
+        for at in 0..BLOCKS {
+            bench.submit(ground.op(key, at).deadline(time), at);
+        }
+        for done in bench.collect(BLOCKS) {
+            let is_stopped = ground.check(done, is_late);
+            assert!(!is_stopped || started.elapsed() >= time, "not before its time, {time:?}");
+        }
+    }
+    bench.expect_all_done("each once");
+}
+
+pub(super) fn r5_at_a_disk_the_file_is_held_until_then(stage: &Stage) {
+    let ground = Ground::new();
+    for round in 0..8 {
+        ground.renew();
+        let mut bench = Bench::with_room(stage, BLOCKS);
+        let file = Arc::new(ok(ground.file.try_clone()));
+        let key = bench.add(file.clone());
+        let ids: Vec<OpId> = (0..BLOCKS).map(|at| bench.submit(ground.op(key, at), at)).collect();
+        if round % 2 == 1 {
+            bench.wait(ZERO);
+        }
+        bench.desk.deregister(key);
+        let again = bench.rejected(Op::fsync(key)).1;
+        assert_eq!(again.kind(), io::ErrorKind::NotFound, "the key is stale");
+        let done = bench.collect(BLOCKS);
+        let canceled = done.iter().filter(|done| done.is_canceled()).map(|done| done.id);
+        let canceled: Vec<_> = canceled.collect();
+        let of_these = |id: &&OpId| canceled.contains(id);
+        let in_order: Vec<_> = ids.iter().filter(of_these).copied().collect();
+        assert_eq!(canceled, in_order, "in the order of their submission");
+        for done in done {
+            ground.check(done, Completion::is_canceled);
+        }
+        assert_eq!(Arc::strong_count(&file), 1, "the poller has let go of it");
+        bench.expect_all_done("each once");
+    }
+}
+
+/// In some of a few tries at least reads are under way still when the poller has come round, and
+/// has served others, and has been woken.
+pub(super) fn c7_a_disk_blocks_nobody(stage: &Stage) {
+    const SIZE: usize = 4 << 20;
+    const FILES: usize = 8;
+    let directory = TempDir::new();
+    let content = vec![0x5a; SIZE];
+    let files: Vec<_> =
+        (0..FILES).map(|at| file_of(&directory.0.join(at.to_string()), &content)).collect();
+    let mut were_under_way = 0;
+    for _ in 0..10 {
+        files.iter().for_each(|file| forget(file, 0, SIZE));
+        let mut bench = Bench::new(stage);
+        let (here, there) = stream();
+        bench.desk.register(here, 1, READ, Mode::Level);
+        for (token, file) in files.iter().enumerate() {
+            let key = bench.add(file.clone());
+            bench.submit(Op::read_at(key, Vec::new(), SIZE, 0), token);
+        }
+        put(&there, b"x");
+        bench.desk.poller.waker().wake();
+        bench.desk.wait(Some(ZERO));
+        assert_eq!(bench.desk.said(), [(1, Readiness::READABLE)], "it is told of");
+        assert!(bench.desk.events.woken(), "it was woken");
+        were_under_way += i32::from(bench.desk.events.completed() < FILES);
+        for done in bench.collect(FILES) {
+            assert!(bytes(done).1 == content, "all of it");
+        }
+    }
+    assert!(were_under_way > 0, "the poller waits for the disk");
+}
+
+/// How many threads of this process are called so.
+fn disk_threads() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task");
+    let names = ok(tasks).filter_map(|task| {
+        // One may have gone since.
+        std::fs::read_to_string(ok(task).path().join("comm")).ok()
+    });
+    names.filter(|name| name.trim() == "quintpoll-disk").count()
+}
+
+pub(super) fn c7_a_few_threads_wait_for_disks(stage: &Stage) {
+    let ground = Ground::new();
+    let read = OpenOptions::new().read(true).clone();
+    let before = {
+        drop(stage.poller());
+        open_numbers()
+    };
+    for round in 0..10 {
+        let mut benches: Vec<_> = (0..3).map(|_| Bench::with_room(stage, 2 * BLOCKS)).collect();
+        for bench in &mut benches {
+            ground.renew();
+            let key = bench.add(ground.file.clone());
+            for at in 0..BLOCKS {
+                bench.submit(Op::read_at(key, vec![], BLOCK, (at * BLOCK) as u64), at);
+                bench.submit(Op::open(ground.directory.0.join("file"), &read), BLOCKS + at);
+                assert!(disk_threads() <= 12, "{} threads", disk_threads());
+            }
+        }
+        if round % 2 == 0 {
+            for bench in &mut benches {
+                let done = bench.collect(2 * BLOCKS);
+                assert!(done.iter().all(|done| done.result.is_ok()), "{done:?}");
+            }
+            assert!(disk_threads() <= 12, "{} threads", disk_threads());
+        }
+        drop(benches);
+        let started = Instant::now();
+        while disk_threads() > 0 {
+            assert!(started.elapsed() < LONG, "{} threads stay", disk_threads());
+            std::thread::yield_now();
+        }
+        assert_eq!(open_numbers(), before, "and nothing is left open, round {round}");
+    }
+}
+
+pub(super) fn c4_a_file_at_work_is_kept_open(stage: &Stage) {
+    let ground = Ground::new();
+    ground.renew();
+    let mut bench = Bench::with_room(stage, BLOCKS);
+    let file = Arc::new(ok(ground.file.try_clone()));
+    let key = bench.add(file.clone());
+    for at in 0..BLOCKS {
+        bench.submit(ground.op(key, at), at);
+    }
+    assert!(Arc::strong_count(&file) > 1, "it is the poller's too");
+    let number = std::os::fd::AsRawFd::as_raw_fd(&*file);
+    drop(file);
+    let path = ok(std::fs::read_link(format!("/proc/self/fd/{number}")));
+    assert_eq!(path, ground.directory.0.join("file"), "its number is still its own");
+    for done in bench.collect(BLOCKS) {
+        assert!(!ground.check(done, |_| false), "nobody has stopped it");
+    }
+    bench.desk.deregister(key);
+    let gone = std::fs::read_link(format!("/proc/self/fd/{number}"));
+    assert_ne!(gone.ok(), Some(ground.directory.0.join("file")), "and then it is closed");
+}
+
+/// One and the same file is written, kept, opened anew and read, each when the one before is done.
+pub(super) fn f2_what_was_written_is_kept_and_read_again(stage: &Stage) {
+    let directory = TempDir::new();
+    let path = directory.0.join("file");
+    let mut bench = Bench::new(stage);
+    let mut expected = Vec::new();
+    for round in 0..5_u8 {
+        let both = OpenOptions::new().read(true).write(true).create(true).clone();
+        let Ok(Outcome::Opened { file }) = bench.run(Op::open(&path, &both)).result else {
+            panic!("it can be made")
+        };
+        let key = bench.add(Arc::new(file));
+        let new = vec![round; 10_000];
+        let done = bench.run(Op::write_at(key, new.clone(), .., expected.len() as u64));
+        assert_eq!(bytes(done), (10_000, new.clone()));
+        expected.extend(new);
+        let done = bench.run(if round % 2 == 0 { Op::fsync(key) } else { Op::fdatasync(key) });
+        assert_eq!(bytes(done), (0, vec![]), "nothing to show");
+        let done = bench.run(Op::read_at(key, vec![], 1 << 20, 0));
+        assert!(*done.buf == *expected, "{done:?}");
+        bench.desk.deregister(key);
+    }
+}

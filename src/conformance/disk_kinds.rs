@@ -1,0 +1,150 @@
+//! Clause C2 for what is at an offset of files of every kind, and where those end.
+
+use super::bench::*;
+use super::disk::*;
+use super::kit::*;
+use super::scenes;
+use crate::op::Op;
+use crate::sys::buf::Buf;
+use std::fs::File;
+use std::io::ErrorKind::InvalidInput;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+
+pub(super) fn c2_the_ends_of_files_are_those_of_the_call(stage: &Stage) {
+    let directory = TempDir::new();
+    let [ours, twin] = ["ours", "twin"].map(|name| file_of(&directory.0.join(name), b"content"));
+    let mut bench = Bench::new(stage);
+    let key = bench.add(ours);
+    for offset in [i64::MAX as u64 + 1, u64::MAX - 1, u64::MAX] {
+        let (buf, error) = bench.rejected(Op::read_at(key, b"kept".to_vec(), 1, offset));
+        assert_eq!((&*buf, error.kind()), (&b"kept"[..], InvalidInput));
+        let (buf, error) = bench.rejected(Op::write_at(key, b"kept".to_vec(), .., offset));
+        assert_eq!((&*buf, error.kind()), (&b"kept"[..], InvalidInput));
+    }
+    // Beyond what a file system holds, and what an offset can say.
+    for offset in [1 << 44, 1 << 50, i64::MAX as u64 - 5, i64::MAX as u64] {
+        let expected = plainly_read(&twin, 9, offset).0;
+        let done = bench.run(Op::read_at(key, vec![], 9, offset));
+        assert_eq!(count_of(&done), expected, "a read at {offset}");
+        let expected = plain(twin.write_at(b"123456789", offset));
+        let done = bench.run(Op::write_at(key, "123456789", .., offset));
+        assert_eq!(count_of(&done), expected, "a write at {offset}");
+    }
+    let full = |path: &str| Arc::new(ok(File::options().read(true).write(true).open(path)));
+    let key = bench.add(full("/dev/full"));
+    assert_eq!(count_of(&bench.run(Op::write_at(key, "x", .., 3))), Err(libc::ENOSPC));
+    assert_eq!(count_of(&bench.run(Op::write_at_vectored(key, several(3), 3))), Err(libc::ENOSPC));
+    assert_eq!(bytes(bench.run(Op::read_at(key, vec![1], 3, 9))), (3, vec![1, 0, 0, 0]));
+}
+
+/// Files of all kinds, and their names.
+fn others(directory: &Path) -> Vec<(&'static str, OwnedFd)> {
+    let path = directory.join("one-way");
+    ok(std::fs::write(&path, b"content"));
+    let open = |path: &Path, read, write| {
+        OwnedFd::from(ok(File::options().read(read).write(write).open(path)))
+    };
+    let device = |path: &str| open(Path::new(path), true, true);
+    let (reader, writer) = pipe();
+    fill(&writer);
+    let ((here, there), (connection, _)) = (stream(), tcp());
+    put(&there, b"there is something");
+    let counter = ok(nix::sys::eventfd::EventFd::from_value_and_flags(
+        3,
+        nix::sys::eventfd::EfdFlags::EFD_NONBLOCK,
+    ));
+    let terminal = ok(nix::pty::openpty(None, None));
+    scenes::set_blocking(&terminal.slave, false);
+    scenes::set_blocking(&terminal.master, false);
+    vec![
+        ("reader", reader),
+        ("writer", writer),
+        ("unix stream", ok(here.as_fd().try_clone_to_owned())),
+        ("its peer", there.into()),
+        ("TCP", ok(connection.as_fd().try_clone_to_owned())),
+        ("eventfd", counter.into()),
+        ("master", terminal.master),
+        ("slave", terminal.slave),
+        ("directory", open(directory, true, false)),
+        ("to be read", open(&path, true, false)),
+        ("to be written", open(&path, false, true)),
+        ("/dev/null", device("/dev/null")),
+        ("/dev/zero", device("/dev/zero")),
+        ("procfs", open(Path::new("/proc/version"), true, false)),
+    ]
+}
+
+pub(super) fn c2_offsets_of_all_kinds_of_files_are_as_by_the_call(stage: &Stage) {
+    let directory = TempDir::new();
+    let [ours, twins] = [0, 1].map(|_| others(&directory.0));
+    for ((name, ours), (_, twin)) in ours.into_iter().zip(twins) {
+        let mut bench = Bench::new(stage);
+        bench.about = name;
+        let (key, twin) = (bench.add(Arc::new(ours)), File::from(twin));
+        for offset in [0, 5] {
+            let expected = plainly_read(&twin, 8, offset);
+            let done = bench.run(Op::read_at(key, vec![], 8, offset));
+            let given = (count_of(&done), done.buf.into_vec());
+            assert_eq!(given, expected, "{name}: a read at {offset}");
+            let two = [1, 7].map(|most| (Buf::Vec(vec![]), most));
+            let done = bench.run(Op::read_at_vectored(key, two, offset));
+            assert_eq!((count_of(&done), done.buf.into_vec()), expected, "{name}: into two");
+            let expected = plain(twin.write_at(b"12345678", offset));
+            let done = bench.run(Op::write_at(key, "12345678", .., offset));
+            assert_eq!(count_of(&done), expected, "{name}: a write at {offset}");
+            let two = ["12".into(), "345678".into()];
+            let done = bench.run(Op::write_at_vectored(key, two, offset));
+            assert_eq!(count_of(&done), expected, "{name}: of two at {offset}");
+        }
+        let kept = |answer: nix::Result<()>| answer.map(|()| 0).map_err(|error| error as i32);
+        let done = bench.run(Op::fsync(key));
+        assert_eq!(count_of(&done), kept(nix::unistd::fsync(&twin)), "{name}: fsync");
+        let done = bench.run(Op::fdatasync(key));
+        assert_eq!(count_of(&done), kept(nix::unistd::fdatasync(&twin)), "{name}: fdatasync");
+        bench.expect_all_done(name);
+    }
+}
+
+pub(super) fn c2_what_is_direct_wants_to_be_aligned(stage: &Stage) {
+    const SIZE: usize = 64 << 10;
+    let directory = TempDir::new();
+    let path = directory.0.join("file");
+    let content = Dice(9).bytes(SIZE + 1000);
+    drop(file_of(&path, &content));
+    let mut options = File::options();
+    let opened = options.read(true).write(true).custom_flags(libc::O_DIRECT).open(&path);
+    let Ok(file) = opened else {
+        stage.skip("the temporary directory is on a file system without O_DIRECT")
+    };
+    let (file, pool) = (Arc::new(file), pool(SIZE, 2));
+    let mut bench = Bench::new(stage);
+    let key = bench.add(file.clone());
+    // How many bytes are in the buffer before, which shifts the room; how many are asked for.
+    let asked = [(0, 4096, 0), (0, SIZE, 4096), (4096, 4096, 512), (0, SIZE, SIZE), (0, 512, 512)];
+    let askew = [(1, 4096, 0), (0, 4095, 0), (0, 4096, 1), (4, 512, 512), (0, 7, 3)];
+    let mut dice = Dice(17);
+    for (before, size, offset) in asked.into_iter().chain(askew) {
+        let why = format!("{size} at {offset}, behind {before}");
+        let mut room = lent(&pool, &dice.bytes(SIZE));
+        let part = before..before + size;
+        let expected = plain(file.read_at(&mut room[part.clone()], offset as u64));
+        let read = room[before..][..expected.unwrap_or(0)].to_vec();
+        let buf = lent(&pool, &vec![7; before]);
+        let done = bench.run(Op::read_at(key, buf, size, offset as u64));
+        assert_eq!(count_of(&done), expected, "a read of {why}");
+        assert!(done.buf[before..] == read, "a read of {why}");
+        drop(done);
+        let new = dice.bytes(SIZE);
+        room.copy_from_slice(&new);
+        let expected = plain(file.write_at(&room[part.clone()], offset as u64));
+        room[part.clone()].reverse();
+        let done = bench.run(Op::write_at(key, room, part.clone(), offset as u64));
+        assert_eq!(count_of(&done), expected, "a write of {why}");
+        let written =
+            expected.is_ok() && ok(std::fs::read(&path))[offset..][..size] == done.buf[part];
+        assert_eq!(written, expected.is_ok(), "a write of {why}");
+    }
+}

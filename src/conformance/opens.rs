@@ -1,0 +1,331 @@
+//! Clauses C2, C6 and D2 for opening files.
+
+use super::bench::*;
+use super::disk::file_of;
+use super::kit::*;
+use crate::event::Events;
+use crate::op::{Completion, Op, Outcome};
+use crate::open::OpenOptions;
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::stat::{Mode as Permissions, fstat};
+use std::fs::File;
+use std::io::ErrorKind::{InvalidInput, TimedOut};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What was opened, or the number of the error.
+fn opened(done: Completion) -> Result<OwnedFd, i32> {
+    let failed = done.result.is_err().then(|| errno(&done));
+    match (done.result, failed) {
+        (Ok(Outcome::Opened { file }), _) => Ok(file),
+        (_, Some(number)) => Err(number),
+        (other, _) => panic!("a file that was opened, got {other:?}"),
+    }
+}
+
+/// The same flags, for both ways of opening.
+#[derive(Clone, Copy, Debug)]
+struct How {
+    /// read, write, append, truncate, create, create_new
+    chosen: [bool; 6],
+    mode: u32,
+    flags: i32,
+}
+
+impl How {
+    fn ours(self) -> OpenOptions {
+        let [read, write, append, truncate, create, create_new] = self.chosen;
+        let mut options = OpenOptions::new();
+        options.read(read).write(write).append(append).truncate(truncate).create(create);
+        options.create_new(create_new).mode(self.mode).custom_flags(self.flags).clone()
+    }
+
+    fn plainly(self, path: &Path) -> Result<OwnedFd, i32> {
+        let [read, write, append, truncate, create, create_new] = self.chosen;
+        let mut options = File::options();
+        options.read(read).write(write).append(append).truncate(truncate).create(create);
+        options.create_new(create_new).mode(self.mode).custom_flags(self.flags);
+        // What it refuses by itself has no number.
+        options.open(path).map(OwnedFd::from).map_err(|error| error.raw_os_error().unwrap_or(0))
+    }
+}
+
+/// Every choice there is.
+fn choices() -> impl Iterator<Item = [bool; 6]> {
+    (0..64_u8).map(|bits| [0, 1, 2, 3, 4, 5].map(|at| bits >> at & 1 == 1))
+}
+
+/// A directory with one of everything, always the same.
+fn furnish(directory: &Path) -> Vec<PathBuf> {
+    ok(std::fs::create_dir(directory));
+    let name = |name: &str| directory.join(name);
+    drop(file_of(&name("file"), b"content"));
+    drop(file_of(&name("read-only"), b"content"));
+    let read_only = std::os::unix::fs::PermissionsExt::from_mode(0o400);
+    ok(std::fs::set_permissions(name("read-only"), read_only));
+    ok(std::fs::create_dir(name("directory")));
+    ok(std::os::unix::fs::symlink("file", name("link")));
+    ok(std::os::unix::fs::symlink("loop", name("loop")));
+    ok(std::os::unix::fs::symlink("missing", name("dangling")));
+    ok(nix::unistd::mkfifo(&name("fifo"), Permissions::S_IRWXU));
+    let socket = ok(std::os::unix::net::UnixListener::bind(name("socket")));
+    drop(socket);
+    let long = "n".repeat(256);
+    let names = ["file", "read-only", "directory", "link", "loop", "dangling", "socket"];
+    let others = ["missing", "missing/file", "file/file", "", &long];
+    names.into_iter().chain(others).map(name).collect()
+}
+
+pub(super) fn c2_files_are_opened_as_by_the_call(stage: &Stage) {
+    let directory = TempDir::new();
+    let mut bench = Bench::new(stage);
+    for (round, chosen) in choices().enumerate() {
+        let [ours, twins] =
+            ["ours", "twins"].map(|name| directory.0.join(format!("{name}{round}")));
+        for (our, twin) in furnish(&ours).iter().zip(furnish(&twins)) {
+            let how = How { chosen, mode: 0o640, flags: 0 };
+            let why = format!("{} {how:?}", our.display());
+            let expected = how.plainly(&twin);
+            if expected.as_ref().err() == Some(&0) {
+                let refused = bench.rejected(Op::open(our, &how.ours())).1;
+                assert_eq!(refused.kind(), InvalidInput, "{why}");
+                continue;
+            }
+            let given = opened(bench.run(Op::open(our, &how.ours())));
+            match (given, expected) {
+                (Ok(given), Ok(expected)) => expect_alike(&given, &expected, &why),
+                (given, expected) => assert_eq!(given.err(), expected.err(), "{why}"),
+            }
+            let content = |path: &Path| std::fs::read(path).ok();
+            assert_eq!(content(our), content(&twin), "{why}");
+        }
+        ok(std::fs::remove_dir_all(&ours));
+        ok(std::fs::remove_dir_all(&twins));
+    }
+    bench.expect_all_done("one by one");
+}
+
+fn status(file: &OwnedFd) -> OFlag {
+    OFlag::from_bits_retain(ok(fcntl(file, FcntlArg::F_GETFL)))
+}
+
+/// Fails unless they were opened in the same way, but for what C6 says.
+fn expect_alike(given: &OwnedFd, expected: &OwnedFd, why: &str) {
+    let flags = FdFlag::from_bits_retain(ok(fcntl(given, FcntlArg::F_GETFD)));
+    assert!(flags.contains(FdFlag::FD_CLOEXEC), "{why}: close-on-exec");
+    assert_eq!(status(given), status(expected) | OFlag::O_NONBLOCK, "{why}");
+    let [given, expected] = [given, expected].map(|file| ok(fstat(file)));
+    assert_eq!(given.st_mode, expected.st_mode, "{why}: kind and permissions");
+    assert_eq!(given.st_size, expected.st_size, "{why}");
+}
+
+pub(super) fn c2_what_can_not_be_opened_says_why(stage: &Stage) {
+    let mut bench = Bench::new(stage);
+    let read = OpenOptions::new().read(true).clone();
+    for path in ["with\0zero", "\0"] {
+        let refused = bench.rejected(Op::open(path, &read)).1;
+        assert_eq!(refused.kind(), InvalidInput, "a path with a zero");
+    }
+    let refused = bench.rejected(Op::open("/dev/null", &OpenOptions::new())).1;
+    assert_eq!(refused.kind(), InvalidInput, "neither read nor written");
+    // A program that runs is not written to.
+    let running = ok(std::env::current_exe());
+    let write = OpenOptions::new().write(true).clone();
+    assert_eq!(opened(bench.run(Op::open(running, &write))).err(), Some(libc::ETXTBSY));
+    let flags = [libc::O_DIRECTORY, libc::O_NOFOLLOW, libc::O_DIRECT, libc::O_SYNC, libc::O_PATH];
+    let directory = TempDir::new();
+    for path in furnish(&directory.0.join("all")).into_iter().chain(["/dev/tty".into(), ".".into()])
+    {
+        for flags in flags {
+            let chosen = [true, false, false, false, false, false];
+            let how = How { chosen, mode: 0, flags };
+            let why = format!("{} {how:?}", path.display());
+            let expected = how.plainly(&path);
+            match (opened(bench.run(Op::open(&path, &how.ours()))), expected) {
+                (Ok(given), Ok(expected)) if flags == libc::O_PATH => {
+                    assert_eq!(status(&given), status(&expected), "{why}");
+                }
+                (Ok(given), Ok(expected)) => expect_alike(&given, &expected, &why),
+                (given, expected) => assert_eq!(given.err(), expected.err(), "{why}"),
+            }
+        }
+    }
+}
+
+pub(super) fn c7_to_open_a_fifo_waits_for_nobody(stage: &Stage) {
+    let directory = TempDir::new();
+    let path = directory.0.join("fifo");
+    ok(nix::unistd::mkfifo(&path, Permissions::S_IRWXU));
+    let mut bench = Bench::new(stage);
+    let [read, write] = [(true, false), (false, true)]
+        .map(|(read, write)| OpenOptions::new().read(read).write(write).clone());
+    let given = opened(bench.run(Op::open(&path, &write)));
+    assert_eq!(given.err(), Some(libc::ENXIO), "nobody reads");
+    let reader = opened(bench.run(Op::open(&path, &read)));
+    let reader = reader.unwrap_or_else(|number| panic!("to read needs nobody: {number}"));
+    let writer = opened(bench.run(Op::open(&path, &write)));
+    let writer = writer.unwrap_or_else(|number| panic!("there is a reader: {number}"));
+    assert!(status(&reader).contains(OFlag::O_NONBLOCK), "C6");
+    assert!(status(&writer).contains(OFlag::O_NONBLOCK | OFlag::O_WRONLY), "C6");
+    let (reader, writer) = (bench.add(Arc::new(reader)), bench.add(Arc::new(writer)));
+    bench.submit(Op::read(reader, vec![], 9), 1);
+    bench.expect_nothing_yet("nothing was written");
+    bench.submit(Op::write(writer, "through", ..), 2);
+    let done = bench.collect(2);
+    assert!(done.iter().any(|done| done.token.0 == 1 && *done.buf == *b"through"), "{done:?}");
+}
+
+pub(super) fn c6_what_was_opened_can_be_used_at_once(stage: &Stage) {
+    const FILES: usize = 40;
+    let directory = TempDir::new();
+    let mut bench = Bench::with_room(stage, FILES);
+    let new = OpenOptions::new().read(true).write(true).create_new(true).clone();
+    for token in 0..FILES {
+        bench.submit(Op::open(directory.0.join(token.to_string()), &new), token);
+    }
+    for done in bench.collect(FILES) {
+        let token = done.token.0;
+        let file = opened(done).unwrap_or_else(|number| panic!("file {token}: {number}"));
+        let key = bench.add(Arc::new(file));
+        bench.submit(Op::write_at(key, token.to_string(), .., 0), token);
+    }
+    for done in bench.collect(FILES) {
+        let path = directory.0.join(done.token.0.to_string());
+        assert_eq!(ok(std::fs::read(path)), &*done.buf, "{done:?}");
+    }
+}
+
+pub(super) fn x1_an_open_is_done_or_not(stage: &Stage) {
+    let directory = TempDir::new();
+    let mut bench = Bench::with_room(stage, 100);
+    let new = OpenOptions::new().write(true).create_new(true).clone();
+    for round in 0..40 {
+        for token in 0..3 {
+            let path = directory.0.join(format!("{round}-{token}"));
+            let open = Op::open(&path, &new);
+            match token {
+                0 => {
+                    let id = bench.submit(open, token);
+                    if round % 2 == 1 {
+                        bench.wait(ZERO);
+                    }
+                    // It is known until it was delivered, and this may have done that.
+                    let canceled = bench.desk.poller.cancel(id);
+                    assert!(canceled.is_ok() || bench.desk.events.completed() > 0);
+                }
+                1 => _ = bench.submit(open.deadline(ZERO), token),
+                _ => _ = bench.submit(open.deadline(Duration::from_micros(50)), token),
+            }
+        }
+        for done in bench.collect(3) {
+            let path = directory.0.join(format!("{round}-{}", done.token.0));
+            let is_stopped = match &done.result {
+                Ok(Outcome::Opened { .. }) => false,
+                Ok(other) => panic!("{other:?}"),
+                Err(error) if done.token.0 > 0 => {
+                    assert_eq!(error.kind(), TimedOut, "{error}");
+                    true
+                }
+                Err(_) => done.is_canceled(),
+            };
+            assert_eq!(path.exists(), !is_stopped, "{done:?}");
+        }
+    }
+    bench.expect_all_done("each once");
+}
+
+pub(super) fn d2_opened_files_that_nobody_takes_are_closed(stage: &Stage) {
+    drop(stage.poller());
+    let directory = TempDir::new();
+    let path = directory.0.join("file");
+    let held = file_of(&path, b"content");
+    let before = open_numbers();
+    let read = OpenOptions::new().read(true).clone();
+    let open = |bench: &mut Bench, count| {
+        (0..count).for_each(|token| _ = bench.submit(Op::open(&path, &read), token));
+    };
+    let mut bench = Bench::with_room(stage, 4);
+    let with_poller = open_numbers();
+    open(&mut bench, 3);
+    let done = bench.collect(3);
+    assert!(done.iter().all(|done| done.result.is_ok()), "{done:?}");
+    assert_eq!(open_numbers().len(), with_poller.len() + 3, "they are open");
+    drop(done);
+    assert_eq!(open_numbers(), with_poller, "closed with the completion");
+    open(&mut bench, 3);
+    let mut taken = 0;
+    while taken < 3 {
+        let mut events = Events::with_capacity(4);
+        let waited = bench.desk.poller.wait(&mut events, Some(LONG));
+        waited.unwrap_or_else(|error| panic!("wait: {error}"));
+        taken += events.completed();
+    }
+    assert_eq!(open_numbers(), with_poller, "closed with the events");
+    drop(bench);
+    assert_eq!(open_numbers(), before, "and the poller");
+    // Delivered and not taken, done and not delivered, and under way.
+    for round in 0..100 {
+        let mut bench = Bench::with_room(stage, 4);
+        open(&mut bench, 12);
+        match round % 3 {
+            0 => {}
+            1 => bench.wait(ZERO),
+            _ => bench.wait(LONG),
+        }
+        drop(bench);
+        assert_eq!(open_numbers(), before, "closed with the poller, round {round}");
+    }
+    drop(held);
+}
+
+/// As long as it lives the process has no number left. (With a limit of 0 poll(2) would not look at
+/// anything.)
+pub(super) struct UsedUp {
+    before: (u64, u64),
+    _files: Vec<File>,
+}
+
+impl UsedUp {
+    pub(super) fn new() -> Self {
+        let before = ok(getrlimit(Resource::RLIMIT_NOFILE));
+        ok(setrlimit(Resource::RLIMIT_NOFILE, 300.min(before.0), before.1));
+        let files = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
+        UsedUp { before, _files: files }
+    }
+}
+
+impl Drop for UsedUp {
+    fn drop(&mut self) {
+        ok(setrlimit(Resource::RLIMIT_NOFILE, self.before.0, self.before.1));
+    }
+}
+
+pub(super) fn p5_without_a_number_nothing_is_opened(stage: &Stage) {
+    let directory = TempDir::new();
+    let path = directory.0.join("file");
+    let file = file_of(&path, b"content");
+    let mut bench = Bench::new(stage);
+    let key = bench.add(file.clone());
+    let read = OpenOptions::new().read(true).clone();
+    // What the mechanism makes for itself at the first time.
+    drop(bench.run(Op::open(&path, &read)));
+    let before = open_numbers();
+    let used_up = UsedUp::new();
+    let done = bench.run(Op::open(&path, &read));
+    let new = OpenOptions::new().write(true).create_new(true).clone();
+    let made = bench.run(Op::open(directory.0.join("new"), &new));
+    let read_on = bench.run(Op::read_at(key, vec![], 9, 3));
+    drop(used_up);
+    assert_eq!(opened(done).err(), Some(libc::EMFILE));
+    assert_eq!(opened(made).err(), Some(libc::EMFILE));
+    assert!(!directory.0.join("new").exists(), "nothing was made");
+    assert_eq!(bytes(read_on).1, b"tent", "what is open goes on");
+    assert_eq!(open_numbers(), before);
+    let again = opened(bench.run(Op::open(&path, &read)));
+    let again = File::from(again.unwrap_or_else(|number| panic!("there is room: {number}")));
+    assert_eq!(ok(again.read_at(&mut [0; 9], 0)), 7);
+}

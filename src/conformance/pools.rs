@@ -1,0 +1,380 @@
+//! Clause C8 where buffers are few: receives share the buffers of a pool, wait for them, and give
+//! all of them back.
+
+use super::bench::*;
+use super::kit::*;
+use super::lines::*;
+use crate::event::{Interest, Mode};
+use crate::op::{Op, OpId};
+use crate::poller::Source;
+use crate::sys::buf::Buf;
+use crate::sys::pool::BufferPool;
+use crate::sys::ring::leaked_buffers;
+use crate::sys::staging;
+use nix::errno::Errno;
+use std::thread;
+
+/// A peer that never stops sending: whenever there is room it is filled.
+struct Sender {
+    line: Line,
+    sent: usize,
+    received: usize,
+}
+
+impl Sender {
+    fn new() -> Self {
+        Sender { line: Line::unix(), sent: 0, received: 0 }
+    }
+
+    fn flood(&mut self) {
+        loop {
+            let bytes = bytes_from(self.sent, 2048);
+            match nix::unistd::write(&self.line.there, &bytes) {
+                Ok(count) => self.sent += count,
+                Err(Errno::EAGAIN) => return,
+                Err(error) => panic!("write: {error}"),
+            }
+        }
+    }
+
+    /// What has come is what was to come next.
+    fn expect_next(&mut self, bytes: &[u8], whose: usize) {
+        let expected = bytes_from(self.received, bytes.len());
+        assert!(*bytes == *expected, "stream {whose}: out of order after {}", self.received);
+        self.received += bytes.len();
+    }
+}
+
+/// Streams whose tokens count from 0.
+fn receive_all<'a>(
+    bench: &mut Bench,
+    sources: impl Iterator<Item = &'a Source>,
+    pool: &BufferPool,
+) -> Vec<OpId> {
+    let receive = |(token, source): (usize, &Source)| {
+        let key = bench.add(source.clone());
+        bench.submit_stream(Op::recv_multi(key, pool), token)
+    };
+    sources.enumerate().map(receive).collect()
+}
+
+fn expect_home(pool: &BufferPool, why: &str) {
+    assert_eq!(pool.idle(), pool.made(), "{why}: all buffers are at home");
+    assert_eq!(take_all(pool).len(), pool.limit(), "{why}: and all can be taken");
+}
+
+pub(super) fn c8_four_buffers_serve_sixty_four_senders(stage: &Stage) {
+    const SENDERS: usize = 64;
+    const SIZE: usize = 512;
+    // How many results the program keeps for a while.
+    for kept in [0, 1, 3] {
+        let (pool, mut bench) = (new_pool(SIZE, 4), Bench::new(stage));
+        let mut senders: Vec<Sender> = (0..SENDERS).map(|_| Sender::new()).collect();
+        senders.iter_mut().for_each(Sender::flood);
+        receive_all(&mut bench, senders.iter().map(|sender| &sender.line.here), &pool);
+        let mut keep = Vec::new();
+        for _ in 0..SENDERS * 40 {
+            let done = bench.one();
+            assert!(done.more, "all go on: {done:?}");
+            let sender = &mut senders[done.token.0];
+            sender.expect_next(&done.buf, done.token.0);
+            sender.flood();
+            keep.push(done);
+            if keep.len() > kept {
+                drop(keep.remove(0));
+            }
+        }
+        drop(keep);
+        let shares = senders.iter().map(|sender| sender.received);
+        let (least, most) = (shares.clone().min(), shares.max());
+        let is_fair = least.zip(most).is_some_and(|(least, most)| 0 < most && most <= 3 * least);
+        assert!(is_fair, "{kept} kept: shares from {least:?} to {most:?}");
+        finish(&mut bench, senders);
+        drop(bench);
+        expect_home(&pool, "all streams have ended");
+    }
+}
+
+/// The senders go, and everything they have sent comes.
+fn finish(bench: &mut Bench, senders: Vec<Sender>) {
+    // Each of them has sent so much, and of that so much has come.
+    let mut counts = Vec::new();
+    for Sender { sent, received, line } in senders {
+        counts.push((sent, received));
+        drop(line);
+    }
+    let mut left = counts.len();
+    while left > 0 {
+        let done = bench.one();
+        let (token, (sent, received)) = (done.token.0, &mut counts[done.token.0]);
+        assert!(*done.buf == bytes_from(*received, done.buf.len()), "stream {token}: out of order");
+        *received += done.buf.len();
+        if !done.more {
+            expect_end(&done, "the sender has gone");
+            assert_eq!(received, sent, "stream {token}: all that was sent");
+            left -= 1;
+        }
+    }
+    bench.expect_all_done("all senders have gone");
+}
+
+/// Everyone's peer says something new; nobody has a buffer for it.
+pub(super) fn c8_without_a_buffer_they_sleep(stage: &Stage) {
+    for (limit, keeps_pool) in [(1, true), (1, false), (2, true), (7, false)] {
+        let pool = new_pool(64, limit);
+        let mut held = take_all(&pool);
+        assert_eq!(held.len(), limit, "the pool is new");
+        let mut bench = Bench::new(stage);
+        let lines = [Line::unix(), Line::tcp(), Line::unix()];
+        lines[0].say(b"early");
+        receive_all(&mut bench, lines.iter().map(|line| &line.here), &pool);
+        let pool = keeps_pool.then_some(pool);
+        bench.expect_nothing_yet("there is no buffer");
+        bench.expect_sleep("something is there, and no buffer for it");
+        lines[1..].iter().for_each(|line| line.say(b"late!"));
+        bench.expect_nothing_yet("there is no buffer");
+        bench.expect_sleep("more is there, and no buffer for it");
+        // One comes home, and goes from one to the next.
+        let waiter = staging::Thread::current().id();
+        let first = held.pop();
+        let other = thread::spawn(move || {
+            until_asleep(waiter);
+            drop(first);
+        });
+        let mut tokens = Vec::new();
+        for _ in 0..3 {
+            let done = bench.one();
+            assert!(done.more && done.transferred == 5, "{done:?}");
+            tokens.push(done.token.0);
+            bench.expect_nothing_yet("its buffer is the only one");
+            drop(done);
+        }
+        other.join().unwrap_or_else(|_| panic!("the other thread failed"));
+        tokens.sort_unstable();
+        assert_eq!(tokens, [0, 1, 2], "each once");
+        bench.expect_nothing_yet("these were all");
+        drop((held, lines));
+        for done in bench.collect(3) {
+            expect_end(&done, "the peers have gone");
+        }
+        bench.expect_all_done("the peers have gone");
+        drop(bench);
+        pool.iter().for_each(|pool| expect_home(pool, "at last"));
+    }
+}
+
+/// What comes meanwhile does not keep a wait awake.
+pub(super) fn c8_a_flood_for_which_there_is_no_buffer_wakes_nobody(stage: &Stage) {
+    let pool = new_pool(64, 2);
+    let held = take_all(&pool);
+    let mut bench = Bench::new(stage);
+    let Line { here, there, .. } = Line::unix();
+    let key = bench.add(here);
+    bench.submit_stream(Op::recv_multi(key, &pool), 1);
+    bench.expect_nothing_yet("nothing was sent");
+    let (stop, is_over) = std::sync::mpsc::channel::<()>();
+    let pause = std::time::Duration::from_millis(1);
+    let flood = thread::spawn(move || {
+        let mut sent = 0;
+        while is_over.recv_timeout(pause).is_err() {
+            sent += ok(nix::unistd::write(&there, &bytes_from(sent, 1)));
+        }
+        sent
+    });
+    // The first byte may be told of.
+    bench.wait(std::time::Duration::from_millis(20));
+    bench.expect_sleep("there is no buffer for all that");
+    ok(stop.send(()));
+    let sent = flood.join().unwrap_or_else(|_| panic!("the flood failed"));
+    drop(held);
+    let (pieces, last) = until_last(&mut bench);
+    assert!(pieces.concat() == bytes_from(0, sent), "each byte once, in order");
+    expect_end(&last, "the peer has gone");
+}
+
+pub(super) fn c8_who_waited_longest_comes_first(stage: &Stage) {
+    const LINES: usize = 9;
+    let pool = new_pool(1, 1);
+    let held = pool.take();
+    let mut bench = Bench::new(stage);
+    let lines: Vec<Line> = (0..LINES).map(|_| Line::unix()).collect();
+    lines.iter().for_each(|line| line.say(b"abc"));
+    let (late, early) = lines.split_last().unwrap_or_else(|| panic!("there are lines"));
+    receive_all(&mut bench, early.iter().map(|line| &line.here), &pool);
+    bench.expect_nothing_yet("there is no buffer");
+    drop(held);
+    // A buffer is at home, but others have waited for it.
+    let key = bench.add(late.here.clone());
+    bench.submit_stream(Op::recv_multi(key, &pool), LINES - 1);
+    for turn in 0..3 {
+        let tokens: Vec<usize> = (0..LINES).map(|_| bench.one().token.0).collect();
+        assert!(tokens.iter().copied().eq(0..LINES), "one buffer each, in turn {turn}: {tokens:?}");
+    }
+    bench.expect_nothing_yet("these were all");
+}
+
+pub(super) fn c8_a_buffer_that_comes_home_is_never_overlooked(stage: &Stage) {
+    let (pool, mut bench) = (new_pool(8, 1), Bench::new(stage));
+    let line = Line::unix();
+    let (key, (give, is_given)) = (bench.add(line.here.clone()), std::sync::mpsc::channel());
+    bench.submit_stream(Op::recv_multi(key, &pool), 1);
+    // The other thread drops each as soon as it has it.
+    let other = thread::spawn(move || is_given.iter().for_each(|buf: Buf| drop(buf)));
+    for round in 0..2000 {
+        line.say(&[byte_at(round)]);
+        let done = bench.one();
+        assert!(done.more && *done.buf == [byte_at(round)], "round {round}: {done:?}");
+        ok(give.send(done.buf).map_err(|_| "the other thread has failed"));
+    }
+    drop(give);
+    other.join().unwrap_or_else(|_| panic!("the other thread failed"));
+}
+
+/// What the kernel says while there is no wait is not overlooked: a buffer is at home, but not set
+/// out.
+pub(super) fn c8_a_shortage_that_shows_outside_of_a_wait(stage: &Stage) {
+    for by_modify in [true, false] {
+        let (pool, mut bench) = (new_pool(4, 2), Bench::new(stage));
+        let (line, other) = (Line::unix(), Line::tcp());
+        receive_all(&mut bench, [&line.here].into_iter(), &pool);
+        let key = bench.add(other.here.clone());
+        bench.submit(Op::recv(key, Vec::new(), 8), 1);
+        bench.expect_nothing_yet("nothing was sent");
+        line.say(b"kept");
+        let kept = bench.one();
+        bench.expect_nothing_yet("that was all");
+        line.say(b"more");
+        match by_modify {
+            true => bench.desk.modify(key, 1, Interest::PRIORITY, Mode::Level),
+            false => bench.desk.deregister(key),
+        }
+        let mut done = bench.collect(if by_modify { 1 } else { 2 });
+        // The receive of the other may be told of before it, or after.
+        done.retain(|done| !done.is_canceled());
+        let done = done.remove(0);
+        assert!(done.more && *done.buf == *b"more", "by modify: {by_modify}; {done:?}");
+        drop(kept);
+    }
+}
+
+pub(super) fn c8_buffers_outlive_the_poller(stage: &Stage) {
+    for limit in [1, 2, 5] {
+        let (pool, mut bench) = (new_pool(64, limit), Bench::new(stage));
+        let lines = [Line::unix(), Line::tcp(), Line::unix()];
+        receive_all(&mut bench, lines.iter().map(|line| &line.here), &pool);
+        bench.expect_nothing_yet("nothing was sent");
+        lines[0].say(b"kept");
+        let kept = bench.one();
+        lines.iter().for_each(|line| line.say(b"for nobody"));
+        // Delivered and not taken, done and not delivered, waiting, and set out.
+        bench.wait(ZERO);
+        let Bench { desk, .. } = bench;
+        let Desk { poller, events } = desk;
+        drop(poller);
+        lines.iter().for_each(|line| line.say(b"later"));
+        drop(events);
+        assert_eq!(*kept.buf, *b"kept", "it is the program's");
+        assert_eq!(pool.made() - pool.idle(), 1, "{limit}: the others are at home");
+        let handle = pool.clone();
+        drop(pool);
+        let buf = thread::spawn(move || kept.buf.to_vec()).join();
+        assert_eq!(buf.ok().as_deref(), Some(&b"kept"[..]), "and goes to other threads");
+        expect_home(&handle, "at last");
+        assert_eq!(leaked_buffers(), 0, "everything could be interrupted");
+    }
+}
+
+pub(super) fn c8_two_pollers_share_a_pool(stage: &Stage) {
+    for limit in [1, 2, 3, 8] {
+        let pool = new_pool(4, limit);
+        let mut benches = [Bench::new(stage), Bench::new(stage)];
+        let lines = [Line::unix(), Line::unix()];
+        for (bench, line) in benches.iter_mut().zip(&lines) {
+            receive_all(bench, [&line.here].into_iter(), &pool);
+            bench.expect_nothing_yet("nothing was sent");
+        }
+        for round in 0..20 {
+            let (one, other) = (round % 2, 1 - round % 2);
+            // All that the one can have is taken by it, and kept.
+            lines[one].say(&bytes_from(0, 4 * limit));
+            let mut kept = benches[one].collect(1);
+            while kept.len() < limit {
+                benches[one].wait(ZERO);
+                if benches[one].desk.events.completed() == 0 {
+                    break;
+                }
+                kept.extend(benches[one].collect(1));
+            }
+            lines[other].say(b"x");
+            if kept.len() == limit {
+                benches[other].expect_nothing_yet("there is no buffer");
+            }
+            kept.drain(..1);
+            let done = benches[other].one();
+            assert_eq!(*done.buf, *b"x", "limit {limit}, round {round}");
+            drop(done);
+            let count = kept.len() + 1;
+            drop(kept);
+            drop(benches[one].collect(limit - count));
+            benches.iter_mut().for_each(|bench| bench.expect_nothing_yet("these were all"));
+        }
+        drop(benches);
+        expect_home(&pool, "both pollers have gone");
+    }
+}
+
+pub(super) fn c8_a_program_takes_buffers_too(stage: &Stage) {
+    for limit in [1, 2, 5, 64] {
+        let (pool, mut bench) = (new_pool(4, limit), Bench::new(stage));
+        let lines = [Line::unix(), Line::unix()];
+        receive_all(&mut bench, lines.iter().map(|line| &line.here), &pool);
+        for round in 0..10 {
+            lines.iter().for_each(|line| line.say(&bytes_from(round, 10)));
+            let (mut received, mut count) = ([Vec::<u8>::new(), Vec::new()], 0);
+            while count < 20 {
+                let done = bench.one();
+                count += done.transferred;
+                received[done.token.0].extend(&*done.buf);
+            }
+            assert_eq!(received, [bytes_from(round, 10), bytes_from(round, 10)]);
+            bench.expect_nothing_yet("these were all");
+            let taken = take_all(&pool);
+            assert!(taken.len() >= limit.div_ceil(2), "{} of {limit} can be had", taken.len());
+        }
+    }
+}
+
+/// One floods, and the others say a byte at a time, each when the last has been received.
+pub(super) fn c8_a_flood_starves_nobody(stage: &Stage) {
+    const OTHERS: usize = 31;
+    for (size, limit, turns) in [(64, 4096, 60), (64, 8, 20), (4096, 64, 20)] {
+        let (pool, mut bench) = (new_pool(size, limit), Bench::with_room(stage, 16));
+        let mut flood = Sender::new();
+        let lines: Vec<Line> = (0..OTHERS).map(|_| Line::unix()).collect();
+        let sources = [&flood.line.here].into_iter().chain(lines.iter().map(|line| &line.here));
+        receive_all(&mut bench, sources, &pool);
+        for turn in 0..turns {
+            lines.iter().for_each(|line| line.say(&[turn]));
+            let (mut heard, mut waits) = (0, 0);
+            while heard < OTHERS {
+                flood.flood();
+                bench.wait(LONG);
+                waits += 1;
+                assert!(
+                    waits <= 60,
+                    "{limit}: {heard} of {OTHERS} heard in {waits} waits, turn {turn}"
+                );
+                for done in bench.collect(bench.desk.events.completed()) {
+                    match done.token.0 {
+                        0 => flood.expect_next(&done.buf, 0),
+                        _ => {
+                            assert_eq!(*done.buf, [turn], "{done:?}");
+                            heard += 1;
+                        }
+                    }
+                }
+            }
+        }
+        assert!(flood.received > 0, "nor does the flood");
+    }
+}

@@ -1,0 +1,279 @@
+//! Clauses C3, R5, X1 and X3 for splices: they stand in the lanes of two sources.
+
+use super::bench::*;
+use super::kit::*;
+use super::splices::*;
+use crate::key::Key;
+use crate::op::{Completion, Op, OpId};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A unix stream to splice from and a pipe to splice to, and their other ends.
+struct Yard {
+    bench: Bench,
+    from: Key,
+    to: Key,
+    says: OwnedFd,
+    hears: OwnedFd,
+}
+
+impl Yard {
+    fn new(stage: &Stage) -> Self {
+        let mut bench = Bench::new(stage);
+        let ((here, there), (hears, writer)) = (stream(), pipe());
+        let (from, to) = (bench.add(here), bench.add(Arc::new(writer)));
+        Yard { bench, from, to, says: there.into(), hears }
+    }
+
+    fn splice(&mut self, max: usize, token: usize) -> OpId {
+        self.bench.submit(Op::splice(self.from, self.to, max), token)
+    }
+
+    fn read(&mut self, max: usize, token: usize) -> OpId {
+        self.bench.submit(Op::recv(self.from, vec![], max), token)
+    }
+
+    fn write(&mut self, text: &'static str, token: usize) -> OpId {
+        self.bench.submit(Op::write(self.to, text, ..), token)
+    }
+}
+
+fn tokens(done: &[Completion]) -> Vec<usize> {
+    done.iter().map(|done| done.token.0).collect()
+}
+
+pub(super) fn c3_a_splice_stands_in_both_lanes(stage: &Stage) {
+    for waits in [false, true] {
+        let mut yard = Yard::new(stage);
+        yard.bench.submit(Op::recv_exact(yard.from, vec![], 3), 1);
+        yard.write("<", 2);
+        yard.splice(4, 3);
+        yard.write(">", 4);
+        yard.read(2, 5);
+        yard.splice(2, 6);
+        yard.write("!", 7);
+        if waits {
+            let done = yard.bench.one();
+            assert_eq!((done.token.0, bytes(done).0), (2, 1), "nothing is in the way of that");
+            yard.bench.expect_nothing_yet("nothing was said");
+            // One after the other, so that each finds no more than a part.
+            for part in [&b"ab"[..], b"cd", b"efg"] {
+                say(&yard.says, part);
+                yard.bench.wait(ZERO);
+            }
+            say(&yard.says, b"hijk");
+        } else {
+            say(&yard.says, b"abcdefghijk");
+        }
+        let done = yard.bench.collect(if waits { 6 } else { 7 });
+        let in_lane = |its: &[usize]| {
+            let lane: Vec<_> =
+                tokens(&done).into_iter().filter(|token| its.contains(token)).collect();
+            assert!(lane.is_sorted(), "{lane:?}");
+        };
+        in_lane(&[1, 3, 5, 6]);
+        in_lane(&[2, 3, 4, 6, 7]);
+        let find = |token| done.iter().find(|done| done.token.0 == token);
+        let moved = |token| find(token).map_or(usize::MAX, |done| done.transferred);
+        assert_eq!(find(1).map(|done| &*done.buf), Some(&b"abc"[..]));
+        // What there was, not more than four.
+        let (first, text) = (moved(3), b"abcdefghijk");
+        assert!((1..=4).contains(&first), "{first}");
+        let read = find(5).map_or(&b""[..], |done| &done.buf);
+        let after = 3 + first + read.len();
+        assert_eq!(read, &text[3 + first..after]);
+        let second = moved(6);
+        assert!((1..=2).contains(&second), "{second}");
+        let (one, two) = (&text[3..3 + first], &text[after..after + second]);
+        let expected = [b"<", one, b">", two, b"!"].concat();
+        assert_eq!(hear(&yard.hears, expected.len()), expected, "in the order of the lane");
+        yard.bench.expect_all_done("all that was said was enough");
+    }
+}
+
+/// What holds a splice up, and how it ends.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Canceled,
+    TimedOut,
+    Deregistered,
+    OtherDeregistered,
+}
+
+pub(super) fn c3_who_stands_behind_a_splice_goes_on(stage: &Stage) {
+    for end in [End::Canceled, End::TimedOut] {
+        for is_held_up in [false, true] {
+            let why = format!("{end:?}, held up: {is_held_up}");
+            let mut yard = Yard::new(stage);
+            let first = is_held_up.then(|| yard.read(9, 0));
+            let mut splice = Op::splice(yard.from, yard.to, 9);
+            if let End::TimedOut = end {
+                splice = splice.deadline(Duration::from_millis(1));
+            }
+            let id = yard.bench.submit(splice, 1);
+            yard.write("behind", 2);
+            yard.read(9, 3);
+            if let End::Canceled = end {
+                yard.bench.expect_nothing_yet(&why);
+                yard.bench.cancel(id);
+            }
+            let done = yard.bench.collect(2);
+            assert_eq!(tokens(&done), [1, 2], "{why}");
+            let is_late = done[0]
+                .result
+                .as_ref()
+                .is_err_and(|error| error.kind() == std::io::ErrorKind::TimedOut);
+            assert!(done[0].is_canceled() || is_late, "{why}: {done:?}");
+            assert_eq!(hear(&yard.hears, 6), b"behind", "{why}");
+            yard.bench.expect_nothing_yet("nothing was said");
+            if first.is_some() {
+                say(&yard.says, b"x");
+                assert_eq!(yard.bench.one().token.0, 0, "{why}");
+            }
+            say(&yard.says, b"yz");
+            let done = yard.bench.one();
+            assert_eq!((done.token.0, &*done.buf), (3, &b"yz"[..]), "{why}: nothing was taken");
+            yard.bench.expect_all_done(&why);
+        }
+    }
+}
+
+pub(super) fn r5_either_source_of_a_splice_may_go(stage: &Stage) {
+    for end in [End::Deregistered, End::OtherDeregistered] {
+        for (is_held_up, is_full) in [(false, false), (true, false), (false, true), (true, true)] {
+            let why = format!("{end:?}, held up: {is_held_up}, full: {is_full}");
+            let mut yard = Yard::new(stage);
+            let mut before = Vec::new();
+            if is_held_up {
+                before.push(yard.read(9, 0));
+            }
+            if is_full {
+                fill(writer_of(&yard.hears));
+                if !is_held_up {
+                    say(&yard.says, b"said");
+                }
+            }
+            let splices = [1, 2].map(|token| yard.splice(9, token));
+            let (written, read) = (yard.write("behind", 3), yard.read(9, 4));
+            yard.bench.expect_nothing_yet(&why);
+            match end {
+                End::Deregistered => {
+                    yard.bench.desk.deregister(yard.from);
+                    let done = yard.bench.collect(before.len() + 3);
+                    let gone: Vec<_> = done.iter().map(|done| done.id).collect();
+                    let expected = [&before[..], &splices, &[read]].concat();
+                    assert_eq!(gone, expected, "{why}: in the order of their submission");
+                    assert!(done.iter().all(Completion::is_canceled), "{why}: {done:?}");
+                    if is_full {
+                        drain(&yard.hears);
+                    }
+                    let done = yard.bench.one();
+                    assert_eq!((done.id, done.result.is_ok()), (written, true), "{why}");
+                    assert_eq!(hear(&yard.hears, 6), b"behind", "{why}");
+                }
+                _ => {
+                    yard.bench.desk.deregister(yard.to);
+                    let done = yard.bench.collect(3);
+                    let gone: Vec<_> = done.iter().map(|done| done.id).collect();
+                    let expected = [&splices[..], &[written]].concat();
+                    assert_eq!(gone, expected, "{why}: in the order of their submission");
+                    assert!(done.iter().all(Completion::is_canceled), "{why}: {done:?}");
+                    let all = if is_held_up { b"first" } else { &b"said!"[..] };
+                    if !is_full || is_held_up {
+                        say(&yard.says, all);
+                    }
+                    let done = yard.bench.one();
+                    let id = before.first().copied().unwrap_or(read);
+                    assert_eq!(done.id, id, "{why}: the next to read");
+                    assert!(done.transferred > 0, "{why}: nothing was taken");
+                    if is_held_up {
+                        say(&yard.says, b"second");
+                        assert_eq!(yard.bench.one().id, read, "{why}");
+                    }
+                }
+            }
+            yard.bench.expect_all_done(&why);
+        }
+    }
+}
+
+/// Another writer of the pipe that this end reads.
+fn writer_of(reader: &OwnedFd) -> OwnedFd {
+    use std::os::fd::AsRawFd;
+    use std::os::unix::fs::OpenOptionsExt;
+    let path = format!("/proc/self/fd/{}", reader.as_raw_fd());
+    let mut options = std::fs::File::options();
+    ok(options.write(true).custom_flags(libc::O_NONBLOCK).open(path)).into()
+}
+
+pub(super) fn x1_a_splice_is_done_or_not(stage: &Stage) {
+    let mut yard = Yard::new(stage);
+    let (mut said, mut moved) = (0_usize, 0);
+    for round in 0..300 {
+        let mut splice = Op::splice(yard.from, yard.to, 3);
+        if round % 3 == 2 {
+            splice = splice.deadline(Duration::from_micros(round));
+        }
+        let id = yard.bench.submit(splice, 1);
+        if round % 2 == 0 {
+            yard.bench.wait(ZERO);
+        }
+        say(&yard.says, &[said as u8, said as u8 + 1]);
+        said += 2;
+        if round % 3 == 1 {
+            yard.bench.wait(ZERO);
+        }
+        if round % 3 < 2 {
+            let canceled = yard.bench.desk.poller.cancel(id);
+            assert!(canceled.is_ok() || yard.bench.desk.events.completed() > 0, "it is known");
+        }
+        let done = yard.bench.one();
+        assert!(done.result.is_ok() || done.transferred == 0, "{done:?}");
+        moved += done.transferred;
+        drop(done);
+        if round % 10 == 9 {
+            // They come as they were said, and no more of them than was told.
+            let heard = hear(&yard.hears, moved);
+            assert_eq!(unread(&mut yard, said) + moved, said, "round {round}");
+            let expected: Vec<u8> = (0..moved).map(|at| at as u8).collect();
+            assert_eq!(heard, expected, "round {round}");
+            expect_silent(&yard.hears, "nothing beyond what was told");
+            moved = 0;
+            said = 0;
+        }
+    }
+}
+
+/// Takes what nobody has spliced, and gives how much it is.
+fn unread(yard: &mut Yard, said: usize) -> usize {
+    let id = yard.read(2 * said, 9);
+    yard.bench.wait(ZERO);
+    if yard.bench.desk.events.completed() == 0 {
+        yard.bench.cancel(id);
+    }
+    yard.bench.one().transferred
+}
+
+pub(super) fn c1_hundreds_of_splices_complete_once_each(stage: &Stage) {
+    const COUNT: usize = 300;
+    let mut bench = Bench::with_room(stage, COUNT);
+    let pipes: Vec<_> = (0..4).map(|_| pipe()).collect();
+    let (mut readers, mut writers) = (Vec::new(), Vec::new());
+    let mut others = Vec::new();
+    for (reader, writer) in pipes {
+        others.push(ok(writer.try_clone()));
+        readers.push(bench.add(Arc::new(reader)));
+        writers.push(bench.add(Arc::new(writer)));
+    }
+    // In a ring: what goes into one goes to the next, and at last around.
+    for at in 0..COUNT {
+        bench.submit(Op::splice(readers[at % 4], writers[(at + 1) % 4], 1), at);
+    }
+    bench.expect_nothing_yet("there is nothing to go around");
+    say(&others[0], b"x");
+    let done = bench.collect(COUNT);
+    assert_eq!(tokens(&done), (0..COUNT).collect::<Vec<_>>(), "one after the other");
+    assert!(done.iter().all(|done| done.result.is_ok() && done.transferred == 1), "{done:?}");
+    bench.expect_all_done("each once");
+}

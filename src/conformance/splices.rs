@@ -1,0 +1,419 @@
+//! Clauses C2, C3, C5, C7 and M1 for splices: bytes that go from one source to another.
+
+use super::bench::*;
+use super::disk::{Dice, file_of};
+use super::kit::*;
+use super::scenes::{set_blocking, stuff};
+use crate::event::{Mode, Token};
+use crate::key::Key;
+use crate::op::Op;
+use crate::poller::Source;
+use crate::sys::staging;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::PollFlags;
+use nix::sys::stat::Mode as Permissions;
+use std::fs::File;
+use std::io::ErrorKind::InvalidInput;
+use std::io::{Read, Seek, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+/// A source, and its other end: what is written to one comes out of the other.
+pub(super) struct Line {
+    pub(super) name: &'static str,
+    pub(super) here: Source,
+    pub(super) there: OwnedFd,
+}
+
+fn line(name: &'static str, here: impl AsFd + Send + Sync + 'static, there: OwnedFd) -> Line {
+    Line { name, here: Arc::new(here), there }
+}
+
+fn owned(file: impl AsFd) -> OwnedFd {
+    ok(file.as_fd().try_clone_to_owned())
+}
+
+/// A FIFO with its reader and its writer.
+fn fifo() -> (OwnedFd, OwnedFd) {
+    let directory = TempDir::new();
+    let path = directory.0.join("fifo");
+    ok(nix::unistd::mkfifo(&path, Permissions::S_IRWXU));
+    let flags = OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+    let open = |access| ok(nix::fcntl::open(&path, flags | access, Permissions::empty()));
+    (open(OFlag::O_RDONLY), open(OFlag::O_WRONLY))
+}
+
+/// What there is to splice from.
+pub(super) fn sources() -> [Line; 4] {
+    let ((reader, writer), (named, to_named)) = (pipe(), fifo());
+    let ((unix, to_unix), (inet, to_inet)) = (stream(), tcp());
+    [
+        line("pipe", reader, writer),
+        line("FIFO", named, to_named),
+        line("unix stream", owned(unix), to_unix.into()),
+        line("TCP", owned(inet), to_inet.into()),
+    ]
+}
+
+/// What there is to splice to.
+pub(super) fn targets() -> [Line; 4] {
+    let ((reader, writer), (named, to_named)) = (pipe(), fifo());
+    let ((unix, to_unix), (inet, to_inet)) = (stream(), tcp());
+    [
+        line("pipe", writer, reader),
+        line("FIFO", to_named, named),
+        line("unix stream", owned(unix), to_unix.into()),
+        line("TCP", owned(inet), to_inet.into()),
+    ]
+}
+
+/// Every source with every target; one of the two is a pipe.
+pub(super) fn ways() -> impl Iterator<Item = (Line, Line)> {
+    let each = (0..4).flat_map(|from| (0..4).map(move |to| (from, to)));
+    let has_pipe = |&(from, to): &(usize, usize)| from < 2 || to < 2;
+    each.filter(has_pipe).map(|(from, to)| {
+        let nth = |lines: [Line; 4], at| lines.into_iter().nth(at);
+        let both = nth(sources(), from).zip(nth(targets(), to));
+        both.unwrap_or_else(|| panic!("there are four"))
+    })
+}
+
+pub(super) fn say(to: &OwnedFd, bytes: &[u8]) {
+    assert_eq!(ok(nix::unistd::write(to, bytes)), bytes.len());
+}
+
+/// The next `count` bytes that come out of a file that does not block.
+pub(super) fn hear(from: &OwnedFd, count: usize) -> Vec<u8> {
+    let mut heard = Vec::new();
+    while heard.len() < count {
+        fence(from, PollFlags::POLLIN, |bits| !bits.is_empty());
+        let mut part = vec![0; count - heard.len()];
+        let more = ok(nix::unistd::read(from, &mut part));
+        assert!(more > 0, "{} of {count} bytes, and the end", heard.len());
+        heard.extend(&part[..more]);
+    }
+    heard
+}
+
+/// Fails unless there is nothing to read.
+pub(super) fn expect_silent(from: &OwnedFd, why: &str) {
+    let heard = nix::unistd::read(from, &mut [0; 64]);
+    assert_eq!(heard, Err(nix::errno::Errno::EAGAIN), "{why}");
+}
+
+pub(super) fn c2_bytes_are_spliced_from_end_to_end(stage: &Stage) {
+    for blocking in [false, true] {
+        for is_late in [false, true] {
+            for (from, to) in ways() {
+                let why = format!("{} to {}, late: {is_late}", from.name, to.name);
+                set_blocking(&from.here, blocking);
+                set_blocking(&to.here, blocking);
+                let mut bench = Bench::new(stage);
+                let (source, target) = (bench.add(from.here), bench.add(to.here));
+                if is_late {
+                    bench.submit(Op::splice(source, target, 5), 1);
+                    bench.expect_nothing_yet("nothing was said");
+                }
+                say(&from.there, b"hello world");
+                if !is_late {
+                    fence(&from.there, PollFlags::POLLOUT, |bits| !bits.is_empty());
+                    bench.submit(Op::splice(source, target, 5), 1);
+                }
+                assert_eq!(bytes(bench.one()), (5, vec![]), "{why}");
+                assert_eq!(hear(&to.there, 5), b"hello", "{why}");
+                let done = bench.run(Op::splice(source, target, 1 << 20));
+                assert_eq!(bytes(done).0, 6, "{why}: what there is");
+                assert_eq!(hear(&to.there, 6), b" world", "{why}");
+                bench.submit(Op::splice(source, target, 9), 2);
+                bench.expect_nothing_yet("nothing else was said");
+                drop(from.there);
+                assert_eq!(bytes(bench.one()).0, 0, "{why}: the end");
+                assert_eq!(bytes(bench.run(Op::splice(source, target, 9))).0, 0, "{why}: again");
+                expect_silent(&to.there, &why);
+            }
+        }
+    }
+}
+
+pub(super) fn c2_files_are_spliced_where_they_stand(stage: &Stage) {
+    let directory = TempDir::new();
+    let content = Dice(21).bytes(200_000);
+    let path = directory.0.join("file");
+    let file = file_of(&path, &content);
+    let mut bench = Bench::new(stage);
+    let (reader, writer) = pipe();
+    let [from, into, out] =
+        [file.clone() as Source, Arc::new(writer), Arc::new(reader)].map(|file| bench.add(file));
+    let target = file_of(&directory.0.join("target"), b"0123456789");
+    ok((&*target).seek(std::io::SeekFrom::Start(3)));
+    let to = bench.add(target.clone());
+    let mut moved = 0;
+    while moved < content.len() {
+        let done = bench.run(Op::splice(from, into, 50_000));
+        let count = bytes(done).0;
+        assert!((1..=50_000).contains(&count), "{count}");
+        let mut left = count;
+        while left > 0 {
+            let back = bytes(bench.run(Op::splice(out, to, left))).0;
+            assert!(back > 0 && back <= left, "{back} of {left}");
+            left -= back;
+        }
+        moved += count;
+        assert_eq!(ok((&*file).stream_position()), moved as u64, "it has moved on");
+    }
+    assert_eq!(bytes(bench.run(Op::splice(from, into, 9))).0, 0, "the end of the file");
+    let written = ok(std::fs::read(directory.0.join("target")));
+    assert!(written[..3] == *b"012" && written[3..] == content, "{} bytes", written.len());
+    // What stands in the one order of a file waits for its turn, and so does the splice.
+    ok((&*file).rewind());
+    bench.submit(Op::read(from, vec![], 10), 1);
+    bench.submit(Op::splice(from, into, 10), 2);
+    bench.submit(Op::read(from, vec![], 10), 3);
+    let done = bench.collect(3);
+    let order: Vec<_> = done.iter().map(|done| (done.token.0, done.transferred)).collect();
+    assert_eq!(order, [(1, 10), (2, 10), (3, 10)]);
+    assert!(*done[0].buf == content[..10] && *done[2].buf == content[20..30]);
+    assert_eq!(bytes(bench.run(Op::read(out, vec![], 99))), (10, content[10..20].to_vec()));
+    let appended = ok(File::options().append(true).open(&path));
+    let to = bench.add(Arc::new(appended));
+    let done = {
+        bench.run(Op::write(into, "x", ..));
+        bench.run(Op::splice(out, to, 9))
+    };
+    assert_eq!(errno(&done), libc::EINVAL, "as by the call");
+    assert_eq!(bytes(bench.run(Op::read(out, vec![], 9))).1, b"x", "it is still there");
+}
+
+pub(super) fn c2_a_splice_waits_for_either_side(stage: &Stage) {
+    for (from, to) in ways() {
+        let why = format!("{} to {}", from.name, to.name);
+        let mut bench = Bench::new(stage);
+        let full = owned(&to.here);
+        stuff(&full);
+        let (source, target) = (bench.add(from.here), bench.add(to.here));
+        bench.submit(Op::splice(source, target, 64), 1);
+        bench.expect_nothing_yet("neither is ready");
+        say(&from.there, b"through");
+        if to.name != "TCP" {
+            // Of TCP more may be taken by the peer's side in its own time.
+            bench.expect_nothing_yet("there is no room");
+        }
+        let mut heard = 0;
+        let done = loop {
+            let mut part = vec![0; 1 << 16];
+            match nix::unistd::read(&to.there, &mut part) {
+                Ok(count) => heard += count,
+                Err(error) => assert_eq!(error, nix::errno::Errno::EAGAIN, "{why}"),
+            }
+            bench.wait(ZERO);
+            if bench.desk.events.completed() > 0 {
+                break bench.one();
+            }
+        };
+        assert!(heard > 0, "{why}: it was full");
+        assert_eq!(bytes(done).0, 7, "{why}");
+        let mut last = Vec::new();
+        while !last.ends_with(b"through") {
+            last.extend(hear(&to.there, 1));
+        }
+        expect_silent(&to.there, &why);
+    }
+}
+
+/// Much more than a pipe holds goes through two of them and two sockets, unchanged.
+pub(super) fn c2_no_byte_is_lost_or_doubled(stage: &Stage) {
+    const SIZE: usize = 3 << 20;
+    let content = Arc::new(Dice(3).bytes(SIZE));
+    for (from, to) in ways() {
+        let why = format!("{} to {}", from.name, to.name);
+        let content = content.clone();
+        let mut bench = Bench::new(stage);
+        let (source, target) = (bench.add(from.here), bench.add(to.here));
+        let (there, sent) = (from.there, content.clone());
+        let writer = std::thread::spawn(move || {
+            set_blocking(&there, true);
+            let mut there = File::from(there);
+            let mut dice = Dice(8);
+            let mut rest = &sent[..];
+            while !rest.is_empty() {
+                let (part, others) = rest.split_at(rest.len().min(1 + dice.below(9000)));
+                ok(there.write_all(part));
+                rest = others;
+            }
+        });
+        let there = to.there;
+        let reader = std::thread::spawn(move || {
+            set_blocking(&there, true);
+            let mut all = vec![0; SIZE];
+            let mut there = File::from(there);
+            ok(there.read_exact(&mut all));
+            (all, there)
+        });
+        let (mut moved, mut dice) = (0, Dice(99));
+        loop {
+            for token in 0..4 {
+                bench.submit(Op::splice(source, target, 1 + dice.below(100_000)), token);
+            }
+            let counts = bench.collect(4).into_iter().map(|done| bytes(done).0);
+            let counts: Vec<_> = counts.collect();
+            moved += counts.iter().sum::<usize>();
+            if counts[3] == 0 {
+                break;
+            }
+        }
+        assert_eq!(moved, SIZE, "{why}");
+        writer.join().unwrap_or_else(|_| panic!("{why}: the writer failed"));
+        let (heard, _) = reader.join().unwrap_or_else(|_| panic!("{why}: the reader failed"));
+        assert!(heard == *content, "{why}: other bytes");
+    }
+}
+
+pub(super) fn c2_what_can_not_be_spliced_says_so(stage: &Stage) {
+    let directory = TempDir::new();
+    let file = |name: &str| file_of(&directory.0.join(name), b"content") as Source;
+    let mut peers = Vec::new();
+    // Where nothing is said, nothing needs to be for the answer.
+    let [socket, other, idle, idle_too] = [&b"hello"[..], b"hello", b"", b""].map(|text| {
+        let (here, there) = stream();
+        put(&there, text);
+        peers.push(there);
+        here as Source
+    });
+    let (reader, writer) = pipe();
+    say(&writer, b"hello");
+    let (reader, writer): (Source, Source) = (Arc::new(reader), Arc::new(writer));
+    let counter = ok(nix::sys::eventfd::EventFd::from_value_and_flags(
+        1,
+        nix::sys::eventfd::EfdFlags::EFD_CLOEXEC,
+    ));
+    let read_only = Arc::new(ok(File::open(directory.0.join("a")).or_else(|_| {
+        drop(file("a"));
+        File::open(directory.0.join("a"))
+    })));
+    let zero = ok(nix::sys::eventfd::EventFd::new());
+    let cases: [(&str, Source, Source, i32); 8] = [
+        ("idle socket to socket", idle, idle_too, libc::EINVAL),
+        ("idle counter to pipe", Arc::new(zero), writer.clone(), libc::EINVAL),
+        ("file to file", file("a"), file("b"), libc::EINVAL),
+        ("socket to socket", socket.clone(), other.clone(), libc::EINVAL),
+        ("file to socket", file("a"), socket, libc::EINVAL),
+        ("counter to pipe", Arc::new(counter), writer.clone(), libc::EINVAL),
+        ("a pipe to itself", reader.clone(), writer.clone(), libc::EINVAL),
+        ("to what is read", reader, read_only, libc::EBADF),
+    ];
+    for (why, from, to, expected) in cases {
+        let mut bench = Bench::new(stage);
+        bench.about = why;
+        let (from, to) = (bench.add(from), bench.add(to));
+        let done = bench.run(Op::splice(from, to, 9));
+        assert_eq!((errno(&done), done.transferred), (expected, 0), "{why}: as by the call");
+    }
+}
+
+fn refused(bench: &mut Bench, op: Op, why: &str) {
+    let error = bench.rejected(op).1;
+    assert_eq!(error.kind(), InvalidInput, "{why}: {error}");
+}
+
+pub(super) fn m1_a_splice_is_in_two_directions(stage: &Stage) {
+    let mut bench = Bench::new(stage);
+    let ((here, there), (reader, writer)) = (stream(), pipe());
+    let socket = bench.desk.register(here, 1, READ, Mode::Level);
+    let [into, out] = [writer, reader].map(|end| bench.add(Arc::new(end)));
+    refused(&mut bench, Op::splice(socket, into, 9), "it is watched for that");
+    refused(&mut bench, Op::splice(into, into, 9), "to itself");
+    bench.desk.modify(socket, 1, WRITE, Mode::Level);
+    refused(&mut bench, Op::splice(out, socket, 9), "it is watched for that");
+    refused(&mut bench, Op::splice(socket, into, 0), "nothing is to be moved");
+    let id = bench.submit(Op::splice(socket, into, 9), 1);
+    let modified = |bench: &mut Bench, key: Key, interest| {
+        bench.desk.poller.modify(key, Token(1), interest, Mode::Level).map_err(|e| e.kind())
+    };
+    assert_eq!(modified(&mut bench, socket, READ), Err(InvalidInput), "it is spliced from");
+    assert_eq!(modified(&mut bench, into, WRITE), Err(InvalidInput), "it is spliced to");
+    assert_eq!(modified(&mut bench, socket, WRITE), Ok(()), "the other direction is free");
+    assert_eq!(modified(&mut bench, into, READ), Ok(()), "the other direction is free");
+    bench.cancel(id);
+    assert!(bench.one().is_canceled());
+    assert_eq!(modified(&mut bench, into, WRITE), Ok(()), "it is over");
+    assert_eq!(modified(&mut bench, socket, READ), Ok(()), "it is over");
+    put(&there, b"x");
+    let kept = bench.desk.now().iter().any(|&(token, _)| token == 1);
+    assert!(kept, "and it is watched");
+    let stale = bench.add(Arc::new(pipe().0));
+    bench.desk.deregister(stale);
+    for op in [Op::splice(stale, out, 9), Op::splice(out, stale, 9)] {
+        assert_eq!(bench.rejected(op).1.kind(), std::io::ErrorKind::NotFound);
+    }
+}
+
+pub(super) fn c7_the_flags_are_restored_after_splices(stage: &Stage) {
+    for by_deregister in [false, true] {
+        for (from, to) in ways() {
+            let why = format!("{} to {}", from.name, to.name);
+            set_blocking(&from.here, true);
+            set_blocking(&to.here, true);
+            let flags = || {
+                [&from.here, &to.here].map(|file| {
+                    let flags = OFlag::from_bits_retain(ok(fcntl(file, FcntlArg::F_GETFL)));
+                    flags - OFlag::O_ASYNC
+                })
+            };
+            let before = flags();
+            let mut bench = Bench::new(stage);
+            let keys = [&from.here, &to.here].map(|file| bench.add(file.clone()));
+            say(&from.there, b"hello");
+            assert_eq!(bytes(bench.run(Op::splice(keys[0], keys[1], 9))).0, 5, "{why}");
+            bench.submit(Op::splice(keys[0], keys[1], 9), 1);
+            bench.wait(ZERO);
+            if by_deregister {
+                keys.into_iter().for_each(|key| bench.desk.deregister(key));
+            } else {
+                drop(bench);
+            }
+            assert_eq!(flags(), before, "{why}, by deregister: {by_deregister}");
+        }
+    }
+}
+
+/// Every way to splice to where nobody reads, in a process that SIGPIPE would end.
+pub(super) fn c2_no_splice_raises_sigpipe(stage: &Stage) {
+    ok(staging::default_action(libc::SIGPIPE));
+    let killed = staging::in_forked_child(|| {
+        let (reader, writer) = pipe();
+        drop(reader);
+        let _ = nix::unistd::write(&writer, b"x");
+        0
+    });
+    assert!(killed.is_err(), "without care a write ends the process: {killed:?}");
+    for (from, to) in ways() {
+        let why = format!("{} to {}", from.name, to.name);
+        let mut bench = Bench::new(stage);
+        let (source, target) = (bench.add(from.here), bench.add(to.here));
+        say(&from.there, b"hello");
+        drop(to.there);
+        // TCP has to hear of it first.
+        let mut last = None;
+        for _ in 0..1000 {
+            let done = bench.run(Op::splice(source, target, 1));
+            if done.result.is_err() {
+                last = Some(errno(&done));
+            }
+            if last == Some(libc::EPIPE) {
+                break;
+            }
+            if done.result.is_ok() {
+                say(&from.there, b"x");
+            }
+        }
+        assert_eq!(last, Some(libc::EPIPE), "{why}");
+    }
+    // A disk's thread splices from files.
+    let directory = TempDir::new();
+    let mut bench = Bench::new(stage);
+    let (reader, writer) = pipe();
+    drop(reader);
+    let from = bench.add(file_of(&directory.0.join("file"), b"content"));
+    let to = bench.add(Arc::new(writer));
+    assert_eq!(errno(&bench.run(Op::splice(from, to, 9))), libc::EPIPE);
+}
