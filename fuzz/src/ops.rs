@@ -10,10 +10,15 @@
 //! come out of order; what has not completed when all is quiet must have a reason that poll(2) can
 //! see.
 
+pub mod disk;
+pub mod door;
 pub mod flow;
+pub mod hand;
 pub mod ledger;
 pub mod line;
+pub mod parcel;
 pub mod player;
+pub mod props;
 pub mod script;
 pub mod together;
 

@@ -3,23 +3,30 @@
 //! The scripts are those of the fuzz target `operations`, and a few that are written by hand. What
 //! fails is printed as the shortest script that does, as a test that can be pasted in below.
 
+use crate::fuzz::ops::decode;
 use crate::fuzz::ops::script::*;
 use crate::fuzz::ops::together::{Tally, play_together};
 use crate::runner;
 use proptest::prelude::*;
 use proptest::sample::select;
 use std::cell::RefCell;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// So many take a few seconds in a debug build.
-const SCRIPTS: u32 = 300;
+const SCRIPTS: u32 = 220;
 
 /// How long a failing script is made shorter. One that sleeps in vain takes its time.
 const SHORTENING: Duration = Duration::from_secs(120);
 
 /// How an operation can end, each of which some script must show.
-const ENDS: [&str; 9] = [
+const ENDS: [&str; 14] = [
     "done",
+    "more",
+    "EINVAL",
+    "ENOENT",
+    "EISDIR",
+    "EEXIST",
     "ECANCELED",
     "TimedOut",
     "UnexpectedEof",
@@ -37,6 +44,18 @@ fn replay(script: &Script, how: &str, times: usize) {
     let players = tally.players / 2;
     let ended = tally.ended.get(how).copied().unwrap_or_default();
     assert_eq!(ended, 2 * players * times, "{how} by {players} players:\n{tally}");
+}
+
+/// Those of the fuzz target.
+#[test]
+fn seeds_of_operations() {
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/operations");
+    for seed in std::fs::read_dir(seeds).expect("the seeds are there") {
+        let path = seed.expect("a directory can be read").path();
+        let script = decode(&std::fs::read(&path).expect("a seed can be read"));
+        let script = script.expect("a seed is a script");
+        play_together(&script).unwrap_or_else(|apart| panic!("{}: {apart}", path.display()));
+    }
 }
 
 #[test]
@@ -78,7 +97,7 @@ fn cancelled_in_the_queue() {
         PeerWrite(At::A, 6),
         Quiet,
     ];
-    let script = Script { kinds: [Kind::Stream; PLACES], guest: 0, steps };
+    let script = Script { kinds: [Kind::Stream; PLACES], extras: 0, guest: 0, steps };
     replay(&script, "ECANCELED", 1);
     replay(&script, "done", 2);
 }
@@ -101,7 +120,8 @@ fn stopped_half_way() {
         Quiet,
         PeerDrain(At::C),
     ];
-    let script = Script { kinds: [Kind::Stream, Kind::Tcp, Kind::Stream], guest: 0, steps };
+    let script =
+        Script { kinds: [Kind::Stream, Kind::Tcp, Kind::Stream], extras: 0, guest: 0, steps };
     replay(&script, "TimedOut", 1);
     replay(&script, "done", 1);
     replay(&script, "ECANCELED", 1);
@@ -121,7 +141,7 @@ fn sent_as_there_is_room() {
     ];
     // Far more often than there is to be room.
     steps.extend([Quiet, PeerDrain(At::A)].repeat(16));
-    let script = Script { kinds: [Kind::Stream; PLACES], guest: 0, steps };
+    let script = Script { kinds: [Kind::Stream; PLACES], extras: 0, guest: 0, steps };
     replay(&script, "EPIPE", 1);
 }
 
@@ -141,7 +161,7 @@ fn dropped_with_both_lanes_busy() {
         Submit(At::A, Verb::Read, 0, Unlimited),
         Quiet,
     ];
-    let script = Script { kinds: [Kind::Stream; PLACES], guest: 0, steps };
+    let script = Script { kinds: [Kind::Stream; PLACES], extras: 0, guest: 0, steps };
     replay(&script, "done", 2);
 }
 
@@ -153,9 +173,10 @@ fn scripts() -> impl Strategy<Value = Script> {
     let kind = prop_oneof![1 => Just(Kind::Stream), 3 => select(&Kind::ALL[..])];
     let kinds = prop::array::uniform3(kind);
     let steps = prop::collection::vec(step(), 10..=40);
-    (kinds, any::<u8>(), steps).prop_map(|(kinds, guest, steps): ([Kind; PLACES], _, Vec<Step>)| {
+    let parts = (kinds, any::<u8>(), any::<u8>(), steps);
+    parts.prop_map(|(kinds, extras, guest, steps): ([Kind; PLACES], _, _, Vec<Step>)| {
         let steps = steps.into_iter().map(|step| fitting(step, &kinds)).collect();
-        Script { kinds, guest, steps }
+        Script { kinds, extras, guest, steps }
     })
 }
 
@@ -169,7 +190,7 @@ fn fitting(step: Step, kinds: &[Kind; PLACES]) -> Step {
         Kind::PipeWrite => Verb::Write,
         _ => verb,
     };
-    let sends = matches!(verb, Verb::Send | Verb::SendAll | Verb::Write);
+    let sends = verb.sends();
     // Of the amounts, the largest two.
     let number = if sends && number % 3 == 0 { number | 14 } else { number };
     Step::Submit(at, verb, number, limit)
@@ -181,11 +202,8 @@ fn step() -> impl Strategy<Value = Step> {
     let verb = prop_oneof![3 => Just(Verb::Recv), 4 => Just(Verb::Send), 4 => Just(Verb::RecvExact),
         3 => Just(Verb::SendAll), 5 => Just(Verb::Read), 5 => Just(Verb::Write),
         1 => Just(Verb::ShutdownWrite), 1 => Just(Verb::ShutdownRead),
-        1 => Just(Verb::ShutdownBoth)];
-    let limit = || {
-        prop_oneof![20 => Just(Limit::Unlimited), 2 => Just(Limit::Long), 1 => Just(Limit::Soon),
-            2 => Just(Limit::Past)]
-    };
+        1 => Just(Verb::ShutdownBoth), 5 => Just(Verb::RecvMulti), 2 => Just(Verb::RecvFrom),
+        2 => Just(Verb::SendTo), 4 => Just(Verb::RecvMsg), 4 => Just(Verb::SendMsg)];
     let number = || any::<u8>();
     // Mostly one of the last few.
     let back = prop_oneof![6 => 0_u8..6, 1 => any::<u8>()];
@@ -209,5 +227,45 @@ fn step() -> impl Strategy<Value = Step> {
         1 => at().prop_map(Step::PeerClose),
         2 => at().prop_map(Step::Reopen),
         1 => Just(Step::NewPoller),
+        5 => (at(), at(), number(), limit()).prop_map(|(a, b, n, l)| Step::Splice(a, b, n, l)),
+        4 => (at(), number()).prop_map(|(at, number)| Step::PeerPass(at, number)),
+        2 => any::<bool>().prop_map(Step::Keep),
+        3 => (0_u8..8).prop_map(Step::GiveBack),
+        1 => Just(Step::Take),
+        9 => knock().prop_map(Step::Door),
+        9 => job().prop_map(Step::Disk),
+    ]
+}
+
+fn limit() -> impl Strategy<Value = Limit> {
+    prop_oneof![20 => Just(Limit::Unlimited), 2 => Just(Limit::Long), 1 => Just(Limit::Soon),
+        2 => Just(Limit::Past)]
+}
+
+fn knock() -> impl Strategy<Value = Knock> {
+    prop_oneof![
+        4 => limit().prop_map(Knock::Accept),
+        2 => limit().prop_map(Knock::AcceptMulti),
+        6 => Just(Knock::Come),
+        3 => limit().prop_map(Knock::Connect),
+        2 => any::<u8>().prop_map(Knock::Leave),
+        2 => any::<u8>().prop_map(Knock::Reset),
+        1 => Just(Knock::Deregister),
+        2 => Just(Knock::Register),
+    ]
+}
+
+fn job() -> impl Strategy<Value = Job> {
+    let number = || any::<u8>();
+    prop_oneof![
+        4 => (number(), number(), limit()).prop_map(|(at, n, l)| Job::ReadAt(at, n, l)),
+        4 => (number(), number(), limit()).prop_map(|(at, n, l)| Job::WriteAt(at, n, l)),
+        2 => (number(), number()).prop_map(|(at, n)| Job::ReadVectored(at, n)),
+        2 => (number(), number()).prop_map(|(at, n)| Job::WriteVectored(at, n)),
+        6 => (number(), limit()).prop_map(|(n, l)| Job::Read(n, l)),
+        6 => (number(), limit()).prop_map(|(n, l)| Job::Write(n, l)),
+        1 => Just(Job::Sync),
+        1 => Just(Job::SyncData),
+        2 => number().prop_map(Job::Open),
     ]
 }

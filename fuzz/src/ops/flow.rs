@@ -7,9 +7,16 @@ use std::collections::VecDeque;
 pub struct Flow {
     has_messages: bool,
     /// Those of a stream may be cut anywhere.
-    queue: VecDeque<Vec<u8>>,
+    queue: VecDeque<Piece>,
     /// How many bytes were ever made for it.
     made: u64,
+}
+
+/// What was sent at once, and the files that go with its first byte.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Piece {
+    bytes: Vec<u8>,
+    files: Vec<u64>,
 }
 
 /// What was received is not what was sent.
@@ -32,7 +39,7 @@ impl Flow {
 
     /// How many bytes there are.
     pub fn length(&self) -> usize {
-        self.queue.iter().map(Vec::len).sum()
+        self.queue.iter().map(|piece| piece.bytes.len()).sum()
     }
 
     /// Whether there is nothing, not even an empty message.
@@ -42,32 +49,48 @@ impl Flow {
 
     /// These were sent.
     pub fn put(&mut self, bytes: &[u8]) {
+        self.put_with(bytes, Vec::new());
+    }
+
+    /// These were sent, with files.
+    pub fn put_with(&mut self, bytes: &[u8], files: Vec<u64>) {
         if self.has_messages || !bytes.is_empty() {
-            self.queue.push_back(bytes.to_vec());
+            self.queue.push_back(Piece { bytes: bytes.to_vec(), files });
         }
     }
 
-    /// These were received, by one call that had room for so many.
+    /// The first of the bytes.
+    pub fn first(&self, count: usize) -> Vec<u8> {
+        self.queue.iter().flat_map(|piece| piece.bytes.iter().copied()).take(count).collect()
+    }
+
+    /// Whether the next message is longer than this.
+    pub fn exceeds(&self, room: usize) -> bool {
+        self.queue.front().is_some_and(|message| message.bytes.len() > room)
+    }
+
+    /// These were received, by one call that had room for so many. Gives the files that came along.
     ///
     /// # Errors
     ///
     /// If they are not those that come next.
-    pub fn take(&mut self, bytes: &[u8], room: usize) -> Result<(), Mismatch> {
+    pub fn take(&mut self, bytes: &[u8], room: usize) -> Result<Vec<u64>, Mismatch> {
         if self.has_messages {
-            let Some(message) = self.queue.pop_front() else {
+            let Some(Piece { bytes: message, files }) = self.queue.pop_front() else {
                 return Err(format!("a message of {} bytes that nobody sent", bytes.len()));
             };
             let whole = &message[..room.min(message.len())];
             return match whole == bytes {
-                true => Ok(()),
+                true => Ok(files),
                 false => Err(format!("not the next message: {}", differing(whole, bytes))),
             };
         }
-        let mut rest = bytes;
+        let (mut rest, mut files) = (bytes, Vec::new());
         while !rest.is_empty() {
-            let Some(part) = self.queue.front_mut() else {
+            let Some(Piece { bytes: part, files: its }) = self.queue.front_mut() else {
                 return Err(format!("{} bytes too many of {}", rest.len(), bytes.len()));
             };
+            files.append(its);
             let count = part.len().min(rest.len());
             if part[..count] != rest[..count] {
                 return Err(format!("not the next: {}", differing(&part[..count], &rest[..count])));
@@ -78,7 +101,7 @@ impl Flow {
                 self.queue.pop_front();
             }
         }
-        Ok(())
+        Ok(files)
     }
 
     /// What is left was received in these pieces, but for something at the beginning. Gives how
@@ -88,7 +111,7 @@ impl Flow {
     ///
     /// If they are not the end of what was sent.
     pub fn take_end(&mut self, pieces: &[Vec<u8>]) -> Result<usize, Mismatch> {
-        let all: Vec<Vec<u8>> = self.queue.drain(..).collect();
+        let all: Vec<Vec<u8>> = self.take_all();
         if self.has_messages {
             return match all.ends_with(pieces) {
                 true => Ok(all.len() - pieces.len()),
@@ -109,7 +132,7 @@ impl Flow {
 
     /// Takes what there is, in pieces.
     pub fn take_all(&mut self) -> Vec<Vec<u8>> {
-        self.queue.drain(..).collect()
+        self.queue.drain(..).map(|piece| piece.bytes).collect()
     }
 
     /// Whether this could have come from these operations, each of which has sent its beginning, or
@@ -118,10 +141,10 @@ impl Flow {
         match self.has_messages {
             true => {
                 let mut payloads = payloads.iter();
-                self.queue.iter().all(|message| payloads.any(|&payload| payload == message))
+                self.queue.iter().all(|message| payloads.any(|&payload| payload == message.bytes))
             }
             false => {
-                let all: Vec<u8> = self.queue.iter().flatten().copied().collect();
+                let all = self.first(usize::MAX);
                 consists_of(&all, payloads)
             }
         }

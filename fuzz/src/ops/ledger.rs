@@ -1,103 +1,22 @@
 //! All operations of one player, and what may become of each.
 
+mod entry;
 mod judge;
 
 use super::super::model::{Failure, Verdict, expect};
-use super::line::Line;
-use super::script::{Kind, Limit, PLACES, Verb};
-use judge::{broken, judge_source};
-use nix::libc;
+use super::disk::Work;
+use super::props::Props;
+use super::script::Limit;
+pub use entry::{Ended, Entry, PARTS, Task, doom_of, lane_of, needs_of};
+use entry::{PREFIX, State};
+use judge::{broken, judge_accepted, judge_source, judge_spliced};
 use quintpoll::{Buf, Completion, Interest, Op, OpId};
-use std::fmt;
-use std::io::{self, ErrorKind};
-use std::time::{Duration, Instant};
-
-/// What an operation does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Task {
-    /// Nothing.
-    Nop,
-    /// It takes time.
-    Timeout(Limit),
-    /// This, at this place, whose registration has this number.
-    Source(Verb, usize, usize),
-}
-
-/// An operation.
-#[derive(Debug)]
-pub struct Entry {
-    /// What it does.
-    pub task: Task,
-    /// How long it has for that.
-    pub limit: Limit,
-    submitted: Instant,
-    id: Option<OpId>,
-    state: State,
-    /// How many bytes it is to move, at most.
-    asked: usize,
-    /// Those it is to send.
-    payload: Vec<u8>,
-    /// How many bytes of the buffer are not its business, at the beginning.
-    prefix: usize,
-    /// Where the buffer is, and how long it is.
-    memory: (usize, usize),
-    is_cancelled: bool,
-    is_deregistered: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Refused,
-    Pending,
-    Done,
-    /// Its poller has gone.
-    Dropped,
-}
-
-/// What has become of an operation, to be compared.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Ended {
-    /// Which.
-    pub nth: usize,
-    /// Where.
-    pub place: Option<usize>,
-    /// Whether chance may have had a hand in it.
-    pub is_chance: bool,
-    /// How many bytes it has moved.
-    pub moved: usize,
-    /// `None` if it was done; else the kind of the error and its number.
-    pub error: Option<(ErrorKind, Option<i32>)>,
-}
+use std::time::Instant;
 
 /// The operations of one player, in the order of their submission.
 #[derive(Debug, Default)]
 pub struct Ledger {
     entries: Vec<Entry>,
-}
-
-/// The order in which an operation of this verb stands; none for what waits for nothing.
-pub fn lane_of(verb: Verb) -> Option<Interest> {
-    match verb {
-        Verb::Recv | Verb::RecvExact | Verb::Read => Some(Interest::READABLE),
-        Verb::Send | Verb::SendAll | Verb::Write => Some(Interest::WRITABLE),
-        Verb::ShutdownWrite | Verb::ShutdownBoth => Some(Interest::WRITABLE),
-        Verb::ShutdownRead => None,
-    }
-}
-
-/// The directions in which nobody may watch when it is submitted.
-pub fn needs_of(verb: Verb) -> Interest {
-    lane_of(verb).unwrap_or(Interest::READABLE)
-}
-
-/// The error that this can't but end with on a file of this kind.
-pub fn doom_of(verb: Verb, kind: Kind) -> Option<i32> {
-    match (verb, kind) {
-        (_, kind) if kind.is_socket() => None,
-        (Verb::Read, Kind::PipeWrite) | (Verb::Write, Kind::PipeRead) => Some(libc::EBADF),
-        (Verb::Read | Verb::Write, _) => None,
-        _ => Some(libc::ENOTSOCK),
-    }
 }
 
 impl Ledger {
@@ -113,6 +32,7 @@ impl Ledger {
             state: State::Refused,
             asked,
             payload,
+            files: Vec::new(),
             prefix,
             memory: (0, 0),
             is_cancelled: false,
@@ -134,6 +54,23 @@ impl Ledger {
         buffer
     }
 
+    /// Several buffers for a new operation, each with the number of bytes that it is to receive.
+    pub fn buffers(&self, nth: usize) -> Vec<(Buf, usize)> {
+        let entry = &self.entries[nth];
+        let cut = |part: usize| entry.asked * part / PARTS;
+        let buffer = |part: usize| {
+            let part = cut(part)..cut(part + 1);
+            let length = part.len();
+            (entry.payload.get(part).unwrap_or_default().to_vec().into(), length)
+        };
+        (0..PARTS).map(buffer).collect()
+    }
+
+    /// Files are passed with it.
+    pub fn note_files(&mut self, nth: usize, files: Vec<u64>) {
+        self.entries[nth].files = files;
+    }
+
     /// Which part of its buffer is to be sent.
     pub fn part(&self, nth: usize) -> std::ops::Range<usize> {
         let Entry { prefix, asked, .. } = self.entries[nth];
@@ -152,8 +89,13 @@ impl Ledger {
     pub fn note_refused(&mut self, nth: usize, op: Op) -> Verdict {
         let entry = &self.entries[nth];
         let buf = op.into_buf();
-        let is_same = entry.asked == 0 || entry.has_memory(&buf);
+        let is_same = matches!(buf, Buf::None) || entry.has_memory(&buf);
         expect(is_same, "C1", || format!("operation {nth} comes back with another buffer"))
+    }
+
+    /// The operation of this number.
+    pub fn entry(&self, nth: usize) -> &Entry {
+        &self.entries[nth]
     }
 
     /// The operation that was submitted so many before the last, which has been accepted some time.
@@ -197,15 +139,53 @@ impl Ledger {
     }
 
     /// How many bytes or messages may go with the poller from this place.
-    pub fn in_flight(&self, place: usize, has_messages: bool) -> usize {
-        let receiving = self.pending_at(place).filter(|entry| !entry.sends());
-        receiving.map(|entry| if has_messages { 1 } else { entry.asked }).sum()
+    pub fn in_flight(&self, place: usize, has_messages: bool, most: usize) -> usize {
+        let takes = |entry: &&Entry| match entry.task {
+            Task::Splice([from, _]) => from.0 == place,
+            _ => !entry.sends(),
+        };
+        let amount = |entry: &Entry| match has_messages {
+            _ if entry.is_multi() => most,
+            true => 1,
+            false => entry.asked,
+        };
+        self.pending_at(place).filter(takes).map(amount).sum()
     }
 
     /// What was to be sent from this place and has not completed, in order.
     pub fn unsent(&self, place: usize) -> Vec<&[u8]> {
         let sending = self.pending_at(place).filter(|entry| entry.sends());
         sending.map(|entry| &entry.payload[..]).collect()
+    }
+
+    /// The files that were to be passed with that.
+    pub fn unpassed(&self, place: usize) -> Vec<u64> {
+        self.pending_at(place).flat_map(|entry| entry.files.iter().copied()).collect()
+    }
+
+    /// Whether something is to be spliced to this place, and from where.
+    pub fn splices_to(&self, place: usize) -> Option<usize> {
+        self.pending().find_map(|(_, entry)| match entry.task {
+            Task::Splice([from, to]) if to.0 == place => Some(from.0),
+            _ => None,
+        })
+    }
+
+    /// Whether there is one at this place that takes buffers of the pool.
+    pub fn is_multi_at(&self, place: usize) -> bool {
+        self.pending_at(place).any(Entry::is_multi)
+    }
+
+    /// What is to be done with the regular file and has not completed.
+    pub fn works(&self) -> Vec<(Work, usize, &[u8])> {
+        let work = |(_, entry)| {
+            let entry: &Entry = entry;
+            match entry.task {
+                Task::Disk(work, _) => Some((work, entry.asked, &entry.payload[..])),
+                _ => None,
+            }
+        };
+        self.pending().filter_map(work).collect()
     }
 
     /// The poller has gone, and all that were pending.
@@ -218,20 +198,14 @@ impl Ledger {
     /// The directions in which there may be operations at this place.
     pub fn busy(&self, place: usize) -> Interest {
         let lanes = self.pending_at(place).filter(|entry| !entry.is_deregistered);
-        lanes.filter_map(|entry| entry.lane()).collect()
+        lanes.filter_map(|entry| entry.lane(place)).collect()
     }
 
-    /// Whether it is the first of its order, if it stands in one.
+    /// Whether it is the first of its orders, if it stands in any.
     pub fn is_first(&self, nth: usize) -> bool {
-        let (Task::Source(_, place, number), Some(lane)) =
-            (self.entries[nth].task, self.entries[nth].lane())
-        else {
-            return true;
-        };
-        !self.entries[..nth].iter().any(|entry| {
-            let is_same = matches!(entry.task, Task::Source(_, p, n) if (p, n) == (place, number));
-            is_same && entry.state == State::Pending && entry.lane() == Some(lane)
-        })
+        let entry = &self.entries[nth];
+        let is_before = |one: &Entry| one.state == State::Pending && one.shares(entry);
+        !self.entries[..nth].iter().any(is_before)
     }
 
     /// Judges a completion.
@@ -241,8 +215,8 @@ impl Ledger {
     /// The clause that it breaks.
     pub fn complete(
         &mut self,
-        completion: Completion,
-        lines: &mut [Line; PLACES],
+        mut completion: Completion,
+        props: &mut Props,
     ) -> Result<Ended, Failure> {
         let nth = completion.token.0;
         let told = format!("{completion:?}");
@@ -250,7 +224,8 @@ impl Ledger {
         let Some(entry) = entry else { return broken("C1", format!("of nobody: {told}")) };
         let who = format!("operation {nth} ({:?}, {:?}): {told}", entry.task, entry.limit);
         expect(entry.state == State::Pending, "C1", || format!("not pending any more: {who}"))?;
-        expect(!completion.more, "C1", || format!("goes on: {who}"))?;
+        let may_go_on = entry.is_multi() && completion.result.is_ok();
+        expect(!completion.more || may_go_on, "C8", || format!("goes on: {who}"))?;
         expect(entry.has_buffer(&completion), "C1", || format!("not its buffer: {who}"))?;
         let error = completion.result.as_ref().err();
         let stop = error.and_then(|error| entry.stop(error));
@@ -262,32 +237,26 @@ impl Ledger {
         let is_in_turn = (stop.is_some() && completion.transferred == 0) || self.is_first(nth);
         expect(is_in_turn, "C3", || format!("before its turn: {who}"))?;
         self.judge_barrier(nth, stop.is_some(), &who)?;
-        let place = match entry.task {
-            Task::Source(verb, place, _) => {
-                judge_source(entry, verb, &completion, stop.is_some(), &mut lines[place]).map_err(
-                    |failure| Failure { what: format!("{}: {who}", failure.what), ..failure },
-                )?;
-                Some(place)
-            }
-            Task::Nop => {
-                expect(error.is_none() || stop.is_some(), "C2", || format!("failed: {who}"))?;
-                None
-            }
-            Task::Timeout(limit) => {
-                let is_early = error.is_none() && !entry.has_had(limit.time());
-                expect(!is_early, "T3", || format!("too early: {who}"))?;
-                expect(error.is_none() || stop.is_some(), "C2", || format!("failed: {who}"))?;
-                None
-            }
-        };
-        let ended = Ended {
+        let mut ended = Ended {
             nth,
-            place,
+            places: entry.places(),
             is_chance: entry.limit.passes(),
             moved: completion.transferred,
+            results: completion.more.into(),
+            clients: Vec::new(),
+            more: completion.more,
             error: error.map(|error| (error.kind(), error.raw_os_error())),
         };
-        self.entries[nth].state = State::Done;
+        let judged = judge(entry, &completion, stop.is_some(), props);
+        let named =
+            |failure: Failure| Failure { what: format!("{}: {who}", failure.what), ..failure };
+        ended.clients = judged.map_err(named)?.into_iter().collect();
+        if let Buf::Pool(buf) = std::mem::take(&mut completion.buf) {
+            props.hand.receive(buf)?;
+        }
+        if !completion.more {
+            self.entries[nth].state = State::Done;
+        }
         Ok(ended)
     }
 
@@ -307,71 +276,45 @@ impl Ledger {
     }
 }
 
-const PREFIX: &[u8] = b"kept";
-
-impl Entry {
-    /// Its direction, if it stands in an order.
-    pub fn lane(&self) -> Option<Interest> {
-        match self.task {
-            Task::Source(verb, ..) => lane_of(verb),
-            _ => None,
+/// Judges what an operation has done. Gives whom it has accepted.
+fn judge(
+    entry: &Entry,
+    completion: &Completion,
+    is_stopped: bool,
+    props: &mut Props,
+) -> Result<Option<usize>, Failure> {
+    let is_right = completion.result.is_ok() || is_stopped;
+    match entry.task {
+        Task::Source(verb, place, _) => {
+            let size = props.hand.pool().size();
+            judge_source(entry, verb, completion, is_stopped, &mut props.lines[place], size)?;
+        }
+        Task::Splice([from, to]) => {
+            let places = [from.0, to.0];
+            judge_spliced(entry, places, completion, is_stopped, &mut props.lines)?;
+        }
+        Task::Accept(is_multi, _) => {
+            return judge_accepted(is_multi, completion, is_stopped, &mut props.door);
+        }
+        Task::Connect(client) => {
+            props.door.note_connected(client, completion.result.is_ok());
+            expect(is_right, "C2", || "failed".to_owned())?;
+        }
+        Task::Disk(work, _) => {
+            let received = match &completion.buf {
+                Buf::Many(bufs) => bufs.iter().flat_map(|buf| buf.to_vec()).collect(),
+                buf if work.reads() => buf[entry.prefix..].to_vec(),
+                _ => Vec::new(),
+            };
+            let (payload, asked) = (&entry.payload, entry.asked);
+            props.disk.judge(work, completion, payload, &received, asked, is_stopped)?;
+        }
+        Task::Nop => expect(is_right, "C2", || "failed".to_owned())?,
+        Task::Timeout(limit) => {
+            let is_early = completion.result.is_ok() && !entry.has_had(limit.time());
+            expect(!is_early, "T3", || "too early".to_owned())?;
+            expect(is_right, "C2", || "failed".to_owned())?;
         }
     }
-
-    /// Whether it was stopped, by a cancel or a deregistration, or its deadline passes soon.
-    pub fn is_to_end(&self) -> bool {
-        self.is_cancelled || self.is_deregistered || self.limit.passes()
-    }
-
-    fn sends(&self) -> bool {
-        let Task::Source(verb, ..) = self.task else { return false };
-        matches!(verb, Verb::Send | Verb::SendAll | Verb::Write)
-    }
-
-    fn is_pending_at(&self, place: usize) -> bool {
-        let is_there = matches!(self.task, Task::Source(_, its, _) if its == place);
-        is_there && self.state == State::Pending
-    }
-
-    fn has_had(&self, time: Option<Duration>) -> bool {
-        time.is_some_and(|time| self.submitted.elapsed() >= time)
-    }
-
-    /// Whether the error says that it was stopped, and if so, whether there was a reason.
-    fn stop(&self, error: &io::Error) -> Option<bool> {
-        if error.raw_os_error() == Some(libc::ECANCELED) {
-            return Some(self.is_cancelled || self.is_deregistered);
-        }
-        let is_late = error.kind() == ErrorKind::TimedOut;
-        is_late.then(|| self.has_had(self.limit.time()))
-    }
-
-    fn has_memory(&self, buf: &Buf) -> bool {
-        let Buf::Vec(bytes) = buf else { return false };
-        bytes.as_ptr().addr() == self.memory.0
-    }
-
-    /// Whether the buffer is the same, with what is to stay in it, and as long as it must be.
-    fn has_buffer(&self, completion: &Completion) -> bool {
-        let buf = &completion.buf;
-        let is_shutdown = !self.sends() && self.asked == 0;
-        if is_shutdown {
-            return buf.is_empty();
-        }
-        let more = if self.sends() { 0 } else { completion.transferred };
-        let is_same = self.has_memory(buf) && buf.len() == self.memory.1 + more;
-        let is_kept = is_same && buf[..self.prefix] == PREFIX[..self.prefix];
-        let part = self.prefix..self.prefix + self.payload.len();
-        is_kept && (!self.sends() || buf[part] == self.payload)
-    }
-}
-
-impl fmt::Debug for Ended {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "#{} moved {}", self.nth, self.moved)?;
-        match self.error {
-            None => Ok(()),
-            Some((kind, errno)) => write!(f, " {kind:?} {errno:?}"),
-        }
-    }
+    Ok(None)
 }

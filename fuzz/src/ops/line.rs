@@ -1,21 +1,20 @@
 //! A pair of files, with what is known of it by plain reckoning.
 
+mod pair;
+
 use super::super::oracle::{Bits, look};
 use super::flow::{Flow, Mismatch};
+use super::parcel::{Passing, receive, send_with};
 use super::script::Kind;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, recv, send, setsockopt, shutdown,
-    socketpair, sockopt,
-};
-use nix::unistd::{pipe2, read, write};
-use std::net::{TcpListener, TcpStream};
+use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
+use nix::unistd::{read, write};
+use pair::pair;
+use quintpoll::Address;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-/// The send buffer of a unix socket, and the capacity of a pipe, so that little fills them.
-const SMALL: usize = 8192;
 /// What is read at a time, and the longest message.
 const CHUNK: usize = 1 << 16;
 /// The longest message that is sent, and the most that is under way in a TCP connection, whose
@@ -37,6 +36,10 @@ pub struct Line {
     pub outbound: Flow,
     /// What the far end has received before its completion has told of it.
     early: Flow,
+    /// The files that go out of the near end.
+    pub passing: Passing,
+    /// The far end's address, where it has one that tells.
+    pub address: Option<Address>,
     /// The far end will send no more.
     pub is_ended: bool,
     /// The near end will receive no more.
@@ -54,7 +57,7 @@ impl Line {
     ///
     /// Here and everywhere in this module: if a system call fails in a way it should not.
     pub fn open(kind: Kind, is_nonblocking: bool) -> Self {
-        let (near, far) = pair(kind);
+        let (near, far, address) = pair(kind);
         set_nonblocking(near.as_fd(), is_nonblocking);
         set_nonblocking(far.as_fd(), true);
         let flow = || Flow::new(kind.has_messages());
@@ -66,6 +69,8 @@ impl Line {
             inbound: flow(),
             outbound: flow(),
             early: flow(),
+            passing: Passing::default(),
+            address,
             is_ended: false,
             is_deaf: false,
             is_mute: false,
@@ -96,7 +101,7 @@ impl Line {
     /// Whether reading at the near end has come to an end, by what has happened so far.
     pub fn is_at_end(&self) -> bool {
         // A TCP socket that receives no more is sent some all the same.
-        let may_go_on = self.is_deaf && self.kind == Kind::Tcp;
+        let may_go_on = self.is_deaf && self.kind.is_network();
         let is_over = self.is_ended || self.is_alone() || self.is_deaf;
         may_go_on || (self.inbound.is_empty() && is_over)
     }
@@ -106,8 +111,8 @@ impl Line {
         match self.kind {
             // An empty one would look like the end.
             Kind::Packet => wanted.clamp(1, MOST),
-            Kind::Datagram => wanted.min(MOST),
-            Kind::Tcp => wanted.min(MOST).min(MOST_UNDER_WAY.saturating_sub(under_way)),
+            Kind::Datagram | Kind::Named => wanted.min(MOST),
+            Kind::Tcp | Kind::Udp => wanted.min(MOST).min(MOST_UNDER_WAY.saturating_sub(under_way)),
             _ => wanted,
         }
     }
@@ -129,6 +134,26 @@ impl Line {
         Ok(count)
     }
 
+    /// The far end sends once, with files. Gives how much was taken.
+    pub fn peer_pass(
+        &mut self,
+        wanted: usize,
+        files: &[(Arc<OwnedFd>, u64)],
+    ) -> Result<usize, Errno> {
+        // With no byte they would not go anywhere.
+        let length = self.portion(wanted.max(1), self.inbound.length());
+        let Some(far) = self.far.as_ref().filter(|_| self.kind.is_socket() && length > 0) else {
+            return Ok(0);
+        };
+        let files = if self.kind.passes_files() { files } else { &[] };
+        let bytes = self.inbound.make(length);
+        let handles: Vec<_> = files.iter().map(|(file, _)| file.clone()).collect();
+        let count = send_with(far.as_fd(), &bytes, &handles)?;
+        let identities = files.iter().map(|(_, identity)| *identity).collect();
+        self.inbound.put_with(&bytes[..count], identities);
+        Ok(count)
+    }
+
     /// The far end reads once. Gives how much there was.
     pub fn peer_read(&mut self, wanted: usize) -> Result<Result<usize, Errno>, Mismatch> {
         let room = if self.kind.has_messages() { CHUNK } else { wanted.max(1) };
@@ -137,11 +162,16 @@ impl Line {
             return Ok(Ok(0));
         }
         let mut bytes = vec![0; room];
-        let count = match read(far, &mut bytes) {
-            Ok(count) => count,
+        let received = match self.kind.is_socket() {
+            true => receive(far.as_fd(), &mut bytes),
+            false => read(far, &mut bytes).map(|count| (count, Vec::new())),
+        };
+        let (count, files) = match received {
+            Ok(received) => received,
             Err(errno) => return Ok(Err(errno)),
         };
-        if count > 0 || self.kind == Kind::Datagram {
+        self.passing.note_received(&files)?;
+        if count > 0 || self.kind.is_connectionless() {
             self.note_peer_read(&bytes[..count])?;
         }
         Ok(Ok(count))
@@ -153,7 +183,7 @@ impl Line {
                 self.early.put(bytes);
                 return Ok(());
             }
-            return self.outbound.take(bytes, CHUNK);
+            return self.outbound.take(bytes, CHUNK).map(|_| ());
         }
         let known = bytes.len().min(self.outbound.length());
         self.outbound.take(&bytes[..known], known)?;
@@ -181,7 +211,7 @@ impl Line {
         if self.kind.has_messages() {
             match self.early.is_empty() {
                 true => self.outbound.put(bytes),
-                false => self.early.take(bytes, CHUNK)?,
+                false => drop(self.early.take(bytes, CHUNK)?),
             }
             return Ok(());
         }
@@ -200,6 +230,7 @@ impl Line {
     /// The operations that could have told of it have gone.
     pub fn forget_early(&mut self) {
         self.early.clear();
+        self.passing.clear();
     }
 
     /// The near end is read until it would block, by plain calls. Gives the pieces.
@@ -230,14 +261,14 @@ impl Line {
 
     /// Whether nothing is a message, and not the end.
     fn tells_empty_messages(&self) -> bool {
-        self.kind == Kind::Datagram
+        self.kind.is_connectionless()
     }
 
     /// The far end will send no more. Gives whether it could be told.
     pub fn peer_shutdown(&mut self) -> bool {
         let Some(far) = &self.far else { return false };
         // Datagrams know no such end.
-        if !self.kind.is_socket() || self.kind == Kind::Datagram {
+        if !self.kind.is_socket() || self.kind.is_connectionless() {
             return false;
         }
         let is_done = shutdown(far.as_raw_fd(), Shutdown::Write).is_ok();
@@ -249,12 +280,14 @@ impl Line {
     pub fn peer_close(&mut self) -> bool {
         let Some(far) = self.far.take() else { return false };
         let unread = match self.kind {
-            Kind::PipeRead | Kind::PipeWrite | Kind::Datagram => false,
+            Kind::PipeRead | Kind::PipeWrite => false,
+            kind if kind.is_connectionless() => false,
             _ => read(&far, &mut [0]).is_ok_and(|count| count > 0),
         };
-        self.is_erratic |= unread || self.kind == Kind::Tcp;
+        self.is_erratic |= unread || self.kind.is_network();
         self.outbound.clear();
         self.early.clear();
+        self.passing.clear();
         true
     }
 
@@ -263,48 +296,12 @@ impl Line {
         let Line { near, far, kind, .. } = self;
         drop(near);
         let Some(far) = far else { return true };
-        if kind == Kind::Datagram {
+        if kind.is_connectionless() {
             return true;
         }
         let bits = look(&[far.as_fd()])[0];
         bits.intersects(Bits::EPOLLHUP | Bits::EPOLLRDHUP | Bits::EPOLLERR)
     }
-}
-
-fn pair(kind: Kind) -> (OwnedFd, OwnedFd) {
-    let flags = SockFlag::SOCK_CLOEXEC;
-    let sockets = |of| socketpair(AddressFamily::Unix, of, None, flags).expect("socketpair");
-    let (near, far) = match kind {
-        Kind::PipeRead => return pipe(),
-        Kind::PipeWrite => {
-            let (far, near) = pipe();
-            return (near, far);
-        }
-        Kind::Tcp => return tcp(),
-        Kind::Stream => sockets(SockType::Stream),
-        Kind::Packet => sockets(SockType::SeqPacket),
-        Kind::Datagram => sockets(SockType::Datagram),
-    };
-    for end in [&near, &far] {
-        setsockopt(end, sockopt::SndBuf, &SMALL).expect("SO_SNDBUF");
-    }
-    (near, far)
-}
-
-fn pipe() -> (OwnedFd, OwnedFd) {
-    let (read, write) = pipe2(OFlag::O_CLOEXEC).expect("pipe2");
-    fcntl(&write, FcntlArg::F_SETPIPE_SZ(SMALL as i32)).expect("F_SETPIPE_SZ");
-    (read, write)
-}
-
-fn tcp() -> (OwnedFd, OwnedFd) {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("bind");
-    let address = listener.local_addr().expect("getsockname");
-    let near = TcpStream::connect(address).expect("connect");
-    let (far, _) = listener.accept().expect("accept");
-    near.set_nodelay(true).expect("TCP_NODELAY");
-    far.set_nodelay(true).expect("TCP_NODELAY");
-    (near.into(), far.into())
 }
 
 fn flags(file: BorrowedFd<'_>) -> OFlag {

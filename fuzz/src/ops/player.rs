@@ -1,18 +1,20 @@
 //! One poller, with pairs of its own and a ledger: does the steps, and judges what comes of them.
 
+mod beside;
 mod end;
 mod quiet;
+mod submit;
 
 use super::super::column::{Column, Subject};
 use super::super::model::{Failure, Verdict, expect};
-use super::ledger::{Ended, Ledger, Task, needs_of};
+use super::ledger::{Ended, Ledger, Task};
 use super::line::Line;
-use super::script::{At, Kind, Limit, PLACES, Room, Script, Step, Verb, amount};
+use super::props::Props;
+use super::script::{At, DISK, DOOR, Limit, PLACES, Room, SOURCES, Script, Step, amount};
 use nix::errno::Errno;
 use quiet::WATCHDOG;
 use quintpoll::{Events, Interest, Key, Mode, Op, Readiness, Rejected, Token};
 use std::io::{self, ErrorKind};
-use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 /// What a step has shown, to be compared.
@@ -36,12 +38,14 @@ pub struct Player {
     is_slow: bool,
     subject: Option<Box<dyn Subject>>,
     events: Events,
-    lines: [Line; PLACES],
-    keys: [Key; PLACES],
+    props: Props,
+    keys: [Key; SOURCES],
     /// Counts the registrations at a place, from 1; none if it is not registered.
-    numbers: [Option<usize>; PLACES],
+    numbers: [Option<usize>; SOURCES],
     registrations: usize,
     watched: [Interest; PLACES],
+    /// The clients that operations connect: the operations, and the keys.
+    connecting: Vec<(usize, Key)>,
     ledger: Ledger,
     shown: Shown,
 }
@@ -53,25 +57,24 @@ impl Player {
     ///
     /// If the poller can't be made.
     pub fn new(column: Column, script: &Script, is_slow: bool) -> io::Result<Self> {
-        let lines = std::array::from_fn(|place| Line::open(script.kinds[place], place == 1));
         let mut subject = column.open()?;
+        let props = Props::open(script);
         let mut register = |place: usize| {
-            let lines: &[Line; PLACES] = &lines;
-            let poller = subject.poller();
-            let token = Token(place);
-            poller.register(lines[place].handle(), token, Interest::empty(), Mode::Level)
+            let (token, handle) = (Token(place), props.handle(place));
+            subject.poller().register(handle, token, Interest::empty(), Mode::Level)
         };
-        let keys = [register(0)?, register(1)?, register(2)?];
+        let keys = [register(0)?, register(1)?, register(2)?, register(DOOR)?, register(DISK)?];
         Ok(Player {
             column,
             is_slow,
             subject: Some(subject),
             events: Events::with_capacity(Room::Eight.into()),
-            lines,
+            props,
             keys,
             numbers: std::array::from_fn(|place| Some(place + 1)),
-            registrations: PLACES,
+            registrations: SOURCES,
             watched: [Interest::empty(); PLACES],
+            connecting: Vec::new(),
             ledger: Ledger::default(),
             shown: Shown::default(),
         })
@@ -87,9 +90,11 @@ impl Player {
         std::mem::take(&mut self.shown)
     }
 
-    /// The places where chance has had a hand in it.
+    /// The places where chance has had a hand in it. If there is no buffer left, that is so where
+    /// somebody may wait for one: who is served first depends on who has set out what.
     pub fn erratic(&self) -> [bool; PLACES] {
-        std::array::from_fn(|place| self.lines[place].is_erratic)
+        let waits = |place| self.props.hand.is_empty() && self.ledger.is_multi_at(place);
+        std::array::from_fn(|place| self.props.lines[place].is_erratic || waits(place))
     }
 
     /// Does a step.
@@ -131,13 +136,25 @@ impl Player {
             }
             Step::Reopen(at) => self.reopen(at.index())?,
             Step::NewPoller => self.begin_again()?,
+            Step::Splice(from, to, number, limit) => {
+                self.splice(from.index(), to.index(), amount(number), limit)?;
+            }
+            Step::PeerPass(at, number) => self.peer_pass(at, number),
+            Step::Keep(keeps) => self.props.hand.set_keeps(keeps),
+            Step::GiveBack(count) => self.props.hand.give_back(usize::from(count) + 1)?,
+            Step::Take => {
+                let is_taken = self.props.hand.take(self.is_slow)?;
+                self.tell(None, Ok(is_taken.into()));
+            }
+            Step::Door(knock) => self.knock(knock)?,
+            Step::Disk(job) => self.work(job)?,
         }
         self.subject().verify();
         if self.is_slow { self.be_quiet() } else { Ok(()) }
     }
 
     fn line(&mut self, at: At) -> &mut Line {
-        &mut self.lines[at.index()]
+        &mut self.props.lines[at.index()]
     }
 
     fn subject(&mut self) -> &mut dyn Subject {
@@ -188,50 +205,6 @@ impl Player {
         self.take_completions()?;
         self.events = Events::with_capacity(room.into());
         Ok(())
-    }
-
-    fn submit_at(&mut self, at: At, verb: Verb, number: u8, limit: Limit) -> Verdict {
-        let place = at.index();
-        let (line, key) = (&mut self.lines[place], self.keys[place]);
-        let verb = verb.on(line.kind);
-        let is_shutdown = matches!(verb, Verb::ShutdownRead | Verb::ShutdownBoth);
-        // What comes to a TCP socket that has shut down both ways breaks the connection.
-        line.is_erratic |= line.kind == Kind::Tcp && is_shutdown;
-        let sends = matches!(verb, Verb::Send | Verb::SendAll | Verb::Write);
-        let receives = matches!(verb, Verb::Recv | Verb::RecvExact | Verb::Read);
-        let (asked, payload) = if sends {
-            let unsent: usize = self.ledger.unsent(place).iter().map(|bytes| bytes.len()).sum();
-            let length = line.portion(amount(number), line.outbound.length() + unsent);
-            (length, line.outbound.make(length))
-        } else if receives {
-            (amount(number), Vec::new())
-        } else {
-            (0, Vec::new())
-        };
-        let task = Task::Source(verb, place, self.numbers[place].unwrap_or_default());
-        let nth = self.ledger.add(task, limit, asked, payload);
-        let buffer = self.ledger.buffer(nth);
-        let part = self.ledger.part(nth);
-        let op = match verb {
-            Verb::Recv => Op::recv(key, buffer, asked),
-            Verb::RecvExact => Op::recv_exact(key, buffer, asked),
-            Verb::Read => Op::read(key, buffer, asked),
-            Verb::Send => Op::send(key, buffer, part),
-            Verb::SendAll => Op::send_all(key, buffer, part),
-            Verb::Write => Op::write(key, buffer, part),
-            Verb::ShutdownWrite => Op::shutdown(key, Shutdown::Write),
-            Verb::ShutdownRead => Op::shutdown(key, Shutdown::Read),
-            Verb::ShutdownBoth => Op::shutdown(key, Shutdown::Both),
-        };
-        let op = limit.time().into_iter().fold(op, Op::deadline);
-        let refusal = if self.numbers[place].is_none() {
-            Some(ErrorKind::NotFound)
-        } else if (receives && asked == 0) || self.watched[place].intersects(needs_of(verb)) {
-            Some(ErrorKind::InvalidInput)
-        } else {
-            None
-        };
-        self.hand_over(nth, op, Some(place), refusal)
     }
 
     fn submit(&mut self, task: Task, limit: Limit, asked: usize, op: Op) -> Verdict {
@@ -296,14 +269,16 @@ impl Player {
             Some(_) => None,
         };
         self.ledger.note_deregistered(place);
-        self.watched[place] = Interest::empty();
+        if place < PLACES {
+            self.watched[place] = Interest::empty();
+        }
         self.judge("R5", place, told, &[allowed])?;
-        let is_released = self.lines[place].is_released();
+        let is_released = self.props.is_released(place);
         expect(is_released, "R5", || format!("the poller has still something of {place}"))
     }
 
     fn register(&mut self, place: usize) -> Verdict {
-        let handle = self.lines[place].handle();
+        let handle = self.props.handle(place);
         let poller = self.subject().poller();
         let told = poller.register(handle, Token(place), Interest::empty(), Mode::Level);
         let allowed = self.numbers[place].map(|_| ErrorKind::AlreadyExists);
@@ -311,7 +286,9 @@ impl Player {
             self.keys[place] = key;
             self.registrations += 1;
             self.numbers[place] = Some(self.registrations);
-            self.watched[place] = Interest::empty();
+            if place < PLACES {
+                self.watched[place] = Interest::empty();
+            }
         });
         self.judge("R2", place, told, &[allowed])
     }
@@ -329,8 +306,8 @@ impl Player {
         }
         let lost = self.settle_accounts(place, 0)?;
         self.tell(Some(place), Ok(lost));
-        let fresh = Line::open(self.lines[place].kind, place == 1);
-        let is_told = std::mem::replace(&mut self.lines[place], fresh).close();
+        let fresh = Line::open(self.props.lines[place].kind, place == 1);
+        let is_told = std::mem::replace(&mut self.props.lines[place], fresh).close();
         expect(is_told, "R5", || format!("the other side of {place} hears of no end"))?;
         self.register(place)
     }
@@ -340,7 +317,7 @@ impl Player {
         let subject = self.column.open();
         let why = |error: io::Error| Failure { clause: "P5", what: error.to_string() };
         self.subject = Some(subject.map_err(why)?);
-        for place in 0..PLACES {
+        for place in 0..SOURCES {
             self.register(place)?;
         }
         Ok(())

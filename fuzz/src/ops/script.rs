@@ -11,12 +11,21 @@ pub use super::super::script::{Dirs, MOST_STEPS, Room};
 
 /// How many pairs a script has.
 pub const PLACES: usize = 3;
+/// Behind the pairs stands the listening socket.
+pub const DOOR: usize = PLACES;
+/// And then the regular file.
+pub const DISK: usize = PLACES + 1;
+/// How many sources there are in all.
+pub const SOURCES: usize = PLACES + 2;
 
 /// Three pairs of files, and what is done with them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Script {
     /// The kinds of the pairs `A` to `C`.
     pub kinds: [Kind; PLACES],
+    /// What the pool is like, and the sources beside the pairs: see [`Script::pool`] and those
+    /// behind it.
+    pub extras: u8,
     /// Which of the forced columns plays beside the backends.
     pub guest: u8,
     /// One after the other.
@@ -38,6 +47,10 @@ pub enum Kind {
     Packet,
     /// Unix datagram sockets, connected. They see nothing of each other's end.
     Datagram,
+    /// UDP sockets, connected.
+    Udp,
+    /// Unix datagram sockets with names, connected.
+    Named,
 }
 
 /// A place: the first pair to the third. The near end of the second is non-blocking.
@@ -63,6 +76,11 @@ pub enum Verb {
     ShutdownWrite,
     ShutdownRead,
     ShutdownBoth,
+    RecvMulti,
+    RecvFrom,
+    SendTo,
+    RecvMsg,
+    SendMsg,
 }
 
 /// How much time an operation has.
@@ -117,6 +135,68 @@ pub enum Step {
     Reopen(At),
     /// Drop the poller with all that is under way, make another, and register everything.
     NewPoller,
+    /// Submit one that moves at most [`amount`] bytes from the first place to the second.
+    Splice(At, At, u8, Limit),
+    /// The far end sends [`amount`] bytes once, with [`files`].
+    PeerPass(At, u8),
+    /// From now on buffers of the pool that come are kept, or not.
+    Keep(bool),
+    /// Drop so many of the buffers that were kept, the oldest first, and one more.
+    GiveBack(u8),
+    /// Take a buffer of the pool by hand.
+    Take,
+    /// Something at the listening socket.
+    Door(Knock),
+    /// Something at the regular file.
+    Disk(Job),
+}
+
+/// What is done at the listening socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Arbitrary)]
+pub enum Knock {
+    /// Submit an accept.
+    Accept(Limit),
+    /// Submit one that goes on.
+    AcceptMulti(Limit),
+    /// A client connects, by plain calls.
+    Come,
+    /// A client is made, and connects by an operation.
+    Connect(Limit),
+    /// One of the clients closes his side.
+    Leave(u8),
+    /// One of the clients breaks off, where there is such a thing.
+    Reset(u8),
+    /// The listening socket is deregistered.
+    Deregister,
+    /// It is registered; refused if it is.
+    Register,
+}
+
+/// What is submitted for the regular file. The first number stands for an [`offset`], the last for
+/// an [`amount`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Arbitrary)]
+#[allow(missing_docs)]
+pub enum Job {
+    ReadAt(u8, u8, Limit),
+    WriteAt(u8, u8, Limit),
+    ReadVectored(u8, u8),
+    WriteVectored(u8, u8),
+    Read(u8, Limit),
+    Write(u8, Limit),
+    Sync,
+    SyncData,
+    /// To open something: the file itself, what is not there, or what can't be opened so.
+    Open(u8),
+}
+
+/// How many files go with a message for which this number stands.
+pub fn files(number: u8) -> usize {
+    usize::from(number / 16 % 4)
+}
+
+/// The offset for which a number stands.
+pub fn offset(number: u8) -> usize {
+    usize::from(number) * 331
 }
 
 /// How many bytes the number in a step stands for: from none, through what fits into a message, to
@@ -129,14 +209,34 @@ pub fn amount(number: u8) -> usize {
 
 impl Kind {
     /// All of them, the simple ones first.
-    pub const ALL: [Kind; 6] = {
+    pub const ALL: [Kind; 8] = {
         use Kind::*;
-        [Stream, PipeRead, PipeWrite, Tcp, Packet, Datagram]
+        [Stream, PipeRead, PipeWrite, Tcp, Packet, Datagram, Udp, Named]
     };
 
     /// Whether it keeps the bounds of messages.
     pub fn has_messages(self) -> bool {
-        matches!(self, Kind::Packet | Kind::Datagram)
+        self == Kind::Packet || self.is_connectionless()
+    }
+
+    /// Whether its messages may be empty, and know no end.
+    pub fn is_connectionless(self) -> bool {
+        matches!(self, Kind::Datagram | Kind::Udp | Kind::Named)
+    }
+
+    /// Whether the two ends have addresses that tell.
+    pub fn has_names(self) -> bool {
+        matches!(self, Kind::Udp | Kind::Named)
+    }
+
+    /// Whether files can be passed.
+    pub fn passes_files(self) -> bool {
+        matches!(self, Kind::Stream | Kind::Packet | Kind::Datagram | Kind::Named)
+    }
+
+    /// Whether it is one that only a network can lose or delay something of.
+    pub fn is_network(self) -> bool {
+        matches!(self, Kind::Tcp | Kind::Udp)
     }
 
     /// Whether it has two directions, and takes the calls for sockets.
@@ -157,16 +257,45 @@ impl At {
 
 impl Verb {
     /// All of them.
-    pub const ALL: [Verb; 9] = {
+    pub const ALL: [Verb; 14] = {
         use Verb::*;
-        [Recv, Send, RecvExact, SendAll, Read, Write, ShutdownWrite, ShutdownRead, ShutdownBoth]
+        [
+            Recv,
+            Send,
+            RecvExact,
+            SendAll,
+            Read,
+            Write,
+            ShutdownWrite,
+            ShutdownRead,
+            ShutdownBoth,
+            RecvMulti,
+            RecvFrom,
+            SendTo,
+            RecvMsg,
+            SendMsg,
+        ]
     };
+
+    /// Whether it sends bytes.
+    pub fn sends(self) -> bool {
+        use Verb::*;
+        matches!(self, Send | SendAll | Write | SendTo | SendMsg)
+    }
+
+    /// Whether it receives bytes into a buffer that was handed over.
+    pub fn receives(self) -> bool {
+        matches!(self, Verb::Recv | Verb::RecvExact | Verb::Read | Verb::RecvFrom | Verb::RecvMsg)
+    }
 
     /// What is done in its stead on files of this kind.
     pub fn on(self, kind: Kind) -> Verb {
         match self {
             Verb::RecvExact if kind.has_messages() => Verb::Recv,
             Verb::SendAll if kind.has_messages() => Verb::Send,
+            // The addresses of others say nothing.
+            Verb::RecvFrom if kind.is_socket() && !kind.has_messages() => Verb::Recv,
+            Verb::SendTo if kind.is_socket() && !kind.has_names() => Verb::Send,
             verb => verb,
         }
     }
@@ -193,16 +322,32 @@ impl<'a> Arbitrary<'a> for Script {
     /// By hand, because a derived `Vec` tosses a coin after each element. This one goes on to the
     /// end of the data.
     fn arbitrary(u: &mut Unstructured<'a>) -> Result<Self> {
-        let (kinds, guest) = (u.arbitrary()?, u.arbitrary()?);
+        let (kinds, extras, guest) = (u.arbitrary()?, u.arbitrary()?, u.arbitrary()?);
         let mut steps = Vec::new();
         while !u.is_empty() && steps.len() < MOST_STEPS {
             steps.push(u.arbitrary()?);
         }
-        Ok(Script { kinds, guest, steps })
+        Ok(Script { kinds, extras, guest, steps })
     }
 }
 
 impl Script {
+    /// The size of the pool's buffers, and how many there can be.
+    pub fn pool(&self) -> (usize, usize) {
+        let size = [64, 300, 1000, 4096][usize::from(self.extras / 8 % 4)];
+        (size, usize::from(self.extras % 8) + 1)
+    }
+
+    /// Whether the listening socket is one of TCP, and no unix socket.
+    pub fn has_tcp_door(&self) -> bool {
+        self.extras & 32 != 0
+    }
+
+    /// Whether the regular file is only in memory.
+    pub fn has_memory_disk(&self) -> bool {
+        self.extras & 64 != 0
+    }
+
     /// Leaves out every step without which it fails as well.
     pub fn shortened(mut self, fails: impl Fn(&Script) -> bool) -> Script {
         loop {
@@ -231,8 +376,9 @@ impl Script {
 
 impl fmt::Debug for Script {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Script { kinds, guest, steps } = self;
-        writeln!(f, "Script {{\n    kinds: {kinds:?},\n    guest: {guest},\n    steps: vec![")?;
+        let Script { kinds, extras, guest, steps } = self;
+        writeln!(f, "Script {{\n    kinds: {kinds:?},\n    extras: {extras},")?;
+        writeln!(f, "    guest: {guest},\n    steps: vec![")?;
         for step in steps {
             writeln!(f, "        {step:?},")?;
         }

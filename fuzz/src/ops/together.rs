@@ -3,8 +3,9 @@
 use super::super::column::Column;
 use super::super::model::Failure;
 use super::super::play::{as_before, blocked_signals};
+use super::ledger::Ended;
 use super::player::{Answer, Player, Shown};
-use super::script::{Kind, PLACES, Script, Step};
+use super::script::{Kind, PLACES, SOURCES, Script, Step};
 use nix::errno::Errno;
 use quintpoll::Backend;
 use std::collections::BTreeMap;
@@ -64,7 +65,7 @@ const TRIALS: usize = 3;
 /// If a poller can't be made, or does not hold its invariants.
 pub fn play_together(script: &Script) -> Result<Tally, Apart> {
     let mut tally = Tally { scripts: 1, steps: script.steps.len(), ..Tally::default() };
-    let trials = if script.kinds.contains(&Kind::Tcp) { TRIALS } else { 1 };
+    let trials = if is_network(script) { TRIALS } else { 1 };
     for way in [Way::Quiet, Way::Free] {
         let mut outcome = play_once(script, way);
         for _ in 1..trials {
@@ -75,6 +76,10 @@ pub fn play_together(script: &Script) -> Result<Tally, Apart> {
         tally += outcome?;
     }
     Ok(tally)
+}
+
+fn is_network(script: &Script) -> bool {
+    script.has_tcp_door() || script.kinds.into_iter().any(Kind::is_network)
 }
 
 /// All backends, and one of the forced columns.
@@ -107,7 +112,9 @@ struct Group {
     players: Vec<Player>,
     tally: Tally,
     /// Where chance has made a difference: it goes on making some.
-    apart: [bool; PLACES],
+    apart: [bool; SOURCES],
+    /// Between which something was spliced: chance goes from one to the other.
+    joined: Vec<[usize; 2]>,
 }
 
 impl Group {
@@ -119,7 +126,7 @@ impl Group {
         };
         let players: Vec<Player> = columns(script).into_iter().filter_map(player).collect();
         let tally = Tally { players: players.len(), ..Tally::default() };
-        Group { way, players, tally, apart: [false; PLACES] }
+        Group { way, players, tally, apart: [false; SOURCES], joined: Vec::new() }
     }
 
     /// Everybody does it before anybody is judged. No step is the end.
@@ -137,6 +144,7 @@ impl Group {
         }
         for ended in shown.iter().flat_map(|(_, shown)| &shown.ended) {
             let how = match ended.error {
+                None if ended.more => "more".to_owned(),
                 None => "done".to_owned(),
                 Some((_, Some(errno))) => format!("{:?}", Errno::from_raw(errno)),
                 Some((kind, None)) => format!("{kind:?}"),
@@ -155,7 +163,10 @@ impl Group {
     fn compare(&mut self, at: Option<(usize, Step)>, shown: &[(String, Shown)]) -> Vec<String> {
         // A new pair is one that nothing has happened to.
         match at {
-            Some((_, Step::Reopen(at))) => self.apart[at.index()] = false,
+            Some((_, Step::Reopen(at))) => {
+                self.apart[at.index()] = false;
+                self.joined.retain(|places| !places.contains(&at.index()));
+            }
             Some((_, Step::NewPoller)) => {}
             _ => {
                 for player in &self.players {
@@ -164,6 +175,10 @@ impl Group {
                 }
             }
         }
+        if let Some((_, Step::Splice(from, to, ..))) = at {
+            self.joined.push([from.index(), to.index()]);
+        }
+        self.spread();
         let Some(((leader, first), others)) = shown.split_first() else { return Vec::new() };
         let mut complaints = Vec::new();
         // How a stream is cut depends on the moment at which the kernel goes on.
@@ -186,6 +201,15 @@ impl Group {
         complaints
     }
 
+    fn spread(&mut self) {
+        for _ in 0..PLACES {
+            for &[one, other] in &self.joined {
+                let is_apart = self.apart[one] || self.apart[other];
+                (self.apart[one], self.apart[other]) = (is_apart, is_apart);
+            }
+        }
+    }
+
     fn differing_answers(&self, ones: &[Answer], others: &[Answer]) -> Option<String> {
         if ones.len() != others.len() {
             return Some("on how many calls there were".to_owned());
@@ -198,14 +222,11 @@ impl Group {
 
     /// The order between lanes is nobody's business, and that within them the ledger's.
     fn differing_ends(&mut self, one: &Shown, other: &Shown) -> Option<String> {
-        let by_number = |shown: &Shown| -> BTreeMap<_, _> {
-            shown.ended.iter().map(|ended| (ended.nth, *ended)).collect()
-        };
         let (ones, others) = (by_number(one), by_number(other));
         for nth in ones.keys().chain(others.keys().filter(|nth| !ones.contains_key(nth))) {
             let (one, other) = (ones.get(nth), others.get(nth));
             let ended = one.or(other)?;
-            if ended.place.is_some_and(|place| self.apart[place]) {
+            if ended.places.iter().flatten().any(|&place| self.apart[place]) {
                 self.tally.left_out += 1;
                 continue;
             }
@@ -213,16 +234,34 @@ impl Group {
             if one == other {
                 continue;
             }
-            match ended.place.filter(|_| ended.is_chance) {
-                Some(place) => {
-                    self.apart[place] = true;
+            match ended.is_chance && ended.places[0].is_some() {
+                true => {
+                    ended.places.iter().flatten().for_each(|&place| self.apart[place] = true);
+                    self.spread();
                     self.tally.differing += 1;
                 }
-                None => return Some(format!("{one:?}, {other:?}")),
+                false => return Some(format!("{one:?}, {other:?}")),
             }
         }
         None
     }
+}
+
+/// Of those that have brought several results, the sum.
+fn by_number(shown: &Shown) -> BTreeMap<usize, Ended> {
+    let mut all: BTreeMap<usize, Ended> = BTreeMap::new();
+    for ended in &shown.ended {
+        match all.get_mut(&ended.nth) {
+            None => drop(all.insert(ended.nth, ended.clone())),
+            Some(sum) => {
+                sum.moved += ended.moved;
+                sum.results += ended.results;
+                sum.clients.extend(&ended.clients);
+                (sum.more, sum.error) = (ended.more, ended.error);
+            }
+        }
+    }
+    all
 }
 
 impl AddAssign for Tally {

@@ -1,13 +1,18 @@
 //! Whether what has become of an operation of a source is one of the things that may.
 
 use super::super::super::model::{Failure, Verdict, expect};
+use super::super::door::Door;
 use super::super::flow::Mismatch;
 use super::super::line::Line;
-use super::super::script::{Kind, Verb};
+use super::super::parcel::identity;
+use super::super::script::{Kind, PLACES, Verb};
 use super::{Entry, doom_of};
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::libc;
-use quintpoll::{Completion, Outcome};
+use quintpoll::{Address, Completion, MessageFlags, Outcome};
 use std::io::{self, ErrorKind};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt;
 
 pub(super) fn broken<T>(clause: &'static str, what: String) -> Result<T, Failure> {
     Err(Failure { clause, what })
@@ -20,10 +25,13 @@ pub(super) fn judge_source(
     completion: &Completion,
     is_stopped: bool,
     line: &mut Line,
+    size: usize,
 ) -> Verdict {
     let moved = completion.transferred;
     let is_exact = matches!(verb, Verb::RecvExact | Verb::SendAll);
-    expect(moved <= entry.asked, "C5", || "more than was asked for".to_owned())?;
+    // What is asked for is a buffer of the pool.
+    let asked = if verb == Verb::RecvMulti { size } else { entry.asked };
+    expect(moved <= asked, "C5", || "more than was asked for".to_owned())?;
     let is_half = moved > 0 && completion.result.is_err();
     expect(!is_half || is_exact, "X1", || "failed, and has moved something".to_owned())?;
     if let Some(errno) = doom_of(verb, line.kind).filter(|_| !is_stopped) {
@@ -32,39 +40,92 @@ pub(super) fn judge_source(
     }
     let mismatch = |what: Mismatch| Failure { clause: "C3", what };
     match verb {
-        Verb::Recv | Verb::RecvExact | Verb::Read => {
-            let data = &completion.buf[entry.prefix..];
-            let is_message = line.kind.has_messages() && completion.result.is_ok();
-            if moved > 0 || (is_message && !line.inbound.is_empty()) {
-                line.inbound.take(data, entry.asked).map_err(mismatch)?;
-            } else if completion.result.is_ok() {
-                let ended = line.is_at_end();
-                expect(ended, "C5", || "an end that is none".to_owned())?;
-            }
-            judge_received(entry, is_exact, completion, is_stopped, line)
+        Verb::ShutdownWrite | Verb::ShutdownRead | Verb::ShutdownBoth => {
+            judge_shut_down(verb, completion, is_stopped, line)
         }
-        Verb::Send | Verb::SendAll | Verb::Write => {
+        verb if verb.sends() => {
             let is_message = line.kind.has_messages() && completion.result.is_ok();
             if moved > 0 || is_message {
                 line.note_sent(&entry.payload[..moved]).map_err(mismatch)?;
+                if !line.is_alone() {
+                    line.passing.note_told(&entry.files).map_err(mismatch)?;
+                }
             }
-            judge_sent(entry, is_exact, completion, is_stopped, line)
+            judge_sent(entry, is_exact, verb, completion, is_stopped, line)
         }
-        Verb::ShutdownWrite | Verb::ShutdownRead | Verb::ShutdownBoth => {
-            judge_shut_down(verb, completion, is_stopped, line)
+        _ => {
+            let data = &completion.buf[entry.prefix.min(completion.buf.len())..];
+            let data = if verb == Verb::RecvMulti { &completion.buf } else { data };
+            let mut files = Vec::new();
+            let is_cut = line.kind.has_messages() && line.inbound.exceeds(asked);
+            let is_message = line.kind.has_messages() && completion.result.is_ok();
+            // The last of many brings nothing: of what is still there, others will hear.
+            let is_last = verb == Verb::RecvMulti && !completion.more;
+            if moved > 0 || (is_message && !line.inbound.is_empty() && !is_last) {
+                files = line.inbound.take(data, asked).map_err(mismatch)?;
+            } else if completion.result.is_ok() {
+                let is_end = line.is_at_end() && !completion.more;
+                expect(is_end, "C5", || "an end that is none".to_owned())?;
+            }
+            if let Some(address) = completion.result.as_ref().ok().and_then(from_of) {
+                judge_sender(address, moved, line)?;
+            }
+            if let Ok(Outcome::Message { files: passed, flags, .. }) = &completion.result {
+                judge_passed(passed, &files)?;
+                let is_right = flags.contains(MessageFlags::TRUNCATED) == is_cut
+                    && !flags.contains(MessageFlags::CONTROL_TRUNCATED);
+                expect(is_right, "C2", || format!("{flags:?}, cut: {is_cut}"))?;
+            }
+            judge_received(entry, verb, completion, is_stopped, line)
         }
     }
 }
 
+fn from_of(outcome: &Outcome) -> Option<Option<&Address>> {
+    match outcome {
+        Outcome::Received { from } | Outcome::Message { from, .. } => Some(from.as_ref()),
+        _ => None,
+    }
+}
+
+fn judge_sender(told: Option<&Address>, moved: usize, line: &Line) -> Verdict {
+    let is_right = match (told, &line.address) {
+        (Some(Address::Inet(told)), Some(Address::Inet(far))) => told == far,
+        (Some(Address::Unix(told)), Some(Address::Unix(far))) => {
+            told.as_abstract_name() == far.as_abstract_name()
+        }
+        // Nothing may be an end, which nobody has sent.
+        (None, Some(_)) => moved == 0 && line.is_at_end(),
+        (Some(Address::Unix(told)), None) => told.is_unnamed(),
+        // Streams of TCP have no need to say it.
+        (Some(_), None) => line.kind == Kind::Tcp,
+        (None, None) => true,
+        _ => false,
+    };
+    expect(is_right, "C2", || format!("it comes from {:?}, not {told:?}", line.address))
+}
+
+/// Each file once, in order, and close-on-exec.
+fn judge_passed(passed: &[OwnedFd], files: &[u64]) -> Verdict {
+    let told: Vec<u64> = passed.iter().map(|file| identity(file.as_raw_fd())).collect();
+    expect(told == files, "C2", || format!("files {told:?} for {files:?}"))?;
+    let flags = |file: &OwnedFd| fcntl(file, FcntlArg::F_GETFD).map(FdFlag::from_bits_retain);
+    let is_private = |file| flags(file).is_ok_and(|flags| flags.contains(FdFlag::FD_CLOEXEC));
+    expect(passed.iter().all(is_private), "C6", || "a file that a child inherits".to_owned())
+}
+
 fn judge_received(
     entry: &Entry,
-    is_exact: bool,
+    verb: Verb,
     completion: &Completion,
     is_stopped: bool,
     line: &Line,
 ) -> Verdict {
+    let is_exact = verb == Verb::RecvExact;
     match &completion.result {
-        Ok(Outcome::Done) => {
+        Ok(Outcome::Received { .. }) if verb == Verb::RecvFrom => Ok(()),
+        Ok(Outcome::Message { .. }) if verb == Verb::RecvMsg => Ok(()),
+        Ok(Outcome::Done) if !matches!(verb, Verb::RecvFrom | Verb::RecvMsg) => {
             let is_whole = !is_exact || completion.transferred == entry.asked;
             expect(is_whole, "C1", || "ended early".to_owned())
         }
@@ -84,6 +145,7 @@ fn judge_received(
 fn judge_sent(
     entry: &Entry,
     is_exact: bool,
+    verb: Verb,
     completion: &Completion,
     is_stopped: bool,
     line: &mut Line,
@@ -99,7 +161,9 @@ fn judge_sent(
         Err(_) if is_stopped => Ok(()),
         Err(error) => {
             let is_right = (line.is_alone() || line.is_mute) && is_loss(error);
-            if error.raw_os_error() == Some(libc::ECONNREFUSED) {
+            // To look for somebody by name is another matter.
+            let is_of_line = verb != Verb::SendTo && !line.kind.is_network();
+            if error.raw_os_error() == Some(libc::ECONNREFUSED) && is_of_line {
                 // Who finds out that he is alone forgets what he has not read.
                 line.inbound.clear();
             }
@@ -125,6 +189,70 @@ fn judge_shut_down(
         Err(error) => {
             let is_over = line.is_erratic || (line.kind == Kind::Tcp && line.is_ended);
             expect(is_over && is_loss(error), "C2", || "it can't fail so".to_owned())
+        }
+    }
+}
+
+/// What was moved must be what comes next in the one, and goes out of the other.
+pub(super) fn judge_spliced(
+    entry: &Entry,
+    [from, to]: [usize; 2],
+    completion: &Completion,
+    is_stopped: bool,
+    lines: &mut [Line; PLACES],
+) -> Verdict {
+    let moved = completion.transferred;
+    let mismatch = |what: Mismatch| Failure { clause: "C3", what };
+    expect(moved <= entry.asked, "C5", || "more than was asked for".to_owned())?;
+    let bytes = lines[from].inbound.first(moved);
+    lines[from].inbound.take(&bytes, moved).map_err(mismatch)?;
+    let there = bytes.len();
+    expect(there == moved, "C3", || format!("{there} bytes were there"))?;
+    lines[to].note_sent(&bytes).map_err(mismatch)?;
+    match &completion.result {
+        Ok(Outcome::Done) => {
+            let is_end = moved > 0 || lines[from].is_at_end();
+            expect(is_end, "C5", || "an end that is none".to_owned())
+        }
+        Ok(_) => broken("C2", "an outcome of something else".to_owned()),
+        Err(_) if is_stopped => expect(moved == 0, "X1", || "stopped half way".to_owned()),
+        Err(error) => {
+            let has_pipe = [from, to].iter().any(|&place| !lines[place].kind.is_socket());
+            let is_right = match error.raw_os_error() {
+                Some(libc::EINVAL) => !has_pipe,
+                _ => {
+                    let is_lost = lines[to].is_alone() || lines[to].is_mute;
+                    (is_lost || lines[from].is_erratic) && is_loss(error)
+                }
+            };
+            expect(is_right, "C2", || "it can't fail so".to_owned())
+        }
+    }
+}
+
+/// Gives whose connection it is.
+pub(super) fn judge_accepted(
+    is_multi: bool,
+    completion: &Completion,
+    is_stopped: bool,
+    door: &mut Door,
+) -> Result<Option<usize>, Failure> {
+    expect(completion.transferred == 0, "C1", || "moved something".to_owned())?;
+    match &completion.result {
+        Ok(Outcome::Accepted { socket, peer }) => {
+            let goes_on = completion.more == is_multi;
+            expect(goes_on, "C8", || "goes on, or does not".to_owned())?;
+            let flags = fcntl(socket, FcntlArg::F_GETFL).map(OFlag::from_bits_retain);
+            let is_nonblocking = flags.is_ok_and(|flags| flags.contains(OFlag::O_NONBLOCK));
+            let flags = fcntl(socket, FcntlArg::F_GETFD).map(FdFlag::from_bits_retain);
+            let is_private = flags.is_ok_and(|flags| flags.contains(FdFlag::FD_CLOEXEC));
+            expect(is_nonblocking && is_private, "C6", || "accepted otherwise".to_owned())?;
+            door.note_accepted(socket, peer.as_ref()).map(Some)
+        }
+        Ok(_) => broken("C2", "an outcome of something else".to_owned()),
+        Err(error) => {
+            expect(is_stopped, "C2", || format!("it can't fail so: {error}"))?;
+            Ok(None)
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::super::super::model::{Failure, Verdict, expect};
 use super::super::ledger::Task;
 use super::super::line::Line;
-use super::super::script::{Kind, PLACES, Verb};
+use super::super::script::{DISK, DOOR, Kind, PLACES, SOURCES, Verb};
 use super::{Player, mixed_up};
 use quintpoll::{Events, Interest};
 
@@ -14,10 +14,12 @@ impl Player {
         let room = self.events.capacity();
         self.events = Events::with_capacity(room);
         for place in 0..PLACES {
-            let is_released = self.lines[place].is_released();
+            let is_released = self.props.lines[place].is_released();
             expect(is_released, "R6", || format!("the poller has still something of {place}"))?;
-            let line = &mut self.lines[place];
-            let in_flight = self.ledger.in_flight(place, line.kind.has_messages());
+            let line = &mut self.props.lines[place];
+            let has_messages = line.kind.has_messages();
+            let most = self.props.hand.most(has_messages);
+            let in_flight = self.ledger.in_flight(place, has_messages, most);
             // Those that were done had nobody to tell.
             let ends = |verb| {
                 let is_so = |task| matches!(task, Task::Source(its, ..) if its == verb);
@@ -28,7 +30,8 @@ impl Player {
             let lost = self.settle_accounts(place, in_flight)?;
             self.tell(Some(place), Ok(lost));
         }
-        self.numbers = [None; PLACES];
+        self.settle_beside()?;
+        self.numbers = [None; SOURCES];
         self.watched = [Interest::empty(); PLACES];
         self.ledger.note_dropped();
         Ok(())
@@ -41,7 +44,7 @@ impl Player {
         place: usize,
         in_flight: usize,
     ) -> Result<usize, Failure> {
-        let line = &mut self.lines[place];
+        let line = &mut self.props.lines[place];
         let pieces = line.drain();
         // A connection that is broken forgets what was under way, and so does who finds out, by an
         // operation that nobody has told of, that he is alone.
@@ -63,11 +66,32 @@ impl Player {
         let is_right = line.is_erratic || missing == 0;
         expect(is_right, "C1", || format!("{missing} bytes of {place} were never sent"))?;
         let unsent = self.ledger.unsent(place);
-        let is_right = line.is_early_from(&unsent);
+        // What was to be spliced may have gone there.
+        let is_right = line.is_early_from(&unsent) || self.ledger.splices_to(place).is_some();
         expect(is_right, "C3", || format!("{place} has sent more than was submitted"))?;
+        let is_right = line.is_erratic || line.passing.is_even(&self.ledger.unpassed(place));
+        expect(is_right, "C2", || format!("files of {place} are missing: {:?}", line.passing))?;
         line.outbound.clear();
         line.forget_early();
         Ok(lost)
+    }
+
+    /// Nobody who knocked is lost, and the regular file is as it should be.
+    fn settle_beside(&mut self) -> Verdict {
+        for source in [DOOR, DISK] {
+            let is_released = self.props.is_released(source);
+            expect(is_released, "R6", || format!("the poller has still something of {source}"))?;
+        }
+        for (nth, _) in std::mem::take(&mut self.connecting) {
+            if let Task::Connect(client) = self.ledger.entry(nth).task {
+                self.props.door.note_connected(client, false);
+            }
+        }
+        let may_lose =
+            self.ledger.pending_at(DOOR).any(|entry| matches!(entry.task, Task::Accept(..)));
+        self.props.door.settle_accounts(may_lose)?;
+        let works = self.ledger.works().into_iter().map(|(work, _, payload)| (work, payload));
+        self.props.disk.settle_accounts(&works.collect::<Vec<_>>())
     }
 
     /// Ends everything that is under way, and looks at what is left. Who is slow does it one by
@@ -94,11 +118,13 @@ impl Player {
         let left: Vec<usize> = self.ledger.pending().map(|(nth, _)| nth).collect();
         expect(left.is_empty(), "C1", || format!("never completed: {left:?}"))?;
         self.drop_poller()?;
+        self.props.hand.end()?;
         for place in 0..PLACES {
             let fresh = Line::open(Kind::PipeRead, false);
-            let is_told = std::mem::replace(&mut self.lines[place], fresh).close();
+            let is_told = std::mem::replace(&mut self.props.lines[place], fresh).close();
             expect(is_told, "R6", || format!("the other side of {place} hears of no end"))?;
         }
-        Ok(())
+        let left = self.props.parcels.left();
+        expect(left == 0, "D2", || format!("{left} of the files that were passed are still open"))
     }
 }

@@ -1,12 +1,11 @@
 //! Waits, and how it is known that nothing more can come.
 
 use super::super::super::model::{Failure, Verdict, expect};
-use super::super::super::oracle::{Bits, look, readiness, ready};
+use super::super::super::oracle::{Bits, readiness, ready};
 use super::super::ledger::{Entry, Task, doom_of};
-use super::super::line::Line;
-use super::super::script::{PLACES, Verb};
+use super::super::script::{DOOR, PLACES, Verb};
 use super::Player;
-use quintpoll::Readiness;
+use quintpoll::{Interest, Readiness};
 use std::time::{Duration, Instant};
 
 /// Within this time whatever must come has come.
@@ -21,7 +20,7 @@ enum Hope {
     Nothing,
     /// Something can go on, but need not be over then.
     Progress,
-    /// Something must complete.
+    /// Something must complete, or bring a result.
     Completion,
 }
 
@@ -31,7 +30,7 @@ impl Player {
         let subject = self.subject.as_deref_mut().expect("it is there but for a moment");
         let waited = subject.poller().wait(&mut self.events, Some(timeout));
         waited.map_err(|error| Failure { clause: "P5", what: format!("wait: {error}") })?;
-        let bits = look(&self.lines.each_ref().map(Line::near));
+        let bits = self.props.look();
         for event in &self.events {
             let place = event.token.0;
             let told = || format!("{event:?}, watched {:?}", self.watched);
@@ -47,9 +46,10 @@ impl Player {
     pub(super) fn take_completions(&mut self) -> Result<usize, Failure> {
         let count = self.events.completed();
         for completion in self.events.completions() {
-            let ended = self.ledger.complete(completion, &mut self.lines)?;
+            let ended = self.ledger.complete(completion, &mut self.props)?;
             self.shown.ended.push(ended);
         }
+        self.let_clients_go()?;
         Ok(count)
     }
 
@@ -80,13 +80,13 @@ impl Player {
     }
 
     fn bits(&self) -> Vec<Bits> {
-        look(&self.lines.each_ref().map(Line::near))
+        self.props.look()
     }
 
     /// What is ready is reported, and what the far ends have received is accounted for.
     fn look_around(&mut self) -> Verdict {
         let bits = self.bits();
-        for (place, bits) in bits.into_iter().enumerate() {
+        for (place, bits) in bits.into_iter().enumerate().take(PLACES) {
             let truth = readiness(bits, self.watched[place]);
             let mut told = self.events.iter().filter(|event| event.token.0 == place);
             let told = told.next().map_or(Readiness::empty(), |event| event.readiness);
@@ -95,8 +95,15 @@ impl Player {
             expect(is_told, "L1", || format!("{place} is {truth:?} and told to be {told:?}"))?;
             self.shown.ready[place] = has_room.then_some(told);
             let unsent = self.ledger.unsent(place);
-            let first = unsent.first().map_or(&[][..], std::slice::from_ref);
-            let is_right = self.lines[place].is_early_from(first);
+            // Of what is spliced, what is there may be there already.
+            let spliced = self.ledger.splices_to(place);
+            let spliced = spliced.map(|from| self.props.lines[from].inbound.first(usize::MAX));
+            let spliced = spliced.as_deref();
+            let first = match spliced {
+                Some(_) if unsent.is_empty() => spliced.as_slice(),
+                _ => unsent.first().map_or(&[][..], std::slice::from_ref),
+            };
+            let is_right = self.props.lines[place].is_early_from(first);
             expect(is_right, "C3", || format!("{place} has sent what nobody submitted"))?;
         }
         Ok(())
@@ -105,29 +112,37 @@ impl Player {
     /// What may come of what is pending, as poll(2) has it.
     fn hope(&self) -> Hope {
         let bits = self.bits();
-        let of = |(nth, entry): (usize, &Entry)| match entry.task {
-            _ if entry.is_to_end() => Hope::Completion,
-            Task::Nop => Hope::Completion,
-            Task::Timeout(limit) if limit.passes() => Hope::Completion,
-            Task::Timeout(_) => Hope::Nothing,
-            Task::Source(verb, place, _) => {
-                let is_doomed = doom_of(verb, self.lines[place].kind).is_some();
-                let is_ready = match entry.lane() {
-                    Some(lane) => !ready(bits[place], lane).is_empty(),
-                    None => true,
-                };
-                match verb {
-                    _ if !self.ledger.is_first(nth) => Hope::Nothing,
-                    _ if is_doomed => Hope::Completion,
-                    Verb::ShutdownWrite | Verb::ShutdownRead | Verb::ShutdownBoth => {
-                        Hope::Completion
-                    }
-                    _ if !is_ready => Hope::Nothing,
-                    Verb::RecvExact | Verb::SendAll => Hope::Progress,
-                    _ => Hope::Completion,
-                }
-            }
-        };
+        let of = |(nth, entry)| self.hope_of(nth, entry, &bits);
         self.ledger.pending().map(of).max().unwrap_or(Hope::Nothing)
+    }
+
+    fn hope_of(&self, nth: usize, entry: &Entry, bits: &[Bits]) -> Hope {
+        if entry.is_to_end() {
+            return Hope::Completion;
+        }
+        if !self.ledger.is_first(nth) {
+            return Hope::Nothing;
+        }
+        let is_ready = |place: usize, lane: Interest| !ready(bits[place], lane).is_empty();
+        match entry.task {
+            Task::Timeout(limit) if !limit.passes() => Hope::Nothing,
+            Task::Nop | Task::Timeout(_) | Task::Connect(_) | Task::Disk(..) => Hope::Completion,
+            Task::Accept(..) if !is_ready(DOOR, Interest::READABLE) => Hope::Nothing,
+            Task::Accept(..) => Hope::Completion,
+            Task::Splice([from, to]) => {
+                let can = is_ready(from.0, Interest::READABLE);
+                let can = can && is_ready(to.0, Interest::WRITABLE);
+                if can { Hope::Completion } else { Hope::Nothing }
+            }
+            Task::Source(verb, place, _) => match verb {
+                // Nobody can say how it ends before there is a buffer.
+                Verb::RecvMulti if self.props.hand.is_empty() => Hope::Nothing,
+                _ if doom_of(verb, self.props.lines[place].kind).is_some() => Hope::Completion,
+                Verb::ShutdownWrite | Verb::ShutdownRead | Verb::ShutdownBoth => Hope::Completion,
+                _ if !entry.lane(place).is_some_and(|lane| is_ready(place, lane)) => Hope::Nothing,
+                Verb::RecvExact | Verb::SendAll => Hope::Progress,
+                _ => Hope::Completion,
+            },
+        }
     }
 }
