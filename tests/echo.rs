@@ -1,23 +1,32 @@
-//! The example server from outside: started as a program, in every mode and in completion style, on
-//! every backend that is available.
+//! The example server from outside: started as a program, in every mode and style, on every backend
+//! that is available.
 //!
 //! Cargo builds examples before it runs all tests, but not for `cargo test --test echo`; run
 //! `cargo build --example echo` before that.
 
 use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{setsockopt, sockopt::RcvBuf};
 use nix::unistd::Pid;
 use quintpoll::Backend;
+use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How a server works, as it is told.
-const WAYS: [[&str; 2]; 4] =
-    [["--mode", "level"], ["--mode", "edge"], ["--mode", "oneshot"], ["--style", "completion"]];
+const WAYS: [[&str; 2]; 5] = [
+    ["--mode", "level"],
+    ["--mode", "edge"],
+    ["--mode", "oneshot"],
+    ["--style", "completion"],
+    ["--style", "multishot"],
+];
+/// Those that have several operations under way.
+const BY_OPERATIONS: [[&str; 2]; 2] = [WAYS[3], WAYS[4]];
 /// Longer than anything takes, on any machine: whoever waits for so long waits for ever.
 const WATCHDOG: Duration = Duration::from_secs(30);
 /// More than the kernel holds of one connection, on both sides and both ways.
@@ -76,6 +85,54 @@ fn who_never_reads_delays_nobody_and_loses_nothing() {
         expect_end(&mut greedy);
         server.stop(Signal::SIGTERM);
     });
+}
+
+#[test]
+fn many_who_never_read_delay_nobody_and_lose_nothing() {
+    on_each_backend(&BY_OPERATIONS[1..], |arguments| {
+        let server = Server::start(arguments);
+        let mut greedy: Vec<_> = (0..3).map(|_| server.connect()).collect();
+        let sent: Vec<Vec<u8>> = thread::scope(|scope| {
+            let all: Vec<_> =
+                greedy.iter_mut().map(|client| scope.spawn(|| write_until_stuck(client))).collect();
+            all.into_iter().map(|one| one.join().expect("it is stuck at last")).collect()
+        });
+        for round in 0..4 {
+            let mut others: Vec<_> = (0..20).map(|_| server.connect()).collect();
+            let chunk = vec![round; 30_000];
+            others.iter_mut().for_each(|other| other.write_all(&chunk).expect("the server reads"));
+            others.iter_mut().for_each(|other| expect_bytes(other, &chunk));
+        }
+        for (client, sent) in greedy.iter_mut().zip(&sent) {
+            client.shutdown(Shutdown::Write).expect("the connection is open");
+            expect_bytes(client, sent);
+            expect_end(client);
+        }
+        server.stop(Signal::SIGTERM);
+    });
+}
+
+/// A server that closes when it hears the end, and not when everything was sent back, loses bytes.
+#[test]
+fn the_end_is_not_answered_before_what_is_held_up() {
+    // It is a matter of the server alone, and the table below is slow to be had.
+    let backend = Backend::best().to_string();
+    for [option, name] in BY_OPERATIONS {
+        let server = Server::start(&["--backend", &backend, option, name]);
+        let mut client = server.connect();
+        setsockopt(&client, RcvBuf, &65_536).expect("it is a socket");
+        let sent = write_until_a_chunk_is_held_up(&mut client);
+        client.shutdown(Shutdown::Write).expect("the connection is open");
+        // Whoever is served after it has come is served after it was heard.
+        let mut other = server.connect();
+        for _ in 0..3 {
+            other.write_all(b"and now?").expect("the server reads");
+            expect_bytes(&mut other, b"and now?");
+        }
+        expect_bytes(&mut client, &sent);
+        expect_end(&mut client);
+        server.stop(Signal::SIGTERM);
+    }
 }
 
 #[test]
@@ -143,6 +200,7 @@ fn what_cannot_be_had_is_refused_in_one_line() {
         &["--style", "baroque"],
         &["--style", "completion", "--mode", "level"],
         &["--mode", "level", "--style", "completion"],
+        &["--style", "multishot", "--mode", "level"],
         &["--backend", "kqueue"],
         &["--listen", "127.0.0.1:0", "--mode", "sideways"],
         &["--listen", "127.0.0.1:0", "--style", "baroque"],
@@ -177,6 +235,7 @@ fn the_demonstration_verifies_itself() {
         (&["--backend", "epoll", "--mode", "edge"][..], "edge"),
         (&["--backend", "epoll", "--style", "readiness", "--mode", "level"], "level"),
         (&["--backend", "epoll", "--style", "completion"], "-"),
+        (&["--backend", "epoll", "--style", "multishot"], "-"),
     ] {
         let output = run(arguments);
         let table = String::from_utf8_lossy(&output.stdout);
@@ -257,8 +316,12 @@ impl Drop for Server {
     }
 }
 
-/// The ways of a backend are checked side by side, in threads that bear their names.
 fn on_each_backend_in_each_way(check: impl Fn(&[&str]) + Sync) {
+    on_each_backend(&WAYS, check);
+}
+
+/// The ways of a backend are checked side by side, in threads that bear their names.
+fn on_each_backend(ways: &[[&str; 2]], check: impl Fn(&[&str]) + Sync) {
     for backend in Backend::ALL {
         if let Err(why) = backend.is_available() {
             println!("skipped: {why}");
@@ -266,7 +329,7 @@ fn on_each_backend_in_each_way(check: impl Fn(&[&str]) + Sync) {
         }
         let backend = backend.to_string();
         thread::scope(|scope| {
-            for [option, name] in WAYS {
+            for &[option, name] in ways {
                 let (backend, check) = (&backend, &check);
                 let named = thread::Builder::new().name(format!("{backend} {name}"));
                 let work = move || check(&["--backend", backend, option, name]);
@@ -333,6 +396,42 @@ fn write_until_stuck(client: &mut TcpStream) -> Vec<u8> {
             }
         }
     }
+}
+
+/// Sends chunks without reading, each when the one before is on its way back, until one of them
+/// can't be sent back as a whole: it, and no other, is held up in the server.
+fn write_until_a_chunk_is_held_up(client: &mut TcpStream) -> Vec<u8> {
+    let port = |address: std::io::Result<SocketAddr>| address.expect("it is connected").port();
+    let (here, there) = (port(client.local_addr()), port(client.peer_addr()));
+    let (mut random, mut sent) = (Random(4), Vec::new());
+    loop {
+        let chunk = vec![random.next() as u8; 16_000];
+        client.write_all(&chunk).expect("the server reads");
+        sent.extend(chunk);
+        assert!(sent.len() < NO_BUFFER_HOLDS, "the server keeps what it can't send");
+        // As above, a server that is merely slow makes the test prove less.
+        let deadline = Instant::now() + Duration::from_millis(500);
+        while queued(here, there).1 + queued(there, here).0 < sent.len() {
+            if Instant::now() > deadline {
+                return sent;
+            }
+            thread::sleep(Duration::from_micros(50));
+        }
+    }
+}
+
+/// What the kernel holds of a connection on this side of it: what it has not had acknowledged, and
+/// what nobody has read. From the table of all there are.
+fn queued(here: u16, there: u16) -> (usize, usize) {
+    let table = fs::read_to_string("/proc/net/tcp").expect("it is there");
+    let ports = [format!(":{here:04X}"), format!(":{there:04X}")];
+    let is_ours = |row: &&str| ports.iter().all(|port| row.contains(port));
+    let rows = table.lines().filter(is_ours).map(|row| row.split_whitespace().collect::<Vec<_>>());
+    let row =
+        rows.into_iter().find(|row| row[1].ends_with(&ports[0]) && row[2].ends_with(&ports[1]));
+    let queues = row.expect("the connection is there")[4].split_once(':').expect("there are two");
+    let number = |text| usize::from_str_radix(text, 16).expect("it is one");
+    (number(queues.0), number(queues.1))
 }
 
 /// A linear congruential generator, of which the upper half is good enough.

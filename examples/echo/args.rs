@@ -8,7 +8,7 @@ use quintpoll::{Backend, Mode, UnknownBackend};
 const MODES: [(&str, Mode); 3] =
     [("level", Mode::Level), ("edge", Mode::Edge), ("oneshot", Mode::OneShot)];
 
-const STYLES: [&str; 2] = ["readiness", "completion"];
+const STYLES: [&str; 3] = ["readiness", "completion", "multishot"];
 
 /// What to do.
 pub(crate) enum Command {
@@ -32,7 +32,7 @@ pub(crate) fn usage() -> String {
     let modes = MODES.map(|(name, _)| name).join(", ");
     format!(
         "\
-An echo server on any backend of quintpoll, in either style.
+An echo server on any backend of quintpoll, in any style.
 
 Usage: echo --listen ADDRESS [--backend NAME] [--style NAME] [--mode NAME]
        echo [--backend NAME] [--style NAME] [--mode NAME]
@@ -46,7 +46,8 @@ Options:
                     (to serve: $QUINTPOLL_BACKEND, or the best there is;
                     to try: all)
   --style NAME      readiness (the default): waits until it may read or write;
-                    completion: has it done, and waits for the results
+                    completion: has it done, and waits for the results;
+                    multishot: so that one operation has many of them
   --mode NAME       of readiness: one of {modes}
                     (to serve: level; to try: all)
   --help            print this
@@ -74,8 +75,11 @@ pub(crate) fn parse(mut parser: Parser) -> Result<Command, Error> {
     }
     let by_readiness = |(name, mode)| (name, Style::Readiness(mode));
     let styles: Vec<_> = match (style.unwrap_or(STYLES[0]), mode) {
-        ("completion", Some(_)) => return Err("--style completion has no modes".into()),
+        (style @ ("completion" | "multishot"), Some(_)) => {
+            return Err(format!("--style {style} has no modes").into());
+        }
         ("completion", None) => vec![("-", Style::Completion)],
+        ("multishot", None) => vec![("-", Style::Multishot)],
         (_, Some(mode)) => vec![by_readiness(mode)],
         (_, None) => MODES.map(by_readiness).to_vec(),
     };

@@ -1,4 +1,4 @@
-//! What listening is in both styles: how it begins, and what its errors mean.
+//! What listening is in all styles: how it begins, and what its errors mean.
 
 use nix::errno::Errno;
 use nix::sys::socket::{Backlog, listen};

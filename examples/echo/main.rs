@@ -1,15 +1,16 @@
-//! An echo server on any backend, in either style: the server one would write with this crate, kept
+//! An echo server on any backend, in any style: the server one would write with this crate, kept
 //! small.
 //!
 //! With `--listen` it serves until Ctrl-C or SIGTERM. Without, it tries itself: every backend, in
-//! every mode or with `--style completion`, against a client that knows nothing of this crate and
-//! checks every byte.
+//! every mode or with `--style completion` or `multishot`, against a client that knows nothing of
+//! this crate and checks every byte.
 //!
 //! Where to look: `readiness` waits until it may read or write, and does so itself. In it, `watch`
 //! tells the three modes apart, and nothing else does; `connection` moves bytes and says which way
 //! it is blocked; `acceptor` lives through a shortage of file numbers. `completion` has the same
 //! done by operations and waits for their results: its loop is all there is to it, but for what one
-//! `connection` does next. `listening` knows what errors of accept(2) mean to both.
+//! `connection` does next; its `buffers` are in what the multishot style differs. `listening` knows
+//! what errors of accept(2) mean to all.
 
 mod args;
 mod client;

@@ -16,6 +16,8 @@ pub(crate) enum Style {
     Readiness(Mode),
     /// It has reading and writing done, and waits for the results.
     Completion,
+    /// The same, and one operation may have many results.
+    Multishot,
 }
 
 /// An echo server. Like its poller it stays on its thread.
@@ -40,7 +42,8 @@ pub(crate) fn open(
 ) -> io::Result<Box<dyn Server>> {
     Ok(match style {
         Style::Readiness(mode) => Box::new(readiness::Server::new(poller, listener, mode)?),
-        Style::Completion => Box::new(completion::Server::new(poller, listener)?),
+        Style::Completion => Box::new(completion::Server::single(poller, listener)?),
+        Style::Multishot => Box::new(completion::Server::multishot(poller, listener)?),
     })
 }
 

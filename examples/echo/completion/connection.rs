@@ -1,15 +1,12 @@
 //! One connection: what is under way, and what comes next.
 
-use super::buffers::{self, Buffers};
+use super::buffers::Buffers;
 use super::entrust;
-use quintpoll::{Completion, Key, Op, Poller, Token};
+use quintpoll::{Completion, Key, Op, OpId, Poller, Token};
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-
-/// While one buffer is sent the next is filled. A peer who does not read gets no more than these.
-const MOST_BUFFERS: usize = 2;
 
 /// An operation of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +26,14 @@ impl Part {
     }
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Receiving {
+    No,
+    Yes(OpId),
+    /// It was cancelled, and has not ended yet.
+    Ending,
+}
+
 /// A connection. Its socket is the poller's alone, and closed when that lets go of it.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -37,7 +42,7 @@ pub(super) struct Connection {
     is_open: bool,
     /// The peer may send more.
     has_more: bool,
-    is_receiving: bool,
+    receiving: Receiving,
     /// How many sends are under way. One after the other is done.
     sends: usize,
 }
@@ -53,8 +58,8 @@ impl Connection {
         // An echo is an answer; it is not to wait for more of the same.
         socket.set_nodelay(true)?;
         let key = entrust(poller, Arc::new(socket))?;
-        let (is_open, has_more, is_receiving, sends) = (true, true, false, 0);
-        let mut connection = Connection { key, index, is_open, has_more, is_receiving, sends };
+        let (is_open, has_more, receiving, sends) = (true, true, Receiving::No, 0);
+        let mut connection = Connection { key, index, is_open, has_more, receiving, sends };
         if let Err(error) = connection.receive(poller, buffers) {
             connection.close(poller)?;
             return Err(error);
@@ -76,31 +81,46 @@ impl Connection {
         buffers: &mut Buffers,
     ) -> io::Result<()> {
         match part {
-            Part::Receive => self.is_receiving = false,
+            Part::Receive if done.more => {}
+            Part::Receive => self.receiving = Receiving::No,
             Part::Send => self.sends -= 1,
         }
         if !self.is_open {
             // It was stopped when the connection was closed.
             return Ok(());
         }
-        done.result?;
+        let was_held_back = part == Part::Receive && done.is_canceled();
+        if !was_held_back {
+            done.result?;
+        }
         if part == Part::Receive && done.transferred > 0 {
-            poller.submit(Op::send_all(self.key, done.buf, ..), Part::Send.token(self.index))?;
+            let is_surplus = self.sends >= buffers.most_sends();
+            let buf = if is_surplus { buffers.spare(done.buf) } else { done.buf };
+            poller.submit(Op::send_all(self.key, buf, ..), Part::Send.token(self.index))?;
             self.sends += 1;
         } else {
-            buffers.give_back(done.buf.into_vec());
-            self.has_more &= part == Part::Send;
+            buffers.give_back(done.buf);
+            self.has_more &= part == Part::Send || was_held_back;
         }
         self.receive(poller, buffers)
     }
 
     /// Receives, unless it does so already, there is nothing more to come, or the peer has to read
-    /// first.
+    /// first. A receive that goes on by itself is held back then.
     fn receive(&mut self, poller: &mut dyn Poller, buffers: &mut Buffers) -> io::Result<()> {
-        if self.has_more && !self.is_receiving && self.sends < MOST_BUFFERS {
-            let receive = Op::recv(self.key, buffers.take(), buffers::LENGTH);
-            poller.submit(receive, Part::Receive.token(self.index))?;
-            self.is_receiving = true;
+        let has_to_read = self.sends >= buffers.most_sends();
+        match self.receiving {
+            Receiving::No if self.has_more && !has_to_read => {
+                let (receive, token) = (buffers.receive(self.key), Part::Receive.token(self.index));
+                self.receiving = Receiving::Yes(poller.submit(receive, token)?);
+            }
+            Receiving::Yes(id) if has_to_read => {
+                // If it is over by itself, its end is among the completions that are still to be
+                // looked at, and there is nothing to cancel.
+                let _ = poller.cancel(id);
+                self.receiving = Receiving::Ending;
+            }
+            _ => {}
         }
         Ok(())
     }
@@ -116,7 +136,7 @@ impl Connection {
     }
 
     fn is_idle(&self) -> bool {
-        !self.is_receiving && self.sends == 0
+        self.receiving == Receiving::No && self.sends == 0
     }
 
     /// Has the poller close the socket. What is under way is stopped, and still completes.

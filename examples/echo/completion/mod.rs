@@ -1,5 +1,6 @@
 //! The server by completion: it has everything done by operations, and each result says what to
-//! hand over next.
+//! hand over next. In the multishot style one operation accepts all connections, and one receives
+//! all that comes from a peer.
 
 mod buffers;
 mod connection;
@@ -25,8 +26,6 @@ const PAUSED: Token = Token(usize::MAX - 1);
 const STOP: Token = Token(usize::MAX - 2);
 
 const COMPLETIONS_PER_WAIT: usize = 1024;
-/// So many who knock together are let in by one wait.
-const ACCEPTS: usize = 32;
 
 pub(crate) struct Server {
     poller: Box<dyn Poller>,
@@ -48,7 +47,21 @@ fn entrust(poller: &mut dyn Poller, source: Source) -> io::Result<Key> {
 }
 
 impl Server {
-    pub(crate) fn new(mut poller: Box<dyn Poller>, listener: TcpListener) -> io::Result<Self> {
+    /// With one operation for each result.
+    pub(crate) fn single(poller: Box<dyn Poller>, listener: TcpListener) -> io::Result<Self> {
+        Server::new(poller, listener, Buffers::own())
+    }
+
+    /// With operations that have many.
+    pub(crate) fn multishot(poller: Box<dyn Poller>, listener: TcpListener) -> io::Result<Self> {
+        Server::new(poller, listener, Buffers::pooled()?)
+    }
+
+    fn new(
+        mut poller: Box<dyn Poller>,
+        listener: TcpListener,
+        buffers: Buffers,
+    ) -> io::Result<Self> {
         listening::lengthen_queue(&listener)?;
         let listener = entrust(&mut *poller, Arc::new(listener))?;
         let mut server = Server {
@@ -57,7 +70,7 @@ impl Server {
             accepts: 0,
             pause: None,
             connections: Slab::new(),
-            buffers: Buffers::default(),
+            buffers,
             stopped: Arc::default(),
             stats: Stats::default(),
         };
@@ -67,7 +80,7 @@ impl Server {
 
     fn on_completion(&mut self, done: Completion) -> io::Result<()> {
         match done.token {
-            ACCEPTED => self.on_accepted(done.result),
+            ACCEPTED => self.on_accepted(done),
             // Unless it was ended before, and this is what came of the timeout.
             PAUSED if self.pause == Some(done.id) => self.resume(),
             PAUSED => Ok(()),
@@ -76,9 +89,9 @@ impl Server {
         }
     }
 
-    fn on_accepted(&mut self, result: io::Result<Outcome>) -> io::Result<()> {
-        self.accepts -= 1;
-        match result {
+    fn on_accepted(&mut self, done: Completion) -> io::Result<()> {
+        self.accepts -= usize::from(!done.more);
+        match done.result {
             Ok(Outcome::Accepted { socket, .. }) => self.admit(socket),
             Ok(_) => {}
             Err(error) => match listening::judge(error)? {
@@ -91,8 +104,8 @@ impl Server {
     }
 
     fn accept(&mut self) -> io::Result<()> {
-        while self.pause.is_none() && self.accepts < ACCEPTS {
-            self.poller.submit(Op::accept(self.listener), ACCEPTED)?;
+        while self.pause.is_none() && self.accepts < self.buffers.accepts() {
+            self.poller.submit(self.buffers.accept(self.listener), ACCEPTED)?;
             self.accepts += 1;
         }
         Ok(())

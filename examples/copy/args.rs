@@ -1,0 +1,103 @@
+//! The command line.
+
+use crate::direct;
+use lexopt::{Arg, Error, Parser, ValueExt};
+use quintpoll::{Backend, UnknownBackend};
+use std::path::PathBuf;
+
+const DEFAULT_DEPTH: usize = 8;
+/// Measured: smaller ones are slower past the page cache, and larger ones are not faster.
+const DEFAULT_BLOCK: usize = 512 * 1024;
+const MOST_DEPTH: usize = 1024;
+const LONGEST_BLOCK: usize = 1 << 30;
+
+pub(crate) enum Command {
+    Help,
+    Copy(Request),
+}
+
+/// What is to be copied, and how.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) source: PathBuf,
+    pub(crate) target: PathBuf,
+    /// Without one, the one that the environment or the crate prefers.
+    pub(crate) backend: Option<Backend>,
+    /// How many operations are under way.
+    pub(crate) depth: usize,
+    /// How many bytes each of them moves.
+    pub(crate) block: usize,
+    /// Past the page cache.
+    pub(crate) direct: bool,
+}
+
+pub(crate) fn usage() -> String {
+    let backends = Backend::ALL.map(|backend| backend.to_string()).join(", ");
+    format!(
+        "\
+Copies a file on any backend of quintpoll, and reads the copy back to check it.
+
+Usage: copy [OPTIONS] SOURCE TARGET
+
+Options:
+  --depth N       operations under way, from 1 to {MOST_DEPTH} (default {DEFAULT_DEPTH})
+  --block SIZE    bytes that each of them moves, also as 64K or 1M (default {}K)
+  --direct        past the page cache (O_DIRECT); blocks of a multiple of {}
+  --backend NAME  one of {backends}
+                  (default: $QUINTPOLL_BACKEND, or the best there is)
+  --help          print this
+
+Exit status: 0 if the copy is there and was verified, 1 if something broke,
+and then no part of it is left, 2 if it was asked for something that can't
+be had.
+",
+        DEFAULT_BLOCK / 1024,
+        direct::UNIT
+    )
+}
+
+/// # Errors
+///
+/// What is wrong with the command line, in one line.
+pub(crate) fn parse(mut parser: Parser) -> Result<Command, Error> {
+    let (mut depth, mut block, mut direct, mut backend) =
+        (DEFAULT_DEPTH, DEFAULT_BLOCK, false, None);
+    let mut paths = Vec::new();
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Arg::Long("depth") => depth = parser.value()?.parse()?,
+            Arg::Long("block") => block = parser.value()?.parse_with(parse_size)?,
+            Arg::Long("direct") => direct = true,
+            Arg::Long("backend") => backend = Some(parse_backend(&parser.value()?.string()?)?),
+            Arg::Long("help") | Arg::Short('h') => return Ok(Command::Help),
+            Arg::Value(path) => paths.push(PathBuf::from(path)),
+            _ => return Err(arg.unexpected()),
+        }
+    }
+    let Ok([source, target]) = <[PathBuf; 2]>::try_from(paths) else {
+        return Err("it takes a source and a target (--help says more)".into());
+    };
+    if !(1..=MOST_DEPTH).contains(&depth) {
+        return Err(format!("--depth is from 1 to {MOST_DEPTH}").into());
+    }
+    if !(1..=LONGEST_BLOCK).contains(&block) {
+        return Err(format!("--block is from 1 to {LONGEST_BLOCK}").into());
+    }
+    if direct && block % direct::UNIT != 0 {
+        return Err(format!("with --direct, --block is a multiple of {}", direct::UNIT).into());
+    }
+    Ok(Command::Copy(Request { source, target, backend, depth, block, direct }))
+}
+
+fn parse_size(text: &str) -> Result<usize, String> {
+    let (number, shift) = match text.strip_suffix(['k', 'K']) {
+        Some(number) => (number, 10),
+        None => text.strip_suffix(['m', 'M']).map_or((text, 0), |number| (number, 20)),
+    };
+    let number: usize = number.parse().map_err(|_| "this is no size".to_owned())?;
+    number.checked_mul(1 << shift).ok_or_else(|| "this is beyond any size".to_owned())
+}
+
+fn parse_backend(name: &str) -> Result<Backend, Error> {
+    name.parse().map_err(|error: UnknownBackend| Error::Custom(error.into()))
+}

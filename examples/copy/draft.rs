@@ -1,0 +1,136 @@
+//! The copy under a name of its own, until it is whole.
+
+use crate::args::Request;
+use crate::direct;
+use crate::failure::{Explain, Failure};
+use crate::hands::Hands;
+use crate::source::Original;
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use quintpoll::{Key, Op, OpenOptions};
+use std::fs::{self, File, Permissions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process;
+use std::sync::Arc;
+
+/// A file beside the target. It is removed when it is dropped, unless it has become the target.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    path: PathBuf,
+    target: PathBuf,
+    folder: PathBuf,
+    pub(crate) file: Arc<File>,
+    is_published: bool,
+}
+
+impl Draft {
+    pub(crate) fn create(
+        hands: &mut Hands,
+        request: &Request,
+        original: &Original,
+    ) -> Result<Self, Failure> {
+        let target = destination(request, original)?;
+        let folder = match target.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        let (path, file) = make_file(hands, &folder)?;
+        let draft = Draft { path, target, folder, file: Arc::new(file), is_published: false };
+        if request.direct {
+            direct::switch(&draft.file, &draft.folder, true)?;
+        }
+        Ok(draft)
+    }
+
+    /// What the user calls it.
+    pub(crate) fn name(&self) -> &Path {
+        &self.target
+    }
+
+    /// All bytes are in it: cuts off what only filled a unit, and has the disk keep it.
+    pub(crate) fn finish(
+        &self,
+        hands: &mut Hands,
+        key: Key,
+        original: &Original,
+    ) -> Result<(), Failure> {
+        let permissions = Permissions::from_mode(original.metadata.mode() & 0o777);
+        let shaped = self.file.set_len(original.size());
+        let shaped = shaped.and_then(|()| self.file.set_permissions(permissions));
+        shaped.explain(format_args!("can't finish {}", self.target.display()))?;
+        self.keep(hands, key)
+    }
+
+    /// Has the page cache forget it, so that it is the disk that is asked next. Pages that are not
+    /// written yet would stay. A file system may know better, and memory is all that some have.
+    pub(crate) fn forget(&self) {
+        let _ = posix_fadvise(&self.file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+    }
+
+    /// Gives it the target's name, for good: the folder is to be kept by the disk too.
+    pub(crate) fn publish(mut self, hands: &mut Hands) -> Result<(), Failure> {
+        let folder = hands.open(&self.folder, OpenOptions::new().read(true))?;
+        let folder = folder.explain(format_args!("can't open {}", self.folder.display()))?;
+        let folder = hands.register(Arc::new(folder))?;
+        hands.check()?;
+        let renamed = fs::rename(&self.path, &self.target);
+        renamed.explain(format_args!("can't make {}", self.target.display()))?;
+        self.is_published = true;
+        self.keep(hands, folder)
+    }
+
+    fn keep(&self, hands: &mut Hands, key: Key) -> Result<(), Failure> {
+        let kept = hands.run(Op::fsync(key))?;
+        kept.map(drop).explain(format_args!("can't write {} to its disk", self.target.display()))
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if !self.is_published {
+            // Whoever has removed it before us wanted the same.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Where the copy is to go: if there is a symbolic link, to what it points to. What is no regular
+/// file is not replaced: nobody who writes to `/dev/null` wants it gone.
+fn destination(request: &Request, original: &Original) -> Result<PathBuf, Failure> {
+    let target = &request.target;
+    let refuse = |why| Err(Failure::run(format_args!("{} {why}", target.display())));
+    match fs::metadata(target) {
+        Ok(found) => {
+            let source = &original.metadata;
+            if (found.dev(), found.ino()) == (source.dev(), source.ino()) {
+                return refuse("is the source itself");
+            }
+            if !found.is_file() {
+                return refuse("is there and is no regular file");
+            }
+            fs::canonicalize(target).explain(format_args!("can't look at {}", target.display()))
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound && target.file_name().is_some() => {
+            Ok(target.clone())
+        }
+        Err(error) => Err(error).explain(format_args!("can't look at {}", target.display())),
+    }
+}
+
+/// Under a name that nobody has: who was killed may have left his.
+fn make_file(hands: &mut Hands, folder: &Path) -> Result<(PathBuf, File), Failure> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(true).mode(0o600);
+    let mut attempt = 0;
+    loop {
+        let path = folder.join(format!(".copy-{}-{attempt}", process::id()));
+        match hands.open(&path, &options)? {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => attempt += 1,
+            made => {
+                let why = format!("can't make a file in {}", folder.display());
+                return Ok((path, made.explain(why)?));
+            }
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Copies a file with several operations under way, on any backend, and proves that the copy is
+//! right before it gives it its name.
+//!
+//! Where to look: `pipeline` is the copying, a block in each of its slots; `hands` has the poller,
+//! and hears of Ctrl-C and SIGTERM by an operation like any other; `checking` reads the copy back
+//! and compares hashes; `draft` is the file until it is whole, and sees to it that no part of it is
+//! left if it never is; `direct` knows what `O_DIRECT` asks for; `job` has the order of it all.
+
+mod args;
+mod blocks;
+mod checking;
+mod direct;
+mod draft;
+mod failure;
+mod hands;
+mod job;
+mod pipeline;
+#[path = "../echo/signals.rs"]
+mod signals;
+mod source;
+
+use args::{Command, Request};
+use failure::{Explain, Failure};
+use hands::Hands;
+use job::Report;
+use nix::sys::signal::{SigSet, Signal};
+use quintpoll::Backend;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let (message, code) = match run() {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Request(message)) => (message, 2),
+        Err(Failure::Run(message)) => (message, 1),
+    };
+    // Where stderr is closed the exit status has to do.
+    let _ = writeln!(io::stderr(), "copy: {message}");
+    ExitCode::from(code)
+}
+
+fn run() -> Result<(), Failure> {
+    match args::parse(lexopt::Parser::from_env()).map_err(Failure::request)? {
+        Command::Help => say(&args::usage()),
+        Command::Copy(request) => copy(&request),
+    }
+}
+
+fn copy(request: &Request) -> Result<(), Failure> {
+    let signals = signals::divert().explain("can't wait for signals")?;
+    // A file that may not grow any more is to be an error of the write, and not our death.
+    let beyond_limit = SigSet::from(Signal::SIGXFSZ);
+    beyond_limit.thread_block().explain("can't block a signal")?;
+    let backend = match request.backend {
+        Some(backend) => backend,
+        None => Backend::from_env().map_err(Failure::request)?,
+    };
+    let poller = backend.open().map_err(Failure::request)?;
+    let Report { bytes, took, hash } = job::run(&mut Hands::new(poller, signals)?, request)?;
+
+    let seconds = took.as_secs_f64();
+    let rate = bytes as f64 / f64::from(1 << 20) / seconds;
+    let depth = request.depth;
+    say(&format!(
+        "{bytes} bytes in {seconds:.3} s, {rate:.1} MiB/s, {backend}, depth {depth}, \
+         verified (SHA-256 {hash})\n"
+    ))
+}
+
+fn say(text: &str) -> Result<(), Failure> {
+    io::stdout().write_all(text.as_bytes()).explain("can't print")
+}

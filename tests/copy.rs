@@ -1,0 +1,450 @@
+//! The example that copies files, from outside: started as a program, on every backend that is
+//! available, through the page cache and past it.
+//!
+//! Cargo builds examples before it runs all tests, but not for `cargo test --test copy`; run
+//! `cargo build --example copy` before that.
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use quintpoll::Backend;
+use std::ffi::OsStr;
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Longer than anything takes, on any machine: whoever waits for so long waits for ever.
+const WATCHDOG: Duration = Duration::from_secs(60);
+/// Copies so slowly that there is time to interfere.
+const SLOWLY: [&str; 4] = ["--block", "1", "--depth", "1"];
+/// To copy so much so slowly takes longer than to notice that it has begun.
+const MUCH: usize = 1 << 20;
+
+#[test]
+fn copies_are_what_the_source_is() {
+    on_each_backend_in_each_way(|room, way| {
+        for size in [0, 1, 511, 4096, 4097, 65_536, 1_000_003] {
+            let source = room.file("source", &bytes(size));
+            for depth in ["1", "64"] {
+                let target = room.path(&format!("target-{size}-{depth}"));
+                let mut options = way.to_vec();
+                options.extend(["--depth", depth, "--block", "4K"]);
+                let told = expect_success(&copy(&options, &source, &target));
+                assert!(told.starts_with(&format!("{size} bytes in ")), "{told}");
+                let named = format!(", {}, depth {depth}, verified (SHA-256 ", way[1]);
+                assert!(told.contains(&named), "{named:?} is not in {told:?}");
+                assert!(fs::read(&target).expect("it is there") == bytes(size), "other bytes");
+            }
+        }
+        room.expect_no_part_left();
+    });
+}
+
+#[test]
+fn blocks_may_have_any_size() {
+    on_each_backend(|room, backend| {
+        let source = room.file("source", &bytes(100_001));
+        for block in ["1000", "99999", "100000", "100001", "100002", "1M"] {
+            let target = room.path(block);
+            expect_success(&copy(&["--backend", backend, "--block", block], &source, &target));
+            assert!(fs::read(&target).expect("it is there") == bytes(100_001), "{block}");
+        }
+    });
+}
+
+#[test]
+fn the_hash_is_the_one_that_others_find() {
+    let room = Room::new("hash");
+    let (source, target) = (room.file("source", b"abc"), room.path("target"));
+    let told = expect_success(&copy(&[], &source, &target));
+    let known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    assert!(told.contains(&format!("(SHA-256 {known})")), "{told}");
+}
+
+#[test]
+fn a_target_is_replaced_and_gets_the_permissions_of_the_source() {
+    let room = Room::new("replaced");
+    let source = room.file("source", b"new");
+    let target = room.file("target", &bytes(10_000));
+    for mode in [0o640, 0o755, 0o400] {
+        fs::set_permissions(&source, Permissions::from_mode(mode)).expect("it is ours");
+        expect_success(&copy(&[], &source, &target));
+        assert_eq!(fs::read(&target).expect("it is there"), b"new");
+        assert_eq!(fs::metadata(&target).expect("it is there").mode() & 0o7777, mode);
+    }
+    // What a link points to is replaced, and not the link.
+    let link = room.path("link");
+    symlink("target", &link).expect("there is room");
+    fs::remove_file(&target).expect("it is ours");
+    fs::write(&target, b"old").expect("it is ours");
+    expect_success(&copy(&[], &source, &link));
+    assert!(fs::symlink_metadata(&link).expect("it is there").is_symlink());
+    assert_eq!(fs::read(&target).expect("it is there"), b"new");
+    room.expect_no_part_left();
+}
+
+#[test]
+fn a_target_may_be_named_without_a_folder() {
+    let room = Room::new("bare");
+    room.file("source", b"bytes");
+    let mut command = Command::new(example());
+    command.args(["source", "target"]).current_dir(&room.0);
+    expect_success(&output(command));
+    assert_eq!(fs::read(room.path("target")).expect("it is there"), b"bytes");
+    room.expect_no_part_left();
+}
+
+#[test]
+fn what_cannot_be_copied_is_refused_in_one_line() {
+    on_each_backend_in_each_way(|room, way| {
+        let good = room.file("good", b"bytes");
+        let (missing, fifo, link) = (room.path("missing"), room.path("fifo"), room.path("link"));
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("there is room");
+        fs::hard_link(&good, &link).expect("there is room");
+        let refused: &[(&Path, &Path, &str)] = &[
+            (&missing, &missing, "No such file"),
+            (&room.0, &missing, "is no regular file"),
+            (&fifo, &missing, "is no regular file"),
+            (Path::new("/dev/null"), &missing, "is no regular file"),
+            (&good, &good, "is the source itself"),
+            (&good, &link, "is the source itself"),
+            (&good, &room.0, "is no regular file"),
+            (&good, &fifo, "is no regular file"),
+            (&good, Path::new("/dev/null"), "is no regular file"),
+            (&good, &missing.join("deeper"), "No such file"),
+            (&good, &good.join("deeper"), "Not a directory"),
+            (&good, Path::new(""), "No such file"),
+        ];
+        for (source, target, why) in refused {
+            expect_failure(&copy(way, source, target), why);
+        }
+        assert!(!missing.exists());
+        assert_eq!(fs::read(&good).expect("it is there"), b"bytes");
+        room.expect_no_part_left();
+    });
+    // Its bytes are made while they are read, and cannot be had past a cache.
+    let (room, made) = (Room::new("made"), Path::new("/proc/version"));
+    let target = room.path("target");
+    expect_failure(&copy(&[], made, &target), "bytes, and not 0 as when it was opened");
+    expect_failure(&copy(&["--direct"], made, &target), "refuses O_DIRECT");
+    room.expect_empty();
+}
+
+#[test]
+fn a_full_disk_leaves_nothing_behind() {
+    on_each_backend_in_each_way(|room, way| {
+        let source = room.file("source", &bytes(300_000));
+        let disk = room.path("disk");
+        fs::create_dir(&disk).expect("there is room");
+        // The file system and what is in it are the shell's alone, and it says what is left there.
+        let script = "mount -t tmpfs -o size=128k none \"$1\" && echo mounted && \
+             { echo old > \"$1/target\"; shift; \"$@\"; code=$?; cd \"$disk\"; \
+             ls -A; cat target; exit $code; }";
+        let mut command = Command::new("unshare");
+        command.args(["-rm", "sh", "-c", script, "sh"]).arg(&disk).arg(example()).args(way);
+        command.args(["--block", "16K"]).arg(&source).arg(disk.join("target")).env("disk", &disk);
+        let done = output(command);
+        let told = String::from_utf8_lossy(&done.stdout);
+        let Some(told) = told.strip_prefix("mounted\n") else {
+            println!("skipped: no file system can be mounted here: {}", complaint(&done));
+            return;
+        };
+        assert_eq!(told, "target\nold\n");
+        if complaint(&done).contains("refuses O_DIRECT") {
+            println!("skipped: this tmpfs refuses O_DIRECT");
+            return;
+        }
+        expect_complaint(&done, "No space left");
+    });
+}
+
+#[test]
+fn a_limit_on_sizes_leaves_nothing_behind() {
+    on_each_backend_in_each_way(|room, way| {
+        let source = room.file("source", &bytes(300_000));
+        // In units of 512 bytes: it is met within a block.
+        let mut command = Command::new("sh");
+        command.args(["-c", "ulimit -f 200 && exec \"$0\" \"$@\""]).arg(example()).args(way);
+        command.args(["--block", "64K"]).arg(&source).arg(room.path("target"));
+        expect_failure(&output(command), "File too large");
+        room.expect_only("source");
+    });
+}
+
+#[test]
+fn a_source_that_shrinks_is_noticed() {
+    on_each_backend(|room, backend| {
+        let source = room.file("source", &bytes(MUCH));
+        let started = Started::slowly(room, backend, &source);
+        let file = File::options().write(true).open(&source).expect("it is ours");
+        file.set_len(10).expect("it is ours");
+        expect_failure(&started.output(), "changed while it was copied");
+        room.expect_only("source");
+    });
+}
+
+#[test]
+fn a_source_that_is_removed_is_copied_to_its_end() {
+    on_each_backend_in_each_way(|room, way| {
+        let size = 3_000_000;
+        let source = room.file("source", &bytes(size));
+        let mut options = way.to_vec();
+        options.extend(["--depth", "1", "--block", "4K"]);
+        let started = Started::new(room, &options, &source);
+        fs::remove_file(&source).expect("it is ours");
+        expect_success(&started.output());
+        assert!(fs::read(room.path("target")).expect("it is there") == bytes(size));
+        room.expect_only("target");
+    });
+}
+
+#[test]
+fn a_source_that_changes_behind_the_copying_is_noticed() {
+    on_each_backend(|room, backend| {
+        let source = room.file("source", &bytes(30_000));
+        let started = Started::slowly(room, backend, &source);
+        let file = File::options().write(true).open(&source).expect("it is ours");
+        std::os::unix::fs::FileExt::write_all_at(&file, b"other bytes", 0).expect("it is ours");
+        expect_failure(&started.output(), "changed while it was copied");
+        room.expect_only("source");
+    });
+}
+
+#[test]
+fn a_signal_leaves_nothing_behind() {
+    on_each_backend(|room, backend| {
+        let source = room.file("source", &bytes(MUCH));
+        let target = room.file("target", b"old");
+        for signal in [Signal::SIGINT, Signal::SIGTERM] {
+            let started = Started::slowly(room, backend, &source);
+            kill(Pid::from_raw(started.0.id() as i32), signal).expect("it runs");
+            expect_failure(&started.output(), "interrupted");
+            assert_eq!(fs::read(&target).expect("it is there"), b"old");
+            room.expect_no_part_left();
+        }
+    });
+}
+
+#[test]
+fn wrong_arguments_are_refused_in_one_line() {
+    let wrong: &[&[&str]] = &[
+        &[],
+        &["one"],
+        &["one", "two", "three"],
+        &["--nonsense", "one", "two"],
+        &["--depth", "0", "one", "two"],
+        &["--depth", "1025", "one", "two"],
+        &["--depth", "many", "one", "two"],
+        &["--depth"],
+        &["--block", "0", "one", "two"],
+        &["--block", "2000M", "one", "two"],
+        &["--block", "99999999999999999999M", "one", "two"],
+        &["--block", "18446744073709551615K", "one", "two"],
+        &["--block", "K", "one", "two"],
+        &["--direct", "--block", "1000", "one", "two"],
+        &["--backend", "kqueue", "one", "two"],
+    ];
+    let mut wrong: Vec<Vec<String>> =
+        wrong.iter().map(|some| some.iter().map(|&one| one.to_owned()).collect()).collect();
+    for backend in Backend::ALL.into_iter().filter(|backend| backend.is_available().is_err()) {
+        wrong.push(["--backend", &backend.to_string(), "one", "two"].map(str::to_owned).into());
+    }
+    for arguments in wrong {
+        let mut command = Command::new(example());
+        command.args(&arguments);
+        let done = output(command);
+        assert_eq!(done.status.code(), Some(2), "{arguments:?}: {}", complaint(&done));
+        assert_eq!(complaint(&done).lines().count(), 1, "{arguments:?}: {}", complaint(&done));
+        assert!(done.stdout.is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn help_names_every_option() {
+    let mut command = Command::new(example());
+    command.arg("--help");
+    let help = expect_success(&output(command));
+    for option in ["--depth", "--block", "--direct", "--backend", "--help"] {
+        assert!(help.contains(option), "{option} is missing");
+    }
+}
+
+/// A folder that goes with the test.
+struct Room(PathBuf);
+
+impl Room {
+    fn new(name: &str) -> Self {
+        let name: String =
+            name.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
+        // Not where temporary files may be in memory, which is no place for O_DIRECT everywhere.
+        let path = profile().join(format!("copy-{}-{name}", std::process::id()));
+        fs::create_dir(&path).expect("there is room");
+        Room(path)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    fn file(&self, name: &str, content: &[u8]) -> PathBuf {
+        let path = self.path(name);
+        fs::write(&path, content).expect("there is room");
+        path
+    }
+
+    fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.0).expect("it is there");
+        entries
+            .map(|entry| entry.expect("it is there").file_name().to_string_lossy().into_owned())
+            .collect()
+    }
+
+    fn expect_only(&self, name: &str) {
+        assert_eq!(self.names(), [name]);
+    }
+
+    fn expect_empty(&self) {
+        assert!(self.names().is_empty(), "{:?} is left", self.names());
+    }
+
+    fn expect_no_part_left(&self) {
+        let names = self.names();
+        assert!(!names.iter().any(|name| name.starts_with('.')), "{names:?}");
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        // A failing test has more to say than this.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A copy that has begun: some of it is there, under a name that is not its own.
+struct Started(Child);
+
+impl Started {
+    fn slowly(room: &Room, backend: &str, source: &Path) -> Self {
+        let mut options = vec!["--backend", backend];
+        options.extend(SLOWLY);
+        Started::new(room, &options, source)
+    }
+
+    fn new(room: &Room, options: &[&str], source: &Path) -> Self {
+        let mut command = Command::new(example());
+        command.args(options).arg(source).arg(room.path("target"));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut started = Started(command.spawn().expect("the example is built"));
+        let deadline = Instant::now() + WATCHDOG;
+        let has_begun = || {
+            let part = room.names().into_iter().find(|name| name.starts_with('.'));
+            part.is_some_and(|name| fs::metadata(room.path(&name)).is_ok_and(|its| its.len() > 0))
+        };
+        while !has_begun() {
+            let ended = started.0.try_wait().expect("it is our child");
+            assert!(ended.is_none(), "it was over before it could be disturbed");
+            assert!(Instant::now() < deadline, "it does not begin");
+            thread::yield_now();
+        }
+        started
+    }
+
+    fn output(self) -> Output {
+        watched("the rest of the copying", move || self.0.wait_with_output().expect("it is ours"))
+    }
+}
+
+fn on_each_backend(check: impl Fn(&Room, &str) + Sync) {
+    on_each(&[&[]], |room, way| check(room, way[1]));
+}
+
+/// Through the page cache and past it. All begin with `--backend` and its name.
+fn on_each_backend_in_each_way(check: impl Fn(&Room, &[&str]) + Sync) {
+    on_each(&[&[], &["--direct"]], check);
+}
+
+/// The backends are checked side by side, in threads that bear their names.
+fn on_each(ways: &[&[&str]], check: impl Fn(&Room, &[&str]) + Sync) {
+    let test = thread::current().name().unwrap_or("main").to_owned();
+    thread::scope(|scope| {
+        for backend in Backend::ALL {
+            if let Err(why) = backend.is_available() {
+                println!("skipped: {why}");
+                continue;
+            }
+            let (backend, check, test) = (backend.to_string(), &check, &test);
+            let named = thread::Builder::new().name(backend.clone());
+            let work = move || {
+                for options in ways {
+                    let way: Vec<_> = ["--backend", &backend]
+                        .into_iter()
+                        .chain(options.iter().copied())
+                        .collect();
+                    println!("{way:?}");
+                    check(&Room::new(&format!("{test} {way:?}")), &way);
+                }
+            };
+            named.spawn_scoped(scope, work).expect("threads are left");
+        }
+    });
+}
+
+/// Of a linear congruential generator, so that no block is like another.
+fn bytes(count: usize) -> Vec<u8> {
+    let next = |state: &u64| Some(state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
+    std::iter::successors(Some(1), next).map(|state: u64| (state >> 33) as u8).take(count).collect()
+}
+
+fn copy(options: &[&str], source: &Path, target: &Path) -> Output {
+    let mut command = Command::new(example());
+    command.args(options).args([source, target].map(AsRef::<OsStr>::as_ref));
+    output(command)
+}
+
+fn output(mut command: Command) -> Output {
+    command.stdin(Stdio::null());
+    watched("the whole run", move || command.output().expect("the example is built"))
+}
+
+fn complaint(done: &Output) -> String {
+    String::from_utf8_lossy(&done.stderr).into_owned()
+}
+
+/// Gives what it printed.
+fn expect_success(done: &Output) -> String {
+    assert!(done.status.success(), "{}: {}", done.status, complaint(done));
+    assert!(done.stderr.is_empty(), "progress is for terminals: {}", complaint(done));
+    String::from_utf8_lossy(&done.stdout).into_owned()
+}
+
+fn expect_failure(done: &Output, why: &str) {
+    expect_complaint(done, why);
+    assert!(done.stdout.is_empty());
+}
+
+fn expect_complaint(done: &Output, why: &str) {
+    let complaint = complaint(done);
+    assert_eq!(done.status.code(), Some(1), "{complaint}");
+    assert_eq!(complaint.lines().count(), 1, "{complaint}");
+    assert!(complaint.contains(why), "{why:?} is not in {complaint:?}");
+}
+
+/// The directory that the test programs' is in.
+fn profile() -> PathBuf {
+    let this = std::env::current_exe().expect("the system knows");
+    this.ancestors().nth(2).expect("tests are in target/<profile>/deps").to_owned()
+}
+
+fn example() -> PathBuf {
+    profile().join("examples/copy")
+}
+
+/// Runs what may never end, in a thread of its own.
+fn watched<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
+    let (done, outcome) = mpsc::channel();
+    thread::spawn(move || done.send(work()));
+    outcome.recv_timeout(WATCHDOG).unwrap_or_else(|error| panic!("{what}: {error}"))
+}
