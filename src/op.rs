@@ -181,7 +181,7 @@ impl Op {
     /// a completion with a [`PoolBuf`](crate::PoolBuf) of `pool`'s and [`more`](Completion::more);
     /// the last one has no buffer, and is `Ok` at the end of the stream.
     ///
-    /// While all buffers of the pool are lent it waits for one to come home: who has waited longest
+    /// While all buffers of the pool are lent it waits for one to come home: who found none first
     /// is served first. Of a datagram what exceeds the buffer is lost (recv(2)). The bytes of
     /// a stream that were received before it is stopped come with a completion before the last
     /// one (C8).
