@@ -166,11 +166,16 @@ pub(super) fn r5_either_source_of_a_splice_may_go(stage: &Stage) {
                     assert_eq!(gone, expected, "{why}: in the order of their submission");
                     assert!(done.iter().all(Completion::is_canceled), "{why}: {done:?}");
                     if is_full {
-                        drain(&yard.hears);
+                        // Not all: what is behind may come as soon as there is room.
+                        hear(&yard.hears, 4096);
                     }
                     let done = yard.bench.one();
                     assert_eq!((done.id, done.result.is_ok()), (written, true), "{why}");
-                    assert_eq!(hear(&yard.hears, 6), b"behind", "{why}");
+                    let mut heard = Vec::new();
+                    while !heard.ends_with(b"behind") {
+                        heard.extend(hear(&yard.hears, 1));
+                    }
+                    assert!(is_full || heard.len() == 6, "{why}: {heard:?}");
                 }
                 _ => {
                     yard.bench.desk.deregister(yard.to);

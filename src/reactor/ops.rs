@@ -74,7 +74,11 @@ impl<S: Selector> Reactor<S> {
             }
         }
         let dir = admission::lane_of(kind).dir();
-        let work = self.registry.work_mut(source);
+        let mut work = self.registry.work_mut(source);
+        if let (Some(work), Kind::Connect) = (&mut work, kind) {
+            // What was reset is another connection.
+            work.is_reset = false;
+        }
         if work.is_some_and(|work| work.push(lane, op, order, dir)) {
             match lane {
                 Lane::Loose => _ = self.begin(op, source, lane),
@@ -351,9 +355,11 @@ impl<S: Selector> Reactor<S> {
         let Some(registration) = source.and_then(|(source, _)| self.registry.get(source)) else {
             return true;
         };
-        let is_stream = registration.work.as_ref().is_none_or(|work| work.manner.is_stream());
+        if registration.work.as_ref().is_none_or(|work| work.manner.is_stream()) {
+            return true;
+        }
         let has_ended = look(&registration.source, Interest::READABLE).contains(PollBits::RDHUP);
-        is_stream || (has_ended && !has_more(registration.source.fd()))
+        has_ended && !has_more(registration.source.fd())
     }
 
     /// Hands over the completions, up to the capacity.

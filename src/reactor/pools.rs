@@ -41,10 +41,10 @@ impl Pools {
         self.have_grown
     }
 
-    /// Whether there are not enough for all who are in line.
+    /// Whether there are not enough for all who are in line, and one more.
     fn is_short(&self, pool: &BufferPool) -> bool {
-        let length = |line: &Line| if line.pool.is(pool) { line.ops.len() } else { 0 };
-        pool.left() < self.lines.iter().map(length).sum()
+        let line = self.lines.iter().find(|line| line.pool.is(pool) && !line.ops.is_empty());
+        line.is_some_and(|line| pool.left() <= line.ops.len())
     }
 
     fn push(&mut self, op: OpSlot, pool: &BufferPool) {

@@ -88,7 +88,8 @@ impl<S: Selector> Reactor<S> {
                 self.ops.put_back(op, prepared);
                 None
             }
-            Err(error) => {
+            Err(mut error) => {
+                self.pass_on_reset(to, prepared.call(), &mut error);
                 self.end(op, Some(prepared), Err(error));
                 Some(true)
             }

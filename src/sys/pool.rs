@@ -153,6 +153,11 @@ impl BufferPool {
         PoolBuf { block, length: 0, home: self.clone() }
     }
 
+    /// Whether this process was forked from the one that made it.
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.0.stamp.is_foreign()
+    }
+
     /// Whether it is the same pool.
     pub(crate) fn is(&self, other: &BufferPool) -> bool {
         Arc::ptr_eq(&self.0, &other.0)

@@ -95,7 +95,7 @@ impl Call {
 
     /// Whether it may be told that a peer has reset the connection while it writes.
     pub(crate) fn is_send(self) -> bool {
-        matches!(self, Call::Send | Call::SendMsg)
+        matches!(self, Call::Send | Call::SendTo | Call::SendMsg | Call::Splice)
     }
 }
 

@@ -137,6 +137,11 @@ fn with_of(with: &With) -> io::Result<prepared::With> {
             let message = prepared::Message::with(name, files.clone(), &control)?;
             prepared::With::Message(message)
         }
+        With::Pool(pool) if pool.is_foreign() => {
+            return Err(io::Error::other(
+                "this pool belongs to the process that this one was forked from",
+            ));
+        }
         With::Pool(pool) => prepared::With::Pool(pool.clone(), None),
         With::Path(path, options) => {
             let (flags, mode) = options.to_flags()?;

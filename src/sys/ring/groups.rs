@@ -126,10 +126,13 @@ impl Groups {
             let Some(group) = place else { continue };
             if group.users > 0 {
                 group.supply();
-            } else if group.out() > 0 {
+                continue;
+            }
+            let is_nobodys = group.pool.handles() == 1 + group.out();
+            if group.is_open && (group.out() > 0 || is_nobodys) {
                 group.close(ring, number as u16);
             }
-            if group.users == 0 && !group.is_open && group.pool.handles() == 1 {
+            if is_nobodys && !group.is_open {
                 *place = None;
             }
         }
