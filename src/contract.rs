@@ -115,6 +115,7 @@
 //! | H1, L2, E1, O1 (files that forget their news when they are looked at: some in procfs and cgroups, performance counters) | what comes before `rearm`, `modify` or `register` is used up by it | | | | what comes between two waits is reported by the next, also if the program has looked meanwhile; what comes to a one-shot source that was reported may be used up before `rearm` |
 //! | H3 | | | of such a file PRIORITY is told without the ERROR that is beside it, which the sets can't show | | |
 //! | C2 | | | | | an accept that waits already when `RLIMIT_NOFILE` is lowered may still succeed |
+//! | C8 | | | | | accept_multi takes all who knock in one call, also if `Events` has less room, and so may come to `EMFILE` sooner |
 //! | T1 | | | | | before Linux 6.1, a wait of zero may overlook what happens at the very moment when another processor wakes the poller; a later one reports it |
 //! | T2 | | | a wait that blocks already may overlook a hang-up of a source watched for WRITABLE alone, and a hang-up or error of one watched for PRIORITY alone; the next wait reports it | | |
 //! | L1, O1, E1 | | | | what makes a file readable without a signal is reported with the next signal, or after `rearm`: the program's own shutdown(2), and what arrives while somebody sleeps in a blocking read of the same socket. An `F_SETFL` without `O_ASYNC` silences the file until `rearm` | |

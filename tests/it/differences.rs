@@ -5,7 +5,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{MsgFlags, send};
-use quintpoll::{Backend, Events, Interest, Mode, Poller, Readiness, Source, Token};
+use quintpoll::{Backend, Events, Interest, Mode, Op, Poller, Readiness, Source, Token};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -222,5 +222,25 @@ fn p3_urgent_data_sends_sigurg() {
         assert_eq!(events.len(), 1, "{backend} reports it");
         let signalled = signals.read_signal().expect("a signalfd").is_some();
         assert_eq!(signalled, backend == Backend::Sigio, "{backend}");
+    }
+}
+
+/// C8 on io_uring: one call accepts all who knock, however little room there is for them.
+#[test]
+fn c8_who_knocks_is_let_in_at_once() {
+    for backend in available() {
+        let listener = Arc::new(TcpListener::bind("127.0.0.1:0").expect("an address"));
+        let address = listener.local_addr().expect("it is bound");
+        let mut poller = open(backend);
+        let key = poller.register(listener.clone(), Token(0), Interest::empty(), Mode::Level);
+        let _clients: Vec<_> =
+            (0..100).map(|_| TcpStream::connect(address).expect("room in the queue")).collect();
+        poller.submit(Op::accept_multi(key.expect("fresh")), Token(1)).expect("in order");
+        let mut events = Events::with_capacity(1);
+        poller.wait(&mut events, None).expect("a wait");
+        assert_eq!(events.completed(), 1, "{backend}");
+        listener.set_nonblocking(true).expect("a socket");
+        let are_all_in = listener.accept().is_err();
+        assert_eq!(are_all_in, backend == Backend::Uring, "{backend}");
     }
 }
