@@ -129,19 +129,14 @@ impl Manner {
         offset: Option<u64>,
     ) -> io::Result<usize> {
         let vectors = Vectors::of(parts, offset);
-        if self.takes_nowait {
-            // SAFETY: as the caller promises.
-            match unsafe { vectors.read(number, libc::RWF_NOWAIT) } {
-                Err(error) if is_unknown(&error) => self.takes_nowait = false,
-                done => {
-                    self.has_taken_nowait = true;
-                    return done;
-                }
-            }
+        // SAFETY: as the caller promises.
+        let read = |flags| unsafe { vectors.read(number, flags) };
+        if let Some(done) = if_known(&mut self.takes_nowait, || read(libc::RWF_NOWAIT)) {
+            self.has_taken_nowait = true;
+            return done;
         }
         self.ensure_nonblocking(number)?;
-        // SAFETY: as the caller promises.
-        unsafe { vectors.read(number, 0) }
+        read(0)
     }
 
     /// write(2) or pwrite(2), without blocking and without `SIGPIPE`, of a file without position.
@@ -159,26 +154,18 @@ impl Manner {
         if vectors.is_nothing() {
             return write_nothing(number);
         }
-        if self.takes_nowait && self.takes_nosignal {
-            // SAFETY: as the caller promises.
-            match unsafe { vectors.write(number, libc::RWF_NOWAIT | RWF_NOSIGNAL) } {
-                Err(error) if is_unknown(&error) => self.takes_nowait = false,
-                done => {
-                    self.has_taken_nowait = true;
-                    return done;
-                }
+        // SAFETY: as the caller promises.
+        let write = |flags| unsafe { vectors.write(number, flags) };
+        let now = || write(libc::RWF_NOWAIT | RWF_NOSIGNAL);
+        if self.takes_nosignal {
+            if let Some(done) = if_known(&mut self.takes_nowait, now) {
+                self.has_taken_nowait = true;
+                return done;
             }
         }
         self.ensure_nonblocking(number)?;
-        if self.takes_nosignal {
-            // SAFETY: as the caller promises.
-            match unsafe { vectors.write(number, RWF_NOSIGNAL) } {
-                Err(error) if is_unknown(&error) => self.takes_nosignal = false,
-                done => return done,
-            }
-        }
-        // SAFETY: as the caller promises.
-        without_sigpipe(|| unsafe { vectors.write(number, 0) })
+        let done = if_known(&mut self.takes_nosignal, || write(RWF_NOSIGNAL));
+        done.unwrap_or_else(|| without_sigpipe(|| write(0)))
     }
 
     /// Reads what of a file with a position is in memory. `WouldBlock` if nothing is, or if that
@@ -193,19 +180,16 @@ impl Manner {
         parts: &[libc::iovec],
         offset: Option<u64>,
     ) -> io::Result<usize> {
-        if !self.takes_nowait {
-            // A few of them, in procfs and tracefs, wait for others than a disk.
-            self.ensure_nonblocking(number)?;
-        } else if !is_direct(number)? {
-            // SAFETY: as the caller promises.
-            match unsafe { Vectors::of(parts, offset).read(number, libc::RWF_NOWAIT) } {
-                Err(error) if is_unknown(&error) => {
-                    self.takes_nowait = false;
-                    self.ensure_nonblocking(number)?;
-                }
-                done => return done,
-            }
+        if self.takes_nowait && is_direct(number)? {
+            return Err(io::ErrorKind::WouldBlock.into());
         }
+        // SAFETY: as the caller promises.
+        let read = || unsafe { Vectors::of(parts, offset).read(number, libc::RWF_NOWAIT) };
+        if let Some(done) = if_known(&mut self.takes_nowait, read) {
+            return done;
+        }
+        // A few of them, in procfs and tracefs, wait for others than a disk.
+        self.ensure_nonblocking(number)?;
         Err(io::ErrorKind::WouldBlock.into())
     }
 
@@ -224,14 +208,13 @@ impl Manner {
         if vectors.is_nothing() {
             return write_nothing(number);
         }
-        if self.takes_nowait_to_write && !is_direct(number)? {
-            // SAFETY: as the caller promises.
-            match unsafe { vectors.write(number, libc::RWF_NOWAIT) } {
-                Err(error) if is_unknown(&error) => self.takes_nowait_to_write = false,
-                done => return done,
-            }
+        if is_direct(number)? {
+            return Err(io::ErrorKind::WouldBlock.into());
         }
-        Err(io::ErrorKind::WouldBlock.into())
+        // SAFETY: as the caller promises.
+        let write = || unsafe { vectors.write(number, libc::RWF_NOWAIT) };
+        let done = if_known(&mut self.takes_nowait_to_write, write);
+        done.unwrap_or_else(|| Err(io::ErrorKind::WouldBlock.into()))
     }
 
     /// As before Linux 6.18, or on a file that takes no flags.
@@ -239,6 +222,16 @@ impl Manner {
     pub(super) fn forget_flags(&mut self) {
         (self.takes_nowait, self.takes_nosignal) = (false, false);
     }
+}
+
+/// Makes a call with a flag, if the file is known to take it or not known not to.
+fn if_known(
+    takes_it: &mut bool,
+    call: impl FnOnce() -> io::Result<usize>,
+) -> Option<io::Result<usize>> {
+    let done = takes_it.then(call)?;
+    *takes_it = !done.as_ref().is_err_and(is_unknown);
+    takes_it.then_some(done)
 }
 
 /// Whether a call says that it does not know a flag.
