@@ -27,8 +27,10 @@ enum State {
     Moving,
 }
 
-/// So many results of one operation are enough at a time.
-const MOST_RESULTS: usize = 64;
+/// So many results of one operation are enough at a time. After 33 the kernel pauses, and overlooks
+/// that the stream has ended or was reset, if that has come about before (Linux 6.18): begun anew it
+/// sees that.
+const MOST_RESULTS: usize = 32;
 
 /// All of them.
 #[derive(Debug, Default)]
