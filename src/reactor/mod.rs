@@ -124,8 +124,8 @@ impl<S: Selector> Reactor<S> {
 
     /// To be called last of all: it may run the user's Drop, which may panic.
     fn drop_spent(&mut self) {
-        if !self.spent.is_empty() {
-            drop(std::mem::take(&mut self.spent));
+        while let Some(file) = self.spent.pop() {
+            drop(file);
         }
     }
 

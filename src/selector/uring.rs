@@ -42,7 +42,8 @@
 //!   gives it a thread of its own.
 //! - **o.** A multishot accept or receive completes for each connection, or for what there is, with
 //!   `IORING_CQE_F_MORE`; without, it is over, also if it has brought something: that is so where
-//!   there was no room for the completion.
+//!   there was no room for the completion. After 33 results with more behind each it pauses, and
+//!   does not see then what has ended the stream before; one that begins does.
 //! - **p.** A multishot receive takes one of the buffers that are set out when something comes; and
 //!   if there is none, it is over (`ENOBUFS`), at once or later, whether something has come, the
 //!   stream has ended or was reset. Nothing is lost by that. What else ends it takes none.

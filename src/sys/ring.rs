@@ -77,7 +77,12 @@ pub(crate) enum Completion {
     /// An operation is over, and the kernel touches its memory no longer.
     Operation { tag: u64, prepared: Prepared, result: io::Result<Gain> },
     /// An operation has brought something, and goes on.
-    One { tag: u64, gain: Gain },
+    One {
+        tag: u64,
+        gain: Gain,
+        /// There was more when it did, so that the kernel went on at once.
+        is_not_all: bool,
+    },
 }
 
 /// A ring's name for an operation that the kernel has.
@@ -319,7 +324,8 @@ fn of_operation(
         // SAFETY: as above.
         let one = unsafe { complete_one(call, result, buf) };
         // No error goes on.
-        return one.ok().map(|gain| Completion::One { tag, gain });
+        let is_not_all = cqueue::sock_nonempty(entry.flags());
+        return one.ok().map(|gain| Completion::One { tag, gain, is_not_all });
     }
     if call == Call::RecvMulti && result == -libc::ENOBUFS {
         groups.note_shortage(group);

@@ -155,6 +155,16 @@ impl Door {
         socket: &OwnedFd,
         peer: Option<&Address>,
     ) -> Result<usize, super::super::model::Failure> {
+        self.note_taken(socket, peer, false)
+    }
+
+    /// The same; those before him in the queue may have been taken by what nobody was told of.
+    fn note_taken(
+        &mut self,
+        socket: &OwnedFd,
+        peer: Option<&Address>,
+        may_skip: bool,
+    ) -> Result<usize, super::super::model::Failure> {
         let told = match peer {
             Some(Address::Inet(address)) => Some(u64::from(address.port())),
             Some(Address::Unix(address)) => address.as_abstract_name().and_then(number_in),
@@ -176,7 +186,7 @@ impl Door {
         };
         let state = nth.map(|nth| self.clients[nth].state);
         let is_right = match state {
-            Some(State::Waiting) => nth == next,
+            Some(State::Waiting) => may_skip || nth == next,
             Some(State::Accepted) | None => false,
             Some(_) => true,
         };
@@ -194,7 +204,7 @@ impl Door {
     /// If somebody was lost.
     pub fn settle_accounts(&mut self, may_lose: bool) -> Verdict {
         while let Some(socket) = self.accept() {
-            self.note_accepted(&socket, None)?;
+            self.note_taken(&socket, None, may_lose)?;
         }
         for (nth, client) in self.clients.iter_mut().enumerate() {
             let is_missing = matches!(client.state, State::Waiting | State::Connected);

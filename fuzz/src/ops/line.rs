@@ -250,8 +250,8 @@ impl Line {
                 Ok(count) if count > 0 || self.tells_empty_messages() => {
                     pieces.push(bytes[..count].to_vec());
                 }
-                // The end is told once, and may be told first.
-                Err(Errno::ECONNRESET) => {}
+                // These are told once, and may be told first.
+                Err(Errno::ECONNRESET | Errno::ECONNREFUSED) => {}
                 _ => break,
             }
         }

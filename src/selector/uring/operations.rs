@@ -14,8 +14,8 @@ struct Operation {
     /// A send, which is tried for now or never (n).
     is_for_now: bool,
     is_stopped: bool,
-    /// How many results it has brought since they were taken the last time, if that was this one.
-    brought: (u64, usize),
+    /// How many results it has brought with more behind them.
+    brought: usize,
 }
 
 #[derive(Debug)]
@@ -27,9 +27,9 @@ enum State {
     Moving,
 }
 
-/// So many results of one operation are enough at a time. After 33 the kernel pauses, and overlooks
-/// that the stream has ended or was reset, if that has come about before (Linux 6.18): begun anew it
-/// sees that.
+/// After so many results, each with more behind it, an operation is begun anew. After 33 the kernel
+/// pauses, and goes on without a look at whether the stream has ended or was reset meanwhile (Linux
+/// 6.18): at the beginning it sees that. Nor does one flood then keep all others waiting.
 const MOST_RESULTS: usize = 32;
 
 /// All of them.
@@ -39,8 +39,6 @@ pub(super) struct Operations {
     places: Vec<Option<Operation>>,
     count: usize,
     landed: Vec<Landed>,
-    /// Counts how often they were taken.
-    takes: u64,
     /// What could not be stopped because it was not found (l).
     not_found: Vec<OpSlot>,
 }
@@ -69,7 +67,6 @@ impl Operations {
     }
 
     pub(super) fn take_landed(&mut self, out: &mut Vec<Landed>) {
-        self.takes += 1;
         out.append(&mut self.landed);
     }
 
@@ -81,7 +78,7 @@ impl Operations {
         let is_for_now = prepared.is_for_now();
         let state = State::Here(prepared);
         debug_assert!(self.places[op.index()].is_none(), "one at a time in a place");
-        let (is_stopped, brought) = (false, (0, 0));
+        let (is_stopped, brought) = (false, 0);
         self.places[op.index()] = Some(Operation { op, state, is_for_now, is_stopped, brought });
         self.count += 1;
     }
@@ -151,15 +148,15 @@ impl Operations {
         }
     }
 
-    /// It has brought something, and goes on. Gives it back if it is to be stopped, because it has
-    /// brought so much: the rest is left where it is until this was taken.
-    pub(super) fn bring(&mut self, tag: u64, gain: Gain) -> Option<OpSlot> {
-        let (op, takes) = (OpSlot::from_bits(tag), self.takes);
+    /// It has brought something, and goes on. Gives it back if it is to be stopped: the reactor
+    /// begins it anew.
+    pub(super) fn bring(&mut self, tag: u64, gain: Gain, is_not_all: bool) -> Option<OpSlot> {
+        let op = OpSlot::from_bits(tag);
         let operation = self.get_mut(op)?;
-        let before = if operation.brought.0 == takes { operation.brought.1 } else { 0 };
-        operation.brought = (takes, before + 1);
+        operation.brought += usize::from(is_not_all);
+        let is_enough = is_not_all && operation.brought == MOST_RESULTS;
         self.landed.push(Landed::One { op, gain });
-        (before + 1 == MOST_RESULTS).then_some(op)
+        is_enough.then_some(op)
     }
 
     /// The kernel is done with it. A send that would have to wait is the reactor's from now on.

@@ -339,9 +339,9 @@ impl Polls {
                     self.operations.land(tag, prepared, result);
                     continue;
                 }
-                Completion::One { tag, gain } => {
+                Completion::One { tag, gain, is_not_all } => {
                     self.progress += 1;
-                    let full = self.operations.bring(tag, gain);
+                    let full = self.operations.bring(tag, gain, is_not_all);
                     full.into_iter().for_each(|op| self.stop_operation(op));
                     continue;
                 }

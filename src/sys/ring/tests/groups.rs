@@ -51,7 +51,7 @@ impl Ring {
             self.enter(least(0), None).expect("nothing goes wrong");
             let before = all.len();
             self.reap(|completion| match completion {
-                Completion::One { tag: 7, gain } => all.push(Came::One(gain)),
+                Completion::One { tag: 7, gain, .. } => all.push(Came::One(gain)),
                 Completion::Operation { tag: 7, result, .. } => all.push(Came::Over(result)),
                 Completion::Request { .. } => {}
                 other => panic!("whose is it? {other:?}"),
