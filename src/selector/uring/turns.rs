@@ -67,7 +67,8 @@ impl Uring {
                 break;
             }
             self.enter(least, Some(Duration::ZERO))?;
-            left -= usize::from(!is_asked);
+            // Where there was no room for more, the rest is of before, too.
+            left -= usize::from(!is_asked && !self.polls.was_full());
         }
         Ok(())
     }
