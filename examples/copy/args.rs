@@ -48,8 +48,9 @@ Options:
   --help          print this
 
 Exit status: 0 if the copy is there and was verified, 1 if something broke,
-and then no part of it is left, 2 if it was asked for something that can't
-be had.
+and then no part of it is left (or it is whole, and what broke is the line on
+stdout, or the disk's memory of its name), 2 if it was asked for something that
+can't be had.
 ",
         DEFAULT_BLOCK / 1024,
         direct::UNIT

@@ -77,7 +77,9 @@ impl Draft {
         let renamed = fs::rename(&self.path, &self.target);
         renamed.explain(format_args!("can't make {}", self.target.display()))?;
         self.is_published = true;
-        self.keep(hands, folder)
+        let named = hands.run(Op::fsync(folder))?.map(drop);
+        let target = self.target.display();
+        named.explain(format_args!("{target} is whole, but its name may be lost with the power"))
     }
 
     fn keep(&self, hands: &mut Hands, key: Key) -> Result<(), Failure> {
@@ -110,6 +112,9 @@ fn destination(request: &Request, original: &Original) -> Result<PathBuf, Failur
                 return refuse("is there and is no regular file");
             }
             fs::canonicalize(target).explain(format_args!("can't look at {}", target.display()))
+        }
+        Err(_) if fs::symlink_metadata(target).is_ok_and(|found| found.is_symlink()) => {
+            refuse("is a symbolic link that leads nowhere")
         }
         Err(error) if error.kind() == ErrorKind::NotFound && target.file_name().is_some() => {
             Ok(target.clone())
