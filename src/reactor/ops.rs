@@ -355,9 +355,12 @@ impl<S: Selector> Reactor<S> {
         let Some(registration) = source.and_then(|(source, _)| self.registry.get(source)) else {
             return true;
         };
-        if registration.work.as_ref().is_none_or(|work| work.manner.is_stream()) {
-            return true;
+        match registration.work.as_ref().map(|work| &work.manner) {
+            Some(manner) if manner.is_endless() => return false,
+            Some(manner) if !manner.is_stream() => {}
+            _ => return true,
         }
+        // Of records without bytes only the last can't be told from the end.
         let has_ended = look(&registration.source, Interest::READABLE).contains(PollBits::RDHUP);
         has_ended && !has_more(registration.source.fd())
     }

@@ -122,9 +122,9 @@ impl Kind {
     }
 }
 
-/// Whether a socket carries a stream.
-pub(crate) fn is_stream(fd: BorrowedFd<'_>) -> bool {
-    socket_option(fd, libc::SO_TYPE).is_ok_and(|its| its == libc::SOCK_STREAM)
+/// What a socket carries: `SOCK_STREAM` and so on.
+pub(crate) fn type_of_socket(fd: BorrowedFd<'_>) -> Option<libc::c_int> {
+    socket_option(fd, libc::SO_TYPE).ok()
 }
 
 /// Whether a socket's peers are on this machine: `AF_UNIX`.

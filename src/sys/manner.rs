@@ -12,7 +12,8 @@ use std::ptr;
 #[derive(Debug)]
 pub(crate) struct Manner {
     shape: Shape,
-    is_stream: bool,
+    /// Of sockets: `SOCK_STREAM` and so on.
+    carries: Option<libc::c_int>,
     /// A short read from it usually means that there is no more.
     is_drained_by_short_reads: bool,
     /// A call of ours has been taken with `RWF_NOWAIT`.
@@ -39,13 +40,14 @@ impl Manner {
     pub(crate) fn of(fd: BorrowedFd<'_>) -> io::Result<Self> {
         let shape = Shape::of(fd)?;
         let is_socket = shape == Shape::Socket;
-        let is_stream = is_socket && super::file::is_stream(fd);
+        let carries = is_socket.then(|| super::file::type_of_socket(fd)).flatten();
+        let is_stream = carries == Some(libc::SOCK_STREAM);
         let is_drained_by_short_reads = is_stream && super::file::wakes_for_a_byte(fd);
         let (takes_nowait, takes_nosignal, is_made_nonblocking) = (true, true, false);
         let (has_taken_nowait, takes_nowait_to_write) = (false, true);
         Ok(Manner {
             shape,
-            is_stream,
+            carries,
             is_drained_by_short_reads,
             has_taken_nowait,
             takes_nowait,
@@ -62,7 +64,12 @@ impl Manner {
 
     /// Whether it is a socket whose bytes have no bounds.
     pub(crate) fn is_stream(&self) -> bool {
-        self.is_stream
+        self.carries == Some(libc::SOCK_STREAM)
+    }
+
+    /// Whether it is a socket of packets without end, of which one without bytes is one like others.
+    pub(crate) fn is_endless(&self) -> bool {
+        self.is_socket() && !self.is_stream() && self.carries != Some(libc::SOCK_SEQPACKET)
     }
 
     pub(crate) fn is_drained_by_short_reads(&self) -> bool {
