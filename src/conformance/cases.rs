@@ -385,6 +385,13 @@ macro_rules! __conformance_cases {
             d2_opened_files_that_nobody_takes_are_closed
             p5_without_a_number_nothing_is_opened
         }
+        ends {
+            c8_the_end_comes_after_however_many_results
+            c2_a_reset_is_the_readers_whoever_hears_of_it
+            c8_a_newcomer_does_not_overtake
+        } own {
+            p1_a_pool_from_before_a_fork_is_refused
+        }
         signals {} own {
             p3_the_mask_is_as_before
             p3_files_are_as_before

@@ -45,6 +45,7 @@ mod doors;
 mod drops;
 mod edge;
 mod endings;
+mod ends;
 mod files;
 mod flags;
 mod last_writes;

@@ -78,7 +78,8 @@ fn random_operations() {
     let missing = ENDS.iter().find(|&&how| !tally.ended.contains_key(how));
     // Few scripts need not show everything.
     assert!(missing.is_none() || tally.scripts < SCRIPTS as usize, "none ended so: {missing:?}");
-    assert!(tally.compared > 10 * tally.left_out, "chance has left little to compare");
+    // Networks cut what is spliced and sent as they like.
+    assert!(tally.compared > 8 * tally.left_out, "chance has left little to compare");
 }
 
 /// Whoever waits for his turn is cancelled for certain, and who stands behind him moves up.

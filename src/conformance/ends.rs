@@ -1,0 +1,146 @@
+//! How streams of results end, where what ends them came before they got there; and who may have a
+//! buffer at all.
+
+use super::bench::*;
+use super::kit::*;
+use super::lines::*;
+use crate::op::Op;
+use crate::sys::staging;
+use nix::poll::PollFlags;
+
+/// So many results at once, around what a kernel does in one go.
+const COUNTS: [usize; 12] = [1, 16, 17, 31, 32, 33, 34, 50, 84, 85, 100, 200];
+const SIZE: usize = 16;
+
+/// A peer that goes, having read nothing of what was sent to it: of TCP that makes a reset.
+fn go(line: Line) {
+    let Line { here, there, .. } = line;
+    drop(there);
+    while !has_ended(&*here) {
+        std::thread::yield_now();
+    }
+}
+
+/// What the peer has not read makes its end a reset.
+fn leave_unread(line: &Line) {
+    assert_eq!(nix::unistd::write(&*line.here, b"unread"), Ok(6));
+    fence(&line.there, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLIN));
+}
+
+pub(super) fn c8_the_end_comes_after_however_many_results(stage: &Stage) {
+    for (make, room) in STREAMS.into_iter().flat_map(|make| [(make, 8), (make, 512)]) {
+        for (count, is_first) in COUNTS.into_iter().flat_map(|n| [(n, false), (n, true)]) {
+            for is_reset in [false, true] {
+                let line = make();
+                let why = format!("{}, {count} results, a reset: {is_reset}", line.name);
+                let pool = new_pool(SIZE, 1024);
+                let mut bench = Bench::with_room(stage, room);
+                let key = bench.add(line.here.clone());
+                let half = if is_first { count / 2 } else { 0 };
+                if is_first {
+                    bench.submit_stream(Op::recv_multi(key, &pool), 1);
+                    bench.wait(ZERO);
+                    line.say(&bytes_from(0, half * SIZE));
+                    assert_eq!(until_bytes(&mut bench, half * SIZE).len(), half * SIZE, "{why}");
+                }
+                if is_reset {
+                    leave_unread(&line);
+                }
+                line.say(&bytes_from(half * SIZE, (count - half) * SIZE));
+                go(line);
+                if !is_first {
+                    bench.submit_stream(Op::recv_multi(key, &pool), 1);
+                }
+                let (pieces, last) = until_last(&mut bench);
+                let rest = bytes_from(half * SIZE, (count - half) * SIZE);
+                assert!(pieces.concat() == rest, "{why}: each byte once, in order");
+                match is_reset {
+                    true => assert_eq!(errno(&last), libc::ECONNRESET, "{why}"),
+                    false => expect_end(&last, &why),
+                }
+            }
+        }
+    }
+}
+
+/// The kernel tells of a reset once.
+pub(super) fn c2_a_reset_is_the_readers_whoever_hears_of_it(stage: &Stage) {
+    for how in ["send", "write", "send_to", "send_msg", "splice"] {
+        let line = Line::tcp();
+        let (pool, mut bench) = (new_pool(64, 4), Bench::new(stage));
+        bench.about = how;
+        let key = bench.add(line.here.clone());
+        let (reader, writer) = pipe();
+        assert_eq!(nix::unistd::write(&writer, b"x"), Ok(1));
+        let reader = bench.add(std::sync::Arc::new(reader));
+        bench.submit_stream(Op::recv_multi(key, &pool), 1);
+        bench.expect_nothing_yet(how);
+        leave_unread(&line);
+        line.say(b"abc");
+        go(line);
+        let op = match how {
+            "send" => Op::send(key, "x", ..),
+            "write" => Op::write(key, "x", ..),
+            "send_to" => {
+                let anywhere: std::net::SocketAddr = ([127, 0, 0, 1], 9).into();
+                Op::send_to(key, "x", .., anywhere)
+            }
+            "send_msg" => Op::send_msg(key, "x", .., crate::message::Message::new()),
+            _ => Op::splice(reader, key, 1),
+        };
+        let writes = bench.submit(op, 2);
+        let (mut heard, mut last) = (Vec::<u8>::new(), None);
+        for _ in 0..3 {
+            let done = bench.one();
+            if done.id == writes {
+                let is_told = [libc::EPIPE, libc::ECONNRESET].contains(&errno(&done));
+                assert!(is_told, "{how}: {done:?}");
+            } else if done.more {
+                heard.extend(&*done.buf);
+            } else {
+                last = Some(done);
+            }
+        }
+        assert_eq!(heard, b"abc", "{how}");
+        let last = last.unwrap_or_else(|| panic!("{how}: no last completion"));
+        assert_eq!(errno(&last), libc::ECONNRESET, "{how}: what was cut off has no end");
+    }
+}
+
+pub(super) fn c8_a_newcomer_does_not_overtake(stage: &Stage) {
+    let [first, second] = [Line::unix(), Line::unix()];
+    let (pool, mut bench) = (new_pool(SIZE, 1), Bench::new(stage));
+    let held = pool.take();
+    let [one, other] = [&first, &second].map(|line| {
+        line.say(b"said");
+        bench.add(line.here.clone())
+    });
+    let waits = bench.submit_stream(Op::recv_multi(one, &pool), 1);
+    bench.expect_nothing_yet("there is no buffer");
+    drop(held);
+    let comes = bench.submit_stream(Op::recv_multi(other, &pool), 2);
+    // Each goes home before the next can come.
+    let mut next = || {
+        let done = bench.one();
+        (done.id, done.buf.to_vec())
+    };
+    let order = [next(), next()];
+    assert_eq!(order, [(waits, b"said".to_vec()), (comes, b"said".to_vec())]);
+}
+
+pub(super) fn p1_a_pool_from_before_a_fork_is_refused(stage: &Stage) {
+    let pool = new_pool(SIZE, 4);
+    let held = pool.take();
+    let status = staging::in_forked_child(|| {
+        let mut bench = Bench::new(stage);
+        let key = bench.add(Line::unix().here);
+        let (_, error) = bench.rejected(Op::recv_multi(key, &pool));
+        let is_refused = error.to_string().contains("fork") && pool.take().is_none();
+        drop(pool.clone());
+        i32::from(!is_refused)
+    });
+    let status = status.unwrap_or_else(|error| panic!("fork: {error}"));
+    assert_eq!(status, 0, "in the child it is refused, and nothing hangs");
+    drop(held);
+    assert_eq!((pool.made(), pool.idle()), (1, 1), "the parent's is as before");
+}
