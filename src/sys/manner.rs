@@ -67,7 +67,8 @@ impl Manner {
         self.carries == Some(libc::SOCK_STREAM)
     }
 
-    /// Whether it is a socket of packets without end, of which one without bytes is one like others.
+    /// Whether it is a socket of packets without end, of which one without bytes is one like
+    /// others.
     pub(crate) fn is_endless(&self) -> bool {
         self.is_socket() && !self.is_stream() && self.carries != Some(libc::SOCK_SEQPACKET)
     }

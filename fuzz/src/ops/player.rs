@@ -44,8 +44,8 @@ pub struct Player {
     numbers: [Option<usize>; SOURCES],
     registrations: usize,
     watched: [Interest; PLACES],
-    /// Something is spliced from or to a network, whose pieces are its own: how much one call moves is
-    /// left to chance.
+    /// Something is spliced from or to a network, whose pieces are its own: how much one call
+    /// moves is left to chance.
     uneven: [bool; PLACES],
     /// The clients that operations connect: the operations, and the keys.
     connecting: Vec<(usize, Key)>,
