@@ -6,8 +6,8 @@
 //!   the completion. One whose result is an error or the end of the stream takes none.
 //! - If there is none, a receive ends with `ENOBUFS`, also at once, and also where the stream has
 //!   ended; nothing is lost.
-//! - What is set out stays so until it is taken: it can't be had back. So a pool gives half of its
-//!   buffers at most.
+//! - What is set out stays so until it is taken, or until all of it is taken back: while no request
+//!   may take it. So a pool gives half of its buffers at most.
 //! - The kernel does not see if there are more than there is room for, and gives out some twice.
 //! - Pages of the array are the kernel's for good: a forked child gets copies, and nothing changes
 //!   for the parent.
