@@ -172,7 +172,7 @@ impl Op {
     }
 
     /// Receives exactly `len` bytes of a stream. If it ends before, the result is
-    /// [`UnexpectedEof`](io::ErrorKind::UnexpectedEof), and what has come is in the buffer.
+    /// [`UnexpectedEof`](std::io::ErrorKind::UnexpectedEof), and what has come is in the buffer.
     pub fn recv_exact(key: Key, buf: impl Into<Buf>, len: usize) -> Self {
         Op::into_buf_of(Kind::RecvExact, key, buf.into(), len)
     }
@@ -359,7 +359,7 @@ impl Op {
     }
 
     /// Gives it this much time from its submission. After that it is stopped, and its result is
-    /// [`TimedOut`](io::ErrorKind::TimedOut), or the real one if it was just done (X3).
+    /// [`TimedOut`](std::io::ErrorKind::TimedOut), or the real one if it was just done (X3).
     pub fn deadline(mut self, after: Duration) -> Self {
         self.deadline = Some(after);
         self

@@ -207,7 +207,7 @@ pub trait Poller {
 
     /// Tells an edge-triggered registration that an I/O call in these directions said `WouldBlock`.
     /// From now on the next readiness is reported (E1). Free where edges are native; ignored in
-    /// the other modes. [`try_io`] calls this for you.
+    /// the other modes. [`try_io`](crate::try_io()) calls this for you.
     ///
     /// # Errors
     ///
