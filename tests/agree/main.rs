@@ -23,7 +23,7 @@ const SCRIPTS: u32 = 400;
 
 /// Plays a script to all backends.
 fn replay(script: &Script) {
-    play_together(script).unwrap_or_else(|apart| panic!("{apart}"));
+    runner::uncounted(|| play_together(script)).unwrap_or_else(|apart| panic!("{apart}"));
 }
 
 /// Those of this test, and those of one backend against the model.
@@ -62,7 +62,7 @@ fn random_scripts() {
 }
 
 fn together(script: &Script) -> Result<Tally, String> {
-    runner::said(|| play_together(script).map_err(|apart| apart.to_string()))
+    runner::said(|| runner::uncounted(|| play_together(script)).map_err(|apart| apart.to_string()))
 }
 
 /// A call that signals interrupt does fail with `EINTR` where nobody goes on: they do come.

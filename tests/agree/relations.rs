@@ -82,7 +82,7 @@ where
         let mut backends = Backend::ALL.into_iter().filter(|one| one.is_available().is_ok());
         backends.try_for_each(|one| holds(value, one).map_err(|what| format!("{one}: {what}")))
     };
-    runner::run(SCRIPTS, values, on_all)
+    runner::run(SCRIPTS, values, |value| runner::uncounted(|| on_all(value)))
         .unwrap_or_else(|(reason, value)| panic!("{reason}\n{value:?}"));
 }
 
