@@ -8,6 +8,7 @@
 
 #[path = "../../fuzz/src/lib.rs"]
 pub mod fuzz;
+mod numbers;
 mod operations;
 mod relations;
 mod runner;
@@ -23,7 +24,7 @@ const SCRIPTS: u32 = 400;
 
 /// Plays a script to all backends.
 fn replay(script: &Script) {
-    runner::uncounted(|| play_together(script)).unwrap_or_else(|apart| panic!("{apart}"));
+    numbers::uncounted(|| play_together(script)).unwrap_or_else(|apart| panic!("{apart}"));
 }
 
 /// Those of this test, and those of one backend against the model.
@@ -62,7 +63,7 @@ fn random_scripts() {
 }
 
 fn together(script: &Script) -> Result<Tally, String> {
-    runner::said(|| runner::uncounted(|| play_together(script)).map_err(|apart| apart.to_string()))
+    runner::said(|| numbers::uncounted(|| play_together(script)).map_err(|apart| apart.to_string()))
 }
 
 /// A call that signals interrupt does fail with `EINTR` where nobody goes on: they do come.

@@ -6,7 +6,7 @@
 use crate::fuzz::ops::decode;
 use crate::fuzz::ops::script::*;
 use crate::fuzz::ops::together::{Tally, play_together};
-use crate::runner;
+use crate::{numbers, runner};
 use proptest::prelude::*;
 use proptest::sample::select;
 use std::cell::RefCell;
@@ -40,7 +40,7 @@ const ENDS: [&str; 14] = [
 /// Plays a script to all backends, which must end so many operations in this way: each in both
 /// ways to play.
 fn replay(script: &Script, how: &str, times: usize) {
-    let tally = runner::counting(|| play_together(script));
+    let tally = numbers::counting(|| play_together(script));
     let tally = tally.unwrap_or_else(|apart| panic!("{apart}"));
     let players = tally.players / 2;
     let ended = tally.ended.get(how).copied().unwrap_or_default();
@@ -55,7 +55,7 @@ fn seeds_of_operations() {
         let path = seed.expect("a directory can be read").path();
         let script = decode(&std::fs::read(&path).expect("a seed can be read"));
         let script = script.expect("a seed is a script");
-        let played = runner::counting(|| play_together(&script));
+        let played = numbers::counting(|| play_together(&script));
         played.unwrap_or_else(|apart| panic!("{}: {apart}", path.display()));
     }
 }
@@ -169,7 +169,7 @@ fn dropped_with_both_lanes_busy() {
 }
 
 fn together(script: &Script) -> Result<Tally, String> {
-    runner::said(|| runner::counting(|| play_together(script)).map_err(|apart| apart.to_string()))
+    runner::said(|| numbers::counting(|| play_together(script)).map_err(|apart| apart.to_string()))
 }
 
 fn scripts() -> impl Strategy<Value = Script> {

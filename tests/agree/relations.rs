@@ -5,7 +5,7 @@ use crate::fuzz::column::Column;
 use crate::fuzz::files::Place;
 use crate::fuzz::play::{Outcome, Table};
 use crate::fuzz::script::*;
-use crate::{runner, sketch};
+use crate::{numbers, runner, sketch};
 use proptest::prelude::*;
 use quintpoll::{Backend, Mode, Readiness};
 use std::fmt::Debug;
@@ -82,7 +82,7 @@ where
         let mut backends = Backend::ALL.into_iter().filter(|one| one.is_available().is_ok());
         backends.try_for_each(|one| holds(value, one).map_err(|what| format!("{one}: {what}")))
     };
-    runner::run(SCRIPTS, values, |value| runner::uncounted(|| on_all(value)))
+    runner::run(SCRIPTS, values, |value| numbers::uncounted(|| on_all(value)))
         .unwrap_or_else(|(reason, value)| panic!("{reason}\n{value:?}"));
 }
 

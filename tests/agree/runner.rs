@@ -6,7 +6,6 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::str::FromStr;
-use std::sync::{PoisonError, RwLock};
 
 /// How long is spent on making a failure smaller, in milliseconds.
 const SHRINKING: u32 = 60_000;
@@ -46,22 +45,6 @@ where
         (Err(_), Some(smallest)) => Err(smallest),
         (Err(error), None) => panic!("{error}"),
     }
-}
-
-/// Those who count the numbers of a file look at all that the process has, and hold each for a moment:
-/// whoever closes one then, and looks for what comes of it at once, must not be there.
-static NUMBERS: RwLock<()> = RwLock::new(());
-
-/// Plays a script that looks at once for what comes of a close.
-pub(crate) fn uncounted<T>(play: impl FnOnce() -> T) -> T {
-    let _others = NUMBERS.read().unwrap_or_else(PoisonError::into_inner);
-    play()
-}
-
-/// Plays a script that counts numbers.
-pub(crate) fn counting<T>(play: impl FnOnce() -> T) -> T {
-    let _alone = NUMBERS.write().unwrap_or_else(PoisonError::into_inner);
-    play()
 }
 
 /// What is said, or cried in a panic.
