@@ -2,8 +2,8 @@
 
 use std::sync::{PoisonError, RwLock};
 
-/// Those who count the numbers of a file look at all that the process has, and hold each for a moment:
-/// whoever closes one then, and looks for what comes of it at once, must not be there.
+/// Those who count the numbers of a file look at all that the process has, and hold each for a
+/// moment: whoever closes one then, and looks for what comes of it at once, must not be there.
 static NUMBERS: RwLock<()> = RwLock::new(());
 
 /// Plays a script that looks at once for what comes of a close.
