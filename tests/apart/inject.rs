@@ -55,6 +55,14 @@ fn request<T>(number: libc::c_ulong) -> libc::c_ulong {
     3 << 30 | (size_of::<T>() as libc::c_ulong) << 16 | 0x21 << 8 | number
 }
 
+/// Whether somebody lives under the filter yet.
+fn is_filtering(listener: &OwnedFd) -> bool {
+    let mut wanted = libc::pollfd { fd: listener.as_raw_fd(), events: 0, revents: 0 };
+    // SAFETY: the kernel writes into this one entry.
+    let found = unsafe { libc::poll(&raw mut wanted, 1, 0) };
+    found == 0
+}
+
 /// Answers for the calls of the filtered thread until that has gone.
 fn supervise(listener: OwnedFd, fault: &Fault) {
     loop {
@@ -66,6 +74,8 @@ fn supervise(listener: OwnedFd, fault: &Fault) {
         if got != 0 {
             match io::Error::last_os_error().raw_os_error() {
                 Some(libc::EINTR) => continue,
+                // Task work has interrupted the call before it could be told, and it comes again.
+                Some(libc::ENOENT) if is_filtering(&listener) => continue,
                 _ => return,
             }
         }
