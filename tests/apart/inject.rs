@@ -1,9 +1,11 @@
-//! What operations come to when io_uring_enter(2) fails for a while, or for good. A filter has the
+//! What operations come to when calls on a ring fail for a while, or for good. A filter has the
 //! kernel ask another thread of the test what each call of this thread is to answer.
 #![allow(unsafe_code)]
 
 use crate::refused::in_own_process;
-use quintpoll::{Backend, Buf, Completion, Events, Interest, Mode, Op, OpId, Poller, Token};
+use quintpoll::{
+    Backend, Buf, BufferPool, Completion, Events, Interest, Mode, Op, OpId, Poller, Token,
+};
 use quintpoll::{Key, Source, leaked_buffers};
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
@@ -88,14 +90,13 @@ fn supervise(listener: OwnedFd, fault: &Fault) {
     }
 }
 
-/// From here on each io_uring_enter(2) of this thread is answered as the fault says. There is no
-/// way back.
-fn inject() -> Arc<Fault> {
+/// From here on each such call of this thread is answered as the fault says. There is no way back.
+fn inject(call: libc::c_long) -> Arc<Fault> {
     let step = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
     let answer = libc::BPF_RET | libc::BPF_K;
     let mut filter = [
         step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
-        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, libc::SYS_io_uring_enter as u32),
+        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, call as u32),
         step(answer, 0, 0, libc::SECCOMP_RET_USER_NOTIF),
         step(answer, 0, 0, libc::SECCOMP_RET_ALLOW),
     ];
@@ -121,6 +122,11 @@ fn inject() -> Arc<Fault> {
 
 /// Runs `body` where faults can be injected, in a process of its own, on a poller made there.
 fn with_faults(test: &str, body: impl FnOnce(Box<dyn Poller>, &Fault)) {
+    with_faults_of(libc::SYS_io_uring_enter, test, body);
+}
+
+/// The same for another system call.
+fn with_faults_of(call: libc::c_long, test: &str, body: impl FnOnce(Box<dyn Poller>, &Fault)) {
     in_own_process(&format!("inject::{test}"), || {
         if let Err(error) = Backend::Uring.is_available() {
             let required = std::env::var("QUINTPOLL_REQUIRE").unwrap_or_default();
@@ -129,7 +135,7 @@ fn with_faults(test: &str, body: impl FnOnce(Box<dyn Poller>, &Fault)) {
             eprintln!("skipped: {error}");
             return;
         }
-        let fault = inject();
+        let fault = inject(call);
         body(Backend::Uring.open().expect("it is available"), &fault);
     });
 }
@@ -362,5 +368,31 @@ fn a_drop_under_an_error_that_passes_leaks_nothing() {
         }
         assert_eq!(leaked_buffers(), 0);
         poller.wait(&mut Events::with_capacity(4), Some(ZERO)).expect("the other one goes on");
+    });
+}
+
+/// Linux knows provided buffer rings since 5.19. Before, a receive that wants one says so to nobody.
+#[test]
+fn a_kernel_without_buffer_rings_is_asked_once() {
+    let test = "a_kernel_without_buffer_rings_is_asked_once";
+    with_faults_of(libc::SYS_io_uring_register, test, |mut poller, fault| {
+        let poller = &mut *poller;
+        let (here, mut there) = stream();
+        let key = add(poller, here);
+        let pool = BufferPool::new(64, 4).expect("a pool");
+        let mut events = Events::with_capacity(16);
+        let before = fault.calls.load(Ordering::SeqCst);
+        fault.begin(libc::EINVAL, 1);
+        for round in 0..100u8 {
+            let id = poller.submit(Op::recv_multi(key, &pool), Token(1)).expect("recv_multi");
+            there.write_all(&[round]).expect("write");
+            let got = collect(poller, &mut events, 1, 0).remove(0);
+            assert_eq!((got.id, &*got.buf, got.more), (id, &[round][..], true), "{got:?}");
+            drop(got);
+            poller.cancel(id).expect("cancel");
+            let last = collect(poller, &mut events, 1, 0).remove(0);
+            assert_eq!((last.id, last.more, pool.idle()), (id, false, pool.made()), "{last:?}");
+        }
+        assert_eq!(fault.calls.load(Ordering::SeqCst) - before, 1);
     });
 }

@@ -28,7 +28,11 @@ const FIRST: usize = 16;
 
 /// All pools whose buffers are set out in one ring.
 #[derive(Debug, Default)]
-pub(super) struct Groups(Vec<Option<Group>>);
+pub(super) struct Groups {
+    all: Vec<Option<Group>>,
+    /// The kernel does not know what this is (before Linux 5.19), and need not be asked again.
+    are_unknown: bool,
+}
 
 /// The buffers of one pool that are set out.
 #[derive(Debug)]
@@ -50,9 +54,18 @@ impl Groups {
     /// Whether buffers of this pool are set out. Its group is made if there is none and the kernel
     /// can.
     pub(super) fn open(&mut self, ring: &IoUring, pool: &BufferPool) -> bool {
+        if self.are_unknown {
+            return false;
+        }
         let Some(number) = self.find(pool).or_else(|| self.make(pool)) else { return false };
-        let group = self.0[usize::from(number)].as_mut();
-        group.is_some_and(|group| group.open(ring, number) && group.supply() > 0)
+        let Some(group) = self.get_mut(number) else { return false };
+        match group.open(ring, number) {
+            Ok(()) => group.supply() > 0,
+            Err(error) => {
+                self.are_unknown = error.raw_os_error() == Some(libc::EINVAL);
+                false
+            }
+        }
     }
 
     /// A request that may take its buffers begins.
@@ -66,14 +79,14 @@ impl Groups {
     }
 
     fn get_mut(&mut self, group: u16) -> Option<&mut Group> {
-        self.0.get_mut(usize::from(group))?.as_mut()
+        self.all.get_mut(usize::from(group))?.as_mut()
     }
 
     fn make(&mut self, pool: &BufferPool) -> Option<u16> {
         if pool.most_spare() == 0 {
             return None;
         }
-        let vacant = self.0.iter().position(Option::is_none).unwrap_or(self.0.len());
+        let vacant = self.all.iter().position(Option::is_none).unwrap_or(self.all.len());
         let number = u16::try_from(vacant).ok()?;
         let length = pool.most_spare().next_power_of_two().min(MOST);
         let array = Array::new(length as u16).ok()?;
@@ -81,16 +94,16 @@ impl Groups {
         let (vacant_seats, target, users) = ((0..length as u16).rev().collect(), FIRST, 0);
         let (pool, is_open) = (pool.clone(), false);
         let group = Group { pool, array, seats, vacant: vacant_seats, target, users, is_open };
-        if vacant == self.0.len() {
-            self.0.push(None);
+        if vacant == self.all.len() {
+            self.all.push(None);
         }
-        self.0[vacant] = Some(group);
+        self.all[vacant] = Some(group);
         Some(number)
     }
 
     pub(super) fn find(&self, pool: &BufferPool) -> Option<u16> {
         let is_its = |group: &Option<Group>| group.as_ref().is_some_and(|its| its.pool.is(pool));
-        self.0.iter().position(is_its).map(|number| number as u16)
+        self.all.iter().position(is_its).map(|number| number as u16)
     }
 
     /// The buffer that the kernel has taken, which now has so many bytes.
@@ -122,7 +135,7 @@ impl Groups {
     /// Sets out as many as there should be: none where nobody may take them, for others may need
     /// them. Lets go of pools that are nobody else's any more.
     pub(super) fn supply(&mut self, ring: &IoUring) {
-        for (number, place) in self.0.iter_mut().enumerate() {
+        for (number, place) in self.all.iter_mut().enumerate() {
             let Some(group) = place else { continue };
             if group.users > 0 {
                 group.supply();
@@ -140,7 +153,7 @@ impl Groups {
 
     /// The kernel may still write to them.
     pub(super) fn leak(&mut self) -> usize {
-        let all = self.0.drain(..).flatten().flat_map(|group| {
+        let all = self.all.drain(..).flatten().flat_map(|group| {
             let Group { seats, array, .. } = group;
             std::mem::forget(array);
             seats.into_iter().flatten()
@@ -156,18 +169,17 @@ impl Group {
     }
 
     /// Makes it known to the kernel.
-    fn open(&mut self, ring: &IoUring, number: u16) -> bool {
+    fn open(&mut self, ring: &IoUring, number: u16) -> io::Result<()> {
         if !self.is_open {
             self.array.start_over();
             let (start, entries) = (self.array.start.as_ptr() as u64, self.array.entries);
             let submitter = ring.submitter();
             // SAFETY: the array has so many entries, and is unmapped after the ring is closed or
             // has let go of it.
-            let opened =
-                unsafe { submitter.register_buf_ring_with_flags(start, entries, number, 0) };
-            self.is_open = opened.is_ok();
+            unsafe { submitter.register_buf_ring_with_flags(start, entries, number, 0) }?;
+            self.is_open = true;
         }
-        self.is_open
+        Ok(())
     }
 
     /// Takes home what is set out.
