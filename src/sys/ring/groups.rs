@@ -133,12 +133,16 @@ impl Groups {
     }
 
     /// Sets out as many as there should be: none where nobody may take them, for others may need
-    /// them. Lets go of pools that are nobody else's any more.
+    /// them. Lets go of pools that are nobody else's any more. Who was promised some, and begins
+    /// only now, may find that they were taken back in between.
     pub(super) fn supply(&mut self, ring: &IoUring) {
         for (number, place) in self.all.iter_mut().enumerate() {
             let Some(group) = place else { continue };
             if group.users > 0 {
-                group.supply();
+                // If they can't be set out a receive says that there are none.
+                if group.open(ring, number as u16).is_ok() {
+                    group.supply();
+                }
                 continue;
             }
             let is_nobodys = group.pool.handles() == 1 + group.out();
@@ -194,6 +198,7 @@ impl Group {
 
     /// Gives how many are set out then.
     fn supply(&mut self) -> usize {
+        debug_assert!(self.is_open, "the kernel would not see them");
         let mut has_changed = false;
         while self.out() < self.target {
             let Some(&number) = self.vacant.last() else { break };

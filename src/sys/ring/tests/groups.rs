@@ -38,6 +38,11 @@ enum Came {
 impl Ring {
     fn begin_recv(&mut self, socket: &OwnedFd, pool: &BufferPool) -> Ticket {
         assert!(self.serves(pool), "this kernel has it");
+        self.begin_promised_recv(socket, pool)
+    }
+
+    /// The ring has said before that it serves the pool.
+    fn begin_promised_recv(&mut self, socket: &OwnedFd, pool: &BufferPool) -> Ticket {
         let (part, with) = (Part::Nothing, With::Pool(pool.clone(), None));
         let fd = Some(socket.as_fd());
         let prepared = Prepared::with(fd, Call::RecvMulti, Buf::None, part, with);
@@ -199,6 +204,25 @@ fn where_nobody_receives_any_more_they_come_home() {
         assert_eq!(ring.stop(ticket).len(), 1);
         ring.supply();
         assert_eq!(lent(&pool), 0, "others may need them");
+    }
+}
+
+/// There may be so much to ask of the kernel that what was promised some begins in a later call.
+#[test]
+fn who_begins_after_they_were_taken_back_finds_some_all_the_same() {
+    for work in TaskWork::LADDER {
+        let (mut ring, (here, there), pool) = (ring(8, work), records(), pool(4, 8));
+        assert!(ring.serves(&pool));
+        ring.supply();
+        assert_eq!(lent(&pool), 0, "nobody may take them yet");
+        let ticket = ring.begin_promised_recv(&here, &pool);
+        ring.supply();
+        assert!(ring.came().is_empty(), "{work:?}: it waits, for there are buffers");
+        write(&there, b"abc");
+        assert_eq!(ring.came().iter().map(one).collect::<Vec<_>>(), [b"abc"], "{work:?}");
+        ring.stop(ticket);
+        drop(ring);
+        assert_eq!(lent(&pool), 0, "they come home");
     }
 }
 
