@@ -3,6 +3,7 @@
 use crate::direct;
 use lexopt::{Arg, Error, Parser, ValueExt};
 use quintpoll::{Backend, UnknownBackend};
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
 const DEFAULT_DEPTH: usize = 8;
@@ -41,11 +42,14 @@ Usage: copy [OPTIONS] SOURCE TARGET
 
 Options:
   --depth N       operations under way, from 1 to {MOST_DEPTH} (default {DEFAULT_DEPTH})
-  --block SIZE    bytes that each of them moves, also as 64K or 1M (default {}K)
+  --block SIZE    bytes that each of them moves, up to 1G (default {}K)
   --direct        past the page cache (O_DIRECT); blocks of a multiple of {}
   --backend NAME  one of {backends}
                   (default: $QUINTPOLL_BACKEND, or the best there is)
   --help          print this
+
+A new target gets the permissions of the source, but for what the umask takes
+away. A file that is there is replaced by a new one with its permissions.
 
 Exit status: 0 if the copy is there and was verified, 1 if something broke,
 and then no part of it is left (or it is whole, and what broke is the line on
@@ -66,8 +70,8 @@ pub(crate) fn parse(mut parser: Parser) -> Result<Command, Error> {
     let mut paths = Vec::new();
     while let Some(arg) = parser.next()? {
         match arg {
-            Arg::Long("depth") => depth = parser.value()?.parse()?,
-            Arg::Long("block") => block = parser.value()?.parse_with(parse_size)?,
+            Arg::Long("depth") => depth = parse_depth(&parser.value()?)?,
+            Arg::Long("block") => block = parse_size(&parser.value()?)?,
             Arg::Long("direct") => direct = true,
             Arg::Long("backend") => backend = Some(parse_backend(&parser.value()?.string()?)?),
             Arg::Long("help") | Arg::Short('h') => return Ok(Command::Help),
@@ -78,11 +82,8 @@ pub(crate) fn parse(mut parser: Parser) -> Result<Command, Error> {
     let Ok([source, target]) = <[PathBuf; 2]>::try_from(paths) else {
         return Err("it takes a source and a target (--help says more)".into());
     };
-    if !(1..=MOST_DEPTH).contains(&depth) {
-        return Err(format!("--depth is from 1 to {MOST_DEPTH}").into());
-    }
-    if !(1..=LONGEST_BLOCK).contains(&block) {
-        return Err(format!("--block is from 1 to {LONGEST_BLOCK}").into());
+    if source.as_os_str().is_empty() || target.as_os_str().is_empty() {
+        return Err("no file has an empty name".into());
     }
     if direct && block % direct::UNIT != 0 {
         return Err(format!("with --direct, --block is a multiple of {}", direct::UNIT).into());
@@ -90,13 +91,23 @@ pub(crate) fn parse(mut parser: Parser) -> Result<Command, Error> {
     Ok(Command::Copy(Request { source, target, backend, depth, block, direct }))
 }
 
-fn parse_size(text: &str) -> Result<usize, String> {
-    let (number, shift) = match text.strip_suffix(['k', 'K']) {
-        Some(number) => (number, 10),
-        None => text.strip_suffix(['m', 'M']).map_or((text, 0), |number| (number, 20)),
-    };
-    let number: usize = number.parse().map_err(|_| "this is no size".to_owned())?;
-    number.checked_mul(1 << shift).ok_or_else(|| "this is beyond any size".to_owned())
+fn parse_depth(value: &OsStr) -> Result<usize, Error> {
+    let depth = value.to_str().and_then(|value| value.parse().ok());
+    let depth = depth.filter(|depth| (1..=MOST_DEPTH).contains(depth));
+    depth.ok_or_else(|| format!("--depth is a number from 1 to {MOST_DEPTH}").into())
+}
+
+fn parse_size(value: &OsStr) -> Result<usize, Error> {
+    let size = value.to_str().and_then(size_of).filter(|size| (1..=LONGEST_BLOCK).contains(size));
+    size.ok_or_else(|| "--block is a size from 1 to 1G, such as 65536, 64K or 1M".into())
+}
+
+fn size_of(value: &str) -> Option<usize> {
+    let units = [(['k', 'K'], 10), (['m', 'M'], 20), (['g', 'G'], 30)];
+    let with_unit =
+        units.into_iter().find_map(|(unit, shift)| Some((value.strip_suffix(unit)?, shift)));
+    let (number, shift) = with_unit.unwrap_or((value, 0));
+    number.parse::<usize>().ok()?.checked_mul(1 << shift)
 }
 
 fn parse_backend(name: &str) -> Result<Backend, Error> {

@@ -7,8 +7,9 @@ use crate::hands::Hands;
 use crate::source::Original;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use quintpoll::{Key, Op, OpenOptions};
-use std::fs::{self, File, Permissions};
-use std::io::ErrorKind;
+use std::fs::{self, File, Metadata, Permissions};
+use std::io::{self, ErrorKind};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process;
@@ -20,6 +21,8 @@ pub(crate) struct Draft {
     path: PathBuf,
     target: PathBuf,
     folder: PathBuf,
+    /// Those of what it is to replace.
+    permissions: Option<Permissions>,
     pub(crate) file: Arc<File>,
     is_published: bool,
 }
@@ -30,13 +33,16 @@ impl Draft {
         request: &Request,
         original: &Original,
     ) -> Result<Self, Failure> {
-        let target = destination(request, original)?;
+        let Place { target, permissions } = destination(request, original)?;
         let folder = match target.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
             _ => PathBuf::from("."),
         };
-        let (path, file) = make_file(hands, &folder)?;
-        let draft = Draft { path, target, folder, file: Arc::new(file), is_published: false };
+        // Nobody is to see more of it before it is whole than after.
+        let mode = permissions.as_ref().map_or(original.metadata.mode() & 0o777, |_| 0o600);
+        let (path, file) = make_file(hands, &folder, mode)?;
+        let (file, is_published) = (Arc::new(file), false);
+        let draft = Draft { path, target, folder, permissions, file, is_published };
         if request.direct {
             direct::switch(&draft.file, &draft.folder, true)?;
         }
@@ -55,9 +61,10 @@ impl Draft {
         key: Key,
         original: &Original,
     ) -> Result<(), Failure> {
-        let permissions = Permissions::from_mode(original.metadata.mode() & 0o777);
-        let shaped = self.file.set_len(original.size());
-        let shaped = shaped.and_then(|()| self.file.set_permissions(permissions));
+        let mut shaped = self.file.set_len(original.size());
+        if let Some(permissions) = &self.permissions {
+            shaped = shaped.and_then(|()| self.file.set_permissions(permissions.clone()));
+        }
         shaped.explain(format_args!("can't finish {}", self.target.display()))?;
         self.keep(hands, key)
     }
@@ -97,36 +104,59 @@ impl Drop for Draft {
     }
 }
 
-/// Where the copy is to go: if there is a symbolic link, to what it points to. What is no regular
-/// file is not replaced: nobody who writes to `/dev/null` wants it gone.
-fn destination(request: &Request, original: &Original) -> Result<PathBuf, Failure> {
+/// Where the copy is to go.
+struct Place {
+    target: PathBuf,
+    /// Those of the file that is there, if one is.
+    permissions: Option<Permissions>,
+}
+
+/// If there is a symbolic link, it is what that points to. What is no regular file is not replaced:
+/// nobody who writes to `/dev/null` wants it gone; nor is what the program prints to.
+fn destination(request: &Request, original: &Original) -> Result<Place, Failure> {
     let target = &request.target;
     let refuse = |why| Err(Failure::run(format_args!("{} {why}", target.display())));
     match fs::metadata(target) {
         Ok(found) => {
-            let source = &original.metadata;
-            if (found.dev(), found.ino()) == (source.dev(), source.ino()) {
+            if is_same(&found, &original.metadata) {
                 return refuse("is the source itself");
             }
             if !found.is_file() {
                 return refuse("is there and is no regular file");
             }
-            fs::canonicalize(target).explain(format_args!("can't look at {}", target.display()))
+            if is_under(&io::stdout(), &found) || is_under(&io::stderr(), &found) {
+                return refuse("is what this program prints to");
+            }
+            let looked = fs::canonicalize(target);
+            let target = looked.explain(format_args!("can't look at {}", target.display()))?;
+            // What is not for everybody's ordinary use stays with the old one.
+            let permissions = Permissions::from_mode(found.mode() & 0o777);
+            Ok(Place { target, permissions: Some(permissions) })
         }
         Err(_) if fs::symlink_metadata(target).is_ok_and(|found| found.is_symlink()) => {
             refuse("is a symbolic link that leads nowhere")
         }
         Err(error) if error.kind() == ErrorKind::NotFound && target.file_name().is_some() => {
-            Ok(target.clone())
+            Ok(Place { target: target.clone(), permissions: None })
         }
         Err(error) => Err(error).explain(format_args!("can't look at {}", target.display())),
     }
 }
 
+fn is_same(one: &Metadata, other: &Metadata) -> bool {
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
+}
+
+/// Whether what is written to the stream goes there.
+fn is_under(stream: &impl AsFd, found: &Metadata) -> bool {
+    let stream = stream.as_fd().try_clone_to_owned().map(File::from);
+    stream.and_then(|stream| stream.metadata()).is_ok_and(|stream| is_same(&stream, found))
+}
+
 /// Under a name that nobody has: who was killed may have left his.
-fn make_file(hands: &mut Hands, folder: &Path) -> Result<(PathBuf, File), Failure> {
+fn make_file(hands: &mut Hands, folder: &Path, mode: u32) -> Result<(PathBuf, File), Failure> {
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create_new(true).mode(0o600);
+    options.read(true).write(true).create_new(true).mode(mode);
     let mut attempt = 0;
     loop {
         let path = folder.join(format!(".copy-{}-{attempt}", process::id()));

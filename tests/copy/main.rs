@@ -4,22 +4,17 @@
 //! Cargo builds examples before it runs all tests, but not for `cargo test --test copy`; run
 //! `cargo build --example copy` before that.
 
+mod kit;
+
+use kit::*;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use quintpoll::Backend;
-use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::process::Command;
 
-/// Longer than anything takes, on any machine: whoever waits for so long waits for ever.
-const WATCHDOG: Duration = Duration::from_secs(60);
-/// Copies so slowly that there is time to interfere.
-const SLOWLY: [&str; 4] = ["--block", "1", "--depth", "1"];
 /// To copy so much so slowly takes longer than to notice that it has begun.
 const MUCH: usize = 1 << 20;
 
@@ -65,25 +60,63 @@ fn the_hash_is_the_one_that_others_find() {
 }
 
 #[test]
-fn a_target_is_replaced_and_gets_the_permissions_of_the_source() {
+fn a_target_that_is_there_is_replaced_and_keeps_its_permissions() {
     let room = Room::new("replaced");
     let source = room.file("source", b"new");
-    let target = room.file("target", &bytes(10_000));
-    for mode in [0o640, 0o755, 0o400] {
-        fs::set_permissions(&source, Permissions::from_mode(mode)).expect("it is ours");
+    let target = room.path("target");
+    for mode in [0o640, 0o777, 0o400] {
+        fs::write(&target, bytes(10_000)).expect("it is ours");
+        fs::set_permissions(&target, Permissions::from_mode(mode)).expect("it is ours");
         expect_success(&copy(&[], &source, &target));
         assert_eq!(fs::read(&target).expect("it is there"), b"new");
-        assert_eq!(fs::metadata(&target).expect("it is there").mode() & 0o7777, mode);
+        assert_eq!(mode_of(&target), mode);
+        fs::remove_file(&target).expect("it is ours");
     }
     // What a link points to is replaced, and not the link.
     let link = room.path("link");
     symlink("target", &link).expect("there is room");
-    fs::remove_file(&target).expect("it is ours");
     fs::write(&target, b"old").expect("it is ours");
     expect_success(&copy(&[], &source, &link));
     assert!(fs::symlink_metadata(&link).expect("it is there").is_symlink());
     assert_eq!(fs::read(&target).expect("it is there"), b"new");
     room.expect_no_part_left();
+}
+
+#[test]
+fn a_new_target_gets_the_permissions_of_the_source_that_the_umask_leaves() {
+    let room = Room::new("umask");
+    let (source, target) = (room.file("source", b"new"), room.path("target"));
+    for (umask, mode, left) in
+        [("077", 0o666, 0o600), ("027", 0o755, 0o750), ("000", 0o622, 0o622), ("022", 0o400, 0o400)]
+    {
+        fs::set_permissions(&source, Permissions::from_mode(mode)).expect("it is ours");
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("umask {umask}; exec \"$@\""), "sh"]).arg(example());
+        expect_success(&output_of(command, &source, &target));
+        assert_eq!(mode_of(&target), left, "{mode:o} under a umask of {umask}");
+        fs::remove_file(&target).expect("it is ours");
+    }
+}
+
+/// What is printed would go to a file that nobody finds any more.
+#[test]
+fn the_file_that_it_prints_to_is_not_replaced() {
+    let room = Room::new("printed");
+    let (source, log) = (room.file("source", b"new"), room.path("log"));
+    let number_of = |path: &Path| fs::metadata(path).expect("it is there").ino();
+    for stream in ["1", "2"] {
+        let mut command = Command::new("sh");
+        let script = format!("exec {stream}>>\"$0\"; exec \"$@\"");
+        fs::write(&log, b"before\n").expect("there is room");
+        let before = number_of(&log);
+        command.args(["-c", &script]).arg(&log).arg(example());
+        let done = output_of(command, &source, &Path::new("/dev/fd").join(stream));
+        assert_eq!(done.status.code(), Some(1), "{}", complaint(&done));
+        let said = complaint(&done) + &fs::read_to_string(&log).expect("it is there");
+        assert!(said.contains("before\n") && said.contains("is what this program prints to"));
+        assert_eq!(number_of(&log), before);
+        room.expect_no_part_left();
+    }
 }
 
 #[test]
@@ -116,7 +149,6 @@ fn what_cannot_be_copied_is_refused_in_one_line() {
             (&good, Path::new("/dev/null"), "is no regular file"),
             (&good, &missing.join("deeper"), "No such file"),
             (&good, &good.join("deeper"), "Not a directory"),
-            (&good, Path::new(""), "No such file"),
         ];
         for (source, target, why) in refused {
             expect_failure(&copy(way, source, target), why);
@@ -235,12 +267,15 @@ fn wrong_arguments_are_refused_in_one_line() {
         &["one"],
         &["one", "two", "three"],
         &["--nonsense", "one", "two"],
+        &["one", ""],
+        &["", "two"],
         &["--depth", "0", "one", "two"],
         &["--depth", "1025", "one", "two"],
         &["--depth", "many", "one", "two"],
         &["--depth"],
         &["--block", "0", "one", "two"],
         &["--block", "2000M", "one", "two"],
+        &["--block", "2G", "one", "two"],
         &["--block", "99999999999999999999M", "one", "two"],
         &["--block", "18446744073709551615K", "one", "two"],
         &["--block", "K", "one", "two"],
@@ -270,181 +305,4 @@ fn help_names_every_option() {
     for option in ["--depth", "--block", "--direct", "--backend", "--help"] {
         assert!(help.contains(option), "{option} is missing");
     }
-}
-
-/// A folder that goes with the test.
-struct Room(PathBuf);
-
-impl Room {
-    fn new(name: &str) -> Self {
-        let name: String =
-            name.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
-        // Not where temporary files may be in memory, which is no place for O_DIRECT everywhere.
-        let path = profile().join(format!("copy-{}-{name}", std::process::id()));
-        fs::create_dir(&path).expect("there is room");
-        Room(path)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-
-    fn file(&self, name: &str, content: &[u8]) -> PathBuf {
-        let path = self.path(name);
-        fs::write(&path, content).expect("there is room");
-        path
-    }
-
-    fn names(&self) -> Vec<String> {
-        let entries = fs::read_dir(&self.0).expect("it is there");
-        entries
-            .map(|entry| entry.expect("it is there").file_name().to_string_lossy().into_owned())
-            .collect()
-    }
-
-    fn expect_only(&self, name: &str) {
-        assert_eq!(self.names(), [name]);
-    }
-
-    fn expect_empty(&self) {
-        assert!(self.names().is_empty(), "{:?} is left", self.names());
-    }
-
-    fn expect_no_part_left(&self) {
-        let names = self.names();
-        assert!(!names.iter().any(|name| name.starts_with('.')), "{names:?}");
-    }
-}
-
-impl Drop for Room {
-    fn drop(&mut self) {
-        // A failing test has more to say than this.
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// A copy that has begun: some of it is there, under a name that is not its own.
-struct Started(Child);
-
-impl Started {
-    fn slowly(room: &Room, backend: &str, source: &Path) -> Self {
-        let mut options = vec!["--backend", backend];
-        options.extend(SLOWLY);
-        Started::new(room, &options, source)
-    }
-
-    fn new(room: &Room, options: &[&str], source: &Path) -> Self {
-        let mut command = Command::new(example());
-        command.args(options).arg(source).arg(room.path("target"));
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut started = Started(command.spawn().expect("the example is built"));
-        let deadline = Instant::now() + WATCHDOG;
-        let has_begun = || {
-            let part = room.names().into_iter().find(|name| name.starts_with('.'));
-            part.is_some_and(|name| fs::metadata(room.path(&name)).is_ok_and(|its| its.len() > 0))
-        };
-        while !has_begun() {
-            let ended = started.0.try_wait().expect("it is our child");
-            assert!(ended.is_none(), "it was over before it could be disturbed");
-            assert!(Instant::now() < deadline, "it does not begin");
-            thread::yield_now();
-        }
-        started
-    }
-
-    fn output(self) -> Output {
-        watched("the rest of the copying", move || self.0.wait_with_output().expect("it is ours"))
-    }
-}
-
-fn on_each_backend(check: impl Fn(&Room, &str) + Sync) {
-    on_each(&[&[]], |room, way| check(room, way[1]));
-}
-
-/// Through the page cache and past it. All begin with `--backend` and its name.
-fn on_each_backend_in_each_way(check: impl Fn(&Room, &[&str]) + Sync) {
-    on_each(&[&[], &["--direct"]], check);
-}
-
-/// The backends are checked side by side, in threads that bear their names.
-fn on_each(ways: &[&[&str]], check: impl Fn(&Room, &[&str]) + Sync) {
-    let test = thread::current().name().unwrap_or("main").to_owned();
-    thread::scope(|scope| {
-        for backend in Backend::ALL {
-            if let Err(why) = backend.is_available() {
-                println!("skipped: {why}");
-                continue;
-            }
-            let (backend, check, test) = (backend.to_string(), &check, &test);
-            let named = thread::Builder::new().name(backend.clone());
-            let work = move || {
-                for options in ways {
-                    let way: Vec<_> = ["--backend", &backend]
-                        .into_iter()
-                        .chain(options.iter().copied())
-                        .collect();
-                    println!("{way:?}");
-                    check(&Room::new(&format!("{test} {way:?}")), &way);
-                }
-            };
-            named.spawn_scoped(scope, work).expect("threads are left");
-        }
-    });
-}
-
-/// Of a linear congruential generator, so that no block is like another.
-fn bytes(count: usize) -> Vec<u8> {
-    let next = |state: &u64| Some(state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
-    std::iter::successors(Some(1), next).map(|state: u64| (state >> 33) as u8).take(count).collect()
-}
-
-fn copy(options: &[&str], source: &Path, target: &Path) -> Output {
-    let mut command = Command::new(example());
-    command.args(options).args([source, target].map(AsRef::<OsStr>::as_ref));
-    output(command)
-}
-
-fn output(mut command: Command) -> Output {
-    command.stdin(Stdio::null());
-    watched("the whole run", move || command.output().expect("the example is built"))
-}
-
-fn complaint(done: &Output) -> String {
-    String::from_utf8_lossy(&done.stderr).into_owned()
-}
-
-/// Gives what it printed.
-fn expect_success(done: &Output) -> String {
-    assert!(done.status.success(), "{}: {}", done.status, complaint(done));
-    assert!(done.stderr.is_empty(), "progress is for terminals: {}", complaint(done));
-    String::from_utf8_lossy(&done.stdout).into_owned()
-}
-
-fn expect_failure(done: &Output, why: &str) {
-    expect_complaint(done, why);
-    assert!(done.stdout.is_empty());
-}
-
-fn expect_complaint(done: &Output, why: &str) {
-    let complaint = complaint(done);
-    assert_eq!(done.status.code(), Some(1), "{complaint}");
-    assert_eq!(complaint.lines().count(), 1, "{complaint}");
-    assert!(complaint.contains(why), "{why:?} is not in {complaint:?}");
-}
-
-/// The directory that the test programs' is in.
-fn profile() -> PathBuf {
-    let this = std::env::current_exe().expect("the system knows");
-    this.ancestors().nth(2).expect("tests are in target/<profile>/deps").to_owned()
-}
-
-fn example() -> PathBuf {
-    profile().join("examples/copy")
-}
-
-/// Runs what may never end, in a thread of its own.
-fn watched<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
-    let (done, outcome) = mpsc::channel();
-    thread::spawn(move || done.send(work()));
-    outcome.recv_timeout(WATCHDOG).unwrap_or_else(|error| panic!("{what}: {error}"))
 }
