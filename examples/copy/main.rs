@@ -2,7 +2,7 @@
 //! right before it gives it its name.
 //!
 //! Where to look: `pipeline` is the copying, a block in each of its slots; `hands` has the poller,
-//! and hears of Ctrl-C and SIGTERM by an operation like any other; `checking` reads the copy back
+//! and hears of Ctrl-C and the like by an operation like any other; `checking` reads the copy back
 //! and compares hashes; `draft` is the file until it is whole, and sees to it that no part of it is
 //! left if it never is; `direct` knows what `O_DIRECT` asks for; `job` has the order of it all.
 
@@ -47,7 +47,8 @@ fn run() -> Result<(), Failure> {
 }
 
 fn copy(request: &Request) -> Result<(), Failure> {
-    let signals = signals::divert().explain("can't wait for signals")?;
+    let deadly = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
+    let signals = signals::divert(&deadly).explain("can't wait for signals")?;
     // A file that may not grow any more is to be an error of the write, and not our death.
     let beyond_limit = SigSet::from(Signal::SIGXFSZ);
     beyond_limit.thread_block().explain("can't block a signal")?;

@@ -26,6 +26,7 @@ mod slab;
 mod stats;
 
 use args::Command;
+use nix::sys::signal::Signal;
 use quintpoll::Backend;
 use server::Style;
 use std::fmt::Display;
@@ -83,7 +84,7 @@ fn run() -> Result<ExitCode, Failure> {
 }
 
 fn listen(backend: Option<Backend>, style: Style, address: &str) -> Result<(), Failure> {
-    let signals = signals::divert()?;
+    let signals = signals::divert(&[Signal::SIGINT, Signal::SIGTERM])?;
     let backend = match backend {
         Some(backend) => backend,
         None => Backend::from_env().map_err(Failure::request)?,

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 /// Longer than anything takes, on any machine: whoever waits for so long waits for ever.
 const WATCHDOG: Duration = Duration::from_secs(60);
 /// Copies so slowly that there is time to interfere.
-const SLOWLY: [&str; 4] = ["--block", "1", "--depth", "1"];
+pub(crate) const SLOWLY: [&str; 4] = ["--block", "1", "--depth", "1"];
 /// A folder that goes with the test.
 pub(crate) struct Room(pub(crate) PathBuf);
 
@@ -77,7 +77,12 @@ impl Started {
 
     pub(crate) fn new(room: &Room, options: &[&str], source: &Path) -> Self {
         let mut command = Command::new(example());
-        command.args(options).arg(source).arg(room.path("target"));
+        command.args(options);
+        Started::spawn(room, command, source)
+    }
+
+    pub(crate) fn spawn(room: &Room, mut command: Command, source: &Path) -> Self {
+        command.arg(source).arg(room.path("target"));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut started = Started(command.spawn().expect("the example is built"));
         let deadline = Instant::now() + WATCHDOG;

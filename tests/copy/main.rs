@@ -250,7 +250,7 @@ fn a_signal_leaves_nothing_behind() {
     on_each_backend(|room, backend| {
         let source = room.file("source", &bytes(MUCH));
         let target = room.file("target", b"old");
-        for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT] {
             let started = Started::slowly(room, backend, &source);
             kill(Pid::from_raw(started.0.id() as i32), signal).expect("it runs");
             expect_failure(&started.output(), "interrupted");
@@ -258,6 +258,20 @@ fn a_signal_leaves_nothing_behind() {
             room.expect_no_part_left();
         }
     });
+}
+
+/// As nohup(1) starts it.
+#[test]
+fn a_signal_that_was_ignored_stays_so() {
+    let room = Room::new("ignored");
+    let source = room.file("source", &bytes(MUCH / 4));
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' HUP; exec \"$@\"", "sh"]).arg(example()).args(SLOWLY);
+    let started = Started::spawn(&room, command, &source);
+    kill(Pid::from_raw(started.0.id() as i32), Signal::SIGHUP).expect("it runs");
+    expect_success(&started.output());
+    assert!(fs::read(room.path("target")).expect("it is there") == bytes(MUCH / 4));
+    room.expect_no_part_left();
 }
 
 #[test]
