@@ -5,8 +5,7 @@ use std::os::unix::fs::OpenOptionsExt;
 
 #[test]
 fn they_open_as_the_standard_library_does() {
-    let folder = std::env::temp_dir().join(format!("quintpoll-open-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).expect("a folder of our own");
+    let folder = tempfile::tempdir().expect("a folder of our own");
     for bits in 0..64 {
         let [read, write, append, truncate, create, create_new] =
             std::array::from_fn(|bit| bits & 1 << bit != 0);
@@ -21,7 +20,6 @@ fn they_open_as_the_standard_library_does() {
         let is_refused = opened.is_err_and(|error| error.raw_os_error().is_none_or(|n| n == 22));
         assert_eq!(ours.to_flags().is_err(), is_refused, "{ours:?}");
     }
-    std::fs::remove_dir(&folder).expect("it is empty");
 }
 
 #[test]

@@ -300,12 +300,9 @@ const PAGE: usize = 4096;
 
 /// A file to be read past the page cache. `None` where the file system has no such thing.
 fn direct_file() -> Option<File> {
-    let name = format!("quintpoll-{}-inject", std::process::id());
-    let path = std::env::temp_dir().join(name);
-    std::fs::write(&path, vec![0x5a; FILE]).expect("a file");
-    let file = File::options().read(true).custom_flags(libc::O_DIRECT).open(&path).ok();
-    std::fs::remove_file(&path).expect("it is there");
-    file
+    let named = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(&named, vec![0x5a; FILE]).expect("there is room");
+    File::options().read(true).custom_flags(libc::O_DIRECT).open(&named).ok()
 }
 
 /// A disk goes on to write to memory that nobody can take back from it: nobody else gets it.

@@ -12,7 +12,6 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// How long it is at first.
 const FIRST: usize = 20_000;
@@ -93,15 +92,9 @@ impl Disk {
     ///
     /// Here and everywhere in this module: if a system call fails in a way it should not.
     pub fn open(is_in_memory: bool) -> Self {
-        static NUMBER: AtomicUsize = AtomicUsize::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let memory = PathBuf::from("/dev/shm");
         let directory = if is_in_memory && memory.is_dir() { memory } else { std::env::temp_dir() };
-        let path = directory.join(format!("quintpoll-script-{}-{number}", std::process::id()));
-        let options = &mut fs::OpenOptions::new();
-        let options = options.read(true).write(true).create_new(true);
-        let mut file = options.open(&path).expect("a new file");
-        fs::remove_file(&path).expect("it is there");
+        let mut file = tempfile::tempfile_in(directory).expect("there is room");
         let mut source = Flow::new(false);
         let bytes = source.make(FIRST);
         file.write_all(&bytes).expect("there is room");

@@ -112,10 +112,10 @@ fn a_performance_counter_is_one() {
 
 #[test]
 fn a_named_pipe_is_a_pipe() {
-    let path = std::env::temp_dir().join(format!("quintpoll-fifo-{}", std::process::id()));
+    let folder = tempfile::tempdir().expect("a place for it");
+    let path = folder.path().join("fifo");
     nix::unistd::mkfifo(&path, Mode::S_IRWXU).expect("a place for it");
     let made = open(&path, OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty());
-    std::fs::remove_file(&path).expect("it was just made");
     assert_eq!(kind(&made.expect("it was just made")), Kind::Pipe);
 }
 

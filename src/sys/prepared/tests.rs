@@ -314,9 +314,9 @@ fn each_call_has_what_it_needs() {
 #[test]
 fn what_suits_a_ring_is_known() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let local = std::env::temp_dir().join(format!("quintpoll-suits-{}", std::process::id()));
-    let unix = std::os::unix::net::UnixListener::bind(&local).expect("a free name");
-    std::fs::remove_file(&local).expect("it was made");
+    let folder = tempfile::tempdir().expect("a place for it");
+    let unix = std::os::unix::net::UnixListener::bind(folder.path().join("local"));
+    let unix = unix.expect("a free name");
     let (stream, _there) = UnixStream::pair().expect("a pair of sockets");
     let datagram = UdpSocket::bind("127.0.0.1:0").expect("a port");
     let (pipe, _writer) = pipe2(OFlag::O_CLOEXEC).expect("a pipe");

@@ -17,7 +17,6 @@ use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// How many blocks the file has, and how many bytes a block has.
@@ -98,13 +97,8 @@ struct Play {
 }
 
 fn file() -> Arc<File> {
-    static COUNT: AtomicUsize = AtomicUsize::new(0);
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let name = format!("quintpoll-loose-{}-{count}", std::process::id());
-    let path = std::env::temp_dir().join(name);
-    std::fs::write(&path, [OLD; BLOCKS * SIZE]).expect("a free name");
-    let file = File::options().read(true).write(true).open(&path).expect("it was made");
-    std::fs::remove_file(&path).expect("it was made");
+    let file = tempfile::tempfile().expect("there is room");
+    file.write_all_at(&[OLD; BLOCKS * SIZE], 0).expect("there is room");
     Arc::new(file)
 }
 

@@ -158,12 +158,11 @@ fn hang_ups_and_notes_are_heard() {
         sigio.remove(slot(0), reader.as_fd());
     }
     let inotify = Inotify::init(InitFlags::IN_CLOEXEC).expect("an inotify");
-    let path = std::env::temp_dir().join(format!("quintpoll-notes-{}", std::process::id()));
-    std::fs::write(&path, "").expect("a place for it");
-    inotify.add_watch(&path, AddWatchFlags::IN_DELETE_SELF).expect("it was just made");
+    let file = tempfile::NamedTempFile::new().expect("a place for it");
+    inotify.add_watch(file.path(), AddWatchFlags::IN_DELETE_SELF).expect("it was just made");
     let inotify = OwnedFd::from(inotify);
     sigio.watch(0, &inotify, R);
-    std::fs::remove_file(&path).expect("it was just made");
+    file.close().expect("it was just made");
     assert_eq!(sigio.wait_until(late()), heard);
 }
 

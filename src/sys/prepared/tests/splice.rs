@@ -1,7 +1,7 @@
 //! splice(2) on descriptions that block: it never does, and raises no signal.
 
 use super::*;
-use std::fs::File;
+use std::io::Seek;
 
 fn splice(from: &impl AsFd, to: &impl AsFd, most: usize) -> Prepared {
     let with = With::Target(to.as_fd().as_raw_fd());
@@ -106,10 +106,9 @@ fn what_the_call_refuses_is_told() {
 
 #[test]
 fn a_file_is_spliced_by_a_thread() {
-    let place = std::env::temp_dir().join(format!("quintpoll-splice-{}", std::process::id()));
-    std::fs::write(&place, b"from a file").expect("a free name");
-    let file = File::open(&place).expect("it was made");
-    std::fs::remove_file(&place).expect("it was made");
+    let mut file = tempfile::tempfile().expect("there is room");
+    file.write_all(b"from a file").expect("there is room");
+    file.rewind().expect("lseek");
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC).expect("a pipe");
     let mut call = splice(&file, &writer, 100);
     assert_eq!(moved(call.perform()), 11);
