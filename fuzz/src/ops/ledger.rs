@@ -240,7 +240,7 @@ impl Ledger {
         let mut ended = Ended {
             nth,
             places: entry.places(),
-            is_chance: entry.limit.passes(),
+            is_chance: entry.limit.passes() || entry.is_cut_by_chance(&props.lines),
             moved: completion.transferred,
             results: completion.more.into(),
             clients: Vec::new(),

@@ -44,9 +44,6 @@ pub struct Player {
     numbers: [Option<usize>; SOURCES],
     registrations: usize,
     watched: [Interest; PLACES],
-    /// Something is spliced from or to a network, whose pieces are its own: how much one call
-    /// moves is left to chance.
-    uneven: [bool; PLACES],
     /// The clients that operations connect: the operations, and the keys.
     connecting: Vec<(usize, Key)>,
     ledger: Ledger,
@@ -77,7 +74,6 @@ impl Player {
             numbers: std::array::from_fn(|place| Some(place + 1)),
             registrations: SOURCES,
             watched: [Interest::empty(); PLACES],
-            uneven: [false; PLACES],
             connecting: Vec::new(),
             ledger: Ledger::default(),
             shown: Shown::default(),
@@ -98,9 +94,7 @@ impl Player {
     /// somebody may wait for one: who is served first depends on who has set out what.
     pub fn erratic(&self) -> [bool; PLACES] {
         let waits = |place| self.props.hand.is_empty() && self.ledger.is_multi_at(place);
-        std::array::from_fn(|place| {
-            self.props.lines[place].is_erratic || self.uneven[place] || waits(place)
-        })
+        std::array::from_fn(|place| self.props.lines[place].is_erratic || waits(place))
     }
 
     /// Does a step.
@@ -143,10 +137,6 @@ impl Player {
             Step::Reopen(at) => self.reopen(at.index())?,
             Step::NewPoller => self.begin_again()?,
             Step::Splice(from, to, number, limit) => {
-                let both = [from.index(), to.index()];
-                if both.iter().any(|&place| self.props.lines[place].kind.is_network()) {
-                    both.into_iter().for_each(|place| self.uneven[place] = true);
-                }
                 self.splice(from.index(), to.index(), amount(number), limit)?;
             }
             Step::PeerPass(at, number) => self.peer_pass(at, number),

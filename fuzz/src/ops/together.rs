@@ -186,10 +186,11 @@ impl Group {
             self.players[1..].iter().map(|player| player.column().is_prompt()).collect();
         for ((name, shown), _) in others.iter().zip(is_prompt).filter(|(_, is_prompt)| !is_prompt) {
             let unequal = |what: &str| format!("{name} and {leader} do not agree: {what}");
-            if let Some(what) = self.differing_answers(&first.answers, &shown.answers) {
+            // What chance has done shows in these first.
+            if let Some(what) = self.differing_ends(first, shown) {
                 complaints.push(unequal(&what));
             }
-            if let Some(what) = self.differing_ends(first, shown) {
+            if let Some(what) = self.differing_answers(&first.answers, &shown.answers) {
                 complaints.push(unequal(&what));
             }
             for place in (0..PLACES).filter(|&place| !self.apart[place]) {

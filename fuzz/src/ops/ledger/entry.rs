@@ -1,6 +1,7 @@
 //! One operation, and what it may show.
 
 use super::super::disk::Work;
+use super::super::line::Line;
 use super::super::script::{DISK, DOOR, Kind, Limit, Verb};
 use nix::libc;
 use quintpoll::{Buf, Completion, Interest, OpId};
@@ -136,6 +137,12 @@ impl Entry {
     pub(super) fn shares(&self, other: &Entry) -> bool {
         let stands = self.stands();
         other.stands().iter().flatten().any(|its| stands.contains(&Some(*its)))
+    }
+
+    /// Whether it moves as much as one call does, of what a network cuts into pieces as it likes.
+    pub(super) fn is_cut_by_chance(&self, lines: &[Line]) -> bool {
+        let is_network = |place: Option<usize>| place.is_some_and(|at| lines[at].kind.is_network());
+        matches!(self.task, Task::Splice(_)) && self.places().into_iter().any(is_network)
     }
 
     /// The places it is concerned with.
