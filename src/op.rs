@@ -283,7 +283,7 @@ impl Op {
     }
 
     /// Reads at most `max` bytes from `offset` of a file on, as pread(2) does: fewer only where the
-    /// file ends. `max` 0 is refused.
+    /// file ends, or after 2,147,479,552, which is what one call can. `max` 0 is refused.
     ///
     /// A file opened with `O_DIRECT` wants buffer, `max` and offset aligned: take the buffer from
     /// a [`BufferPool`].

@@ -10,7 +10,8 @@ use std::fs::File;
 use std::io::ErrorKind::InvalidInput;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub(super) fn c2_the_ends_of_files_are_those_of_the_call(stage: &Stage) {
@@ -64,6 +65,7 @@ fn others(directory: &Path) -> Vec<(&'static str, OwnedFd)> {
         ("writer", writer),
         ("unix stream", ok(here.as_fd().try_clone_to_owned())),
         ("its peer", there.into()),
+        ("datagram", ok(UnixDatagram::pair()).0.into()),
         ("TCP", ok(connection.as_fd().try_clone_to_owned())),
         ("eventfd", counter.into()),
         ("master", terminal.master),
@@ -95,6 +97,9 @@ pub(super) fn c2_offsets_of_all_kinds_of_files_are_as_by_the_call(stage: &Stage)
             let expected = plain(twin.write_at(b"12345678", offset));
             let done = bench.run(Op::write_at(key, "12345678", .., offset));
             assert_eq!(count_of(&done), expected, "{name}: a write at {offset}");
+            let expected = plain(twin.write_at(b"", offset));
+            let done = bench.run(Op::write_at(key, "", .., offset));
+            assert_eq!(count_of(&done), expected, "{name}: a write of nothing at {offset}");
             let two = ["12".into(), "345678".into()];
             let done = bench.run(Op::write_at_vectored(key, two, offset));
             assert_eq!(count_of(&done), expected, "{name}: of two at {offset}");
@@ -146,5 +151,59 @@ pub(super) fn c2_what_is_direct_wants_to_be_aligned(stage: &Stage) {
         let written =
             expected.is_ok() && ok(std::fs::read(&path))[offset..][..size] == done.buf[part];
         assert_eq!(written, expected.is_ok(), "a write of {why}");
+    }
+}
+
+/// Traces of our own, which are a regular file to be read and wait for something to happen.
+struct Traces(PathBuf);
+
+impl Traces {
+    /// `None` if the kernel has none, or not for us.
+    fn new() -> Option<Self> {
+        let name = format!("/sys/kernel/tracing/instances/quintpoll-{}", std::process::id());
+        std::fs::create_dir(&name).ok()?;
+        Some(Traces(name.into()))
+    }
+
+    fn say(&self, what: &str) {
+        ok(std::fs::write(self.0.join("trace_marker"), what));
+    }
+}
+
+impl Drop for Traces {
+    fn drop(&mut self) {
+        // The kernel's, and none of our business, if somebody has it open yet.
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}
+
+/// A thread that waited in such a call would be lost.
+pub(super) fn x1_what_waits_for_no_disk_is_given_up(stage: &Stage) {
+    let Some(traces) = Traces::new() else { stage.skip("there is no tracefs, or not for us") };
+    let file = Arc::new(ok(File::open(traces.0.join("trace_pipe"))));
+    let (reader, writer) = pipe();
+    let mut bench = Bench::new(stage);
+    let (from, to) = (bench.add(file), bench.add(Arc::new(writer)));
+    for round in 0..8 {
+        let operations = || [Op::read(from, vec![], 4096), Op::splice(from, to, 4096)];
+        for op in operations() {
+            let id = bench.submit(op, 1);
+            bench.expect_nothing_yet("nothing has happened");
+            bench.cancel(id);
+            let done = bench.one();
+            assert!(done.is_canceled(), "round {round}: {done:?}");
+        }
+        let [read, splice] = operations();
+        bench.submit(read, 2);
+        bench.expect_sleep("nothing has happened");
+        traces.say("this is read");
+        let (_, text) = bytes(bench.one());
+        assert!(String::from_utf8_lossy(&text).contains("this is read"));
+        bench.submit(splice, 3);
+        bench.expect_sleep("nothing more has happened");
+        traces.say("this is spliced");
+        let mut text = vec![0; bench.one().transferred];
+        ok(nix::unistd::read(&reader, &mut text));
+        assert!(String::from_utf8_lossy(&text).contains("this is spliced"));
     }
 }

@@ -19,7 +19,7 @@ use crate::message::{Control, MessageFlags};
 use crate::op::{Completion, Kind, Op, OpId, Outcome, Rejected};
 use crate::selector::{Selector, Start};
 use crate::sys::buf::Buf;
-use crate::sys::file::has_more;
+use crate::sys::file::{has_more, has_not_connected_again};
 use crate::sys::pool::PoolBuf;
 use crate::sys::prepared::{Gain, Prepared, Received, shutdown};
 pub(super) use lane::{Lane, Work};
@@ -304,8 +304,12 @@ impl<S: Selector> Reactor<S> {
     /// Whether this end of the stream is one that a writer has heard of.
     fn take_reset(&mut self, op: OpSlot) -> bool {
         let place = self.ops.get(op).and_then(|operation| operation.place);
-        let work = place.and_then(|(source, _)| self.registry.work_mut(source));
-        work.is_some_and(|work| std::mem::take(&mut work.is_reset))
+        let Some(registration) = place.and_then(|(source, _)| self.registry.get_mut(source)) else {
+            return false;
+        };
+        let work = registration.work.as_mut();
+        let is_reset = work.is_some_and(|work| std::mem::take(&mut work.is_reset));
+        is_reset && has_not_connected_again(registration.source.fd())
     }
 
     /// One of many results. False if it says that there will be no more.

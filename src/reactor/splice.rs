@@ -6,6 +6,7 @@ use super::ops::Lane;
 use crate::event::Interest;
 use crate::key::{OpSlot, Slot};
 use crate::selector::Selector;
+use crate::sys::file::Held;
 use std::io;
 
 /// How often in a row it is tried while both seem ready.
@@ -23,8 +24,7 @@ impl<S: Selector> Reactor<S> {
             return false;
         }
         if self.splices_a_disk(from.0, to.0) {
-            self.splice_elsewhere(op, from.0, to.0);
-            return false;
+            return self.splice_elsewhere(op, from.0, to.0);
         }
         for _ in 0..MOST_TRIES {
             if let Some(is_over) = self.splice_once(op, from.0, to.0) {
@@ -65,11 +65,31 @@ impl<S: Selector> Reactor<S> {
         works.into_iter().flatten().any(|work| work.manner.has_position())
     }
 
-    fn splice_elsewhere(&mut self, op: OpSlot, from: Slot, to: Slot) {
-        let files =
-            [from, to].map(|source| self.registry.get(source).map(|its| its.source.clone()));
-        let Some(prepared) = self.ops.take(op) else { return };
-        self.send_to_disk(op, prepared, files.into_iter().flatten().collect());
+    /// Gives whether it is over: it has failed at once.
+    fn splice_elsewhere(&mut self, op: OpSlot, from: Slot, to: Slot) -> bool {
+        let Some(prepared) = self.ops.take(op) else { return false };
+        match self.files_to_splice(from, to) {
+            Ok(files) => {
+                self.send_to_disk(op, prepared, files);
+                false
+            }
+            Err(error) => {
+                self.end(op, Some(prepared), Err(error));
+                true
+            }
+        }
+    }
+
+    fn files_to_splice(&mut self, from: Slot, to: Slot) -> io::Result<Vec<Held>> {
+        let mut files = Vec::with_capacity(2);
+        for source in [from, to] {
+            let Some(registration) = self.registry.get_mut(source) else { continue };
+            if let Some(work) = &mut registration.work {
+                work.manner.prepare_to_splice(registration.source.number())?;
+            }
+            files.push(registration.source.clone());
+        }
+        Ok(files)
     }
 
     /// `None` if it would block.

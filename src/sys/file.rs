@@ -137,9 +137,10 @@ pub(crate) fn wakes_for_a_byte(fd: BorrowedFd<'_>) -> bool {
     socket_option(fd, libc::SO_RCVLOWAT).is_ok_and(|its| its == 1)
 }
 
-/// Whether a regular file is in a file system that makes its files up, such as procfs.
+/// Whether a regular file is in a file system that makes its files up, such as procfs, and each of
+/// its kinds has rules of its own: message queues are read like pipes and never at once.
 pub(crate) fn is_made_up(fd: BorrowedFd<'_>) -> bool {
-    const MADE_UP: [u32; 8] = [
+    const MADE_UP: [u32; 10] = [
         libc::PROC_SUPER_MAGIC as u32,
         libc::SYSFS_MAGIC as u32,
         libc::CGROUP_SUPER_MAGIC as u32,
@@ -148,6 +149,8 @@ pub(crate) fn is_made_up(fd: BorrowedFd<'_>) -> bool {
         libc::TRACEFS_MAGIC as u32,
         libc::SECURITYFS_MAGIC as u32,
         CONFIGFS_MAGIC,
+        MQUEUE_MAGIC,
+        SECRETMEM_MAGIC,
     ];
     let mut answer = MaybeUninit::<libc::statfs>::uninit();
     // SAFETY: there is room for the answer.
@@ -159,8 +162,21 @@ pub(crate) fn is_made_up(fd: BorrowedFd<'_>) -> bool {
     MADE_UP.contains(&(answer.f_type as u32))
 }
 
-/// The crate libc lacks it.
+/// The crate libc lacks these.
 const CONFIGFS_MAGIC: u32 = 0x6265_6570;
+const MQUEUE_MAGIC: u32 = 0x1980_0202;
+const SECRETMEM_MAGIC: u32 = 0x5345_434d;
+
+/// Whether the connection that a socket has lost is its last one so far: it has no other now, or
+/// is of those that are connected once.
+pub(crate) fn has_not_connected_again(fd: BorrowedFd<'_>) -> bool {
+    let mut name = MaybeUninit::<libc::sockaddr_storage>::uninit();
+    let mut length = size_of_val(&name) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes, the size of `name`.
+    let answer =
+        unsafe { libc::getpeername(fd.as_raw_fd(), name.as_mut_ptr().cast(), &mut length) };
+    answer != 0 || is_local(fd.as_raw_fd())
+}
 
 /// Whether a socket has bytes to be received.
 pub(crate) fn has_more(fd: BorrowedFd<'_>) -> bool {

@@ -94,7 +94,8 @@ impl Manner {
     /// of files that is known only after a call.
     pub(super) fn may_be_read_by_a_ring(&self) -> bool {
         match self.shape {
-            Shape::Socket | Shape::Regular | Shape::Block => true,
+            Shape::Socket | Shape::Block => true,
+            Shape::Regular => !self.is_made_up,
             Shape::Pipe | Shape::Anonymous => self.has_taken_nowait,
             Shape::Named => false,
         }
@@ -103,6 +104,12 @@ impl Manner {
     /// The same for writing.
     pub(super) fn may_be_written_by_a_ring(&self) -> bool {
         self.shape != Shape::Anonymous && self.may_be_read_by_a_ring()
+    }
+
+    /// Makes sure that no splice from or to the file blocks, if it is one of those with a position
+    /// that wait for others than a disk.
+    pub(crate) fn prepare_to_splice(&mut self, number: RawFd) -> io::Result<()> {
+        if self.is_made_up { self.ensure_nonblocking(number) } else { Ok(()) }
     }
 
     /// Makes sure that no call on the file blocks. Somebody else who has the description may have
@@ -160,7 +167,7 @@ impl Manner {
     ) -> io::Result<usize> {
         let vectors = Vectors::of(parts, offset);
         if vectors.is_nothing() {
-            return write_nothing(number);
+            return write_nothing(number, offset);
         }
         // SAFETY: as the caller promises.
         let write = |flags| unsafe { vectors.write(number, flags) };
@@ -214,7 +221,7 @@ impl Manner {
     ) -> io::Result<usize> {
         let vectors = Vectors::of(parts, offset);
         if vectors.is_nothing() {
-            return write_nothing(number);
+            return write_nothing(number, offset);
         }
         if is_direct(number)? {
             return Err(io::ErrorKind::WouldBlock.into());
@@ -263,10 +270,15 @@ pub(super) fn counted(answer: isize) -> io::Result<usize> {
     usize::try_from(answer).map_err(|_| io::Error::last_os_error())
 }
 
-/// The calls with vectors do not even ask the file.
-fn write_nothing(number: RawFd) -> io::Result<usize> {
-    // SAFETY: no byte is read.
-    counted(unsafe { libc::write(number, ptr::null(), 0) })
+/// The calls with vectors do not even ask the file. Some kinds of sockets send it, and raise
+/// `SIGPIPE`.
+fn write_nothing(number: RawFd, offset: Option<u64>) -> io::Result<usize> {
+    match offset {
+        // SAFETY: no byte is read.
+        Some(at) => counted(unsafe { libc::pwrite64(number, ptr::null(), 0, at as i64) }),
+        // SAFETY: no byte is read.
+        None => without_sigpipe(|| counted(unsafe { libc::write(number, ptr::null(), 0) })),
+    }
 }
 
 /// Whether reads and writes go to the disk itself, and wait for it whatever they are told.
@@ -285,8 +297,9 @@ impl<'a> Vectors<'a> {
         Vectors { parts, offset }
     }
 
+    /// Whether it is what write(2) of no bytes is asked.
     fn is_nothing(&self) -> bool {
-        self.parts.iter().all(|part| part.iov_len == 0)
+        matches!(self.parts, [part] if part.iov_len == 0)
     }
 
     /// # Safety

@@ -19,6 +19,8 @@ const PAGE: usize = 4096;
 /// one. They are made when they are needed, up to a limit, and used again.
 ///
 /// A clone is another handle on the same buffers. Handles and buffers may go to other threads.
+/// Pollers may share a pool, but not all of its burden: of those that wait for a buffer the first
+/// to look gets it, however long another has waited. A pool for each is fair.
 ///
 /// A buffer begins at a multiple of its size rounded up to a power of two, or of 4096 if that is
 /// less: a size of 4096 or a multiple suits files opened with `O_DIRECT`.

@@ -149,7 +149,10 @@ impl Prepared {
         part: Part,
         with: With,
     ) -> Result<Self, (io::Error, Buf)> {
-        let cargo = Cargo::new(buf, part)?;
+        let mut cargo = Cargo::new(buf, part)?;
+        if matches!(call, Call::Read | Call::Write | Call::ReadAt(_) | Call::WriteAt(_)) {
+            cargo.bound();
+        }
         let with = match (call, with) {
             (Call::Accept | Call::RecvFrom, _) => With::Message(Message::boxed(Name::empty())),
             (Call::RecvMsg, _) => With::Message(Message::roomy()),

@@ -14,7 +14,9 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 use nix::unistd::{Whence, pipe2, write};
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tempfile::{NamedTempFile, TempPath};
 
 impl Manner {
     fn read_from(&mut self, fd: &impl AsFd, bytes: &mut [u8]) -> io::Result<usize> {
@@ -85,14 +87,13 @@ fn fifo(path: &std::path::Path) -> (OwnedFd, OwnedFd) {
     files
 }
 
-fn readers() -> Vec<Kind> {
-    let place = std::env::temp_dir().join(format!("quintpoll-manner-{}", std::process::id()));
+fn readers(folder: &Path) -> Vec<Kind> {
     let of = |name, file, fill| Kind { name, file, fill };
     let writes = |fd: OwnedFd, bytes: &'static [u8]| -> Box<dyn Fn() -> usize> {
         Box::new(move || write(&fd, bytes).expect("room"))
     };
     let (pipe, pipe_writer) = pipe2(OFlag::O_CLOEXEC).expect("a pipe");
-    let (fifo, fifo_writer) = fifo(&place.with_extension("fifo"));
+    let (fifo, fifo_writer) = fifo(&folder.join("fifo"));
     let pty = openpty(None, None).expect("a terminal");
     let event = OwnedFd::from(EventFd::new().expect("an eventfd"));
     let event_writer = event.try_clone().expect("a duplicate");
@@ -100,10 +101,8 @@ fn readers() -> Vec<Kind> {
     let timer = OwnedFd::from(timer);
     let its = timer.try_clone().expect("a duplicate");
     let inotify = Inotify::init(InitFlags::IN_CLOEXEC).expect("an inotify");
-    let named = place.with_extension("dir");
-    std::fs::create_dir(&named).expect("a free name");
-    inotify.add_watch(&named, AddWatchFlags::IN_CREATE).expect("it is there");
-    let touched = named.join("x");
+    inotify.add_watch(folder, AddWatchFlags::IN_CREATE).expect("it is there");
+    let touched = folder.join("x");
     let touch = move || {
         File::create(&touched).expect("a free name");
         std::fs::remove_file(&touched).expect("it was made");
@@ -133,7 +132,8 @@ fn readers() -> Vec<Kind> {
 
 #[test]
 fn no_read_waits_whatever_the_file() {
-    for Kind { name, file, fill } in readers() {
+    let folder = tempfile::tempdir().expect("a place for it");
+    for Kind { name, file, fill } in readers(folder.path()) {
         for mut manner in each_way(&file) {
             let is_old = !manner.takes_nowait;
             for _ in 0..3 {
@@ -153,8 +153,6 @@ fn no_read_waits_whatever_the_file() {
             assert!(!is_nonblocking(&file), "{name}: as it was");
         }
     }
-    let place = std::env::temp_dir().join(format!("quintpoll-manner-{}", std::process::id()));
-    std::fs::remove_dir(place.with_extension("dir")).expect("it was made");
 }
 
 #[test]
@@ -208,22 +206,22 @@ fn takes_nowait(file: &File) -> bool {
 }
 
 /// Where this program is there is a disk, mostly; where shared memory is there is none.
-fn regular_files(name: &str) -> Vec<(std::path::PathBuf, File)> {
+fn regular_files() -> Vec<(TempPath, File)> {
     let this = std::env::current_exe().expect("a running program has a path");
-    let places = [this, "/dev/shm/x".into(), std::env::temp_dir().join("x")];
-    let open = |place: &std::path::PathBuf| {
-        let path = place.with_file_name(format!("quintpoll-{name}-{}", std::process::id()));
-        std::fs::write(&path, b"0123456789").ok()?;
-        let file = File::options().read(true).write(true).open(&path).expect("it was made");
+    let this = this.parent().expect("programs are in folders").to_owned();
+    let made = |folder: PathBuf| {
+        let file = NamedTempFile::new_in(folder).ok()?;
+        std::fs::write(&file, b"0123456789").expect("there is room");
+        let (file, path) = file.into_parts();
         Some((path, file))
     };
-    places.iter().filter_map(open).collect()
+    [this, "/dev/shm".into(), std::env::temp_dir()].into_iter().filter_map(made).collect()
 }
 
 #[test]
 fn of_files_with_a_position_what_is_in_memory_is_read_at_once() {
     let mut seen = [0; 2];
-    for (path, file) in regular_files("read") {
+    for (path, file) in regular_files() {
         let knows = takes_nowait(&file);
         seen[usize::from(knows)] += 1;
         for mut manner in each_way(&file) {
@@ -248,7 +246,6 @@ fn of_files_with_a_position_what_is_in_memory_is_read_at_once() {
             manner.restore(file.as_raw_fd());
             assert!(!is_nonblocking(&file), "as it was");
         }
-        std::fs::remove_file(&path).expect("it was made");
     }
     assert!(seen[0] + seen[1] > 0, "there is a place for files");
     println!("{} that can tell, {} that can't", seen[1], seen[0]);
@@ -258,7 +255,7 @@ fn of_files_with_a_position_what_is_in_memory_is_read_at_once() {
 /// needs `O_NONBLOCK`.
 #[test]
 fn of_files_with_a_position_writes_are_whole_or_for_a_thread() {
-    for (path, file) in regular_files("written") {
+    for (path, file) in regular_files() {
         for mut manner in each_way(&file) {
             for (offset, at) in [(Some(3), 3), (None, 0)] {
                 nix::unistd::lseek(&file, 0, Whence::SeekSet).expect("a file");
@@ -280,7 +277,6 @@ fn of_files_with_a_position_writes_are_whole_or_for_a_thread() {
         let mut manner = Manner::of(for_reading.as_fd()).expect("an open file");
         let error = manner.write_cached_to(&for_reading, &mut [], None).expect_err("not to write");
         assert_eq!(error.raw_os_error(), Some(libc::EBADF), "the file is asked all the same");
-        std::fs::remove_file(&path).expect("it was made");
     }
 }
 
@@ -288,7 +284,7 @@ fn of_files_with_a_position_writes_are_whole_or_for_a_thread() {
 #[test]
 fn of_direct_files_no_call_is_made_but_by_a_thread() {
     let mut count = 0;
-    for (path, file) in regular_files("direct") {
+    for (path, file) in regular_files() {
         let is_direct = set_direct(&file, true).is_ok();
         count += usize::from(is_direct);
         for mut manner in each_way(&file).into_iter().filter(|_| is_direct) {
@@ -307,7 +303,6 @@ fn of_direct_files_no_call_is_made_but_by_a_thread() {
             let read = manner.read_cached_from(&file, &mut [0; 3], Some(1));
             assert_eq!(read.ok(), Some(3));
         }
-        std::fs::remove_file(&path).expect("it was made");
     }
     println!("{count} that can be direct");
 }
@@ -328,6 +323,46 @@ fn files_of_the_kernel_are_read_by_a_thread_and_do_not_make_it_wait() {
             assert!(!is_nonblocking(&file), "as it was");
         }
     }
+}
+
+/// One of no bytes is a message to some, and a reason for a signal.
+#[test]
+fn a_write_of_nothing_is_asked_of_the_file_as_it_stands_or_at_its_place() {
+    let (here, there) = std::os::unix::net::UnixDatagram::pair().expect("a pair of sockets");
+    let (reader, pipe) = pipe2(OFlag::O_CLOEXEC).expect("a pipe");
+    there.set_nonblocking(true).expect("O_NONBLOCK");
+    for mut manner in each_way(&here) {
+        let refused = manner.write_cached_to(&here, &mut [], Some(0)).expect_err("no offsets");
+        assert_eq!(refused.raw_os_error(), Some(libc::ESPIPE));
+        assert!(there.recv(&mut [0]).is_err(), "nothing was sent");
+        assert_eq!(manner.write_to(&here, &mut []).ok(), Some(0));
+        assert_eq!(there.recv(&mut [0]).ok(), Some(0), "an empty message was sent");
+    }
+    drop(reader);
+    for mut manner in each_way(&pipe) {
+        assert_eq!(manner.write_to(&pipe, &mut []).ok(), Some(0), "as write(2) of a pipe");
+    }
+}
+
+/// A ring would wait for a message, and give that instead of what the queue says of itself.
+#[test]
+fn a_message_queue_is_read_by_no_ring() {
+    let name = std::ffi::CString::new(format!("/quintpoll-{}", std::process::id()));
+    let name = name.expect("no zero in it");
+    let (flags, mode) = (libc::O_RDWR | libc::O_CREAT | libc::O_CLOEXEC, 0o600);
+    let none = std::ptr::null::<libc::mq_attr>();
+    // SAFETY: the name ends with a zero and outlives the call.
+    let number = unsafe { libc::mq_open(name.as_ptr(), flags, mode, none) };
+    if number < 0 {
+        return println!("skipped: {}", io::Error::last_os_error());
+    }
+    // SAFETY: as above.
+    unsafe { libc::mq_unlink(name.as_ptr()) };
+    // SAFETY: the call has just made this number, and nobody else knows it.
+    let queue = unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(number) };
+    let manner = Manner::of(queue.as_fd()).expect("an open file");
+    assert!(manner.has_position() && !manner.may_be_read_by_a_ring());
+    assert!(!manner.may_be_reached_by_a_ring());
 }
 
 #[test]

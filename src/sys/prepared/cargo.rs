@@ -78,6 +78,11 @@ impl Cargo {
         }
     }
 
+    /// No more is moved than one call can, in however many it is done.
+    pub(super) fn bound(&mut self) {
+        self.left = self.left.min(MOST);
+    }
+
     pub(super) fn buf(&self) -> &Buf {
         &self.buf
     }
@@ -162,7 +167,7 @@ impl Cargo {
             return &self.one;
         };
         many.vectors.clear();
-        let mut before = self.at;
+        let (mut before, mut left) = (self.at, self.left);
         for (index, buf) in bufs.iter_mut().enumerate() {
             let (start, length) = match self.is_in {
                 true => (room(buf), many.each[index]),
@@ -172,6 +177,8 @@ impl Cargo {
                     (start_of(buf, skipped), buf.len() - skipped)
                 }
             };
+            let length = length.min(left);
+            left -= length;
             many.vectors.push(libc::iovec { iov_base: start.cast(), iov_len: length });
         }
         &many.vectors

@@ -1,32 +1,19 @@
 //! Calls on files with a position: what memory has the answer to, and what a thread is for.
 
 use super::*;
+use crate::sys::MOST;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use tempfile::{NamedTempFile, TempPath};
 
-/// A file of a kind of file system, which goes with the value.
-struct Named(PathBuf);
-
-impl Named {
-    fn new(name: &str, bytes: &[u8]) -> (Self, File) {
-        // Where programs are built there is a disk; where temporary files are there may be memory.
-        let place = std::env::current_exe().expect("a running program has a path");
-        let place = place.with_file_name(format!("disk-{}-{name}", std::process::id()));
-        Named::at(place, bytes)
-    }
-
-    fn at(place: PathBuf, bytes: &[u8]) -> (Self, File) {
-        std::fs::write(&place, bytes).expect("a free name");
-        let file = File::options().read(true).write(true).open(&place).expect("it was made");
-        (Named(place), file)
-    }
-}
-
-impl Drop for Named {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
+/// A file of a kind of file system, whose name goes with the value.
+fn named(bytes: &[u8]) -> (TempPath, File) {
+    // Where programs are built there is a disk; where temporary files are there may be memory.
+    let this = std::env::current_exe().expect("a running program has a path");
+    let made = NamedTempFile::new_in(this.parent().expect("programs are in folders"));
+    let (file, path) = made.expect("there is room").into_parts();
+    std::fs::write(&path, bytes).expect("there is room");
+    (path, file)
 }
 
 fn bytes(count: usize) -> Vec<u8> {
@@ -47,7 +34,7 @@ fn finish(prepared: &mut Prepared, manner: &mut Manner) -> io::Result<Gain> {
 
 #[test]
 fn what_is_at_an_offset_is_read_and_the_position_stays() {
-    let (_named, mut file) = Named::new("at", &bytes(5000));
+    let (_named, mut file) = named(&bytes(5000));
     let mut its = manner(&file);
     for (offset, most, expected) in
         [(0, 100, 100), (4990, 100, 10), (5000, 9, 0), (99_999, 9, 0), (17, 4983, 4983)]
@@ -67,7 +54,7 @@ fn what_is_at_an_offset_is_read_and_the_position_stays() {
 
 #[test]
 fn what_is_written_at_an_offset_is_there() {
-    let (_named, file) = Named::new("write-at", &bytes(100));
+    let (_named, file) = named(&bytes(100));
     let mut its = manner(&file);
     let mut write = at(&file, Call::WriteAt(40), b"0123456789".to_vec(), Part::Out(2, 6));
     let Ok(Gain::Moved(_)) = finish(&mut write, &mut its) else { panic!("there is room") };
@@ -81,7 +68,7 @@ fn what_is_written_at_an_offset_is_there() {
 
 #[test]
 fn several_are_read_and_written_in_turn() {
-    let (_named, file) = Named::new("vectored", &bytes(64));
+    let (_named, file) = named(&bytes(64));
     let mut its = manner(&file);
     let parts = [&b"abc"[..], b"", b"defgh"].map(|part| Buf::Vec(part.to_vec()));
     let mut write = at(&file, Call::WriteAt(10), Buf::Many(parts.into()), Part::OutOfEach);
@@ -103,7 +90,7 @@ fn several_are_read_and_written_in_turn() {
 /// bytes come from where the last have ended.
 #[test]
 fn what_was_done_in_pieces_is_one_call() {
-    let (_named, file) = Named::new("pieces", &bytes(300));
+    let (_named, file) = named(&bytes(300));
     // As if a first try had moved these.
     for before in [1, 99, 250] {
         let mut read = at(&file, Call::ReadAt(40), vec![], Part::In(400));
@@ -126,8 +113,8 @@ fn what_was_done_in_pieces_is_one_call() {
 /// An error that comes behind a piece is for the next call, as the plain call has it.
 #[test]
 fn what_was_moved_before_an_error_counts() {
-    let (_named, file) = Named::new("counts", &bytes(9));
-    let for_reading = File::open(&_named.0).expect("it was made");
+    let (_named, file) = named(&bytes(9));
+    let for_reading = File::open(&_named).expect("it was made");
     let mut write = at(&for_reading, Call::WriteAt(0), bytes(9), Part::Out(0, 9));
     assert_eq!(write.perform().expect_err("for reading").raw_os_error(), Some(libc::EBADF));
     write.note_sent(4);
@@ -144,7 +131,7 @@ fn what_was_moved_before_an_error_counts() {
 #[test]
 fn cached_reads_go_on_until_memory_has_no_more() {
     const MUCH: usize = 4 << 20;
-    let (_named, file) = Named::new("cached", &bytes(MUCH));
+    let (_named, file) = named(&bytes(MUCH));
     file.sync_all().expect("there is room");
     // SAFETY: no memory is passed.
     let advise = |start: usize, count: usize| unsafe {
@@ -180,7 +167,7 @@ fn kind_of(gain: &io::Result<Gain>) -> Option<io::ErrorKind> {
 
 #[test]
 fn positions_move_as_with_plain_calls() {
-    let (_named, mut file) = Named::new("position", &bytes(100));
+    let (_named, mut file) = named(&bytes(100));
     let mut its = manner(&file);
     for (call, part) in [(Call::Read, Part::In(30)), (Call::Write, Part::Out(0, 9))] {
         let is_read = call.receives();
@@ -199,7 +186,7 @@ fn positions_move_as_with_plain_calls() {
 
 #[test]
 fn to_sync_and_to_open_are_for_a_thread() {
-    let (named, file) = Named::new("sync", b"here");
+    let (place, file) = named(b"here");
     let mut its = manner(&file);
     for data_only in [false, true] {
         let mut sync = at(&file, Call::Sync { data_only }, Buf::None, Part::Nothing);
@@ -217,25 +204,25 @@ fn to_sync_and_to_open_are_for_a_thread() {
         let with = With::Path(path, libc::O_RDONLY, 0);
         Prepared::with(None, Call::Open, Buf::None, Part::Nothing, with).expect("in order")
     };
-    let Ok(Gain::Opened(opened)) = path(&named.0).perform() else { panic!("it is there") };
+    let Ok(Gain::Opened(opened)) = path(&place).perform() else { panic!("it is there") };
     let flags = fcntl(&opened, FcntlArg::F_GETFD).expect("it is open");
     assert!(FdFlag::from_bits_retain(flags).contains(FdFlag::FD_CLOEXEC));
     let mut said = String::new();
     File::from(opened).read_to_string(&mut said).expect("it is open");
     assert_eq!(said, "here");
-    let missing = path(&named.0.with_extension("missing")).perform();
+    let missing = path(&place.with_extension("missing")).perform();
     assert_eq!(missing.expect_err("no such file").kind(), io::ErrorKind::NotFound);
 }
 
 /// A FIFO that nobody writes to is opened at once; and so is one that nobody reads refused.
 #[test]
 fn to_open_a_fifo_waits_for_nobody() {
-    let place = std::env::temp_dir().join(format!("quintpoll-fifo-{}", std::process::id()));
+    let folder = tempfile::tempdir().expect("a place for it");
+    let place = folder.path().join("fifo");
     nix::unistd::mkfifo(&place, nix::sys::stat::Mode::S_IRWXU).expect("a free name");
-    let named = Named(place);
     let open = |flags| {
         use std::os::unix::ffi::OsStrExt;
-        let path = CString::new(named.0.as_os_str().as_bytes()).expect("no zero");
+        let path = CString::new(place.as_os_str().as_bytes()).expect("no zero");
         let with = With::Path(path, flags, 0);
         let open = Prepared::with(None, Call::Open, Buf::None, Part::Nothing, with);
         open.expect("in order").perform()
@@ -249,7 +236,7 @@ fn to_open_a_fifo_waits_for_nobody() {
 
 #[test]
 fn what_is_for_a_disk_is_known() {
-    let (_named, file) = Named::new("known", b"");
+    let (_named, file) = named(b"");
     let (here, _there) = UnixStream::pair().expect("a pair of sockets");
     let null = File::open("/dev/null").expect("every Linux has it");
     for (its, has_position) in
@@ -264,4 +251,29 @@ fn what_is_for_a_disk_is_known() {
         }
         assert!(!at(&file, Call::Splice, Buf::None, Part::Through(1)).is_for_a_disk(&its));
     }
+}
+
+/// What is done in pieces is no more than what one call does, however much is asked for.
+#[test]
+fn one_operation_moves_what_one_call_can() {
+    const LONG: usize = 3 << 30;
+    let lengths = |call, buf: Buf, part| {
+        let prepared = Prepared::with(None, call, buf, part, With::Nothing);
+        let mut prepared = prepared.expect("in order");
+        let vectors = prepared.cargo.vectors();
+        vectors.iter().map(|part| part.iov_len).collect::<Vec<_>>()
+    };
+    // No page of it is ever touched.
+    let room = || Buf::Vec(Vec::with_capacity(LONG));
+    for call in [Call::Read, Call::ReadAt(5)] {
+        let mut prepared = Prepared::with(None, call, room(), Part::In(LONG), With::Nothing)
+            .expect("there are addresses enough");
+        assert_eq!((prepared.left(), prepared.cargo.vectors()[0].iov_len), (MOST, MOST));
+        let several = Buf::Many(vec![room(), Buf::Vec(vec![]), room()]);
+        let part = Part::IntoEach(vec![1 << 30, 10, LONG]);
+        assert_eq!(lengths(call, several, part), [1 << 30, 10, MOST - (1 << 30) - 10]);
+    }
+    assert_eq!(lengths(Call::Recv, room(), Part::In(LONG)), [MOST], "of one call");
+    let prepared = Prepared::with(None, Call::Recv, room(), Part::In(LONG), With::Nothing);
+    assert_eq!(prepared.expect("in order").left(), LONG, "but it may be one of several");
 }
