@@ -334,7 +334,9 @@ impl Op {
         Op::new(Kind::Sync { data_only: true }, Some(key))
     }
 
-    /// Opens a file, as open(2) does: [`Outcome::Opened`]. It needs no source. It never waits for
+    /// Opens a file, as open(2) does: [`Outcome::Opened`]. It needs no source. A path that is not
+    /// absolute starts from where the process is when the file is opened, at the latest when the
+    /// operation completes. It never waits for
     /// the other side of a FIFO (`O_NONBLOCK`, C6): without a reader, to open it for writing
     /// is `ENXIO`.
     pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Self {

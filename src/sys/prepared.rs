@@ -382,8 +382,12 @@ impl Prepared {
     }
 
     /// Receives these bytes, as many as are asked for: gives how many that are.
+    ///
+    /// # Panics
+    ///
+    /// If it does not receive, or into several buffers.
     pub fn receive(&mut self, bytes: &[u8]) -> usize {
-        assert!(self.cargo.is_in(), "it does not receive");
+        assert!(self.cargo.is_in() && !self.cargo.is_many(), "it does not receive, or not one");
         let part = self.cargo.part();
         let count = bytes.len().min(part.iov_len);
         // SAFETY: there is room for so many, which is nobody else's.
@@ -394,6 +398,10 @@ impl Prepared {
     }
 
     /// The bytes that are left to be sent.
+    ///
+    /// # Panics
+    ///
+    /// If it does not send, or several buffers.
     pub fn to_send(&self) -> &[u8] {
         assert!(!self.cargo.is_in() && !self.cargo.is_many(), "it does not send, or not one");
         self.cargo.rest()

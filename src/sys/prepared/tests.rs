@@ -338,6 +338,16 @@ fn what_suits_a_ring_is_known() {
     assert!(!suits(&pipe, Call::Write), "not before it was tried");
 }
 
+/// There is no one place for what an outside mechanism has received.
+#[test]
+#[should_panic(expected = "or not one")]
+fn by_hand_nothing_is_received_into_several() {
+    let several = Buf::Many(vec![Vec::with_capacity(5).into()]);
+    let part = Part::IntoEach(vec![5]);
+    let prepared = Prepared::with(None, Call::ReadAt(0), several, part, With::Nothing);
+    prepared.expect("in order").receive(b"hello");
+}
+
 #[test]
 fn several_buffers_are_for_vectored_calls() {
     let (here, _there) = UnixStream::pair().expect("a pair of sockets");
