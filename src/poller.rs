@@ -269,7 +269,8 @@ pub trait Poller {
     /// do, and no operation blocks the thread (C7). Where the kernel has no other way (`accept` and
     /// `connect`; terminals, FIFOs and some more), the first operation may set `O_NONBLOCK`, and
     /// deregistering takes it back. What has to wait for a disk does so in the kernel, or in one of
-    /// up to four threads of the poller's.
+    /// up to four threads of the poller's; opens have up to four others, each started for one, so
+    /// that it has the rights that the poller's thread has then.
     ///
     /// # Errors
     ///

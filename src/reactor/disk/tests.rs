@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::sys::buf::Buf;
-use crate::sys::prepared::{Call, Gain};
+use crate::sys::prepared::{Call, Gain, Part, With};
 use crate::testing::is_alone;
 use nix::fcntl::OFlag;
 use nix::sys::resource::{Resource, setrlimit};
@@ -212,4 +212,79 @@ fn without_a_thread_it_is_done_at_once() {
     }
     assert_eq!(disk.shared.lock().threads, 0, "there is none");
     disk.close();
+}
+
+fn begin_open(disk: &mut Disk, index: usize) {
+    let path = std::ffi::CString::from(c"/dev/null");
+    let with = With::Path(path, libc::O_RDONLY, 0);
+    let open = Prepared::with(None, Call::Open, Buf::None, Part::Nothing, with);
+    disk.begin(op(index), open.expect("in order"), Vec::new());
+}
+
+/// Takes what is done, whenever the bell has rung, until so many are.
+fn take_opened(disk: &mut Disk, bell: &Bell, count: usize) -> Vec<OpSlot> {
+    let (mut landed, mut files, mut heard) = (vec![], vec![], 0);
+    let deadline = Instant::now() + WATCHDOG;
+    while landed.len() < count {
+        let rung = bell.0.load(Ordering::SeqCst);
+        if rung == heard {
+            assert!(Instant::now() < deadline, "nobody tells that there is more to do");
+            std::thread::yield_now();
+            continue;
+        }
+        heard = rung;
+        disk.take(&mut landed, &mut files);
+    }
+    let of = |landed: Landed| match landed {
+        Landed::Over { op, result: Ok(Gain::Opened(_)), .. } => op,
+        other => panic!("{other:?}"),
+    };
+    landed.into_iter().map(of).collect()
+}
+
+/// Each has a thread of its own, and there are never more than a few: the next is started when one
+/// has gone, and not by that one.
+#[test]
+fn opens_of_any_number_are_done_by_a_few_threads() {
+    for _ in 0..100 {
+        let (mut disk, bell) = disk();
+        (0..20).for_each(|at| begin_open(&mut disk, at));
+        let desk = disk.shared.lock();
+        assert!(desk.openers <= MOST_THREADS && desk.threads == 0);
+        drop(desk);
+        let mut opened = take_opened(&mut disk, &bell, 20);
+        opened.sort_by_key(|op| op.index);
+        assert_eq!(opened, (0..20).map(op).collect::<Vec<_>>(), "each once");
+        until(&disk, |desk| desk.openers == 0);
+        disk.close();
+    }
+}
+
+#[test]
+fn an_open_can_be_had_back_until_its_thread_gets_to_it() {
+    let mut had_back = 0;
+    for _ in 0..100 {
+        let (mut disk, bell) = disk();
+        (0..20).for_each(|at| begin_open(&mut disk, at));
+        let back: Vec<_> = (0..20).rev().filter(|&at| disk.withdraw(op(at)).is_some()).collect();
+        had_back += back.len();
+        let opened = take_opened(&mut disk, &bell, 20 - back.len());
+        assert!(opened.iter().all(|op| !back.contains(&(op.index as usize))), "one or the other");
+        assert_eq!((disk.count, disk.opens.len()), (0, 0));
+        until(&disk, |desk| desk.openers == 0 && desk.to_open.is_empty());
+        disk.close();
+    }
+    assert!(had_back > 0, "the last of them wait for those before them");
+}
+
+#[test]
+fn to_close_drops_opens_and_waits_for_those_that_have_begun() {
+    for _ in 0..100 {
+        let (mut disk, _bell) = disk();
+        (0..20).for_each(|at| begin_open(&mut disk, at));
+        disk.close();
+        let desk = disk.shared.lock();
+        let left = (desk.to_open.len(), desk.done.len(), desk.openers, disk.opens.len());
+        assert_eq!(left, (0, 0, 0, 0));
+    }
 }
