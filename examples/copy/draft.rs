@@ -20,7 +20,8 @@ use std::sync::Arc;
 pub(crate) struct Draft {
     path: PathBuf,
     target: PathBuf,
-    folder: PathBuf,
+    /// To be kept by the disk with the new name in it. Who may not read it can't ask for that.
+    folder: Option<Arc<File>>,
     /// Those of what it is to replace.
     permissions: Option<Permissions>,
     pub(crate) file: Arc<File>,
@@ -42,10 +43,15 @@ impl Draft {
         let mode = permissions.as_ref().map_or(original.metadata.mode() & 0o777, |_| 0o600);
         let (path, file) = make_file(hands, &folder, mode)?;
         let (file, is_published) = (Arc::new(file), false);
-        let draft = Draft { path, target, folder, permissions, file, is_published };
+        let mut draft = Draft { path, target, folder: None, permissions, file, is_published };
         if request.direct {
-            direct::switch(&draft.file, &draft.folder, true)?;
+            direct::switch(&draft.file, &folder, true)?;
         }
+        draft.folder = match hands.open(&folder, OpenOptions::new().read(true))? {
+            Ok(folder) => Some(Arc::new(folder)),
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => None,
+            Err(error) => Err(error).explain(format_args!("can't open {}", folder.display()))?,
+        };
         Ok(draft)
     }
 
@@ -77,13 +83,12 @@ impl Draft {
 
     /// Gives it the target's name, for good: the folder is to be kept by the disk too.
     pub(crate) fn publish(mut self, hands: &mut Hands) -> Result<(), Failure> {
-        let folder = hands.open(&self.folder, OpenOptions::new().read(true))?;
-        let folder = folder.explain(format_args!("can't open {}", self.folder.display()))?;
-        let folder = hands.register(Arc::new(folder))?;
+        let folder = self.folder.take().map(|folder| hands.register(folder)).transpose()?;
         hands.check()?;
         let renamed = fs::rename(&self.path, &self.target);
         renamed.explain(format_args!("can't make {}", self.target.display()))?;
         self.is_published = true;
+        let Some(folder) = folder else { return Ok(()) };
         let named = hands.run(Op::fsync(folder))?.map(drop);
         let target = self.target.display();
         named.explain(format_args!("{target} is whole, but its name may be lost with the power"))

@@ -35,8 +35,17 @@ fn main() -> ExitCode {
         Err(Failure::Run(message)) => (message, 1),
     };
     // Where stderr is closed the exit status has to do.
-    let _ = writeln!(io::stderr(), "copy: {message}");
+    let _ = writeln!(io::stderr(), "copy: {}", printable(&message));
     ExitCode::from(code)
+}
+
+/// In one line, whatever the files are called.
+fn printable(message: &str) -> String {
+    let escape = |c: char| match c.is_control() {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
+    };
+    message.chars().map(escape).collect()
 }
 
 fn run() -> Result<(), Failure> {

@@ -146,6 +146,7 @@ fn what_cannot_be_copied_is_refused_in_one_line() {
             (&good, &link, "is the source itself"),
             (&good, &room.0, "is no regular file"),
             (&good, &fifo, "is no regular file"),
+            (Path::new("two\nlines"), &missing, "two\\nlines: No such file"),
             (&good, Path::new("/dev/null"), "is no regular file"),
             (&good, &missing.join("deeper"), "No such file"),
             (&good, &good.join("deeper"), "Not a directory"),
