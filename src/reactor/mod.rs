@@ -120,6 +120,7 @@ impl<S: Selector> Reactor<S> {
     pub fn verify(&self) {
         self.registry.verify();
         self.ops.verify();
+        self.verify_lines();
     }
 
     /// To be called last of all: it may run the user's Drop, which may panic.

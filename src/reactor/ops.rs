@@ -235,7 +235,10 @@ impl<S: Selector> Reactor<S> {
     ) {
         let Some(operation) = self.ops.get_mut(op) else { return };
         let (place, second, order) = (operation.place, operation.second, operation.order);
-        operation.is_waiting = false;
+        let has_waited = std::mem::take(&mut operation.is_waiting);
+        if let Some(pool) = prepared.as_ref().and_then(Prepared::pool).filter(|_| has_waited) {
+            self.leave_line(pool);
+        }
         for (source, lane) in place.into_iter().chain(second) {
             if let Some(work) = self.registry.work_mut(source) {
                 work.remove(lane, op, order);

@@ -22,8 +22,24 @@ pub(super) struct Pools {
 #[derive(Debug)]
 struct Line {
     pool: BufferPool,
-    /// Some may have been stopped since.
     ops: VecDeque<OpSlot>,
+    /// How many of these have been stopped since.
+    gone: usize,
+}
+
+impl Line {
+    fn length(&self) -> usize {
+        self.ops.len() - self.gone
+    }
+
+    /// Somebody in it was stopped. Those are let go of when they are the most.
+    fn note_gone(&mut self, is_waiting: impl Fn(OpSlot) -> bool) {
+        self.gone += 1;
+        if 2 * self.gone > self.ops.len() {
+            self.ops.retain(|&op| is_waiting(op));
+            self.gone = 0;
+        }
+    }
 }
 
 impl Pools {
@@ -43,14 +59,14 @@ impl Pools {
 
     /// Whether there are not enough for all who are in line, and one more.
     fn is_short(&self, pool: &BufferPool) -> bool {
-        let line = self.lines.iter().find(|line| line.pool.is(pool) && !line.ops.is_empty());
-        line.is_some_and(|line| pool.left() <= line.ops.len())
+        let line = self.lines.iter().find(|line| line.pool.is(pool) && line.length() > 0);
+        line.is_some_and(|line| pool.left() <= line.length())
     }
 
     fn push(&mut self, op: OpSlot, pool: &BufferPool) {
         match self.line(pool) {
             Some(line) => line.ops.push_back(op),
-            None => self.lines.push(Line { pool: pool.clone(), ops: [op].into() }),
+            None => self.lines.push(Line { pool: pool.clone(), ops: [op].into(), gone: 0 }),
         }
     }
 }
@@ -64,6 +80,13 @@ impl<S: Selector> Reactor<S> {
         };
         if !std::mem::replace(&mut operation.is_waiting, true) {
             self.pools.push(op, &pool);
+        }
+    }
+
+    /// An operation that waited for a buffer ends without.
+    pub(super) fn leave_line(&mut self, pool: &BufferPool) {
+        if let Some(line) = self.pools.line(pool) {
+            line.note_gone(|op| self.ops.get(op).is_some_and(|its| its.is_waiting));
         }
     }
 
@@ -94,11 +117,12 @@ impl<S: Selector> Reactor<S> {
         for index in 0..self.pools.lines.len() {
             let mut is_empty_handed = false;
             for _ in 0..self.pools.lines[index].ops.len() {
-                let Line { pool, ops } = &mut self.pools.lines[index];
+                let Line { pool, ops, gone } = &mut self.pools.lines[index];
                 let is_waiting = |op: &OpSlot| self.ops.get(*op).is_some_and(|its| its.is_waiting);
                 let Some(&op) = ops.front() else { break };
                 if !is_waiting(&op) {
                     ops.pop_front();
+                    *gone = gone.saturating_sub(1);
                     continue;
                 }
                 let taken = pool.take_or_wait(&self.bell);
@@ -156,5 +180,17 @@ impl<S: Selector> Reactor<S> {
             return false;
         }
         self.begin(op, source, lane)
+    }
+
+    /// Who is in line is known to be, once, and those who have gone are counted.
+    #[cfg(any(test, feature = "spi"))]
+    pub(super) fn verify_lines(&self) {
+        let is_waiting = |op: &&OpSlot| self.ops.get(**op).is_some_and(|its| its.is_waiting);
+        for line in &self.pools.lines {
+            let waiting: Vec<_> = line.ops.iter().filter(is_waiting).collect();
+            assert_eq!(waiting.len(), line.length(), "those who have gone are counted");
+            let unique: std::collections::HashSet<_> = waiting.iter().collect();
+            assert_eq!(unique.len(), waiting.len(), "nobody is in line twice");
+        }
     }
 }

@@ -9,6 +9,7 @@ use std::io;
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ops::{Deref, DerefMut};
 use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
@@ -45,6 +46,8 @@ struct Shared {
     limit: usize,
     /// In a forked child it may be as another thread of the parent has left it halfway.
     state: ManuallyDrop<Mutex<State>>,
+    /// How many are set out for somebody who may come.
+    set_out: AtomicUsize,
     stamp: Stamp,
 }
 
@@ -81,8 +84,9 @@ impl BufferPool {
         }
         let layout = Layout::from_size_align(size, size.next_power_of_two().min(PAGE));
         let layout = layout.map_err(|_| refused("buffers larger than any memory"))?;
-        let (state, stamp) = (ManuallyDrop::default(), Stamp::here()?);
-        Ok(BufferPool(Arc::new(Shared { layout, limit, state, stamp })))
+        let (state, set_out, stamp) =
+            (ManuallyDrop::default(), AtomicUsize::new(0), Stamp::here()?);
+        Ok(BufferPool(Arc::new(Shared { layout, limit, state, set_out, stamp })))
     }
 
     /// How many bytes a buffer has.
@@ -117,11 +121,13 @@ impl BufferPool {
     ///
     /// # Errors
     ///
-    /// `OutOfMemory`: there is no memory for one, and none is lent that could come home.
+    /// `OutOfMemory`: there is no memory for one, and none is lent that could come home. (What is
+    /// set out may stay so for ever.)
     pub(crate) fn take_or_wait(&self, waker: &Waker) -> io::Result<Option<PoolBuf>> {
         let Some(mut state) = self.0.lock() else { return Ok(None) };
         let block = self.0.take(&mut state);
-        if block.is_none() && state.made == 0 {
+        let is_lent = state.made > self.0.set_out.load(Ordering::Relaxed);
+        if block.is_none() && state.made < self.limit() && !is_lent {
             return Err(io::ErrorKind::OutOfMemory.into());
         }
         if block.is_none() && !state.waiting.iter().any(|other| other.will_wake(waker)) {
@@ -137,8 +143,11 @@ impl BufferPool {
         let mut state = self.0.lock()?;
         let left = self.0.left(&state);
         let block = (left > self.limit().div_ceil(2)).then(|| self.0.take(&mut state)).flatten();
+        self.0.set_out.fetch_add(usize::from(block.is_some()), Ordering::Relaxed);
         drop(state);
-        block.map(|block| self.lend(block))
+        let mut buf = self.lend(block?);
+        buf.is_set_out = true;
+        Some(buf)
     }
 
     /// How many can be taken.
@@ -152,7 +161,7 @@ impl BufferPool {
     }
 
     fn lend(&self, block: Block) -> PoolBuf {
-        PoolBuf { block, length: 0, home: self.clone() }
+        PoolBuf { block, length: 0, is_set_out: false, home: self.clone() }
     }
 
     /// Whether this process was forked from the one that made it.
@@ -242,6 +251,7 @@ pub struct PoolBuf {
     block: Block,
     /// So many bytes are initialised: those that are in it.
     length: usize,
+    is_set_out: bool,
     home: BufferPool,
 }
 
@@ -272,6 +282,13 @@ impl PoolBuf {
         // SAFETY: the block is this value's alone, and has `size` bytes, of which these are the
         // last.
         unsafe { std::slice::from_raw_parts_mut(start.cast(), self.home.size() - length) }
+    }
+
+    /// It was set out, and somebody has come.
+    pub(super) fn note_taken(&mut self) {
+        if std::mem::take(&mut self.is_set_out) {
+            self.home.0.set_out.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     /// The next `count` bytes are in it too.
@@ -343,6 +360,7 @@ impl Drop for PoolBuf {
         state.home.push(Block(self.block.0));
         let waiting = std::mem::take(&mut state.waiting);
         drop(state);
+        self.note_taken();
         waiting.into_iter().for_each(Waker::wake);
     }
 }

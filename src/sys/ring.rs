@@ -10,7 +10,7 @@ use super::pool::BufferPool;
 use super::prepared::{Call, Gain, Prepared, complete_one};
 use flight::Flight;
 pub use flight::leaked_buffers;
-use groups::Groups;
+use groups::{Groups, NO_GROUP};
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{Builder, EnterFlags, IoUring, Probe, cqueue, opcode};
 use std::fmt;
@@ -220,7 +220,7 @@ impl Ring {
     pub(crate) fn begin(&mut self, prepared: Prepared, tag: u64) -> Ticket {
         assert!(self.room() > 0, "there has to be room for it");
         // What takes buffers of a pool is begun where the ring serves that.
-        let group = prepared.pool().and_then(|pool| self.groups.find(pool)).unwrap_or(u16::MAX);
+        let group = prepared.pool().and_then(|pool| self.groups.find(pool)).unwrap_or(NO_GROUP);
         self.groups.enter(group);
         let (ticket, prepared) = self.flight.board(prepared, tag, group);
         let entry = prepared.entry(group).user_data(ticket | OPERATION);

@@ -368,7 +368,7 @@ fn a_drop_under_an_error_that_passes_leaks_nothing() {
     });
 }
 
-/// Linux knows provided buffer rings since 5.19. Before, a receive that wants one says so to nobody.
+/// Linux knows provided buffer rings since 5.19. Before, a receive is told so once.
 #[test]
 fn a_kernel_without_buffer_rings_is_asked_once() {
     let test = "a_kernel_without_buffer_rings_is_asked_once";

@@ -244,3 +244,29 @@ fn c8_who_knocks_is_let_in_at_once() {
         assert_eq!(are_all_in, backend == Backend::Uring, "{backend}");
     }
 }
+
+/// C2 on io_uring: a receive that waits there steps over an urgent byte.
+#[test]
+fn c2_an_urgent_byte_that_nobody_watches_for_goes_with_a_receive() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    for backend in available() {
+        let here = TcpStream::connect(listener.local_addr().expect("it has one"));
+        let (here, there) = (here.expect("it listens"), listener.accept().expect("it came").0);
+        let mut poller = open(backend);
+        let none = Interest::empty();
+        let key = poller.register(Arc::new(here), Token(0), none, Mode::Level).expect("fresh");
+        poller.submit(Op::recv(key, vec![], 9), Token(1)).expect("in order");
+        assert_eq!(now(&mut *poller), Readiness::empty());
+        send(there.as_raw_fd(), b"!", MsgFlags::MSG_OOB).expect("room");
+        // Until the byte has arrived, and whoever waits in the kernel has been woken.
+        let mut events = Events::with_capacity(4);
+        poller.submit(Op::timeout(Duration::from_millis(20)), Token(2)).expect("in order");
+        while events.completed() == 0 {
+            poller.wait(&mut events, None).expect("a wait");
+        }
+        let priority = Interest::PRIORITY;
+        poller.modify(key, Token(0), priority, Mode::Level).expect("no operation is in the way");
+        let is_there = now(&mut *poller).contains(Readiness::PRIORITY);
+        assert_eq!(is_there, backend != Backend::Uring, "{backend}");
+    }
+}

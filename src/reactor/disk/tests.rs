@@ -51,7 +51,14 @@ impl AsFd for Told {
 impl Drop for Told {
     fn drop(&mut self) {
         let name = std::thread::current().name().map(str::to_owned);
-        let _ = self.sender.send((name, self.shared.desk.try_lock().is_ok()));
+        // Another thread may have it for a moment; this one would have it for ever.
+        let deadline = Instant::now() + WATCHDOG;
+        let mut is_free = false;
+        while !is_free && Instant::now() < deadline {
+            is_free = self.shared.desk.try_lock().is_ok();
+            std::thread::yield_now();
+        }
+        let _ = self.sender.send((name, is_free));
     }
 }
 

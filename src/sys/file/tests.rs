@@ -119,6 +119,40 @@ fn a_named_pipe_is_a_pipe() {
     assert_eq!(kind(&made.expect("it was just made")), Kind::Pipe);
 }
 
+/// Of a socket that has lost one connection and made another, the first is no matter any more.
+#[test]
+fn whoever_has_connected_again_has_lost_nothing() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let here = std::net::TcpStream::connect(listener.local_addr().expect("it has one"));
+    let here = here.expect("it listens");
+    let (there, _) = listener.accept().expect("it came");
+    let is_last = || has_not_connected_again(here.as_fd());
+    assert!(!is_last());
+    let at_once = libc::linger { l_onoff: 1, l_linger: 0 };
+    nix::sys::socket::setsockopt(&there, nix::sys::socket::sockopt::Linger, &at_once)
+        .expect("an option");
+    drop(there);
+    // SAFETY: there is room for a byte.
+    let heard = unsafe { libc::recv(here.as_raw_fd(), [0_u8].as_mut_ptr().cast(), 1, 0) };
+    assert_eq!((heard, nix::errno::Errno::last()), (-1, nix::errno::Errno::ECONNRESET));
+    assert!(is_last(), "it was reset");
+    let nobody = libc::sockaddr { sa_family: libc::AF_UNSPEC as _, sa_data: [0; 14] };
+    let size = size_of_val(&nobody) as libc::socklen_t;
+    // SAFETY: the address outlives the call and has that size.
+    assert_eq!(unsafe { libc::connect(here.as_raw_fd(), &raw const nobody, size) }, 0);
+    let address = listener.local_addr().expect("it has one");
+    let address = nix::sys::socket::SockaddrStorage::from(address);
+    nix::sys::socket::connect(here.as_raw_fd(), &address).expect("it listens");
+    assert!(!is_last(), "it has another");
+    drop(listener.accept().expect("it came"));
+    let mut byte = [0];
+    assert_eq!(std::io::Read::read(&mut &here, &mut byte).ok(), Some(0));
+    assert!(!is_last(), "which has ended in order");
+    let (unix, other) = std::os::unix::net::UnixStream::pair().expect("a pair of sockets");
+    drop(other);
+    assert!(has_not_connected_again(unix.as_fd()), "it can't make another");
+}
+
 #[test]
 fn options_are_those_of_the_socket() {
     let cloexec = SockFlag::SOCK_CLOEXEC;

@@ -95,6 +95,35 @@ fn half_of_them_are_never_set_out() {
     }
 }
 
+/// Nobody may ever come to take what is set out, so that it is not worth waiting for.
+#[test]
+fn where_memory_is_short_nobody_waits_for_what_is_set_out() {
+    const TEST: &str = "where_memory_is_short_nobody_waits_for_what_is_set_out";
+    if !crate::testing::is_alone(&format!("sys::pool::tests::{TEST}")) {
+        return;
+    }
+    // No page of them is touched.
+    let pool = pool(1 << 30, 16);
+    let limit = 4 << 30;
+    nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_AS, limit, limit)
+        .expect("it is lowered");
+    let waker = Waker::noop();
+    let refused = || pool.take_or_wait(waker).expect_err("there is no memory").kind();
+    let mut set_out: Vec<_> = std::iter::from_fn(|| pool.take_spare()).collect();
+    assert!((1..4).contains(&set_out.len()), "there is room for some: {}", set_out.len());
+    assert_eq!(refused(), io::ErrorKind::OutOfMemory);
+    set_out[0].note_taken();
+    assert_eq!(pool.take_or_wait(waker).expect("one will come home"), None);
+    drop(set_out.remove(0));
+    let back = pool.take_or_wait(waker).expect("it has come home").expect("it has come home");
+    assert_eq!(pool.take_or_wait(waker).expect("one is lent"), None);
+    drop((back, set_out));
+    assert_eq!(pool.made(), pool.idle());
+    let all: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
+    assert_eq!(pool.take_or_wait(waker).expect("they are lent"), None);
+    drop(all);
+}
+
 #[test]
 fn bytes_are_appended_cut_and_cleared() {
     let pool = pool(10, 1);

@@ -23,6 +23,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 /// The array of one group can't be longer.
 const MOST: usize = 1 << 15;
+/// Of a request that takes no buffers of a pool.
+pub(super) const NO_GROUP: u16 = u16::MAX;
 /// So many are set out at first; twice as many whenever that was not enough.
 const FIRST: usize = 16;
 
@@ -87,7 +89,7 @@ impl Groups {
             return None;
         }
         let vacant = self.all.iter().position(Option::is_none).unwrap_or(self.all.len());
-        let number = u16::try_from(vacant).ok()?;
+        let number = u16::try_from(vacant).ok().filter(|&number| number != NO_GROUP)?;
         let length = pool.most_spare().next_power_of_two().min(MOST);
         let array = Array::new(length as u16).ok()?;
         let seats = std::iter::repeat_with(|| None).take(length).collect();
@@ -120,6 +122,7 @@ impl Groups {
         let group = self.get_mut(group)?;
         let mut buf = group.seats.get_mut(usize::from(number))?.take()?;
         group.vacant.push(number);
+        buf.note_taken();
         // SAFETY: the kernel has written so many bytes to it, and was told how many there can be.
         unsafe { buf.note_written(length.min(buf.capacity())) };
         Some(buf)
