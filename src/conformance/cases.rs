@@ -255,7 +255,9 @@ macro_rules! __conformance_cases {
             c3_a_stream_takes_its_turn
             m1_a_watched_direction_has_no_streams
             q1_one_result_at_a_time
-        } own {}
+        } own {
+            c8_begun_behind_hundreds_of_others_it_sleeps
+        }
         stops {
             x1_nothing_is_lost_when_a_stream_is_stopped
             x3_a_stream_ends_at_its_deadline
@@ -289,6 +291,7 @@ macro_rules! __conformance_cases {
             c8_without_a_buffer_they_sleep
             c8_a_flood_for_which_there_is_no_buffer_wakes_nobody
             c8_a_buffer_that_comes_home_is_never_overlooked
+            c8_hundreds_of_pools_leave_nothing
         }
         last_writes {} own {
             d1_a_thousand_drops_with_thousands_under_way
@@ -369,12 +372,16 @@ macro_rules! __conformance_cases {
             r5_either_source_of_a_splice_may_go
             x1_a_splice_is_done_or_not
             c1_hundreds_of_splices_complete_once_each
-        } own {}
+        } own {
+            c1_very_many_splices_end_on_a_small_stack
+        }
         disk_kinds {
             c2_the_ends_of_files_are_those_of_the_call
             c2_offsets_of_all_kinds_of_files_are_as_by_the_call
             c2_what_is_direct_wants_to_be_aligned
-        } own {}
+        } own {
+            x1_what_waits_for_no_disk_is_given_up
+        }
         opens {
             c2_files_are_opened_as_by_the_call
             c2_what_can_not_be_opened_says_why
@@ -384,10 +391,12 @@ macro_rules! __conformance_cases {
         } own {
             d2_opened_files_that_nobody_takes_are_closed
             p5_without_a_number_nothing_is_opened
+            c2_to_open_takes_the_rights_of_the_thread
         }
         ends {
             c8_the_end_comes_after_however_many_results
             c2_a_reset_is_the_readers_whoever_hears_of_it
+            c2_a_reset_is_of_one_connection
             c8_a_newcomer_does_not_overtake
         } own {
             p1_a_pool_from_before_a_fork_is_refused

@@ -4,9 +4,13 @@
 use super::bench::*;
 use super::kit::*;
 use super::lines::*;
+use crate::address::Address;
+use crate::key::Key;
 use crate::op::Op;
 use crate::sys::staging;
 use nix::poll::PollFlags;
+use std::io::Write;
+use std::net::TcpListener;
 
 /// So many results at once, around what a kernel does in one go.
 const COUNTS: [usize; 12] = [1, 16, 17, 31, 32, 33, 34, 50, 84, 85, 100, 200];
@@ -104,6 +108,61 @@ pub(super) fn c2_a_reset_is_the_readers_whoever_hears_of_it(stage: &Stage) {
         assert_eq!(heard, b"abc", "{how}");
         let last = last.unwrap_or_else(|| panic!("{how}: no last completion"));
         assert_eq!(errno(&last), libc::ECONNRESET, "{how}: what was cut off has no end");
+    }
+}
+
+/// Ends the connection of a socket, which can make another one then (connect(2)).
+fn dissolve(key: Key) -> Op {
+    let mut nobody = (libc::AF_UNSPEC as libc::sa_family_t).to_ne_bytes().to_vec();
+    nobody.resize(16, 0);
+    Op::connect(key, Address::Other(nobody))
+}
+
+/// A socket may make several connections, one after the other. The reader of the first is stopped
+/// before he hears of the reset that a writer has heard of.
+pub(super) fn c2_a_reset_is_of_one_connection(stage: &Stage) {
+    for (waits_for_buffer, is_stream) in
+        [(true, true), (true, false), (false, true), (false, false)]
+    {
+        let why = format!("no buffer: {waits_for_buffer}, a stream of results: {is_stream}");
+        let (line, pool, mut bench) = (Line::tcp(), new_pool(64, 4), Bench::new(stage));
+        let key = bench.add(line.here.clone());
+        let held = if waits_for_buffer { take_all(&pool) } else { Vec::new() };
+        let reads = match waits_for_buffer {
+            true => bench.submit_stream(Op::recv_multi(key, &pool), 1),
+            false => bench.submit(Op::recv(key, vec![], 9), 1),
+        };
+        bench.expect_nothing_yet(&why);
+        leave_unread(&line);
+        go(line);
+        let writes = bench.submit(Op::send(key, "x", ..), 2);
+        if waits_for_buffer {
+            let done = bench.one();
+            assert_eq!(done.id, writes, "{why}: who waits for a buffer hears nothing");
+            assert!([libc::EPIPE, libc::ECONNRESET].contains(&errno(&done)), "{why}: {done:?}");
+        }
+        bench.cancel(reads);
+        for done in bench.collect(if waits_for_buffer { 1 } else { 2 }) {
+            assert!(done.result.is_err(), "{why}: nothing was sent: {done:?}");
+        }
+        drop(held);
+        let listener = ok(TcpListener::bind("127.0.0.1:0"));
+        assert_eq!(bytes(bench.run(dissolve(key))).0, 0, "{why}");
+        let connects = Op::connect(key, ok(listener.local_addr()));
+        assert_eq!(bytes(bench.run(connects)).0, 0, "{why}: it makes another");
+        let (mut there, _) = ok(listener.accept());
+        ok(there.write_all(b"whole"));
+        drop(there);
+        if is_stream {
+            bench.submit_stream(Op::recv_multi(key, &pool), 3);
+            let (pieces, last) = until_last(&mut bench);
+            assert_eq!(pieces.concat(), b"whole", "{why}");
+            expect_end(&last, &why);
+        } else {
+            let received = bench.run(Op::recv_exact(key, vec![], 5));
+            assert_eq!(bytes(received), (5, b"whole".to_vec()), "{why}");
+            assert_eq!(bytes(bench.run(Op::recv(key, vec![], 9))).0, 0, "{why}: a clean end");
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use crate::backend::Backend;
 use crate::event::{Event, Events, Interest, Mode, Readiness, Token};
 use crate::key::Key;
 use crate::poller::{Poller, Source};
+use crate::sys::staging;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
@@ -333,11 +334,17 @@ impl TempDir {
     pub(super) fn new() -> Self {
         use std::sync::atomic::{AtomicU32, Ordering};
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("quintpoll-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        std::fs::create_dir(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        TempDir(path)
+        loop {
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let name = format!("quintpoll-{}-{number}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            match std::fs::create_dir(&path) {
+                Ok(()) => return TempDir(path),
+                // A process of the same number was killed, and has left its own behind.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => panic!("{}: {error}", path.display()),
+            }
+        }
     }
 }
 
@@ -352,4 +359,21 @@ pub(super) fn put_urgent(to: &TcpStream) {
     use nix::sys::socket::{MsgFlags, send};
     use std::os::fd::AsRawFd;
     assert_eq!(send(to.as_raw_fd(), b"!", MsgFlags::MSG_OOB), Ok(1), "an urgent byte");
+}
+
+/// Has SIGPIPE end this process, as it does by default, which the runtime has changed; and fails
+/// unless it would. The case has a process of its own.
+pub(super) fn let_sigpipe_end_the_process() {
+    let set = staging::default_action(libc::SIGPIPE);
+    set.unwrap_or_else(|error| panic!("SIG_DFL: {error}"));
+    let ended = staging::in_forked_child(|| {
+        let (reader, writer) = pipe();
+        drop(reader);
+        let _ = nix::unistd::write(&writer, b"x");
+        0
+    });
+    // As it is said of a child that a signal has ended, and not of a fork that failed.
+    let by_signal = format!("signal {}", libc::SIGPIPE);
+    let is_ended = ended.as_ref().is_err_and(|error| error.to_string().ends_with(&by_signal));
+    assert!(is_ended, "without care a write ends the process: {ended:?}");
 }

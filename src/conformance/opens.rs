@@ -9,6 +9,7 @@ use crate::open::OpenOptions;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode as Permissions, fstat};
+use nix::unistd::{Uid, setfsuid};
 use std::fs::File;
 use std::io::ErrorKind::{InvalidInput, TimedOut};
 use std::os::fd::OwnedFd;
@@ -328,4 +329,29 @@ pub(super) fn p5_without_a_number_nothing_is_opened(stage: &Stage) {
     let again = opened(bench.run(Op::open(&path, &read)));
     let again = File::from(again.unwrap_or_else(|number| panic!("there is room: {number}")));
     assert_eq!(ok(again.read_at(&mut [0; 9], 0)), 7);
+}
+
+/// Threads have rights of their own: what the poller's gives up, nobody keeps for it.
+pub(super) fn c2_to_open_takes_the_rights_of_the_thread(stage: &Stage) {
+    if !Uid::effective().is_root() {
+        stage.skip("only root has rights to give up, and to take again");
+    }
+    let directory = TempDir::new();
+    ok(std::fs::set_permissions(&directory.0, std::os::unix::fs::PermissionsExt::from_mode(0o755)));
+    let path = directory.0.join("private");
+    let file = file_of(&path, b"content");
+    ok(file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600)));
+    let mut bench = Bench::new(stage);
+    let open = || Op::open(&path, OpenOptions::new().read(true));
+    for _ in 0..3 {
+        // Those who have done these have the rights yet.
+        (0..8).for_each(|at| _ = bench.submit(open(), at));
+        let done = bench.collect(8);
+        assert!(done.into_iter().all(|done| opened(done).is_ok()), "root may");
+        setfsuid(Uid::from_raw(65_534));
+        let (plain, done) = (File::open(&path), bench.run(open()));
+        setfsuid(Uid::from_raw(0));
+        assert!(plain.is_err_and(|error| error.raw_os_error() == Some(libc::EACCES)));
+        assert_eq!(opened(done).err(), Some(libc::EACCES), "nobody may");
+    }
 }

@@ -5,7 +5,7 @@ use super::bench::*;
 use super::kit::*;
 use super::lines::*;
 use crate::event::{Interest, Mode};
-use crate::op::{Op, OpId};
+use crate::op::{Completion, Op, OpId};
 use crate::poller::Source;
 use crate::sys::buf::Buf;
 use crate::sys::pool::BufferPool;
@@ -282,6 +282,58 @@ pub(super) fn c8_buffers_outlive_the_poller(stage: &Stage) {
         expect_home(&handle, "at last");
         assert_eq!(leaked_buffers(), 0, "everything could be interrupted");
     }
+}
+
+/// How much memory this process really has.
+fn resident() -> usize {
+    let status = ok(std::fs::read_to_string("/proc/self/status"));
+    let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.strip_suffix("kB"));
+    let kib: Option<usize> = kib.and_then(|kib| kib.trim().parse().ok());
+    kib.unwrap_or_else(|| panic!("no memory in {status:?}")) << 10
+}
+
+/// One poller sees many pools come and go, and keeps nothing of them.
+pub(super) fn c8_hundreds_of_pools_leave_nothing(stage: &Stage) {
+    const SIZE: usize = 64 << 10;
+    const ROUNDS: usize = 400;
+    let mut bench = Bench::with_room(stage, 8);
+    let text = vec![7; SIZE];
+    let mut before = 0;
+    for round in 0..ROUNDS + 40 {
+        if round == 40 {
+            before = resident();
+        }
+        let (pool, line) = (new_pool(SIZE, 2), Line::unix());
+        let key = bench.add(line.here.clone());
+        let id = bench.submit_stream(Op::recv_multi(key, &pool), 1);
+        // One byte needs a buffer as many do, but these are memory.
+        let text = if round % 3 == 2 { &text[..1] } else { &text };
+        line.say(text);
+        let mut results = Vec::new();
+        while results.iter().map(|done: &Completion| done.transferred).sum::<usize>() < text.len() {
+            results.push(bench.one());
+        }
+        if round % 7 > 4 {
+            results.clear();
+        }
+        // In some rounds the poller is the last to have the pool.
+        let pool = (round % 5 > 0).then_some(pool);
+        match round % 4 {
+            0 | 1 => bench.cancel(id),
+            2 => bench.desk.deregister(key),
+            _ => drop(line),
+        }
+        drop(bench.one());
+        if round % 4 != 2 {
+            bench.desk.deregister(key);
+        }
+        bench.expect_all_done("it was stopped");
+        drop(results);
+        let is_home = pool.is_none_or(|pool| pool.idle() == pool.made());
+        assert!(is_home, "round {round}: all buffers are at home");
+    }
+    let more = resident().saturating_sub(before);
+    assert!(more < ROUNDS * SIZE / 8, "{ROUNDS} pools have left {more} bytes");
 }
 
 pub(super) fn c8_two_pollers_share_a_pool(stage: &Stage) {

@@ -6,7 +6,7 @@ use super::scenes::{self, Do, Scene};
 use crate::address::Address;
 use crate::event::Token;
 use crate::op::{Completion, Op, Outcome};
-use crate::sys::staging::{self, Thread};
+use crate::sys::staging::Thread;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::eventfd::EventFd;
 use nix::sys::socket::{Backlog, listen};
@@ -328,14 +328,7 @@ fn broken_ends() -> Vec<(&'static str, Scene)> {
 
 /// Every way to write where nobody reads, in a process that SIGPIPE would end.
 pub(super) fn c2_no_operation_raises_sigpipe(stage: &Stage) {
-    ok(staging::default_action(libc::SIGPIPE));
-    let killed = staging::in_forked_child(|| {
-        let (reader, writer) = pipe();
-        drop(reader);
-        let _ = nix::unistd::write(&writer, b"x");
-        0
-    });
-    assert!(killed.is_err(), "without care a write ends the process: {killed:?}");
+    let_sigpipe_end_the_process();
     let mut broken = 0;
     for (name, mut scene) in broken_ends() {
         let mut bench = Bench::new(stage);
@@ -368,4 +361,9 @@ pub(super) fn c2_no_operation_raises_sigpipe(stage: &Stage) {
     let listener = ok(TcpListener::bind("127.0.0.1:0"));
     let key = bench.add(Arc::new(listener));
     assert_eq!(errno(&bench.run(Op::write(key, "x", ..))), libc::EPIPE, "a listener");
+    let (here, there) = stream();
+    drop(there);
+    let key = bench.add(here);
+    assert_eq!(errno(&bench.run(Op::write_at(key, "", .., 0))), libc::ESPIPE, "there is no place");
+    assert_eq!(errno(&bench.run(Op::write(key, "", ..))), libc::EPIPE, "nobody reads nothing");
 }

@@ -1,8 +1,9 @@
-//! Clauses C3, R5, X1 and X3 for splices: they stand in the lanes of two sources.
+//! Clauses C1, C3, R5, X1 and X3 for splices: they stand in the lanes of two sources.
 
 use super::bench::*;
 use super::kit::*;
 use super::splices::*;
+use crate::event::{Interest, Mode, Token};
 use crate::key::Key;
 use crate::op::{Completion, Op, OpId};
 use std::os::fd::OwnedFd;
@@ -281,4 +282,77 @@ pub(super) fn c1_hundreds_of_splices_complete_once_each(stage: &Stage) {
     assert_eq!(tokens(&done), (0..COUNT).collect::<Vec<_>>(), "one after the other");
     assert!(done.iter().all(|done| done.result.is_ok() && done.transferred == 1), "{done:?}");
     bench.expect_all_done("each once");
+}
+
+/// How very many splices end that stand in line.
+#[derive(Clone, Copy, Debug)]
+enum Finish {
+    /// There is nothing more to come from where they read, which is one pipe or two.
+    End(usize),
+    /// Nobody reads what they write.
+    Broken,
+    Deregistered,
+    OtherDeregistered,
+    Dropped,
+}
+
+/// The end of one sets the next to work, which is over at once: however many there are, that takes
+/// no more of the stack.
+pub(super) fn c1_very_many_splices_end_on_a_small_stack(stage: &Stage) {
+    use Finish::*;
+    const STACK: usize = 256 << 10;
+    for finish in [End(1), End(2), Broken, Deregistered, OtherDeregistered, Dropped] {
+        let ended = std::thread::scope(|scope| {
+            let builder = std::thread::Builder::new().stack_size(STACK);
+            ok(builder.spawn_scoped(scope, || end_very_many(stage, finish))).join()
+        });
+        ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    }
+}
+
+fn end_very_many(stage: &Stage, finish: Finish) {
+    const COUNT: usize = 20_000;
+    let mut desk = stage.desk(512);
+    let mut add = |source| desk.register(source, 0, Interest::empty(), Mode::Edge);
+    let pipes = [pipe(), pipe()];
+    let ((here, there), mut froms, mut writers) = (stream(), Vec::new(), Vec::new());
+    for (reader, writer) in pipes {
+        froms.push(add(Arc::new(reader)));
+        writers.push(writer);
+    }
+    let (to, count) = (add(here), if let Finish::End(count) = finish { count } else { 1 });
+    let mut submitted = Vec::new();
+    for at in 0..COUNT {
+        let splice = Op::splice(froms[at % count], to, 9);
+        submitted.push(ok(desk.poller.submit(splice, Token(at))));
+    }
+    desk.wait(Some(ZERO));
+    assert_eq!(desk.events.completed(), 0, "{finish:?}: they wait");
+    match finish {
+        Finish::End(_) => writers.clear(),
+        Finish::Broken => {
+            drop(there);
+            say(&writers[0], b"x");
+        }
+        Finish::Deregistered => desk.deregister(froms[0]),
+        Finish::OtherDeregistered => desk.deregister(to),
+        Finish::Dropped => return,
+    }
+    let mut ended = Vec::new();
+    while ended.len() < COUNT {
+        desk.wait(Some(LONG));
+        assert!(desk.events.completed() > 0, "{finish:?}: {} have ended", ended.len());
+        for done in desk.events.completions() {
+            let is_right = match finish {
+                Finish::End(_) => done.result.is_ok(),
+                Finish::Broken => errno(&done) == libc::EPIPE,
+                _ => done.is_canceled(),
+            };
+            assert!(is_right && done.transferred == 0 && !done.more, "{finish:?}: {done:?}");
+            ended.push(done.id);
+        }
+    }
+    assert!(ended == submitted, "{finish:?}: each once, in the order of their submission");
+    desk.wait(Some(ZERO));
+    assert_eq!(desk.events.completed(), 0, "{finish:?}: these were all");
 }

@@ -276,3 +276,25 @@ pub(super) fn q1_one_result_at_a_time(stage: &Stage) {
     }
     bench.expect_all_done("all have ended");
 }
+
+/// A ring takes only so many requests at a time, and what it was to begin with them comes later.
+pub(super) fn c8_begun_behind_hundreds_of_others_it_sleeps(stage: &Stage) {
+    for limit in [2, 8, 64] {
+        let (pool, mut bench) = (new_pool(64, limit), Bench::new(stage));
+        let watched: Vec<_> = std::iter::repeat_with(Line::unix).take(400).collect();
+        for Line { here, .. } in &watched {
+            bench.desk.register(here.clone(), 7, Interest::READABLE, Mode::Level);
+        }
+        let line = Line::unix();
+        let key = bench.add(line.here.clone());
+        bench.submit_stream(Op::recv_multi(key, &pool), 1);
+        bench.expect_nothing_yet("nobody has said anything");
+        bench.expect_sleep("nobody has said anything");
+        line.say(b"hello");
+        let done = bench.one();
+        assert!(done.more && *done.buf == *b"hello", "of a pool of {limit}: {done:?}");
+        drop(done);
+        bench.expect_nothing_yet("nobody has said more");
+        bench.expect_sleep("nobody has said more");
+    }
+}
