@@ -10,11 +10,28 @@ use std::sync::Arc;
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
-/// use quintpoll::Message;
-/// use std::{fs::File, sync::Arc};
-/// let passed = Arc::new(File::open("/dev/null")?);
-/// let message = Message::new().file(passed.clone());
-/// # drop(message);
+/// use quintpoll::{Backend, Events, Interest, Message, Mode, Op, Outcome, Token};
+/// use std::{fs::File, os::unix::net::UnixStream, sync::Arc};
+///
+/// let (here, there) = UnixStream::pair()?;
+/// let mut poller = Backend::best().open()?;
+/// let none = Interest::empty();
+/// let here = poller.register(Arc::new(here), Token(0), none, Mode::Level)?;
+/// let there = poller.register(Arc::new(there), Token(0), none, Mode::Level)?;
+///
+/// let message = Message::new().file(Arc::new(File::open("/dev/null")?));
+/// poller.submit(Op::send_msg(here, "take this", .., message), Token(1))?;
+/// poller.submit(Op::recv_msg(there, Vec::new(), 64), Token(2))?;
+/// let (mut events, mut passed) = (Events::with_capacity(8), Vec::new());
+/// while passed.is_empty() {
+///     poller.wait(&mut events, None)?;
+///     for completion in events.completions() {
+///         if let Outcome::Message { files, .. } = completion.result? {
+///             assert_eq!(&completion.buf[..], b"take this");
+///             passed = files;
+///         }
+///     }
+/// }
 /// # Ok(())
 /// # }
 /// ```
@@ -53,7 +70,7 @@ impl Message {
     }
 }
 
-/// A control message, of any protocol (cmsg(3)).
+/// A control message, of any protocol (cmsg(3)). The numbers are those of the crate `libc`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Control {
     /// The protocol, such as `SOL_SOCKET`.

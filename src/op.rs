@@ -275,8 +275,10 @@ impl Op {
     }
 
     /// Moves what there is, at most `max` bytes, from one source to another without a buffer, as
-    /// splice(2) does; one of the two has to be a pipe. It stands in the read lane of the one and
-    /// in the write lane of the other. `transferred` 0 is the end of the first. `max` 0 is refused.
+    /// splice(2) does; one of the two has to be a pipe. Regular files are read and written at their
+    /// current positions, by a thread on every backend; one opened with `O_APPEND` is no target
+    /// (`EINVAL`). It stands in the read lane of the one and in the write lane of the other.
+    /// `transferred` 0 is the end of the first. `max` 0 is refused.
     pub fn splice(from: Key, to: Key, max: usize) -> Self {
         let amount = Amount::In(max);
         Op { amount, with: With::Target(to), ..Op::new(Kind::Splice, Some(from)) }
@@ -292,7 +294,8 @@ impl Op {
     }
 
     /// Writes `range` of the buffer to `offset` of a file on, as pwrite(2) does: less only where
-    /// there is no more room.
+    /// there is no more room, or after 2,147,479,552 bytes. One opened with `O_APPEND` is written
+    /// at its end whatever the offset.
     pub fn write_at(
         key: Key,
         buf: impl Into<Buf>,
@@ -335,10 +338,31 @@ impl Op {
     }
 
     /// Opens a file, as open(2) does: [`Outcome::Opened`]. It needs no source. A path that is not
-    /// absolute starts from where the process is when the file is opened, at the latest when the
-    /// operation completes. It never waits for
-    /// the other side of a FIFO (`O_NONBLOCK`, C6): without a reader, to open it for writing
-    /// is `ENXIO`.
+    /// absolute starts from where the process is when the file is opened, which is some time
+    /// before the operation completes; and so it is with rights and umask. It never waits for the
+    /// other side of a FIFO (`O_NONBLOCK`, C6): without a reader, to open it for writing is
+    /// `ENXIO`.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use quintpoll::{Backend, Events, Interest, Mode, Op, OpenOptions, Outcome, Token};
+    /// use std::sync::Arc;
+    ///
+    /// let mut poller = Backend::best().open()?;
+    /// let mut events = Events::with_capacity(8);
+    /// poller.submit(Op::open("/proc/version", OpenOptions::new().read(true)), Token(1))?;
+    /// poller.wait(&mut events, None)?;
+    /// let opened = events.completions().next().expect("nothing else ends the wait").result?;
+    /// let Outcome::Opened { file } = opened else { unreachable!("it was an open") };
+    ///
+    /// let file = poller.register(Arc::new(file), Token(0), Interest::empty(), Mode::Level)?;
+    /// poller.submit(Op::read_at(file, Vec::new(), 5, 0), Token(2))?;
+    /// poller.wait(&mut events, None)?;
+    /// let read = events.completions().next().expect("nothing else ends the wait");
+    /// assert_eq!((read.token, &read.buf[..]), (Token(2), &b"Linux"[..]));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Self {
         let with = With::Path(path.as_ref().to_owned(), options.clone());
         Op { with, ..Op::new(Kind::Open, None) }

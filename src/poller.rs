@@ -283,6 +283,8 @@ pub trait Poller {
     ///   zero in it, or can't be opened so; files are to be passed by number; or a source is to be
     ///   spliced to itself.
     /// * `OutOfMemory`: the buffer can't grow so much.
+    /// * `Other`: the poller, or the pool, belongs to the process that this one was forked from
+    ///   (P1).
     ///
     /// Everything else is the completion's result.
     ///
