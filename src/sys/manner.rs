@@ -3,8 +3,9 @@
 #![allow(unsafe_code)]
 
 use super::file::Shape;
+use super::sigpipe::without_sigpipe;
+use super::vectors::{Vectors, counted};
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::ptr;
 
@@ -266,10 +267,6 @@ fn set_flags(number: RawFd, flags: libc::c_int) -> io::Result<()> {
     Ok(())
 }
 
-pub(super) fn counted(answer: isize) -> io::Result<usize> {
-    usize::try_from(answer).map_err(|_| io::Error::last_os_error())
-}
-
 /// The calls with vectors do not even ask the file. Some kinds of sockets send it, and raise
 /// `SIGPIPE`.
 fn write_nothing(number: RawFd, offset: Option<u64>) -> io::Result<usize> {
@@ -284,105 +281,6 @@ fn write_nothing(number: RawFd, offset: Option<u64>) -> io::Result<usize> {
 /// Whether reads and writes go to the disk itself, and wait for it whatever they are told.
 fn is_direct(number: RawFd) -> io::Result<bool> {
     Ok(flags(number)? & libc::O_DIRECT != 0)
-}
-
-/// Bytes for preadv2(2) and pwritev2(2): where, and where in the file, if not at its position.
-pub(super) struct Vectors<'a> {
-    parts: &'a [libc::iovec],
-    offset: Option<u64>,
-}
-
-impl<'a> Vectors<'a> {
-    pub(super) fn of(parts: &'a [libc::iovec], offset: Option<u64>) -> Self {
-        Vectors { parts, offset }
-    }
-
-    /// Whether it is what write(2) of no bytes is asked.
-    fn is_nothing(&self) -> bool {
-        matches!(self.parts, [part] if part.iov_len == 0)
-    }
-
-    /// # Safety
-    ///
-    /// The parts have to be memory that may be written to.
-    pub(super) unsafe fn read(&self, number: RawFd, flags: libc::c_int) -> io::Result<usize> {
-        // SAFETY: as the caller promises.
-        unsafe { self.call(libc::SYS_preadv2, number, flags) }
-    }
-
-    /// # Safety
-    ///
-    /// The parts have to be memory that may be read.
-    pub(super) unsafe fn write(&self, number: RawFd, flags: libc::c_int) -> io::Result<usize> {
-        // SAFETY: as the caller promises.
-        unsafe { self.call(libc::SYS_pwritev2, number, flags) }
-    }
-
-    /// (Not every C library has them.)
-    ///
-    /// # Safety
-    ///
-    /// The parts have to be memory that the call may use.
-    unsafe fn call(
-        &self,
-        call: libc::c_long,
-        number: RawFd,
-        flags: libc::c_int,
-    ) -> io::Result<usize> {
-        // -1 is the file's position. The kernel takes an offset in two halves.
-        let offset = self.offset.map_or(-1, |offset| offset as i64);
-        let (low, high) = (offset as libc::c_long, (offset >> 32) as libc::c_long);
-        let (start, count) = (self.parts.as_ptr(), self.parts.len() as libc::c_ulong);
-        let (number, flags) = (libc::c_long::from(number), libc::c_long::from(flags));
-        // SAFETY: the caller vouches for the parts, which outlive the call.
-        let answer = unsafe { libc::syscall(call, number, start, count, low, high, flags) };
-        counted(answer as isize)
-    }
-}
-
-/// Runs a write that may raise `SIGPIPE` on this thread, and takes the signal away if it did.
-pub(super) fn without_sigpipe(write: impl FnOnce() -> io::Result<usize>) -> io::Result<usize> {
-    let pipe = set_of(libc::SIGPIPE)?;
-    // One that is pending already is somebody else's.
-    let was_pending = is_pending(libc::SIGPIPE);
-    let mut before = MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: both are sets, one to read and one to write.
-    let answer = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &pipe, before.as_mut_ptr()) };
-    if answer != 0 {
-        return Err(io::Error::from_raw_os_error(answer));
-    }
-    let written = write();
-    let broke = matches!(&written, Err(error) if error.raw_os_error() == Some(libc::EPIPE));
-    if broke && !was_pending {
-        let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: a set and a time to read, and nowhere to write. It says EAGAIN if the signal is
-        // ignored and so was never raised.
-        unsafe { libc::sigtimedwait(&pipe, ptr::null_mut(), &now) };
-    }
-    // SAFETY: the call that succeeded has written the set; there is nowhere to write.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut()) };
-    written
-}
-
-fn set_of(signal: libc::c_int) -> io::Result<libc::sigset_t> {
-    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: there is room for a set.
-    super::checked(unsafe { libc::sigemptyset(set.as_mut_ptr()) })?;
-    // SAFETY: the call before has made it a set.
-    let mut set = unsafe { set.assume_init() };
-    // SAFETY: it is a set.
-    super::checked(unsafe { libc::sigaddset(&mut set, signal) })?;
-    Ok(set)
-}
-
-fn is_pending(signal: libc::c_int) -> bool {
-    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: there is room for a set.
-    if unsafe { libc::sigpending(set.as_mut_ptr()) } != 0 {
-        return false;
-    }
-    // SAFETY: the call has succeeded and made it a set.
-    unsafe { libc::sigismember(set.as_ptr(), signal) == 1 }
 }
 
 #[cfg(test)]

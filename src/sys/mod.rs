@@ -11,12 +11,12 @@
 //! | `fcntl(F_GETFL)` | wrapped, but a feature (`fs`) with much behind it for one call |
 //! | `fcntl(F_SETOWN_EX, F_SETSIG, O_ASYNC)` | not wrapped but for the flag |
 //! | `recv`, `send`, `recvmsg`, `sendmsg`, `accept4`, `connect`, `shutdown`, `splice` | into memory and with flags of ours; nix has them for lent slices, behind a feature |
-//! | `preadv2`, `pwritev2`, `write` | wrapped without flags, or not at all |
+//! | `preadv2`, `pwritev2`, `write`, `pwrite` | wrapped without flags, or not at all |
 //! | `openat`, `fsync`, `fdatasync` | wrapped, but a feature (`fs`) with much behind it |
 //! | `mmap`, `munmap`, `io_uring_register` for provided buffers | of the crate io-uring, which leaves the memory to us |
 //! | `sigpending`, `sigtimedwait` | nix has no wait for a signal that may not come |
 //! | `pthread_sigmask`, `sigaction`, `signalfd`, `read` | nix has no real-time signals, and reads one at a time |
-//! | `fstat`, `fstatfs`, `getsockopt`, `getrlimit` | wrapped, but features with much behind them for one call each |
+//! | `fstat`, `fstatfs`, `getsockopt`, `getpeername`, `getrlimit` | wrapped, but features with much behind them for one call each |
 //! | `io_uring_enter`, the submission queue | of the crate io-uring, which leaves to us what requests point to |
 //! | `mmap`, `madvise(MADV_WIPEONFORK)` | the advice is not wrapped |
 //! | `fork`, `tgkill`, `mmap` | for the conformance suite alone; unsafe in nix, or absent |
@@ -33,8 +33,10 @@ pub(crate) mod prepared;
 pub(crate) mod ring;
 pub(crate) mod select;
 pub(crate) mod signals;
+mod sigpipe;
 #[cfg(feature = "conformance")]
 pub(crate) mod staging;
+mod vectors;
 
 use std::io;
 use std::time::Duration;

@@ -1,7 +1,9 @@
 //! Calls that may have to wait for a disk: without waiting, as far as that goes, and with.
 #![allow(unsafe_code)]
 
-use super::super::manner::{self, Manner, Vectors};
+use super::super::manner::Manner;
+use super::super::sigpipe::without_sigpipe;
+use super::super::vectors::{Vectors, counted};
 use super::{Call, Gain, Prepared, With};
 use std::io;
 
@@ -95,11 +97,11 @@ impl Prepared {
             }
             Call::Sync { data_only: true } => {
                 // SAFETY: no memory is passed.
-                manner::counted(unsafe { libc::fdatasync(number) } as isize)
+                counted(unsafe { libc::fdatasync(number) } as isize)
             }
             Call::Sync { data_only: false } => {
                 // SAFETY: no memory is passed.
-                manner::counted(unsafe { libc::fsync(number) } as isize)
+                counted(unsafe { libc::fsync(number) } as isize)
             }
             Call::Open => {
                 let With::Path(path, flags, mode) = &self.with else {
@@ -108,9 +110,9 @@ impl Prepared {
                 let flags = flags | OPENED;
                 // SAFETY: the path ends with a zero, and outlives the call.
                 let opened = unsafe { libc::openat(number, path.as_ptr(), flags, *mode) };
-                manner::counted(opened as isize)
+                counted(opened as isize)
             }
-            Call::Splice => manner::without_sigpipe(|| self.splice()),
+            Call::Splice => without_sigpipe(|| self.splice()),
             _ => Err(io::ErrorKind::InvalidInput.into()),
         }
     }

@@ -1,7 +1,9 @@
 //! splice(2): from one file to another, of which one is a pipe.
 #![allow(unsafe_code)]
 
-use super::super::manner::{self, Manner, without_sigpipe};
+use super::super::manner::Manner;
+use super::super::sigpipe::without_sigpipe;
+use super::super::vectors::counted;
 use super::{Gain, Prepared, With};
 use std::io;
 use std::os::fd::RawFd;
@@ -44,6 +46,6 @@ impl Prepared {
         let (here, flags) = (ptr::null_mut(), libc::SPLICE_F_NONBLOCK);
         // SAFETY: no memory is passed; both are at their own positions.
         let answer = unsafe { libc::splice(from, here, to, here, most, flags) };
-        manner::counted(answer)
+        counted(answer)
     }
 }
