@@ -189,14 +189,22 @@ pub(super) fn c7_a_disk_blocks_nobody(stage: &Stage) {
     assert!(were_under_way > 0, "the poller waits for the disk");
 }
 
-/// How many threads of this process are called so.
-fn disk_threads() -> usize {
+/// How many threads of this process wait for disks, and how many open files.
+fn disk_threads() -> [usize; 2] {
     let tasks = std::fs::read_dir("/proc/self/task");
     let names = ok(tasks).filter_map(|task| {
         // One may have gone since.
         std::fs::read_to_string(ok(task).path().join("comm")).ok()
     });
-    names.filter(|name| name.trim() == "quintpoll-disk").count()
+    let names: Vec<_> = names.collect();
+    let called = |name| names.iter().filter(|its| its.trim() == name).count();
+    ["quintpoll-disk", "quintpoll-open"].map(called)
+}
+
+/// Each poller has four of either at most.
+fn expect_few_threads(pollers: usize) {
+    let threads = disk_threads();
+    assert!(threads.iter().all(|&count| count <= 4 * pollers), "{threads:?} threads");
 }
 
 pub(super) fn c7_a_few_threads_wait_for_disks(stage: &Stage) {
@@ -214,7 +222,7 @@ pub(super) fn c7_a_few_threads_wait_for_disks(stage: &Stage) {
             for at in 0..BLOCKS {
                 bench.submit(Op::read_at(key, vec![], BLOCK, (at * BLOCK) as u64), at);
                 bench.submit(Op::open(ground.directory.0.join("file"), &read), BLOCKS + at);
-                assert!(disk_threads() <= 12, "{} threads", disk_threads());
+                expect_few_threads(3);
             }
         }
         if round % 2 == 0 {
@@ -222,12 +230,12 @@ pub(super) fn c7_a_few_threads_wait_for_disks(stage: &Stage) {
                 let done = bench.collect(2 * BLOCKS);
                 assert!(done.iter().all(|done| done.result.is_ok()), "{done:?}");
             }
-            assert!(disk_threads() <= 12, "{} threads", disk_threads());
+            expect_few_threads(3);
         }
         drop(benches);
         let started = Instant::now();
-        while disk_threads() > 0 {
-            assert!(started.elapsed() < LONG, "{} threads stay", disk_threads());
+        while disk_threads() != [0; 2] {
+            assert!(started.elapsed() < LONG, "{:?} threads stay", disk_threads());
             std::thread::yield_now();
         }
         assert_eq!(open_numbers(), before, "and nothing is left open, round {round}");

@@ -18,7 +18,6 @@ use std::time::{Duration, Instant};
 
 /// So many calls on open files can wait for disks at a time, of one poller, and so many opens.
 const MOST_THREADS: usize = 4;
-const NAME: &str = "quintpoll-disk";
 /// How long dropping it waits for the threads.
 const LAST_WAIT: Duration = Duration::from_secs(1);
 
@@ -92,7 +91,7 @@ impl Disk {
             return self.shared.has_work.notify_one();
         }
         let shared = self.shared.clone();
-        if spawn_undisturbed(NAME, move || shared.work()).is_err() {
+        if spawn_undisturbed("quintpoll-disk", move || shared.work()).is_err() {
             let mut desk = self.shared.lock();
             desk.threads -= 1;
             if desk.threads == 0 {
@@ -116,7 +115,7 @@ impl Disk {
             desk.to_open.push(job);
             drop(desk);
             let shared = self.shared.clone();
-            if spawn_undisturbed(NAME, move || shared.open(op)).is_err() {
+            if spawn_undisturbed("quintpoll-open", move || shared.open(op)).is_err() {
                 self.shared.open(op);
             }
         }
