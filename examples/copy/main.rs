@@ -25,6 +25,7 @@ use hands::Hands;
 use job::Report;
 use nix::sys::signal::{SigSet, Signal};
 use quintpoll::Backend;
+use std::fs;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -56,7 +57,10 @@ fn run() -> Result<(), Failure> {
 }
 
 fn copy(request: &Request) -> Result<(), Failure> {
-    let deadly = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
+    let mut deadly = vec![Signal::SIGINT, Signal::SIGTERM, Signal::SIGQUIT];
+    if !survives_its_terminal() {
+        deadly.push(Signal::SIGHUP);
+    }
     let signals = signals::divert(&deadly).explain("can't wait for signals")?;
     // A file that may not grow any more is to be an error of the write, and not our death.
     let beyond_limit = SigSet::from(Signal::SIGXFSZ);
@@ -75,6 +79,14 @@ fn copy(request: &Request) -> Result<(), Failure> {
         "{bytes} bytes in {seconds:.3} s, {rate:.1} MiB/s, {backend}, depth {depth}, \
          verified (SHA-256 {hash})\n"
     ))
+}
+
+/// Whether nohup(1) or the like has started it: then SIGHUP is ignored (proc(5)).
+fn survives_its_terminal() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let set = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let set = set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+    set.is_some_and(|set| set & 1 << (Signal::SIGHUP as u32 - 1) != 0)
 }
 
 fn say(text: &str) -> Result<(), Failure> {

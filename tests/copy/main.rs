@@ -261,17 +261,26 @@ fn a_signal_leaves_nothing_behind() {
     });
 }
 
-/// As nohup(1) starts it.
+/// As nohup(1) starts it, and a shell in the background, which must not keep it from being ended.
 #[test]
-fn a_signal_that_was_ignored_stays_so() {
+fn it_survives_its_terminal_if_it_is_to() {
     let room = Room::new("ignored");
     let source = room.file("source", &bytes(MUCH / 4));
-    let mut command = Command::new("sh");
-    command.args(["-c", "trap '' HUP; exec \"$@\"", "sh"]).arg(example()).args(SLOWLY);
-    let started = Started::spawn(&room, command, &source);
+    let in_background = || {
+        let mut command = Command::new("sh");
+        command.args(["-c", "trap '' HUP INT QUIT; exec \"$@\"", "sh"]);
+        command.arg(example()).args(SLOWLY);
+        command
+    };
+    let started = Started::spawn(&room, in_background(), &source);
     kill(Pid::from_raw(started.0.id() as i32), Signal::SIGHUP).expect("it runs");
     expect_success(&started.output());
     assert!(fs::read(room.path("target")).expect("it is there") == bytes(MUCH / 4));
+    for signal in [Signal::SIGINT, Signal::SIGQUIT] {
+        let started = Started::spawn(&room, in_background(), &source);
+        kill(Pid::from_raw(started.0.id() as i32), signal).expect("it runs");
+        expect_failure(&started.output(), "interrupted");
+    }
     room.expect_no_part_left();
 }
 
