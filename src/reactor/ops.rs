@@ -250,7 +250,7 @@ impl<S: Selector> Reactor<S> {
         let transferred = prepared.as_ref().map_or(0, Prepared::moved);
         let (buf, files) = prepared.map_or((Buf::None, Vec::new()), Prepared::into_parts);
         self.spent.extend(files);
-        self.ops.end(op, Over { transferred, result, buf });
+        self.ops.end(op, Over::new(transferred, result, buf));
     }
 
     /// A call has brought something. Gives the operation back if it is to go on.
@@ -320,7 +320,7 @@ impl<S: Selector> Reactor<S> {
         let one = match gain {
             Gain::Accepted(socket) => {
                 let outcome = Outcome::Accepted { socket, peer: None };
-                Over { transferred: 0, result: Ok(outcome), buf: Buf::None }
+                Over::new(0, Ok(outcome), Buf::None)
             }
             Gain::Received(buf) if buf.is_empty() && self.is_at_end(op) => return false,
             Gain::Received(buf) => over_with(buf),
@@ -377,7 +377,8 @@ impl<S: Selector> Reactor<S> {
         while events.completion_room() > 0 {
             let Some(delivery) = self.ops.pop_over() else { break };
             let Delivery { op, token, over, more, held } = delivery;
-            let Over { transferred, result, buf } = over;
+            let transferred = over.transferred;
+            let (result, buf) = over.into_result();
             let id = OpId { poller: self.id, slot: op };
             events.complete(Completion { token, id, transferred, result, buf, more });
             self.let_go_on(op);
@@ -388,7 +389,7 @@ impl<S: Selector> Reactor<S> {
 }
 
 fn over_with(buf: PoolBuf) -> Over {
-    Over { transferred: buf.len(), result: Ok(Outcome::Done), buf: Buf::Pool(buf) }
+    Over::new(buf.len(), Ok(Outcome::Done), Buf::Pool(buf))
 }
 
 fn outcome_of_message(from: Option<Address>, mut received: Received) -> Outcome {

@@ -250,7 +250,7 @@ impl fmt::Debug for BufferPool {
 pub struct PoolBuf {
     block: Block,
     /// So many bytes are initialised: those that are in it.
-    length: usize,
+    length: u32,
     is_set_out: bool,
     home: BufferPool,
 }
@@ -271,12 +271,12 @@ impl PoolBuf {
 
     /// Leaves the first `length` bytes, if there are more.
     pub fn truncate(&mut self, length: usize) {
-        self.length = self.length.min(length);
+        self.length = u32::try_from(length).map_or(self.length, |length| self.length.min(length));
     }
 
     /// The room behind its bytes.
     pub(super) fn spare(&mut self) -> &mut [MaybeUninit<u8>] {
-        let (start, length) = (self.block.0.as_ptr(), self.length);
+        let (start, length) = (self.block.0.as_ptr(), self.length as usize);
         // SAFETY: the bytes end at or before the end of the block.
         let start = unsafe { start.add(length) };
         // SAFETY: the block is this value's alone, and has `size` bytes, of which these are the
@@ -297,7 +297,8 @@ impl PoolBuf {
     ///
     /// They have to be written, and within the room.
     pub(super) unsafe fn note_written(&mut self, count: usize) {
-        self.length += count;
+        // A buffer is no longer than what one call moves.
+        self.length += count as u32;
     }
 }
 
@@ -306,14 +307,14 @@ impl Deref for PoolBuf {
 
     fn deref(&self) -> &[u8] {
         // SAFETY: so many bytes of the block were written, and it is this value's alone.
-        unsafe { std::slice::from_raw_parts(self.block.0.as_ptr(), self.length) }
+        unsafe { std::slice::from_raw_parts(self.block.0.as_ptr(), self.length as usize) }
     }
 }
 
 impl DerefMut for PoolBuf {
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as for reading, and the value is borrowed to be changed.
-        unsafe { std::slice::from_raw_parts_mut(self.block.0.as_ptr(), self.length) }
+        unsafe { std::slice::from_raw_parts_mut(self.block.0.as_ptr(), self.length as usize) }
     }
 }
 

@@ -41,12 +41,36 @@ pub struct Prepared {
 pub(crate) enum With {
     Nothing,
     Message(Box<Message>),
-    /// Where buffers come from, and the next one, if there is one.
-    Pool(BufferPool, Option<PoolBuf>),
-    /// What to open: flags and mode.
-    Path(CString, libc::c_int, libc::mode_t),
+    Pool(Box<Supply>),
+    Path(Box<Path>),
     /// The file to splice to.
     Target(RawFd),
+}
+
+/// Where buffers come from.
+#[derive(Debug)]
+pub(crate) struct Supply {
+    pool: BufferPool,
+    /// The one for what comes next, if there is one.
+    next: Option<PoolBuf>,
+}
+
+/// What to open.
+#[derive(Debug)]
+pub(crate) struct Path {
+    pub(crate) name: CString,
+    pub(crate) flags: libc::c_int,
+    pub(crate) mode: libc::mode_t,
+}
+
+impl With {
+    pub(crate) fn pool(pool: BufferPool) -> Self {
+        With::Pool(Box::new(Supply { pool, next: None }))
+    }
+
+    pub(crate) fn path(name: CString, flags: libc::c_int, mode: libc::mode_t) -> Self {
+        With::Path(Box::new(Path { name, flags, mode }))
+    }
 }
 
 // SAFETY: the pointers are in message headers and vectors, and are written anew for every call,
@@ -226,27 +250,27 @@ impl Prepared {
     /// Where its buffers come from, if they come from a pool one by one.
     pub(crate) fn pool(&self) -> Option<&BufferPool> {
         match &self.with {
-            With::Pool(pool, _) => Some(pool),
+            With::Pool(supply) => Some(&supply.pool),
             _ => None,
         }
     }
 
     /// Gives it the buffer for what comes next.
     pub(crate) fn equip(&mut self, buf: PoolBuf) {
-        if let With::Pool(_, next) = &mut self.with {
-            *next = Some(buf);
+        if let With::Pool(supply) = &mut self.with {
+            supply.next = Some(buf);
         }
     }
 
     /// Whether it lacks the buffer for what comes next.
     pub(crate) fn lacks_buffer(&self) -> bool {
-        matches!(self.with, With::Pool(_, None))
+        matches!(&self.with, With::Pool(supply) if supply.next.is_none())
     }
 
     /// It waits, and others can use the buffer for what comes next.
     pub(crate) fn give_back_buffer(&mut self) {
-        if let With::Pool(_, next) = &mut self.with {
-            *next = None;
+        if let With::Pool(supply) = &mut self.with {
+            supply.next = None;
         }
     }
 
@@ -315,13 +339,13 @@ impl Prepared {
             Call::Read | Call::ReadAt(_) => {
                 let offset = self.offset();
                 // SAFETY: they are room at the end of buffers that outlive the call.
-                let read = unsafe { manner.read(number, self.cargo.vectors(), offset) }?;
+                let read = unsafe { manner.read(number, &self.cargo.vectors(), offset) }?;
                 return self.done(read);
             }
             Call::Write | Call::WriteAt(_) => {
                 let offset = self.offset();
                 // SAFETY: they are of buffers that outlive the call.
-                let written = unsafe { manner.write(number, self.cargo.vectors(), offset) }?;
+                let written = unsafe { manner.write(number, &self.cargo.vectors(), offset) }?;
                 return self.done(written);
             }
             // These are for a disk, and for the reactor.

@@ -223,7 +223,7 @@ fn without_a_thread_it_is_done_at_once() {
 
 fn begin_open(disk: &mut Disk, index: usize) {
     let path = std::ffi::CString::from(c"/dev/null");
-    let with = With::Path(path, libc::O_RDONLY, 0);
+    let with = With::path(path, libc::O_RDONLY, 0);
     let open = Prepared::with(None, Call::Open, Buf::None, Part::Nothing, with);
     disk.begin(op(index), open.expect("in order"), Vec::new());
 }

@@ -142,12 +142,12 @@ fn with_of(with: &With) -> io::Result<prepared::With> {
                 "this pool belongs to the process that this one was forked from",
             ));
         }
-        With::Pool(pool) => prepared::With::Pool(pool.clone(), None),
+        With::Pool(pool) => prepared::With::pool(pool.clone()),
         With::Path(path, options) => {
             let (flags, mode) = options.to_flags()?;
             let path = CString::new(path.as_os_str().as_bytes());
             let path = path.map_err(|_| invalid("a path with a zero in it"))?;
-            prepared::With::Path(path, flags, mode)
+            prepared::With::path(path, flags, mode)
         }
     })
 }

@@ -68,8 +68,24 @@ pub(in crate::reactor) enum State {
 #[derive(Debug)]
 pub(in crate::reactor) struct Over {
     pub(super) transferred: usize,
-    pub(super) result: io::Result<Outcome>,
+    /// `None`: it is done. What else there is to tell is seldom, and large.
+    result: io::Result<Option<Box<Outcome>>>,
     pub(super) buf: Buf,
+}
+
+impl Over {
+    pub(super) fn new(transferred: usize, result: io::Result<Outcome>, buf: Buf) -> Self {
+        let result = result.map(|outcome| match outcome {
+            Outcome::Done => None,
+            outcome => Some(Box::new(outcome)),
+        });
+        Over { transferred, result, buf }
+    }
+
+    pub(super) fn into_result(self) -> (io::Result<Outcome>, Buf) {
+        let result = self.result.map(|outcome| outcome.map_or(Outcome::Done, |outcome| *outcome));
+        (result, self.buf)
+    }
 }
 
 /// Why an operation ends early.

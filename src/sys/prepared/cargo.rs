@@ -3,6 +3,7 @@
 use super::super::MOST;
 use super::super::buf::Buf;
 use std::io;
+use std::ops::Deref;
 use std::ptr;
 
 /// Which bytes are to be moved.
@@ -34,8 +35,6 @@ pub(super) struct Cargo {
     /// How many bytes are left to be moved.
     left: usize,
     moved: usize,
-    /// Of one buffer; stays as it is until the next call is prepared.
-    one: [libc::iovec; 1],
     many: Option<Box<Many>>,
 }
 
@@ -71,8 +70,7 @@ impl Cargo {
             Ok((is_in, at, left, each)) => {
                 let is_many = matches!(buf, Buf::Many(_));
                 let many = is_many.then(|| Box::new(Many { each, vectors: Vec::new() }));
-                let one = [libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }];
-                Ok(Cargo { buf, is_in, at, left, moved: 0, one, many })
+                Ok(Cargo { buf, is_in, at, left, moved: 0, many })
             }
             Err(error) => Err((error, buf)),
         }
@@ -161,10 +159,10 @@ impl Cargo {
     }
 
     /// The same of any number of buffers, one after the other.
-    pub(super) fn vectors(&mut self) -> &[libc::iovec] {
-        self.one = [self.part()];
+    pub(super) fn vectors(&mut self) -> Parts<'_> {
+        let part = self.part();
         let (Buf::Many(bufs), Some(many)) = (&mut self.buf, &mut self.many) else {
-            return &self.one;
+            return Parts::One([part]);
         };
         many.vectors.clear();
         let (mut before, mut left) = (self.at, self.left);
@@ -181,7 +179,25 @@ impl Cargo {
             left -= length;
             many.vectors.push(libc::iovec { iov_base: start.cast(), iov_len: length });
         }
-        &many.vectors
+        Parts::Many(&many.vectors)
+    }
+}
+
+/// Where the bytes of a call are.
+pub(super) enum Parts<'a> {
+    One([libc::iovec; 1]),
+    /// These stay as they are until the next call is prepared.
+    Many(&'a [libc::iovec]),
+}
+
+impl Deref for Parts<'_> {
+    type Target = [libc::iovec];
+
+    fn deref(&self) -> &[libc::iovec] {
+        match self {
+            Parts::One(part) => part,
+            Parts::Many(parts) => parts,
+        }
     }
 }
 

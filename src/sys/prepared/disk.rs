@@ -36,11 +36,11 @@ impl Prepared {
             let tried = match self.call {
                 Call::Read | Call::ReadAt(_) => {
                     // SAFETY: they are room at the end of buffers that outlive the call.
-                    unsafe { manner.read_cached(number, self.cargo.vectors(), offset) }
+                    unsafe { manner.read_cached(number, &self.cargo.vectors(), offset) }
                 }
                 Call::Write | Call::WriteAt(_) => {
                     // SAFETY: they are of buffers that outlive the call.
-                    unsafe { manner.write_cached(number, self.cargo.vectors(), offset) }
+                    unsafe { manner.write_cached(number, &self.cargo.vectors(), offset) }
                 }
                 _ => return Err(io::ErrorKind::WouldBlock.into()),
             };
@@ -89,11 +89,11 @@ impl Prepared {
         match self.call {
             Call::Read | Call::ReadAt(_) => {
                 // SAFETY: they are room at the end of buffers that outlive the call.
-                unsafe { Vectors::of(self.cargo.vectors(), offset).read(number, 0) }
+                unsafe { Vectors::of(&self.cargo.vectors(), offset).read(number, 0) }
             }
             Call::Write | Call::WriteAt(_) => {
                 // SAFETY: they are of buffers that outlive the call.
-                unsafe { Vectors::of(self.cargo.vectors(), offset).write(number, 0) }
+                unsafe { Vectors::of(&self.cargo.vectors(), offset).write(number, 0) }
             }
             Call::Sync { data_only: true } => {
                 // SAFETY: no memory is passed.
@@ -104,12 +104,12 @@ impl Prepared {
                 counted(unsafe { libc::fsync(number) } as isize)
             }
             Call::Open => {
-                let With::Path(path, flags, mode) = &self.with else {
+                let With::Path(path) = &self.with else {
                     return Err(io::ErrorKind::InvalidInput.into());
                 };
-                let flags = flags | OPENED;
-                // SAFETY: the path ends with a zero, and outlives the call.
-                let opened = unsafe { libc::openat(number, path.as_ptr(), flags, *mode) };
+                let (name, flags) = (path.name.as_ptr(), path.flags | OPENED);
+                // SAFETY: the name ends with a zero, and outlives the call.
+                let opened = unsafe { libc::openat(number, name, flags, path.mode) };
                 counted(opened as isize)
             }
             Call::Splice => without_sigpipe(|| self.splice()),

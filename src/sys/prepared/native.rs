@@ -63,9 +63,9 @@ impl Prepared {
                 }
             }
             Call::Open => match &self.with {
-                With::Path(path, flags, mode) => {
-                    let open = opcode::OpenAt::new(number, path.as_ptr());
-                    open.flags(flags | OPENED).mode(*mode).build()
+                With::Path(path) => {
+                    let open = opcode::OpenAt::new(number, path.name.as_ptr());
+                    open.flags(path.flags | OPENED).mode(path.mode).build()
                 }
                 _ => nothing(),
             },

@@ -8,15 +8,17 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 impl Prepared {
     /// Receives into the buffer that it was [equipped](Prepared::equip) with.
     pub(super) fn receive_into_pool(&mut self) -> io::Result<Gain> {
-        let With::Pool(_, next) = &mut self.with else { return no_message() };
-        let Some(mut buf) = next.take() else { return Err(io::ErrorKind::WouldBlock.into()) };
+        let With::Pool(supply) = &mut self.with else { return no_message() };
+        let Some(mut buf) = supply.next.take() else {
+            return Err(io::ErrorKind::WouldBlock.into());
+        };
         let room = buf.spare();
         let (start, length) = (room.as_mut_ptr().cast(), room.len());
         // SAFETY: it is room in a buffer that outlives the call.
         let answer = unsafe { libc::recv(self.number, start, length, libc::MSG_DONTWAIT) };
         let Ok(count) = usize::try_from(answer) else {
             let error = io::Error::last_os_error();
-            *next = Some(buf);
+            supply.next = Some(buf);
             return Err(error);
         };
         // SAFETY: the kernel has written so many bytes to the room.

@@ -104,7 +104,7 @@ impl Play {
         }
         (known.is_over, known.due, known.retry) = (true, None, None);
         let buf = known.prepared.take().map_or(Buf::None, Prepared::into_buf);
-        self.ops.end(known.op, Over { transferred: at, result: Ok(Outcome::Done), buf });
+        self.ops.end(known.op, Over::new(at, Ok(Outcome::Done), buf));
         self.over.push_back((at, None));
     }
 
@@ -116,7 +116,7 @@ impl Play {
         known.untaken += 1;
         self.brought += 1;
         let (transferred, result) = (1000 + self.brought, Ok(Outcome::Done));
-        self.ops.bring(known.op, Over { transferred, result, buf: Buf::None });
+        self.ops.bring(known.op, Over::new(transferred, result, Buf::None));
         self.over.push_back((at, Some(self.brought)));
     }
 
@@ -241,7 +241,7 @@ fn a_place_whose_generation_would_wrap_is_not_used_again() {
     ops.places[0].generation = u32::MAX;
     let last = OpSlot { generation: u32::MAX, ..first };
     assert!(ops.get_mut(first).is_none() && ops.get_mut(last).is_some());
-    ops.end(last, Over { transferred: 0, result: Ok(Outcome::Done), buf: Buf::None });
+    ops.end(last, Over::new(0, Ok(Outcome::Done), Buf::None));
     assert_eq!(ops.pop_over().map(|its| its.op), Some(last));
     assert_eq!(ops.insert(nop()), OpSlot { index: 1, generation: 0 });
     assert!(ops.get_mut(first).is_none() && ops.get_mut(last).is_none());

@@ -201,7 +201,7 @@ fn to_sync_and_to_open_are_for_a_thread() {
     let path = |path: &std::path::Path| {
         use std::os::unix::ffi::OsStrExt;
         let path = CString::new(path.as_os_str().as_bytes()).expect("no zero");
-        let with = With::Path(path, libc::O_RDONLY, 0);
+        let with = With::path(path, libc::O_RDONLY, 0);
         Prepared::with(None, Call::Open, Buf::None, Part::Nothing, with).expect("in order")
     };
     let Ok(Gain::Opened(opened)) = path(&place).perform() else { panic!("it is there") };
@@ -223,7 +223,7 @@ fn to_open_a_fifo_waits_for_nobody() {
     let open = |flags| {
         use std::os::unix::ffi::OsStrExt;
         let path = CString::new(place.as_os_str().as_bytes()).expect("no zero");
-        let with = With::Path(path, flags, 0);
+        let with = With::path(path, flags, 0);
         let open = Prepared::with(None, Call::Open, Buf::None, Part::Nothing, with);
         open.expect("in order").perform()
     };
