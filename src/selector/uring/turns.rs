@@ -13,6 +13,11 @@ const PATIENCE: usize = 1000;
 /// How often one wait enters the kernel for what that has left. Once is enough; twice, if another
 /// processor was just about to leave it something.
 const EXTRA_TURNS: usize = 2;
+/// To ask for more than there may be, and not to wait for it, has the kernel set a timer, which takes
+/// longer than several calls for some twenty each. Where so many may be ready it is worth that.
+const MANY: usize = 256;
+/// So many calls for some twenty each come before, where there are less.
+const SMALL_TURNS: usize = 8;
 /// How often one wait enters the kernel beyond twice for each poll, lest what ends and is asked for
 /// again keeps it for ever.
 const MOST_TURNS: usize = 64;
@@ -60,11 +65,16 @@ impl Uring {
         // For as many completions as are asked for it does its work in one call (h); it is not to
         // wait for them.
         let least = Least { count: all as u32, or_one_after: None };
+        let small = if all < MANY { SMALL_TURNS } else { 0 };
         let mut left = EXTRA_TURNS;
-        for _ in 0..MOST_TURNS + 2 * all {
+        for turn in 0..MOST_TURNS + 2 * all {
             let is_asked = self.polls.has_queued();
             if !is_asked && (left == 0 || !self.polls.has_more()) {
                 break;
+            }
+            if turn < small {
+                self.enter(Least::NONE, None)?;
+                continue;
             }
             self.enter(least, Some(Duration::ZERO))?;
             // Where there was no room for more, the rest is of before, too.
