@@ -13,8 +13,9 @@ const PATIENCE: usize = 1000;
 /// How often one wait enters the kernel for what that has left. Once is enough; twice, if another
 /// processor was just about to leave it something.
 const EXTRA_TURNS: usize = 2;
-/// To ask for more than there may be, and not to wait for it, has the kernel set a timer, which takes
-/// longer than several calls for some twenty each. Where so many may be ready it is worth that.
+/// To ask for more than there may be, and not to wait for it, has the kernel set a timer, which
+/// takes longer than several calls for some twenty each. Where so many may be ready it is worth
+/// that.
 const MANY: usize = 256;
 /// So many calls for some twenty each come before, where there are less.
 const SMALL_TURNS: usize = 8;
