@@ -273,8 +273,12 @@ fn an_open_can_be_had_back_until_its_thread_gets_to_it() {
     for _ in 0..100 {
         let (mut disk, bell) = disk();
         (0..20).for_each(|at| begin_open(&mut disk, at));
-        let back: Vec<_> = (0..20).rev().filter(|&at| disk.withdraw(op(at)).is_some()).collect();
-        had_back += back.len();
+        // No thread can have got to these.
+        let waiting: Vec<_> = disk.opens.iter().map(|job| job.op).collect();
+        assert!(waiting.iter().all(|&op| disk.withdraw(op).is_some()));
+        had_back += waiting.len();
+        let mut back: Vec<_> = waiting.iter().map(|op| op.index as usize).collect();
+        back.extend((0..20).rev().filter(|&at| disk.withdraw(op(at)).is_some()));
         let opened = take_opened(&mut disk, &bell, 20 - back.len());
         assert!(opened.iter().all(|op| !back.contains(&(op.index as usize))), "one or the other");
         assert_eq!((disk.count, disk.opens.len()), (0, 0));
