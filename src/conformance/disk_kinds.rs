@@ -185,15 +185,17 @@ pub(super) fn x1_what_waits_for_no_disk_is_given_up(stage: &Stage) {
     let mut bench = Bench::new(stage);
     let (from, to) = (bench.add(file), bench.add(Arc::new(writer)));
     for round in 0..8 {
-        let operations = || [Op::read(from, vec![], 4096), Op::splice(from, to, 4096)];
+        // A read would see to it that no splice blocks.
+        let operations = || [Op::splice(from, to, 4096), Op::read(from, vec![], 4096)];
         for op in operations() {
             let id = bench.submit(op, 1);
-            bench.expect_nothing_yet("nothing has happened");
+            // Time enough for a thread to get to it.
+            bench.expect_sleep("nothing has happened");
             bench.cancel(id);
             let done = bench.one();
             assert!(done.is_canceled(), "round {round}: {done:?}");
         }
-        let [read, splice] = operations();
+        let [splice, read] = operations();
         bench.submit(read, 2);
         bench.expect_sleep("nothing has happened");
         traces.say("this is read");
