@@ -382,6 +382,12 @@ macro_rules! __conformance_cases {
         } own {
             x1_what_waits_for_no_disk_is_given_up
         }
+        file_position {
+            c3_writes_share_the_position_with_a_duplicate
+            c3_reads_share_the_position_with_a_duplicate
+        } own {
+            c2_write_cut_short_moves_the_position
+        }
         opens {
             c2_files_are_opened_as_by_the_call
             c2_what_can_not_be_opened_says_why

@@ -46,6 +46,7 @@ mod drops;
 mod edge;
 mod endings;
 mod ends;
+mod file_position;
 mod files;
 mod flags;
 mod last_writes;

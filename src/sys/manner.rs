@@ -95,10 +95,11 @@ impl Manner {
     /// of files that is known only after a call.
     pub(super) fn may_be_read_by_a_ring(&self) -> bool {
         match self.shape {
-            Shape::Socket | Shape::Block => true,
-            Shape::Regular => !self.is_made_up,
+            Shape::Socket => true,
             Shape::Pipe | Shape::Anonymous => self.has_taken_nowait,
-            Shape::Named => false,
+            // A ring moves the position apart from the call, if at all: a write that is cut short
+            // leaves it where it was (Linux 6.18), and other descriptors may share it.
+            Shape::Regular | Shape::Block | Shape::Named => false,
         }
     }
 
@@ -184,8 +185,9 @@ impl Manner {
         done.unwrap_or_else(|| without_sigpipe(|| write(0)))
     }
 
-    /// Reads what of a file with a position is in memory. `WouldBlock` if nothing is, or if that
-    /// can't be told.
+    /// Reads what is in memory of a file with a position. `WouldBlock` if nothing is, if that can't
+    /// be known, or if it is to be read where the file stands: others may share its position, and
+    /// would read between two pieces.
     ///
     /// # Safety
     ///
@@ -196,6 +198,10 @@ impl Manner {
         parts: &[libc::iovec],
         offset: Option<u64>,
     ) -> io::Result<usize> {
+        if offset.is_none() {
+            self.prepare_for_thread(number)?;
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
         if self.takes_nowait && is_direct(number)? {
             return Err(io::ErrorKind::WouldBlock.into());
         }
@@ -204,12 +210,26 @@ impl Manner {
         if let Some(done) = if_known(&mut self.takes_nowait, read) {
             return done;
         }
-        // A few of them, in procfs and tracefs, wait for others than a disk.
-        self.ensure_nonblocking(number)?;
+        self.prepare_for_thread(number)?;
         Err(io::ErrorKind::WouldBlock.into())
     }
 
-    /// Writes what of a file with a position can be kept in memory. `WouldBlock` likewise.
+    /// Prepares a read by a thread: a few files with a position, in procfs and tracefs, wait for
+    /// others than a disk, and none of these knows `RWF_NOWAIT`.
+    fn prepare_for_thread(&mut self, number: RawFd) -> io::Result<()> {
+        if self.takes_nowait && !self.has_taken_nowait && !is_direct(number)? {
+            let mut byte = 0_u8;
+            let part = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+            // SAFETY: there is room for one byte.
+            let read = || unsafe { Vectors::of(&[part], Some(0)).read(number, libc::RWF_NOWAIT) };
+            self.has_taken_nowait = if_known(&mut self.takes_nowait, read).is_some();
+        }
+        if self.takes_nowait { Ok(()) } else { self.ensure_nonblocking(number) }
+    }
+
+    /// Writes what can be kept in memory of a file with a position. `WouldBlock` if nothing can,
+    /// if that can't be known, or if others may write between two pieces: where the file stands,
+    /// and at its end (`O_APPEND`).
     ///
     /// # Safety
     ///
@@ -224,7 +244,7 @@ impl Manner {
         if vectors.is_nothing() {
             return write_nothing(number, offset);
         }
-        if is_direct(number)? {
+        if offset.is_none() || flags(number)? & (libc::O_DIRECT | libc::O_APPEND) != 0 {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         // SAFETY: as the caller promises.

@@ -55,6 +55,15 @@ pub(crate) fn default_action(signal: i32) -> io::Result<()> {
     }
 }
 
+/// Ignores a signal from now on.
+pub(crate) fn ignore(signal: i32) -> io::Result<()> {
+    // SAFETY: SIG_IGN is no function, so that nothing of this program is run.
+    match unsafe { libc::signal(signal, libc::SIG_IGN) } {
+        libc::SIG_ERR => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
 /// A thread of this process, to which signals can be sent.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Thread {

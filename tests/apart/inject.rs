@@ -8,7 +8,7 @@ use quintpoll::{
 };
 use quintpoll::{Key, Source, leaked_buffers};
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
@@ -315,12 +315,11 @@ fn what_a_disk_still_writes_to_is_never_freed() {
         };
         for round in 0..4 {
             let mut poller = Backend::Uring.open().expect("it is available");
-            (&*file).rewind().expect("lseek");
             let key = add(&mut *poller, file.clone());
             // Such reads want a buffer that begins at a page.
             let mut buffer: Vec<u8> = Vec::with_capacity(FILE + 2 * PAGE);
             buffer.resize(buffer.as_ptr().align_offset(PAGE), 0);
-            poller.submit(Op::read(key, buffer, FILE), Token(0)).expect("read");
+            poller.submit(Op::read_at(key, buffer, FILE, 0), Token(0)).expect("read");
             let mut events = Events::with_capacity(4);
             poller.wait(&mut events, Some(ZERO)).expect("wait");
             let is_under_way = events.completed() == 0;

@@ -1,0 +1,139 @@
+//! Clauses C2 and C3 for reads and writes at the position of a file, which every descriptor of its
+//! description shares.
+
+use super::bench::*;
+use super::disk::{Dice, file_of, forget};
+use super::kit::*;
+use crate::op::Op;
+use crate::sys::staging;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::fs::File;
+use std::io::{ErrorKind, Read, Seek, Write};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Lowers the soft limit on the size of files, or lifts it again.
+fn limit_file_size(limit: Option<u64>) {
+    let (_, hard) = ok(getrlimit(Resource::RLIMIT_FSIZE));
+    ok(setrlimit(Resource::RLIMIT_FSIZE, limit.unwrap_or(hard), hard));
+}
+
+fn position(file: &Arc<File>) -> u64 {
+    ok((&**file).stream_position())
+}
+
+pub(super) fn c2_write_cut_short_moves_the_position(stage: &Stage) {
+    const LIMIT: usize = 8000;
+    ok(staging::ignore(libc::SIGXFSZ));
+    let directory = TempDir::new();
+    let content = Dice(8).bytes(12_000);
+    for is_lifted in [true, false] {
+        let file = file_of(&directory.0.join("file"), b"");
+        let mut bench = Bench::new(stage);
+        let key = bench.add(file.clone());
+        limit_file_size(Some(LIMIT as u64));
+        let done = bench.run(Op::write(key, content.clone(), ..));
+        assert_eq!(bytes(done).0, LIMIT, "as much as the limit allows");
+        assert_eq!(position(&file), LIMIT as u64, "the position is behind what was written");
+        if is_lifted {
+            limit_file_size(None);
+        }
+        let done = bench.run(Op::write(key, content.clone(), LIMIT..));
+        if is_lifted {
+            assert_eq!(bytes(done).0, content.len() - LIMIT, "the rest");
+        } else {
+            assert_eq!(errno(&done), libc::EFBIG);
+        }
+        limit_file_size(None);
+        let end = if is_lifted { content.len() } else { LIMIT };
+        assert_eq!(position(&file), end as u64, "the limit was lifted: {is_lifted}");
+        let written = ok(std::fs::read(directory.0.join("file")));
+        assert!(written == content[..end], "{} bytes, other than submitted", written.len());
+    }
+}
+
+/// A plain writer with a duplicate descriptor writes records at the same time.
+pub(super) fn c3_writes_share_the_position_with_a_duplicate(stage: &Stage) {
+    const RECORD: usize = 3000;
+    const COUNT: usize = 400;
+    let directory = TempDir::new();
+    let file = file_of(&directory.0.join("file"), b"");
+    let mut duplicate = ok(file.try_clone());
+    let mut bench = Bench::new(stage);
+    let key = bench.add(file.clone());
+    let writer = std::thread::spawn(move || {
+        for at in 0..COUNT {
+            assert_eq!(ok(duplicate.write(&[at as u8 | 1; RECORD])), RECORD);
+        }
+    });
+    for at in 0..COUNT {
+        let done = bench.run(Op::write(key, vec![at as u8 & !1; RECORD], ..));
+        assert_eq!(bytes(done).0, RECORD);
+    }
+    writer.join().unwrap_or_else(|_| panic!("the writing thread failed"));
+    let written = ok(std::fs::read(directory.0.join("file")));
+    assert_eq!(written.len(), 2 * COUNT * RECORD, "no record lies on another");
+    assert_eq!(position(&file), written.len() as u64);
+    for (at, record) in written.chunks(RECORD).enumerate() {
+        assert!(record.iter().all(|&byte| byte == record[0]), "record {at} is torn");
+    }
+}
+
+/// A plain reader with a duplicate descriptor reads records at the same time. Of some records one
+/// page is in memory and the next is not.
+pub(super) fn c3_reads_share_the_position_with_a_duplicate(stage: &Stage) {
+    const PAGE: usize = 4096;
+    const RECORD: usize = 3 * PAGE / 2;
+    const COUNT: usize = 600;
+    let directory = TempDir::new();
+    let content: Vec<u8> = (0..COUNT).flat_map(|at| [at as u8; RECORD]).collect();
+    let file = file_of(&directory.0.join("file"), &content);
+    forget(&file, 0, content.len());
+    let mut dice = Dice(77);
+    for page in 0..content.len() / PAGE {
+        if dice.below(2) == 0 {
+            ok(file.read_exact_at(&mut [0], (page * PAGE) as u64));
+        }
+    }
+    let mut duplicate = ok(file.try_clone());
+    let is_over = Arc::new(AtomicBool::new(false));
+    let reader = std::thread::spawn({
+        let is_over = is_over.clone();
+        move || {
+            let mut records = Vec::new();
+            while !is_over.load(Ordering::Relaxed) {
+                let mut record = vec![0; RECORD];
+                match duplicate.read(&mut record) {
+                    Ok(0) => break,
+                    Ok(count) => record.truncate(count),
+                    Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                    Err(error) => panic!("read: {error}"),
+                }
+                records.push(record);
+            }
+            records
+        }
+    });
+    let mut bench = Bench::new(stage);
+    let key = bench.add(file);
+    let mut records = Vec::new();
+    loop {
+        let (count, record) = bytes(bench.run(Op::read(key, Vec::new(), RECORD)));
+        if count == 0 {
+            break;
+        }
+        records.push(record);
+    }
+    is_over.store(true, Ordering::Relaxed);
+    records.extend(reader.join().unwrap_or_else(|_| panic!("the reading thread failed")));
+    for record in &records {
+        let is_whole = record.len() == RECORD && record.iter().all(|&byte| byte == record[0]);
+        assert!(is_whole, "{} bytes that are not one record", record.len());
+    }
+    let mut tags: Vec<u8> = records.iter().map(|record| record[0]).collect();
+    tags.sort_unstable();
+    let mut expected: Vec<u8> = (0..COUNT).map(|at| at as u8).collect();
+    expected.sort_unstable();
+    assert!(tags == expected, "each record was read once, {} of {COUNT}", tags.len());
+}
