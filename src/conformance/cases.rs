@@ -388,6 +388,12 @@ macro_rules! __conformance_cases {
         } own {
             c2_write_cut_short_moves_the_position
         }
+        connects {
+            c2_tcp_connect_changed_meanwhile_fails_without_peer
+            c2_unix_connect_shut_down_meanwhile_fails_without_peer
+            c2_unix_socket_shut_down_before_connects
+            c2_refused_socket_connects_again
+        } own {}
         opens {
             c2_files_are_opened_as_by_the_call
             c2_what_can_not_be_opened_says_why

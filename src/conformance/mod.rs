@@ -36,6 +36,7 @@ mod blocking;
 mod buffers;
 mod cancels;
 mod capacity;
+mod connects;
 mod deadlines;
 mod disk;
 mod disk_drops;

@@ -145,6 +145,9 @@ impl<S: Selector> Reactor<S> {
         if operation.is_waiting || operation.is_held_back {
             return false;
         }
+        if lane == Lane::Read && self.is_connecting(source) {
+            return false;
+        }
         let Some(prepared) = self.ops.take(op) else { return false };
         match self.start_if_suited(op, prepared, source, lane) {
             Some(prepared) => {
@@ -186,12 +189,9 @@ impl<S: Selector> Reactor<S> {
         }
     }
 
-    /// Sets an operation to work that needs no source.
+    /// Sets an operation to work that needs no source: a thread does it.
     pub(super) fn begin_anywhere(&mut self, op: OpSlot) {
-        let is_emulated = self.ops.get(op).is_none_or(|operation| operation.is_emulated);
-        let Some(prepared) = self.ops.take(op) else { return };
-        let left = if is_emulated { Some(prepared) } else { self.start(op, prepared) };
-        if let Some(prepared) = left {
+        if let Some(prepared) = self.ops.take(op) {
             self.send_to_disk(op, prepared, Vec::new());
         }
     }

@@ -170,12 +170,21 @@ const SECRETMEM_MAGIC: u32 = 0x5345_434d;
 /// Whether the connection that a socket has lost is its last one so far: it has no other now, or
 /// is of those that are connected once.
 pub(crate) fn has_not_connected_again(fd: BorrowedFd<'_>) -> bool {
+    !has_peer(fd.as_raw_fd()) || is_local(fd.as_raw_fd())
+}
+
+/// Returns true if a socket is connected.
+pub(super) fn has_peer(fd: RawFd) -> bool {
     let mut name = MaybeUninit::<libc::sockaddr_storage>::uninit();
     let mut length = size_of_val(&name) as libc::socklen_t;
     // SAFETY: the kernel writes at most `length` bytes, the size of `name`.
-    let answer =
-        unsafe { libc::getpeername(fd.as_raw_fd(), name.as_mut_ptr().cast(), &mut length) };
-    answer != 0 || is_local(fd.as_raw_fd())
+    let answer = unsafe { libc::getpeername(fd, name.as_mut_ptr().cast(), &mut length) };
+    answer == 0
+}
+
+/// Returns the error that a socket keeps (`SO_ERROR`), which is gone from it then, or 0.
+pub(super) fn take_error(fd: RawFd) -> io::Result<libc::c_int> {
+    int_option(fd, libc::SO_ERROR)
 }
 
 /// Whether a socket has bytes to be received.

@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 mod cargo;
+mod connect;
 mod control;
 mod disk;
 mod message;
@@ -16,10 +17,12 @@ use super::manner::Manner;
 use super::pool::{BufferPool, PoolBuf};
 use cargo::Cargo;
 pub(crate) use cargo::Part;
+use connect::ConnectState;
+pub(crate) use connect::disconnect;
 pub(crate) use message::{Message, Name, Received};
 pub(in crate::sys) use native::complete_one;
 pub(crate) use socket::shutdown;
-use socket::{SEND_NOW, accept, connect};
+use socket::{SEND_NOW, accept};
 use std::ffi::CString;
 use std::fmt;
 use std::io;
@@ -33,8 +36,7 @@ pub struct Prepared {
     call: Call,
     cargo: Cargo,
     with: With,
-    /// An earlier attempt has begun to connect.
-    has_begun: bool,
+    connect: ConnectState,
 }
 
 /// What a call is told beside its file and its bytes.
@@ -183,30 +185,29 @@ impl Prepared {
             (_, with) => with,
         };
         let number = fd.map_or(libc::AT_FDCWD, |fd| fd.as_raw_fd());
-        Ok(Prepared { number, call, cargo, with, has_begun: false })
+        Ok(Prepared { number, call, cargo, with, connect: ConnectState::Fresh })
     }
 
-    /// Whether a ring can be given it. Not a connect to a unix socket, which waits there for room
-    /// in the listener's queue, and in the thread that submits it. Nor what would not be told there
-    /// that reading was shut down: many datagrams, of which an empty one looks like the end too,
-    /// and many connections to a unix socket.
+    /// Returns true if the call can be given to a ring.
     pub(crate) fn suits_a_ring(&self, manner: &Manner) -> bool {
-        match (self.call, &self.with) {
-            (Call::Connect, With::Message(message)) => !message.named().is_local(),
-            (Call::Read, _) => manner.may_be_read_by_a_ring(),
-            (Call::Write, _) => manner.may_be_written_by_a_ring(),
-            (Call::ReadAt(_) | Call::WriteAt(_), _) => manner.may_be_reached_by_a_ring(),
-            (Call::RecvMulti, _) => manner.is_stream(),
-            (Call::AcceptMulti, _) => !file::is_local(self.number),
-            // In a ring it takes one of the kernel's own threads until it is done.
-            (Call::Splice, _) => false,
+        match self.call {
+            // A ring retries a connect by making it again, see `ConnectState`.
+            Call::Connect => false,
+            // A worker of the kernel's looks the descriptor up, or installs it, in a table that
+            // need not be that of the thread that submits (unshare(2), `CLONE_FILES`).
+            Call::Sync { .. } | Call::Open => false,
+            // A splice takes a worker until it is done.
+            Call::Splice => false,
+            Call::Read => manner.may_be_read_by_a_ring(),
+            Call::Write => manner.may_be_written_by_a_ring(),
+            Call::ReadAt(_) | Call::WriteAt(_) => manner.may_be_reached_by_a_ring(),
+            // A ring does not report that reading was shut down to a multishot receive of
+            // datagrams, of which an empty one looks like the end, nor to a multishot accept on a
+            // unix socket.
+            Call::RecvMulti => manner.is_stream(),
+            Call::AcceptMulti => !file::is_local(self.number),
             _ => true,
         }
-    }
-
-    /// The mechanism has had it, and gives it back unfinished.
-    pub(crate) fn note_begun(&mut self) {
-        self.has_begun = true;
     }
 
     pub(crate) fn call(&self) -> Call {
@@ -305,8 +306,6 @@ impl Prepared {
         loop {
             match self.attempt_once(manner) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // What an earlier attempt has begun goes on, or is done.
-                Err(error) if self.call == Call::Connect => return self.note_connect(error),
                 done => return done,
             }
         }
@@ -322,7 +321,7 @@ impl Prepared {
         let number = self.number;
         let answer = match self.call {
             Call::Accept | Call::AcceptMulti => accept(number, self.message_mut()),
-            Call::Connect => connect(number, self.message()),
+            Call::Connect => return self.attempt_connect(),
             // SAFETY: the part is room at the end of a buffer that outlives the call.
             Call::Recv => unsafe {
                 let part = self.cargo.part();
@@ -359,16 +358,6 @@ impl Prepared {
         }
     }
 
-    fn note_connect(&mut self, error: io::Error) -> io::Result<Gain> {
-        match error.raw_os_error() {
-            Some(libc::EINPROGRESS) => self.has_begun = true,
-            Some(libc::EALREADY) if self.has_begun => {}
-            Some(libc::EISCONN) if self.has_begun => return Ok(Gain::Connected),
-            _ => return Err(error),
-        }
-        Err(io::ErrorKind::WouldBlock.into())
-    }
-
     /// The call has succeeded with this answer. (A number that was made becomes ours.)
     fn done(&mut self, answer: usize) -> io::Result<Gain> {
         match self.call {
@@ -376,7 +365,6 @@ impl Prepared {
             Call::Accept | Call::AcceptMulti => Ok(Gain::Accepted(unsafe { owned(answer) })),
             // SAFETY: openat(2) has just made it, and nobody else knows it.
             Call::Open => Ok(Gain::Opened(unsafe { owned(answer) })),
-            Call::Connect => Ok(Gain::Connected),
             Call::Sync { .. } => Ok(Gain::Done),
             Call::Splice => {
                 self.cargo.note_passed(answer);

@@ -196,7 +196,7 @@ impl Ring {
 
     /// Whether the kernel knows how to do this.
     pub(crate) fn knows(&self, call: Call) -> bool {
-        self.known.is_supported(call.code())
+        call.code().is_some_and(|code| self.known.is_supported(code))
     }
 
     /// Whether receives can take their buffers from this pool: some of them are set out.

@@ -2,6 +2,7 @@
 //! handlers.
 #![allow(unsafe_code)]
 
+pub(crate) use super::prepared::disconnect;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::panic::{self, AssertUnwindSafe};

@@ -107,12 +107,7 @@ impl<S: Selector> Reactor<S> {
     }
 
     /// Gives the operation back if it is to go on.
-    fn note_error(
-        &mut self,
-        op: OpSlot,
-        mut prepared: Prepared,
-        error: io::Error,
-    ) -> Option<Prepared> {
+    fn note_error(&mut self, op: OpSlot, prepared: Prepared, error: io::Error) -> Option<Prepared> {
         let operation = self.ops.get_mut(op)?;
         let is_canceled = error.raw_os_error() == Some(libc::ECANCELED);
         let is_short = is_shortage(&error, &prepared);
@@ -126,7 +121,6 @@ impl<S: Selector> Reactor<S> {
             None if is_unfinished || is_unknown(&error, &prepared) => {
                 let is_to_stay = is_short || (is_canceled && prepared.call().is_multi());
                 operation.is_emulated |= !is_to_stay && error.kind() != io::ErrorKind::Interrupted;
-                prepared.note_begun();
                 Some(prepared)
             }
             _ => {

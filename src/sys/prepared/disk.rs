@@ -119,4 +119,4 @@ impl Prepared {
 }
 
 /// A FIFO is not waited for, nor a terminal's line; to other files it means nothing.
-pub(super) const OPENED: libc::c_int = libc::O_CLOEXEC | libc::O_NONBLOCK;
+const OPENED: libc::c_int = libc::O_CLOEXEC | libc::O_NONBLOCK;

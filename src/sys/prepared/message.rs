@@ -28,12 +28,6 @@ impl Name {
         Name { bytes: [0; Name::ROOM], length: 0 }
     }
 
-    /// Of a unix socket.
-    pub(super) fn is_local(&self) -> bool {
-        let family = (libc::AF_UNIX as libc::sa_family_t).to_ne_bytes();
-        self.bytes.starts_with(&family)
-    }
-
     pub(crate) fn bytes(&self) -> &[u8] {
         // The kernel says how long an address is also where it had no room for all of it.
         &self.bytes[..Name::ROOM.min(self.length as usize)]

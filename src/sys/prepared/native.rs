@@ -2,32 +2,28 @@
 
 use super::super::manner::RWF_NOSIGNAL;
 use super::super::pool::PoolBuf;
-use super::disk::OPENED;
 use super::socket::{ACCEPTED, SEND_NOW, receive_flags};
-use super::{Call, Gain, Prepared, With, owned};
+use super::{Call, Gain, Prepared, owned};
 use io_uring::squeue::Entry;
 use io_uring::{opcode, types};
 use std::io;
 
-/// The current position of a file.
+/// The current position of a file, of one without a position that is.
 const CURRENT: u64 = u64::MAX;
 
 impl Call {
-    /// The kernel's number for such requests.
-    pub(in crate::sys) fn code(self) -> u8 {
-        match self {
+    /// Returns the kernel's number for such requests, `None` if a ring is never given one.
+    pub(in crate::sys) fn code(self) -> Option<u8> {
+        Some(match self {
             Call::Accept | Call::AcceptMulti => opcode::Accept::CODE,
-            Call::Connect => opcode::Connect::CODE,
             Call::Recv | Call::RecvMulti => opcode::Recv::CODE,
             Call::Send => opcode::Send::CODE,
             Call::RecvFrom | Call::RecvMsg => opcode::RecvMsg::CODE,
             Call::SendTo | Call::SendMsg => opcode::SendMsg::CODE,
             Call::Read | Call::ReadAt(_) => opcode::Read::CODE,
             Call::Write | Call::WriteAt(_) => opcode::Write::CODE,
-            Call::Sync { .. } => opcode::Fsync::CODE,
-            Call::Open => opcode::OpenAt::CODE,
-            Call::Splice => opcode::Splice::CODE,
-        }
+            Call::Connect | Call::Sync { .. } | Call::Open | Call::Splice => return None,
+        })
     }
 }
 
@@ -44,11 +40,6 @@ impl Prepared {
             Call::AcceptMulti => opcode::AcceptMulti::new(number).flags(ACCEPTED).build(),
             Call::RecvMulti => opcode::RecvMulti::new(number, group).build(),
             Call::ReadAt(_) | Call::WriteAt(_) => self.entry_at(number),
-            Call::Sync { data_only } => {
-                let mut flags = types::FsyncFlags::empty();
-                flags.set(types::FsyncFlags::DATASYNC, data_only);
-                opcode::Fsync::new(number).flags(flags).build()
-            }
             Call::Recv | Call::Send | Call::Read | Call::Write => {
                 let part = self.cargo.part();
                 let (start, length) = (part.iov_base.cast::<u8>(), part.iov_len as u32);
@@ -62,13 +53,6 @@ impl Prepared {
                     }
                 }
             }
-            Call::Open => match &self.with {
-                With::Path(path) => {
-                    let open = opcode::OpenAt::new(number, path.name.as_ptr());
-                    open.flags(path.flags | OPENED).mode(path.mode).build()
-                }
-                _ => nothing(),
-            },
             _ => self.entry_of_message(number),
         }
     }
@@ -100,10 +84,6 @@ impl Prepared {
                 let (place, length) = message.name().for_writing();
                 let accept = opcode::Accept::new(number, place.cast(), length);
                 accept.flags(ACCEPTED).build()
-            }
-            Call::Connect => {
-                let (start, length) = message.named().for_reading();
-                opcode::Connect::new(number, start.cast(), length).build()
             }
             Call::RecvFrom | Call::RecvMsg => {
                 let receive = opcode::RecvMsg::new(number, message.header_for_a_name(part));

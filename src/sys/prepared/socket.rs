@@ -64,14 +64,6 @@ pub(super) fn accept(number: RawFd, message: Option<&mut Message>) -> isize {
     answer as isize
 }
 
-pub(super) fn connect(number: RawFd, message: Option<&Message>) -> isize {
-    let Some(message) = message else { return -1 };
-    let (start, length) = message.named().for_reading();
-    // SAFETY: there are `length` bytes, and they outlive the call.
-    let answer = unsafe { libc::connect(number, start, length) };
-    answer as isize
-}
-
 /// [`Prepared::with`] is given what the call needs.
 fn no_message() -> io::Result<Gain> {
     debug_assert!(false, "a call without what it has to be told");

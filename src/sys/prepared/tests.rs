@@ -333,8 +333,12 @@ fn what_suits_a_ring_is_known() {
     assert!(!suits(&unix, Call::AcceptMulti) && suits(&unix, Call::Accept));
     assert!(suits(&stream, Call::RecvMulti) && !suits(&datagram, Call::RecvMulti));
     assert!(!suits(&pipe, Call::Splice), "in a ring it takes one of the kernel's own threads");
-    let file = std::fs::File::open("/proc/self/status").expect("every Linux has it");
-    assert!(suits(&file, Call::Sync { data_only: true }));
+    assert!(!suits(&stream, Call::Connect), "a ring makes it again");
+    let file = tempfile::tempfile().expect("a place for it");
+    assert!(suits(&file, Call::ReadAt(7)) && suits(&file, Call::WriteAt(7)));
+    assert!(!suits(&file, Call::Read) && !suits(&file, Call::Write), "they share a position");
+    let by_number = [Call::Sync { data_only: true }, Call::Sync { data_only: false }, Call::Open];
+    assert!(by_number.iter().all(|&call| !suits(&file, call)), "the worker's table is used");
     assert!(!suits(&pipe, Call::Write), "not before it was tried");
 }
 
