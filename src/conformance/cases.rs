@@ -388,6 +388,13 @@ macro_rules! __conformance_cases {
         } own {
             c2_write_cut_short_moves_the_position
         }
+        fd_tables {} own {
+            c4_calls_use_the_table_of_the_submitter
+            c4_jobs_in_flight_survive_an_unshared_table
+            c6_opens_arrive_in_the_table_of_the_submitter
+            c4_message_passes_descriptors_of_the_submitter
+            w1_wake_comes_from_a_thread_with_another_table
+        }
         connects {
             c2_tcp_connect_changed_meanwhile_fails_without_peer
             c2_unix_connect_shut_down_meanwhile_fails_without_peer

@@ -198,7 +198,8 @@ fn disk_threads() -> [usize; 2] {
     });
     let names: Vec<_> = names.collect();
     let called = |name| names.iter().filter(|its| its.trim() == name).count();
-    ["quintpoll-disk", "quintpoll-open"].map(called)
+    // The kernel keeps 15 bytes of a name.
+    ["quintpoll-block", "quintpoll-once"].map(called)
 }
 
 /// Each poller has four of either at most.

@@ -47,6 +47,7 @@ mod drops;
 mod edge;
 mod endings;
 mod ends;
+mod fd_tables;
 mod file_position;
 mod files;
 mod flags;

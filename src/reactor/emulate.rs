@@ -137,7 +137,7 @@ impl<S: Selector> Reactor<S> {
         };
         if prepared.is_for_a_disk(&work.manner) {
             let held = registration.source.clone();
-            self.send_to_disk(op, prepared, vec![held]);
+            self.send_to_thread(op, prepared, vec![held]);
             return false;
         }
         prepared.give_back_buffer();

@@ -7,7 +7,6 @@
 //! capacity; who is left keeps his place.
 
 mod delivery;
-mod disk;
 mod emulate;
 mod latch;
 mod ops;
@@ -16,6 +15,7 @@ mod pools;
 mod probe;
 mod registry;
 mod splice;
+mod thread_pool;
 mod timers;
 mod waker;
 
@@ -28,7 +28,6 @@ use crate::op::{Op, OpId, Rejected};
 use crate::poller::{Capabilities, Poller, Source, Statistics};
 use crate::selector::{Applied, Arm, Deadline, Landed, Raw, Selector, Trigger, Triggers, Wake};
 use crate::sys;
-use disk::Disk;
 use latch::{Latch, Step};
 use ops::{Lane, Ops, UNTAKEN};
 use pools::Pools;
@@ -40,6 +39,7 @@ use std::marker::PhantomData;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task;
 use std::time::Duration;
+use thread_pool::ThreadPool;
 use waker::Bed;
 
 /// How often a wait that could end goes on for operations that were next in their lanes.
@@ -58,7 +58,7 @@ pub struct Reactor<S> {
     most_untaken: usize,
     /// Where operations stand that wait for a buffer.
     pools: Pools,
-    disk: Disk,
+    thread_pool: ThreadPool,
     /// Lanes that somebody has left who stood in two.
     successors: Vec<(Slot, Lane)>,
     runs_successors: bool,
@@ -95,7 +95,7 @@ impl<S: Selector> Reactor<S> {
         Ok(Reactor {
             backend,
             id: LAST_ID.fetch_add(1, Ordering::Relaxed),
-            disk: Disk::new(bell.clone()),
+            thread_pool: ThreadPool::new(bell.clone()),
             bell,
             bed,
             selector,
@@ -468,7 +468,7 @@ impl<S> Drop for Reactor<S> {
     fn drop(&mut self) {
         if !self.bed.is_in_foreign_process() {
             self.registry.for_each_work(|source, work| work.manner.restore(source.number()));
-            self.disk.close();
+            self.thread_pool.close();
         }
     }
 }

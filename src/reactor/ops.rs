@@ -2,7 +2,7 @@
 //!
 //! Of one source one operation is at work in each lane; the others stand behind it (C3). The one at
 //! work is the mechanism's, if that has operations; else it is tried, and parks until the file is
-//! ready (`emulate.rs`), or waits for a disk (`disk.rs`).
+//! ready (`emulate.rs`), or waits for a disk (`thread_pool.rs`).
 
 mod admission;
 mod ending;
@@ -192,7 +192,7 @@ impl<S: Selector> Reactor<S> {
     /// Sets an operation to work that needs no source: a thread does it.
     pub(super) fn begin_anywhere(&mut self, op: OpSlot) {
         if let Some(prepared) = self.ops.take(op) {
-            self.send_to_disk(op, prepared, Vec::new());
+            self.send_to_thread(op, prepared, Vec::new());
         }
     }
 

@@ -70,7 +70,7 @@ impl<S: Selector> Reactor<S> {
         let Some(prepared) = self.ops.take(op) else { return false };
         match self.files_to_splice(from, to) {
             Ok(files) => {
-                self.send_to_disk(op, prepared, files);
+                self.send_to_thread(op, prepared, files);
                 false
             }
             Err(error) => {

@@ -48,7 +48,8 @@ struct Shared {
 
 impl Waker {
     /// Wakes the poller. While a wake is pending already, or the poller is not waiting, this costs
-    /// no system call; else one write(2) on an [eventfd(2)]. Async-signal-safe, and errno is kept.
+    /// no system call; else a write(2) on an [eventfd(2)], once kcmp(2) has told that its number
+    /// means the same on this thread. Async-signal-safe, and errno is kept.
     ///
     /// [eventfd(2)]: https://man7.org/linux/man-pages/man2/eventfd.2.html
     pub fn wake(&self) {

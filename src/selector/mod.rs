@@ -15,12 +15,13 @@ pub(crate) mod uring;
 
 use crate::event::{Interest, PollBits};
 use crate::key::{OpSlot, Slot};
+use crate::sys::fd_table::{Sharing, ThreadId};
 use crate::sys::prepared::{Gain, Prepared};
 use bitflags::bitflags;
 use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -283,37 +284,50 @@ impl Deadline {
 /// the eventfd becomes readable, and [`WakeHandle::drain`] it if its mechanism would otherwise
 /// report it again.
 #[derive(Clone, Debug)]
-pub struct WakeHandle(Arc<EventFd>);
+pub struct WakeHandle {
+    eventfd: Arc<EventFd>,
+    /// The thread of the selector, in whose descriptor table the eventfd is.
+    thread: ThreadId,
+}
 
 impl WakeHandle {
-    /// A new eventfd, `CLOEXEC` and `NONBLOCK`.
+    /// A new eventfd, `CLOEXEC` and `NONBLOCK`. To be made on the thread that waits.
     ///
     /// # Errors
     ///
     /// What eventfd(2) says: `EMFILE`, `ENFILE`, `ENOMEM`.
     pub fn new() -> io::Result<Self> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-        Ok(WakeHandle(Arc::new(EventFd::from_value_and_flags(0, flags)?)))
+        let eventfd = Arc::new(EventFd::from_value_and_flags(0, flags)?);
+        Ok(WakeHandle { eventfd, thread: ThreadId::current() })
     }
 
-    /// Makes the eventfd readable. Safe to call in a signal handler: one write(2), and errno is
-    /// kept.
+    /// Makes the eventfd readable. Safe to call in a signal handler: system calls alone, and errno
+    /// is kept.
     pub fn notify(&self) {
         let errno = Errno::last_raw();
-        // The only failure is EAGAIN, a full counter, and then the eventfd is readable anyway.
-        let _ = self.0.write(1);
+        match self.thread.shares_fd_table() {
+            // The only failure is EAGAIN, a full counter, and then the eventfd is readable anyway.
+            Sharing::Shared | Sharing::Unknown => _ = self.eventfd.write(1),
+            // The number may stand for another file here (unshare(2), `CLONE_FILES`). If the
+            // thread has ended, nothing waits.
+            Sharing::Separate => {
+                let duplicate = self.thread.duplicate(self.eventfd.as_fd().as_raw_fd());
+                _ = duplicate.map(|fd| nix::unistd::write(fd, &1_u64.to_ne_bytes()));
+            }
+        }
         Errno::set_raw(errno);
     }
 
     /// Makes the eventfd unreadable.
     pub fn drain(&self) {
         // The only failure is EAGAIN: it was unreadable already.
-        let _ = self.0.read();
+        let _ = self.eventfd.read();
     }
 }
 
 impl AsFd for WakeHandle {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.eventfd.as_fd()
     }
 }

@@ -19,10 +19,12 @@
 //! | `fstat`, `fstatfs`, `getsockopt`, `getpeername`, `getrlimit` | wrapped, but features with much behind them for one call each |
 //! | `io_uring_enter`, the submission queue | of the crate io-uring, which leaves to us what requests point to |
 //! | `mmap`, `madvise(MADV_WIPEONFORK)` | the advice is not wrapped |
-//! | `fork`, `tgkill`, `mmap` | for the conformance suite alone; unsafe in nix, or absent |
+//! | `gettid`, `kcmp`, `pidfd_open`, `pidfd_getfd` | not wrapped, or not for threads |
+//! | `unshare`, `fork`, `tgkill`, `mmap` | for the conformance suite alone; unsafe in nix, or absent |
 
 pub(crate) mod buf;
 pub(crate) mod epoll;
+pub(crate) mod fd_table;
 pub(crate) mod file;
 pub(crate) mod fork;
 pub(crate) mod manner;

@@ -18,6 +18,7 @@ use super::pool::{BufferPool, PoolBuf};
 use cargo::Cargo;
 pub(crate) use cargo::Part;
 use connect::ConnectState;
+#[cfg(feature = "conformance")]
 pub(crate) use connect::disconnect;
 pub(crate) use message::{Message, Name, Received};
 pub(in crate::sys) use native::complete_one;

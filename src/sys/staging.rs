@@ -65,6 +65,13 @@ pub(crate) fn ignore(signal: i32) -> io::Result<()> {
     }
 }
 
+/// Gives the calling thread a file descriptor table of its own, a copy of the one it shared.
+pub(crate) fn unshare_fd_table() -> io::Result<()> {
+    // SAFETY: no memory is passed. Every descriptor is open in both tables afterwards.
+    super::checked(unsafe { libc::unshare(libc::CLONE_FILES) })?;
+    Ok(())
+}
+
 /// A thread of this process, to which signals can be sent.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Thread {

@@ -24,7 +24,7 @@ impl<S: Selector> Reactor<S> {
     /// Ends an operation before it is done. The one in the kernel ends when the kernel says so, and
     /// one that a thread is at when that is done.
     fn stop(&mut self, op: OpSlot, why: Stop) {
-        self.take_from_disk(op);
+        self.withdraw_from_thread(op);
         let Some(operation) = self.ops.get_mut(op) else { return };
         match operation.state {
             State::Over(_) => {}
@@ -32,7 +32,7 @@ impl<S: Selector> Reactor<S> {
                 operation.stop.get_or_insert(why);
                 self.selector.cancel(op);
             }
-            State::AtDisk => _ = operation.stop.get_or_insert(why),
+            State::OnThread => _ = operation.stop.get_or_insert(why),
             _ => {
                 let place = operation.place;
                 let is_first = |(source, lane): &(Slot, Lane)| {
@@ -51,10 +51,10 @@ impl<S: Selector> Reactor<S> {
     }
 
     /// Has it here again, if no thread has begun with it.
-    fn take_from_disk(&mut self, op: OpSlot) {
-        let is_there = |operation: &super::Operation| matches!(operation.state, State::AtDisk);
+    fn withdraw_from_thread(&mut self, op: OpSlot) {
+        let is_there = |operation: &super::Operation| matches!(operation.state, State::OnThread);
         if self.ops.get(op).is_some_and(is_there) {
-            if let Some(prepared) = self.disk.withdraw(op) {
+            if let Some(prepared) = self.thread_pool.withdraw(op) {
                 self.ops.put_back(op, prepared);
             }
         }
@@ -101,11 +101,11 @@ impl<S: Selector> Reactor<S> {
         let over = self.ops.over_length();
         let mut in_kernel = Vec::new();
         for &op in &ops {
-            self.take_from_disk(op);
+            self.withdraw_from_thread(op);
             let Some(operation) = self.ops.get_mut(op) else { continue };
             match operation.state {
                 State::InKernel => in_kernel.push(op),
-                State::AtDisk => {}
+                State::OnThread => {}
                 _ => continue,
             }
             operation.stop.get_or_insert(Stop::Canceled);
@@ -125,7 +125,7 @@ impl<S: Selector> Reactor<S> {
             let Some(operation) = self.ops.get_mut(op) else { continue };
             match operation.state {
                 State::Over(_) => self.ops.queue_over(Outgoing { op, one: None }),
-                State::InKernel | State::AtDisk => operation.held.push(held.clone()),
+                State::InKernel | State::OnThread => operation.held.push(held.clone()),
                 _ => {
                     let prepared = self.ops.take(op);
                     self.end(op, prepared, Err(Stop::Canceled.error()));

@@ -1,4 +1,4 @@
-//! What operations have come to in the kernel, or with a disk.
+//! What operations have come to in the kernel, or on a thread.
 
 use super::super::Reactor;
 use super::admission;
@@ -22,10 +22,10 @@ impl<S: Selector> Reactor<S> {
                 Landed::Over { op, prepared, result } => self.land(op, prepared, result),
             }
         }
-        self.disk.take(&mut landed, &mut self.spent);
+        self.thread_pool.collect(&mut landed, &mut self.spent);
         for landed in landed.drain(..) {
             if let Landed::Over { op, prepared, result } = landed {
-                self.land_from_disk(op, prepared, result);
+                self.land_from_thread(op, prepared, result);
             }
         }
         self.landed = landed;
@@ -132,7 +132,7 @@ impl<S: Selector> Reactor<S> {
 
     /// A thread is done with it. One that would block, as a few files with a position do, waits
     /// until its file is ready, or a little.
-    fn land_from_disk(&mut self, op: OpSlot, prepared: Prepared, result: io::Result<Gain>) {
+    fn land_from_thread(&mut self, op: OpSlot, prepared: Prepared, result: io::Result<Gain>) {
         let Some(operation) = self.ops.get_mut(op) else { return };
         operation.is_emulated = true;
         match result {
@@ -156,15 +156,15 @@ impl<S: Selector> Reactor<S> {
     }
 
     /// Has the threads do an operation, which needs these files open.
-    pub(in crate::reactor) fn send_to_disk(
+    pub(in crate::reactor) fn send_to_thread(
         &mut self,
         op: OpSlot,
         prepared: Prepared,
         files: Vec<Held>,
     ) {
         let Some(operation) = self.ops.get_mut(op) else { return };
-        operation.state = State::AtDisk;
-        self.disk.begin(op, prepared, files);
+        operation.state = State::OnThread;
+        self.thread_pool.submit(op, prepared, files);
     }
 }
 

@@ -55,7 +55,7 @@ pub(in crate::reactor) enum State {
     /// The mechanism has it.
     InKernel,
     /// It is with the threads that wait for disks.
-    AtDisk,
+    OnThread,
     /// It waits for time to pass.
     Timing,
     /// Its completion is to be delivered.

@@ -1,0 +1,312 @@
+//! Clauses C4, C6 and W1 where the threads of a process have several file descriptor tables, after
+//! unshare(2) with `CLONE_FILES`. Every case has a process of its own.
+
+use super::bench::*;
+use super::disk::{file_of, forget};
+use super::kit::*;
+use crate::message::Message;
+use crate::op::{Op, Outcome};
+use crate::open::OpenOptions;
+use crate::sys::buf::Buf;
+use crate::sys::staging;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, mpsc};
+
+/// Keeps the table that the calling thread has now in use, whatever that thread does to its own.
+struct OtherThread {
+    jobs: Option<mpsc::Sender<Box<dyn FnOnce() + Send>>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl OtherThread {
+    fn spawn() -> Self {
+        let (jobs, queue) = mpsc::channel::<Box<dyn FnOnce() + Send>>();
+        let thread = std::thread::spawn(move || queue.into_iter().for_each(|job| job()));
+        OtherThread { jobs: Some(jobs), thread: Some(thread) }
+    }
+
+    fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
+        let (done, is_done) = mpsc::channel();
+        let job = Box::new(move || drop(done.send(job())));
+        let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
+        assert!(sent, "the other thread is alive");
+        is_done.recv_timeout(LONG).unwrap_or_else(|error| panic!("the other thread: {error}"))
+    }
+}
+
+impl Drop for OtherThread {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The descriptors of the calling thread's table.
+fn thread_fds() -> Vec<i32> {
+    let directory = ok(std::fs::read_dir("/proc/thread-self/fd"));
+    let names = directory.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let mut fds: Vec<i32> = names.collect();
+    fds.sort_unstable();
+    // One of them was the directory, and is closed again.
+    fds.retain(|fd| std::fs::read_link(format!("/proc/thread-self/fd/{fd}")).is_ok());
+    fds
+}
+
+/// The bytes of a file on the disk, and not in memory.
+fn cold_file(path: &std::path::Path, bytes: &[u8]) -> Arc<File> {
+    let file = file_of(path, bytes);
+    forget(&file, 0, bytes.len());
+    file
+}
+
+/// Closes `victim` in the table of the calling thread, which is not that of `_other`, and opens a
+/// file under its number there.
+fn take_place_of(victim: File, path: &std::path::Path, bytes: &[u8]) -> Arc<File> {
+    let number = victim.as_raw_fd();
+    drop(victim);
+    let file = file_of(path, bytes);
+    assert_eq!(file.as_raw_fd(), number, "the lowest number that is free");
+    file
+}
+
+/// Has a poller use whatever threads it has for calls that wait for a disk.
+fn warm_up(bench: &mut Bench, directory: &TempDir) {
+    let file = cold_file(&directory.0.join("warm"), &[7; 64 << 10]);
+    let key = bench.add(file.clone());
+    for _ in 0..4 {
+        forget(&file, 0, 64 << 10);
+        for token in 0..4 {
+            bench.submit(Op::fsync(key), token);
+            bench.submit(Op::read_at(key, Vec::new(), 4096, 16_384 * token as u64), token + 4);
+        }
+        for done in bench.collect(8) {
+            assert!(done.result.is_ok(), "{done:?}");
+        }
+    }
+    bench.desk.deregister(key);
+}
+
+pub(super) fn c4_calls_use_the_table_of_the_submitter(stage: &Stage) {
+    let directory = TempDir::new();
+    let path = |name: &str| directory.0.join(name);
+    let mut before = Bench::new(stage);
+    warm_up(&mut before, &directory);
+    let victims = ["victim", "other"].map(|name| {
+        ok(std::fs::write(path(name), b"victim"));
+        ok(File::options().read(true).write(true).open(path(name)))
+    });
+    let other = OtherThread::spawn();
+    ok(staging::unshare_fd_table());
+    let [victim, second] = victims;
+    let ours = take_place_of(victim, &path("ours"), b"content");
+    let theirs = second.as_raw_fd();
+    let (number, mut after) = (ours.as_raw_fd(), Bench::new(stage));
+    for (round, bench) in [&mut before, &mut after].into_iter().enumerate() {
+        // A number that stands for nothing in the other table.
+        let new = file_of(&path("new"), b"");
+        let key = bench.add(new);
+        assert_eq!(bytes(bench.run(Op::fsync(key))).0, 0);
+        bench.desk.deregister(key);
+        let key = bench.add(ours.clone());
+        for at in 0..16_u8 {
+            let byte = vec![b'a' + at; 5000];
+            let offset = 5000 * u64::from(at);
+            assert_eq!(bytes(bench.run(Op::write_at(key, byte.clone(), .., offset))).0, 5000);
+            let several = [Buf::Vec(byte.clone()), Buf::Vec(byte.clone())];
+            let done = bench.run(Op::write_at_vectored(key, several, offset));
+            assert_eq!(done.transferred, 10_000, "{done:?}");
+            assert_eq!(bytes(bench.run(Op::fsync(key))).0, 0);
+            assert_eq!(bytes(bench.run(Op::fdatasync(key))).0, 0);
+            forget(&ours, 0, 100_000);
+            let (count, read) = bytes(bench.run(Op::read_at(key, Vec::new(), 5000, offset)));
+            assert!((count, &read) == (5000, &byte), "round {round}: {count} bytes read");
+        }
+        // Where it stands, and from a pipe to it.
+        assert_eq!(bytes(bench.run(Op::write(key, b"position".to_vec(), ..))).0, 8);
+        let (reader, writer) = pipe();
+        let from = bench.add(Arc::new(reader));
+        assert_eq!(nix::unistd::write(&writer, b"spliced"), Ok(7));
+        let done = bench.run(Op::splice(from, key, 7));
+        assert_eq!(done.transferred, 7, "{done:?}");
+        let mut start = [0; 15];
+        ok(ours.read_exact_at(&mut start, 15 * round as u64));
+        assert_eq!(&start, b"positionspliced", "round {round}");
+        bench.desk.deregister(from);
+        bench.desk.deregister(key);
+    }
+    for name in ["victim", "other"] {
+        assert_eq!(ok(std::fs::read(path(name))), b"victim", "{name} was not written to");
+    }
+    assert_ne!(theirs, number);
+    drop(other);
+}
+
+/// Of jobs that threads have when the table is unshared each is done on its own file, and nothing
+/// stays open in the table of the poller's thread.
+pub(super) fn c4_jobs_in_flight_survive_an_unshared_table(stage: &Stage) {
+    const SIZE: usize = 1 << 20;
+    const COUNT: usize = 12;
+    let directory = TempDir::new();
+    let mut bench = Bench::new(stage);
+    warm_up(&mut bench, &directory);
+    for deregisters in [false, true] {
+        let other = OtherThread::spawn();
+        let before = thread_fds();
+        let files: Vec<_> = (0..COUNT)
+            .map(|at| cold_file(&directory.0.join(format!("{at}")), &vec![at as u8; SIZE]))
+            .collect();
+        let keys: Vec<_> = files.into_iter().map(|file| bench.add(file)).collect();
+        for (at, &key) in keys.iter().enumerate() {
+            bench.submit(Op::read_at(key, Vec::new(), SIZE, 0), at);
+        }
+        ok(staging::unshare_fd_table());
+        if deregisters {
+            keys.iter().for_each(|&key| bench.desk.deregister(key));
+        }
+        for done in bench.collect(COUNT) {
+            if deregisters && done.is_canceled() {
+                continue;
+            }
+            let (token, (count, read)) = (done.token.0, bytes(done));
+            let is_right = count == SIZE && read.iter().all(|&byte| byte == token as u8);
+            assert!(is_right, "file {token}: {count} bytes");
+        }
+        if !deregisters {
+            keys.iter().for_each(|&key| bench.desk.deregister(key));
+        }
+        bench.expect_all_done("each once");
+        assert_eq!(thread_fds(), before, "no descriptor is left, deregistered: {deregisters}");
+        drop(other);
+    }
+}
+
+/// What is opened while the table is unshared is open in the table of the poller's thread.
+pub(super) fn c6_opens_arrive_in_the_table_of_the_submitter(stage: &Stage) {
+    const COUNT: usize = 8;
+    let directory = TempDir::new();
+    let path = |at: usize| directory.0.join(format!("{at}"));
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true);
+    let mut bench = Bench::new(stage);
+    for round in 0..60 {
+        let other = OtherThread::spawn();
+        let before = thread_fds();
+        for at in 0..COUNT {
+            ok(std::fs::write(path(at), format!("file {at}")));
+            bench.submit(Op::open(path(at), &options), at);
+        }
+        if round % 3 == 1 {
+            bench.wait(ZERO);
+        }
+        if round % 3 == 2 {
+            // Some are open by now, and were not collected.
+            std::thread::yield_now();
+            std::thread::yield_now();
+        }
+        ok(staging::unshare_fd_table());
+        for done in bench.collect(COUNT) {
+            let at = done.token.0;
+            let file = match done.result {
+                Ok(Outcome::Opened { file }) => File::from(file),
+                other => panic!("an open file: {other:?}"),
+            };
+            let (expected, given) = (ok(std::fs::metadata(path(at))), ok(file.metadata()));
+            assert_eq!(given.ino(), expected.ino(), "file {at}, round {round}");
+            let mut text = String::new();
+            ok((&file).read_to_string(&mut text));
+            assert_eq!(text, format!("file {at}"));
+            let flags = ok(nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_GETFD));
+            assert_ne!(flags & libc::FD_CLOEXEC, 0, "close-on-exec");
+        }
+        assert_eq!(thread_fds(), before, "each was closed, and no other was opened: {round}");
+        drop(other);
+    }
+    bench.expect_all_done("each once");
+}
+
+pub(super) fn c4_message_passes_descriptors_of_the_submitter(stage: &Stage) {
+    let directory = TempDir::new();
+    let path = |name: &str| directory.0.join(name);
+    let mut before = Bench::new(stage);
+    warm_up(&mut before, &directory);
+    ok(std::fs::write(path("victim"), b"victim"));
+    let victim = ok(File::open(path("victim")));
+    let other = OtherThread::spawn();
+    ok(staging::unshare_fd_table());
+    let ours = take_place_of(victim, &path("ours"), b"ours");
+    let mut after = Bench::new(stage);
+    for bench in [&mut before, &mut after] {
+        let (here, there) = ok(UnixStream::pair());
+        let (here, there) = (bench.add(Arc::new(here)), bench.add(Arc::new(there)));
+        for waits in [false, true] {
+            if waits {
+                bench.submit(Op::recv_msg(there, Vec::new(), 8), 1);
+                bench.expect_nothing_yet("nothing was sent");
+            }
+            let message = Message::new().file(ours.clone());
+            bench.submit(Op::send_msg(here, "x", .., message), 2);
+            if !waits {
+                bench.submit(Op::recv_msg(there, Vec::new(), 8), 1);
+            }
+            let mut done = bench.collect(2);
+            done.sort_by_key(|done| done.token);
+            let files: Vec<OwnedFd> = match done.remove(0).result {
+                Ok(Outcome::Message { files, .. }) => files,
+                other => panic!("a message: {other:?}"),
+            };
+            let [file] = files.try_into().unwrap_or_else(|files| panic!("one file: {files:?}"));
+            let file = File::from(file);
+            let mut text = [0; 4];
+            ok(file.read_exact_at(&mut text, 0));
+            assert_eq!(&text, b"ours", "it had to wait: {waits}");
+        }
+    }
+    drop(other);
+}
+
+/// The number by which a waker names its poller may be another file's in the thread that wakes.
+pub(super) fn w1_wake_comes_from_a_thread_with_another_table(stage: &Stage) {
+    let directory = TempDir::new();
+    let other = OtherThread::spawn();
+    ok(staging::unshare_fd_table());
+    let mut desk = stage.desk(1);
+    let highest = thread_fds().last().copied().unwrap_or(0);
+    let paths: Vec<_> = (0..highest).map(|at| directory.0.join(format!("{at}"))).collect();
+    let files = other.run({
+        let paths = paths.clone();
+        move || paths.iter().map(|path| ok(File::create(path))).collect::<Vec<_>>()
+    });
+    let last = files.last().map_or(0, AsRawFd::as_raw_fd);
+    assert!(last >= highest, "the other table has files under all these numbers");
+    for round in 0..20 {
+        let (waker, sleeper) = (desk.poller.waker(), staging::Thread::current().id());
+        let is_asleep = round % 2 == 0;
+        let woken = std::thread::scope(|scope| {
+            let other = &other;
+            let wakes = scope.spawn(move || {
+                other.run(move || {
+                    if is_asleep {
+                        until_asleep(sleeper);
+                    }
+                    waker.wake();
+                });
+            });
+            if !is_asleep {
+                wakes.join().unwrap_or_else(|_| panic!("the waking thread failed"));
+            }
+            desk.wait(Some(LONG));
+            desk.events.woken()
+        });
+        assert!(woken, "round {round}");
+    }
+    for path in paths {
+        assert_eq!(ok(std::fs::metadata(&path)).len(), 0, "{} was written to", path.display());
+    }
+    other.run(move || files.into_iter().for_each(|mut file| ok(file.flush())));
+}

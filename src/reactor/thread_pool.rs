@@ -1,0 +1,344 @@
+//! Threads for calls that wait for a disk, where the mechanism does not make them itself.
+//!
+//! A thread has the credentials, and the file descriptor table, that its parent had when it was
+//! started. The poller's thread may change both for itself later. So an open is made by a thread
+//! that was started for it, and a call on an open file by a thread that shares the table of the
+//! poller's thread at that moment: else the number may stand for another file.
+
+use crate::key::OpSlot;
+use crate::selector::Landed;
+use crate::sys::fd_table::{ForeignFd, Sharing, ThreadId};
+use crate::sys::file::Held;
+use crate::sys::prepared::{Call, Gain, Prepared};
+use crate::sys::signals::spawn_undisturbed;
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+/// The most threads of one poller that take job after job, and the most that have one each.
+const MAX_THREADS: usize = 4;
+/// How long a drop waits for the threads.
+const DROP_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The threads of one poller, which are started when they are needed.
+pub(super) struct ThreadPool {
+    shared: Arc<Shared>,
+    /// Counts the jobs that were given and not collected.
+    count: usize,
+    /// Jobs that wait for the start of a thread of their own.
+    unstarted: VecDeque<Job>,
+    /// Every job has a thread of its own: whether one that is older shares the table is unknown.
+    has_no_reuse: bool,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    /// The thread of the poller.
+    submitter: ThreadId,
+    has_jobs: Condvar,
+    /// A thread has ended.
+    has_ended: Condvar,
+    /// A descriptor was fetched, or is not needed any more.
+    is_fetched: Condvar,
+    notifier: Waker,
+}
+
+#[derive(Default)]
+struct Queue {
+    jobs: VecDeque<Job>,
+    /// Jobs with a thread of their own that has not begun with them.
+    own_jobs: Vec<Job>,
+    done: Vec<(Job, Landed)>,
+    /// Descriptors that were opened in another table than that of the submitter.
+    foreign: Vec<Foreign>,
+    /// Threads that take job after job, and those among them that wait for one or are starting.
+    threads: usize,
+    idle: usize,
+    /// Threads that have a job of their own.
+    own_threads: usize,
+    /// The submitter has to start threads when the next one ends.
+    lacks_threads: bool,
+    /// A thread could not tell whether it shares the table of the submitter.
+    is_sharing_unknown: bool,
+    is_closed: bool,
+}
+
+/// An operation, and the files that it needs open.
+struct Job {
+    op: OpSlot,
+    files: Vec<Held>,
+    /// `None` while a thread makes the call.
+    prepared: Option<Prepared>,
+}
+
+/// A descriptor on its way to the table of the submitter. The thread that has opened it waits until
+/// it can drop it.
+struct Foreign {
+    op: OpSlot,
+    fd: ForeignFd,
+    /// `None` once the submitter has fetched the descriptor.
+    job: Option<(Job, Prepared)>,
+}
+
+impl ThreadPool {
+    /// Makes the pool of a poller on the calling thread.
+    pub(super) fn new(notifier: Waker) -> Self {
+        let shared = Shared {
+            queue: Mutex::default(),
+            submitter: ThreadId::current(),
+            has_jobs: Condvar::new(),
+            has_ended: Condvar::new(),
+            is_fetched: Condvar::new(),
+            notifier,
+        };
+        let unstarted = VecDeque::new();
+        ThreadPool { shared: Arc::new(shared), count: 0, unstarted, has_no_reuse: false }
+    }
+
+    /// Makes the call of an operation on a thread; on this one, at once, if none can be started.
+    pub(super) fn submit(&mut self, op: OpSlot, prepared: Prepared, files: Vec<Held>) {
+        self.count += 1;
+        let needs_own_thread = self.has_no_reuse || prepared.call() == Call::Open;
+        let job = Job { op, files, prepared: Some(prepared) };
+        if needs_own_thread {
+            self.unstarted.push_back(job);
+        } else {
+            self.shared.lock().jobs.push_back(job);
+            self.shared.has_jobs.notify_one();
+        }
+        self.start_threads();
+    }
+
+    /// Takes an operation back unless a thread has begun with it.
+    pub(super) fn withdraw(&mut self, op: OpSlot) -> Option<Prepared> {
+        let mut queue = self.shared.lock();
+        let Queue { jobs, own_jobs, .. } = &mut *queue;
+        let is_it = |job: &Job| job.op == op;
+        let job = if let Some(at) = self.unstarted.iter().position(is_it) {
+            self.unstarted.remove(at)
+        } else if let Some(at) = own_jobs.iter().position(is_it) {
+            Some(own_jobs.remove(at))
+        } else {
+            jobs.iter().position(is_it).and_then(|at| jobs.remove(at))
+        };
+        drop(queue);
+        let prepared = job?.prepared;
+        self.count -= 1;
+        prepared
+    }
+
+    /// Collects what is done, with the files that it needed, and starts threads that are lacking.
+    pub(super) fn collect(&mut self, out: &mut Vec<Landed>, files: &mut Vec<Held>) {
+        if self.count == 0 {
+            return;
+        }
+        let mut queue = self.shared.lock();
+        let mut done = std::mem::take(&mut queue.done);
+        self.shared.fetch_foreign(&mut queue, &mut done);
+        if std::mem::take(&mut queue.is_sharing_unknown) {
+            self.has_no_reuse = true;
+            self.unstarted.extend(queue.jobs.drain(..));
+        }
+        drop(queue);
+        self.count -= done.len();
+        for (job, landed) in done {
+            files.extend(job.files);
+            out.push(landed);
+        }
+        self.start_threads();
+    }
+
+    /// Starts as many threads as there are jobs for and as there may be.
+    fn start_threads(&mut self) {
+        loop {
+            let mut queue = self.shared.lock();
+            if queue.idle >= queue.jobs.len() || queue.threads == MAX_THREADS {
+                break;
+            }
+            queue.threads += 1;
+            queue.idle += 1;
+            drop(queue);
+            let shared = self.shared.clone();
+            let spawned = spawn_undisturbed("quintpoll-blocking", move || shared.run_jobs());
+            if spawned.is_err() && !self.shared.run_without_thread() {
+                break;
+            }
+        }
+        while !self.unstarted.is_empty() {
+            let mut queue = self.shared.lock();
+            if queue.own_threads == MAX_THREADS {
+                queue.lacks_threads = true;
+                break;
+            }
+            let Some(job) = self.unstarted.pop_front() else { break };
+            let op = job.op;
+            queue.own_threads += 1;
+            queue.own_jobs.push(job);
+            drop(queue);
+            let shared = self.shared.clone();
+            if spawn_undisturbed("quintpoll-once", move || shared.run_own_job(op)).is_err() {
+                self.shared.run_own_job(op);
+            }
+        }
+    }
+
+    /// Lets go of the threads. A call that takes longer than a second goes on, and keeps its buffer
+    /// and file. Not to be called in a forked child, which has neither the threads nor the lock.
+    pub(super) fn close(&mut self) {
+        let deadline = Instant::now() + DROP_TIMEOUT;
+        let mut queue = self.shared.lock();
+        queue.is_closed = true;
+        let jobs = (std::mem::take(&mut queue.jobs), std::mem::take(&mut queue.own_jobs));
+        self.shared.has_jobs.notify_all();
+        self.shared.is_fetched.notify_all();
+        while queue.threads + queue.own_threads > 0 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            let waited = self.shared.has_ended.wait_timeout(queue, left);
+            queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        let done = std::mem::take(&mut queue.done);
+        drop(queue);
+        // Outside the lock, because this may run the user's code.
+        drop((jobs, std::mem::take(&mut self.unstarted), done));
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        // No code panics while it holds the lock.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs on a thread that takes job after job, until the poller has gone or the submitter has
+    /// left the table that this thread has.
+    fn run_jobs(&self) {
+        let _guard = ThreadGuard(self, |queue| &mut queue.threads);
+        let mut queue = self.lock();
+        queue.idle -= 1;
+        while !queue.is_closed {
+            let Some(job) = queue.jobs.pop_front() else {
+                queue.idle += 1;
+                queue = self.has_jobs.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                queue.idle -= 1;
+                continue;
+            };
+            drop(queue);
+            let sharing = self.submitter.shares_fd_table();
+            queue = self.lock();
+            if sharing != Sharing::Shared && !queue.is_closed {
+                // Another thread takes it, which the submitter starts if none is idle.
+                queue.jobs.push_front(job);
+                self.has_jobs.notify_one();
+                queue.is_sharing_unknown |= sharing == Sharing::Unknown;
+                queue.lacks_threads = true;
+                return;
+            }
+            queue = self.run(queue, job);
+        }
+    }
+
+    /// Runs on a thread that was started for one operation, which may have been withdrawn.
+    fn run_own_job(&self, op: OpSlot) {
+        let _guard = ThreadGuard(self, |queue| &mut queue.own_threads);
+        let mut queue = self.lock();
+        if let Some(at) = queue.own_jobs.iter().position(|job| job.op == op) {
+            let job = queue.own_jobs.remove(at);
+            drop(self.run(queue, job));
+        }
+    }
+
+    /// Runs a job on the submitter, where no thread could be started. Returns false if none is left,
+    /// or if a thread takes it.
+    fn run_without_thread(&self) -> bool {
+        let mut queue = self.lock();
+        queue.threads -= 1;
+        queue.idle -= 1;
+        let job = if queue.threads == 0 { queue.jobs.pop_front() } else { None };
+        let Some(job) = job else { return false };
+        drop(self.run(queue, job));
+        true
+    }
+
+    fn run<'a>(&'a self, queue: MutexGuard<'a, Queue>, mut job: Job) -> MutexGuard<'a, Queue> {
+        let Some(mut prepared) = job.prepared.take() else { return queue };
+        drop(queue);
+        let result = match prepared.perform() {
+            Ok(Gain::Opened(fd)) if self.submitter.shares_fd_table() != Sharing::Shared => {
+                return self.hand_over(job, prepared, ForeignFd::new(fd));
+            }
+            result => result,
+        };
+        let landed = Landed::Over { op: job.op, prepared, result };
+        let mut queue = self.lock();
+        if queue.is_closed {
+            // Not under the lock, because this may run the user's code.
+            drop(queue);
+            drop((job, landed));
+            return self.lock();
+        }
+        queue.done.push((job, landed));
+        self.notifier.wake_by_ref();
+        queue
+    }
+
+    /// Waits until the submitter has fetched a descriptor from the table of this thread.
+    fn hand_over(&self, job: Job, prepared: Prepared, fd: ForeignFd) -> MutexGuard<'_, Queue> {
+        let op = job.op;
+        let mut queue = self.lock();
+        queue.foreign.push(Foreign { op, fd, job: Some((job, prepared)) });
+        self.notifier.wake_by_ref();
+        loop {
+            let at = queue.foreign.iter().position(|foreign| foreign.op == op);
+            let Some(at) = at else { return queue };
+            if queue.is_closed || queue.foreign[at].job.is_none() {
+                let foreign = queue.foreign.swap_remove(at);
+                drop(queue);
+                drop(foreign);
+                return self.lock();
+            }
+            queue = self.is_fetched.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Fetches descriptors into the table of the calling thread, the submitter.
+    fn fetch_foreign(&self, queue: &mut Queue, done: &mut Vec<(Job, Landed)>) {
+        for Foreign { op, fd, job } in &mut queue.foreign {
+            if let Some((job, prepared)) = job.take() {
+                let result = fd.fetch().map(Gain::Opened);
+                done.push((job, Landed::Over { op: *op, prepared, result }));
+            }
+        }
+        self.is_fetched.notify_all();
+    }
+}
+
+/// Counts a thread out when it ends, also by a panic: to drop what the user gave may do that.
+struct ThreadGuard<'a>(&'a Shared, fn(&mut Queue) -> &mut usize);
+
+impl Drop for ThreadGuard<'_> {
+    fn drop(&mut self) {
+        let mut queue = self.0.lock();
+        *self.1(&mut queue) -= 1;
+        let lacks_threads = std::mem::take(&mut queue.lacks_threads);
+        drop(queue);
+        self.0.has_ended.notify_all();
+        if lacks_threads {
+            // Only the submitter may start one.
+            self.0.notifier.wake_by_ref();
+        }
+    }
+}
+
+impl fmt::Debug for ThreadPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ThreadPool").field("count", &self.count).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,134 @@
+//! File descriptor tables: which threads share one, and how a descriptor gets from one to another.
+//!
+//! The threads of a process share a table, until one of them makes a copy of its own (unshare(2),
+//! `CLONE_FILES`). From then on a number may stand for another file in it.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+/// A thread of this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ThreadId(libc::pid_t);
+
+/// Whether the calling thread shares its table with another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sharing {
+    Shared,
+    /// It does not, or the other thread has ended.
+    Separate,
+    /// The kernel does not say: it has no kcmp(2), or a sandbox forbids it.
+    Unknown,
+}
+
+/// What to compare (`linux/kcmp.h`; the libc crate lacks them).
+const KCMP_FILE: libc::c_int = 0;
+const KCMP_FILES: libc::c_int = 2;
+/// For pidfd_open(2), since Linux 6.9; the libc crate lacks it for some C libraries.
+const PIDFD_THREAD: libc::c_int = libc::O_EXCL;
+
+impl ThreadId {
+    pub(crate) fn current() -> Self {
+        // SAFETY: gettid has no arguments and always succeeds.
+        ThreadId(unsafe { libc::gettid() })
+    }
+
+    /// Returns whether this thread and the calling one share a table. A table that they share now
+    /// they have shared since the younger of the two was started. Async-signal-safe.
+    pub(crate) fn shares_fd_table(self) -> Sharing {
+        let me = ThreadId::current();
+        if self == me {
+            return Sharing::Shared;
+        }
+        match self.compare(me, KCMP_FILES, 0) {
+            Ok(true) => Sharing::Shared,
+            Ok(false) => Sharing::Separate,
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Sharing::Separate,
+            Err(_) => Sharing::Unknown,
+        }
+    }
+
+    /// Returns true if kcmp(2) finds the tables of two threads, or what they have under `fd`, to be
+    /// the same.
+    fn compare(self, other: ThreadId, what: libc::c_int, fd: RawFd) -> io::Result<bool> {
+        // SAFETY: only integers are passed, and no memory is touched.
+        match unsafe { libc::syscall(libc::SYS_kcmp, self.0, other.0, what, fd, fd) } {
+            -1 => Err(io::Error::last_os_error()),
+            order => Ok(order == 0),
+        }
+    }
+
+    /// Returns a descriptor in the table of the calling thread, close-on-exec, for a file that this
+    /// thread has open under `fd`, and keeps open meanwhile (pidfd_getfd(2)). Async-signal-safe.
+    ///
+    /// # Errors
+    ///
+    /// `ESRCH` if the thread has ended; `EINVAL` or `ENOENT` before Linux 6.9, but for the first
+    /// thread of the process; `ENOSYS` and `EPERM` in sandboxes; `EMFILE`, `ENFILE`.
+    pub(crate) fn duplicate(self, fd: RawFd) -> io::Result<OwnedFd> {
+        let thread = match new_fd(libc::SYS_pidfd_open, [self.0, PIDFD_THREAD, 0]) {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                new_fd(libc::SYS_pidfd_open, [self.0, 0, 0])?
+            }
+            opened => opened?,
+        };
+        new_fd(libc::SYS_pidfd_getfd, [thread.as_raw_fd(), fd, 0])
+    }
+}
+
+/// Makes a call that takes integers and makes a descriptor.
+fn new_fd(call: libc::c_long, [a, b, c]: [libc::c_int; 3]) -> io::Result<OwnedFd> {
+    // SAFETY: pidfd_open and pidfd_getfd touch no memory.
+    let answer = unsafe { libc::syscall(call, a, b, c) };
+    if answer == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made the number, and nothing else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(answer as RawFd) })
+}
+
+/// A descriptor in the table of the thread that has made this, which another thread is to get.
+#[derive(Debug)]
+pub(crate) struct ForeignFd {
+    fd: OwnedFd,
+    thread: ThreadId,
+}
+
+impl ForeignFd {
+    /// The calling thread has to drop this too.
+    pub(crate) fn new(fd: OwnedFd) -> Self {
+        ForeignFd { fd, thread: ThreadId::current() }
+    }
+
+    fn has_come_with_the_table(&self) -> bool {
+        let (me, fd) = (ThreadId::current(), self.fd.as_raw_fd());
+        self.thread.compare(me, KCMP_FILE, fd).unwrap_or(false)
+    }
+
+    /// Returns a descriptor of the same file in the table of the calling thread.
+    ///
+    /// # Errors
+    ///
+    /// In words, if the tables are separate and the file can't be had from there.
+    pub(crate) fn fetch(&self) -> io::Result<OwnedFd> {
+        let fd = self.fd.as_raw_fd();
+        match self.thread.shares_fd_table() {
+            Sharing::Shared => self.fd.try_clone(),
+            // The table was copied when the file was open already.
+            Sharing::Separate if self.has_come_with_the_table() => {
+                // SAFETY: the number came with the copy of the table, and nothing owns it here.
+                Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+            }
+            Sharing::Separate => self.thread.duplicate(fd).map_err(|error| {
+                let cause = "the file was opened in the descriptor table that this thread has left \
+                             by unshare(2), and can't be fetched from there";
+                io::Error::new(error.kind(), format!("{cause}: {error}"))
+            }),
+            // Where a sandbox forbids both, the program is taken not to unshare meanwhile.
+            Sharing::Unknown => self.thread.duplicate(fd).or_else(|_| self.fd.try_clone()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

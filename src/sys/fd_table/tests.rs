@@ -1,0 +1,90 @@
+//! Descriptor tables: each test has a thread that leaves the table of the others.
+
+use super::*;
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::sync::mpsc::channel;
+
+fn unshare() {
+    // SAFETY: no memory is passed.
+    assert_eq!(unsafe { libc::unshare(libc::CLONE_FILES) }, 0, "{}", io::Error::last_os_error());
+}
+
+fn file(text: &str) -> File {
+    let mut file = tempfile::tempfile().expect("a place for it");
+    file.write_all(text.as_bytes()).expect("room");
+    file
+}
+
+fn text_of(fd: OwnedFd) -> String {
+    let (mut file, mut text) = (File::from(fd), String::new());
+    file.rewind().expect("a file");
+    file.read_to_string(&mut text).expect("it is open");
+    text
+}
+
+#[test]
+fn threads_share_a_table_until_one_unshares() {
+    let here = ThreadId::current();
+    assert_eq!(here.shares_fd_table(), Sharing::Shared, "with itself");
+    let seen = std::thread::spawn(move || {
+        let before = here.shares_fd_table();
+        unshare();
+        (before, here.shares_fd_table(), ThreadId::current())
+    });
+    let (before, after, ended) = seen.join().expect("it only asks");
+    assert_eq!((before, after), (Sharing::Shared, Sharing::Separate));
+    assert_eq!(ended.shares_fd_table(), Sharing::Separate, "the thread has ended");
+}
+
+/// Runs `look` on a thread that has left this one's table, before or after a file was opened here.
+fn fetched(opened_first: bool) -> String {
+    let (foreign, to_fetch) = channel::<std::sync::Arc<ForeignFd>>();
+    let (ready, is_ready) = channel();
+    let (unshares, may_unshare) = channel();
+    let fetches = std::thread::spawn(move || {
+        if opened_first {
+            may_unshare.recv().expect("it is told");
+        }
+        unshare();
+        ready.send(()).expect("it is waited for");
+        let foreign = to_fetch.recv().expect("it comes");
+        let fd = foreign.fetch();
+        // The thread that has made it drops it.
+        drop(foreign);
+        fd.map(text_of)
+    });
+    let open = || std::sync::Arc::new(ForeignFd::new(file("foreign").into()));
+    let made = match opened_first {
+        true => {
+            let made = open();
+            unshares.send(()).expect("it waits");
+            is_ready.recv().expect("it is ready");
+            made
+        }
+        false => {
+            is_ready.recv().expect("it is ready");
+            open()
+        }
+    };
+    foreign.send(made.clone()).expect("it waits");
+    fetches.join().expect("no panic").expect("it can be had")
+}
+
+#[test]
+fn foreign_fd_is_fetched_from_another_table() {
+    assert_eq!(fetched(false), "foreign", "it was opened in the other table alone");
+}
+
+#[test]
+fn foreign_fd_that_came_with_a_copied_table_is_taken() {
+    assert_eq!(fetched(true), "foreign", "it is open in both");
+}
+
+#[test]
+fn foreign_fd_of_a_shared_table_is_duplicated() {
+    let made = ForeignFd::new(file("shared").into());
+    let fd = made.fetch().expect("it is open");
+    drop(made);
+    assert_eq!(text_of(fd), "shared");
+}
