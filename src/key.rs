@@ -1,5 +1,6 @@
 //! Names of registrations: the selector's [`Slot`] and the user's [`Key`].
 
+use crate::slab::SlabKey;
 use std::fmt;
 
 /// One use of one place in the registry: an index and a generation.
@@ -34,6 +35,22 @@ impl Slot {
     }
 }
 
+impl SlabKey for Slot {
+    const MAX_INDEX: u32 = Slot::MAX_INDEX;
+
+    fn new(index: u32, generation: u32) -> Self {
+        Slot { index, generation }
+    }
+
+    fn index(self) -> u32 {
+        self.index
+    }
+
+    fn generation(self) -> u32 {
+        self.generation
+    }
+}
+
 impl fmt::Debug for Slot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}#{}", self.index, self.generation)
@@ -61,6 +78,20 @@ impl OpSlot {
     /// The slot behind a number that [`OpSlot::to_bits`] gave.
     pub fn from_bits(bits: u64) -> Self {
         OpSlot { index: bits as u32, generation: (bits >> 32) as u32 }
+    }
+}
+
+impl SlabKey for OpSlot {
+    fn new(index: u32, generation: u32) -> Self {
+        OpSlot { index, generation }
+    }
+
+    fn index(self) -> u32 {
+        self.index
+    }
+
+    fn generation(self) -> u32 {
+        self.generation
     }
 }
 

@@ -56,6 +56,7 @@ mod open;
 mod poller;
 mod reactor;
 mod selector;
+mod slab;
 mod sys;
 #[cfg(test)]
 mod testing;

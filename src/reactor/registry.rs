@@ -5,6 +5,7 @@ use super::latch::Latch;
 use super::ops::Work;
 use crate::event::{Interest, PollBits, Token};
 use crate::key::Slot;
+use crate::slab::Slab;
 use crate::sys::file::Held;
 use crate::sys::manner::Manner;
 use std::collections::VecDeque;
@@ -34,22 +35,15 @@ pub(super) struct Registration {
     is_partial: bool,
 }
 
-#[derive(Debug, Default)]
-struct Place {
-    generation: u32,
-    registration: Option<Registration>,
-}
-
 /// All registrations of one poller.
 ///
-/// A place is vacant, or its registration is found by its slot and by its file number. A slot
-/// stands in the queue at most once. Entries whose generation has passed are skipped when they come
+/// A registration is found by its slot and by its file number. A slot stands in the queue at most
+/// once. Entries whose generation has passed are skipped when they come
 /// up, and swept out when they are the majority.
 #[derive(Debug, Default)]
 pub(super) struct Registry {
-    places: Vec<Place>,
-    vacant: Vec<u32>,
-    /// By file number: the index of its place plus one, or 0.
+    slab: Slab<Slot, Registration>,
+    /// By file number: the index of its slot plus one, or 0.
     by_number: Vec<u32>,
     /// First come, first served: this order is what makes delivery fair (Q2).
     queue: VecDeque<Slot>,
@@ -64,19 +58,12 @@ pub(super) struct Registry {
 impl Registry {
     pub(super) fn is_registered(&self, source: &Held) -> bool {
         let number = usize::try_from(source.number()).ok();
-        number.and_then(|number| self.by_number.get(number)).is_some_and(|&place| place != 0)
+        number.and_then(|number| self.by_number.get(number)).is_some_and(|&slot| slot != 0)
     }
 
     /// The slot that the next [`Registry::insert`] takes. `None` when all four billion are in use.
     pub(super) fn next_slot(&self) -> Option<Slot> {
-        let index = match self.vacant.last() {
-            Some(&index) => index,
-            None => {
-                u32::try_from(self.places.len()).ok().filter(|&index| index <= Slot::MAX_INDEX)?
-            }
-        };
-        let generation = self.places.get(index as usize).map_or(0, |place| place.generation);
-        Some(Slot { index, generation })
+        self.slab.next_key()
     }
 
     /// Registers a source, whose number is open and not registered, under the slot that
@@ -84,15 +71,12 @@ impl Registry {
     pub(super) fn insert(&mut self, slot: Slot, source: Held, token: Token, latch: Latch) {
         debug_assert_eq!(self.next_slot(), Some(slot));
         debug_assert!(!self.is_registered(&source));
-        if self.vacant.pop().is_none() {
-            self.places.push(Place::default());
-        }
         let number = source.number() as usize;
         if self.by_number.len() <= number {
             self.by_number.resize(number + 1, 0);
         }
         self.by_number[number] = slot.index + 1;
-        self.places[slot.index()].registration = Some(Registration {
+        self.slab.insert(Registration {
             source,
             token,
             latch,
@@ -108,16 +92,9 @@ impl Registry {
         });
     }
 
-    /// Forgets a registration and gives its source back. The slot never names anything again; its
-    /// place is used again unless the generation would wrap.
+    /// Forgets a registration and gives its source back. The slot never names anything again.
     pub(super) fn remove(&mut self, slot: Slot) -> Option<Held> {
-        self.get(slot)?;
-        let place = &mut self.places[slot.index()];
-        let registration = place.registration.take()?;
-        if let Some(next) = place.generation.checked_add(1) {
-            place.generation = next;
-            self.vacant.push(slot.index);
-        }
+        let registration = self.slab.remove(slot)?;
         self.by_number[registration.source.number() as usize] = 0;
         self.stale_in_queue += usize::from(registration.queued);
         if self.stale_in_queue > self.queue.len() / 2 {
@@ -127,13 +104,11 @@ impl Registry {
     }
 
     pub(super) fn get(&self, slot: Slot) -> Option<&Registration> {
-        let place = self.places.get(slot.index())?;
-        place.registration.as_ref().filter(|_| place.generation == slot.generation)
+        self.slab.get(slot)
     }
 
     pub(super) fn get_mut(&mut self, slot: Slot) -> Option<&mut Registration> {
-        let place = self.places.get_mut(slot.index())?;
-        place.registration.as_mut().filter(|_| place.generation == slot.generation)
+        self.slab.get_mut(slot)
     }
 
     /// The operations of a source that has had any.
@@ -148,7 +123,7 @@ impl Registry {
 
     /// Calls this for every source that has had operations.
     pub(super) fn for_each_work(&mut self, mut visit: impl FnMut(&Held, &mut Work)) {
-        for registration in self.places.iter_mut().filter_map(|place| place.registration.as_mut()) {
+        for registration in self.slab.values_mut() {
             if let Some(work) = registration.work.as_deref_mut() {
                 visit(&registration.source, work);
             }
@@ -157,11 +132,7 @@ impl Registry {
 
     /// All registrations, for a rescan.
     pub(super) fn slots(&self) -> Vec<Slot> {
-        let named = |(index, place): (usize, &Place)| {
-            place.registration.as_ref()?;
-            Some(Slot { index: index as u32, generation: place.generation })
-        };
-        self.places.iter().enumerate().filter_map(named).collect()
+        self.slab.iter().map(|(slot, _)| slot).collect()
     }
 
     /// A new look into the kernel begins: what was a fact is one no longer.
@@ -323,8 +294,7 @@ impl Registry {
         assert_eq!(marked + stale, self.queue.len(), "a slot is queued once, and knows it");
         for slot in self.slots() {
             let number = self.get(slot).expect("just listed").source.number() as usize;
-            assert_eq!(self.by_number[number], slot.index + 1, "a number leads to its place");
-            assert!(!self.vacant.contains(&slot.index), "a used place is not vacant");
+            assert_eq!(self.by_number[number], slot.index + 1, "a number leads to its slot");
         }
         let unique: std::collections::HashSet<_> = self.blind.iter().collect();
         assert_eq!(unique.len(), self.blind.len(), "nobody is listed as blind twice");
@@ -333,8 +303,8 @@ impl Registry {
             assert_eq!(registration.among_blind, unique.contains(&slot), "the listed know it");
             assert!(registration.among_blind || !registration.blind, "the blind are listed");
         }
-        let numbers = self.by_number.iter().filter(|&&place| place != 0).count();
-        assert_eq!(numbers, self.slots().len(), "no number leads to a vacant place");
+        let numbers = self.by_number.iter().filter(|&&slot| slot != 0).count();
+        assert_eq!(numbers, self.slots().len(), "no number leads to a free slot");
     }
 }
 

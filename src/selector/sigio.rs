@@ -32,6 +32,7 @@ use super::array::Array;
 use super::{Applied, Arm, Deadline, Raw, Selector, Trigger, Triggers, Wake, WakeHandle};
 use crate::event::Interest;
 use crate::key::Slot;
+use crate::slab::SlotMap;
 use crate::sys;
 use crate::sys::file::Kind;
 use crate::sys::fork::{Lock, Stamp};
@@ -49,7 +50,7 @@ pub struct Sigio {
     /// Beside the queue of signals and the eventfd, the side set.
     side: Array,
     /// By slot index.
-    files: Vec<Option<File>>,
+    files: SlotMap<Slot, File>,
     /// By file number: whose signals name it.
     named: Vec<Option<Slot>>,
     /// Whom signals have named since the last wait.
@@ -64,7 +65,6 @@ const WAKE: usize = 1;
 /// What is known of a slot's file.
 #[derive(Debug)]
 struct File {
-    slot: Slot,
     number: RawFd,
     /// It can't signal, or not us: it is watched in the side set for everything.
     is_mute: bool,
@@ -103,7 +103,7 @@ impl Sigio {
         signals.drain(|number| {
             let named = usize::try_from(number).ok().and_then(|number| named.get(number));
             let Some(&Some(slot)) = named else { return false };
-            let Some(Some(file)) = files.get_mut(slot.index()) else { return false };
+            let Some(file) = files.get_mut(slot) else { return false };
             if !std::mem::replace(&mut file.is_heard, true) {
                 heard.push(slot);
             }
@@ -115,7 +115,7 @@ impl Sigio {
     /// there is: a hint.
     fn blur(&self, reports: &mut [Raw]) {
         for report in reports {
-            let file = self.files.get(report.slot().index()).and_then(Option::as_ref);
+            let file = self.files.get(report.slot());
             if file.is_some_and(|file| file.before.is_some()) {
                 *report = Raw::Hint(report.slot());
             }
@@ -125,7 +125,7 @@ impl Sigio {
     /// Reports whom signals have named.
     fn report_heard(&mut self, out: &mut Vec<Raw>) {
         for slot in self.heard.drain(..) {
-            if let Some(Some(file)) = self.files.get_mut(slot.index()) {
+            if let Some(file) = self.files.get_mut(slot) {
                 file.is_heard = false;
             }
             out.push(Raw::Hint(slot));
@@ -148,8 +148,7 @@ impl Sigio {
     }
 
     fn file(&mut self, slot: Slot, fd: BorrowedFd<'_>) -> Option<&mut File> {
-        let file = self.files.get_mut(slot.index())?.as_mut();
-        file.filter(|file| file.slot == slot && file.number == fd.as_raw_fd())
+        self.files.get_mut(slot).filter(|file| file.number == fd.as_raw_fd())
     }
 
     /// A slot's file, which is looked into when it is new.
@@ -158,12 +157,8 @@ impl Sigio {
         let is_mute = !can_signal(fd)?;
         // Between making a poller and registering files a program may have put its old mask back.
         self.signals.block();
-        if self.files.len() <= slot.index() {
-            self.files.resize_with(slot.index() + 1, || None);
-        }
         let number = fd.as_raw_fd();
-        let file = File { slot, number, is_mute, before: None, is_heard: false };
-        Ok(self.files[slot.index()].insert(file))
+        Ok(self.files.insert(slot, File { number, is_mute, before: None, is_heard: false }))
     }
 }
 
@@ -207,7 +202,7 @@ impl Selector for Sigio {
         let signal = self.signals.number();
         if let Some(file) = self.file(slot, fd) {
             file.release(signal);
-            self.files[slot.index()] = None;
+            self.files.remove(slot);
         }
         self.forget_name(fd);
     }
@@ -257,7 +252,7 @@ impl Drop for Sigio {
     fn drop(&mut self) {
         let signal = self.signals.number();
         if !self.stamp.is_foreign() {
-            self.files.iter_mut().flatten().for_each(|file| file.release(signal));
+            self.files.values_mut().for_each(|file| file.release(signal));
         }
     }
 }

@@ -67,6 +67,7 @@ use super::{Applied, Arm, Deadline, Landed, Raw, Selector, Start, Trigger, Trigg
 use super::{Wake, WakeHandle};
 use crate::event::{Interest, PollBits};
 use crate::key::{OpSlot, Slot};
+use crate::slab::SlotMap;
 use crate::sys::prepared::{Call, Prepared};
 use crate::sys::ring::{Least, Ring, Size, TaskWork};
 use polls::{End, Polls, Told};
@@ -88,8 +89,7 @@ pub struct Uring {
     wake: WakeHandle,
     /// It is not to leave operations to the reactor.
     has_operations: bool,
-    /// By slot index.
-    watches: Vec<Option<Watch>>,
+    watches: SlotMap<Slot, Watch>,
     /// Whose polls have told something since the last wait.
     heard: Vec<Slot>,
     /// The wake handle was notified since the last wait.
@@ -156,7 +156,7 @@ impl Uring {
     }
 
     fn watch(&mut self, slot: Slot) -> Option<&mut Watch> {
-        find(&mut self.watches, slot)
+        self.watches.get_mut(slot)
     }
 
     fn begin_wake(&mut self) {
@@ -165,7 +165,7 @@ impl Uring {
 
     /// Has the next turn arm a poll for what is watched.
     fn begin(&mut self, slot: Slot) {
-        let Some(watch) = find(&mut self.watches, slot) else { return };
+        let Some(watch) = self.watches.get_mut(slot) else { return };
         watch.poll = Some(self.polls.begin(Owner::Slot(slot), watch.number, watch.asked()));
         watch.polls += 1;
     }
@@ -262,7 +262,7 @@ impl Uring {
         self.has_lost = true;
         self.polls.cancel_all();
         self.begin_wake();
-        for slot in self.watches.iter().flatten().map(|watch| watch.slot).collect::<Vec<_>>() {
+        for slot in self.watches.keys().collect::<Vec<_>>() {
             if self.watch(slot).is_some_and(|watch| watch.poll.take().is_some()) {
                 self.begin(slot);
             }
@@ -286,12 +286,6 @@ impl Uring {
     }
 }
 
-/// What is known of the file of exactly this slot.
-fn find(watches: &mut [Option<Watch>], slot: Slot) -> Option<&mut Watch> {
-    let watch = watches.get_mut(slot.index())?.as_mut();
-    watch.filter(|watch| watch.slot == slot)
-}
-
 /// In words, where the number is not enough.
 fn refused_with(errno: i32) -> io::Error {
     let error = io::Error::from_raw_os_error(errno);
@@ -311,11 +305,7 @@ impl Selector for Uring {
         let edge = Applied::whole(Trigger::Edge);
         let is_new = self.watch(slot).is_none();
         if is_new {
-            let watch = Watch::new(slot, fd)?;
-            if self.watches.len() <= slot.index() {
-                self.watches.resize_with(slot.index() + 1, || None);
-            }
-            self.watches[slot.index()] = Some(watch);
+            self.watches.insert(slot, Watch::new(fd)?);
         }
         let Some(watch) = self.watch(slot) else { return Ok(edge) };
         if watch.poll.is_some() && watch.dirs == arm.dirs {
@@ -341,9 +331,7 @@ impl Selector for Uring {
     fn remove(&mut self, slot: Slot, fd: BorrowedFd<'_>) {
         self.disarm(slot, fd);
         self.settle_until(|uring| uring.watch(slot).is_none_or(|watch| watch.polls == 0));
-        if self.watch(slot).is_some() {
-            self.watches[slot.index()] = None;
-        }
+        self.watches.remove(slot);
         self.refusal.take_if(|(refused, _)| *refused == slot);
     }
 

@@ -1,16 +1,16 @@
 //! An io_uring(7): its two queues, and the memory that its requests name.
 #![allow(unsafe_code)]
 
-mod flight;
 mod groups;
+mod in_flight;
 mod refused;
 
 use super::fork::Stamp;
 use super::pool::BufferPool;
 use super::prepared::{Call, Gain, Prepared, complete_one};
-use flight::Flight;
-pub use flight::leaked_buffers;
 use groups::{Groups, NO_GROUP};
+use in_flight::InFlight;
+pub use in_flight::leaked_buffers;
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{Builder, EnterFlags, IoUring, Probe, cqueue, opcode};
 use std::fmt;
@@ -23,7 +23,7 @@ use std::time::Duration;
 pub(crate) struct Ring {
     ring: ManuallyDrop<IoUring>,
     /// What the kernel may still touch.
-    flight: Flight,
+    in_flight: InFlight,
     /// And what it may take to write to.
     groups: Groups,
     work: TaskWork,
@@ -152,8 +152,8 @@ impl Ring {
         let mut known = Probe::new();
         // A sandbox may forbid to ask. Then none is known, and all are the reactor's.
         let _ = ring.submitter().register_probe(&mut known);
-        let (flight, groups) = Default::default();
-        let ring = Ring { ring, flight, groups, work, known, was_full: false, stamp };
+        let (in_flight, groups) = Default::default();
+        let ring = Ring { ring, in_flight, groups, work, known, was_full: false, stamp };
         let has = ring.ring.params();
         // The last stands for multishot polls, which came with it and have no bit of their own.
         if has.is_feature_ext_arg() && has.is_feature_nodrop() && has.is_feature_resource_tagging()
@@ -222,7 +222,7 @@ impl Ring {
         // What takes buffers of a pool is begun where the ring serves that.
         let group = prepared.pool().and_then(|pool| self.groups.find(pool)).unwrap_or(NO_GROUP);
         self.groups.enter(group);
-        let (ticket, prepared) = self.flight.board(prepared, tag, group);
+        let (ticket, prepared) = self.in_flight.insert(prepared, tag, group);
         let entry = prepared.entry(group).user_data(ticket | OPERATION);
         // SAFETY: a ring with room is this process's.
         let pushed = unsafe { self.ring.submission().push(&entry) };
@@ -281,13 +281,13 @@ impl Ring {
         if self.is_foreign() {
             return false;
         }
-        let Ring { ring: queues, flight, groups, .. } = self;
+        let Ring { ring: queues, in_flight, groups, .. } = self;
         for entry in queues.completion() {
             let (user_data, result) = (entry.user_data(), entry.result());
             if user_data & OPERATION == 0 {
                 let more = cqueue::more(entry.flags());
                 take(Completion::Request { user_data, result, more });
-            } else if let Some(completion) = of_operation(flight, groups, &entry) {
+            } else if let Some(completion) = of_operation(in_flight, groups, &entry) {
                 take(completion);
             }
         }
@@ -310,12 +310,12 @@ impl Ring {
 
 /// What a completion of an operation comes to.
 fn of_operation(
-    flight: &mut Flight,
+    in_flight: &mut InFlight,
     groups: &mut Groups,
     entry: &cqueue::Entry,
 ) -> Option<Completion> {
     let (ticket, result) = (entry.user_data() & !OPERATION, entry.result());
-    let (tag, call, group) = flight.look(ticket)?;
+    let (tag, call, group) = in_flight.get(ticket)?;
     let number = cqueue::buffer_select(entry.flags());
     let length = usize::try_from(result).unwrap_or(0);
     // SAFETY: this completion says so, and is looked at once.
@@ -331,7 +331,7 @@ fn of_operation(
         groups.note_shortage(group);
     }
     groups.leave(group);
-    let (tag, mut prepared) = flight.land(ticket)?;
+    let (tag, mut prepared) = in_flight.remove(ticket)?;
     // SAFETY: this is the last completion of the operation that has landed now.
     let result = unsafe { prepared.complete(result, buf) };
     Some(Completion::Operation { tag, prepared, result })
@@ -402,7 +402,7 @@ impl Drop for Ring {
     /// before. The memory of operations that are not over is left to the kernel for good.
     fn drop(&mut self) {
         if !self.stamp.is_foreign() {
-            let is_empty = self.flight.leak() == 0;
+            let is_empty = self.in_flight.leak() == 0;
             if !is_empty {
                 self.groups.leak();
             }

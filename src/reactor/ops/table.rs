@@ -5,6 +5,7 @@ use super::lane::Lane;
 use crate::event::Token;
 use crate::key::{OpSlot, Slot};
 use crate::op::{Kind, Outcome};
+use crate::slab::Slab;
 use crate::sys::buf::Buf;
 use crate::sys::file::Held;
 use crate::sys::prepared::Prepared;
@@ -171,17 +172,10 @@ pub(super) struct Delivery {
     pub(super) held: Vec<Held>,
 }
 
-#[derive(Debug, Default)]
-struct Place {
-    generation: u32,
-    operation: Option<Operation>,
-}
-
 /// The operations, by slot.
 #[derive(Debug, Default)]
 pub(in crate::reactor) struct Ops {
-    places: Vec<Place>,
-    vacant: Vec<u32>,
+    slab: Slab<OpSlot, Operation>,
     /// What is to be delivered, in this order.
     over: VecDeque<Outgoing>,
     deadlines: Timers,
@@ -191,37 +185,17 @@ pub(in crate::reactor) struct Ops {
 
 impl Ops {
     pub(super) fn insert(&mut self, operation: Operation) -> OpSlot {
-        let index = self.vacant.pop().unwrap_or_else(|| {
-            self.places.push(Place::default());
-            // An operation takes more memory than a number of 32 bits can count.
-            self.places.len() as u32 - 1
-        });
         self.submitted += 1;
-        let place = &mut self.places[index as usize];
-        place.operation = Some(Operation { order: self.submitted, ..operation });
-        OpSlot { index, generation: place.generation }
+        // An operation takes more memory than 32 bits can count.
+        self.slab.insert(Operation { order: self.submitted, ..operation }).0
     }
 
     pub(in crate::reactor) fn get(&self, op: OpSlot) -> Option<&Operation> {
-        let place = self.places.get(op.index())?;
-        place.operation.as_ref().filter(|_| place.generation == op.generation)
+        self.slab.get(op)
     }
 
     pub(in crate::reactor) fn get_mut(&mut self, op: OpSlot) -> Option<&mut Operation> {
-        let place = self.places.get_mut(op.index())?;
-        place.operation.as_mut().filter(|_| place.generation == op.generation)
-    }
-
-    /// A place whose generation would wrap is not used again.
-    fn remove(&mut self, op: OpSlot) -> Option<Operation> {
-        self.get_mut(op)?;
-        let place = &mut self.places[op.index()];
-        let operation = place.operation.take();
-        if let Some(next) = place.generation.checked_add(1) {
-            place.generation = next;
-            self.vacant.push(op.index);
-        }
-        operation
+        self.slab.get_mut(op)
     }
 
     /// Takes what the operation is made of, if it is here.
@@ -285,7 +259,7 @@ impl Ops {
             operation.untaken -= 1;
             return Some(Delivery { op, token: operation.token, over, more: true, held: vec![] });
         }
-        let Operation { token, state, held, .. } = self.remove(op)?;
+        let Operation { token, state, held, .. } = self.slab.remove(op)?;
         match state {
             State::Over(over) => Some(Delivery { op, token, over, more: false, held }),
             _ => None,
@@ -335,7 +309,7 @@ impl Ops {
     /// Checks everything that must hold between calls; panics with the first thing that does not.
     #[cfg(any(test, feature = "spi"))]
     pub(in crate::reactor) fn verify(&self) {
-        let all = || self.places.iter().filter_map(|place| place.operation.as_ref());
+        let all = || self.slab.iter().map(|(_, operation)| operation);
         let is_over = |operation: &&Operation| matches!(operation.state, State::Over(_));
         let last = self.over.iter().filter(|result| result.one.is_none()).count();
         assert_eq!(all().filter(is_over).count(), last, "who is over is in the queue");

@@ -33,10 +33,7 @@ impl Registry {
     /// With vacant places of which the first has `uses` left before its generation would wrap, the
     /// next one more, and so on.
     fn worn(uses: &[u32]) -> Self {
-        let place = |&left: &u32| Place { generation: u32::MAX - left, registration: None };
-        let places: Vec<_> = uses.iter().map(place).collect();
-        let vacant = (0..places.len() as u32).collect();
-        Registry { places, vacant, ..Registry::default() }
+        Registry { slab: Slab::nearly_retired(uses), ..Registry::default() }
     }
 }
 
@@ -148,7 +145,7 @@ fn a_queue_that_nobody_serves_stays_short() {
     }
     registry.verify();
     assert_eq!(registry.queue_front(2).map(|(slot, _)| slot).collect::<Vec<_>>(), [stays]);
-    assert_eq!(registry.places.len(), 2, "one place serves all that come and go");
+    assert_eq!(registry.slab.entries(), 2, "one place serves all that come and go");
 }
 
 #[test]

@@ -3,13 +3,13 @@
 use super::super::Landed;
 use super::requests::About;
 use crate::key::OpSlot;
+use crate::slab::SlotMap;
 use crate::sys::prepared::{Gain, Prepared};
 use crate::sys::ring::{Request, Ring, Ticket};
 use std::io;
 
 #[derive(Debug)]
 struct Operation {
-    op: OpSlot,
     state: State,
     /// A send, which is tried for now or never (n).
     is_for_now: bool,
@@ -35,31 +35,23 @@ const MOST_RESULTS: usize = 32;
 /// All of them.
 #[derive(Debug, Default)]
 pub(super) struct Operations {
-    /// By the index of the slot.
-    places: Vec<Option<Operation>>,
-    count: usize,
+    operations: SlotMap<OpSlot, Operation>,
     landed: Vec<Landed>,
     /// What could not be stopped because it was not found (l).
     not_found: Vec<OpSlot>,
 }
 
 impl Operations {
-    fn get_mut(&mut self, op: OpSlot) -> Option<&mut Operation> {
-        let operation = self.places.get_mut(op.index())?.as_mut();
-        operation.filter(|operation| operation.op == op)
-    }
-
     pub(super) fn is_known(&self, op: OpSlot) -> bool {
-        let operation = self.places.get(op.index()).and_then(Option::as_ref);
-        operation.is_some_and(|operation| operation.op == op)
+        self.operations.get(op).is_some()
     }
 
     pub(super) fn len(&self) -> usize {
-        self.count
+        self.operations.len()
     }
 
     pub(super) fn slots(&self) -> Vec<OpSlot> {
-        self.places.iter().flatten().map(|operation| operation.op).collect()
+        self.operations.keys().collect()
     }
 
     pub(super) fn has_landed(&self) -> bool {
@@ -72,20 +64,16 @@ impl Operations {
 
     /// An operation that is to be submitted.
     pub(super) fn insert(&mut self, op: OpSlot, prepared: Prepared) {
-        if self.places.len() <= op.index() {
-            self.places.resize_with(op.index() + 1, || None);
-        }
         let is_for_now = prepared.is_for_now();
         let state = State::Here(prepared);
-        debug_assert!(self.places[op.index()].is_none(), "one at a time in a place");
+        debug_assert!(self.operations.get_index(op.index).is_none(), "one at a time in a place");
         let (is_stopped, brought) = (false, 0);
-        self.places[op.index()] = Some(Operation { op, state, is_for_now, is_stopped, brought });
-        self.count += 1;
+        self.operations.insert(op, Operation { state, is_for_now, is_stopped, brought });
     }
 
     /// Puts it into the ring. False if there is no room. Counts those that complete at once.
     pub(super) fn begin(&mut self, op: OpSlot, ring: &mut Ring, at_once: &mut u32) -> bool {
-        let Some(operation) = self.get_mut(op) else { return true };
+        let Some(operation) = self.operations.get_mut(op) else { return true };
         if ring.room() == 0 {
             return false;
         }
@@ -103,7 +91,7 @@ impl Operations {
 
     /// It is to end. Gives whether the kernel has to be asked to.
     pub(super) fn stop(&mut self, op: OpSlot) -> bool {
-        let Some(operation) = self.get_mut(op) else { return false };
+        let Some(operation) = self.operations.get_mut(op) else { return false };
         if std::mem::replace(&mut operation.is_stopped, true) {
             return false;
         }
@@ -121,7 +109,7 @@ impl Operations {
 
     /// Asks the kernel to stop it. False if there is no room.
     pub(super) fn ask_to_stop(&mut self, op: OpSlot, ring: &mut Ring) -> bool {
-        match self.get_mut(op) {
+        match self.operations.get_mut(op) {
             Some(Operation { state: State::InKernel(ticket), .. }) => {
                 ring.push(Request::Stop(*ticket), About::Stop(op.index).to_bits())
             }
@@ -131,10 +119,10 @@ impl Operations {
 
     /// What the request to stop the operation in this place has come to.
     pub(super) fn note_stop(&mut self, place: u32, result: i32) {
-        let operation = self.places.get(place as usize).and_then(Option::as_ref);
-        if let Some(Operation { op, is_stopped: true, .. }) = operation {
+        let operation = self.operations.get_index(place);
+        if let Some((op, Operation { is_stopped: true, .. })) = operation {
             if result == -libc::ENOENT {
-                self.not_found.push(*op);
+                self.not_found.push(op);
             }
         }
     }
@@ -152,7 +140,7 @@ impl Operations {
     /// begins it anew.
     pub(super) fn bring(&mut self, tag: u64, gain: Gain, is_not_all: bool) -> Option<OpSlot> {
         let op = OpSlot::from_bits(tag);
-        let operation = self.get_mut(op)?;
+        let operation = self.operations.get_mut(op)?;
         operation.brought += usize::from(is_not_all);
         let is_enough = is_not_all && operation.brought == MOST_RESULTS;
         self.landed.push(Landed::One { op, gain });
@@ -168,8 +156,7 @@ impl Operations {
     }
 
     fn end(&mut self, op: OpSlot, prepared: Prepared, result: io::Result<Gain>) {
-        self.places[op.index()] = None;
-        self.count -= 1;
+        self.operations.remove(op);
         self.landed.push(Landed::Over { op, prepared, result });
     }
 }

@@ -139,7 +139,7 @@ impl Polls {
     pub(super) fn begin(&mut self, owner: Owner, number: RawFd, bits: PollBits) -> Id {
         let submitted_in = None;
         let poll = Poll { owner, number, bits, is_cancelled: false, submitted_in, told_in: 0 };
-        let id = self.requests.insert(poll);
+        let id = self.requests.insert(poll).0;
         if self.queue.len() >= self.longest_queue {
             let (requests, operations) = (&mut self.requests, &mut self.operations);
             self.queue.retain(|&ask| match ask {
@@ -216,7 +216,8 @@ impl Polls {
 
     /// Has the next turn cancel all of them.
     pub(super) fn cancel_all(&mut self) {
-        for id in self.requests.wanted() {
+        let is_wanted = |(id, poll): (Id, &Poll)| (!poll.is_cancelled).then_some(id);
+        for id in self.requests.iter().filter_map(is_wanted).collect::<Vec<_>>() {
             self.cancel(id);
         }
     }

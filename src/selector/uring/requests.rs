@@ -2,14 +2,31 @@
 
 use crate::event::PollBits;
 use crate::key::{OpSlot, Slot};
+use crate::slab::{Slab, SlabKey};
 use std::os::fd::RawFd;
 
-/// One use of one place among the requests. A late completion never names a later request.
+/// The name of one poll. A late completion never names a later one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Id {
     index: u32,
     /// Below [`GENERATIONS`].
     generation: u32,
+}
+
+impl SlabKey for Id {
+    const MAX_GENERATION: u32 = GENERATIONS - 1;
+
+    fn new(index: u32, generation: u32) -> Self {
+        Id { index, generation }
+    }
+
+    fn index(self) -> u32 {
+        self.index
+    }
+
+    fn generation(self) -> u32 {
+        self.generation
+    }
 }
 
 /// In the upper half of `user_data`: this is a request to cancel a poll. (The topmost bit is the
@@ -87,55 +104,5 @@ pub(super) struct Poll {
     pub(super) told_in: u64,
 }
 
-#[derive(Debug, Default)]
-struct Place {
-    generation: u32,
-    poll: Option<Poll>,
-}
-
 /// All polls of one ring, those too that were cancelled and have not ended yet.
-#[derive(Debug, Default)]
-pub(super) struct Requests {
-    places: Vec<Place>,
-    vacant: Vec<u32>,
-}
-
-impl Requests {
-    pub(super) fn insert(&mut self, poll: Poll) -> Id {
-        let index = self.vacant.pop().unwrap_or_else(|| {
-            self.places.push(Place::default());
-            // A poll takes more memory than a number of 32 bits can count.
-            self.places.len() as u32 - 1
-        });
-        let place = &mut self.places[index as usize];
-        place.poll = Some(poll);
-        Id { index, generation: place.generation }
-    }
-
-    pub(super) fn get_mut(&mut self, id: Id) -> Option<&mut Poll> {
-        let place = self.places.get_mut(id.index as usize)?;
-        place.poll.as_mut().filter(|_| place.generation == id.generation)
-    }
-
-    /// The poll has ended. Gives it, if it was known.
-    pub(super) fn remove(&mut self, id: Id) -> Option<Poll> {
-        self.get_mut(id)?;
-        let place = &mut self.places[id.index as usize];
-        place.generation = (place.generation + 1) % GENERATIONS;
-        self.vacant.push(id.index);
-        place.poll.take()
-    }
-
-    /// Those that nobody has cancelled.
-    pub(super) fn wanted(&self) -> Vec<Id> {
-        let wanted = |(index, place): (usize, &Place)| {
-            place.poll.filter(|poll| !poll.is_cancelled)?;
-            Some(Id { index: index as u32, generation: place.generation })
-        };
-        self.places.iter().enumerate().filter_map(wanted).collect()
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.places.len() - self.vacant.len()
-    }
-}
+pub(super) type Requests = Slab<Id, Poll>;

@@ -2,7 +2,6 @@
 
 use super::requests::Id;
 use crate::event::{Interest, PollBits};
-use crate::key::Slot;
 use crate::sys::file::{self, Shape};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
@@ -10,7 +9,6 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 /// What is known of a slot's file.
 #[derive(Debug)]
 pub(super) struct Watch {
-    pub(super) slot: Slot,
     pub(super) number: RawFd,
     shape: Shape,
     pub(super) dirs: Interest,
@@ -33,10 +31,9 @@ impl Watch {
     /// # Errors
     ///
     /// `EBADF` for a number that is not open or open with `O_PATH`.
-    pub(super) fn new(slot: Slot, fd: BorrowedFd<'_>) -> io::Result<Self> {
+    pub(super) fn new(fd: BorrowedFd<'_>) -> io::Result<Self> {
         file::check_pollable(fd)?;
         Ok(Watch {
-            slot,
             number: fd.as_raw_fd(),
             shape: Shape::of(fd)?,
             forgets: None,

@@ -232,17 +232,3 @@ proptest! {
         }
     }
 }
-
-#[test]
-fn a_place_whose_generation_would_wrap_is_not_used_again() {
-    let mut ops = Ops::default();
-    let nop = || Operation::new(Token(0), Kind::Nop, None, State::Timing);
-    let first = ops.insert(nop());
-    ops.places[0].generation = u32::MAX;
-    let last = OpSlot { generation: u32::MAX, ..first };
-    assert!(ops.get_mut(first).is_none() && ops.get_mut(last).is_some());
-    ops.end(last, Over::new(0, Ok(Outcome::Done), Buf::None));
-    assert_eq!(ops.pop_over().map(|its| its.op), Some(last));
-    assert_eq!(ops.insert(nop()), OpSlot { index: 1, generation: 0 });
-    assert!(ops.get_mut(first).is_none() && ops.get_mut(last).is_none());
-}

@@ -50,7 +50,7 @@ pub(super) struct Pair {
 
 impl Pair {
     pub(super) fn new(real: Registry) -> Self {
-        let most_live = real.places.len();
+        let most_live = real.slab.entries();
         let (live, queue, slots) = (Vec::new(), Vec::new(), Vec::new());
         Pair { real, live, queue, slots, retired: 0, most_live }
     }

@@ -194,7 +194,7 @@ fn what_was_not_found_is_stopped_again_while_it_goes_on() {
     };
     (0..3).for_each(|at| operations.insert(op(at), recv(&here)));
     for at in 0..3 {
-        let operation = operations.get_mut(op(at)).expect("it is known");
+        let operation = operations.operations.get_mut(op(at)).expect("it is known");
         (operation.state, operation.is_stopped) = (State::Moving, at != 1);
     }
     operations.note_stop(0, -libc::EALREADY);

@@ -71,7 +71,7 @@ impl Ring {
     fn stop(&mut self, ticket: Ticket) -> Vec<Came> {
         assert!(self.push(Request::Stop(ticket), 1));
         let mut all = Vec::new();
-        while self.flight.aboard() > 0 {
+        while self.in_flight.len() > 0 {
             all.extend(self.came());
         }
         all
@@ -129,7 +129,7 @@ fn the_end_and_what_fails_takes_no_buffer() {
     assert_eq!(one(&came[0]), b"last");
     assert!(matches!(came[1..], [Came::Over(Ok(Gain::Moved(0)))]), "{came:?}");
     drop(came);
-    assert_eq!((lent(&pool), ring.flight.aboard()), (3, 0));
+    assert_eq!((lent(&pool), ring.in_flight.len()), (3, 0));
     let (reader, _writer) = nix::unistd::pipe().expect("a pipe");
     ring.begin_recv(&reader, &pool);
     let came = ring.came();
@@ -158,7 +158,7 @@ fn a_shortage_has_more_set_out_up_to_half_of_all() {
             came.extend(ring.came());
             let Some(Came::Over(Err(error))) = came.pop() else { panic!("there is none left") };
             assert_eq!(error.raw_os_error(), Some(libc::ENOBUFS));
-            assert_eq!((came.len(), ring.flight.aboard()), (out, 0), "and all went to good use");
+            assert_eq!((came.len(), ring.in_flight.len()), (out, 0), "and all went to good use");
             assert!(came.iter().all(|came| one(came) == b"x"));
             drop(came);
             assert_eq!(lent(&pool), 0);

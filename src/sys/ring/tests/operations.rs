@@ -40,14 +40,14 @@ fn memory_comes_back_with_the_completion_and_not_before() {
         for _ in 0..3 {
             ring.enter(least(0), None).expect("it waits");
             assert!(ring.operations().is_empty(), "{work:?}");
-            assert_eq!(ring.flight.aboard(), 1);
+            assert_eq!(ring.in_flight.len(), 1);
         }
         write(&there, b"data").expect("room");
         ring.enter(least(1), None).expect("it completes");
-        assert_eq!(ring.flight.aboard(), 1, "the kernel is done, but nobody knows yet");
+        assert_eq!(ring.in_flight.len(), 1, "the kernel is done, but nobody knows yet");
         let [(7, buf, Ok(Gain::Moved(4)))] = &ring.operations()[..] else { panic!("{work:?}") };
         assert_eq!(&buf[..], b"data");
-        assert_eq!(ring.flight.aboard(), 0);
+        assert_eq!(ring.in_flight.len(), 0);
     }
 }
 
@@ -96,19 +96,19 @@ fn a_send_is_for_now_or_never() {
         let landed = ring.operations();
         let [(1, _, Err(error))] = &landed[..] else { panic!("{landed:?}") };
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
-        assert_eq!(ring.flight.aboard(), 1);
+        assert_eq!(ring.in_flight.len(), 1);
         // Before the other socket goes, lest its memory be counted as left to the kernel.
         ring.settle();
     }
 }
 
 impl Ring {
-    /// Stops what is aboard.
+    /// Stops what is in flight.
     fn settle(&mut self) {
-        for ticket in self.flight.tickets() {
+        for ticket in self.in_flight.tickets() {
             assert!(self.push(Request::Stop(Ticket(ticket | OPERATION)), 0));
         }
-        while self.flight.aboard() > 0 {
+        while self.in_flight.len() > 0 {
             self.enter(least(1), None).expect("it goes on");
             self.reap(drop);
         }

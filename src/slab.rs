@@ -1,0 +1,193 @@
+//! A slab: values under small keys, each an index and a generation, so that an old key finds
+//! nothing. And a table beside a slab, for more about the same keys.
+
+/// The name of one use of one entry.
+pub(crate) trait SlabKey: Copy + Eq {
+    /// The largest index.
+    const MAX_INDEX: u32 = u32::MAX;
+    /// The largest generation.
+    const MAX_GENERATION: u32 = u32::MAX;
+
+    fn new(index: u32, generation: u32) -> Self;
+    fn index(self) -> u32;
+    fn generation(self) -> u32;
+}
+
+/// Values by key. An entry is used again for later values, each with the next generation; after the
+/// last generation it is retired, so that no two values ever have the same key.
+#[derive(Debug)]
+pub(crate) struct Slab<K, T> {
+    entries: Vec<Entry<T>>,
+    free: Vec<u32>,
+    len: usize,
+    keys: std::marker::PhantomData<K>,
+}
+
+#[derive(Debug)]
+struct Entry<T> {
+    /// Of the value, or of the next one.
+    generation: u32,
+    value: Option<T>,
+}
+
+impl<K: SlabKey, T> Slab<K, T> {
+    /// Returns the key of the next value, `None` if every index is in use.
+    pub(crate) fn next_key(&self) -> Option<K> {
+        let index = match self.free.last() {
+            Some(&index) => index,
+            None => u32::try_from(self.entries.len()).ok().filter(|&at| at <= K::MAX_INDEX)?,
+        };
+        let generation = self.entries.get(index as usize).map_or(0, |entry| entry.generation);
+        Some(K::new(index, generation))
+    }
+
+    /// Adds a value, and returns it with its key.
+    ///
+    /// # Panics
+    ///
+    /// If every index is in use: [`next_key`](Slab::next_key) is `None`.
+    pub(crate) fn insert(&mut self, value: T) -> (K, &mut T) {
+        let key = self.next_key().expect("an index is free");
+        let index = key.index() as usize;
+        if self.free.pop().is_none() {
+            self.entries.push(Entry { generation: 0, value: None });
+        }
+        self.len += 1;
+        (key, self.entries[index].value.insert(value))
+    }
+
+    pub(crate) fn get(&self, key: K) -> Option<&T> {
+        let entry = self.entries.get(key.index() as usize)?;
+        entry.value.as_ref().filter(|_| entry.generation == key.generation())
+    }
+
+    pub(crate) fn get_mut(&mut self, key: K) -> Option<&mut T> {
+        let entry = self.entries.get_mut(key.index() as usize)?;
+        entry.value.as_mut().filter(|_| entry.generation == key.generation())
+    }
+
+    /// Takes a value out. Its key finds nothing from now on.
+    pub(crate) fn remove(&mut self, key: K) -> Option<T> {
+        let entry = self.entries.get_mut(key.index() as usize)?;
+        let value = entry.value.take_if(|_| entry.generation == key.generation())?;
+        if entry.generation < K::MAX_GENERATION {
+            entry.generation += 1;
+            self.free.push(key.index());
+        }
+        self.len -= 1;
+        Some(value)
+    }
+
+    /// Returns the number of values.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (K, &T)> {
+        self.entries.iter().enumerate().filter_map(|(index, entry)| {
+            let value = entry.value.as_ref()?;
+            Some((K::new(index as u32, entry.generation), value))
+        })
+    }
+
+    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.entries.iter_mut().filter_map(|entry| entry.value.as_mut())
+    }
+
+    /// Takes all values out.
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = T> {
+        let keys: Vec<K> = self.iter().map(|(key, _)| key).collect();
+        keys.into_iter().filter_map(|key| self.remove(key))
+    }
+
+    /// Returns a slab whose first entries have so many generations left.
+    #[cfg(test)]
+    pub(crate) fn nearly_retired(left: &[u32]) -> Self {
+        let entry = |left: &u32| Entry { generation: K::MAX_GENERATION - left, value: None };
+        let entries: Vec<_> = left.iter().map(entry).collect();
+        Slab { free: (0..entries.len() as u32).collect(), entries, ..Slab::default() }
+    }
+
+    /// Returns the number of entries, the free and the retired ones among them.
+    #[cfg(test)]
+    pub(crate) fn entries(&self) -> usize {
+        self.entries.len()
+    }
+}
+
+impl<K, T> Default for Slab<K, T> {
+    fn default() -> Self {
+        let (entries, free) = (Vec::new(), Vec::new());
+        Slab { entries, free, len: 0, keys: std::marker::PhantomData }
+    }
+}
+
+/// Values under the keys of a slab that is kept elsewhere. Of each index it keeps the value of one
+/// key.
+#[derive(Debug)]
+pub(crate) struct SlotMap<K, T> {
+    entries: Vec<Option<(K, T)>>,
+    len: usize,
+}
+
+impl<K: SlabKey, T> SlotMap<K, T> {
+    /// Adds a value in the place of what the index had before, and returns it.
+    pub(crate) fn insert(&mut self, key: K, value: T) -> &mut T {
+        let index = key.index() as usize;
+        if self.entries.len() <= index {
+            self.entries.resize_with(index + 1, || None);
+        }
+        let entry = &mut self.entries[index];
+        self.len += usize::from(entry.is_none());
+        &mut entry.insert((key, value)).1
+    }
+
+    pub(crate) fn get(&self, key: K) -> Option<&T> {
+        let (its, value) = self.entries.get(key.index() as usize)?.as_ref()?;
+        (*its == key).then_some(value)
+    }
+
+    pub(crate) fn get_mut(&mut self, key: K) -> Option<&mut T> {
+        let (its, value) = self.entries.get_mut(key.index() as usize)?.as_mut()?;
+        (*its == key).then_some(value)
+    }
+
+    pub(crate) fn remove(&mut self, key: K) -> Option<T> {
+        let entry = self.entries.get_mut(key.index() as usize)?;
+        let (_, value) = entry.take_if(|(its, _)| *its == key)?;
+        self.len -= 1;
+        Some(value)
+    }
+
+    /// Returns the key and the value that an index has now.
+    pub(crate) fn get_index(&self, index: u32) -> Option<(K, &T)> {
+        let (key, value) = self.entries.get(index as usize)?.as_ref()?;
+        Some((*key, value))
+    }
+
+    /// Returns the number of values.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn keys(&self) -> impl Iterator<Item = K> {
+        self.entries.iter().flatten().map(|(key, _)| *key)
+    }
+
+    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.entries.iter_mut().flatten().map(|(_, value)| value)
+    }
+
+    pub(crate) fn clear(&mut self) {
+        *self = SlotMap::default();
+    }
+}
+
+impl<K, T> Default for SlotMap<K, T> {
+    fn default() -> Self {
+        SlotMap { entries: Vec::new(), len: 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests;

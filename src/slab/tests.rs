@@ -1,0 +1,111 @@
+//! Both against a list of pairs, with keys that have few generations.
+
+use super::*;
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Key(u32, u32);
+
+impl SlabKey for Key {
+    const MAX_INDEX: u32 = 9;
+    const MAX_GENERATION: u32 = 3;
+
+    fn new(index: u32, generation: u32) -> Self {
+        Key(index, generation)
+    }
+
+    fn index(self) -> u32 {
+        self.0
+    }
+
+    fn generation(self) -> u32 {
+        self.1
+    }
+}
+
+proptest! {
+    #[test]
+    fn slab_is_a_list_of_pairs(
+        steps in prop::collection::vec((any::<bool>(), any::<Index>()), 1..120),
+    ) {
+        let mut slab = Slab::<Key, usize>::default();
+        let (mut list, mut used) = (Vec::new(), Vec::<Key>::new());
+        for (at, (adds, pick)) in steps.into_iter().enumerate() {
+            if adds {
+                let Some(expected) = slab.next_key() else {
+                    prop_assert_eq!(slab.entries(), 10, "every index is used or retired");
+                    continue;
+                };
+                let (key, value) = slab.insert(at);
+                prop_assert_eq!((key, *value), (expected, at));
+                prop_assert!(!used.contains(&key), "no two values have the same key");
+                prop_assert!(key.0 <= Key::MAX_INDEX && key.1 <= Key::MAX_GENERATION);
+                used.push(key);
+                list.push((key, at));
+            } else if !used.is_empty() {
+                // It may be an old one.
+                let key = used[pick.index(used.len())];
+                let found = list.iter().position(|(its, _)| *its == key);
+                prop_assert_eq!(slab.remove(key), found.map(|at| list.remove(at).1));
+            }
+            prop_assert_eq!(slab.len(), list.len());
+            for key in &used {
+                let expected = list.iter().find(|(its, _)| its == key).map(|(_, value)| *value);
+                prop_assert_eq!(slab.get(*key).copied(), expected);
+                prop_assert_eq!(slab.get_mut(*key).copied(), expected);
+            }
+            let mut all: Vec<_> = slab.iter().map(|(key, value)| (key, *value)).collect();
+            all.sort_by_key(|(_, value)| *value);
+            prop_assert_eq!(&all, &list);
+        }
+        let mut all: Vec<_> = slab.drain().collect();
+        all.sort_unstable();
+        prop_assert_eq!(all, list.iter().map(|(_, value)| *value).collect::<Vec<_>>());
+        prop_assert_eq!(slab.len(), 0);
+    }
+
+    #[test]
+    fn slot_map_keeps_one_key_of_an_index(
+        steps in prop::collection::vec((0..4_u8, 0..4_u32, 0..3_u32), 1..60),
+    ) {
+        let mut map = SlotMap::<Key, usize>::default();
+        let mut list = Vec::<(Key, usize)>::new();
+        for (at, (what, index, generation)) in steps.into_iter().enumerate() {
+            let key = Key(index, generation);
+            let found = list.iter().position(|(its, _)| *its == key);
+            if what < 2 {
+                list.retain(|(its, _)| its.0 != index);
+                list.push((key, at));
+                prop_assert_eq!(*map.insert(key, at), at);
+            } else {
+                prop_assert_eq!(map.remove(key), found.map(|at| list.remove(at).1));
+            }
+            prop_assert_eq!(map.len(), list.len());
+            for (index, generation) in (0..5).flat_map(|index| (0..3).map(move |it| (index, it))) {
+                let key = Key(index, generation);
+                let expected = list.iter().find(|(its, _)| *its == key).map(|(_, value)| *value);
+                prop_assert_eq!(map.get(key).copied(), expected);
+                prop_assert_eq!(map.get_mut(key).copied(), expected);
+                let by_index = list.iter().find(|(its, _)| its.0 == index).copied();
+                let found = map.get_index(index).map(|(key, value)| (key, *value));
+                prop_assert_eq!(found, by_index);
+            }
+            prop_assert_eq!(map.keys().count(), list.len());
+        }
+        map.clear();
+        prop_assert_eq!((map.len(), map.keys().count()), (0, 0));
+    }
+}
+
+#[test]
+fn entry_is_retired_after_its_last_generation() {
+    let mut slab = Slab::<Key, ()>::nearly_retired(&[1]);
+    for generation in [2, 3] {
+        let (key, ()) = slab.insert(());
+        assert_eq!(key, Key(0, generation));
+        assert_eq!(slab.remove(key), Some(()));
+    }
+    assert_eq!(slab.next_key(), Some(Key(1, 0)));
+    assert!((0..=3).all(|generation| slab.get(Key(0, generation)).is_none()));
+}
