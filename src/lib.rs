@@ -46,13 +46,11 @@ compile_error!(
 
 pub mod contract;
 
-mod address;
 mod backend;
 mod event;
 mod key;
-mod message;
 mod op;
-mod open;
+mod poll_bits;
 mod poller;
 mod reactor;
 mod selector;
@@ -61,6 +59,7 @@ mod sys;
 #[cfg(test)]
 mod testing;
 mod try_io;
+mod waker;
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -72,17 +71,15 @@ pub mod spi;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-pub use address::Address;
 pub use backend::{Backend, Unavailable, UnknownBackend};
 pub use event::{Completions, Event, Events, Interest, Mode, Readiness, Token};
 pub use key::Key;
-pub use message::{Control, Message, MessageFlags};
-pub use op::{Completion, Op, OpId, Outcome, Rejected};
-pub use open::OpenOptions;
+pub use op::{Address, Completion, Control, Message, MessageFlags, Op};
+pub use op::{OpId, OpenOptions, Outcome, Rejected};
 pub use poller::{Capabilities, Poller, Source, Statistics};
-pub use reactor::Waker;
 pub use sys::buf::Buf;
 pub use sys::pool::{BufferPool, PoolBuf};
 pub use sys::ring::leaked_buffers;
 pub use sys::signals::unblock_in_child;
 pub use try_io::try_io;
+pub use waker::Waker;

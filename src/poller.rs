@@ -4,7 +4,7 @@ use crate::backend::Backend;
 use crate::event::{Events, Interest, Mode, Token};
 use crate::key::Key;
 use crate::op::{Op, OpId, Rejected};
-use crate::reactor::Waker;
+use crate::waker::Waker;
 use bitflags::bitflags;
 use std::fmt;
 use std::io;

@@ -4,8 +4,8 @@
 //! [`Backend::Other`](crate::Backend::Other), and run the conformance suite on that. The crate's
 //! own selectors are here too, so that tests can wrap them.
 
-pub use crate::event::PollBits;
 pub use crate::key::{OpSlot, Slot};
+pub use crate::poll_bits::PollBits;
 pub use crate::reactor::Reactor;
 pub use crate::selector::epoll::Epoll;
 pub use crate::selector::poll::Poll;

@@ -3,8 +3,7 @@
 use super::bench::*;
 use super::kit::*;
 use crate::event::Mode;
-use crate::message::Message;
-use crate::op::{Completion, Op};
+use crate::op::{Completion, Message, Op};
 use crate::sys::buf::Buf;
 use crate::sys::pool::{BufferPool, PoolBuf};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};

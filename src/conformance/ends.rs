@@ -4,9 +4,8 @@
 use super::bench::*;
 use super::kit::*;
 use super::lines::*;
-use crate::address::Address;
 use crate::key::Key;
-use crate::op::Op;
+use crate::op::{Address, Op};
 use crate::sys::staging;
 use nix::poll::PollFlags;
 use std::io::Write;
@@ -89,7 +88,7 @@ pub(super) fn c2_a_reset_is_the_readers_whoever_hears_of_it(stage: &Stage) {
                 let anywhere: std::net::SocketAddr = ([127, 0, 0, 1], 9).into();
                 Op::send_to(key, "x", .., anywhere)
             }
-            "send_msg" => Op::send_msg(key, "x", .., crate::message::Message::new()),
+            "send_msg" => Op::send_msg(key, "x", .., crate::op::Message::new()),
             _ => Op::splice(reader, key, 1),
         };
         let writes = bench.submit(op, 2);

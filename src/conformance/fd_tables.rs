@@ -4,9 +4,7 @@
 use super::bench::*;
 use super::disk::{file_of, forget};
 use super::kit::*;
-use crate::message::Message;
-use crate::op::{Op, Outcome};
-use crate::open::OpenOptions;
+use crate::op::{Message, Op, OpenOptions, Outcome};
 use crate::sys::buf::Buf;
 use crate::sys::staging;
 use std::fs::File;

@@ -2,10 +2,9 @@
 
 use super::bench::*;
 use super::kit::*;
-use crate::address::Address;
 use crate::event::{Interest, Mode, Readiness, Token};
 use crate::key::Key;
-use crate::op::{Op, Outcome};
+use crate::op::{Address, Op, Outcome};
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::poll::PollFlags;
 use std::fs::File;

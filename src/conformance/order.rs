@@ -3,10 +3,9 @@
 use super::bench::*;
 use super::kit::*;
 use super::scenes::{new_socket, set_blocking, stuff};
-use crate::address::Address;
 use crate::event::Token;
 use crate::key::Key;
-use crate::op::{Op, Outcome};
+use crate::op::{Address, Op, Outcome};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockType, setsockopt, sockopt};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};

@@ -3,8 +3,8 @@
 use super::kit::*;
 use crate::backend::Backend;
 use crate::event::{Events, Mode, Readiness, Token};
-use crate::reactor::Waker;
 use crate::sys::staging;
+use crate::waker::Waker;
 use nix::poll::PollFlags;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::collections::BTreeSet;

@@ -3,9 +3,8 @@
 use super::bench::*;
 use super::kit::*;
 use super::scenes::{self, Do, Scene};
-use crate::address::Address;
 use crate::event::Token;
-use crate::op::{Completion, Op, Outcome};
+use crate::op::{Address, Completion, Op, Outcome};
 use crate::sys::staging::Thread;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::eventfd::EventFd;

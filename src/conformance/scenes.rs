@@ -2,9 +2,8 @@
 
 use super::bench::*;
 use super::kit::*;
-use crate::address::Address;
 use crate::key::Key;
-use crate::op::Op;
+use crate::op::{Address, Op};
 use crate::poller::Source;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};

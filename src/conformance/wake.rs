@@ -2,8 +2,8 @@
 
 use super::kit::*;
 use crate::event::{Mode, Readiness};
-use crate::reactor::Waker;
 use crate::sys::staging;
+use crate::waker::Waker;
 use nix::errno::Errno;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};

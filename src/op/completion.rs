@@ -1,10 +1,8 @@
 //! How an operation comes back: accepted or not, and completed.
 
-use super::Op;
-use crate::address::Address;
+use super::{Address, Control, MessageFlags, Op};
 use crate::event::Token;
 use crate::key::OpSlot;
-use crate::message::{Control, MessageFlags};
 use crate::sys::buf::Buf;
 use std::error::Error;
 use std::fmt;

@@ -2,8 +2,9 @@
 
 use super::Reactor;
 use super::latch::Step;
-use crate::event::{Event, Events, PollBits};
+use crate::event::{Event, Events};
 use crate::key::{Key, Slot};
+use crate::poll_bits::PollBits;
 use crate::selector::Selector;
 use std::io;
 

@@ -3,8 +3,9 @@
 use super::Reactor;
 use super::latch;
 use super::ops::{Lane, Operation};
-use crate::event::{Interest, PollBits};
+use crate::event::Interest;
 use crate::key::{OpSlot, Slot};
+use crate::poll_bits::PollBits;
 use crate::selector::{Selector, Trigger};
 use crate::sys;
 use crate::sys::file::Held;

@@ -17,9 +17,6 @@ mod registry;
 mod splice;
 mod thread_pool;
 mod timers;
-mod waker;
-
-pub use waker::Waker;
 
 use crate::backend::Backend;
 use crate::event::{Events, Interest, Mode, Token};
@@ -28,6 +25,7 @@ use crate::op::{Op, OpId, Rejected};
 use crate::poller::{Capabilities, Poller, Source, Statistics};
 use crate::selector::{Applied, Arm, Deadline, Landed, Raw, Selector, Trigger, Triggers, Wake};
 use crate::sys;
+use crate::waker::{Parker, Waker};
 use latch::{Latch, Step};
 use ops::{Lane, Ops, UNTAKEN};
 use pools::Pools;
@@ -40,7 +38,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task;
 use std::time::Duration;
 use thread_pool::ThreadPool;
-use waker::Bed;
 
 /// How often a wait that could end goes on for operations that were next in their lanes.
 const MOST_ROUNDS: usize = 16;
@@ -70,9 +67,9 @@ pub struct Reactor<S> {
     /// The selector was given an operation since it last waited.
     has_begun: bool,
     probe: Probe,
-    bed: Bed,
+    parker: Parker,
     /// For those who have something for the poller.
-    bell: task::Waker,
+    notifier: task::Waker,
     /// What the selector reported; kept for its memory.
     raw: Vec<Raw>,
     statistics: Statistics,
@@ -90,14 +87,14 @@ impl<S: Selector> Reactor<S> {
     /// `MADV_WIPEONFORK`).
     pub fn new(backend: Backend, selector: S) -> io::Result<Self> {
         static LAST_ID: AtomicUsize = AtomicUsize::new(0);
-        let bed = Bed::new(selector.wake_handle())?;
-        let bell = bed.bell();
+        let parker = Parker::new(selector.wake_handle())?;
+        let notifier = parker.notifier();
         Ok(Reactor {
             backend,
             id: LAST_ID.fetch_add(1, Ordering::Relaxed),
-            thread_pool: ThreadPool::new(bell.clone()),
-            bell,
-            bed,
+            thread_pool: ThreadPool::new(notifier.clone()),
+            notifier,
+            parker,
             selector,
             registry: Registry::default(),
             ops: Ops::default(),
@@ -132,7 +129,7 @@ impl<S: Selector> Reactor<S> {
 
     /// Clause P1.
     fn check_process(&self) -> io::Result<()> {
-        if self.bed.is_in_foreign_process() {
+        if self.parker.is_in_foreign_process() {
             return Err(io::Error::other(
                 "this poller belongs to the process that this one was forked from",
             ));
@@ -244,7 +241,7 @@ impl<S: Selector> Reactor<S> {
     /// One look into the kernel: queues what it reports. Gives whether a wake was taken.
     fn collect(&mut self, deadline: Deadline) -> io::Result<(Wake, bool)> {
         let may_sleep = deadline != Deadline::Now && self.registry.queue_is_empty();
-        let asleep = may_sleep && self.bed.lie_down();
+        let asleep = may_sleep && self.parker.prepare_park();
         self.registry.begin_round();
         self.has_begun = false;
         let waited =
@@ -260,18 +257,18 @@ impl<S: Selector> Reactor<S> {
             self.statistics.overflows += 1;
             self.registry.slots().into_iter().for_each(|slot| self.registry.queue_hint(slot));
         }
-        let woken = self.bed.get_up();
+        let woken = self.parker.finish_park();
         // What rings from now on is for the next look.
-        let has_rung = self.bed.has_rung();
+        let has_notifications = self.parker.take_notifications();
         self.absorb();
-        if has_rung || self.pools.have_grown() {
+        if has_notifications || self.pools.have_grown() {
             self.serve_lines();
         }
         match waited {
             Ok(wake) => Ok((wake, woken)),
             Err(error) => {
                 if woken {
-                    self.bed.put_back();
+                    self.parker.restore_wake();
                 }
                 Err(error)
             }
@@ -427,7 +424,7 @@ impl<S: Selector> Poller for Reactor<S> {
             match delivered {
                 Err(error) if events.is_empty() && events.completed() == 0 => {
                     if events.woken() {
-                        self.bed.put_back();
+                        self.parker.restore_wake();
                         events.clear();
                     }
                     return Err(error);
@@ -459,14 +456,14 @@ impl<S: Selector> Poller for Reactor<S> {
     }
 
     fn waker(&self) -> Waker {
-        self.bed.waker()
+        self.parker.waker()
     }
 }
 
 impl<S> Drop for Reactor<S> {
     /// Files are as before. In a forked child they are the parent's (P1).
     fn drop(&mut self) {
-        if !self.bed.is_in_foreign_process() {
+        if !self.parker.is_in_foreign_process() {
             self.registry.for_each_work(|source, work| work.manner.restore(source.number()));
             self.thread_pool.close();
         }

@@ -12,11 +12,10 @@ mod table;
 
 use super::Reactor;
 use super::emulate::look;
-use crate::address::Address;
-use crate::event::{Events, Interest, PollBits, Token};
+use crate::event::{Events, Interest, Token};
 use crate::key::{OpSlot, Slot};
-use crate::message::{Control, MessageFlags};
-use crate::op::{Completion, Kind, Op, OpId, Outcome, Rejected};
+use crate::op::{Address, Completion, Control, Kind, MessageFlags, Op, OpId, Outcome, Rejected};
+use crate::poll_bits::PollBits;
 use crate::selector::{Selector, Start};
 use crate::sys::buf::Buf;
 use crate::sys::file::{has_more, has_not_connected_again};

@@ -11,8 +11,8 @@ use crate::sys::pool::{BufferPool, PoolBuf};
 use std::collections::VecDeque;
 use std::io;
 
-/// The lines of one poller. Between two waits their pools know whom to tell, or the bell has rung,
-/// or they have grown without that.
+/// The lines of one poller. Between two waits their pools know whom to tell, or the notifier was
+/// notified, or they have grown without that.
 #[derive(Debug, Default)]
 pub(super) struct Pools {
     lines: Vec<Line>,
@@ -106,7 +106,7 @@ impl<S: Selector> Reactor<S> {
         if self.pools.is_short(pool) {
             return Ok(false);
         }
-        let Some(buf) = pool.take_or_wait(&self.bell)? else { return Ok(false) };
+        let Some(buf) = pool.take_or_wait(&self.notifier)? else { return Ok(false) };
         prepared.equip(buf);
         Ok(true)
     }
@@ -125,7 +125,7 @@ impl<S: Selector> Reactor<S> {
                     *gone = gone.saturating_sub(1);
                     continue;
                 }
-                let taken = pool.take_or_wait(&self.bell);
+                let taken = pool.take_or_wait(&self.notifier);
                 if matches!(taken, Ok(None)) {
                     is_empty_handed = true;
                     break;
@@ -140,7 +140,7 @@ impl<S: Selector> Reactor<S> {
             }
             if !is_empty_handed && !self.pools.lines[index].ops.is_empty() {
                 // There may be more for those who are in line again, and no one will tell.
-                self.bell.wake_by_ref();
+                self.notifier.wake_by_ref();
             }
         }
         self.pools.lines.retain(|line| !line.ops.is_empty());

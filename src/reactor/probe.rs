@@ -1,8 +1,8 @@
 //! Turning hints into facts: the only caller of a poll(2) that does not wait.
 
 use super::registry::Registry;
-use crate::event::PollBits;
 use crate::key::Slot;
+use crate::poll_bits::PollBits;
 use crate::sys;
 use std::io;
 

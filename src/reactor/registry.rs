@@ -3,8 +3,9 @@
 
 use super::latch::Latch;
 use super::ops::Work;
-use crate::event::{Interest, PollBits, Token};
+use crate::event::{Interest, Token};
 use crate::key::Slot;
+use crate::poll_bits::PollBits;
 use crate::slab::Slab;
 use crate::sys::file::Held;
 use crate::sys::manner::Manner;

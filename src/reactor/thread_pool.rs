@@ -252,8 +252,8 @@ impl Shared {
         }
     }
 
-    /// Runs a job on the submitter, where no thread could be started. Returns false if none is left,
-    /// or if a thread takes it.
+    /// Runs a job on the submitter, where no thread could be started. Returns false if none is
+    /// left, or if a thread takes it.
     fn run_without_thread(&self) -> bool {
         let mut queue = self.lock();
         queue.threads -= 1;

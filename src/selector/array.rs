@@ -1,8 +1,9 @@
 //! The array that ppoll(2) is given, and whose entry each is: for the mechanisms that wait by it.
 
 use super::{Deadline, Raw};
-use crate::event::{Interest, PollBits};
+use crate::event::Interest;
 use crate::key::Slot;
+use crate::poll_bits::PollBits;
 use crate::sys;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};

@@ -21,8 +21,8 @@
 //! - **h.** The bits have the values of poll(2).
 
 use super::{Applied, Arm, Deadline, Raw, Selector, Trigger, Triggers, Wake, WakeHandle};
-use crate::event::PollBits;
 use crate::key::Slot;
+use crate::poll_bits::PollBits;
 use crate::sys;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll as EpollFd, EpollCreateFlags, EpollEvent, EpollFlags};

@@ -13,8 +13,9 @@ pub(crate) mod sigio;
 mod testing;
 pub(crate) mod uring;
 
-use crate::event::{Interest, PollBits};
+use crate::event::Interest;
 use crate::key::{OpSlot, Slot};
+use crate::poll_bits::PollBits;
 use crate::sys::fd_table::{Sharing, ThreadId};
 use crate::sys::prepared::{Gain, Prepared};
 use bitflags::bitflags;

@@ -19,8 +19,9 @@
 //! - **g.** `RLIMIT_NOFILE` does not matter.
 
 use super::{Applied, Arm, Deadline, Raw, Selector, Trigger, Triggers, Wake, WakeHandle};
-use crate::event::{Interest, PollBits};
+use crate::event::Interest;
 use crate::key::Slot;
+use crate::poll_bits::PollBits;
 use crate::sys;
 use crate::sys::select::{BITS, Word};
 use nix::errno::Errno;

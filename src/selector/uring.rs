@@ -65,8 +65,9 @@ mod watch;
 
 use super::{Applied, Arm, Deadline, Landed, Raw, Selector, Start, Trigger, Triggers};
 use super::{Wake, WakeHandle};
-use crate::event::{Interest, PollBits};
+use crate::event::Interest;
 use crate::key::{OpSlot, Slot};
+use crate::poll_bits::PollBits;
 use crate::slab::SlotMap;
 use crate::sys::prepared::{Call, Prepared};
 use crate::sys::ring::{Least, Ring, Size, TaskWork};

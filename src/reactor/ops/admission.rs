@@ -3,10 +3,8 @@
 use super::super::Reactor;
 use super::lane::Lane;
 use super::table::State;
-use crate::address::Address;
 use crate::key::{Key, Slot};
-use crate::message::Message;
-use crate::op::{Amount, Kind, Op, With};
+use crate::op::{Address, Amount, Kind, Message, Op, With};
 use crate::selector::Selector;
 use crate::sys::buf::Buf;
 use crate::sys::prepared::{self, Call, Part, Prepared};

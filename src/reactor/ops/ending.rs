@@ -3,9 +3,9 @@
 use super::super::Reactor;
 use super::Lane;
 use super::table::{Outgoing, State, Stop};
-use crate::event::PollBits;
 use crate::key::{OpSlot, Slot};
 use crate::op::{OpId, Outcome};
+use crate::poll_bits::PollBits;
 use crate::selector::Selector;
 use std::collections::BTreeSet;
 use std::io;

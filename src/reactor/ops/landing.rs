@@ -35,7 +35,7 @@ impl<S: Selector> Reactor<S> {
     pub(in crate::reactor) fn absorb_early(&mut self) {
         self.absorb();
         if self.pools.have_grown() {
-            self.bell.wake_by_ref();
+            self.notifier.wake_by_ref();
         }
     }
 

@@ -1,8 +1,9 @@
 //! What becomes of reports: in which order, merged with what, and verified or not.
 
 use super::fake::{Bell, Call, Stage, slot};
-use crate::event::{Interest, Mode, PollBits, Readiness, Token};
+use crate::event::{Interest, Mode, Readiness, Token};
 use crate::key::{Key, Slot};
+use crate::poll_bits::PollBits;
 use crate::poller::Poller;
 use crate::selector::{Deadline, Raw, Trigger, Triggers, Wake};
 use std::io::ErrorKind;

@@ -1,8 +1,9 @@
 //! A selector that fails, call by call: nothing is lost, and nothing is half done.
 
 use super::fake::{Bell, Call, Stage, slot};
-use crate::event::{Interest, Mode, PollBits, Token};
+use crate::event::{Interest, Mode, Token};
 use crate::key::Key;
+use crate::poll_bits::PollBits;
 use crate::poller::Poller;
 use crate::selector::{Deadline, Raw, Trigger, Triggers};
 use crate::testing::is_alone;

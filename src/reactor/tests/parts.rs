@@ -2,8 +2,9 @@
 //! otherwise than the rest, and files that they lose.
 
 use super::fake::{Bell, Call, Stage, slot};
-use crate::event::{Interest, Mode, PollBits, Readiness, Token};
+use crate::event::{Interest, Mode, Readiness, Token};
 use crate::key::Key;
+use crate::poll_bits::PollBits;
 use crate::poller::Poller;
 use crate::selector::{Deadline, Raw, Trigger, Triggers, Wake};
 

@@ -2,7 +2,8 @@
 
 use super::super::testing::{Op, any_op, slot};
 use super::*;
-use crate::event::{Interest, PollBits};
+use crate::event::Interest;
+use crate::poll_bits::PollBits;
 use crate::testing::no_children;
 use nix::fcntl::OFlag;
 use nix::sys::eventfd::{EfdFlags, EventFd};

@@ -6,7 +6,7 @@ mod scripts;
 mod staged;
 
 use super::*;
-use crate::event::PollBits;
+use crate::poll_bits::PollBits;
 use crate::testing::{is_alone, no_children};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::eventfd::{EfdFlags, EventFd};

@@ -4,8 +4,8 @@
 use super::super::Landed;
 use super::operations::Operations;
 use super::requests::{About, Ask, Id, Owner, Poll, Requests};
-use crate::event::PollBits;
 use crate::key::OpSlot;
+use crate::poll_bits::PollBits;
 use crate::sys::prepared::{Call, Prepared};
 use crate::sys::ring::{Completion, Least, Request, Ring};
 use std::collections::VecDeque;

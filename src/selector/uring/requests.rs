@@ -1,7 +1,7 @@
 //! What the kernel has been asked and has not answered for good.
 
-use crate::event::PollBits;
 use crate::key::{OpSlot, Slot};
+use crate::poll_bits::PollBits;
 use crate::slab::{Slab, SlabKey};
 use std::os::fd::RawFd;
 

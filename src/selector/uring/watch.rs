@@ -1,7 +1,8 @@
 //! One registration's file, as the ring has it.
 
 use super::requests::Id;
-use crate::event::{Interest, PollBits};
+use crate::event::Interest;
+use crate::poll_bits::PollBits;
 use crate::sys::file::{self, Shape};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};

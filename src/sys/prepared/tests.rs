@@ -6,7 +6,7 @@ mod disk;
 mod splice;
 
 use super::*;
-use crate::address::Address;
+use crate::op::Address;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::pipe2;

@@ -2,8 +2,9 @@
 
 use super::super::Registry;
 use super::source;
-use crate::event::{Interest, Mode, PollBits, Token};
+use crate::event::{Interest, Mode, Token};
 use crate::key::Slot;
+use crate::poll_bits::PollBits;
 use crate::reactor::latch::Latch;
 use crate::selector::Triggers;
 

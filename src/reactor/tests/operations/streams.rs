@@ -245,10 +245,10 @@ impl Play {
         }
         if is_anybody_waiting && self.free() > 0 {
             let has_landed = self.world.borrow().has_landed();
-            let has_rung = self.reactor.bed.has_rung();
+            let has_rung = self.reactor.parker.take_notifications();
             assert!(has_rung || has_landed, "nobody will serve them");
             if has_rung {
-                self.reactor.bell.wake_by_ref();
+                self.reactor.notifier.wake_by_ref();
             }
         }
     }

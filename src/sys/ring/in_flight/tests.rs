@@ -53,7 +53,8 @@ proptest! {
                 }
                 _ => {
                     let which = tickets.len();
-                    let (ticket, prepared) = in_flight.insert(operation(which), which as u64 * 3, 0);
+                    let tag = which as u64 * 3;
+                    let (ticket, prepared) = in_flight.insert(operation(which), tag, 0);
                     prop_assert_eq!(number(prepared), which);
                     prop_assert!(ticket >> 63 == 0, "that bit is the ring's");
                     prop_assert!(!tickets.contains(&ticket), "no ticket is sold twice");

@@ -210,11 +210,11 @@ fn the_name_of_a_sender_comes_with_the_completion() {
     let mut names = vec![];
     ring.reap(|completion| {
         if let Completion::Operation { prepared, .. } = completion {
-            names.push(crate::address::Address::from_name(prepared.name()));
+            names.push(crate::op::Address::from_name(prepared.name()));
         }
     });
     let from = there.local_addr().expect("it is bound");
-    let [Some(crate::address::Address::Inet(its))] = names[..] else { panic!("{names:?}") };
+    let [Some(crate::op::Address::Inet(its))] = names[..] else { panic!("{names:?}") };
     assert_eq!(its, from);
 }
 

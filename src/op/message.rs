@@ -1,6 +1,6 @@
 //! What a message carries beside its bytes: files, an address, control messages.
 
-use crate::address::Address;
+use super::Address;
 use crate::sys::file::Held;
 use bitflags::bitflags;
 use std::os::fd::AsFd;

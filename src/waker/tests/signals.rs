@@ -12,9 +12,9 @@ const WATCHDOG: Duration = Duration::from_secs(60);
 /// How many signals have to come. One in twenty or so falls between two given steps.
 const SIGNALS: usize = 500;
 
-/// A bed for a signal handler, and how often the handler ran.
+/// A parker for a signal handler, and how often the handler ran.
 struct Shelf {
-    bed: OnceLock<Bed>,
+    parker: OnceLock<Parker>,
     handled: AtomicUsize,
     slept: AtomicBool,
 }
@@ -22,11 +22,12 @@ struct Shelf {
 impl Shelf {
     const fn new() -> Self {
         let (handled, slept) = (AtomicUsize::new(0), AtomicBool::new(false));
-        Shelf { bed: OnceLock::new(), handled, slept }
+        Shelf { parker: OnceLock::new(), handled, slept }
     }
 
-    fn bed(&self) -> &Bed {
-        self.bed.get_or_init(|| Bed::new(WakeHandle::new().expect("an eventfd")).expect("a page"))
+    fn parker(&self) -> &Parker {
+        self.parker
+            .get_or_init(|| Parker::new(WakeHandle::new().expect("an eventfd")).expect("a page"))
     }
 
     fn handled(&self) -> usize {
@@ -54,14 +55,14 @@ fn under_fire(signal: i32, is_enough: impl Fn() -> bool, mut round: impl FnMut()
 #[test]
 fn a_poller_may_lie_down_in_the_middle_of_a_wake() {
     static SHELF: Shelf = Shelf::new();
-    extern "C" fn lie_down(_: i32) {
-        if SHELF.bed().lie_down() {
+    extern "C" fn prepare_park(_: i32) {
+        if SHELF.parker().prepare_park() {
             SHELF.slept.store(true, Ordering::SeqCst);
         }
         SHELF.handled.fetch_add(1, Ordering::SeqCst);
     }
-    let (bed, waker) = (SHELF.bed(), SHELF.bed().waker());
-    on_signal(libc::SIGUSR1, lie_down).expect("a signal");
+    let (parker, waker) = (SHELF.parker(), SHELF.parker().waker());
+    on_signal(libc::SIGUSR1, prepare_park).expect("a signal");
     let (in_time, started) = (Cell::new(0), Instant::now());
     // On a busy machine the signals may all fall elsewhere, for a while.
     let is_lucky = || in_time.get() > 0 || started.elapsed() > WATCHDOG;
@@ -72,9 +73,9 @@ fn a_poller_may_lie_down_in_the_middle_of_a_wake() {
             waker.wake();
             let asleep = SHELF.slept.swap(false, Ordering::SeqCst);
             in_time.set(in_time.get() + usize::from(asleep));
-            let writes = if asleep { take_count(&bed.0.0.handle) } else { 0 };
+            let writes = if asleep { take_count(&parker.0.0.handle) } else { 0 };
             assert_eq!(writes, u64::from(asleep), "whoever sleeps is written to");
-            assert!(bed.get_up(), "the wake is pending");
+            assert!(parker.finish_park(), "the wake is pending");
         },
     );
     assert!(in_time.get() > 0, "no signal came in time");
@@ -85,9 +86,9 @@ fn a_wake_may_come_in_the_middle_of_getting_up() {
     static SHELF: Shelf = Shelf::new();
     extern "C" fn wake(_: i32) {
         SHELF.handled.fetch_add(1, Ordering::SeqCst);
-        SHELF.bed().waker().wake();
+        SHELF.parker().waker().wake();
     }
-    let bed = SHELF.bed();
+    let parker = SHELF.parker();
     on_signal(libc::SIGUSR2, wake).expect("a signal");
     under_fire(
         libc::SIGUSR2,
@@ -95,13 +96,13 @@ fn a_wake_may_come_in_the_middle_of_getting_up() {
         || {
             // All wakes up to here are taken.
             let mut before = SHELF.handled();
-            while bed.get_up() {
+            while parker.finish_park() {
                 before = SHELF.handled();
             }
-            let asleep = bed.lie_down();
-            let woken = bed.get_up();
+            let asleep = parker.prepare_park();
+            let woken = parker.finish_park();
             let after = SHELF.handled();
-            let later = bed.get_up();
+            let later = parker.finish_park();
             if SHELF.handled() == after {
                 assert_eq!(woken || later, before != after, "what came is taken, and nothing else");
                 assert!(asleep || woken, "only a wake keeps it up");

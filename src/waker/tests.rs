@@ -1,6 +1,6 @@
 //! No wake is lost: every interleaving of two wakers with a poller's waits, and threads.
 
-mod bell;
+mod notifier;
 #[cfg(feature = "conformance")]
 mod signals;
 
@@ -63,7 +63,7 @@ enum Move {
 enum Place {
     Up,
     /// Between lying down and the system call, or in it. Whether it waits or only looks.
-    InBed {
+    Parked {
         asleep: bool,
     },
     /// The system call has returned.
@@ -73,8 +73,8 @@ enum Place {
 }
 
 /// One interleaving as far as it has been played, and what should be true.
-struct Night {
-    bed: Bed,
+struct Interleaving {
+    parker: Parker,
     selector: Box<dyn Selector>,
     place: Place,
     /// How many waits the poller still begins.
@@ -88,13 +88,13 @@ struct Night {
     writes: u64,
 }
 
-impl Night {
+impl Interleaving {
     fn new(make: Make, waits: usize, wakers: &[Vec<Pace>]) -> Self {
         let selector = make();
-        let bed = Bed::new(selector.wake_handle()).expect("a page");
+        let parker = Parker::new(selector.wake_handle()).expect("a page");
         let (place, wakers) = (Place::Up, wakers.to_vec());
         let halves = vec![None; wakers.len()];
-        Night { bed, selector, place, waits, wakers, halves, pending: false, writes: 0 }
+        Interleaving { parker, selector, place, waits, wakers, halves, pending: false, writes: 0 }
     }
 
     /// Who could move next.
@@ -103,7 +103,7 @@ impl Night {
         if self.place != Place::Up || self.waits > 0 {
             moves.push(Move::Poller);
         }
-        if (self.place == Place::InBed { asleep: true }) {
+        if (self.place == Place::Parked { asleep: true }) {
             moves.push(Move::Interruption);
         }
         let busy = |waker: &usize| self.halves[*waker].is_some() || !self.wakers[*waker].is_empty();
@@ -116,7 +116,7 @@ impl Night {
         match next {
             Move::Poller | Move::Interruption => return self.step(next == Move::Interruption),
             Move::Waker(waker) => match self.halves[waker].take() {
-                Some(true) => self.bed.0.0.handle.notify(),
+                Some(true) => self.parker.0.0.handle.notify(),
                 Some(false) => {}
                 None => self.begin_wake(waker),
             },
@@ -126,13 +126,13 @@ impl Night {
 
     fn begin_wake(&mut self, waker: usize) {
         let pace = self.wakers[waker].pop().expect("only busy wakers move");
-        let abed = [Place::InBed { asleep: true }, Place::Awake { asleep: true }];
-        self.writes += u64::from(abed.contains(&self.place) && !self.pending);
+        let parked = [Place::Parked { asleep: true }, Place::Awake { asleep: true }];
+        self.writes += u64::from(parked.contains(&self.place) && !self.pending);
         match pace {
-            Pace::AtOnce => self.bed.waker().wake(),
+            Pace::AtOnce => self.parker.waker().wake(),
             Pace::Halting => {
-                let before = self.bed.0.0.state.swap(WOKEN, Ordering::AcqRel);
-                self.halves[waker] = Some(before == ASLEEP);
+                let before = self.parker.0.0.state.swap(NOTIFIED, Ordering::AcqRel);
+                self.halves[waker] = Some(before == PARKED);
             }
         }
         self.pending = true;
@@ -142,11 +142,11 @@ impl Night {
         match self.place {
             Place::Up => {
                 self.waits -= 1;
-                let asleep = self.bed.lie_down();
+                let asleep = self.parker.prepare_park();
                 assert_eq!(asleep, !self.pending, "it sleeps if no wake is pending");
-                self.place = Place::InBed { asleep };
+                self.place = Place::Parked { asleep };
             }
-            Place::InBed { asleep } => {
+            Place::Parked { asleep } => {
                 let mut out = Vec::new();
                 let wake = self.selector.wait(Deadline::Now, &mut out).expect("a look");
                 assert_eq!(out, [], "a wake is not a report");
@@ -156,7 +156,7 @@ impl Night {
                 self.place = Place::Awake { asleep };
             }
             Place::Awake { .. } => {
-                let woken = self.bed.get_up();
+                let woken = self.parker.finish_park();
                 assert_eq!(woken, std::mem::take(&mut self.pending), "it takes what is pending");
                 self.place = Place::Up;
             }
@@ -168,7 +168,7 @@ impl Night {
 /// Plays on from `played` in every way there is. Gives how many ways there were.
 fn explore(make: Make, waits: usize, wakers: &[Vec<Pace>], played: &mut Vec<Move>) -> usize {
     let replay = |played: &[Move]| {
-        let mut night = Night::new(make, waits, wakers);
+        let mut night = Interleaving::new(make, waits, wakers);
         let moved = played.iter().fold(true, |_, &next| night.play(next));
         (night, moved)
     };
@@ -194,8 +194,8 @@ fn explore(make: Make, waits: usize, wakers: &[Vec<Pace>], played: &mut Vec<Move
 }
 
 /// Only wakes that found a sleeper have written. The poll selector reads the eventfd as it goes.
-fn check_writes(make: Make, night: &Night, played: &[Move]) {
-    let (count, due) = (take_count(&night.bed.0.0.handle), night.writes);
+fn check_writes(make: Make, night: &Interleaving, played: &[Move]) {
+    let (count, due) = (take_count(&night.parker.0.0.handle), night.writes);
     let reads = std::ptr::fn_addr_eq(make, poll as Make);
     assert!(count == due || (reads && count < due), "{count} writes, not {due}: {played:?}");
 }
@@ -301,18 +301,18 @@ fn every_wake_of_many_threads_is_answered_on_poll() {
 #[test]
 fn nothing_is_written_while_nobody_sleeps() {
     let handle = WakeHandle::new().expect("an eventfd");
-    let bed = Bed::new(handle.clone()).expect("a page");
-    let waker = bed.waker();
+    let parker = Parker::new(handle.clone()).expect("a page");
+    let waker = parker.waker();
     waker.wake();
     waker.wake();
-    assert!(!bed.lie_down(), "a wake is pending");
-    assert!(bed.get_up());
-    assert!(!bed.get_up(), "many wakes are one");
-    assert!(bed.lie_down());
-    assert!(!bed.get_up());
+    assert!(!parker.prepare_park(), "a wake is pending");
+    assert!(parker.finish_park());
+    assert!(!parker.finish_park(), "many wakes are one");
+    assert!(parker.prepare_park());
+    assert!(!parker.finish_park());
     waker.wake();
     assert_eq!(take_count(&handle), 0);
-    assert!(bed.get_up() && bed.lie_down());
+    assert!(parker.finish_park() && parker.prepare_park());
     waker.clone().wake();
     waker.wake();
     assert_eq!(take_count(&handle), 1, "one write gets a sleeper up");
@@ -320,24 +320,24 @@ fn nothing_is_written_while_nobody_sleeps() {
 
 #[test]
 fn a_wake_that_is_put_back_ends_the_next_wait() {
-    let bed = Bed::new(WakeHandle::new().expect("an eventfd")).expect("a page");
-    bed.waker().wake();
-    assert!(bed.get_up());
-    bed.put_back();
-    assert!(format!("{:?}", bed.waker()).contains("pending: true"));
-    assert!(!bed.lie_down());
-    assert!(bed.get_up() && !bed.get_up());
-    assert!(format!("{:?}", bed.waker()).contains("pending: false"));
+    let parker = Parker::new(WakeHandle::new().expect("an eventfd")).expect("a page");
+    parker.waker().wake();
+    assert!(parker.finish_park());
+    parker.restore_wake();
+    assert!(format!("{:?}", parker.waker()).contains("pending: true"));
+    assert!(!parker.prepare_park());
+    assert!(parker.finish_park() && !parker.finish_park());
+    assert!(format!("{:?}", parker.waker()).contains("pending: false"));
 }
 
 #[test]
 fn wakers_that_outlive_the_poller_never_write() {
     for asleep in [false, true] {
         let handle = WakeHandle::new().expect("an eventfd");
-        let bed = Bed::new(handle.clone()).expect("a page");
-        let waker = bed.waker();
-        assert!(!asleep || bed.lie_down());
-        drop(bed);
+        let parker = Parker::new(handle.clone()).expect("a page");
+        let waker = parker.waker();
+        assert!(!asleep || parker.prepare_park());
+        drop(parker);
         waker.wake();
         waker.clone().wake();
         assert_eq!(take_count(&handle), 0);
@@ -347,14 +347,14 @@ fn wakers_that_outlive_the_poller_never_write() {
 #[test]
 fn errno_is_kept_even_if_the_eventfd_is_full() {
     let handle = WakeHandle::new().expect("an eventfd");
-    let bed = Bed::new(handle.clone()).expect("a page");
+    let parker = Parker::new(handle.clone()).expect("a page");
     let most = u64::MAX - 1;
     nix::unistd::write(handle.as_fd(), &most.to_ne_bytes()).expect("an empty one takes it");
-    assert!(bed.lie_down());
+    assert!(parker.prepare_park());
     Errno::set_raw(4321);
-    bed.waker().wake();
+    parker.waker().wake();
     assert_eq!(Errno::last_raw(), 4321);
-    assert!(bed.get_up());
+    assert!(parker.finish_park());
     assert_eq!(take_count(&handle), most);
 }
 

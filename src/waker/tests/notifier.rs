@@ -1,34 +1,34 @@
-//! No ring of the bell is lost, and none is a wake: every interleaving of those who ring and of one
-//! who wakes with a poller's waits, in single steps.
+//! No notification is lost, and none is a wake: every interleaving of threads that notify and of
+//! one that wakes with a poller's waits.
 
 use super::*;
 use std::sync::atomic::AtomicU64;
 
 /// What somebody does, step by step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Act {
+enum Action {
     /// All of it at once, by the code.
     Ring,
     Wake,
     /// The flag first, and a look at the poller some time later: a thread that was preempted in
     /// between.
-    HaltingRing,
+    SplitNotify,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     Up,
-    /// Half lying down: with the state set, and before the look at the bell.
-    Sitting {
+    /// Half lying down: with the state set, and before the look at the notifier.
+    Parking {
         is_down: bool,
     },
     /// Between lying down and the end of the system call.
-    InBed {
+    Parked {
         asleep: bool,
     },
     Awake,
-    /// The wake has been taken, and the bell not yet.
-    Dressed,
+    /// The wake has been taken, and the notifier not yet.
+    Unparked,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,28 +37,39 @@ enum Move {
     Other(usize),
 }
 
-struct Night {
-    bed: Bed,
-    bell: task::Waker,
+struct Interleaving {
+    parker: Parker,
+    notifier: task::Waker,
     selector: Box<dyn Selector>,
     place: Place,
     waits: usize,
     /// The poller lies down in two steps, or by the code.
     is_halting: bool,
-    others: Vec<Vec<Act>>,
+    others: Vec<Vec<Action>>,
     /// Whether who is between his two halves has to look at the poller.
     halves: Vec<Option<bool>>,
-    has_rung: bool,
+    has_notifications: bool,
     is_woken: bool,
 }
 
-impl Night {
-    fn new(make: Make, waits: usize, is_halting: bool, others: &[Vec<Act>]) -> Self {
+impl Interleaving {
+    fn new(make: Make, waits: usize, is_halting: bool, others: &[Vec<Action>]) -> Self {
         let selector = make();
-        let bed = Bed::new(selector.wake_handle()).expect("a page");
-        let (bell, place, halves) = (bed.bell(), Place::Up, vec![None; others.len()]);
-        let (others, has_rung, is_woken) = (others.to_vec(), false, false);
-        Night { bed, bell, selector, place, waits, is_halting, others, halves, has_rung, is_woken }
+        let parker = Parker::new(selector.wake_handle()).expect("a page");
+        let (notifier, place, halves) = (parker.notifier(), Place::Up, vec![None; others.len()]);
+        let (others, has_notifications, is_woken) = (others.to_vec(), false, false);
+        Interleaving {
+            parker,
+            notifier,
+            selector,
+            place,
+            waits,
+            is_halting,
+            others,
+            halves,
+            has_notifications,
+            is_woken,
+        }
     }
 
     fn moves(&self) -> Vec<Move> {
@@ -77,8 +88,8 @@ impl Night {
             Move::Poller => return self.step(),
             Move::Other(at) => match self.halves[at].take() {
                 Some(looks) => {
-                    let shared = &*self.bed.0.0;
-                    if looks && shared.state.load(Ordering::SeqCst) == ASLEEP {
+                    let shared = &*self.parker.0.0;
+                    if looks && shared.state.load(Ordering::SeqCst) == PARKED {
                         shared.handle.notify();
                     }
                 }
@@ -90,18 +101,18 @@ impl Night {
 
     fn begin(&mut self, at: usize) {
         match self.others[at].pop().expect("only who is busy moves") {
-            Act::Ring => {
-                self.bell.wake_by_ref();
-                self.has_rung = true;
+            Action::Ring => {
+                self.notifier.wake_by_ref();
+                self.has_notifications = true;
             }
-            Act::Wake => {
-                self.bed.waker().wake();
+            Action::Wake => {
+                self.parker.waker().wake();
                 self.is_woken = true;
             }
-            Act::HaltingRing => {
-                let before = self.bed.0.0.has_rung.swap(true, Ordering::SeqCst);
+            Action::SplitNotify => {
+                let before = self.parker.0.0.has_notifications.swap(true, Ordering::SeqCst);
                 self.halves[at] = Some(!before);
-                self.has_rung = true;
+                self.has_notifications = true;
             }
         }
     }
@@ -110,22 +121,26 @@ impl Night {
         self.place = match self.place {
             Place::Up if self.is_halting => {
                 self.waits -= 1;
-                let state = &self.bed.0.0.state;
+                let state = &self.parker.0.0.state;
                 let order = (Ordering::SeqCst, Ordering::Acquire);
-                let is_down = state.compare_exchange(AWAKE, ASLEEP, order.0, order.1).is_ok();
-                Place::Sitting { is_down }
+                let is_down = state.compare_exchange(EMPTY, PARKED, order.0, order.1).is_ok();
+                Place::Parking { is_down }
             }
             Place::Up => {
                 self.waits -= 1;
-                let asleep = self.bed.lie_down();
-                assert_eq!(asleep, !self.has_rung && !self.is_woken, "if there is nothing to do");
-                Place::InBed { asleep }
+                let asleep = self.parker.prepare_park();
+                assert_eq!(
+                    asleep,
+                    !self.has_notifications && !self.is_woken,
+                    "if there is nothing to do"
+                );
+                Place::Parked { asleep }
             }
-            Place::Sitting { is_down } => {
-                let asleep = is_down && !self.bed.0.0.has_rung.load(Ordering::SeqCst);
-                Place::InBed { asleep }
+            Place::Parking { is_down } => {
+                let asleep = is_down && !self.parker.0.0.has_notifications.load(Ordering::SeqCst);
+                Place::Parked { asleep }
             }
-            Place::InBed { asleep } => {
+            Place::Parked { asleep } => {
                 let mut out = Vec::new();
                 let wake = self.selector.wait(Deadline::Now, &mut out).expect("a look");
                 assert_eq!(out, [], "a ring is not a report");
@@ -135,13 +150,17 @@ impl Night {
                 Place::Awake
             }
             Place::Awake => {
-                let woken = self.bed.get_up();
+                let woken = self.parker.finish_park();
                 assert_eq!(woken, std::mem::take(&mut self.is_woken), "a ring is not a wake");
-                Place::Dressed
+                Place::Unparked
             }
-            Place::Dressed => {
-                let has_rung = self.bed.has_rung();
-                assert_eq!(has_rung, std::mem::take(&mut self.has_rung), "it hears what rang");
+            Place::Unparked => {
+                let has_notifications = self.parker.take_notifications();
+                assert_eq!(
+                    has_notifications,
+                    std::mem::take(&mut self.has_notifications),
+                    "it hears what rang"
+                );
                 Place::Up
             }
         };
@@ -153,11 +172,11 @@ fn explore(
     make: Make,
     waits: usize,
     is_halting: bool,
-    others: &[Vec<Act>],
+    others: &[Vec<Action>],
     played: &mut Vec<Move>,
 ) -> usize {
     let replay = |played: &[Move]| {
-        let mut night = Night::new(make, waits, is_halting, others);
+        let mut night = Interleaving::new(make, waits, is_halting, others);
         let moved = played.iter().fold(true, |_, &next| night.play(next));
         (night, moved)
     };
@@ -171,7 +190,7 @@ fn explore(
         if replay(played).1 {
             ways += explore(make, waits, is_halting, others, played);
         } else {
-            let lost = others_are_done && (night.has_rung || night.is_woken);
+            let lost = others_are_done && (night.has_notifications || night.is_woken);
             assert!(!lost, "a ring was lost: {played:?} with {others:?}");
         }
         played.pop();
@@ -180,13 +199,13 @@ fn explore(
 }
 
 fn check_all_interleavings(make: Make) {
-    use Act::{HaltingRing, Ring, Wake};
+    use Action::{Ring, SplitNotify, Wake};
     let mut ways = 0;
     for is_halting in [false, true] {
-        for [first, second] in [[Ring, Wake], [HaltingRing, Wake], [HaltingRing, HaltingRing]] {
+        for [first, second] in [[Ring, Wake], [SplitNotify, Wake], [SplitNotify, SplitNotify]] {
             ways += explore(make, 2, is_halting, &[vec![first], vec![second]], &mut Vec::new());
         }
-        ways += explore(make, 3, is_halting, &[vec![HaltingRing, Ring]], &mut Vec::new());
+        ways += explore(make, 3, is_halting, &[vec![SplitNotify, Ring]], &mut Vec::new());
     }
     assert!(ways > 1_000, "{ways} interleavings: the search is cut short");
 }
@@ -204,19 +223,19 @@ fn no_interleaving_loses_a_ring_on_poll() {
 #[test]
 fn many_rings_are_one_and_cost_one_write_at_most() {
     let handle = WakeHandle::new().expect("an eventfd");
-    let bed = Bed::new(handle.clone()).expect("a page");
-    let bell = bed.bell();
-    (0..3).for_each(|_| bell.wake_by_ref());
+    let parker = Parker::new(handle.clone()).expect("a page");
+    let notifier = parker.notifier();
+    (0..3).for_each(|_| notifier.wake_by_ref());
     assert_eq!(take_count(&handle), 0, "nobody sleeps");
-    assert!(!bed.lie_down(), "there is something to do");
-    assert!(!bed.get_up(), "it is no wake");
-    assert!(bed.has_rung() && !bed.has_rung(), "once");
-    assert!(bed.lie_down());
-    (0..3).for_each(|_| bell.wake_by_ref());
+    assert!(!parker.prepare_park(), "there is something to do");
+    assert!(!parker.finish_park(), "it is no wake");
+    assert!(parker.take_notifications() && !parker.take_notifications(), "once");
+    assert!(parker.prepare_park());
+    (0..3).for_each(|_| notifier.wake_by_ref());
     assert_eq!(take_count(&handle), 1, "one write gets a sleeper up");
-    assert!(!bed.get_up() && bed.has_rung());
-    drop(bed);
-    bell.wake();
+    assert!(!parker.finish_park() && parker.take_notifications());
+    drop(parker);
+    notifier.wake();
     assert_eq!(take_count(&handle), 0, "nor when it has gone");
 }
 
@@ -225,14 +244,14 @@ fn many_rings_are_one_and_cost_one_write_at_most() {
 fn every_ring_of_a_thread_is_heard() {
     const RINGS: u64 = 20_000;
     let mut selector = epoll();
-    let bed = Bed::new(selector.wake_handle()).expect("a page");
-    let (bell, asked, answered) = (bed.bell(), AtomicU64::new(0), AtomicU64::new(0));
+    let parker = Parker::new(selector.wake_handle()).expect("a page");
+    let (notifier, asked, answered) = (parker.notifier(), AtomicU64::new(0), AtomicU64::new(0));
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             for ring in 1..=RINGS {
                 asked.store(ring, Ordering::Release);
-                bell.wake_by_ref();
+                notifier.wake_by_ref();
                 while answered.load(Ordering::Acquire) < ring {
                     if over.load(Ordering::Relaxed) {
                         return;
@@ -244,11 +263,11 @@ fn every_ring_of_a_thread_is_heard() {
         let _end = EndOfTest(&over);
         while answered.load(Ordering::Relaxed) < RINGS {
             let deadline = Instant::now() + LONG;
-            let until = if bed.lie_down() { Deadline::At(deadline) } else { Deadline::Now };
+            let until = if parker.prepare_park() { Deadline::At(deadline) } else { Deadline::Now };
             selector.wait(until, &mut Vec::new()).expect("a wait");
             assert!(Instant::now() < deadline, "a ring was lost");
-            assert!(!bed.get_up(), "it is no wake");
-            if bed.has_rung() {
+            assert!(!parker.finish_park(), "it is no wake");
+            if parker.take_notifications() {
                 answered.store(asked.load(Ordering::Acquire), Ordering::Release);
             }
         }

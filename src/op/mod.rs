@@ -1,14 +1,17 @@
 //! Operations: what a program can hand over whole, and how it gets the result.
 
+mod address;
 mod completion;
+mod message;
+mod open_options;
 
-use crate::address::Address;
 use crate::key::Key;
-use crate::message::Message;
-use crate::open::OpenOptions;
 use crate::sys::buf::Buf;
 use crate::sys::pool::BufferPool;
+pub use address::Address;
 pub use completion::{Completion, OpId, Outcome, Rejected};
+pub use message::{Control, Message, MessageFlags};
+pub use open_options::OpenOptions;
 use std::net::Shutdown;
 use std::ops::{Bound, Range, RangeBounds};
 use std::path::{Path, PathBuf};
