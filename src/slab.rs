@@ -90,10 +90,6 @@ impl<K: SlabKey, T> Slab<K, T> {
         })
     }
 
-    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        self.entries.iter_mut().filter_map(|entry| entry.value.as_mut())
-    }
-
     /// Takes all values out.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = T> {
         let keys: Vec<K> = self.iter().map(|(key, _)| key).collect();
@@ -152,6 +148,17 @@ impl<K: SlabKey, T> SlotMap<K, T> {
         (*its == key).then_some(value)
     }
 
+    /// Returns the values of two keys, which must not be the same.
+    pub(crate) fn get_two_mut(&mut self, a: K, b: K) -> Option<[&mut T; 2]> {
+        let indices = [a.index() as usize, b.index() as usize];
+        // Since Rust 1.86 a slice can do that by itself.
+        let (low, high) = (indices[0].min(indices[1]), indices[0].max(indices[1]));
+        let (front, back) = self.entries.split_at_mut_checked(high)?;
+        let (low, high) = (front.get_mut(low)?.as_mut()?, back.first_mut()?.as_mut()?);
+        let [first, second] = if indices[0] < indices[1] { [low, high] } else { [high, low] };
+        (first.0 == a && second.0 == b).then_some([&mut first.1, &mut second.1])
+    }
+
     pub(crate) fn remove(&mut self, key: K) -> Option<T> {
         let entry = self.entries.get_mut(key.index() as usize)?;
         let (_, value) = entry.take_if(|(its, _)| *its == key)?;
@@ -172,6 +179,10 @@ impl<K: SlabKey, T> SlotMap<K, T> {
 
     pub(crate) fn keys(&self) -> impl Iterator<Item = K> {
         self.entries.iter().flatten().map(|(key, _)| *key)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (K, &T)> {
+        self.entries.iter().flatten().map(|(key, value)| (*key, value))
     }
 
     pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {

@@ -98,6 +98,16 @@ pub(crate) enum Kind {
     Nop,
 }
 
+impl Op {
+    /// Returns the source that a splice moves bytes to.
+    pub(crate) fn target(&self) -> Option<Key> {
+        match self.with {
+            With::Target(to) => Some(to),
+            _ => None,
+        }
+    }
+}
+
 /// How many bytes, and which.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Amount {

@@ -2,10 +2,12 @@
 
 use super::Reactor;
 use super::latch::Step;
+use super::operations::Delivery;
 use crate::event::{Event, Events};
 use crate::key::{Key, Slot};
+use crate::op::{Completion, OpId};
 use crate::poll_bits::PollBits;
-use crate::selector::Selector;
+use crate::selector::{Selector, Trigger};
 use std::io;
 
 /// How much larger each further probe of one wait is.
@@ -37,8 +39,8 @@ impl<S: Selector> Reactor<S> {
 
     /// Reports what `bits` say of the armed directions, if anything, and moves the latch.
     fn deliver_one(&mut self, slot: Slot, bits: PollBits, events: &mut Events) {
-        if self.registry.get(slot).is_some_and(|registration| registration.work.is_some()) {
-            self.serve(slot, bits);
+        if self.operations.has_source(slot) {
+            self.serve_operations(slot, bits);
         }
         let Some(registration) = self.registry.get_mut(slot) else { return };
         let dirs = bits.ready(registration.latch.armed());
@@ -54,5 +56,37 @@ impl<S: Selector> Reactor<S> {
             Step::Look(dirs) => self.registry.queue_look(slot, dirs),
             Step::Arm => self.registry.note_lagging(slot),
         }
+    }
+
+    /// Runs the operations that await what was found of a source.
+    fn serve_operations(&mut self, slot: Slot, bits: PollBits) {
+        let Some(registration) = self.registry.get_mut(slot) else { return };
+        let ready = bits.ready(registration.awaited.watched());
+        registration.awaited.on_report(ready);
+        let (operations, mut io) = self.split();
+        operations.on_ready(slot, ready, &mut io);
+        operations.run(&mut io);
+        let Some(registration) = self.registry.get_mut(slot) else { return };
+        let (trigger, by_level) = (registration.latch.trigger(), registration.latch.by_level());
+        let awaited = &mut registration.awaited;
+        let is_used_up = trigger == Trigger::OneShot && !awaited.awaited().is_empty();
+        if awaited.on_served(ready, by_level) == Step::Arm || is_used_up {
+            self.registry.note_lagging(slot);
+        }
+    }
+
+    /// Hands over the completions, up to the capacity.
+    pub(super) fn deliver_completions(&mut self, events: &mut Events) {
+        while events.completion_room() > 0 {
+            let Some(delivery) = self.operations.pop_completed() else { break };
+            let Delivery { op, token, result, more, held } = delivery;
+            let transferred = result.transferred;
+            let (result, buf) = result.into_parts();
+            let id = OpId { poller: self.id, slot: op };
+            events.complete(Completion { token, id, transferred, result, buf, more });
+            self.deferred_drops.extend(held);
+        }
+        let (operations, mut io) = self.split();
+        operations.run(&mut io);
     }
 }

@@ -6,29 +6,26 @@
 //! *Deliver*: the queue, in which old and new reports stand in one line, is served up to the
 //! capacity; who is left keeps his place.
 
+mod awaited;
 mod delivery;
-mod emulate;
 mod latch;
-mod ops;
-mod park;
-mod pools;
+mod operations;
+mod ports;
 mod probe;
 mod registry;
-mod splice;
 mod thread_pool;
-mod timers;
 
 use crate::backend::Backend;
 use crate::event::{Events, Interest, Mode, Token};
-use crate::key::{Key, Slot};
+use crate::key::{Key, OpSlot, Slot};
 use crate::op::{Op, OpId, Rejected};
 use crate::poller::{Capabilities, Poller, Source, Statistics};
 use crate::selector::{Applied, Arm, Deadline, Landed, Raw, Selector, Trigger, Triggers, Wake};
 use crate::sys;
 use crate::waker::{Parker, Waker};
 use latch::{Latch, Step};
-use ops::{Lane, Ops, UNTAKEN};
-use pools::Pools;
+use operations::{Operations, Why};
+use ports::Ports;
 use probe::Probe;
 use registry::Registry;
 use std::fmt;
@@ -50,22 +47,15 @@ pub struct Reactor<S> {
     // D1).
     selector: S,
     registry: Registry,
-    ops: Ops,
-    /// Of one operation's results no more are asked for while so many were not delivered.
-    most_untaken: usize,
-    /// Where operations stand that wait for a buffer.
-    pools: Pools,
+    operations: Operations,
     thread_pool: ThreadPool,
-    /// Lanes that somebody has left who stood in two.
-    successors: Vec<(Slot, Lane)>,
-    runs_successors: bool,
-    /// Files that nobody needs any more: dropped where nothing is in between, because that may run
-    /// the user's code.
-    spent: Vec<sys::file::Held>,
-    /// What the selector has given back; kept for its memory.
-    landed: Vec<Landed>,
+    /// Files that are not needed any more, dropped at the end of a call: that may run the user's
+    /// code.
+    deferred_drops: Vec<sys::file::Held>,
+    /// What the selector and the threads have to tell; kept for its memory.
+    events: Vec<Landed>,
     /// The selector was given an operation since it last waited.
-    has_begun: bool,
+    has_submitted: bool,
     probe: Probe,
     parker: Parker,
     /// For those who have something for the poller.
@@ -97,14 +87,10 @@ impl<S: Selector> Reactor<S> {
             parker,
             selector,
             registry: Registry::default(),
-            ops: Ops::default(),
-            most_untaken: *UNTAKEN.end(),
-            pools: Pools::default(),
-            successors: Vec::new(),
-            runs_successors: false,
-            spent: Vec::new(),
-            landed: Vec::new(),
-            has_begun: false,
+            operations: Operations::default(),
+            deferred_drops: Vec::new(),
+            events: Vec::new(),
+            has_submitted: false,
             probe: Probe::default(),
             raw: Vec::new(),
             statistics: Statistics::default(),
@@ -116,14 +102,49 @@ impl<S: Selector> Reactor<S> {
     #[cfg(any(test, feature = "spi"))]
     pub fn verify(&self) {
         self.registry.verify();
-        self.ops.verify();
-        self.verify_lines();
+        let awaited = |slot| self.registry.get(slot).map(|its| its.awaited.awaited());
+        let awaited = |slot| awaited(slot).unwrap_or_default();
+        self.operations.verify(awaited, self.thread_pool.len());
     }
 
-    /// To be called last of all: it may run the user's Drop, which may panic.
-    fn drop_spent(&mut self) {
-        while let Some(file) = self.spent.pop() {
+    /// Returns the operations, and apart from them what they ask for.
+    fn split(&mut self) -> (&mut Operations, Ports<'_, S>) {
+        let ports = Ports {
+            selector: &mut self.selector,
+            registry: &mut self.registry,
+            thread_pool: &mut self.thread_pool,
+            notifier: &self.notifier,
+            deferred_drops: &mut self.deferred_drops,
+            has_submitted: &mut self.has_submitted,
+        };
+        (&mut self.operations, ports)
+    }
+
+    /// Drops what is not needed any more, last in a call: that may run the user's Drop, which may
+    /// panic.
+    fn run_deferred_drops(&mut self) {
+        while let Some(file) = self.deferred_drops.pop() {
             drop(file);
+        }
+    }
+
+    /// Takes what the selector and the threads have to tell of operations, and runs what goes on.
+    fn collect_events(&mut self) {
+        let mut events = std::mem::take(&mut self.events);
+        self.selector.take(&mut events);
+        let (operations, mut io) = self.split();
+        operations.on_driver_events(&mut events, &mut io);
+        self.thread_pool.collect(&mut events, &mut self.deferred_drops);
+        let (operations, mut io) = self.split();
+        operations.on_thread_events(&mut events, &mut io);
+        operations.run(&mut io);
+        self.events = events;
+    }
+
+    /// Makes the next wait serve receives that found no buffer outside of a wait.
+    fn note_buffers(&mut self) {
+        if self.operations.must_ask_pools() {
+            self.notifier.wake_by_ref();
         }
     }
 
@@ -191,7 +212,7 @@ impl<S: Selector> Reactor<S> {
     fn note_applied(&mut self, slot: Slot, applied: Applied, named: Interest) {
         let Some(registration) = self.registry.get(slot) else { return };
         let told = (named | registration.latch.owed()) & registration.latch.armed();
-        let dirs = told | registration.parked();
+        let dirs = told | registration.awaited.awaited();
         // What can't be seen to come can't be seen to be there either.
         if (applied.look || applied.blind) && !dirs.is_empty() {
             self.registry.queue_look(slot, dirs);
@@ -243,7 +264,7 @@ impl<S: Selector> Reactor<S> {
         let may_sleep = deadline != Deadline::Now && self.registry.queue_is_empty();
         let asleep = may_sleep && self.parker.prepare_park();
         self.registry.begin_round();
-        self.has_begun = false;
+        self.has_submitted = false;
         let waited =
             self.selector.wait(if asleep { deadline } else { Deadline::Now }, &mut self.raw);
         for raw in self.raw.drain(..) {
@@ -258,12 +279,11 @@ impl<S: Selector> Reactor<S> {
             self.registry.slots().into_iter().for_each(|slot| self.registry.queue_hint(slot));
         }
         let woken = self.parker.finish_park();
-        // What rings from now on is for the next look.
-        let has_notifications = self.parker.take_notifications();
-        self.absorb();
-        if has_notifications || self.pools.have_grown() {
-            self.serve_lines();
-        }
+        // What is notified from now on is for the next look.
+        let is_notified = self.parker.take_notifications();
+        self.collect_events();
+        let (operations, mut io) = self.split();
+        operations.on_buffers(is_notified, &mut io);
         match waited {
             Ok(wake) => Ok((wake, woken)),
             Err(error) => {
@@ -275,11 +295,43 @@ impl<S: Selector> Reactor<S> {
         }
     }
 
-    /// Whether operations that came next in their lanes may be over at once too (T1). Not beside
+    /// Clauses P1, R4 and M1, for an operation. Takes its buffer if it is accepted.
+    fn accept(&mut self, op: &mut Op, token: Token) -> io::Result<OpSlot> {
+        self.check_process()?;
+        let source = op.key.map(|key| self.resolve(key)).transpose()?;
+        let target = match (op.key, op.target()) {
+            (from, Some(to)) if from == Some(to) => {
+                return Err(invalid("from a source to itself"));
+            }
+            (_, Some(to)) => Some(self.resolve(to)?),
+            (_, None) => None,
+        };
+        let dirs = [operations::direction_of(op), Interest::WRITABLE];
+        for (slot, dir) in [source, target].into_iter().zip(dirs) {
+            let Some(registration) = slot.and_then(|slot| self.registry.get(slot)) else {
+                continue;
+            };
+            let interest = registration.latch.interest();
+            if interest.intersects(dir) {
+                return Err(invalid("the source is watched for what the operation would wait for"));
+            }
+            if let Some(slot) = slot {
+                self.operations.add_source(slot, &registration.source, interest)?;
+            }
+        }
+        let (operations, mut io) = self.split();
+        operations.submit(op, token, source, target, &mut io)
+    }
+
+    /// Returns true if operations that came next in their queues may complete at once too (T1). Not beside
     /// readiness, which a second look would report a second time (H4).
     fn has_successors(&self, events: &Events) -> bool {
-        self.has_begun && events.completion_room() > 0 && events.is_empty() && !events.woken()
+        self.has_submitted && events.completion_room() > 0 && events.is_empty() && !events.woken()
     }
+}
+
+fn invalid(why: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, why)
 }
 
 /// Asks the kernel to watch these directions, which may be none.
@@ -352,22 +404,22 @@ impl<S: Selector> Poller for Reactor<S> {
         let slot = self.resolve(key)?;
         Self::check_directions(interest)?;
         let mut latch = Latch::new(mode, interest, self.selector.native());
-        let Some(registration) = self.registry.get_mut(slot) else { return Ok(()) };
-        let busy = registration.work.as_ref().map_or(Interest::empty(), |work| work.dirs());
-        if interest.intersects(busy) {
+        if interest.intersects(self.operations.busy(slot)) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 "there are operations in a direction that is to be watched",
             ));
         }
-        let (watched, trigger) = (latch.watched() | registration.parked(), latch.trigger());
+        let Some(registration) = self.registry.get_mut(slot) else { return Ok(()) };
+        let (watched, trigger) =
+            (latch.watched() | registration.awaited.awaited(), latch.trigger());
         let applied = arm(&mut self.selector, slot, &registration.source, watched, trigger)?;
         latch.fix_trigger(applied.trigger, applied.level);
         (registration.token, registration.latch) = (token, latch);
-        if let Some(work) = &mut registration.work {
-            work.park.start_over();
-            self.take_back_reader(slot);
-        }
+        registration.awaited.start_over();
+        let (operations, mut io) = self.split();
+        operations.on_watched(slot, interest, &mut io);
+        self.note_buffers();
         self.note_applied(slot, applied, interest);
         Ok(())
     }
@@ -384,11 +436,15 @@ impl<S: Selector> Poller for Reactor<S> {
 
     fn deregister(&mut self, key: Key) -> io::Result<()> {
         let slot = self.resolve(key)?;
-        self.abandon(slot);
+        // What has completed already keeps its place.
+        self.collect_events();
+        let (operations, mut io) = self.split();
+        operations.remove(slot, &mut io);
+        self.note_buffers();
         let Some(source) = self.registry.remove(slot) else { return Ok(()) };
         self.selector.remove(slot, source.fd());
-        self.spent.push(source);
-        self.drop_spent();
+        self.deferred_drops.push(source);
+        self.run_deferred_drops();
         Ok(())
     }
 
@@ -401,26 +457,27 @@ impl<S: Selector> Poller for Reactor<S> {
                 "these Events have a capacity of 0",
             ));
         }
-        self.most_untaken = events.capacity().clamp(*UNTAKEN.start(), *UNTAKEN.end());
+        self.operations.set_room(events.capacity());
         let deadline = Deadline::after(timeout);
         let mut rounds = MOST_ROUNDS;
         self.registry.queue_blind();
         loop {
             let reified = self.reify_all();
-            let is_done = events.completed() > 0 || self.ops.has_over();
+            let is_done = events.completed() > 0 || self.operations.has_completed();
             // An error is told when there is nothing better to tell, but not slept on.
             let until = match reified.is_ok() && !is_done {
-                true => deadline.or_at(self.ops.next_due()),
+                true => deadline.or_at(self.operations.next_time()),
                 false => Deadline::Now,
             };
             let (wake, woken) = self.collect(until)?;
             if woken {
                 events.set_woken();
             }
-            self.run_timers();
+            let (operations, mut io) = self.split();
+            operations.on_time(&mut io);
             let delivered = self.deliver(events);
             self.deliver_completions(events);
-            self.drop_spent();
+            self.run_deferred_drops();
             match delivered {
                 Err(error) if events.is_empty() && events.completed() == 0 => {
                     if events.woken() {
@@ -447,12 +504,22 @@ impl<S: Selector> Poller for Reactor<S> {
         }
     }
 
-    fn submit(&mut self, op: Op, token: Token) -> Result<OpId, Rejected> {
-        self.submit_op(op, token)
+    fn submit(&mut self, mut op: Op, token: Token) -> Result<OpId, Rejected> {
+        match self.accept(&mut op, token) {
+            Ok(slot) => Ok(OpId { poller: self.id, slot }),
+            Err(error) => Err(Rejected::new(op, error)),
+        }
     }
 
     fn cancel(&mut self, id: OpId) -> io::Result<()> {
-        self.cancel_op(id)
+        self.check_process()?;
+        if id.poller != self.id || !self.operations.contains(id.slot) {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "no such operation is under way"));
+        }
+        let (operations, mut io) = self.split();
+        operations.cancel(id.slot, Why::User, &mut io);
+        operations.run(&mut io);
+        Ok(())
     }
 
     fn waker(&self) -> Waker {
@@ -464,7 +531,7 @@ impl<S> Drop for Reactor<S> {
     /// Files are as before. In a forked child they are the parent's (P1).
     fn drop(&mut self) {
         if !self.parker.is_in_foreign_process() {
-            self.registry.for_each_work(|source, work| work.manner.restore(source.number()));
+            self.operations.for_each_source(|fd, mode| mode.restore(fd.number()));
             self.thread_pool.close();
         }
     }

@@ -1,17 +1,14 @@
 //! Who is registered, and whose turn it is: slots with generations, the queue of sources to report,
 //! and the list of those whose kernel state lags behind.
 
+use super::awaited::AwaitedInterest;
 use super::latch::Latch;
-use super::ops::Work;
 use crate::event::{Interest, Token};
 use crate::key::Slot;
 use crate::poll_bits::PollBits;
 use crate::slab::Slab;
 use crate::sys::file::Held;
-use crate::sys::manner::Manner;
 use std::collections::VecDeque;
-use std::io;
-use std::os::fd::BorrowedFd;
 
 /// One registered source.
 #[derive(Debug)]
@@ -19,8 +16,8 @@ pub(super) struct Registration {
     pub(super) source: Held,
     pub(super) token: Token,
     pub(super) latch: Latch,
-    /// Made by the first operation.
-    pub(super) work: Option<Box<Work>>,
+    /// What operations await.
+    pub(super) awaited: AwaitedInterest,
     /// The directions to probe when its turn comes.
     look: Interest,
     queued: bool,
@@ -81,7 +78,7 @@ impl Registry {
             source,
             token,
             latch,
-            work: None,
+            awaited: AwaitedInterest::default(),
             look: Interest::empty(),
             queued: false,
             lagging: false,
@@ -112,25 +109,6 @@ impl Registry {
         self.slab.get_mut(slot)
     }
 
-    /// The operations of a source that has had any.
-    pub(super) fn work(&self, slot: Slot) -> Option<&Work> {
-        self.get(slot)?.work.as_deref()
-    }
-
-    /// The same.
-    pub(super) fn work_mut(&mut self, slot: Slot) -> Option<&mut Work> {
-        self.get_mut(slot)?.work.as_deref_mut()
-    }
-
-    /// Calls this for every source that has had operations.
-    pub(super) fn for_each_work(&mut self, mut visit: impl FnMut(&Held, &mut Work)) {
-        for registration in self.slab.values_mut() {
-            if let Some(work) = registration.work.as_deref_mut() {
-                visit(&registration.source, work);
-            }
-        }
-    }
-
     /// All registrations, for a rescan.
     pub(super) fn slots(&self) -> Vec<Slot> {
         self.slab.iter().map(|(slot, _)| slot).collect()
@@ -149,7 +127,7 @@ impl Registry {
             (registration.fact, registration.fact_round) = (known | bits, round);
             registration.is_partial = false;
             // If its turn does not come in this round, the fact has become a reason to look.
-            registration.look |= registration.awaited();
+            registration.look |= registration.relevant();
         });
     }
 
@@ -168,13 +146,13 @@ impl Registry {
 
     /// Queues a source for a probe of everything that may be reported of it.
     pub(super) fn queue_hint(&mut self, slot: Slot) {
-        self.enqueue(slot, |registration| registration.look |= registration.awaited());
+        self.enqueue(slot, |registration| registration.look |= registration.relevant());
     }
 
     /// Queues a source for a probe of what has to be reported of it.
     pub(super) fn queue_owed(&mut self, slot: Slot) {
         self.enqueue(slot, |registration| {
-            registration.look |= registration.latch.owed() | registration.parked();
+            registration.look |= registration.latch.owed() | registration.awaited.awaited();
         });
     }
 
@@ -322,40 +300,17 @@ impl Registration {
 
     /// The directions to probe.
     pub(super) fn look(&self) -> Interest {
-        self.look & self.awaited()
-    }
-
-    /// Its operations.
-    ///
-    /// # Errors
-    ///
-    /// What fstat(2) says, of the first: the number was closed.
-    pub(super) fn work(&mut self) -> io::Result<(&mut Work, BorrowedFd<'_>)> {
-        let (work, fd) = (&mut self.work, self.source.fd());
-        let work = match work {
-            Some(work) => work,
-            None => work.insert(Box::new(Work::new(Manner::of(fd)?))),
-        };
-        Ok((work, fd))
-    }
-
-    /// The directions that operations wait for.
-    pub(super) fn parked(&self) -> Interest {
-        self.work.as_ref().map_or(Interest::empty(), |work| work.park.parked())
+        self.look & self.relevant()
     }
 
     /// What the kernel should watch.
     pub(super) fn watched(&self) -> Interest {
-        self.latch.watched() | self.watched_for_work()
-    }
-
-    fn watched_for_work(&self) -> Interest {
-        self.work.as_ref().map_or(Interest::empty(), |work| work.park.watched())
+        self.latch.watched() | self.awaited.watched()
     }
 
     /// The directions of which it matters whether they are ready.
-    fn awaited(&self) -> Interest {
-        self.latch.armed() | self.watched_for_work()
+    fn relevant(&self) -> Interest {
+        self.latch.armed() | self.awaited.watched()
     }
 }
 

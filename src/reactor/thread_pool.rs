@@ -111,6 +111,12 @@ impl ThreadPool {
         self.start_threads();
     }
 
+    /// Returns the number of jobs that were given and not collected.
+    #[cfg(any(test, feature = "spi"))]
+    pub(super) fn len(&self) -> usize {
+        self.count
+    }
+
     /// Takes an operation back unless a thread has begun with it.
     pub(super) fn withdraw(&mut self, op: OpSlot) -> Option<Prepared> {
         let mut queue = self.shared.lock();

@@ -93,6 +93,11 @@ proptest! {
             }
             prop_assert_eq!(map.keys().count(), list.len());
         }
+        for (a, b) in list.iter().flat_map(|a| list.iter().map(move |b| (*a, *b))) {
+            let both = map.get_two_mut(a.0, b.0).map(|both| both.map(|value| *value));
+            prop_assert_eq!(both, (a.0 != b.0).then_some([a.1, b.1]));
+            prop_assert_eq!(map.get_two_mut(a.0, Key(b.0.0, 7)), None);
+        }
         map.clear();
         prop_assert_eq!((map.len(), map.keys().count()), (0, 0));
     }

@@ -64,11 +64,11 @@ impl Stage {
     }
 
     fn is_waiting(&self, op: OpId) -> bool {
-        self.reactor.ops.get(op.slot).is_some_and(|operation| operation.is_waiting)
+        self.reactor.operations.awaits_buffer(op.slot)
     }
 
     fn untaken(&self, op: OpId) -> usize {
-        self.reactor.ops.get(op.slot).map_or(0, |operation| operation.untaken)
+        self.reactor.operations.undelivered(op.slot)
     }
 
     fn has_rung(&self) -> bool {

@@ -235,14 +235,10 @@ impl Play {
     /// Whoever waits while there is a buffer is served by the next wait, which does not sleep; and
     /// who does not receive keeps none.
     fn check_waiting(&self) {
-        let ops = self.all.iter().filter_map(|one| self.reactor.ops.get(one.id.slot));
-        let mut is_anybody_waiting = false;
-        for operation in ops {
-            is_anybody_waiting |= operation.is_waiting;
-            if let Some(prepared) = operation.prepared().filter(|its| its.pool().is_some()) {
-                assert!(prepared.lacks_buffer(), "it keeps one that others could use");
-            }
-        }
+        let operations = &self.reactor.operations;
+        let slots = || self.all.iter().map(|one| one.id.slot);
+        let is_anybody_waiting = slots().any(|slot| operations.awaits_buffer(slot));
+        assert!(!slots().any(|slot| operations.keeps_buffer(slot)), "others could use it");
         if is_anybody_waiting && self.free() > 0 {
             let has_landed = self.world.borrow().has_landed();
             let has_rung = self.reactor.parker.take_notifications();

@@ -11,7 +11,7 @@ const NONE: Interest = Interest::empty();
 /// One file, the operations that want it, and a kernel that watches it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct World {
-    park: Park,
+    await_ready: AwaitedInterest,
     trigger: Trigger,
     /// What the file is ready for.
     ready: Interest,
@@ -26,16 +26,16 @@ struct World {
 
 #[derive(Clone, Copy, Debug)]
 enum Action {
-    /// An operation is submitted; one that is not parked is done, and leaves something or nothing.
+    /// An operation is submitted; one that is not awaited is done, and leaves something or nothing.
     Try(Interest, bool),
-    /// One that is parked is stopped.
+    /// One that is awaited is stopped.
     Stop(Interest),
     /// Something happens to the file.
     Happen(Interest),
     /// Somebody else uses it up.
     Steal(Interest),
     Modify,
-    /// A wait, in which what is served leaves something or nothing.
+    /// A wait, in which what is on_served leaves something or nothing.
     Wait(bool),
     /// The kernel loses its reports, and the next wait looks for itself.
     Overflow,
@@ -61,9 +61,9 @@ const ACTIONS: [Action; 15] = [
 
 impl World {
     fn new(trigger: Trigger) -> Self {
-        let park = Park::default();
+        let await_ready = AwaitedInterest::default();
         let (ready, armed, pending) = (NONE, NONE, NONE);
-        World { park, trigger, ready, armed, pending, is_lagging: false, is_queued: false }
+        World { await_ready, trigger, ready, armed, pending, is_lagging: false, is_queued: false }
     }
 
     fn note(&mut self, step: Step) {
@@ -75,31 +75,33 @@ impl World {
     }
 
     fn arm(&mut self) {
-        (self.armed, self.is_lagging) = (self.park.watched(), false);
+        (self.armed, self.is_lagging) = (self.await_ready.watched(), false);
         self.pending = self.ready & self.armed;
     }
 
     fn act(&mut self, action: Action) {
         match action {
             Action::Try(dir, leaves) => {
-                if self.park.parked().contains(dir) {
+                if self.await_ready.awaited().contains(dir) {
                     return;
                 }
-                if self.park.is_dry(dir, self.by_level()) || !self.ready.contains(dir) {
-                    let step = self.park.park(dir, self.trigger);
+                if self.await_ready.is_likely_not_ready(dir, self.by_level())
+                    || !self.ready.contains(dir)
+                {
+                    let step = self.await_ready.await_ready(dir, self.trigger);
                     self.note(step);
                 } else if !leaves {
                     self.ready -= dir;
                 }
             }
-            Action::Stop(dir) => self.park.unpark(dir),
+            Action::Stop(dir) => self.await_ready.stop_awaiting(dir),
             Action::Happen(dirs) => {
                 self.ready |= dirs;
                 self.pending |= dirs & self.armed;
             }
             Action::Steal(dir) => self.ready -= dir,
             Action::Modify => {
-                self.park.start_over();
+                self.await_ready.start_over();
                 self.arm();
             }
             Action::Wait(leaves) => {
@@ -131,21 +133,21 @@ impl World {
 
     /// As the reactor does it.
     fn serve(&mut self, leaves: bool) {
-        let ready = self.ready & self.park.watched();
-        self.park.heard(ready);
+        let ready = self.ready & self.await_ready.watched();
+        self.await_ready.on_report(ready);
         for dir in [R, W] {
-            if (self.park.parked() & ready).contains(dir) {
-                self.park.unpark(dir);
+            if (self.await_ready.awaited() & ready).contains(dir) {
+                self.await_ready.stop_awaiting(dir);
                 // A short read says so, and may be mistaken.
-                self.park.note_dry(dir);
+                self.await_ready.note_short_read(dir);
                 if !leaves {
                     self.ready -= dir;
                 }
             }
         }
-        let step = self.park.served(ready, self.by_level());
+        let step = self.await_ready.on_served(ready, self.by_level());
         self.note(step);
-        if self.trigger == Trigger::OneShot && !self.park.parked().is_empty() {
+        if self.trigger == Trigger::OneShot && !self.await_ready.awaited().is_empty() {
             self.is_lagging = true;
         }
     }
@@ -156,24 +158,30 @@ impl World {
 
     /// What the kernel will watch when it has been told.
     fn will_watch(&self) -> Interest {
-        if self.is_lagging { self.park.watched() } else { self.armed }
+        if self.is_lagging { self.await_ready.watched() } else { self.armed }
     }
 
     fn check(&self) {
-        let Park { parked, watched, strays, .. } = self.park;
-        assert!(watched.contains(parked), "who waits is heard of: {self:?}");
-        assert!(self.will_watch().contains(parked), "and the kernel knows: {self:?}");
-        assert!(strays <= MOST_STRAYS);
-        for dir in [R, W].into_iter().filter(|&dir| self.park.is_dry(dir, self.by_level())) {
+        let AwaitedInterest { awaited, watched, spurious, .. } = self.await_ready;
+        assert!(watched.contains(awaited), "who waits is on_report of: {self:?}");
+        assert!(self.will_watch().contains(awaited), "and the kernel knows: {self:?}");
+        assert!(spurious <= MAX_SPURIOUS);
+        for dir in [R, W]
+            .into_iter()
+            .filter(|&dir| self.await_ready.is_likely_not_ready(dir, self.by_level()))
+        {
             let is_told = self.trigger == Trigger::Level && self.will_watch().contains(dir);
             assert!(is_told, "nobody would tell: {self:?}");
         }
     }
 
     fn check_service(mut self) {
-        let wanted = self.park.parked() & self.ready;
+        let wanted = self.await_ready.awaited() & self.ready;
         self.act(Action::Wait(true));
-        assert!(!self.park.parked().intersects(wanted), "who can be served is: {self:?}");
+        assert!(
+            !self.await_ready.awaited().intersects(wanted),
+            "who can be on_served is: {self:?}"
+        );
     }
 
     /// Nobody waits, and the file is as busy as can be.
@@ -181,21 +189,24 @@ impl World {
         let mut reports = 0;
         for _ in 0..20 {
             self.act(Action::Happen(R | W));
-            let had = self.park;
+            let had = self.await_ready;
             self.act(Action::Wait(true));
-            reports += u8::from(had != self.park || !self.armed.is_empty());
+            reports += u8::from(had != self.await_ready || !self.armed.is_empty());
         }
-        assert!(reports <= MOST_STRAYS + 2, "{reports} reports for nobody: {self:?}");
-        assert!(self.park.watched().is_empty() || self.trigger == Trigger::OneShot, "{self:?}");
+        assert!(reports <= MAX_SPURIOUS + 2, "{reports} reports for nobody: {self:?}");
+        assert!(
+            self.await_ready.watched().is_empty() || self.trigger == Trigger::OneShot,
+            "{self:?}"
+        );
         assert!(!self.reports(), "it is quiet: {self:?}");
     }
 
     fn key(&self) -> [u8; 8] {
-        let Park { parked, watched, dry, strays } = self.park;
-        let sets = [parked, watched, dry, self.ready, self.armed, self.pending];
+        let AwaitedInterest { awaited, watched, likely_not_ready, spurious } = self.await_ready;
+        let sets = [awaited, watched, likely_not_ready, self.ready, self.armed, self.pending];
         let [a, b, c, d, e, f] = sets.map(|set| set.bits());
         let flags = u8::from(self.is_lagging) | u8::from(self.is_queued) << 1;
-        [a, b, c, d, e, f, strays, flags]
+        [a, b, c, d, e, f, spurious, flags]
     }
 }
 
@@ -207,7 +218,7 @@ fn explore(trigger: Trigger) -> usize {
         }
         world.check();
         world.check_service();
-        if world.park.parked().is_empty() {
+        if world.await_ready.awaited().is_empty() {
             world.check_silence();
         }
         for action in ACTIONS {
@@ -230,29 +241,33 @@ fn nobody_waits_in_vain_and_reports_for_nobody_end() {
 #[test]
 fn what_is_watched_already_costs_nothing() {
     for trigger in [Trigger::Level, Trigger::Edge] {
-        let mut park = Park::default();
-        assert_eq!(park.park(R, trigger), Step::Arm);
+        let mut await_ready = AwaitedInterest::default();
+        assert_eq!(await_ready.await_ready(R, trigger), Step::Arm);
         for _ in 0..100 {
-            park.heard(R);
-            park.unpark(R);
-            assert_eq!(park.park(R, trigger), Step::Nothing);
-            assert_eq!(park.served(R, NONE), Step::Nothing);
+            await_ready.on_report(R);
+            await_ready.stop_awaiting(R);
+            assert_eq!(await_ready.await_ready(R, trigger), Step::Nothing);
+            assert_eq!(await_ready.on_served(R, NONE), Step::Nothing);
         }
-        assert_eq!(park.park(W, trigger), Step::Arm, "that is new");
+        assert_eq!(await_ready.await_ready(W, trigger), Step::Arm, "that is new");
     }
-    let mut park = Park::default();
+    let mut await_ready = AwaitedInterest::default();
     for _ in 0..3 {
-        assert_eq!(park.park(R, Trigger::OneShot), Step::Arm, "it may have been used up");
-        park.unpark(R);
+        assert_eq!(
+            await_ready.await_ready(R, Trigger::OneShot),
+            Step::Arm,
+            "it may have been used up"
+        );
+        await_ready.stop_awaiting(R);
     }
 }
 
 #[test]
 fn levels_that_nobody_waits_for_are_given_up_at_once() {
-    let mut park = Park::default();
-    park.park(R, Trigger::Level);
-    park.park(W, Trigger::Level);
-    park.unpark(W);
-    assert_eq!(park.served(R | W, Interest::all()), Step::Arm);
-    assert_eq!(park.watched(), R, "the other one goes on");
+    let mut await_ready = AwaitedInterest::default();
+    await_ready.await_ready(R, Trigger::Level);
+    await_ready.await_ready(W, Trigger::Level);
+    await_ready.stop_awaiting(W);
+    assert_eq!(await_ready.on_served(R | W, Interest::all()), Step::Arm);
+    assert_eq!(await_ready.watched(), R, "the other one goes on");
 }

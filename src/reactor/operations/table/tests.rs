@@ -1,4 +1,4 @@
-//! Against a model: who is known, in which state, when due, and in which order over.
+//! The table against a model: what is known, when it is due, and in which order it completes.
 
 use super::*;
 use crate::sys::prepared::Call;
@@ -52,11 +52,11 @@ struct Known {
     due: Option<u64>,
     retry: Option<u64>,
     /// How many results it has brought that were not taken.
-    untaken: usize,
+    undelivered: usize,
 }
 
 struct Play {
-    ops: Ops,
+    ops: OpTable,
     all: Vec<Known>,
     /// Whose; and if it is one of many, which.
     over: VecDeque<(usize, Option<usize>)>,
@@ -73,22 +73,21 @@ impl Play {
     fn insert(&mut self) {
         let buf = Buf::Vec(vec![self.all.len() as u8]);
         let prepared = Prepared::new(self.file.as_fd(), Call::Write, buf, (0, 1), None);
-        let state = State::Here(prepared.expect("one byte"));
         let number = self.all.len();
-        let operation = Operation::new(Token(number), Kind::Write, None, state);
-        let op = self.ops.insert(operation);
+        let call = Some(prepared.expect("one byte"));
+        let op = self.ops.insert(OpEntry::new(Token(number), Kind::Write, call));
         let is_new = self.all.iter().all(|its| its.op != op);
         assert!(is_new, "no name is used twice");
         let order = self.ops.get_mut(op).expect("it is known").order;
         assert_eq!(order, number as u64 + 1, "submissions are counted");
         let (prepared, due, retry) = (None, None, None);
-        let (is_over, is_gone, untaken) = (false, false, 0);
-        self.all.push(Known { op, number, prepared, is_over, is_gone, due, retry, untaken });
+        let (is_over, is_gone, undelivered) = (false, false, 0);
+        self.all.push(Known { op, number, prepared, is_over, is_gone, due, retry, undelivered });
     }
 
     fn take(&mut self, at: usize) {
         let known = &mut self.all[at];
-        let taken = self.ops.take(known.op);
+        let taken = self.ops.get_mut(known.op).and_then(|entry| entry.call.take());
         let is_here = !known.is_gone && !known.is_over && known.prepared.is_none();
         assert_eq!(taken.is_some(), is_here, "{known:?}");
         if let Some(prepared) = taken {
@@ -104,7 +103,8 @@ impl Play {
         }
         (known.is_over, known.due, known.retry) = (true, None, None);
         let buf = known.prepared.take().map_or(Buf::None, Prepared::into_buf);
-        self.ops.end(known.op, Over::new(at, Ok(Outcome::Done), buf));
+        self.ops.get_mut(known.op).expect("it is known").call = None;
+        self.ops.complete(known.op, OpResult::new(at, Ok(Outcome::Done), buf));
         self.over.push_back((at, None));
     }
 
@@ -113,24 +113,24 @@ impl Play {
         if known.is_over || known.is_gone {
             return;
         }
-        known.untaken += 1;
+        known.undelivered += 1;
         self.brought += 1;
         let (transferred, result) = (1000 + self.brought, Ok(Outcome::Done));
-        self.ops.bring(known.op, Over::new(transferred, result, Buf::None));
+        self.ops.push_result(known.op, OpResult::new(transferred, result, Buf::None));
         self.over.push_back((at, Some(self.brought)));
     }
 
     fn pop_over(&mut self) {
-        let popped = self.ops.pop_over();
+        let popped = self.ops.pop_completed();
         let expected = self.over.pop_front();
         assert_eq!(popped.is_some(), expected.is_some());
         if let (Some(popped), Some((at, one))) = (popped, expected) {
-            let Delivery { op, token, over, more, .. } = popped;
+            let Delivery { op, token, result, more, .. } = popped;
             let transferred = one.map_or(at, |one| 1000 + one);
-            assert_eq!((op, token.0, over.transferred), (self.all[at].op, at, transferred));
+            assert_eq!((op, token.0, result.transferred), (self.all[at].op, at, transferred));
             assert_eq!(more, one.is_some(), "the last is the last");
             match one {
-                Some(_) => self.all[at].untaken -= 1,
+                Some(_) => self.all[at].undelivered -= 1,
                 None => self.all[at].is_gone = true,
             }
         }
@@ -143,22 +143,25 @@ impl Play {
             return;
         }
         if is_retry {
-            self.ops.set_retry(known.op, moment);
+            self.ops.set_time(known.op, moment);
+            let state = if due.is_some() { OpState::AwaitingTime } else { OpState::Queued };
+            self.ops.get_mut(known.op).expect("it is known").state = state;
             known.retry = due;
         } else {
-            self.ops.set_due(known.op, moment);
+            self.ops.set_deadline(known.op, moment);
             known.due = due;
         }
     }
 
     fn expire(&mut self, now: u64) {
         let moment = self.moment(now);
-        while let Some(op) = self.ops.pop_expired(moment) {
+        while let Some(op) = self.ops.pop_deadline(moment) {
             let known = self.all.iter_mut().find(|its| its.op == op).expect("it is known");
             assert!(known.due.take().is_some_and(|due| due <= now), "{known:?}");
             assert!(self.ops.get_mut(op).is_some());
         }
-        while let Some(op) = self.ops.pop_retry(moment) {
+        while let Some(op) = self.ops.pop_time(moment) {
+            self.ops.get_mut(op).expect("it is known").state = OpState::Queued;
             let known = self.all.iter_mut().find(|its| its.op == op).expect("it is known");
             assert!(known.retry.take().is_some_and(|due| due <= now), "{known:?}");
         }
@@ -174,8 +177,9 @@ impl Play {
             Step::PopOver => self.pop_over(),
             Step::Expire(now) => self.expire(*now),
             Step::Reorder(last) => {
-                let at = self.ops.over_length() - (*last).min(self.ops.over_length());
-                let (mut theirs, mut ours) = (self.ops.split_over(at), self.over.split_off(at));
+                let at = self.ops.completed_len() - (*last).min(self.ops.completed_len());
+                let (mut theirs, mut ours) =
+                    (self.ops.split_completed(at), self.over.split_off(at));
                 assert_eq!(theirs.len(), ours.len());
                 let (mut last, mut its) = (Vec::new(), Vec::new());
                 for (outgoing, (at, one)) in theirs.drain(..).zip(ours.drain(..)) {
@@ -184,18 +188,20 @@ impl Play {
                         last.push(outgoing);
                         its.push((at, one));
                     } else {
-                        self.ops.queue_over(outgoing);
+                        self.ops.requeue(outgoing);
                         self.over.push_back((at, one));
                     }
                 }
-                last.into_iter().rev().for_each(|outgoing| self.ops.queue_over(outgoing));
+                last.into_iter().rev().for_each(|outgoing| self.ops.requeue(outgoing));
                 self.over.extend(its.into_iter().rev());
             }
             _ if is_none => {}
             Step::Take(at) => self.take(at.index(count)),
             Step::PutBack(at) => {
                 let known = &mut self.all[at.index(count)];
-                known.prepared.take().into_iter().for_each(|it| self.ops.put_back(known.op, it));
+                if let Some(call) = known.prepared.take() {
+                    self.ops.get_mut(known.op).expect("it is known").call = Some(call);
+                }
             }
             Step::End(at) => self.end(at.index(count)),
             Step::Bring(at) => self.bring(at.index(count)),
@@ -206,14 +212,14 @@ impl Play {
 
     fn check(&mut self) {
         for known in &self.all {
-            let untaken = self.ops.get(known.op).map(|operation| operation.untaken);
-            let expected = (!known.is_gone).then_some(known.untaken);
-            assert_eq!(untaken, expected, "{known:?}");
+            let undelivered = self.ops.get(known.op).map(|operation| operation.undelivered);
+            let expected = (!known.is_gone).then_some(known.undelivered);
+            assert_eq!(undelivered, expected, "{known:?}");
         }
         let next = self.all.iter().flat_map(|its| [its.due, its.retry]).flatten().min();
-        assert_eq!(self.ops.next_due(), next.map(|due| self.moment(due)));
-        assert_eq!(self.ops.has_over(), !self.over.is_empty());
-        assert_eq!(self.ops.over_length(), self.over.len());
+        assert_eq!(self.ops.next_time(), next.map(|due| self.moment(due)));
+        assert_eq!(self.ops.has_completed(), !self.over.is_empty());
+        assert_eq!(self.ops.completed_len(), self.over.len());
         if self.all.iter().all(|its| its.prepared.is_none()) {
             self.ops.verify();
         }

@@ -17,6 +17,16 @@ impl Timers {
         self.0.remove(&(due, op));
     }
 
+    /// Replaces the time of an operation.
+    pub(super) fn replace(&mut self, op: OpSlot, before: Option<Instant>, now: Option<Instant>) {
+        if let Some(before) = before {
+            self.remove(before, op);
+        }
+        if let Some(now) = now {
+            self.add(now, op);
+        }
+    }
+
     pub(super) fn next(&self) -> Option<Instant> {
         self.0.first().map(|&(due, _)| due)
     }

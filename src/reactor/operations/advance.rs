@@ -1,0 +1,297 @@
+//! Running operations: each is given to the driver, or its call is attempted, and what would block
+//! awaits what can make it go on.
+
+use super::queue::Queue;
+use super::table::{Cause, OpEntry, OpState, Side};
+use super::{Io, Operations};
+use crate::key::{OpSlot, Slot};
+use crate::op::{Kind, Outcome};
+use crate::poll_bits::PollBits;
+use crate::sys::prepared::{Call, Gain, Prepared};
+use std::io;
+use std::net::Shutdown;
+use std::time::Duration;
+
+/// The most calls that an operation makes in one turn, so that a fast peer does not hold up others.
+const MAX_CALLS_PER_TURN: usize = 16;
+/// After so many bytes it makes no more in that turn either.
+const MAX_BYTES_PER_TURN: usize = 1 << 20;
+/// The pauses between two attempts where readiness says nothing.
+const MIN_PAUSE: Duration = Duration::from_millis(1);
+const MAX_PAUSE: Duration = Duration::from_millis(64);
+
+/// What one attempt has come to.
+enum Attempt {
+    /// The operation has another state.
+    Settled,
+    /// So many bytes were moved, and it can go on.
+    Moved(usize),
+}
+
+/// What a call that waits returns when reading is shut down, where one that does not wait returns
+/// `WouldBlock`.
+#[derive(Clone, Copy, Debug)]
+enum AfterShutdown {
+    Nothing,
+    Invalid,
+}
+
+impl Operations {
+    /// Runs what is runnable. Nothing else advances an operation.
+    pub(in crate::reactor) fn run(&mut self, io: &mut impl Io) {
+        while let Some(op) = self.run_queue.pop_front() {
+            let Some(entry) = self.table.get(op) else { continue };
+            let OpState::Runnable(cause) = entry.state else { continue };
+            match entry.kind {
+                Kind::Shutdown(how) => self.shut_down(op, how, io),
+                Kind::Splice => self.advance_splice(op, io),
+                Kind::Open => self.spawn(op, Vec::new(), io),
+                _ => self.advance(op, cause, io),
+            }
+        }
+    }
+
+    fn advance(&mut self, op: OpSlot, cause: Cause, io: &mut impl Io) {
+        match cause {
+            Cause::Turn => self.start(op, io),
+            Cause::Ready | Cause::Retry => self.attempt(op, true, io),
+            Cause::Buffer => {
+                if matches!(self.attempt_once(op, false, io), Attempt::Settled) {
+                    return;
+                }
+                match self.lacks_buffers(op) {
+                    true => self.await_buffer(op, io),
+                    false => self.start(op, io),
+                }
+            }
+        }
+    }
+
+    /// Gives an operation to the driver, or attempts its call.
+    fn start(&mut self, op: OpSlot, io: &mut impl Io) {
+        if !self.is_paused_by_backpressure(op) && !self.try_submit(op, io) {
+            self.attempt(op, false, io);
+        }
+    }
+
+    /// Gives an operation to the driver. Returns false if the reactor has to do it.
+    fn try_submit(&mut self, op: OpSlot, io: &mut impl Io) -> bool {
+        let Some((slot, queue)) = self.source_of(op) else { return false };
+        let Some(source) = self.sources.get(slot) else { return false };
+        let Some(entry) = self.table.get_mut(op) else { return false };
+        let is_emulated = entry.must_emulate || (queue == Queue::Read && source.emulates_reads);
+        let can_submit = |call: &mut Prepared| !is_emulated && call.suits_a_ring(&source.mode);
+        let Some(call) = entry.call.take_if(can_submit) else { return false };
+        match io.submit(op, call) {
+            Ok(()) => {
+                entry.state = OpState::Submitted { cancel: None };
+                true
+            }
+            Err(call) => {
+                entry.call = Some(call);
+                false
+            }
+        }
+    }
+
+    /// Attempts the call until it would block. `was_ready`: a report or the end of a pause has
+    /// brought this about.
+    fn attempt(&mut self, op: OpSlot, was_ready: bool, io: &mut impl Io) {
+        let Some((slot, queue)) = self.source_of(op) else { return };
+        let mut moved = 0;
+        for _ in 0..MAX_CALLS_PER_TURN {
+            if moved > MAX_BYTES_PER_TURN {
+                break;
+            }
+            if self.is_paused_by_backpressure(op) {
+                return;
+            }
+            match self.attempt_once(op, was_ready, io) {
+                Attempt::Settled => return,
+                Attempt::Moved(count) => moved += count,
+            }
+        }
+        self.await_ready(op, Side::Source, io);
+        io.recheck(slot, queue.dir());
+    }
+
+    fn attempt_once(&mut self, op: OpSlot, was_ready: bool, io: &mut impl Io) -> Attempt {
+        let Some((slot, queue)) = self.source_of(op) else { return Attempt::Settled };
+        let is_receive = |call: &Prepared| matches!(call.call(), Call::Recv | Call::RecvMulti);
+        let may_skip = self.table.get(op).and_then(|its| its.call.as_ref()).is_some_and(is_receive);
+        if may_skip && io.can_skip_attempt(slot, queue.dir()) {
+            self.await_ready(op, Side::Source, io);
+            return Attempt::Settled;
+        }
+        match self.attach_buffer(op, io) {
+            Ok(true) => {}
+            Ok(false) => {
+                self.await_buffer(op, io);
+                return Attempt::Settled;
+            }
+            Err(error) => {
+                self.complete(op, Err(error), io);
+                return Attempt::Settled;
+            }
+        }
+        let Some(source) = self.sources.get_mut(slot) else { return Attempt::Settled };
+        let Some(entry) = self.table.get_mut(op) else { return Attempt::Settled };
+        let Some(call) = &mut entry.call else { return Attempt::Settled };
+        let left = call.left();
+        match io.attempt(call, &mut source.mode) {
+            Ok(result) => {
+                let (count, room) = match &result {
+                    Gain::Moved(count) => (*count, left),
+                    Gain::Received(buf) => (buf.len(), buf.capacity()),
+                    _ => (0, 0),
+                };
+                if 0 < count && count < room && source.mode.is_drained_by_short_reads() {
+                    io.note_short_read(slot, queue.dir());
+                }
+                match self.on_result(op, result, io) {
+                    true => Attempt::Moved(count),
+                    false => Attempt::Settled,
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.on_would_block(op, was_ready, io);
+                Attempt::Settled
+            }
+            Err(error) => {
+                self.on_error(op, error, io);
+                Attempt::Settled
+            }
+        }
+    }
+
+    fn on_would_block(&mut self, op: OpSlot, was_ready: bool, io: &mut impl Io) {
+        let Some((slot, queue)) = self.source_of(op) else { return };
+        let Some(source) = self.sources.get(slot) else { return };
+        let Some(call) = self.table.get_mut(op).and_then(|entry| entry.call.as_mut()) else {
+            return;
+        };
+        if call.is_for_a_disk(&source.mode) {
+            let files = vec![source.fd.clone()];
+            return self.spawn(op, files, io);
+        }
+        call.give_back_buffer();
+        // It was attempted only because the driver had no buffers for it.
+        if call.pool().is_some() && self.try_submit(op, io) {
+            return;
+        }
+        if queue == Queue::Unordered {
+            return self.pause(op, io);
+        }
+        if was_ready {
+            return self.await_or_pause(op, io);
+        }
+        self.await_ready(op, Side::Source, io);
+        // A file may call itself writable and take nothing: an eventfd that would overflow, a
+        // datagram socket whose peer's queue is full. Or readable, and give nothing: a datagram
+        // socket that is shut down. No edge tells of these.
+        if queue == Queue::Write || self.after_shutdown(op).is_some() {
+            io.recheck(slot, queue.dir());
+        }
+    }
+
+    /// The file was ready, but the call would block: another reader was faster, or its readiness
+    /// says nothing about this call, and would be reported again and again.
+    pub(super) fn await_or_pause(&mut self, op: OpSlot, io: &mut impl Io) {
+        let Some((slot, queue)) = self.source_of(op) else { return };
+        let Some(source) = self.sources.get(slot) else { return };
+        let bits = io.poll_now(source.fd.fd(), queue.dir());
+        if bits.ready(queue.dir()).is_empty() {
+            return self.await_ready(op, Side::Source, io);
+        }
+        match self.after_shutdown(op).filter(|_| bits.contains(PollBits::RDHUP)) {
+            None => self.pause(op, io),
+            Some(AfterShutdown::Invalid) => {
+                self.complete(op, Err(io::Error::from_raw_os_error(libc::EINVAL)), io);
+            }
+            Some(AfterShutdown::Nothing) => {
+                let call = self.table.get_mut(op).and_then(|entry| entry.call.as_mut());
+                if let Some(call) = call {
+                    call.note_nothing();
+                }
+                if self.on_result(op, Gain::Moved(0), io) {
+                    self.await_ready(op, Side::Source, io);
+                }
+            }
+        }
+    }
+
+    /// Returns what the plain call returns once reading is shut down, if it does not say so where
+    /// it must not wait.
+    fn after_shutdown(&self, op: OpSlot) -> Option<AfterShutdown> {
+        let source = self.sources.get(self.source_of(op)?.0)?;
+        let is_message = !source.mode.is_stream() && source.mode.is_socket();
+        match self.table.get(op)?.call.as_ref()?.call() {
+            Call::Accept | Call::AcceptMulti => Some(AfterShutdown::Invalid),
+            Call::Recv | Call::RecvMulti | Call::RecvFrom | Call::RecvMsg if is_message => {
+                Some(AfterShutdown::Nothing)
+            }
+            _ => None,
+        }
+    }
+
+    /// Waits until a source is ready.
+    pub(super) fn await_ready(&mut self, op: OpSlot, on: Side, io: &mut impl Io) {
+        let Some(entry) = self.table.get_mut(op) else { return };
+        entry.pause = Duration::ZERO;
+        entry.state = OpState::AwaitingReady { on };
+        let place = match on {
+            Side::Source => entry.source,
+            Side::Target => entry.target,
+        };
+        if let Some((slot, queue)) = place {
+            io.await_ready(slot, queue.dir());
+        }
+    }
+
+    /// Attempts the call again after a while, twice as long as the last time.
+    pub(super) fn pause(&mut self, op: OpSlot, io: &mut impl Io) {
+        let Some(entry) = self.table.get_mut(op) else { return };
+        entry.pause = (2 * entry.pause).clamp(MIN_PAUSE, MAX_PAUSE);
+        entry.state = OpState::AwaitingTime;
+        let time = io.now() + entry.pause;
+        self.table.set_time(op, Some(time));
+    }
+
+    /// Makes the call on a thread.
+    pub(super) fn spawn(
+        &mut self,
+        op: OpSlot,
+        files: Vec<crate::sys::file::Held>,
+        io: &mut impl Io,
+    ) {
+        let Some(entry) = self.table.get_mut(op) else { return };
+        let Some(call) = entry.call.take() else { return };
+        entry.state = OpState::OnThread { cancel: None };
+        io.spawn(op, call, files);
+    }
+
+    pub(super) fn shut_down(&mut self, op: OpSlot, how: Shutdown, io: &mut impl Io) {
+        let Some((slot, _)) = self.source_of(op) else { return };
+        let Some(source) = self.sources.get(slot) else { return };
+        let done = io.shutdown(source.fd.fd(), how);
+        if done.is_ok() {
+            // Not every mechanism tells of what the program does itself.
+            io.recheck_all(slot);
+        }
+        self.complete(op, done.map(|()| Outcome::Done), io);
+    }
+
+    /// Pauses an operation if too many of its results are undelivered.
+    fn is_paused_by_backpressure(&mut self, op: OpSlot) -> bool {
+        let max = self.max_undelivered;
+        let Some(entry) = self.table.get_mut(op).filter(|entry| entry.undelivered >= max) else {
+            return false;
+        };
+        entry.state = OpState::Paused;
+        true
+    }
+
+    pub(super) fn source_of(&self, op: OpSlot) -> Option<(Slot, Queue)> {
+        self.table.get(op).and_then(|entry: &OpEntry| entry.source)
+    }
+}

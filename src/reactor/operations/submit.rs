@@ -1,0 +1,217 @@
+//! What is accepted, and the call that is made of it.
+
+use super::queue::{Queue, SourceOps};
+use super::table::{OpEntry, OpState};
+use super::{Cause, Io, Operations};
+use crate::event::{Interest, Token};
+use crate::key::{OpSlot, Slot};
+use crate::op::{Address, Amount, Kind, Message, Op, Outcome, With};
+use crate::sys::buf::Buf;
+use crate::sys::file::Held;
+use crate::sys::prepared::{self, Call, Part, Prepared};
+use std::ffi::CString;
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStrExt;
+
+/// The call of a kind of operation, and the queue in which it is.
+fn call_of(kind: Kind, is_socket: bool) -> Option<(Call, Queue)> {
+    Some(match kind {
+        Kind::Accept => (Call::Accept, Queue::Read),
+        Kind::AcceptMulti => (Call::AcceptMulti, Queue::Read),
+        Kind::Recv | Kind::RecvExact => (Call::Recv, Queue::Read),
+        Kind::RecvMulti => (Call::RecvMulti, Queue::Read),
+        Kind::RecvFrom => (Call::RecvFrom, Queue::Read),
+        Kind::RecvMsg => (Call::RecvMsg, Queue::Read),
+        // What read(2) and write(2) do to a socket, and these have flags.
+        Kind::Read if is_socket => (Call::Recv, Queue::Read),
+        Kind::Read => (Call::Read, Queue::Read),
+        Kind::Splice => (Call::Splice, Queue::Read),
+        Kind::Connect => (Call::Connect, Queue::Write),
+        Kind::Send | Kind::SendAll => (Call::Send, Queue::Write),
+        Kind::SendTo => (Call::SendTo, Queue::Write),
+        Kind::SendMsg => (Call::SendMsg, Queue::Write),
+        Kind::Write if is_socket => (Call::Send, Queue::Write),
+        Kind::Write => (Call::Write, Queue::Write),
+        Kind::ReadAt(offset) => (Call::ReadAt(offset), Queue::Unordered),
+        Kind::WriteAt(offset) => (Call::WriteAt(offset), Queue::Unordered),
+        Kind::Sync { data_only } => (Call::Sync { data_only }, Queue::Unordered),
+        Kind::Open => (Call::Open, Queue::Unordered),
+        Kind::Shutdown(_) | Kind::Timeout(_) | Kind::Nop => return None,
+    })
+}
+
+fn queue_of(kind: Kind) -> Queue {
+    match kind {
+        Kind::Shutdown(Shutdown::Read) => Queue::Read,
+        Kind::Shutdown(Shutdown::Write | Shutdown::Both) => Queue::Write,
+        kind => call_of(kind, false).map_or(Queue::Read, |(_, queue)| queue),
+    }
+}
+
+/// Returns the direction that an operation occupies on its source (M1).
+pub(in crate::reactor) fn direction_of(op: &Op) -> Interest {
+    queue_of(op.kind).dir()
+}
+
+/// Returns true if such an operation of a stream is told of a reset.
+pub(super) fn receives(kind: Kind) -> bool {
+    call_of(kind, true).is_some_and(|(call, _)| call.is_recv())
+}
+
+fn invalid(why: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, why)
+}
+
+impl Operations {
+    /// Adds a source for operations unless it has had some.
+    ///
+    /// # Errors
+    ///
+    /// What fstat(2) says: the descriptor was closed.
+    pub(in crate::reactor) fn add_source(
+        &mut self,
+        slot: Slot,
+        fd: &Held,
+        interest: Interest,
+    ) -> io::Result<()> {
+        if !self.has_source(slot) {
+            self.sources.insert(slot, Box::new(SourceOps::new(fd.clone(), interest)?));
+        }
+        Ok(())
+    }
+
+    /// Accepts an operation of these sources, which were added, and takes its buffer out of `op`.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput`, `OutOfMemory`, `Other` with the cause in words; `op` is as before.
+    pub(in crate::reactor) fn submit(
+        &mut self,
+        op: &mut Op,
+        token: Token,
+        source: Option<Slot>,
+        target: Option<Slot>,
+        io: &mut impl Io,
+    ) -> io::Result<OpSlot> {
+        let with = match target.and_then(|slot| self.sources.get(slot)) {
+            Some(target) => prepared::With::Target(target.fd.number()),
+            None => call_args(&op.with)?,
+        };
+        let its = source.and_then(|slot| self.sources.get(slot));
+        let is_socket = its.is_some_and(|source| source.mode.is_socket());
+        let fd = its.map(|source| source.fd.fd());
+        let call = match call_of(op.kind, is_socket) {
+            Some((call, _)) => Some(prepare(op, fd, call, with)?),
+            None => None,
+        };
+        let mut entry = OpEntry::new(token, op.kind, call);
+        entry.source = source.map(|slot| (slot, self.shared_queue(slot, queue_of(op.kind))));
+        entry.target = target.map(|slot| (slot, self.shared_queue(slot, Queue::Write)));
+        let slot = self.table.insert(entry);
+        let deadline = op.deadline.and_then(|after| io.now().checked_add(after));
+        self.table.set_deadline(slot, deadline);
+        match op.kind {
+            Kind::Nop => self.complete(slot, Ok(Outcome::Done), io),
+            Kind::Timeout(time) => {
+                if let Some(entry) = self.table.get_mut(slot) {
+                    entry.state = OpState::AwaitingTime;
+                }
+                self.table.set_time(slot, io.now().checked_add(time));
+            }
+            // It waits for nothing, and is in no queue.
+            Kind::Shutdown(Shutdown::Read) => self.shut_down(slot, Shutdown::Read, io),
+            Kind::Open => self.make_runnable(slot, Cause::Turn),
+            kind => self.enqueue(slot, kind),
+        }
+        self.run(io);
+        Ok(slot)
+    }
+
+    /// Returns the queue of a source: where reading and writing share a position, there is one.
+    fn shared_queue(&self, slot: Slot, queue: Queue) -> Queue {
+        let has_position = |source: &SourceOps| source.mode.has_position();
+        let shares =
+            queue == Queue::Write && self.sources.get(slot).is_some_and(|s| has_position(s));
+        if shares { Queue::Read } else { queue }
+    }
+
+    fn enqueue(&mut self, op: OpSlot, kind: Kind) {
+        let Some(entry) = self.table.get(op) else { return };
+        let (order, source, target) = (entry.order, entry.source, entry.target);
+        let dirs = [queue_of(kind).dir(), Interest::WRITABLE];
+        for (place, dir) in [source, target].into_iter().zip(dirs) {
+            let Some((slot, queue)) = place else { continue };
+            let Some(source) = self.sources.get_mut(slot) else { continue };
+            if kind == Kind::Connect {
+                // What was reset is another connection.
+                source.is_reset = false;
+            }
+            source.push(queue, op, order, dir);
+        }
+        if self.is_at_head(op) {
+            self.make_runnable(op, Cause::Turn);
+        }
+    }
+}
+
+/// What the call is told with its file and its bytes.
+fn call_args(with: &With) -> io::Result<prepared::With> {
+    Ok(match with {
+        With::Nothing | With::Target(_) => prepared::With::Nothing,
+        With::Address(address) => {
+            prepared::With::Message(prepared::Message::boxed(address.to_name()?))
+        }
+        With::Message(Message { to, files, control }) => {
+            let name = to.as_ref().map(Address::to_name).transpose()?;
+            let control = control.iter().map(|its| (its.level, its.kind, &*its.data));
+            let control: Vec<_> = control.collect();
+            let message = prepared::Message::with(name, files.clone(), &control)?;
+            prepared::With::Message(message)
+        }
+        With::Pool(pool) if pool.is_foreign() => {
+            return Err(io::Error::other(
+                "this pool belongs to the process that this one was forked from",
+            ));
+        }
+        With::Pool(pool) => prepared::With::pool(pool.clone()),
+        With::Path(path, options) => {
+            let (flags, mode) = options.to_flags()?;
+            let path = CString::new(path.as_os_str().as_bytes());
+            let path = path.map_err(|_| invalid("a path with a zero in it"))?;
+            prepared::With::path(path, flags, mode)
+        }
+    })
+}
+
+fn prepare(
+    op: &mut Op,
+    fd: Option<BorrowedFd<'_>>,
+    call: Call,
+    with: prepared::With,
+) -> io::Result<Prepared> {
+    if let Call::ReadAt(offset) | Call::WriteAt(offset) = call {
+        // -1 would be the file's own position.
+        if i64::try_from(offset).is_err() {
+            return Err(invalid("an offset beyond the end of any file"));
+        }
+    }
+    let part = match &op.amount {
+        Amount::Nothing => Part::Nothing,
+        Amount::In(0) => return Err(invalid("nothing is to be received")),
+        Amount::In(most) if call == Call::Splice => Part::Through(*most),
+        Amount::In(most) => Part::In(*most),
+        Amount::IntoEach(each) => Part::IntoEach(each.clone()),
+        Amount::OutOfEach => Part::OutOfEach,
+        Amount::Out(range) if range.start > range.end => {
+            return Err(invalid("the range ends before it begins"));
+        }
+        Amount::Out(range) => Part::Out(range.start, range.len()),
+    };
+    let buf = std::mem::replace(&mut op.buf, Buf::None);
+    Prepared::with(fd, call, buf, part, with).map_err(|(error, buf)| {
+        op.buf = buf;
+        error
+    })
+}

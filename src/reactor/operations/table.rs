@@ -1,0 +1,364 @@
+//! The table of operations, each from its submission until its completion is delivered.
+
+use super::queue::Queue;
+use super::timers::Timers;
+use crate::event::Token;
+use crate::key::{OpSlot, Slot};
+use crate::op::{Kind, Outcome};
+use crate::slab::Slab;
+use crate::sys::buf::Buf;
+use crate::sys::file::Held;
+use crate::sys::prepared::Prepared;
+use std::collections::VecDeque;
+use std::io;
+use std::time::{Duration, Instant};
+
+/// What an operation is doing, or waits for.
+#[derive(Debug)]
+pub(super) enum OpState {
+    /// It is not at the head of all its queues, or a connect holds it up.
+    Queued,
+    /// It is in the run queue.
+    Runnable(Cause),
+    /// A report of its source, or of its target, makes it runnable.
+    AwaitingReady { on: Side },
+    /// A buffer of its pool makes it runnable.
+    AwaitingBuffer,
+    /// A timer makes it runnable, or completes it.
+    AwaitingTime,
+    /// Backpressure: the delivery of its results makes it runnable.
+    Paused,
+    /// The driver has it.
+    Submitted { cancel: Option<Why> },
+    /// A thread has it.
+    OnThread { cancel: Option<Why> },
+    /// Its completion is to be delivered.
+    Completed(OpResult),
+}
+
+/// What has made an operation runnable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// It is at the head of its queues.
+    Turn,
+    /// What it awaited was reported.
+    Ready,
+    /// A pause is over.
+    Retry,
+    /// It was given a buffer.
+    Buffer,
+}
+
+/// Which of two sources.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    Source,
+    /// Where a splice moves bytes to.
+    Target,
+}
+
+/// Why an operation is to end, or to leave the driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::reactor) enum Why {
+    User,
+    Deadline,
+    Deregister,
+    /// Too many of its results are undelivered.
+    Backpressure,
+    /// The driver must not have it any more.
+    Reclaim,
+}
+
+impl Why {
+    /// Returns the error with which the operation completes, `None` if it goes on.
+    pub(super) fn error(self) -> Option<io::Error> {
+        match self {
+            Why::User | Why::Deregister => Some(io::Error::from_raw_os_error(libc::ECANCELED)),
+            Why::Deadline => {
+                let text = "the operation's deadline has passed";
+                Some(io::Error::new(io::ErrorKind::TimedOut, text))
+            }
+            Why::Backpressure | Why::Reclaim => None,
+        }
+    }
+
+    /// Returns true if the operation is to end.
+    pub(super) fn ends(self) -> bool {
+        !matches!(self, Why::Backpressure | Why::Reclaim)
+    }
+}
+
+/// One operation.
+#[derive(Debug)]
+pub(super) struct OpEntry {
+    pub(super) token: Token,
+    pub(super) kind: Kind,
+    pub(super) state: OpState,
+    /// The call, unless the driver or a thread has it.
+    pub(super) call: Option<Prepared>,
+    /// Its source, and the queue in which it is there.
+    pub(super) source: Option<(Slot, Queue)>,
+    /// The same of the source that it moves bytes to, if there are two.
+    pub(super) target: Option<(Slot, Queue)>,
+    /// The driver must not have it.
+    pub(super) must_emulate: bool,
+    /// Counts its results that were not delivered.
+    pub(super) undelivered: usize,
+    /// The length of its last pause between two attempts.
+    pub(super) pause: Duration,
+    /// Counts the submissions.
+    pub(super) order: u64,
+    /// Keeps files open for the kernel when their registrations have gone.
+    pub(super) held: Vec<Held>,
+    deadline: Option<Instant>,
+    /// When [`OpState::AwaitingTime`] ends.
+    time: Option<Instant>,
+}
+
+impl OpEntry {
+    pub(super) fn new(token: Token, kind: Kind, call: Option<Prepared>) -> Self {
+        OpEntry {
+            token,
+            kind,
+            state: OpState::Queued,
+            call,
+            source: None,
+            target: None,
+            must_emulate: false,
+            undelivered: 0,
+            pause: Duration::ZERO,
+            order: 0,
+            held: Vec::new(),
+            deadline: None,
+            time: None,
+        }
+    }
+
+    /// Returns the queues in which it is.
+    pub(super) fn places(&self) -> impl Iterator<Item = (Slot, Queue)> + use<> {
+        self.source.into_iter().chain(self.target)
+    }
+
+    /// Returns true if it awaits that this source is ready.
+    pub(super) fn awaits(&self, slot: Slot, queue: Queue) -> bool {
+        match self.state {
+            OpState::AwaitingReady { on: Side::Source } => self.source == Some((slot, queue)),
+            OpState::AwaitingReady { on: Side::Target } => self.target == Some((slot, queue)),
+            _ => false,
+        }
+    }
+
+    /// Returns the reason for which it is to end, if it has left the reactor.
+    pub(super) fn stop(&self) -> Option<Why> {
+        match self.state {
+            OpState::Submitted { cancel } | OpState::OnThread { cancel } => {
+                cancel.filter(|why| why.ends())
+            }
+            _ => None,
+        }
+    }
+
+    /// Returns true if its call is here.
+    #[cfg(any(test, feature = "spi"))]
+    pub(super) fn needs_call(&self) -> bool {
+        let is_elsewhere = matches!(
+            self.state,
+            OpState::Submitted { .. } | OpState::OnThread { .. } | OpState::Completed(_)
+        );
+        let has_none = matches!(self.kind, Kind::Shutdown(_) | Kind::Timeout(_) | Kind::Nop);
+        !is_elsewhere && !has_none
+    }
+}
+
+/// What an operation has come to.
+#[derive(Debug)]
+pub(in crate::reactor) struct OpResult {
+    pub(in crate::reactor) transferred: usize,
+    /// `None`: [`Outcome::Done`]. Other outcomes are rare, and large.
+    result: io::Result<Option<Box<Outcome>>>,
+    buf: Buf,
+}
+
+impl OpResult {
+    pub(super) fn new(transferred: usize, result: io::Result<Outcome>, buf: Buf) -> Self {
+        let result = result.map(|outcome| match outcome {
+            Outcome::Done => None,
+            outcome => Some(Box::new(outcome)),
+        });
+        OpResult { transferred, result, buf }
+    }
+
+    pub(in crate::reactor) fn into_parts(self) -> (io::Result<Outcome>, Buf) {
+        let result = self.result.map(|outcome| outcome.map_or(Outcome::Done, |outcome| *outcome));
+        (result, self.buf)
+    }
+}
+
+/// A result that is to be delivered.
+#[derive(Debug)]
+pub(super) struct PendingCompletion {
+    pub(super) op: OpSlot,
+    /// One of many results; the last is with the operation itself.
+    pub(super) one: Option<OpResult>,
+}
+
+/// A completion, as it is delivered.
+#[derive(Debug)]
+pub(in crate::reactor) struct Delivery {
+    pub(in crate::reactor) op: OpSlot,
+    pub(in crate::reactor) token: Token,
+    pub(in crate::reactor) result: OpResult,
+    pub(in crate::reactor) more: bool,
+    /// Dropped last: that may run the user's code.
+    pub(in crate::reactor) held: Vec<Held>,
+}
+
+/// The operations by slot, in the order of their completions, and by time.
+#[derive(Debug, Default)]
+pub(super) struct OpTable {
+    slab: Slab<OpSlot, OpEntry>,
+    completed: VecDeque<PendingCompletion>,
+    deadlines: Timers,
+    times: Timers,
+    submitted: u64,
+}
+
+impl OpTable {
+    pub(super) fn insert(&mut self, entry: OpEntry) -> OpSlot {
+        self.submitted += 1;
+        // An operation takes more memory than 32 bits can count.
+        self.slab.insert(OpEntry { order: self.submitted, ..entry }).0
+    }
+
+    pub(super) fn get(&self, op: OpSlot) -> Option<&OpEntry> {
+        self.slab.get(op)
+    }
+
+    pub(super) fn get_mut(&mut self, op: OpSlot) -> Option<&mut OpEntry> {
+        self.slab.get_mut(op)
+    }
+
+    pub(super) fn awaits_buffer(&self, op: OpSlot) -> bool {
+        self.get(op).is_some_and(|entry| matches!(entry.state, OpState::AwaitingBuffer))
+    }
+
+    /// Queues the completion of an operation behind all others.
+    pub(super) fn complete(&mut self, op: OpSlot, result: OpResult) {
+        self.set_deadline(op, None);
+        self.set_time(op, None);
+        let Some(entry) = self.get_mut(op) else { return };
+        entry.state = OpState::Completed(result);
+        self.completed.push_back(PendingCompletion { op, one: None });
+    }
+
+    /// Queues one of many results of an operation that goes on.
+    pub(super) fn push_result(&mut self, op: OpSlot, one: OpResult) {
+        let Some(entry) = self.get_mut(op) else { return };
+        entry.undelivered += 1;
+        self.completed.push_back(PendingCompletion { op, one: Some(one) });
+    }
+
+    pub(super) fn has_completed(&self) -> bool {
+        !self.completed.is_empty()
+    }
+
+    pub(super) fn completed_len(&self) -> usize {
+        self.completed.len()
+    }
+
+    /// Takes the pending completions from this position on.
+    pub(super) fn split_completed(&mut self, at: usize) -> VecDeque<PendingCompletion> {
+        self.completed.split_off(at)
+    }
+
+    /// Queues a pending completion again.
+    pub(super) fn requeue(&mut self, pending: PendingCompletion) {
+        self.completed.push_back(pending);
+    }
+
+    /// Takes the first pending completion. If it is the last of its operation, that is forgotten.
+    pub(super) fn pop_completed(&mut self) -> Option<Delivery> {
+        let PendingCompletion { op, one } = self.completed.pop_front()?;
+        if let Some(result) = one {
+            let entry = self.get_mut(op)?;
+            entry.undelivered -= 1;
+            let (token, held) = (entry.token, Vec::new());
+            return Some(Delivery { op, token, result, more: true, held });
+        }
+        let OpEntry { token, state, held, .. } = self.slab.remove(op)?;
+        match state {
+            OpState::Completed(result) => Some(Delivery { op, token, result, more: false, held }),
+            _ => None,
+        }
+    }
+
+    /// Sets when an operation is to be cancelled.
+    pub(super) fn set_deadline(&mut self, op: OpSlot, deadline: Option<Instant>) {
+        let Some(entry) = self.slab.get_mut(op) else { return };
+        let before = std::mem::replace(&mut entry.deadline, deadline);
+        self.deadlines.replace(op, before, deadline);
+    }
+
+    /// Sets when an operation that waits for a time is due.
+    pub(super) fn set_time(&mut self, op: OpSlot, time: Option<Instant>) {
+        let Some(entry) = self.slab.get_mut(op) else { return };
+        let before = std::mem::replace(&mut entry.time, time);
+        self.times.replace(op, before, time);
+    }
+
+    pub(super) fn next_time(&self) -> Option<Instant> {
+        self.deadlines.next().into_iter().chain(self.times.next()).min()
+    }
+
+    /// Takes one operation whose deadline has passed.
+    pub(super) fn pop_deadline(&mut self, now: Instant) -> Option<OpSlot> {
+        let op = self.deadlines.pop_due(now)?;
+        if let Some(entry) = self.get_mut(op) {
+            entry.deadline = None;
+        }
+        Some(op)
+    }
+
+    /// Takes one operation whose time has come.
+    pub(super) fn pop_time(&mut self, now: Instant) -> Option<OpSlot> {
+        let op = self.times.pop_due(now)?;
+        if let Some(entry) = self.get_mut(op) {
+            entry.time = None;
+        }
+        Some(op)
+    }
+
+    #[cfg(any(test, feature = "spi"))]
+    pub(super) fn iter(&self) -> impl Iterator<Item = (OpSlot, &OpEntry)> {
+        self.slab.iter()
+    }
+
+    #[cfg(any(test, feature = "spi"))]
+    pub(super) fn verify(&self) {
+        let all = || self.slab.iter().map(|(_, entry)| entry);
+        let is_completed = |entry: &&OpEntry| matches!(entry.state, OpState::Completed(_));
+        let last = self.completed.iter().filter(|pending| pending.one.is_none()).count();
+        assert_eq!(all().filter(is_completed).count(), last, "what is completed is in the queue");
+        let undelivered: usize = all().map(|entry| entry.undelivered).sum();
+        assert_eq!(undelivered, self.completed.len() - last, "undelivered results are counted");
+        let deadlines = all().filter(|entry| entry.deadline.is_some()).count();
+        assert_eq!(deadlines, self.deadlines.len(), "each deadline has its operation");
+        assert_eq!(all().filter(|entry| entry.time.is_some()).count(), self.times.len(), "times");
+        for entry in all() {
+            let waits = matches!(entry.state, OpState::AwaitingTime);
+            assert!(!waits || entry.time.is_some() || entry.is_endless(), "{entry:?}");
+            assert!(waits || entry.time.is_none(), "only what waits for a time has one: {entry:?}");
+        }
+    }
+}
+
+#[cfg(any(test, feature = "spi"))]
+impl OpEntry {
+    /// Returns true if its timeout is beyond the clock.
+    fn is_endless(&self) -> bool {
+        matches!(self.kind, Kind::Timeout(_))
+    }
+}
+
+#[cfg(test)]
+mod tests;
