@@ -63,7 +63,8 @@ fn lines_files_and_functions_are_short() {
             let long = lines.iter().enumerate().filter(|(_, line)| is_long(line));
             broken.extend(long.map(|(at, _)| format!("{name}:{}: a long line", at + 1)));
         }
-        if lines.len() > FILE_LINES_MAX {
+        let (max_lines, max_function) = limits(&name);
+        if lines.len() > max_lines {
             broken.push(format!("{name}: {} lines", lines.len()));
         }
         let mut start = None;
@@ -74,7 +75,7 @@ fn lines_files_and_functions_are_short() {
             match start {
                 None if head.starts_with("fn ") => start = Some((at, indent)),
                 Some((first, its)) if indent == its && line.trim() == "}" => {
-                    if at - first + 1 > FUNCTION_LINES_MAX {
+                    if at - first + 1 > max_function {
                         broken.push(format!("{name}:{}: {} lines", first + 1, at - first + 1));
                     }
                     start = None;
@@ -88,6 +89,19 @@ fn lines_files_and_functions_are_short() {
         }
     }
     report(broken, "lines, files and functions stay readable");
+}
+
+/// The code of these folders has stricter limits.
+const STRICT: &[&str] = &["src/reactor/"];
+const STRICT_FILE_LINES_MAX: usize = 450;
+const STRICT_FUNCTION_LINES_MAX: usize = 60;
+
+/// The largest limits on the lines of a file and of a function.
+fn limits(name: &str) -> (usize, usize) {
+    match STRICT.iter().any(|folder| name.starts_with(folder)) {
+        true => (STRICT_FILE_LINES_MAX, STRICT_FUNCTION_LINES_MAX),
+        false => (FILE_LINES_MAX, FUNCTION_LINES_MAX),
+    }
 }
 
 /// Code without comments and text, near enough.
@@ -227,6 +241,119 @@ fn mechanisms_do_not_know_each_other_nor_the_reactor_them() {
         }
     }
     report(broken, "a mechanism is named by `backend/open.rs` alone");
+}
+
+/// The files of the reactor, without tests, by their names below it.
+fn reactor_files() -> Vec<File> {
+    let own = |file: File| {
+        let name = file.name.strip_prefix("src/reactor/")?.to_owned();
+        let text = code_of(file.text.split("#[cfg(test)]\nmod tests;").next().unwrap_or(""));
+        (!name.contains("tests")).then_some(File { name, text })
+    };
+    let files: Vec<_> = rust_files().into_iter().filter_map(own).collect();
+    assert!(files.len() > 15, "the files of the reactor are found");
+    files
+}
+
+/// Fails if these arrows between files make a circle, and names the files in it.
+fn expect_no_circle(mut arrows: BTreeSet<(String, String)>, rule: &str) {
+    assert!(arrows.len() > 5, "the arrows are found: {arrows:?}");
+    loop {
+        let sources: BTreeSet<_> = arrows.iter().map(|(from, _)| from.clone()).collect();
+        let before = arrows.len();
+        // What has no arrow out is in no circle.
+        arrows.retain(|(_, to)| sources.contains(to));
+        if arrows.len() == before {
+            break;
+        }
+    }
+    report(arrows.iter().map(|(from, to)| format!("{from} -> {to}")).collect(), rule);
+}
+
+/// The file that a `use super::…` of this file names.
+fn imported(from: &File, line: &str, files: &[File]) -> Option<String> {
+    let path = line.trim().trim_start_matches("pub(super) ").strip_prefix("use ")?;
+    let mut folder: Vec<&str> = from.name.split('/').collect();
+    folder.pop();
+    let is_root = from.name.ends_with("mod.rs");
+    let mut parts = path.split("::").peekable();
+    let mut depth = 0;
+    while parts.next_if_eq(&"super").is_some() {
+        depth += 1;
+    }
+    // `mod.rs` stands one level above its neighbours.
+    for _ in 0..(depth + usize::from(is_root)).saturating_sub(1) {
+        folder.pop();
+    }
+    if depth == 0 && !is_root {
+        return None;
+    }
+    let module = parts.next()?.trim_end_matches(';');
+    let prefix: String = folder.iter().map(|part| format!("{part}/")).collect();
+    let names = [format!("{prefix}{module}.rs"), format!("{prefix}{module}/mod.rs")];
+    let found = files.iter().find(|file| names.contains(&file.name));
+    // An item of the folder's own `mod.rs`: an arrow to the whole.
+    let whole = || files.iter().find(|file| depth > 0 && file.name == format!("{prefix}mod.rs"));
+    found.or_else(whole).map(|file| file.name.clone()).filter(|name| *name != from.name)
+}
+
+#[test]
+fn the_reactor_has_no_circle() {
+    let files = reactor_files();
+    let mut arrows = BTreeSet::new();
+    for file in &files {
+        let lines = file.text.lines();
+        arrows.extend(
+            lines.filter_map(|line| imported(file, line, &files)).map(|to| (file.name.clone(), to)),
+        );
+    }
+    let known = ("operations/run.rs".to_owned(), "operations/machine.rs".to_owned());
+    assert!(arrows.contains(&known), "the arrows are found: {arrows:?}");
+    let to_whole = arrows.iter().filter(|(from, to)| {
+        let folder = to.strip_suffix("mod.rs");
+        folder.is_some_and(|folder| from.starts_with(folder))
+    });
+    let to_whole = to_whole.map(|(from, to)| format!("{from} -> {to}")).collect();
+    report(to_whole, "no part of the reactor imports the whole that it is a part of");
+    let sides = ["operations/", "readiness/"];
+    let across = arrows.iter().filter(|(from, to)| {
+        let side = |name: &str| sides.iter().position(|side| name.starts_with(side));
+        side(from).zip(side(to)).is_some_and(|(from, to)| from != to)
+    });
+    let across = across.map(|(from, to)| format!("{from} -> {to}")).collect();
+    report(across, "operations and readiness do not know each other");
+    expect_no_circle(arrows, "the imports of the reactor make no circle");
+}
+
+/// The methods of one type may stand in several files, which then call each other without an
+/// import: those calls make no circle either.
+#[test]
+fn the_methods_of_operations_call_downwards() {
+    let files = reactor_files();
+    let mut defined = Vec::new();
+    let parts: Vec<(&str, String)> = files
+        .iter()
+        .filter_map(|file| {
+            let (_, methods) = file.text.split_once("impl Operations {")?;
+            let methods = methods.split("\n}").next().unwrap_or("").to_owned();
+            Some((&*file.name, methods))
+        })
+        .collect();
+    for (name, methods) in &parts {
+        for (at, _) in methods.match_indices("fn ") {
+            let method = methods[at + 3..].split(['(', '<']).next().unwrap_or("");
+            defined.push((method.to_owned(), *name));
+        }
+    }
+    let mut arrows = BTreeSet::new();
+    for (name, methods) in &parts {
+        for (method, to) in defined.iter().filter(|(_, to)| to != name) {
+            if methods.contains(&format!("self.{method}(")) {
+                arrows.insert(((*name).to_owned(), (*to).to_owned()));
+            }
+        }
+    }
+    expect_no_circle(arrows, "the methods of operations call downwards");
 }
 
 fn read(name: &str) -> String {

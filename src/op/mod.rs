@@ -108,6 +108,14 @@ impl Op {
     }
 }
 
+impl Kind {
+    /// Returns true if it receives from a socket, and is told when a stream is reset.
+    pub(crate) fn is_receive(self) -> bool {
+        use Kind::{Read, Recv, RecvExact, RecvFrom, RecvMsg, RecvMulti};
+        matches!(self, Recv | RecvExact | RecvMulti | RecvFrom | RecvMsg | Read)
+    }
+}
+
 /// How many bytes, and which.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Amount {

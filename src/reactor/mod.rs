@@ -1,65 +1,51 @@
 //! The reactor: everything that all backends share. It implements [`Poller`] once, over any
 //! [`Selector`].
 //!
-//! A wait has four parts. *Reify*: the kernel is told what changed through deliveries. *Wait*: the
-//! selector takes everything the kernel has to report. *Settle*: what was only hinted at is probed.
-//! *Deliver*: the queue, in which old and new reports stand in one line, is served up to the
-//! capacity; who is left keeps his place.
+//! A wait has four parts. *Reify*: the kernel is told what deliveries have changed. *Wait*: the
+//! selector takes everything that the kernel has to report. *Verify*: hints are polled. *Deliver*:
+//! the FIFO of old and new reports is popped up to the capacity; the rest keeps its order for the
+//! next wait.
+//!
+//! [`readiness`] knows no operation, and [`operations`] no registration: the reactor routes between
+//! them, and carries out what operations ask for ([`parts`]).
 
-mod awaited;
-mod delivery;
-mod latch;
 mod operations;
-mod ports;
-mod probe;
-mod registry;
-mod thread_pool;
+mod parts;
+mod readiness;
 
 use crate::backend::Backend;
 use crate::event::{Events, Interest, Mode, Token};
 use crate::key::{Key, OpSlot, Slot};
-use crate::op::{Op, OpId, Rejected};
+use crate::op::{Completion, Op, OpId, Rejected};
+use crate::poll_bits::PollBits;
 use crate::poller::{Capabilities, Poller, Source, Statistics};
-use crate::selector::{Applied, Arm, Deadline, Landed, Raw, Selector, Trigger, Triggers, Wake};
+use crate::selector::{Deadline, Landed, Raw, Selector, Triggers, Wake};
 use crate::sys;
 use crate::waker::{Parker, Waker};
-use latch::{Latch, Step};
-use operations::{Operations, Why};
-use ports::Ports;
-use probe::Probe;
-use registry::Registry;
+use operations::{Delivery, Operations, Why};
+use parts::Parts;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task;
 use std::time::Duration;
-use thread_pool::ThreadPool;
 
-/// How often a wait that could end goes on for operations that were next in their lanes.
-const MOST_ROUNDS: usize = 16;
+/// The most rounds in which a wait that could end goes on for operations that became the heads of
+/// their queues (T1).
+const MAX_ROUNDS: usize = 16;
+/// How much larger each further verification of one wait is.
+const VERIFY_GROWTH: usize = 4;
 
 /// A selector under the contract.
 pub struct Reactor<S> {
     backend: Backend,
     id: usize,
-    // Before the rest, so that the mechanism is gone when sources and buffers are dropped (R6,
-    // D1).
-    selector: S,
-    registry: Registry,
+    // Before the operations, so that the mechanism is gone when buffers are dropped (D1).
+    parts: Parts<S>,
     operations: Operations,
-    thread_pool: ThreadPool,
-    /// Files that are not needed any more, dropped at the end of a call: that may run the user's
-    /// code.
-    deferred_drops: Vec<sys::file::Held>,
     /// What the selector and the threads have to tell; kept for its memory.
     events: Vec<Landed>,
-    /// The selector was given an operation since it last waited.
-    has_submitted: bool,
-    probe: Probe,
     parker: Parker,
-    /// For those who have something for the poller.
-    notifier: task::Waker,
     /// What the selector reported; kept for its memory.
     raw: Vec<Raw>,
     statistics: Statistics,
@@ -78,20 +64,13 @@ impl<S: Selector> Reactor<S> {
     pub fn new(backend: Backend, selector: S) -> io::Result<Self> {
         static LAST_ID: AtomicUsize = AtomicUsize::new(0);
         let parker = Parker::new(selector.wake_handle())?;
-        let notifier = parker.notifier();
         Ok(Reactor {
             backend,
             id: LAST_ID.fetch_add(1, Ordering::Relaxed),
-            thread_pool: ThreadPool::new(notifier.clone()),
-            notifier,
-            parker,
-            selector,
-            registry: Registry::default(),
+            parts: Parts::new(selector, parker.notifier()),
             operations: Operations::default(),
-            deferred_drops: Vec::new(),
+            parker,
             events: Vec::new(),
-            has_submitted: false,
-            probe: Probe::default(),
             raw: Vec::new(),
             statistics: Statistics::default(),
             not_send: PhantomData,
@@ -101,50 +80,26 @@ impl<S: Selector> Reactor<S> {
     /// Checks every invariant of the registry, and panics if one does not hold.
     #[cfg(any(test, feature = "spi"))]
     pub fn verify(&self) {
-        self.registry.verify();
-        let awaited = |slot| self.registry.get(slot).map(|its| its.awaited.awaited());
-        let awaited = |slot| awaited(slot).unwrap_or_default();
-        self.operations.verify(awaited, self.thread_pool.len());
-    }
-
-    /// Returns the operations, and apart from them what they ask for.
-    fn split(&mut self) -> (&mut Operations, Ports<'_, S>) {
-        let ports = Ports {
-            selector: &mut self.selector,
-            registry: &mut self.registry,
-            thread_pool: &mut self.thread_pool,
-            notifier: &self.notifier,
-            deferred_drops: &mut self.deferred_drops,
-            has_submitted: &mut self.has_submitted,
-        };
-        (&mut self.operations, ports)
-    }
-
-    /// Drops what is not needed any more, last in a call: that may run the user's Drop, which may
-    /// panic.
-    fn run_deferred_drops(&mut self) {
-        while let Some(file) = self.deferred_drops.pop() {
-            drop(file);
-        }
+        self.parts.readiness.verify();
+        self.operations
+            .verify(|slot| self.parts.readiness.awaited(slot), self.parts.thread_pool.len());
     }
 
     /// Takes what the selector and the threads have to tell of operations, and runs what goes on.
     fn collect_events(&mut self) {
         let mut events = std::mem::take(&mut self.events);
-        self.selector.take(&mut events);
-        let (operations, mut io) = self.split();
-        operations.on_driver_events(&mut events, &mut io);
-        self.thread_pool.collect(&mut events, &mut self.deferred_drops);
-        let (operations, mut io) = self.split();
-        operations.on_thread_events(&mut events, &mut io);
-        operations.run(&mut io);
+        self.parts.selector.take(&mut events);
+        self.operations.on_driver_events(&mut events, &mut self.parts);
+        self.parts.thread_pool.collect(&mut events, &mut self.parts.deferred_drops);
+        self.operations.on_thread_events(&mut events, &mut self.parts);
+        self.operations.run(&mut self.parts);
         self.events = events;
     }
 
     /// Makes the next wait serve receives that found no buffer outside of a wait.
     fn note_buffers(&mut self) {
         if self.operations.must_ask_pools() {
-            self.notifier.wake_by_ref();
+            self.parts.notifier.wake_by_ref();
         }
     }
 
@@ -169,7 +124,7 @@ impl<S: Selector> Reactor<S> {
     /// Clauses P1 and R4, which every call on a registration begins with.
     fn resolve(&self, key: Key) -> io::Result<Slot> {
         self.check_process()?;
-        let known = key.poller == self.id && self.registry.get(key.slot).is_some();
+        let known = key.poller == self.id && self.parts.readiness.contains(key.slot);
         if known {
             Ok(key.slot)
         } else {
@@ -180,8 +135,7 @@ impl<S: Selector> Reactor<S> {
     /// Clause R10, for calls that name a part of the interest.
     fn resolve_subset(&self, key: Key, dirs: Interest) -> io::Result<Slot> {
         let slot = self.resolve(key)?;
-        let registration = self.registry.get(slot);
-        if registration.is_some_and(|registration| registration.latch.interest().contains(dirs)) {
+        if self.parts.readiness.source(slot).is_some_and(|(_, interest)| interest.contains(dirs)) {
             return Ok(slot);
         }
         Err(io::Error::new(
@@ -190,100 +144,24 @@ impl<S: Selector> Reactor<S> {
         ))
     }
 
-    /// Has the kernel watch what the registration's latch says. A call of the user's has named
-    /// directions; a delivery names none.
-    fn reify(&mut self, slot: Slot, named: Interest) -> io::Result<()> {
-        let Some(registration) = self.registry.get_mut(slot) else { return Ok(()) };
-        let (watched, trigger) = (registration.watched(), registration.latch.trigger());
-        let mut applied = arm(&mut self.selector, slot, &registration.source, watched, trigger)?;
-        if !watched.is_empty() {
-            registration.latch.fix_trigger(applied.trigger, applied.level);
-        }
-        let (now, trigger) = (registration.watched(), registration.latch.trigger());
-        if now != watched {
-            // The mechanism has lost the file's edges, so that less is to be watched.
-            applied = arm(&mut self.selector, slot, &registration.source, now, trigger)?;
-        }
-        self.note_applied(slot, applied, named);
-        Ok(())
-    }
-
-    /// The kernel watches what the latch says; what it leaves to us is noted.
-    fn note_applied(&mut self, slot: Slot, applied: Applied, named: Interest) {
-        let Some(registration) = self.registry.get(slot) else { return };
-        let told = (named | registration.latch.owed()) & registration.latch.armed();
-        let dirs = told | registration.awaited.awaited();
-        // What can't be seen to come can't be seen to be there either.
-        if (applied.look || applied.blind) && !dirs.is_empty() {
-            self.registry.queue_look(slot, dirs);
-        }
-        self.registry.set_blind(slot, applied.blind);
-        self.registry.caught_up(slot);
-    }
-
-    /// Reifies what deliveries have changed. Where the kernel refuses, this wait looks for itself
-    /// and the next one tries again (P5); no other source is hindered.
-    fn reify_all(&mut self) -> io::Result<()> {
-        let mut outcome = Ok(());
-        for _ in 0..self.registry.lagging_length() {
-            let Some(slot) = self.registry.pop_lagging() else { break };
-            if let Err(error) = self.reify(slot, Interest::empty()) {
-                self.registry.note_lagging(slot);
-                self.registry.queue_owed(slot);
-                outcome = Err(error);
-            }
-        }
-        outcome
-    }
-
-    /// A call of the user's moves the latch. If the kernel refuses, the latch has not moved.
-    fn turn(
-        &mut self,
-        slot: Slot,
-        named: Interest,
-        turn: impl FnOnce(&mut Latch) -> Step,
-    ) -> io::Result<()> {
-        let Some(registration) = self.registry.get_mut(slot) else { return Ok(()) };
-        let before = registration.latch;
-        match turn(&mut registration.latch) {
-            Step::Nothing => Ok(()),
-            Step::Look(dirs) => {
-                self.registry.queue_look(slot, dirs);
-                Ok(())
-            }
-            Step::Arm => self.reify(slot, named).inspect_err(|_| {
-                if let Some(registration) = self.registry.get_mut(slot) {
-                    registration.latch = before;
-                }
-            }),
-        }
-    }
-
-    /// One look into the kernel: queues what it reports. Gives whether a wake was taken.
+    /// Looks into the kernel once, and queues what it reports. Returns true if a wake was taken.
     fn collect(&mut self, deadline: Deadline) -> io::Result<(Wake, bool)> {
-        let may_sleep = deadline != Deadline::Now && self.registry.queue_is_empty();
+        let may_sleep = deadline != Deadline::Now && self.parts.readiness.queue_len() == 0;
         let asleep = may_sleep && self.parker.prepare_park();
-        self.registry.begin_round();
-        self.has_submitted = false;
+        self.parts.readiness.begin_look();
+        self.parts.has_submitted = false;
         let waited =
-            self.selector.wait(if asleep { deadline } else { Deadline::Now }, &mut self.raw);
-        for raw in self.raw.drain(..) {
-            match raw {
-                Raw::Fact(slot, bits) => self.registry.queue_fact(slot, bits),
-                Raw::Seen(slot, bits) => self.registry.queue_seen(slot, bits),
-                Raw::Hint(slot) => self.registry.queue_hint(slot),
-            }
-        }
+            self.parts.selector.wait(if asleep { deadline } else { Deadline::Now }, &mut self.raw);
+        self.parts.readiness.on_reports(&mut self.raw);
         if let Ok(Wake::Overflow) = waited {
             self.statistics.overflows += 1;
-            self.registry.slots().into_iter().for_each(|slot| self.registry.queue_hint(slot));
+            self.parts.readiness.on_overflow();
         }
         let woken = self.parker.finish_park();
         // What is notified from now on is for the next look.
         let is_notified = self.parker.take_notifications();
         self.collect_events();
-        let (operations, mut io) = self.split();
-        operations.on_buffers(is_notified, &mut io);
+        self.operations.on_buffers(is_notified, &mut self.parts);
         match waited {
             Ok(wake) => Ok((wake, woken)),
             Err(error) => {
@@ -293,6 +171,55 @@ impl<S: Selector> Reactor<S> {
                 Err(error)
             }
         }
+    }
+
+    /// Serves the queue, once round at most (H4), up to the capacity. After an error the rest is
+    /// still queued.
+    fn deliver(&mut self, events: &mut Events) -> io::Result<()> {
+        let mut unserved = self.parts.readiness.queue_len();
+        let mut batch = events.room();
+        while unserved > 0 && events.room() > 0 {
+            batch = batch.min(unserved);
+            self.parts.readiness.verify_front(batch)?;
+            for _ in 0..batch {
+                if events.room() == 0 {
+                    break;
+                }
+                unserved -= 1;
+                if let Some((slot, bits)) = self.parts.readiness.pop() {
+                    self.serve_operations(slot, bits);
+                    self.parts.readiness.report(Key { poller: self.id, slot }, bits, events);
+                }
+            }
+            // Many of them have proved false: a batch that grows keeps the calls few.
+            batch = batch.saturating_mul(VERIFY_GROWTH);
+        }
+        Ok(())
+    }
+
+    /// Runs the operations that await what was found of a source.
+    fn serve_operations(&mut self, slot: Slot, bits: PollBits) {
+        if !self.operations.has_source(slot) {
+            return;
+        }
+        let ready = self.parts.readiness.on_report(slot, bits);
+        self.operations.on_ready(slot, ready, &mut self.parts);
+        self.operations.run(&mut self.parts);
+        self.parts.readiness.on_served(slot, ready);
+    }
+
+    /// Hands over the completions, up to the capacity.
+    fn deliver_completions(&mut self, events: &mut Events) {
+        while events.completion_room() > 0 {
+            let Some(delivery) = self.operations.pop_completed() else { break };
+            let Delivery { op, token, result, more, held } = delivery;
+            let transferred = result.transferred;
+            let (result, buf) = result.into_parts();
+            let id = OpId { poller: self.id, slot: op };
+            events.complete(Completion { token, id, transferred, result, buf, more });
+            self.parts.deferred_drops.extend(held);
+        }
+        self.operations.run(&mut self.parts);
     }
 
     /// Clauses P1, R4 and M1, for an operation. Takes its buffer if it is accepted.
@@ -308,45 +235,28 @@ impl<S: Selector> Reactor<S> {
         };
         let dirs = [operations::direction_of(op), Interest::WRITABLE];
         for (slot, dir) in [source, target].into_iter().zip(dirs) {
-            let Some(registration) = slot.and_then(|slot| self.registry.get(slot)) else {
-                continue;
-            };
-            let interest = registration.latch.interest();
+            let Some(slot) = slot else { continue };
+            let Some((source, interest)) = self.parts.readiness.source(slot) else { continue };
             if interest.intersects(dir) {
                 return Err(invalid("the source is watched for what the operation would wait for"));
             }
-            if let Some(slot) = slot {
-                self.operations.add_source(slot, &registration.source, interest)?;
-            }
+            self.operations.add_source(slot, source, interest)?;
         }
-        let (operations, mut io) = self.split();
-        operations.submit(op, token, source, target, &mut io)
+        self.operations.submit(op, token, source, target, &mut self.parts)
     }
 
-    /// Returns true if operations that came next in their queues may complete at once too (T1). Not beside
-    /// readiness, which a second look would report a second time (H4).
+    /// Returns true if operations that came next in their queues may complete at once too (T1).
+    /// Not together with readiness, which a second look would report a second time (H4).
     fn has_successors(&self, events: &Events) -> bool {
-        self.has_submitted && events.completion_room() > 0 && events.is_empty() && !events.woken()
+        self.parts.has_submitted
+            && events.completion_room() > 0
+            && events.is_empty()
+            && !events.woken()
     }
 }
 
 fn invalid(why: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, why)
-}
-
-/// Asks the kernel to watch these directions, which may be none.
-fn arm<S: Selector>(
-    selector: &mut S,
-    slot: Slot,
-    source: &sys::file::Held,
-    dirs: Interest,
-    trigger: Trigger,
-) -> io::Result<Applied> {
-    if dirs.is_empty() {
-        selector.disarm(slot, source.fd());
-        return Ok(Applied::whole(trigger));
-    }
-    selector.arm(slot, source.fd(), Arm { dirs, trigger })
 }
 
 impl<S: Selector> Poller for Reactor<S> {
@@ -355,12 +265,12 @@ impl<S: Selector> Poller for Reactor<S> {
     }
 
     fn capabilities(&self) -> Capabilities {
-        let native = self.selector.native();
+        let native = self.parts.selector.native();
         let mut capabilities = Capabilities::empty();
         capabilities.set(Capabilities::NATIVE_LEVEL, native.contains(Triggers::LEVEL));
         capabilities.set(Capabilities::NATIVE_EDGE, native.contains(Triggers::EDGE));
         capabilities.set(Capabilities::NATIVE_ONESHOT, native.contains(Triggers::ONESHOT));
-        capabilities.set(Capabilities::NATIVE_OPERATIONS, self.selector.has_operations());
+        capabilities.set(Capabilities::NATIVE_OPERATIONS, self.parts.selector.has_operations());
         capabilities
     }
 
@@ -378,73 +288,48 @@ impl<S: Selector> Poller for Reactor<S> {
         self.check_process()?;
         Self::check_directions(interest)?;
         let source = sys::file::Held::new(source);
-        if self.registry.is_registered(&source) {
-            return Err(io::Error::new(
-                io::ErrorKind::AlreadyExists,
-                "this file number is registered already",
-            ));
-        }
-        let Some(slot) = self.registry.next_slot() else {
-            return Err(io::Error::new(io::ErrorKind::OutOfMemory, "every slot has been used"));
-        };
-        let mut latch = Latch::new(mode, interest, self.selector.native());
-        if interest.is_empty() {
-            // A selector checks what it is given, but gets nothing here (R7, R8).
-            sys::file::check_pollable(source.fd())?;
-        }
-        let (watched, trigger) = (latch.watched(), latch.trigger());
-        let applied = arm(&mut self.selector, slot, &source, watched, trigger)?;
-        latch.fix_trigger(applied.trigger, applied.level);
-        self.registry.insert(slot, source, token, latch);
-        self.note_applied(slot, applied, interest);
+        let slot = self.parts.readiness.register(
+            &mut self.parts.selector,
+            source,
+            token,
+            interest,
+            mode,
+        )?;
         Ok(Key { poller: self.id, slot })
     }
 
     fn modify(&mut self, key: Key, token: Token, interest: Interest, mode: Mode) -> io::Result<()> {
         let slot = self.resolve(key)?;
         Self::check_directions(interest)?;
-        let mut latch = Latch::new(mode, interest, self.selector.native());
         if interest.intersects(self.operations.busy(slot)) {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "there are operations in a direction that is to be watched",
-            ));
+            return Err(invalid("there are operations in a direction that is to be watched"));
         }
-        let Some(registration) = self.registry.get_mut(slot) else { return Ok(()) };
-        let (watched, trigger) =
-            (latch.watched() | registration.awaited.awaited(), latch.trigger());
-        let applied = arm(&mut self.selector, slot, &registration.source, watched, trigger)?;
-        latch.fix_trigger(applied.trigger, applied.level);
-        (registration.token, registration.latch) = (token, latch);
-        registration.awaited.start_over();
-        let (operations, mut io) = self.split();
-        operations.on_watched(slot, interest, &mut io);
+        self.parts.readiness.modify(&mut self.parts.selector, slot, token, interest, mode)?;
+        self.operations.on_watched(slot, interest, &mut self.parts);
         self.note_buffers();
-        self.note_applied(slot, applied, interest);
         Ok(())
     }
 
     fn rearm(&mut self, key: Key, interest: Interest) -> io::Result<()> {
         let slot = self.resolve_subset(key, interest)?;
-        self.turn(slot, interest, |latch| latch.rearm(interest))
+        self.parts.readiness.rearm(&mut self.parts.selector, slot, interest)
     }
 
     fn drained(&mut self, key: Key, interest: Interest) -> io::Result<()> {
         let slot = self.resolve_subset(key, interest)?;
-        self.turn(slot, interest, |latch| latch.drained(interest))
+        self.parts.readiness.drained(&mut self.parts.selector, slot, interest)
     }
 
     fn deregister(&mut self, key: Key) -> io::Result<()> {
         let slot = self.resolve(key)?;
         // What has completed already keeps its place.
         self.collect_events();
-        let (operations, mut io) = self.split();
-        operations.remove(slot, &mut io);
+        self.operations.remove(slot, &mut self.parts);
         self.note_buffers();
-        let Some(source) = self.registry.remove(slot) else { return Ok(()) };
-        self.selector.remove(slot, source.fd());
-        self.deferred_drops.push(source);
-        self.run_deferred_drops();
+        let Some(source) = self.parts.readiness.remove(slot) else { return Ok(()) };
+        self.parts.selector.remove(slot, source.fd());
+        self.parts.deferred_drops.push(source);
+        self.parts.run_deferred_drops();
         Ok(())
     }
 
@@ -459,10 +344,10 @@ impl<S: Selector> Poller for Reactor<S> {
         }
         self.operations.set_room(events.capacity());
         let deadline = Deadline::after(timeout);
-        let mut rounds = MOST_ROUNDS;
-        self.registry.queue_blind();
+        let mut rounds = MAX_ROUNDS;
+        self.parts.readiness.begin_wait();
         loop {
-            let reified = self.reify_all();
+            let reified = self.parts.readiness.reify_all(&mut self.parts.selector);
             let is_done = events.completed() > 0 || self.operations.has_completed();
             // An error is told when there is nothing better to tell, but not slept on.
             let until = match reified.is_ok() && !is_done {
@@ -473,11 +358,10 @@ impl<S: Selector> Poller for Reactor<S> {
             if woken {
                 events.set_woken();
             }
-            let (operations, mut io) = self.split();
-            operations.on_time(&mut io);
+            self.operations.on_time(&mut self.parts);
             let delivered = self.deliver(events);
             self.deliver_completions(events);
-            self.run_deferred_drops();
+            self.parts.run_deferred_drops();
             match delivered {
                 Err(error) if events.is_empty() && events.completed() == 0 => {
                     if events.woken() {
@@ -516,9 +400,8 @@ impl<S: Selector> Poller for Reactor<S> {
         if id.poller != self.id || !self.operations.contains(id.slot) {
             return Err(io::Error::new(io::ErrorKind::NotFound, "no such operation is under way"));
         }
-        let (operations, mut io) = self.split();
-        operations.cancel(id.slot, Why::User, &mut io);
-        operations.run(&mut io);
+        self.operations.cancel(id.slot, Why::User, &mut self.parts);
+        self.operations.run(&mut self.parts);
         Ok(())
     }
 
@@ -532,7 +415,7 @@ impl<S> Drop for Reactor<S> {
     fn drop(&mut self) {
         if !self.parker.is_in_foreign_process() {
             self.operations.for_each_source(|fd, mode| mode.restore(fd.number()));
-            self.thread_pool.close();
+            self.parts.thread_pool.close();
         }
     }
 }
@@ -542,7 +425,7 @@ impl<S> fmt::Debug for Reactor<S> {
         let mut f = f.debug_struct("Reactor");
         f.field("backend", &self.backend)
             .field("id", &self.id)
-            .field("registry", &self.registry)
+            .field("readiness", &self.parts.readiness)
             .finish_non_exhaustive()
     }
 }

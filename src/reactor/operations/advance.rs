@@ -1,25 +1,20 @@
-//! Running operations: each is given to the driver, or its call is attempted, and what would block
-//! awaits what can make it go on.
+//! Attempting an operation: the driver gets it, or its call is made, and what would block waits.
 
+use super::io::Io;
+use super::machine::Operations;
 use super::queue::Queue;
-use super::table::{Cause, OpEntry, OpState, Side};
-use super::{Io, Operations};
-use crate::key::{OpSlot, Slot};
-use crate::op::{Kind, Outcome};
+use super::table::{Cause, OpState, Side};
+use crate::key::OpSlot;
+use crate::op::Outcome;
 use crate::poll_bits::PollBits;
 use crate::sys::prepared::{Call, Gain, Prepared};
 use std::io;
 use std::net::Shutdown;
-use std::time::Duration;
 
 /// The most calls that an operation makes in one turn, so that a fast peer does not hold up others.
 const MAX_CALLS_PER_TURN: usize = 16;
 /// After so many bytes it makes no more in that turn either.
 const MAX_BYTES_PER_TURN: usize = 1 << 20;
-/// The pauses between two attempts where readiness says nothing.
-const MIN_PAUSE: Duration = Duration::from_millis(1);
-const MAX_PAUSE: Duration = Duration::from_millis(64);
-
 /// What one attempt has come to.
 enum Attempt {
     /// The operation has another state.
@@ -37,21 +32,7 @@ enum AfterShutdown {
 }
 
 impl Operations {
-    /// Runs what is runnable. Nothing else advances an operation.
-    pub(in crate::reactor) fn run(&mut self, io: &mut impl Io) {
-        while let Some(op) = self.run_queue.pop_front() {
-            let Some(entry) = self.table.get(op) else { continue };
-            let OpState::Runnable(cause) = entry.state else { continue };
-            match entry.kind {
-                Kind::Shutdown(how) => self.shut_down(op, how, io),
-                Kind::Splice => self.advance_splice(op, io),
-                Kind::Open => self.spawn(op, Vec::new(), io),
-                _ => self.advance(op, cause, io),
-            }
-        }
-    }
-
-    fn advance(&mut self, op: OpSlot, cause: Cause, io: &mut impl Io) {
+    pub(super) fn advance(&mut self, op: OpSlot, cause: Cause, io: &mut impl Io) {
         match cause {
             Cause::Turn => self.start(op, io),
             Cause::Ready | Cause::Retry => self.attempt(op, true, io),
@@ -60,7 +41,7 @@ impl Operations {
                     return;
                 }
                 match self.lacks_buffers(op) {
-                    true => self.await_buffer(op, io),
+                    true => self.await_buffer(op),
                     false => self.start(op, io),
                 }
             }
@@ -126,7 +107,7 @@ impl Operations {
         match self.attach_buffer(op, io) {
             Ok(true) => {}
             Ok(false) => {
-                self.await_buffer(op, io);
+                self.await_buffer(op);
                 return Attempt::Settled;
             }
             Err(error) => {
@@ -234,42 +215,6 @@ impl Operations {
         }
     }
 
-    /// Waits until a source is ready.
-    pub(super) fn await_ready(&mut self, op: OpSlot, on: Side, io: &mut impl Io) {
-        let Some(entry) = self.table.get_mut(op) else { return };
-        entry.pause = Duration::ZERO;
-        entry.state = OpState::AwaitingReady { on };
-        let place = match on {
-            Side::Source => entry.source,
-            Side::Target => entry.target,
-        };
-        if let Some((slot, queue)) = place {
-            io.await_ready(slot, queue.dir());
-        }
-    }
-
-    /// Attempts the call again after a while, twice as long as the last time.
-    pub(super) fn pause(&mut self, op: OpSlot, io: &mut impl Io) {
-        let Some(entry) = self.table.get_mut(op) else { return };
-        entry.pause = (2 * entry.pause).clamp(MIN_PAUSE, MAX_PAUSE);
-        entry.state = OpState::AwaitingTime;
-        let time = io.now() + entry.pause;
-        self.table.set_time(op, Some(time));
-    }
-
-    /// Makes the call on a thread.
-    pub(super) fn spawn(
-        &mut self,
-        op: OpSlot,
-        files: Vec<crate::sys::file::Held>,
-        io: &mut impl Io,
-    ) {
-        let Some(entry) = self.table.get_mut(op) else { return };
-        let Some(call) = entry.call.take() else { return };
-        entry.state = OpState::OnThread { cancel: None };
-        io.spawn(op, call, files);
-    }
-
     pub(super) fn shut_down(&mut self, op: OpSlot, how: Shutdown, io: &mut impl Io) {
         let Some((slot, _)) = self.source_of(op) else { return };
         let Some(source) = self.sources.get(slot) else { return };
@@ -289,9 +234,5 @@ impl Operations {
         };
         entry.state = OpState::Paused;
         true
-    }
-
-    pub(super) fn source_of(&self, op: OpSlot) -> Option<(Slot, Queue)> {
-        self.table.get(op).and_then(|entry: &OpEntry| entry.source)
     }
 }

@@ -1,7 +1,8 @@
 //! Moving bytes from one source to another, either of which may make it wait.
 
+use super::io::Io;
+use super::machine::Operations;
 use super::table::Side;
-use super::{Io, Operations};
 use crate::event::Interest;
 use crate::key::{OpSlot, Slot};
 use crate::sys::file::Held;

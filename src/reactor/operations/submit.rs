@@ -1,8 +1,9 @@
 //! What is accepted, and the call that is made of it.
 
+use super::io::Io;
+use super::machine::Operations;
 use super::queue::{Queue, SourceOps};
-use super::table::{OpEntry, OpState};
-use super::{Cause, Io, Operations};
+use super::table::{Cause, OpEntry, OpState};
 use crate::event::{Interest, Token};
 use crate::key::{OpSlot, Slot};
 use crate::op::{Address, Amount, Kind, Message, Op, Outcome, With};
@@ -53,11 +54,6 @@ fn queue_of(kind: Kind) -> Queue {
 /// Returns the direction that an operation occupies on its source (M1).
 pub(in crate::reactor) fn direction_of(op: &Op) -> Interest {
     queue_of(op.kind).dir()
-}
-
-/// Returns true if such an operation of a stream is told of a reset.
-pub(super) fn receives(kind: Kind) -> bool {
-    call_of(kind, true).is_some_and(|(call, _)| call.is_recv())
 }
 
 fn invalid(why: &'static str) -> io::Error {

@@ -105,7 +105,7 @@ fn a_refused_source_that_panics_when_dropped_leaves_everything_in_order() {
     let register = || stage.reactor.register(source, Token(0), R, Mode::Level);
     catch_unwind(AssertUnwindSafe(register)).expect_err("its panic goes through");
     stage.look();
-    assert_eq!(stage.reactor.registry.slots(), []);
+    assert_eq!(stage.reactor.parts.readiness.slots(), []);
 }
 
 #[test]

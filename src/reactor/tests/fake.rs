@@ -167,14 +167,14 @@ impl Stage {
     /// How often wakers have written to the eventfd since the last call.
     pub(super) fn take_writes(&self) -> u64 {
         let mut count = [0; 8];
-        match nix::unistd::read(&self.reactor.selector.wake, &mut count) {
+        match nix::unistd::read(&self.reactor.parts.selector.wake, &mut count) {
             Ok(_) => u64::from_ne_bytes(count),
             Err(_) => 0,
         }
     }
 
     pub(super) fn selector_is_gone(&self) -> Arc<AtomicBool> {
-        self.reactor.selector.is_gone.clone()
+        self.reactor.parts.selector.is_gone.clone()
     }
 
     pub(super) fn take_calls(&self) -> Vec<Call> {

@@ -106,7 +106,7 @@ fn who_has_waited_longest_is_served_first_and_one_buffer_at_a_time() {
             assert!(stage.look().is_empty(), "it is with the program");
             drop(brought);
             assert!(stage.has_rung(), "it has come home");
-            stage.reactor.notifier.wake_by_ref();
+            stage.reactor.parts.notifier.wake_by_ref();
         }
     }
     assert!(stage.look().is_empty());
@@ -210,7 +210,7 @@ fn the_bell_rings_for_buffers_that_are_left() {
         total += brought.len();
         if pool.idle() > 0 && ops.iter().any(|&op| stage.is_waiting(op)) {
             assert!(stage.has_rung(), "there is another");
-            stage.reactor.notifier.wake_by_ref();
+            stage.reactor.parts.notifier.wake_by_ref();
         }
     }
 }

@@ -244,7 +244,7 @@ impl Play {
             let has_rung = self.reactor.parker.take_notifications();
             assert!(has_rung || has_landed, "nobody will serve them");
             if has_rung {
-                self.reactor.notifier.wake_by_ref();
+                self.reactor.parts.notifier.wake_by_ref();
             }
         }
     }

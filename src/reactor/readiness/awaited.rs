@@ -1,9 +1,9 @@
-//! Which directions of one source operations await, and what the kernel watches for that, as a pure
-//! state machine.
+//! Which directions of one source operations await, and what the kernel watches for that, as a
+//! pure state machine.
 //!
 //! What the kernel watches for an operation it goes on to watch when the operation has completed:
-//! the next one will soon await it too, and not to tell the kernel is what makes that cheap. It ends
-//! when there are spurious reports: by level at once, because they would be repeated, by edges
+//! the next one will soon await it too, and not to tell the kernel is what makes that cheap. It
+//! ends when there are spurious reports: by level at once, because they would be repeated, by edges
 //! after a few.
 
 use super::latch::Step;

@@ -1,9 +1,7 @@
 //! What operations ask for, carried out by the other parts of a reactor.
 
-use super::latch::Step;
-use super::operations::Io;
-use super::registry::Registry;
-use super::thread_pool::ThreadPool;
+use super::operations::{Io, ThreadPool};
+use super::readiness::Readiness;
 use crate::event::Interest;
 use crate::key::{OpSlot, Slot};
 use crate::poll_bits::PollBits;
@@ -18,17 +16,41 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::task;
 
 /// The parts of a reactor without its operations.
-pub(super) struct Ports<'a, S> {
-    pub(super) selector: &'a mut S,
-    pub(super) registry: &'a mut Registry,
-    pub(super) thread_pool: &'a mut ThreadPool,
-    pub(super) notifier: &'a task::Waker,
-    pub(super) deferred_drops: &'a mut Vec<Held>,
-    /// Set when the selector was given an operation.
-    pub(super) has_submitted: &'a mut bool,
+pub(super) struct Parts<S> {
+    // Before the rest, so that the mechanism is gone when sources are dropped (R6).
+    pub(super) selector: S,
+    pub(super) readiness: Readiness,
+    pub(super) thread_pool: ThreadPool,
+    pub(super) notifier: task::Waker,
+    /// Files that are not needed any more, dropped at the end of a call: that may run the user's
+    /// code.
+    pub(super) deferred_drops: Vec<Held>,
+    /// The selector was given an operation since it last waited.
+    pub(super) has_submitted: bool,
 }
 
-impl<S: Selector> Io for Ports<'_, S> {
+impl<S: Selector> Parts<S> {
+    pub(super) fn new(selector: S, notifier: task::Waker) -> Self {
+        Parts {
+            selector,
+            readiness: Readiness::default(),
+            thread_pool: ThreadPool::new(notifier.clone()),
+            notifier,
+            deferred_drops: Vec::new(),
+            has_submitted: false,
+        }
+    }
+
+    /// Drops what is not needed any more, last in a call: that may run the user's Drop, which may
+    /// panic.
+    pub(super) fn run_deferred_drops(&mut self) {
+        while let Some(file) = self.deferred_drops.pop() {
+            drop(file);
+        }
+    }
+}
+
+impl<S: Selector> Io for Parts<S> {
     fn attempt(&mut self, call: &mut Prepared, mode: &mut Manner) -> io::Result<Gain> {
         call.attempt(mode)
     }
@@ -68,7 +90,7 @@ impl<S: Selector> Io for Ports<'_, S> {
         match self.selector.start(op, call) {
             Start::Emulate(call) => Err(call),
             Start::Native => {
-                *self.has_submitted = true;
+                self.has_submitted = true;
                 Ok(())
             }
         }
@@ -92,41 +114,31 @@ impl<S: Selector> Io for Ports<'_, S> {
     }
 
     fn await_ready(&mut self, slot: Slot, dir: Interest) {
-        let Some(registration) = self.registry.get_mut(slot) else { return };
-        let trigger = registration.latch.trigger();
-        if registration.awaited.await_ready(dir, trigger) == Step::Arm {
-            self.registry.note_lagging(slot);
-        }
+        self.readiness.await_ready(slot, dir);
     }
 
     fn stop_awaiting(&mut self, slot: Slot, dir: Interest) {
-        if let Some(registration) = self.registry.get_mut(slot) {
-            registration.awaited.stop_awaiting(dir);
-        }
+        self.readiness.stop_awaiting(slot, dir);
     }
 
     fn recheck(&mut self, slot: Slot, dir: Interest) {
-        self.registry.queue_look(slot, dir);
+        self.readiness.recheck(slot, dir);
     }
 
     fn recheck_all(&mut self, slot: Slot) {
-        self.registry.queue_hint(slot);
+        self.readiness.recheck_all(slot);
     }
 
     fn note_short_read(&mut self, slot: Slot, dir: Interest) {
-        if let Some(registration) = self.registry.get_mut(slot) {
-            registration.awaited.note_short_read(dir);
-        }
+        self.readiness.note_short_read(slot, dir);
     }
 
     fn can_skip_attempt(&mut self, slot: Slot, dir: Interest) -> bool {
-        self.registry.get(slot).is_some_and(|registration| {
-            registration.awaited.is_likely_not_ready(dir, registration.latch.by_level())
-        })
+        self.readiness.can_skip_attempt(slot, dir)
     }
 
     fn notifier(&self) -> &task::Waker {
-        self.notifier
+        &self.notifier
     }
 
     fn defer_drop(&mut self, files: Vec<Held>) {

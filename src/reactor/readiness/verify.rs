@@ -1,19 +1,20 @@
-//! Turning hints into facts: the only caller of a poll(2) that does not wait.
+//! Turns hints into facts: the only caller of a poll(2) that does not wait, but for operations.
 
 use super::registry::Registry;
 use crate::key::Slot;
 use crate::poll_bits::PollBits;
 use crate::sys;
+use std::fmt;
 use std::io;
 
 /// The batch; kept for its memory.
 #[derive(Default)]
-pub(super) struct Probe {
+pub(super) struct Verifier {
     fds: Vec<sys::poll::pollfd>,
     slots: Vec<Slot>,
 }
 
-impl Probe {
+impl Verifier {
     /// Looks at those among the first `count` sources of the queue for which the kernel has not
     /// vouched in this round, with one system call, and notes what is true of them.
     ///
@@ -21,7 +22,7 @@ impl Probe {
     ///
     /// What poll(2) says: `ENOMEM`, and `InvalidInput` where `RLIMIT_NOFILE` was lowered to 0. The
     /// queue is as before.
-    pub(super) fn settle(&mut self, registry: &mut Registry, count: usize) -> io::Result<()> {
+    pub(super) fn verify_front(&mut self, registry: &mut Registry, count: usize) -> io::Result<()> {
         self.fds.clear();
         self.slots.clear();
         for (slot, registration) in registry.queue_front(count) {
@@ -60,6 +61,12 @@ fn look(fds: &mut [sys::poll::pollfd]) -> io::Result<()> {
             }
             Err(error) => return Err(error),
         }
+    }
+}
+
+impl fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Verifier").finish_non_exhaustive()
     }
 }
 

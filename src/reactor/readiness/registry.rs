@@ -169,10 +169,6 @@ impl Registry {
         self.queue.len()
     }
 
-    pub(super) fn queue_is_empty(&self) -> bool {
-        self.queue.is_empty()
-    }
-
     /// The first `count` entries of the queue, stale ones left out.
     pub(super) fn queue_front(&self, count: usize) -> impl Iterator<Item = (Slot, &Registration)> {
         let front = self.queue.iter().take(count);

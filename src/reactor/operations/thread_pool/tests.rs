@@ -197,7 +197,7 @@ fn call_that_outlasts_close_keeps_its_file_until_it_returns() {
 #[test]
 fn job_runs_at_once_without_a_thread() {
     const TEST: &str = "job_runs_at_once_without_a_thread";
-    if !is_alone(&format!("reactor::thread_pool::tests::{TEST}")) {
+    if !is_alone(&format!("reactor::operations::thread_pool::tests::{TEST}")) {
         return;
     }
     if !Uid::effective().is_root() {

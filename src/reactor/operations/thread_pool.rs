@@ -23,7 +23,7 @@ const MAX_THREADS: usize = 4;
 const DROP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The threads of one poller, which are started when they are needed.
-pub(super) struct ThreadPool {
+pub(in crate::reactor) struct ThreadPool {
     shared: Arc<Shared>,
     /// Counts the jobs that were given and not collected.
     count: usize,
@@ -84,7 +84,7 @@ struct Foreign {
 
 impl ThreadPool {
     /// Makes the pool of a poller on the calling thread.
-    pub(super) fn new(notifier: Waker) -> Self {
+    pub(in crate::reactor) fn new(notifier: Waker) -> Self {
         let shared = Shared {
             queue: Mutex::default(),
             submitter: ThreadId::current(),
@@ -98,7 +98,7 @@ impl ThreadPool {
     }
 
     /// Makes the call of an operation on a thread; on this one, at once, if none can be started.
-    pub(super) fn submit(&mut self, op: OpSlot, prepared: Prepared, files: Vec<Held>) {
+    pub(in crate::reactor) fn submit(&mut self, op: OpSlot, prepared: Prepared, files: Vec<Held>) {
         self.count += 1;
         let needs_own_thread = self.has_no_reuse || prepared.call() == Call::Open;
         let job = Job { op, files, prepared: Some(prepared) };
@@ -113,12 +113,12 @@ impl ThreadPool {
 
     /// Returns the number of jobs that were given and not collected.
     #[cfg(any(test, feature = "spi"))]
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::reactor) fn len(&self) -> usize {
         self.count
     }
 
     /// Takes an operation back unless a thread has begun with it.
-    pub(super) fn withdraw(&mut self, op: OpSlot) -> Option<Prepared> {
+    pub(in crate::reactor) fn withdraw(&mut self, op: OpSlot) -> Option<Prepared> {
         let mut queue = self.shared.lock();
         let Queue { jobs, own_jobs, .. } = &mut *queue;
         let is_it = |job: &Job| job.op == op;
@@ -136,7 +136,7 @@ impl ThreadPool {
     }
 
     /// Collects what is done, with the files that it needed, and starts threads that are lacking.
-    pub(super) fn collect(&mut self, out: &mut Vec<Landed>, files: &mut Vec<Held>) {
+    pub(in crate::reactor) fn collect(&mut self, out: &mut Vec<Landed>, files: &mut Vec<Held>) {
         if self.count == 0 {
             return;
         }
@@ -192,7 +192,7 @@ impl ThreadPool {
 
     /// Lets go of the threads. A call that takes longer than a second goes on, and keeps its buffer
     /// and file. Not to be called in a forked child, which has neither the threads nor the lock.
-    pub(super) fn close(&mut self) {
+    pub(in crate::reactor) fn close(&mut self) {
         let deadline = Instant::now() + DROP_TIMEOUT;
         let mut queue = self.shared.lock();
         queue.is_closed = true;

@@ -3,8 +3,8 @@
 use super::*;
 use crate::backend::Backend;
 use crate::event::{Events, Interest, Mode, Token};
-use crate::reactor::latch::Latch;
-use crate::reactor::registry::Registration;
+use crate::reactor::readiness::latch::Latch;
+use crate::reactor::readiness::registry::Registration;
 use crate::selector::Triggers;
 use crate::sys::file::Held;
 use crate::testing::{is_alone, no_children};
@@ -40,7 +40,7 @@ fn add_readable(registry: &mut Registry, armed: Interest) -> Pair {
     pair
 }
 
-impl Probe {
+impl Verifier {
     /// The batch of the last poll(2): numbers, and what was asked.
     fn asked(&self) -> Vec<(i32, PollBits)> {
         let asked = |fd: &sys::poll::pollfd| (fd.fd, PollBits::from_bits_retain(fd.events as u16));
@@ -58,7 +58,7 @@ fn facts(registry: &Registry) -> Vec<(Slot, Option<PollBits>)> {
 
 #[test]
 fn one_batch_asks_about_all_that_lack_a_fact() {
-    let (mut registry, mut probe) = (Registry::default(), Probe::default());
+    let (mut registry, mut probe) = (Registry::default(), Verifier::default());
     let ready = add_readable(&mut registry, R | W);
     let vouched = add(&mut registry, R);
     let lapsed = add_readable(&mut registry, R);
@@ -72,7 +72,7 @@ fn one_batch_asks_about_all_that_lack_a_fact() {
     registry.queue_hint(quiet.slot);
     registry.queue_look(unarmed.slot, R);
 
-    probe.settle(&mut registry, 5).expect("five are not too many");
+    probe.verify_front(&mut registry, 5).expect("five are not too many");
     let asked = [
         (lapsed.number, PollBits::asked(R)),
         (ready.number, PollBits::asked(W)),
@@ -92,50 +92,50 @@ fn one_batch_asks_about_all_that_lack_a_fact() {
 
 #[test]
 fn only_the_front_of_the_queue_is_looked_at() {
-    let (mut registry, mut probe) = (Registry::default(), Probe::default());
+    let (mut registry, mut probe) = (Registry::default(), Verifier::default());
     let pairs = [(); 4].map(|()| add_readable(&mut registry, R));
     pairs.iter().for_each(|pair| registry.queue_hint(pair.slot));
-    probe.settle(&mut registry, 2).expect("two are not too many");
+    probe.verify_front(&mut registry, 2).expect("two are not too many");
     let seen: Vec<_> = facts(&registry).iter().map(|(_, fact)| fact.is_some()).collect();
     assert_eq!(seen, [true, true, false, false]);
 }
 
 #[test]
 fn stale_entries_take_a_place_but_no_look() {
-    let (mut registry, mut probe) = (Registry::default(), Probe::default());
+    let (mut registry, mut probe) = (Registry::default(), Verifier::default());
     let [gone, first, second] = [(); 3].map(|()| add_readable(&mut registry, R));
     [&gone, &first, &second].into_iter().for_each(|pair| registry.queue_hint(pair.slot));
     registry.remove(gone.slot).expect("just added");
     assert_eq!(registry.queue_length(), 3, "one stale entry is not worth a sweep");
-    probe.settle(&mut registry, 2).expect("two are not too many");
+    probe.verify_front(&mut registry, 2).expect("two are not too many");
     assert_eq!(probe.asked(), [(first.number, PollBits::asked(R))]);
     assert_eq!(facts(&registry), [(first.slot, Some(PollBits::IN)), (second.slot, None)]);
 }
 
 #[test]
 fn a_batch_leaves_nothing_for_the_next() {
-    let (mut registry, mut probe) = (Registry::default(), Probe::default());
+    let (mut registry, mut probe) = (Registry::default(), Verifier::default());
     let pair = add_readable(&mut registry, R);
     registry.queue_hint(pair.slot);
-    probe.settle(&mut registry, 1).expect("one is not too many");
+    probe.verify_front(&mut registry, 1).expect("one is not too many");
     assert_eq!(facts(&registry), [(pair.slot, Some(PollBits::IN))]);
     registry.pop_queue().expect("it was queued");
     registry.begin_round();
-    probe.settle(&mut registry, 1).expect("none is not too many");
-    assert!(registry.queue_is_empty(), "an old answer queues nothing");
+    probe.verify_front(&mut registry, 1).expect("none is not too many");
+    assert!(registry.queue_length() == 0, "an old answer queues nothing");
     assert_eq!(probe.asked(), []);
 }
 
 #[test]
 fn hang_up_and_errors_are_seen_unasked() {
     let _files_are_ours = no_children();
-    let (mut registry, mut probe) = (Registry::default(), Probe::default());
+    let (mut registry, mut probe) = (Registry::default(), Verifier::default());
     let (closed, half) = (add(&mut registry, W), add(&mut registry, R));
     half.peer.shutdown(Shutdown::Write).expect("it is connected");
     drop(closed.peer);
     registry.queue_hint(closed.slot);
     registry.queue_hint(half.slot);
-    probe.settle(&mut registry, 2).expect("two are not too many");
+    probe.verify_front(&mut registry, 2).expect("two are not too many");
     let expected = [
         (closed.slot, Some(PollBits::OUT | PollBits::HUP)),
         (half.slot, Some(PollBits::IN | PollBits::RDHUP)),
@@ -145,21 +145,21 @@ fn hang_up_and_errors_are_seen_unasked() {
 
 #[test]
 fn a_refused_batch_leaves_the_queue_as_it_was() {
-    if !is_alone("reactor::probe::tests::a_refused_batch_leaves_the_queue_as_it_was") {
+    if !is_alone("reactor::readiness::verify::tests::a_refused_batch_leaves_the_queue_as_it_was") {
         return;
     }
-    let (mut registry, mut probe) = (Registry::default(), Probe::default());
+    let (mut registry, mut probe) = (Registry::default(), Verifier::default());
     let pairs: Vec<_> = (0..40).map(|_| add_readable(&mut registry, R)).collect();
     pairs.iter().for_each(|pair| registry.queue_hint(pair.slot));
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("it has a limit");
     setrlimit(Resource::RLIMIT_NOFILE, 0, hard).expect("lower is allowed");
-    let error = probe.settle(&mut registry, 40).expect_err("poll(2) takes none");
+    let error = probe.verify_front(&mut registry, 40).expect_err("poll(2) takes none");
     assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     assert!(error.to_string().contains("RLIMIT_NOFILE"), "{error}");
     let untouched: Vec<_> = pairs.iter().map(|pair| (pair.slot, None)).collect();
     assert_eq!(facts(&registry), untouched);
     setrlimit(Resource::RLIMIT_NOFILE, 7, hard).expect("up to the hard limit is allowed");
-    probe.settle(&mut registry, 40).expect("in parts of up to 7");
+    probe.verify_front(&mut registry, 40).expect("in parts of up to 7");
     setrlimit(Resource::RLIMIT_NOFILE, soft, hard).expect("up to the hard limit is allowed");
     assert!(facts(&registry).iter().all(|(_, fact)| *fact == Some(PollBits::IN)));
     registry.verify();
@@ -167,7 +167,7 @@ fn a_refused_batch_leaves_the_queue_as_it_was() {
 
 #[test]
 fn a_wait_whose_look_is_refused_loses_nothing() {
-    if !is_alone("reactor::probe::tests::a_wait_whose_look_is_refused_loses_nothing") {
+    if !is_alone("reactor::readiness::verify::tests::a_wait_whose_look_is_refused_loses_nothing") {
         return;
     }
     let mut poller = Backend::Epoll.open().expect("epoll");

@@ -1,0 +1,134 @@
+//! What the driver and the threads have to tell.
+
+use super::io::Io;
+use super::machine::Operations;
+use super::queue::Queue;
+use super::table::{Cause, OpState, Why};
+use crate::key::OpSlot;
+use crate::selector::Landed;
+use crate::sys::prepared::{Call, Gain, Prepared};
+use std::io;
+
+impl Operations {
+    /// Takes what the driver has to tell: resets first, for a receive may have come to its end in
+    /// the same batch.
+    pub(in crate::reactor) fn on_driver_events(
+        &mut self,
+        events: &mut Vec<Landed>,
+        io: &mut impl Io,
+    ) {
+        for event in &mut *events {
+            let Landed::Over { op, prepared, result: Err(error) } = event else { continue };
+            self.redirect_reset(*op, prepared.call(), error);
+        }
+        for event in events.drain(..) {
+            match event {
+                Landed::One { op, gain } => _ = self.push_result(op, gain, io),
+                Landed::Over { op, prepared, result } => self.on_returned(op, prepared, result, io),
+            }
+        }
+    }
+
+    /// Takes what threads have done. What would block, as a few files with a position do, waits
+    /// until its file is ready, or for a while.
+    pub(in crate::reactor) fn on_thread_events(
+        &mut self,
+        events: &mut Vec<Landed>,
+        io: &mut impl Io,
+    ) {
+        for event in events.drain(..) {
+            let Landed::Over { op, prepared, result } = event else { continue };
+            let Some(entry) = self.table.get_mut(op) else { continue };
+            entry.must_emulate = true;
+            let waits = entry.stop().is_none() && result.as_ref().is_err_and(is_unfinished);
+            if !waits {
+                self.on_returned(op, prepared, result, io);
+                continue;
+            }
+            entry.call = Some(prepared);
+            match entry.source {
+                Some(_) if entry.target.is_some() => {
+                    if !self.await_either(op, io) {
+                        self.pause(op, io);
+                    }
+                }
+                Some((_, queue)) if queue != Queue::Unordered => self.await_or_pause(op, io),
+                _ => self.pause(op, io),
+            }
+        }
+    }
+
+    /// The driver or a thread has returned a call: the operation is completed, or goes on.
+    fn on_returned(
+        &mut self,
+        op: OpSlot,
+        call: Prepared,
+        result: io::Result<Gain>,
+        io: &mut impl Io,
+    ) {
+        let Some(entry) = self.table.get_mut(op) else { return };
+        let is_short = result.as_ref().is_err_and(|error| is_shortage(error, &call));
+        let (kind, pool) = (call.call(), call.pool().is_some());
+        entry.call = Some(call);
+        let goes_on = match result {
+            Ok(result) => self.on_result(op, result, io),
+            Err(error) => self.on_returned_error(op, (kind, pool), error, io),
+        };
+        let Some(entry) = self.table.get_mut(op).filter(|_| goes_on) else { return };
+        if is_short {
+            // The driver has asked the pool in vain, and the pool does not know who waits.
+            self.await_buffer(op);
+            self.buffers.ask();
+        } else if entry.undelivered >= self.max_undelivered {
+            entry.state = OpState::Paused;
+        } else {
+            self.make_runnable(op, Cause::Turn);
+        }
+    }
+
+    /// Interprets an error of the driver or of a thread. Returns true if the operation goes on.
+    fn on_returned_error(
+        &mut self,
+        op: OpSlot,
+        (call, has_pool): (Call, bool),
+        error: io::Error,
+        io: &mut impl Io,
+    ) -> bool {
+        let Some(entry) = self.table.get_mut(op) else { return false };
+        let is_canceled = error.raw_os_error() == Some(libc::ECANCELED);
+        let is_short = has_pool && error.raw_os_error() == Some(libc::ENOBUFS);
+        let is_repeatable =
+            is_canceled || is_short || is_unfinished(&error) || is_unsupported(&error, call);
+        match entry.stop().and_then(Why::error) {
+            Some(stop) if is_repeatable => self.complete(op, Err(stop), io),
+            // Not by a request of the program's: the driver could not have it done, or knows no
+            // such flag.
+            None if is_repeatable => {
+                let stays = is_short || (is_canceled && call.is_multi());
+                entry.must_emulate |= !stays && error.kind() != io::ErrorKind::Interrupted;
+                return true;
+            }
+            _ => self.complete(op, Err(error), io),
+        }
+        false
+    }
+}
+
+/// Returns true if the call has done nothing, and is to be made again.
+fn is_unfinished(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+/// Returns true if there was no buffer for what has come.
+fn is_shortage(error: &io::Error, call: &Prepared) -> bool {
+    call.pool().is_some() && error.raw_os_error() == Some(libc::ENOBUFS)
+}
+
+/// Returns true if the driver does not know how to do it without a signal, or more than once.
+fn is_unsupported(error: &io::Error, call: Call) -> bool {
+    match error.raw_os_error() {
+        Some(libc::EOPNOTSUPP) => call == Call::Write,
+        Some(libc::EINVAL) => call.is_multi(),
+        _ => false,
+    }
+}

@@ -1,0 +1,100 @@
+//! What operations ask for. A fake that answers it runs all of them without a kernel.
+
+use crate::event::Interest;
+use crate::key::{OpSlot, Slot};
+use crate::poll_bits::PollBits;
+use crate::selector::Landed;
+use crate::sys::file::Held;
+use crate::sys::manner::Manner;
+use crate::sys::prepared::{Gain, Prepared};
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::BorrowedFd;
+use std::task;
+use std::time::Instant;
+
+/// All that operations ask of the reactor, the selector and the kernel.
+pub(in crate::reactor) trait Io {
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    /// Makes a call that does not block.
+    ///
+    /// # Errors
+    ///
+    /// What the call says, `WouldBlock` too.
+    fn attempt(&mut self, call: &mut Prepared, mode: &mut Manner) -> io::Result<Gain>;
+
+    /// Makes a splice that does not block.
+    ///
+    /// # Errors
+    ///
+    /// What the call says, `WouldBlock` too.
+    fn attempt_splice(
+        &mut self,
+        call: &mut Prepared,
+        from: &mut Manner,
+        to: &mut Manner,
+    ) -> io::Result<Gain>;
+
+    /// Shuts a socket down.
+    ///
+    /// # Errors
+    ///
+    /// What shutdown(2) says.
+    fn shutdown(&mut self, fd: BorrowedFd<'_>, how: Shutdown) -> io::Result<()>;
+
+    /// Returns what is true of a direction now; ready if the kernel can't be asked.
+    fn poll_now(&mut self, fd: BorrowedFd<'_>, dir: Interest) -> PollBits;
+
+    /// Returns true if a socket has bytes to receive.
+    fn has_bytes(&mut self, fd: BorrowedFd<'_>) -> bool;
+
+    /// Returns true if a socket that has lost its connection was not connected again since.
+    fn has_not_reconnected(&mut self, fd: BorrowedFd<'_>) -> bool;
+
+    /// Gives an operation to the driver.
+    ///
+    /// # Errors
+    ///
+    /// The call, if the driver does not take it.
+    fn submit(&mut self, op: OpSlot, call: Prepared) -> Result<(), Prepared>;
+
+    /// Requests the driver to end an operation.
+    fn cancel(&mut self, op: OpSlot);
+
+    /// Requests the driver to end these operations, and waits for those that can be interrupted.
+    /// Adds what the driver has to tell to `events`.
+    fn cancel_and_wait(&mut self, ops: &[OpSlot], events: &mut Vec<Landed>);
+
+    /// Makes a call on a thread, which needs these files open.
+    fn spawn(&mut self, op: OpSlot, call: Prepared, files: Vec<Held>);
+
+    /// Takes a call back unless a thread has begun with it.
+    fn withdraw(&mut self, op: OpSlot) -> Option<Prepared>;
+
+    /// Reports a direction of a source once it is ready.
+    fn await_ready(&mut self, slot: Slot, dir: Interest);
+
+    /// Ends [`await_ready`](Io::await_ready).
+    fn stop_awaiting(&mut self, slot: Slot, dir: Interest);
+
+    /// Polls a direction of a source in this wait or the next.
+    fn recheck(&mut self, slot: Slot, dir: Interest);
+
+    /// Polls whatever is watched of a source in this wait or the next.
+    fn recheck_all(&mut self, slot: Slot);
+
+    /// Notes that a call has used up what there was of a direction.
+    fn note_short_read(&mut self, slot: Slot, dir: Interest);
+
+    /// Returns true if a call would probably block, and readiness will be reported for certain.
+    fn can_skip_attempt(&mut self, slot: Slot, dir: Interest) -> bool;
+
+    /// Returns what makes the next wait not sleep.
+    fn notifier(&self) -> &task::Waker;
+
+    /// Drops files at the end of the call: that may run the user's code, which may panic.
+    fn defer_drop(&mut self, files: Vec<Held>);
+}

@@ -1,0 +1,174 @@
+//! The operations of one poller, without what makes them go on: their table, their queues, the run
+//! queue, and how they complete.
+
+use super::buffer_wait::BufferWaiters;
+use super::io::Io;
+use super::queue::{Queue, SourceOps};
+use super::table::{Cause, Delivery, OpEntry, OpResult, OpState, OpTable};
+use crate::event::Interest;
+use crate::key::{OpSlot, Slot};
+use crate::op::{Kind, Outcome};
+use crate::slab::SlotMap;
+use crate::sys::buf::Buf;
+use crate::sys::file::Held;
+use crate::sys::manner::Manner;
+use crate::sys::prepared::Prepared;
+use std::collections::VecDeque;
+use std::io;
+use std::ops::RangeInclusive;
+use std::time::Instant;
+
+/// A multishot operation is paused while so many of its results are undelivered: as many as one
+/// wait has room for, within these bounds.
+const MAX_UNDELIVERED: RangeInclusive<usize> = 32..=256;
+
+/// The operations of one poller.
+#[derive(Debug)]
+pub(in crate::reactor) struct Operations {
+    pub(super) table: OpTable,
+    pub(super) sources: SlotMap<Slot, Box<SourceOps>>,
+    /// What can make progress now. Entries of completed operations are skipped.
+    pub(super) run_queue: VecDeque<OpSlot>,
+    pub(super) buffers: BufferWaiters,
+    pub(super) max_undelivered: usize,
+}
+
+impl Default for Operations {
+    fn default() -> Self {
+        Operations {
+            table: OpTable::default(),
+            sources: SlotMap::default(),
+            run_queue: VecDeque::new(),
+            buffers: BufferWaiters::default(),
+            max_undelivered: *MAX_UNDELIVERED.end(),
+        }
+    }
+}
+
+impl Operations {
+    /// Returns true if a source has had operations.
+    pub(in crate::reactor) fn has_source(&self, slot: Slot) -> bool {
+        self.sources.get(slot).is_some()
+    }
+
+    /// Returns the directions in which a source has unfinished operations (M1).
+    pub(in crate::reactor) fn busy(&self, slot: Slot) -> Interest {
+        self.sources.get(slot).map_or(Interest::empty(), |source| source.dirs())
+    }
+
+    /// Adapts backpressure to the room for completions.
+    pub(in crate::reactor) fn set_room(&mut self, room: usize) {
+        self.max_undelivered = room.clamp(*MAX_UNDELIVERED.start(), *MAX_UNDELIVERED.end());
+    }
+
+    /// Returns the time at which something is due next.
+    pub(in crate::reactor) fn next_time(&self) -> Option<Instant> {
+        self.table.next_time()
+    }
+
+    /// Returns true if completions are to be delivered.
+    pub(in crate::reactor) fn has_completed(&self) -> bool {
+        self.table.has_completed()
+    }
+
+    /// Takes the next completion. A paused operation goes on once enough of its results were
+    /// delivered.
+    pub(in crate::reactor) fn pop_completed(&mut self) -> Option<Delivery> {
+        let delivery = self.table.pop_completed()?;
+        let entry = self.table.get(delivery.op);
+        let resumes = entry.is_some_and(|entry| {
+            matches!(entry.state, OpState::Paused) && entry.undelivered < self.max_undelivered
+        });
+        if resumes {
+            self.make_runnable(delivery.op, Cause::Turn);
+        }
+        Some(delivery)
+    }
+
+    /// Calls this for every source that has had operations.
+    pub(in crate::reactor) fn for_each_source(
+        &mut self,
+        mut visit: impl FnMut(&Held, &mut Manner),
+    ) {
+        self.sources.values_mut().for_each(|source| visit(&source.fd, &mut source.mode));
+    }
+
+    /// Returns true if receives found no buffer since the pools were last asked.
+    pub(in crate::reactor) fn must_ask_pools(&self) -> bool {
+        self.buffers.must_ask()
+    }
+
+    pub(super) fn make_runnable(&mut self, op: OpSlot, cause: Cause) {
+        let Some(entry) = self.table.get_mut(op) else { return };
+        debug_assert!(!matches!(entry.state, OpState::Runnable(_) | OpState::Completed(_)));
+        entry.state = OpState::Runnable(cause);
+        self.run_queue.push_back(op);
+    }
+
+    /// Makes the head of a queue runnable if nothing else holds it up.
+    pub(super) fn wake_head(&mut self, slot: Slot, queue: Queue) {
+        let Some(op) = self.sources.get(slot).and_then(|source| source.head(queue)) else { return };
+        let is_queued = |entry: &OpEntry| matches!(entry.state, OpState::Queued);
+        if self.table.get(op).is_some_and(is_queued) && self.is_at_head(op) {
+            self.make_runnable(op, Cause::Turn);
+        }
+    }
+
+    /// Returns true if an operation is at the head of all its queues, and no connect is at the head
+    /// of the writes of a source that it reads: reading would take the error of the connect.
+    pub(super) fn is_at_head(&self, op: OpSlot) -> bool {
+        let Some(entry) = self.table.get(op) else { return false };
+        entry.places().all(|(slot, queue)| {
+            let Some(source) = self.sources.get(slot) else { return true };
+            let is_first = queue == Queue::Unordered || source.head(queue) == Some(op);
+            is_first && !(queue == Queue::Read && self.is_connecting(source))
+        })
+    }
+
+    fn is_connecting(&self, source: &SourceOps) -> bool {
+        let head = source.head(Queue::Write).and_then(|op| self.table.get(op));
+        head.is_some_and(|entry| entry.kind == Kind::Connect)
+    }
+
+    /// Completes an operation: takes it out of its queues, makes its successors runnable, and
+    /// queues its completion.
+    pub(super) fn complete(&mut self, op: OpSlot, result: io::Result<Outcome>, io: &mut impl Io) {
+        let Some(entry) = self.table.get_mut(op) else { return };
+        let (call, order) = (entry.call.take(), entry.order);
+        let state = std::mem::replace(&mut entry.state, OpState::Queued);
+        let places: Vec<_> = entry.places().collect();
+        match state {
+            OpState::AwaitingReady { on } => {
+                if let Some(&(slot, queue)) = places.get(on as usize) {
+                    io.stop_awaiting(slot, queue.dir());
+                }
+            }
+            OpState::AwaitingBuffer => {
+                if let Some(pool) = call.as_ref().and_then(Prepared::pool) {
+                    self.buffers.remove(pool, |op| self.table.awaits_buffer(op));
+                }
+            }
+            _ => {}
+        }
+        let transferred = call.as_ref().map_or(0, Prepared::moved);
+        let (buf, files) = call.map_or((Buf::None, Vec::new()), Prepared::into_parts);
+        io.defer_drop(files);
+        self.table.complete(op, OpResult::new(transferred, result, buf));
+        for &(slot, queue) in &places {
+            if let Some(source) = self.sources.get_mut(slot) {
+                source.remove(queue, op, order);
+            }
+        }
+        for (slot, queue) in places {
+            self.wake_head(slot, queue);
+            if queue == Queue::Write {
+                // It may have held up the reads.
+                self.wake_head(slot, Queue::Read);
+            }
+        }
+    }
+
+    pub(super) fn source_of(&self, op: OpSlot) -> Option<(Slot, Queue)> {
+        self.table.get(op).and_then(|entry: &OpEntry| entry.source)
+    }
+}

@@ -1,0 +1,56 @@
+//! The end of a registration that has operations.
+
+use super::cancel::replace_unless_ending;
+use super::io::Io;
+use super::machine::Operations;
+use super::table::{OpState, PendingCompletion, Why};
+use crate::key::{OpSlot, Slot};
+use std::collections::BTreeSet;
+
+impl Operations {
+    /// Ends all operations of a source that is about to go (R5), in the order of submission but for
+    /// those that can't be interrupted.
+    pub(in crate::reactor) fn remove(&mut self, slot: Slot, io: &mut impl Io) {
+        // Successors of what ends from now on are none: the queues are gone.
+        let Some(mut source) = self.sources.remove(slot) else { return };
+        let mut ops = source.all();
+        let at = self.table.completed_len();
+        let mut submitted = Vec::new();
+        for &op in &ops {
+            self.withdraw(op, io);
+            let Some(entry) = self.table.get_mut(op) else { continue };
+            match &mut entry.state {
+                OpState::Submitted { cancel } => {
+                    replace_unless_ending(cancel, Why::Deregister);
+                    submitted.push(op);
+                }
+                OpState::OnThread { cancel } => replace_unless_ending(cancel, Why::Deregister),
+                _ => {}
+            }
+        }
+        if !submitted.is_empty() {
+            let mut events = Vec::new();
+            io.cancel_and_wait(&submitted, &mut events);
+            self.on_driver_events(&mut events, io);
+        }
+        ops.sort_by_key(|&op| self.table.get(op).map(|entry| entry.order));
+        let its: BTreeSet<OpSlot> = ops.iter().copied().collect();
+        for pending in self.table.split_completed(at) {
+            if pending.one.is_some() || !its.contains(&pending.op) {
+                self.table.requeue(pending);
+            }
+        }
+        for op in ops {
+            let Some(entry) = self.table.get_mut(op) else { continue };
+            match &entry.state {
+                OpState::Completed(_) => self.table.requeue(PendingCompletion { op, one: None }),
+                OpState::Submitted { .. } | OpState::OnThread { .. } => {
+                    entry.held.push(source.fd.clone());
+                }
+                _ => self.cancel(op, Why::Deregister, io),
+            }
+        }
+        source.mode.restore(source.fd.number());
+        self.run(io);
+    }
+}

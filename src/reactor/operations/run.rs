@@ -1,0 +1,124 @@
+//! What makes operations runnable, and the loop that runs them.
+
+use super::io::Io;
+use super::machine::Operations;
+use super::queue::Queue;
+use super::table::{Cause, OpState, Why};
+use crate::event::Interest;
+use crate::key::Slot;
+use crate::op::{Kind, Outcome};
+
+impl Operations {
+    /// Runs what is runnable. Nothing else advances an operation.
+    pub(in crate::reactor) fn run(&mut self, io: &mut impl Io) {
+        while let Some(op) = self.run_queue.pop_front() {
+            let Some(entry) = self.table.get(op) else { continue };
+            let OpState::Runnable(cause) = entry.state else { continue };
+            match entry.kind {
+                Kind::Shutdown(how) => self.shut_down(op, how, io),
+                Kind::Splice => self.advance_splice(op, io),
+                Kind::Open => self.spawn(op, Vec::new(), io),
+                _ => self.advance(op, cause, io),
+            }
+        }
+    }
+
+    /// Marks what awaits these directions of a source runnable.
+    pub(in crate::reactor) fn on_ready(&mut self, slot: Slot, ready: Interest, io: &mut impl Io) {
+        // A connect comes before reads: it is to be told the error of the socket.
+        for queue in [Queue::Write, Queue::Read] {
+            let Some(source) = self.sources.get(slot) else { return };
+            let Some(op) = source.head(queue).filter(|_| ready.contains(queue.dir())) else {
+                continue;
+            };
+            if self.table.get(op).is_some_and(|entry| entry.awaits(slot, queue)) {
+                io.stop_awaiting(slot, queue.dir());
+                self.make_runnable(op, Cause::Ready);
+            }
+        }
+    }
+
+    /// Cancels what is past its deadline, and makes runnable what waited for a time.
+    pub(in crate::reactor) fn on_time(&mut self, io: &mut impl Io) {
+        let Some(due) = self.table.next_time() else { return };
+        let now = io.now();
+        if due > now {
+            return;
+        }
+        while let Some(op) = self.table.pop_deadline(now) {
+            self.cancel(op, Why::Deadline, io);
+        }
+        while let Some(op) = self.table.pop_time(now) {
+            match self.table.get(op).is_some_and(|entry| entry.call.is_some()) {
+                true => self.make_runnable(op, Cause::Retry),
+                // Only a timeout waits without a call.
+                false => self.complete(op, Ok(Outcome::Done), io),
+            }
+        }
+        self.run(io);
+    }
+
+    /// Notes that the user watches these directions of a source. While urgent data is among them a
+    /// ring must not receive: a receive that waits there uses up an urgent byte that comes alone.
+    pub(in crate::reactor) fn on_watched(&mut self, slot: Slot, user: Interest, io: &mut impl Io) {
+        let Some(source) = self.sources.get_mut(slot) else { return };
+        source.emulates_reads = user.contains(Interest::PRIORITY);
+        let Some(op) = source.head(Queue::Read).filter(|_| source.emulates_reads) else { return };
+        let Some(entry) = self.table.get_mut(op) else { return };
+        if let OpState::Submitted { cancel } = &mut entry.state {
+            cancel.get_or_insert(Why::Reclaim);
+            let mut events = Vec::new();
+            io.cancel_and_wait(&[op], &mut events);
+            self.on_driver_events(&mut events, io);
+            self.run(io);
+        }
+    }
+
+    /// Gives buffers that were returned to receives that wait for them, to each one at most.
+    /// `is_notified`: a pool has notified the poller.
+    pub(in crate::reactor) fn on_buffers(&mut self, is_notified: bool, io: &mut impl Io) {
+        if !std::mem::take(&mut self.buffers.must_ask) && !is_notified {
+            return;
+        }
+        for index in 0..self.buffers.queues.len() {
+            let mut is_empty = false;
+            for _ in 0..self.buffers.queues[index].ops.len() {
+                is_empty = !self.serve_first(index, io);
+                if is_empty {
+                    break;
+                }
+                self.run(io);
+            }
+            if !is_empty && !self.buffers.queues[index].ops.is_empty() {
+                // There may be more buffers for those that wait again, and nothing would tell.
+                io.notifier().wake_by_ref();
+            }
+        }
+        self.buffers.queues.retain(|queue| !queue.ops.is_empty());
+    }
+
+    /// Serves the first waiter of a queue. Returns false if there is no buffer for it.
+    fn serve_first(&mut self, index: usize, io: &mut impl Io) -> bool {
+        let queue = &mut self.buffers.queues[index];
+        let Some(&op) = queue.ops.front() else { return false };
+        if !self.table.awaits_buffer(op) {
+            queue.ops.pop_front();
+            queue.stale = queue.stale.saturating_sub(1);
+            return true;
+        }
+        match queue.pool.take_or_wait(io.notifier()) {
+            // The pool has the notifier now.
+            Ok(None) => return false,
+            Ok(Some(buf)) => {
+                queue.ops.pop_front();
+                let call = self.table.get_mut(op).and_then(|entry| entry.call.as_mut());
+                if let Some(call) = call {
+                    call.equip(buf);
+                }
+                self.make_runnable(op, Cause::Buffer);
+            }
+            Err(error) => self.complete(op, Err(error), io),
+        }
+        true
+    }
+}
