@@ -261,8 +261,9 @@ fn expect_no_circle(mut arrows: BTreeSet<(String, String)>, rule: &str) {
     loop {
         let sources: BTreeSet<_> = arrows.iter().map(|(from, _)| from.clone()).collect();
         let before = arrows.len();
-        // What has no arrow out is in no circle.
-        arrows.retain(|(_, to)| sources.contains(to));
+        let targets: BTreeSet<_> = arrows.iter().map(|(_, to)| to.clone()).collect();
+        // What has no arrow out, or none in, is in no circle.
+        arrows.retain(|(from, to)| sources.contains(to) && targets.contains(from));
         if arrows.len() == before {
             break;
         }

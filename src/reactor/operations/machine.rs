@@ -1,10 +1,10 @@
-//! The operations of one poller, without what makes them go on: their table, their queues, the run
-//! queue, and how they complete.
+//! The operations of one poller, and the transitions of their states: to the run queue, to what
+//! they wait for, and to their completion.
 
 use super::buffer_wait::BufferWaiters;
 use super::io::Io;
 use super::queue::{Queue, SourceOps};
-use super::table::{Cause, Delivery, OpEntry, OpResult, OpState, OpTable};
+use super::table::{Cause, Delivery, OpEntry, OpResult, OpState, OpTable, Side};
 use crate::event::Interest;
 use crate::key::{OpSlot, Slot};
 use crate::op::{Kind, Outcome};
@@ -16,11 +16,15 @@ use crate::sys::prepared::Prepared;
 use std::collections::VecDeque;
 use std::io;
 use std::ops::RangeInclusive;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A multishot operation is paused while so many of its results are undelivered: as many as one
 /// wait has room for, within these bounds.
 const MAX_UNDELIVERED: RangeInclusive<usize> = 32..=256;
+
+/// The pauses between two attempts where readiness says nothing.
+const MIN_PAUSE: Duration = Duration::from_millis(1);
+const MAX_PAUSE: Duration = Duration::from_millis(64);
 
 /// The operations of one poller.
 #[derive(Debug)]
@@ -130,16 +134,80 @@ impl Operations {
         head.is_some_and(|entry| entry.kind == Kind::Connect)
     }
 
+    /// Waits until a source is ready.
+    pub(super) fn await_ready(&mut self, op: OpSlot, on: Side, io: &mut impl Io) {
+        let Some(entry) = self.table.get_mut(op) else { return };
+        entry.pause = Duration::ZERO;
+        entry.state = OpState::AwaitingReady { on };
+        let place = match on {
+            Side::Source => entry.source,
+            Side::Target => entry.target,
+        };
+        if let Some((slot, queue)) = place {
+            io.await_ready(slot, queue.dir());
+        }
+    }
+
+    /// Attempts the call again after a while, twice as long as the last time.
+    pub(super) fn pause(&mut self, op: OpSlot, io: &mut impl Io) {
+        let Some(entry) = self.table.get_mut(op) else { return };
+        entry.pause = (2 * entry.pause).clamp(MIN_PAUSE, MAX_PAUSE);
+        entry.state = OpState::AwaitingTime;
+        let time = io.now() + entry.pause;
+        self.table.set_time(op, Some(time));
+    }
+
+    /// Makes the call on a thread.
+    pub(super) fn spawn(&mut self, op: OpSlot, files: Vec<Held>, io: &mut impl Io) {
+        let Some(entry) = self.table.get_mut(op) else { return };
+        let Some(call) = entry.call.take() else { return };
+        entry.state = OpState::OnThread { cancel: None };
+        io.spawn(op, call, files);
+    }
+
+    /// Queues an operation for a buffer.
+    pub(super) fn await_buffer(&mut self, op: OpSlot) {
+        let Some(entry) = self.table.get_mut(op) else { return };
+        let Some(pool) = entry.call.as_ref().and_then(Prepared::pool) else { return };
+        self.buffers.push(op, pool);
+        entry.state = OpState::AwaitingBuffer;
+    }
+
+    /// Returns true if other receives wait for all that the pool of this one has.
+    pub(super) fn lacks_buffers(&self, op: OpSlot) -> bool {
+        let call = self.table.get(op).and_then(|entry| entry.call.as_ref());
+        call.and_then(Prepared::pool).is_some_and(|pool| self.buffers.is_short(pool))
+    }
+
+    /// Gives a receive from a pool a buffer if it has none. Returns false if it has to wait: others
+    /// do already, or there is none.
+    ///
+    /// # Errors
+    ///
+    /// `OutOfMemory`: it would wait for ever.
+    pub(super) fn attach_buffer(&mut self, op: OpSlot, io: &mut impl Io) -> io::Result<bool> {
+        let Some(call) = self.table.get_mut(op).and_then(|entry| entry.call.as_mut()) else {
+            return Ok(false);
+        };
+        let Some(pool) = call.pool().filter(|_| call.lacks_buffer()) else { return Ok(true) };
+        if self.buffers.is_short(pool) {
+            return Ok(false);
+        }
+        let Some(buf) = pool.take_or_wait(io.notifier())? else { return Ok(false) };
+        call.equip(buf);
+        Ok(true)
+    }
+
     /// Completes an operation: takes it out of its queues, makes its successors runnable, and
     /// queues its completion.
     pub(super) fn complete(&mut self, op: OpSlot, result: io::Result<Outcome>, io: &mut impl Io) {
         let Some(entry) = self.table.get_mut(op) else { return };
         let (call, order) = (entry.call.take(), entry.order);
         let state = std::mem::replace(&mut entry.state, OpState::Queued);
-        let places: Vec<_> = entry.places().collect();
+        let places = [entry.source, entry.target];
         match state {
             OpState::AwaitingReady { on } => {
-                if let Some(&(slot, queue)) = places.get(on as usize) {
+                if let Some((slot, queue)) = places[on as usize] {
                     io.stop_awaiting(slot, queue.dir());
                 }
             }
@@ -154,12 +222,12 @@ impl Operations {
         let (buf, files) = call.map_or((Buf::None, Vec::new()), Prepared::into_parts);
         io.defer_drop(files);
         self.table.complete(op, OpResult::new(transferred, result, buf));
-        for &(slot, queue) in &places {
+        for (slot, queue) in places.into_iter().flatten() {
             if let Some(source) = self.sources.get_mut(slot) {
                 source.remove(queue, op, order);
             }
         }
-        for (slot, queue) in places {
+        for (slot, queue) in places.into_iter().flatten() {
             self.wake_head(slot, queue);
             if queue == Queue::Write {
                 // It may have held up the reads.

@@ -4,18 +4,19 @@
 //!
 //! An operation is in one `OpState`, and nothing else says what it is doing.
 //!
-//! 1. `submit` checks it, makes a call of it and enqueues it (`OpState::Queued`).
-//! 2. At the head of its queues it becomes [`OpState::Runnable`], and enters the run queue.
-//! 3. [`Operations::run`] takes it from there and advances it: the driver gets it
-//!    ([`OpState::Submitted`]), or the call is attempted. What would block awaits readiness, a
-//!    buffer, a time, or a thread.
-//! 4. Whatever happens (readiness, a result of the driver or of a thread, a buffer, a timer) only
-//!    marks the operation runnable (`run.rs`), or brings a result (`events.rs`), of which there is
-//!    one interpreter (`result.rs`).
-//! 5. [`Operations::complete`] takes it out of its queues, makes its successors runnable, and
-//!    queues its completion ([`OpState::Completed`]), which `deliver` hands out.
+//! 1. `submit` makes a call of it and enqueues it (`Queued`).
+//! 2. At the head of its queues it becomes `Runnable`, and enters the run queue.
+//! 3. `run` takes it from there: the driver gets it (`Submitted`), or the call is attempted. What
+//!    would block waits for readiness, a buffer, a time, or a thread.
+//! 4. A report, a buffer, a timer, or a predecessor that completes only makes it runnable again.
+//!    A result of the driver or of a thread (`events`) goes to the interpreter that attempts use
+//!    too (`result`).
+//! 5. `complete` takes it out of its queues, makes its successors runnable, and queues its
+//!    completion (`Completed`), which the reactor delivers.
 //!
-//! This module knows neither registry nor kernel: it asks for both through [`Io`].
+//! This module knows neither registry nor kernel: it asks for both through [`Io`]. Each file calls
+//! methods of those below it alone: `machine` (every transition of a state), `result` and `cancel`,
+//! `advance` and `splice` (attempts), `events`, `run`, then `submit` and `remove`.
 
 mod advance;
 mod buffer_wait;
@@ -34,7 +35,6 @@ mod thread_pool;
 mod timers;
 #[cfg(any(test, feature = "spi"))]
 mod verify;
-mod wait;
 
 pub(super) use io::Io;
 pub(super) use machine::Operations;

@@ -6,7 +6,7 @@
 //! ends when there are spurious reports: by level at once, because they would be repeated, by edges
 //! after a few.
 
-use super::latch::Step;
+use super::latch::{MAX_SPURIOUS, Step};
 use crate::event::Interest;
 use crate::selector::Trigger;
 
@@ -21,9 +21,6 @@ pub(super) struct AwaitedInterest {
     /// Counts spurious reports in a row.
     spurious: u8,
 }
-
-/// As in the latch: some are cheaper than to tell the kernel.
-const MAX_SPURIOUS: u8 = 3;
 
 impl AwaitedInterest {
     pub(super) fn awaited(&self) -> Interest {

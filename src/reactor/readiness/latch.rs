@@ -27,12 +27,13 @@ pub(crate) struct Latch {
     armed: Interest,
     /// Edge mode with EDGE: what was reported, and not armed since, though it is armed always.
     told: Interest,
-    /// One-shot mode with EDGE: how many reports there were for nobody since it was armed.
-    strays: u8,
+    /// One-shot mode with EDGE: counts spurious reports since it was armed.
+    spurious: u8,
 }
 
-/// After so many reports for nobody the kernel is to be silent. Some are cheaper than to arm anew.
-const MOST_STRAYS: u8 = 3;
+/// After so many spurious reports in a row the kernel is not to report any more. A few are cheaper
+/// than to arm anew.
+pub(super) const MAX_SPURIOUS: u8 = 3;
 
 /// What has to be done with the kernel, or beside it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +52,7 @@ impl Latch {
         // Where nothing is reported the mode does not show, and operations are best served by
         // level: whoever waits untried can't miss anything.
         let trigger = preferred(if interest.is_empty() { Mode::Level } else { mode }, native);
-        Latch { mode, trigger, level, interest, armed: interest, told, strays: 0 }
+        Latch { mode, trigger, level, interest, armed: interest, told, spurious: 0 }
     }
 
     /// Takes over the trigger that the source really got. With EDGE, `level` are the directions
@@ -89,7 +90,7 @@ impl Latch {
     /// The directions that the kernel should watch.
     pub(crate) fn watched(&self) -> Interest {
         match self.trigger {
-            Trigger::Edge if self.strays == MOST_STRAYS => Interest::empty(),
+            Trigger::Edge if self.spurious == MAX_SPURIOUS => Interest::empty(),
             Trigger::Edge => (self.interest - self.level) | (self.armed & self.level),
             Trigger::Level | Trigger::OneShot => self.armed,
         }
@@ -143,7 +144,9 @@ impl Latch {
     /// A look found none of the armed directions ready.
     pub(crate) fn missed(&mut self) -> Step {
         match self.trigger {
-            Trigger::Edge if self.mode == Mode::OneShot && self.armed.is_empty() => self.stray(),
+            Trigger::Edge if self.mode == Mode::OneShot && self.armed.is_empty() => {
+                self.on_spurious()
+            }
             Trigger::Level | Trigger::Edge => Step::Nothing,
             // The report that made us look has used the kernel's one shot up.
             Trigger::OneShot => self.arm_if_any(),
@@ -155,7 +158,7 @@ impl Latch {
     pub(crate) fn rearm(&mut self, dirs: Interest) -> Step {
         match self.mode {
             Mode::Level => {}
-            Mode::OneShot => (self.armed, self.strays) = (dirs, 0),
+            Mode::OneShot => (self.armed, self.spurious) = (dirs, 0),
             Mode::Edge => self.arm(dirs),
         }
         Step::Arm
@@ -178,13 +181,13 @@ impl Latch {
         self.told -= dirs;
     }
 
-    /// The kernel has told something that is nobody's business until the next `rearm`.
-    fn stray(&mut self) -> Step {
-        if self.strays == MOST_STRAYS {
+    /// The kernel has reported what is not to be delivered before the next `rearm`.
+    fn on_spurious(&mut self) -> Step {
+        if self.spurious == MAX_SPURIOUS {
             return Step::Nothing;
         }
-        self.strays += 1;
-        if self.strays == MOST_STRAYS { Step::Arm } else { Step::Nothing }
+        self.spurious += 1;
+        if self.spurious == MAX_SPURIOUS { Step::Arm } else { Step::Nothing }
     }
 
     fn arm_if_any(&self) -> Step {

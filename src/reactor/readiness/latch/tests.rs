@@ -277,7 +277,7 @@ fn reports_for_nobody_silence_the_kernel_until_it_is_armed_again() {
     assert_eq!([latch.missed(), latch.missed(), latch.missed()], [Step::Nothing; 3], "armed");
     assert_eq!(latch.delivered(R), Step::Nothing);
     for _ in 0..3 {
-        for _ in 1..MOST_STRAYS {
+        for _ in 1..MAX_SPURIOUS {
             assert_eq!((latch.missed(), latch.watched()), (Step::Nothing, R | W));
         }
         assert_eq!((latch.missed(), latch.watched()), (Step::Arm, Interest::empty()));

@@ -290,7 +290,8 @@ impl Bench {
         let sets = sets.map(|set| set.bits()).into_iter().chain(self.contract.sets());
         let flags = [kernel.stirred, kernel.loaded, self.queued, self.lagging];
         let flags = flags.into_iter().chain(self.contract.flags());
-        let small = u64::from(latch.strays) << 4 | (latch.mode as u64) << 2 | latch.trigger as u64;
+        let small =
+            u64::from(latch.spurious) << 4 | (latch.mode as u64) << 2 | latch.trigger as u64;
         let number = sets.fold(small, |number, set| number << 3 | u64::from(set));
         flags.fold(number, |number, flag| number << 1 | u64::from(flag))
     }
