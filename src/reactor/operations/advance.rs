@@ -48,14 +48,14 @@ impl Operations {
         }
     }
 
-    /// Gives an operation to the driver, or attempts its call.
+    /// Submits an operation to the driver, or attempts its call.
     fn start(&mut self, op: OpSlot, io: &mut impl Io) {
         if !self.is_paused_by_backpressure(op) && !self.try_submit(op, io) {
             self.attempt(op, false, io);
         }
     }
 
-    /// Gives an operation to the driver. Returns false if the reactor has to do it.
+    /// Submits an operation to the driver. Returns false if the reactor has to do it.
     fn try_submit(&mut self, op: OpSlot, io: &mut impl Io) -> bool {
         let Some((slot, queue)) = self.source_of(op) else { return false };
         let Some(source) = self.sources.get(slot) else { return false };

@@ -54,7 +54,7 @@ pub(in crate::reactor) trait Io {
     /// Returns true if a socket that has lost its connection was not connected again since.
     fn has_not_reconnected(&mut self, fd: BorrowedFd<'_>) -> bool;
 
-    /// Gives an operation to the driver.
+    /// Submits an operation to the driver.
     ///
     /// # Errors
     ///

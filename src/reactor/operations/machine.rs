@@ -179,8 +179,8 @@ impl Operations {
         call.and_then(Prepared::pool).is_some_and(|pool| self.buffers.is_short(pool))
     }
 
-    /// Gives a receive from a pool a buffer if it has none. Returns false if it has to wait: others
-    /// do already, or there is none.
+    /// Attaches a buffer to a receive from a pool that has none. Returns false if it has to wait:
+    /// others do already, or there is no buffer.
     ///
     /// # Errors
     ///
