@@ -79,7 +79,7 @@ pub use op::{OpId, OpenOptions, Outcome, Rejected};
 pub use poller::{Capabilities, Poller, Source, Statistics};
 pub use sys::buf::Buf;
 pub use sys::pool::{BufferPool, PoolBuf};
-pub use sys::ring::leaked_buffers;
+pub use sys::prepared::leaked_buffers;
 pub use sys::signals::unblock_in_child;
 pub use try_io::try_io;
 pub use waker::Waker;

@@ -13,7 +13,7 @@ pub use crate::selector::select::Select;
 pub use crate::selector::sigio::Sigio;
 pub use crate::selector::uring::Uring;
 pub use crate::selector::{
-    Applied, Arm, Deadline, Landed, Raw, Selector, Start, Trigger, Triggers, Wake, WakeHandle,
+    Applied, Arm, Deadline, OpDriver, OpEvent, Raw, Selector, Trigger, Triggers, Wake, WakeHandle,
 };
-pub use crate::sys::prepared::{Call, Gain, Prepared};
+pub use crate::sys::prepared::{Call, CallBox, Gain, Prepared};
 pub use crate::sys::ring::TaskWork;

@@ -185,7 +185,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "waker::Waker",
             "sys::buf::Buf",
             "sys::pool",
-            "sys::ring::leaked_buffers",
+            "sys::prepared::leaked_buffers",
             "sys::staging",
             "try_io::try_io",
             "unblock_in_child",

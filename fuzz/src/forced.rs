@@ -6,8 +6,8 @@
 
 use super::column::Subject;
 use quintpoll::spi::{
-    Applied, Arm, Deadline, Epoll, Landed, OpSlot, Poll, PollBits, Prepared, Raw, Reactor, Select,
-    Selector, Sigio, Slot, Start, TaskWork, Trigger, Uring, Wake, WakeHandle,
+    Applied, Arm, Deadline, Epoll, OpDriver, Poll, PollBits, Raw, Reactor, Select, Selector, Sigio,
+    Slot, TaskWork, Trigger, Uring, Wake, WakeHandle,
 };
 use quintpoll::{Backend, Poller};
 use std::cell::Cell;
@@ -270,26 +270,8 @@ impl<S: Selector> Selector for Forced<S> {
     fn wake_handle(&self) -> WakeHandle {
         self.inner.wake_handle()
     }
-    fn has_operations(&self) -> bool {
-        self.is_aided && self.inner.has_operations()
-    }
 
-    fn start(&mut self, op: OpSlot, prepared: Prepared) -> Start {
-        match self.is_aided {
-            true => self.inner.start(op, prepared),
-            false => Start::Emulate(prepared),
-        }
-    }
-
-    fn cancel(&mut self, op: OpSlot) {
-        self.inner.cancel(op);
-    }
-
-    fn settle(&mut self, ops: &[OpSlot]) {
-        self.inner.settle(ops);
-    }
-
-    fn take(&mut self, out: &mut Vec<Landed>) {
-        self.inner.take(out);
+    fn driver(&mut self) -> Option<&mut dyn OpDriver> {
+        if self.is_aided { self.inner.driver() } else { None }
     }
 }

@@ -8,7 +8,7 @@ use crate::key::Key;
 use crate::op::Op;
 use crate::sys::buf::Buf;
 use crate::sys::pool::{BufferPool, PoolBuf};
-use crate::sys::ring::leaked_buffers;
+use crate::sys::prepared::leaked_buffers;
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;

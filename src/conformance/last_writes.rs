@@ -7,7 +7,7 @@ use crate::event::{Interest, Mode, Token};
 use crate::key::Key;
 use crate::op::Op;
 use crate::poller::{Poller, Source};
-use crate::sys::ring::leaked_buffers;
+use crate::sys::prepared::leaked_buffers;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::poll::PollFlags;

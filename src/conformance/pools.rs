@@ -9,7 +9,7 @@ use crate::op::{Completion, Op, OpId};
 use crate::poller::Source;
 use crate::sys::buf::Buf;
 use crate::sys::pool::BufferPool;
-use crate::sys::ring::leaked_buffers;
+use crate::sys::prepared::leaked_buffers;
 use crate::sys::staging;
 use nix::errno::Errno;
 use std::thread;

@@ -7,7 +7,7 @@ use super::lines::*;
 use super::scenes::set_blocking;
 use crate::op::{Completion, Op};
 use crate::sys::pool::{BufferPool, PoolBuf};
-use crate::sys::ring::leaked_buffers;
+use crate::sys::prepared::leaked_buffers;
 use nix::poll::PollFlags;
 use std::io::{self, Write};
 use std::net::TcpListener;

@@ -19,7 +19,7 @@ use crate::key::{Key, OpSlot, Slot};
 use crate::op::{Completion, Op, OpId, Rejected};
 use crate::poll_bits::PollBits;
 use crate::poller::{Capabilities, Poller, Source, Statistics};
-use crate::selector::{Deadline, Landed, Raw, Selector, Triggers, Wake};
+use crate::selector::{Deadline, OpEvent, Raw, Selector, Triggers, Wake};
 use crate::sys;
 use crate::waker::{Parker, Waker};
 use operations::{Delivery, Operations, Why};
@@ -40,11 +40,13 @@ const VERIFY_GROWTH: usize = 4;
 pub struct Reactor<S> {
     backend: Backend,
     id: usize,
+    /// The selector performs operations.
+    has_driver: bool,
     // Before the operations, so that the mechanism is gone when buffers are dropped (D1).
     parts: Parts<S>,
     operations: Operations,
     /// What the selector and the threads have to tell; kept for its memory.
-    events: Vec<Landed>,
+    events: Vec<OpEvent>,
     parker: Parker,
     /// What the selector reported; kept for its memory.
     raw: Vec<Raw>,
@@ -61,12 +63,13 @@ impl<S: Selector> Reactor<S> {
     ///
     /// `EINVAL` before Linux 4.14, which has no way to tell a forked child (madvise(2),
     /// `MADV_WIPEONFORK`).
-    pub fn new(backend: Backend, selector: S) -> io::Result<Self> {
+    pub fn new(backend: Backend, mut selector: S) -> io::Result<Self> {
         static LAST_ID: AtomicUsize = AtomicUsize::new(0);
         let parker = Parker::new(selector.wake_handle())?;
         Ok(Reactor {
             backend,
             id: LAST_ID.fetch_add(1, Ordering::Relaxed),
+            has_driver: selector.driver().is_some(),
             parts: Parts::new(selector, parker.notifier()),
             operations: Operations::default(),
             parker,
@@ -88,7 +91,9 @@ impl<S: Selector> Reactor<S> {
     /// Takes what the selector and the threads have to tell of operations, and runs what goes on.
     fn collect_events(&mut self) {
         let mut events = std::mem::take(&mut self.events);
-        self.parts.selector.take(&mut events);
+        if let Some(driver) = self.parts.selector.driver() {
+            driver.drain_events(&mut events);
+        }
         self.operations.on_driver_events(&mut events, &mut self.parts);
         self.parts.thread_pool.collect(&mut events, &mut self.parts.deferred_drops);
         self.operations.on_thread_events(&mut events, &mut self.parts);
@@ -217,7 +222,7 @@ impl<S: Selector> Reactor<S> {
             let (result, buf) = result.into_parts();
             let id = OpId { poller: self.id, slot: op };
             events.complete(Completion { token, id, transferred, result, buf, more });
-            self.parts.deferred_drops.extend(held);
+            self.parts.deferred_drops.extend(held.into_iter().map(|(_, file)| file));
         }
         self.operations.run(&mut self.parts);
     }
@@ -270,7 +275,7 @@ impl<S: Selector> Poller for Reactor<S> {
         capabilities.set(Capabilities::NATIVE_LEVEL, native.contains(Triggers::LEVEL));
         capabilities.set(Capabilities::NATIVE_EDGE, native.contains(Triggers::EDGE));
         capabilities.set(Capabilities::NATIVE_ONESHOT, native.contains(Triggers::ONESHOT));
-        capabilities.set(Capabilities::NATIVE_OPERATIONS, self.parts.selector.has_operations());
+        capabilities.set(Capabilities::NATIVE_OPERATIONS, self.has_driver);
         capabilities
     }
 

@@ -5,11 +5,11 @@ use super::readiness::Readiness;
 use crate::event::Interest;
 use crate::key::{OpSlot, Slot};
 use crate::poll_bits::PollBits;
-use crate::selector::{Landed, Selector, Start};
+use crate::selector::{OpEvent, Selector};
 use crate::sys;
 use crate::sys::file::{Held, has_more, has_not_connected_again};
 use crate::sys::manner::Manner;
-use crate::sys::prepared::{Gain, Prepared, shutdown};
+use crate::sys::prepared::{CallBox, Gain, Prepared, shutdown};
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -86,30 +86,31 @@ impl<S: Selector> Io for Parts<S> {
         has_not_connected_again(fd)
     }
 
-    fn submit(&mut self, op: OpSlot, call: Prepared) -> Result<(), Prepared> {
-        match self.selector.start(op, call) {
-            Start::Emulate(call) => Err(call),
-            Start::Native => {
-                self.has_submitted = true;
-                Ok(())
-            }
-        }
+    fn submit(&mut self, op: OpSlot, call: CallBox) -> Result<(), CallBox> {
+        let Some(driver) = self.selector.driver() else { return Err(call) };
+        driver.submit(op, call)?;
+        self.has_submitted = true;
+        Ok(())
     }
 
     fn cancel(&mut self, op: OpSlot) {
-        self.selector.cancel(op);
+        if let Some(driver) = self.selector.driver() {
+            driver.cancel(op);
+        }
     }
 
-    fn cancel_and_wait(&mut self, ops: &[OpSlot], events: &mut Vec<Landed>) {
-        self.selector.settle(ops);
-        self.selector.take(events);
+    fn cancel_and_wait(&mut self, ops: &[OpSlot], events: &mut Vec<OpEvent>) {
+        if let Some(driver) = self.selector.driver() {
+            driver.cancel_and_wait(ops);
+            driver.drain_events(events);
+        }
     }
 
-    fn spawn(&mut self, op: OpSlot, call: Prepared, files: Vec<Held>) {
+    fn spawn(&mut self, op: OpSlot, call: CallBox, files: Vec<Held>) {
         self.thread_pool.submit(op, call, files);
     }
 
-    fn withdraw(&mut self, op: OpSlot) -> Option<Prepared> {
+    fn withdraw(&mut self, op: OpSlot) -> Option<CallBox> {
         self.thread_pool.withdraw(op)
     }
 

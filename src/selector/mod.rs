@@ -17,7 +17,7 @@ use crate::event::Interest;
 use crate::key::{OpSlot, Slot};
 use crate::poll_bits::PollBits;
 use crate::sys::fd_table::{Sharing, ThreadId};
-use crate::sys::prepared::{Gain, Prepared};
+use crate::sys::prepared::{CallBox, Gain};
 use bitflags::bitflags;
 use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -62,57 +62,47 @@ pub trait Selector {
     /// What ends a wait from elsewhere. Always the same one.
     fn wake_handle(&self) -> WakeHandle;
 
-    /// Whether [`Selector::start`] takes operations.
-    fn has_operations(&self) -> bool {
-        false
+    /// Returns what performs operations, `None` if the mechanism performs none. Always the same
+    /// answer.
+    fn driver(&mut self) -> Option<&mut dyn OpDriver> {
+        None
     }
+}
 
-    /// Begins an operation, at the latest with the next wait, or leaves it to the reactor. Its file
-    /// stays open until [`Selector::take`] has told what became of it, or this value is dropped,
-    /// which must let go of its memory only when the kernel has.
+/// The part of a mechanism that performs operations.
+pub trait OpDriver {
+    /// Submits an operation, at the latest with the next wait. Its file stays open until
+    /// [`drain_events`](OpDriver::drain_events) has told what became of it, or this value is
+    /// dropped, which must free the memory of the call only when the kernel is done with it.
     ///
-    /// Of one source there is at most one operation to read and one to write at a time, and any
-    /// number of those at an offset, which are in no order.
-    fn start(&mut self, op: OpSlot, prepared: Prepared) -> Start {
-        let _ = op;
-        Start::Emulate(prepared)
-    }
+    /// Of one source at most one operation that reads and one that writes is submitted at a time,
+    /// and any number of those at an offset, which are in no order.
+    ///
+    /// # Errors
+    ///
+    /// The call, if the mechanism can't make it. The reactor attempts it when the file is ready.
+    fn submit(&mut self, op: OpSlot, call: CallBox) -> Result<(), CallBox>;
 
-    /// Has an operation end soon, with `ECANCELED` if nothing has come of it.
-    fn cancel(&mut self, op: OpSlot) {
-        let _ = op;
-    }
+    /// Ends an operation soon, with `ECANCELED` if it has done nothing.
+    fn cancel(&mut self, op: OpSlot);
 
     /// Cancels these operations, and waits for those to end that can be interrupted.
-    fn settle(&mut self, ops: &[OpSlot]) {
-        let _ = ops;
-    }
+    fn cancel_and_wait(&mut self, ops: &[OpSlot]);
 
-    /// Gives what operations have come to since the last call, in that order. While there are any,
-    /// no wait sleeps.
-    fn take(&mut self, out: &mut Vec<Landed>) {
-        let _ = out;
-    }
+    /// Adds what operations have come to since the last call, in that order. While there is
+    /// something to add, no wait sleeps.
+    fn drain_events(&mut self, out: &mut Vec<OpEvent>);
 }
 
-/// Who does an operation.
+/// What an operation has come to in the kernel, or on a thread.
 #[derive(Debug)]
-pub enum Start {
-    /// The mechanism.
-    Native,
-    /// The reactor, by trying it when the file is ready.
-    Emulate(Prepared),
-}
-
-/// What an operation has come to in the kernel.
-#[derive(Debug)]
-pub enum Landed {
+pub enum OpEvent {
     /// It has ended.
-    Over {
+    Completed {
         /// Which.
         op: OpSlot,
-        /// As it was given to [`Selector::start`], but for what was moved.
-        prepared: Prepared,
+        /// As it was submitted, but for what was moved.
+        call: CallBox,
         /// What the call has brought. On `WouldBlock`, `Interrupted`, `ENOBUFS` of one that takes
         /// its buffers from a pool, and `ECANCELED` that nobody asked for, the reactor goes on by
         /// itself. One with many results begins again after a result, and after `ECANCELED`, when
@@ -120,19 +110,19 @@ pub enum Landed {
         result: io::Result<Gain>,
     },
     /// It has brought one of many results, and goes on.
-    One {
+    Result {
         /// Which.
         op: OpSlot,
         /// What the call has brought.
-        gain: Gain,
+        result: Gain,
     },
 }
 
-impl Landed {
-    /// Which operation it is about.
+impl OpEvent {
+    /// Returns the operation that it is about.
     pub fn op(&self) -> OpSlot {
         match self {
-            Landed::Over { op, .. } | Landed::One { op, .. } => *op,
+            OpEvent::Completed { op, .. } | OpEvent::Result { op, .. } => *op,
         }
     }
 }

@@ -63,13 +63,13 @@ mod requests;
 mod turns;
 mod watch;
 
-use super::{Applied, Arm, Deadline, Landed, Raw, Selector, Start, Trigger, Triggers};
+use super::{Applied, Arm, Deadline, OpDriver, OpEvent, Raw, Selector, Trigger, Triggers};
 use super::{Wake, WakeHandle};
 use crate::event::Interest;
 use crate::key::{OpSlot, Slot};
 use crate::poll_bits::PollBits;
 use crate::slab::SlotMap;
-use crate::sys::prepared::{Call, Prepared};
+use crate::sys::prepared::{Call, CallBox};
 use crate::sys::ring::{Least, Ring, Size, TaskWork};
 use polls::{End, Polls, Told};
 use requests::Owner;
@@ -361,28 +361,31 @@ impl Selector for Uring {
         self.wake.clone()
     }
 
-    fn has_operations(&self) -> bool {
-        self.has_operations && self.polls.knows(Call::Recv)
+    fn driver(&mut self) -> Option<&mut dyn OpDriver> {
+        let can_operate = self.has_operations && self.polls.knows(Call::Recv);
+        can_operate.then_some(self as &mut dyn OpDriver)
     }
+}
 
-    fn start(&mut self, op: OpSlot, prepared: Prepared) -> Start {
-        if !self.has_operations || !self.polls.can(&prepared) {
-            return Start::Emulate(prepared);
+impl OpDriver for Uring {
+    fn submit(&mut self, op: OpSlot, call: CallBox) -> Result<(), CallBox> {
+        if !self.polls.can(&call) {
+            return Err(call);
         }
-        self.polls.begin_operation(op, prepared);
-        Start::Native
+        self.polls.begin_operation(op, call);
+        Ok(())
     }
 
     fn cancel(&mut self, op: OpSlot) {
         self.polls.stop_operation(op);
     }
 
-    fn settle(&mut self, ops: &[OpSlot]) {
+    fn cancel_and_wait(&mut self, ops: &[OpSlot]) {
         ops.iter().for_each(|&op| self.polls.stop_operation(op));
         self.settle_until(|uring| !ops.iter().any(|&op| uring.polls.has_operation(op)));
     }
 
-    fn take(&mut self, out: &mut Vec<Landed>) {
+    fn drain_events(&mut self, out: &mut Vec<OpEvent>) {
         self.polls.take_landed(out);
     }
 }

@@ -2,6 +2,7 @@
 //! touch, owned until the last of it.
 #![allow(unsafe_code)]
 
+mod call_box;
 mod cargo;
 mod connect;
 mod control;
@@ -15,6 +16,8 @@ use super::buf::Buf;
 use super::file::{self, Held};
 use super::manner::Manner;
 use super::pool::{BufferPool, PoolBuf};
+pub(crate) use call_box::SpareCalls;
+pub use call_box::{CallBox, leaked_buffers};
 use cargo::Cargo;
 pub(crate) use cargo::Part;
 use connect::ConnectState;
@@ -276,20 +279,20 @@ impl Prepared {
         }
     }
 
-    /// It is over: gives the buffer back, and the files that were to be kept open. To drop these
-    /// may run the user's code.
-    pub(crate) fn into_parts(self) -> (Buf, Vec<Held>) {
-        let files = match self.with {
+    /// Takes the buffer, and the files that were to be kept open. To drop these may run the user's
+    /// code. The call moves no bytes any more.
+    pub(crate) fn take_parts(&mut self) -> (Buf, Vec<Held>) {
+        let files = match std::mem::replace(&mut self.with, With::Nothing) {
             With::Message(message) => message.into_files(),
             _ => Vec::new(),
         };
-        (self.cargo.into_buf(), files)
+        (self.cargo.take_buf(), files)
     }
 
-    /// The same where there are no files.
+    /// Takes the buffer of a call without files.
     #[cfg(test)]
-    pub(crate) fn into_buf(self) -> Buf {
-        self.into_parts().0
+    pub(crate) fn into_buf(mut self) -> Buf {
+        self.take_parts().0
     }
 
     /// There was nothing to be received, and nobody to receive it from.

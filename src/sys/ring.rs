@@ -7,10 +7,9 @@ mod refused;
 
 use super::fork::Stamp;
 use super::pool::BufferPool;
-use super::prepared::{Call, Gain, Prepared, complete_one};
+use super::prepared::{Call, CallBox, Gain, complete_one};
 use groups::{Groups, NO_GROUP};
 use in_flight::InFlight;
-pub use in_flight::leaked_buffers;
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{Builder, EnterFlags, IoUring, Probe, cqueue, opcode};
 use std::fmt;
@@ -75,7 +74,7 @@ pub(crate) enum Completion {
         more: bool,
     },
     /// An operation is over, and the kernel touches its memory no longer.
-    Operation { tag: u64, prepared: Prepared, result: io::Result<Gain> },
+    Operation { tag: u64, call: CallBox, result: io::Result<Gain> },
     /// An operation has brought something, and goes on.
     One {
         tag: u64,
@@ -217,13 +216,13 @@ impl Ring {
     /// # Panics
     ///
     /// If there is no [`room`](Ring::room).
-    pub(crate) fn begin(&mut self, prepared: Prepared, tag: u64) -> Ticket {
+    pub(crate) fn begin(&mut self, call: CallBox, tag: u64) -> Ticket {
         assert!(self.room() > 0, "there has to be room for it");
         // What takes buffers of a pool is begun where the ring serves that.
-        let group = prepared.pool().and_then(|pool| self.groups.find(pool)).unwrap_or(NO_GROUP);
+        let group = call.pool().and_then(|pool| self.groups.find(pool)).unwrap_or(NO_GROUP);
         self.groups.enter(group);
-        let (ticket, prepared) = self.in_flight.insert(prepared, tag, group);
-        let entry = prepared.entry(group).user_data(ticket | OPERATION);
+        let (ticket, call) = self.in_flight.insert(call, tag, group);
+        let entry = call.entry(group).user_data(ticket | OPERATION);
         // SAFETY: a ring with room is this process's.
         let pushed = unsafe { self.ring.submission().push(&entry) };
         debug_assert!(pushed.is_ok(), "there was room");
@@ -331,10 +330,11 @@ fn of_operation(
         groups.note_shortage(group);
     }
     groups.leave(group);
-    let (tag, mut prepared) = in_flight.remove(ticket)?;
-    // SAFETY: this is the last completion of the operation that has landed now.
-    let result = unsafe { prepared.complete(result, buf) };
-    Some(Completion::Operation { tag, prepared, result })
+    // SAFETY: this is its last completion.
+    let (tag, mut call) = unsafe { in_flight.remove(ticket) }?;
+    // SAFETY: as above.
+    let result = unsafe { call.complete(result, buf) };
+    Some(Completion::Operation { tag, call, result })
 }
 
 /// For how many completions to wait.
@@ -401,7 +401,10 @@ impl Drop for Ring {
     /// The kernel goes on with what is under way, for a while: whoever minds has to settle it
     /// before. The memory of operations that are not over is left to the kernel for good.
     fn drop(&mut self) {
-        if !self.stamp.is_foreign() {
+        if self.stamp.is_foreign() {
+            // SAFETY: the kernel works for the parent, and this process has a copy of its memory.
+            unsafe { self.in_flight.free() };
+        } else {
             let is_empty = self.in_flight.leak() == 0;
             if !is_empty {
                 self.groups.leak();

@@ -7,7 +7,7 @@ use super::table::{Cause, OpState, Side};
 use crate::key::OpSlot;
 use crate::op::Outcome;
 use crate::poll_bits::PollBits;
-use crate::sys::prepared::{Call, Gain, Prepared};
+use crate::sys::prepared::{Call, CallBox, Gain};
 use std::io;
 use std::net::Shutdown;
 
@@ -61,7 +61,7 @@ impl Operations {
         let Some(source) = self.sources.get(slot) else { return false };
         let Some(entry) = self.table.get_mut(op) else { return false };
         let is_emulated = entry.must_emulate || (queue == Queue::Read && source.emulates_reads);
-        let can_submit = |call: &mut Prepared| !is_emulated && call.suits_a_ring(&source.mode);
+        let can_submit = |call: &mut CallBox| !is_emulated && call.suits_a_ring(&source.mode);
         let Some(call) = entry.call.take_if(can_submit) else { return false };
         match io.submit(op, call) {
             Ok(()) => {
@@ -98,7 +98,7 @@ impl Operations {
 
     fn attempt_once(&mut self, op: OpSlot, was_ready: bool, io: &mut impl Io) -> Attempt {
         let Some((slot, queue)) = self.source_of(op) else { return Attempt::Settled };
-        let is_receive = |call: &Prepared| matches!(call.call(), Call::Recv | Call::RecvMulti);
+        let is_receive = |call: &CallBox| matches!(call.call(), Call::Recv | Call::RecvMulti);
         let may_skip = self.table.get(op).and_then(|its| its.call.as_ref()).is_some_and(is_receive);
         if may_skip && io.can_skip_attempt(slot, queue.dir()) {
             self.await_ready(op, Side::Source, io);

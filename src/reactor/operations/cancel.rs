@@ -16,7 +16,7 @@ impl Operations {
         self.withdraw(op, io);
         let Some(entry) = self.table.get_mut(op) else { return };
         match &mut entry.state {
-            OpState::Completed(_) => {}
+            OpState::Completed => {}
             OpState::Submitted { cancel } => {
                 replace_unless_ending(cancel, why);
                 io.cancel(op);

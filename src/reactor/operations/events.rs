@@ -5,8 +5,8 @@ use super::machine::Operations;
 use super::queue::Queue;
 use super::table::{Cause, OpState, Why};
 use crate::key::OpSlot;
-use crate::selector::Landed;
-use crate::sys::prepared::{Call, Gain, Prepared};
+use crate::selector::OpEvent;
+use crate::sys::prepared::{Call, CallBox, Gain, Prepared};
 use std::io;
 
 impl Operations {
@@ -14,17 +14,17 @@ impl Operations {
     /// the same batch.
     pub(in crate::reactor) fn on_driver_events(
         &mut self,
-        events: &mut Vec<Landed>,
+        events: &mut Vec<OpEvent>,
         io: &mut impl Io,
     ) {
         for event in &mut *events {
-            let Landed::Over { op, prepared, result: Err(error) } = event else { continue };
-            self.redirect_reset(*op, prepared.call(), error);
+            let OpEvent::Completed { op, call, result: Err(error) } = event else { continue };
+            self.redirect_reset(*op, call.call(), error);
         }
         for event in events.drain(..) {
             match event {
-                Landed::One { op, gain } => _ = self.push_result(op, gain, io),
-                Landed::Over { op, prepared, result } => self.on_returned(op, prepared, result, io),
+                OpEvent::Result { op, result } => _ = self.push_result(op, result, io),
+                OpEvent::Completed { op, call, result } => self.on_returned(op, call, result, io),
             }
         }
     }
@@ -33,19 +33,19 @@ impl Operations {
     /// until its file is ready, or for a while.
     pub(in crate::reactor) fn on_thread_events(
         &mut self,
-        events: &mut Vec<Landed>,
+        events: &mut Vec<OpEvent>,
         io: &mut impl Io,
     ) {
         for event in events.drain(..) {
-            let Landed::Over { op, prepared, result } = event else { continue };
+            let OpEvent::Completed { op, call, result } = event else { continue };
             let Some(entry) = self.table.get_mut(op) else { continue };
             entry.must_emulate = true;
             let waits = entry.stop().is_none() && result.as_ref().is_err_and(is_unfinished);
             if !waits {
-                self.on_returned(op, prepared, result, io);
+                self.on_returned(op, call, result, io);
                 continue;
             }
-            entry.call = Some(prepared);
+            entry.call = Some(call);
             match entry.source {
                 Some(_) if entry.target.is_some() => {
                     if !self.await_either(op, io) {
@@ -62,7 +62,7 @@ impl Operations {
     fn on_returned(
         &mut self,
         op: OpSlot,
-        call: Prepared,
+        call: CallBox,
         result: io::Result<Gain>,
         io: &mut impl Io,
     ) {

@@ -3,10 +3,10 @@
 use crate::event::Interest;
 use crate::key::{OpSlot, Slot};
 use crate::poll_bits::PollBits;
-use crate::selector::Landed;
+use crate::selector::OpEvent;
 use crate::sys::file::Held;
 use crate::sys::manner::Manner;
-use crate::sys::prepared::{Gain, Prepared};
+use crate::sys::prepared::{CallBox, Gain, Prepared};
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::BorrowedFd;
@@ -59,20 +59,20 @@ pub(in crate::reactor) trait Io {
     /// # Errors
     ///
     /// The call, if the driver does not take it.
-    fn submit(&mut self, op: OpSlot, call: Prepared) -> Result<(), Prepared>;
+    fn submit(&mut self, op: OpSlot, call: CallBox) -> Result<(), CallBox>;
 
     /// Requests the driver to end an operation.
     fn cancel(&mut self, op: OpSlot);
 
     /// Requests the driver to end these operations, and waits for those that can be interrupted.
     /// Adds what the driver has to tell to `events`.
-    fn cancel_and_wait(&mut self, ops: &[OpSlot], events: &mut Vec<Landed>);
+    fn cancel_and_wait(&mut self, ops: &[OpSlot], events: &mut Vec<OpEvent>);
 
     /// Makes a call on a thread, which needs these files open.
-    fn spawn(&mut self, op: OpSlot, call: Prepared, files: Vec<Held>);
+    fn spawn(&mut self, op: OpSlot, call: CallBox, files: Vec<Held>);
 
     /// Takes a call back unless a thread has begun with it.
-    fn withdraw(&mut self, op: OpSlot) -> Option<Prepared>;
+    fn withdraw(&mut self, op: OpSlot) -> Option<CallBox>;
 
     /// Reports a direction of a source once it is ready.
     fn await_ready(&mut self, slot: Slot, dir: Interest);

@@ -4,7 +4,7 @@
 use super::buffer_wait::BufferWaiters;
 use super::io::Io;
 use super::queue::{Queue, SourceOps};
-use super::table::{Cause, Delivery, OpEntry, OpResult, OpState, OpTable, Side};
+use super::table::{Cause, Delivery, OpEntry, OpResult, OpState, OpTable, Pause, Side};
 use crate::event::Interest;
 use crate::key::{OpSlot, Slot};
 use crate::op::{Kind, Outcome};
@@ -12,19 +12,15 @@ use crate::slab::SlotMap;
 use crate::sys::buf::Buf;
 use crate::sys::file::Held;
 use crate::sys::manner::Manner;
-use crate::sys::prepared::Prepared;
+use crate::sys::prepared::SpareCalls;
 use std::collections::VecDeque;
 use std::io;
 use std::ops::RangeInclusive;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// A multishot operation is paused while so many of its results are undelivered: as many as one
 /// wait has room for, within these bounds.
-const MAX_UNDELIVERED: RangeInclusive<usize> = 32..=256;
-
-/// The pauses between two attempts where readiness says nothing.
-const MIN_PAUSE: Duration = Duration::from_millis(1);
-const MAX_PAUSE: Duration = Duration::from_millis(64);
+const MAX_UNDELIVERED: RangeInclusive<u32> = 32..=256;
 
 /// The operations of one poller.
 #[derive(Debug)]
@@ -34,7 +30,8 @@ pub(in crate::reactor) struct Operations {
     /// What can make progress now. Entries of completed operations are skipped.
     pub(super) run_queue: VecDeque<OpSlot>,
     pub(super) buffers: BufferWaiters,
-    pub(super) max_undelivered: usize,
+    pub(super) max_undelivered: u32,
+    pub(super) spare_calls: SpareCalls,
 }
 
 impl Default for Operations {
@@ -45,6 +42,7 @@ impl Default for Operations {
             run_queue: VecDeque::new(),
             buffers: BufferWaiters::default(),
             max_undelivered: *MAX_UNDELIVERED.end(),
+            spare_calls: SpareCalls::default(),
         }
     }
 }
@@ -62,6 +60,7 @@ impl Operations {
 
     /// Adapts backpressure to the room for completions.
     pub(in crate::reactor) fn set_room(&mut self, room: usize) {
+        let room = u32::try_from(room).unwrap_or(u32::MAX);
         self.max_undelivered = room.clamp(*MAX_UNDELIVERED.start(), *MAX_UNDELIVERED.end());
     }
 
@@ -104,7 +103,7 @@ impl Operations {
 
     pub(super) fn make_runnable(&mut self, op: OpSlot, cause: Cause) {
         let Some(entry) = self.table.get_mut(op) else { return };
-        debug_assert!(!matches!(entry.state, OpState::Runnable(_) | OpState::Completed(_)));
+        debug_assert!(!matches!(entry.state, OpState::Runnable(_) | OpState::Completed));
         entry.state = OpState::Runnable(cause);
         self.run_queue.push_back(op);
     }
@@ -137,7 +136,7 @@ impl Operations {
     /// Waits until a source is ready.
     pub(super) fn await_ready(&mut self, op: OpSlot, on: Side, io: &mut impl Io) {
         let Some(entry) = self.table.get_mut(op) else { return };
-        entry.pause = Duration::ZERO;
+        entry.pause = Pause::NONE;
         entry.state = OpState::AwaitingReady { on };
         let place = match on {
             Side::Source => entry.source,
@@ -151,9 +150,9 @@ impl Operations {
     /// Attempts the call again after a while, twice as long as the last time.
     pub(super) fn pause(&mut self, op: OpSlot, io: &mut impl Io) {
         let Some(entry) = self.table.get_mut(op) else { return };
-        entry.pause = (2 * entry.pause).clamp(MIN_PAUSE, MAX_PAUSE);
+        entry.pause = entry.pause.next();
         entry.state = OpState::AwaitingTime;
-        let time = io.now() + entry.pause;
+        let time = io.now() + entry.pause.duration();
         self.table.set_time(op, Some(time));
     }
 
@@ -168,7 +167,7 @@ impl Operations {
     /// Queues an operation for a buffer.
     pub(super) fn await_buffer(&mut self, op: OpSlot) {
         let Some(entry) = self.table.get_mut(op) else { return };
-        let Some(pool) = entry.call.as_ref().and_then(Prepared::pool) else { return };
+        let Some(pool) = entry.call.as_ref().and_then(|call| call.pool()) else { return };
         self.buffers.push(op, pool);
         entry.state = OpState::AwaitingBuffer;
     }
@@ -176,7 +175,7 @@ impl Operations {
     /// Returns true if other receives wait for all that the pool of this one has.
     pub(super) fn lacks_buffers(&self, op: OpSlot) -> bool {
         let call = self.table.get(op).and_then(|entry| entry.call.as_ref());
-        call.and_then(Prepared::pool).is_some_and(|pool| self.buffers.is_short(pool))
+        call.and_then(|call| call.pool()).is_some_and(|pool| self.buffers.is_short(pool))
     }
 
     /// Attaches a buffer to a receive from a pool that has none. Returns false if it has to wait:
@@ -212,15 +211,20 @@ impl Operations {
                 }
             }
             OpState::AwaitingBuffer => {
-                if let Some(pool) = call.as_ref().and_then(Prepared::pool) {
+                if let Some(pool) = call.as_ref().and_then(|call| call.pool()) {
                     self.buffers.remove(pool, |op| self.table.awaits_buffer(op));
                 }
             }
             _ => {}
         }
-        let transferred = call.as_ref().map_or(0, Prepared::moved);
-        let (buf, files) = call.map_or((Buf::None, Vec::new()), Prepared::into_parts);
-        io.defer_drop(files);
+        let (mut transferred, mut buf) = (0, Buf::None);
+        if let Some(mut call) = call {
+            transferred = call.moved();
+            let (its, files) = call.take_parts();
+            buf = its;
+            io.defer_drop(files);
+            self.spare_calls.keep(call);
+        }
         self.table.complete(op, OpResult::new(transferred, result, buf));
         for (slot, queue) in places.into_iter().flatten() {
             if let Some(source) = self.sources.get_mut(slot) {

@@ -3,9 +3,9 @@
 use super::cancel::replace_unless_ending;
 use super::io::Io;
 use super::machine::Operations;
-use super::table::{OpState, PendingCompletion, Why};
+use super::table::{OpState, Why};
 use crate::key::{OpSlot, Slot};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 impl Operations {
     /// Ends all operations of a source that is about to go (R5), in the order of submission but for
@@ -35,17 +35,22 @@ impl Operations {
         }
         ops.sort_by_key(|&op| self.table.get(op).map(|entry| entry.order));
         let its: BTreeSet<OpSlot> = ops.iter().copied().collect();
+        let mut last = BTreeMap::new();
         for pending in self.table.split_completed(at) {
-            if pending.one.is_some() || !its.contains(&pending.op) {
+            if pending.more || !its.contains(&pending.op) {
                 self.table.requeue(pending);
+            } else {
+                last.insert(pending.op, pending);
             }
         }
         for op in ops {
             let Some(entry) = self.table.get_mut(op) else { continue };
             match &entry.state {
-                OpState::Completed(_) => self.table.requeue(PendingCompletion { op, one: None }),
+                OpState::Completed => {
+                    last.remove(&op).into_iter().for_each(|its| self.table.requeue(its));
+                }
                 OpState::Submitted { .. } | OpState::OnThread { .. } => {
-                    entry.held.push(source.fd.clone());
+                    self.table.hold(op, source.fd.clone());
                 }
                 _ => self.cancel(op, Why::Deregister, io),
             }

@@ -70,7 +70,7 @@ impl Operations {
     /// Completes an operation whose call has failed.
     pub(super) fn on_error(&mut self, op: OpSlot, mut error: io::Error, io: &mut impl Io) {
         let Some(entry) = self.table.get(op) else { return };
-        if let Some(call) = entry.call.as_ref().map(Prepared::call) {
+        if let Some(call) = entry.call.as_ref().map(|call| call.call()) {
             self.redirect_reset(op, call, &mut error);
         }
         self.complete(op, Err(error), io);

@@ -99,7 +99,7 @@ impl Operations {
         let is_socket = its.is_some_and(|source| source.mode.is_socket());
         let fd = its.map(|source| source.fd.fd());
         let call = match call_of(op.kind, is_socket) {
-            Some((call, _)) => Some(prepare(op, fd, call, with)?),
+            Some((call, _)) => Some(self.spare_calls.fill(prepare(op, fd, call, with)?)),
             None => None,
         };
         let mut entry = OpEntry::new(token, op.kind, call);

@@ -8,7 +8,7 @@ use crate::op::{Kind, Outcome};
 use crate::slab::Slab;
 use crate::sys::buf::Buf;
 use crate::sys::file::Held;
-use crate::sys::prepared::Prepared;
+use crate::sys::prepared::CallBox;
 use std::collections::VecDeque;
 use std::io;
 use std::time::{Duration, Instant};
@@ -33,7 +33,7 @@ pub(super) enum OpState {
     /// A thread has it.
     OnThread { cancel: Option<Why> },
     /// Its completion is to be delivered.
-    Completed(OpResult),
+    Completed,
 }
 
 /// What has made an operation runnable.
@@ -88,6 +88,25 @@ impl Why {
     }
 }
 
+/// The pause between two attempts where readiness says nothing, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Pause(u8);
+
+impl Pause {
+    pub(super) const NONE: Pause = Pause(0);
+    const MIN: u8 = 1;
+    const MAX: u8 = 64;
+
+    /// Returns the next pause, twice as long.
+    pub(super) fn next(self) -> Self {
+        Pause((2 * self.0).clamp(Self::MIN, Self::MAX))
+    }
+
+    pub(super) fn duration(self) -> Duration {
+        Duration::from_millis(self.0.into())
+    }
+}
+
 /// One operation.
 #[derive(Debug)]
 pub(super) struct OpEntry {
@@ -95,28 +114,28 @@ pub(super) struct OpEntry {
     pub(super) kind: Kind,
     pub(super) state: OpState,
     /// The call, unless the driver or a thread has it.
-    pub(super) call: Option<Prepared>,
+    pub(super) call: Option<CallBox>,
     /// Its source, and the queue in which it is there.
     pub(super) source: Option<(Slot, Queue)>,
     /// The same of the source that it moves bytes to, if there are two.
     pub(super) target: Option<(Slot, Queue)>,
     /// The driver must not have it.
     pub(super) must_emulate: bool,
-    /// Counts its results that were not delivered.
-    pub(super) undelivered: usize,
+    /// It has files among [`OpTable::held`].
+    has_held: bool,
     /// The length of its last pause between two attempts.
-    pub(super) pause: Duration,
+    pub(super) pause: Pause,
+    /// Counts its results that were not delivered.
+    pub(super) undelivered: u32,
     /// Counts the submissions.
     pub(super) order: u64,
-    /// Keeps files open for the kernel when their registrations have gone.
-    pub(super) held: Vec<Held>,
     deadline: Option<Instant>,
     /// When [`OpState::AwaitingTime`] ends.
     time: Option<Instant>,
 }
 
 impl OpEntry {
-    pub(super) fn new(token: Token, kind: Kind, call: Option<Prepared>) -> Self {
+    pub(super) fn new(token: Token, kind: Kind, call: Option<CallBox>) -> Self {
         OpEntry {
             token,
             kind,
@@ -125,10 +144,10 @@ impl OpEntry {
             source: None,
             target: None,
             must_emulate: false,
+            has_held: false,
+            pause: Pause::NONE,
             undelivered: 0,
-            pause: Duration::ZERO,
             order: 0,
-            held: Vec::new(),
             deadline: None,
             time: None,
         }
@@ -163,7 +182,7 @@ impl OpEntry {
     pub(super) fn needs_call(&self) -> bool {
         let is_elsewhere = matches!(
             self.state,
-            OpState::Submitted { .. } | OpState::OnThread { .. } | OpState::Completed(_)
+            OpState::Submitted { .. } | OpState::OnThread { .. } | OpState::Completed
         );
         let has_none = matches!(self.kind, Kind::Shutdown(_) | Kind::Timeout(_) | Kind::Nop);
         !is_elsewhere && !has_none
@@ -198,8 +217,9 @@ impl OpResult {
 #[derive(Debug)]
 pub(super) struct PendingCompletion {
     pub(super) op: OpSlot,
-    /// One of many results; the last is with the operation itself.
-    pub(super) one: Option<OpResult>,
+    pub(super) result: OpResult,
+    /// It is one of many results, and not the last.
+    pub(super) more: bool,
 }
 
 /// A completion, as it is delivered.
@@ -210,7 +230,7 @@ pub(in crate::reactor) struct Delivery {
     pub(in crate::reactor) result: OpResult,
     pub(in crate::reactor) more: bool,
     /// Dropped last: that may run the user's code.
-    pub(in crate::reactor) held: Vec<Held>,
+    pub(in crate::reactor) held: Vec<(OpSlot, Held)>,
 }
 
 /// The operations by slot, in the order of their completions, and by time.
@@ -220,6 +240,8 @@ pub(super) struct OpTable {
     completed: VecDeque<PendingCompletion>,
     deadlines: Timers,
     times: Timers,
+    /// Files that stay open for the kernel although their registrations have gone.
+    held: Vec<(OpSlot, Held)>,
     submitted: u64,
 }
 
@@ -227,7 +249,9 @@ impl OpTable {
     pub(super) fn insert(&mut self, entry: OpEntry) -> OpSlot {
         self.submitted += 1;
         // An operation takes more memory than 32 bits can count.
-        self.slab.insert(OpEntry { order: self.submitted, ..entry }).0
+        let (op, entry) = self.slab.insert(entry);
+        entry.order = self.submitted;
+        op
     }
 
     pub(super) fn get(&self, op: OpSlot) -> Option<&OpEntry> {
@@ -244,18 +268,18 @@ impl OpTable {
 
     /// Queues the completion of an operation behind all others.
     pub(super) fn complete(&mut self, op: OpSlot, result: OpResult) {
-        self.set_deadline(op, None);
-        self.set_time(op, None);
-        let Some(entry) = self.get_mut(op) else { return };
-        entry.state = OpState::Completed(result);
-        self.completed.push_back(PendingCompletion { op, one: None });
+        let Some(entry) = self.slab.get_mut(op) else { return };
+        entry.state = OpState::Completed;
+        self.deadlines.replace(op, entry.deadline.take(), None);
+        self.times.replace(op, entry.time.take(), None);
+        self.completed.push_back(PendingCompletion { op, result, more: false });
     }
 
     /// Queues one of many results of an operation that goes on.
-    pub(super) fn push_result(&mut self, op: OpSlot, one: OpResult) {
+    pub(super) fn push_result(&mut self, op: OpSlot, result: OpResult) {
         let Some(entry) = self.get_mut(op) else { return };
         entry.undelivered += 1;
-        self.completed.push_back(PendingCompletion { op, one: Some(one) });
+        self.completed.push_back(PendingCompletion { op, result, more: true });
     }
 
     pub(super) fn has_completed(&self) -> bool {
@@ -278,18 +302,27 @@ impl OpTable {
 
     /// Takes the first pending completion. If it is the last of its operation, that is forgotten.
     pub(super) fn pop_completed(&mut self) -> Option<Delivery> {
-        let PendingCompletion { op, one } = self.completed.pop_front()?;
-        if let Some(result) = one {
-            let entry = self.get_mut(op)?;
+        let PendingCompletion { op, result, more } = self.completed.pop_front()?;
+        let entry = self.slab.get_mut(op)?;
+        let (token, mut held) = (entry.token, Vec::new());
+        if more {
             entry.undelivered -= 1;
-            let (token, held) = (entry.token, Vec::new());
-            return Some(Delivery { op, token, result, more: true, held });
+        } else {
+            if entry.has_held {
+                let all = std::mem::take(&mut self.held).into_iter();
+                let (its, others) = all.partition(|(its, _)| *its == op);
+                (held, self.held) = (its, others);
+            }
+            self.slab.remove(op);
         }
-        let OpEntry { token, state, held, .. } = self.slab.remove(op)?;
-        match state {
-            OpState::Completed(result) => Some(Delivery { op, token, result, more: false, held }),
-            _ => None,
-        }
+        Some(Delivery { op, token, result, more, held })
+    }
+
+    /// Keeps a file open until the completion of an operation was delivered.
+    pub(super) fn hold(&mut self, op: OpSlot, file: Held) {
+        let Some(entry) = self.slab.get_mut(op) else { return };
+        entry.has_held = true;
+        self.held.push((op, file));
     }
 
     /// Sets when an operation is to be cancelled.
@@ -336,11 +369,15 @@ impl OpTable {
     #[cfg(any(test, feature = "spi"))]
     pub(super) fn verify(&self) {
         let all = || self.slab.iter().map(|(_, entry)| entry);
-        let is_completed = |entry: &&OpEntry| matches!(entry.state, OpState::Completed(_));
-        let last = self.completed.iter().filter(|pending| pending.one.is_none()).count();
+        let is_completed = |entry: &&OpEntry| matches!(entry.state, OpState::Completed);
+        let last = self.completed.iter().filter(|pending| !pending.more).count();
         assert_eq!(all().filter(is_completed).count(), last, "what is completed is in the queue");
-        let undelivered: usize = all().map(|entry| entry.undelivered).sum();
-        assert_eq!(undelivered, self.completed.len() - last, "undelivered results are counted");
+        let undelivered: u32 = all().map(|entry| entry.undelivered).sum();
+        assert_eq!(
+            undelivered as usize,
+            self.completed.len() - last,
+            "undelivered results are counted"
+        );
         let deadlines = all().filter(|entry| entry.deadline.is_some()).count();
         assert_eq!(deadlines, self.deadlines.len(), "each deadline has its operation");
         assert_eq!(all().filter(|entry| entry.time.is_some()).count(), self.times.len(), "times");

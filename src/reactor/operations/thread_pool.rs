@@ -6,10 +6,10 @@
 //! poller's thread at that moment: else the number may stand for another file.
 
 use crate::key::OpSlot;
-use crate::selector::Landed;
+use crate::selector::OpEvent;
 use crate::sys::fd_table::{ForeignFd, Sharing, ThreadId};
 use crate::sys::file::Held;
-use crate::sys::prepared::{Call, Gain, Prepared};
+use crate::sys::prepared::{Call, CallBox, Gain};
 use crate::sys::signals::spawn_undisturbed;
 use std::collections::VecDeque;
 use std::fmt;
@@ -50,7 +50,7 @@ struct Queue {
     jobs: VecDeque<Job>,
     /// Jobs with a thread of their own that has not begun with them.
     own_jobs: Vec<Job>,
-    done: Vec<(Job, Landed)>,
+    done: Vec<(Job, OpEvent)>,
     /// Descriptors that were opened in another table than that of the submitter.
     foreign: Vec<Foreign>,
     /// Threads that take job after job, and those among them that wait for one or are starting.
@@ -70,7 +70,7 @@ struct Job {
     op: OpSlot,
     files: Vec<Held>,
     /// `None` while a thread makes the call.
-    prepared: Option<Prepared>,
+    call: Option<CallBox>,
 }
 
 /// A descriptor on its way to the table of the submitter. The thread that has opened it waits until
@@ -79,7 +79,7 @@ struct Foreign {
     op: OpSlot,
     fd: ForeignFd,
     /// `None` once the submitter has fetched the descriptor.
-    job: Option<(Job, Prepared)>,
+    job: Option<(Job, CallBox)>,
 }
 
 impl ThreadPool {
@@ -98,10 +98,10 @@ impl ThreadPool {
     }
 
     /// Makes the call of an operation on a thread; on this one, at once, if none can be started.
-    pub(in crate::reactor) fn submit(&mut self, op: OpSlot, prepared: Prepared, files: Vec<Held>) {
+    pub(in crate::reactor) fn submit(&mut self, op: OpSlot, call: CallBox, files: Vec<Held>) {
         self.count += 1;
-        let needs_own_thread = self.has_no_reuse || prepared.call() == Call::Open;
-        let job = Job { op, files, prepared: Some(prepared) };
+        let needs_own_thread = self.has_no_reuse || call.call() == Call::Open;
+        let job = Job { op, files, call: Some(call) };
         if needs_own_thread {
             self.unstarted.push_back(job);
         } else {
@@ -118,7 +118,7 @@ impl ThreadPool {
     }
 
     /// Takes an operation back unless a thread has begun with it.
-    pub(in crate::reactor) fn withdraw(&mut self, op: OpSlot) -> Option<Prepared> {
+    pub(in crate::reactor) fn withdraw(&mut self, op: OpSlot) -> Option<CallBox> {
         let mut queue = self.shared.lock();
         let Queue { jobs, own_jobs, .. } = &mut *queue;
         let is_it = |job: &Job| job.op == op;
@@ -130,13 +130,13 @@ impl ThreadPool {
             jobs.iter().position(is_it).and_then(|at| jobs.remove(at))
         };
         drop(queue);
-        let prepared = job?.prepared;
+        let call = job?.call;
         self.count -= 1;
-        prepared
+        call
     }
 
     /// Collects what is done, with the files that it needed, and starts threads that are lacking.
-    pub(in crate::reactor) fn collect(&mut self, out: &mut Vec<Landed>, files: &mut Vec<Held>) {
+    pub(in crate::reactor) fn collect(&mut self, out: &mut Vec<OpEvent>, files: &mut Vec<Held>) {
         if self.count == 0 {
             return;
         }
@@ -271,15 +271,15 @@ impl Shared {
     }
 
     fn run<'a>(&'a self, queue: MutexGuard<'a, Queue>, mut job: Job) -> MutexGuard<'a, Queue> {
-        let Some(mut prepared) = job.prepared.take() else { return queue };
+        let Some(mut call) = job.call.take() else { return queue };
         drop(queue);
-        let result = match prepared.perform() {
+        let result = match call.perform() {
             Ok(Gain::Opened(fd)) if self.submitter.shares_fd_table() != Sharing::Shared => {
-                return self.hand_over(job, prepared, ForeignFd::new(fd));
+                return self.hand_over(job, call, ForeignFd::new(fd));
             }
             result => result,
         };
-        let landed = Landed::Over { op: job.op, prepared, result };
+        let landed = OpEvent::Completed { op: job.op, call, result };
         let mut queue = self.lock();
         if queue.is_closed {
             // Not under the lock, because this may run the user's code.
@@ -293,10 +293,10 @@ impl Shared {
     }
 
     /// Waits until the submitter has fetched a descriptor from the table of this thread.
-    fn hand_over(&self, job: Job, prepared: Prepared, fd: ForeignFd) -> MutexGuard<'_, Queue> {
+    fn hand_over(&self, job: Job, call: CallBox, fd: ForeignFd) -> MutexGuard<'_, Queue> {
         let op = job.op;
         let mut queue = self.lock();
-        queue.foreign.push(Foreign { op, fd, job: Some((job, prepared)) });
+        queue.foreign.push(Foreign { op, fd, job: Some((job, call)) });
         self.notifier.wake_by_ref();
         loop {
             let at = queue.foreign.iter().position(|foreign| foreign.op == op);
@@ -312,11 +312,11 @@ impl Shared {
     }
 
     /// Fetches descriptors into the table of the calling thread, the submitter.
-    fn fetch_foreign(&self, queue: &mut Queue, done: &mut Vec<(Job, Landed)>) {
+    fn fetch_foreign(&self, queue: &mut Queue, done: &mut Vec<(Job, OpEvent)>) {
         for Foreign { op, fd, job } in &mut queue.foreign {
-            if let Some((job, prepared)) = job.take() {
+            if let Some((job, call)) = job.take() {
                 let result = fd.fetch().map(Gain::Opened);
-                done.push((job, Landed::Over { op: *op, prepared, result }));
+                done.push((job, OpEvent::Completed { op: *op, call, result }));
             }
         }
         self.is_fetched.notify_all();

@@ -20,7 +20,7 @@ impl Operations {
     }
 
     #[cfg(test)]
-    pub(in crate::reactor) fn undelivered(&self, op: OpSlot) -> usize {
+    pub(in crate::reactor) fn undelivered(&self, op: OpSlot) -> u32 {
         self.table.get(op).map_or(0, |entry| entry.undelivered)
     }
 

@@ -5,9 +5,9 @@
 use crate::key::{OpSlot, Slot};
 use crate::selector::epoll::Epoll;
 use crate::selector::{
-    Applied, Arm, Deadline, Landed, Raw, Selector, Start, Triggers, Wake, WakeHandle,
+    Applied, Arm, Deadline, OpDriver, OpEvent, Raw, Selector, Triggers, Wake, WakeHandle,
 };
-use crate::sys::prepared::{Call, Gain, Prepared};
+use crate::sys::prepared::{Call, CallBox, Gain, Prepared};
 use nix::sys::socket::{MsgFlags, recv, send};
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -30,7 +30,7 @@ impl Dice {
 /// An operation that the kernel has.
 pub(super) struct Taken {
     pub(super) op: OpSlot,
-    pub(super) prepared: Prepared,
+    pub(super) call: CallBox,
     is_asked_to_end: bool,
     /// It can't be interrupted.
     pub(super) is_stubborn: bool,
@@ -39,7 +39,7 @@ pub(super) struct Taken {
 impl Taken {
     /// Where it stands in line, if it does.
     fn lane(&self) -> Option<(RawFd, bool)> {
-        let (number, call, _) = self.prepared.wanted();
+        let (number, call, _) = self.call.wanted();
         match call {
             Call::ReadAt(_) | Call::WriteAt(_) | Call::Sync { .. } | Call::Open => None,
             Call::Accept | Call::AcceptMulti | Call::RecvMulti => Some((number, true)),
@@ -66,7 +66,7 @@ pub(super) enum End {
 /// The test's side of it.
 pub(super) struct World {
     pub(super) taken: Vec<Taken>,
-    landed: Vec<Landed>,
+    landed: Vec<OpEvent>,
     pub(super) dice: Dice,
     /// Of a hundred operations it leaves so many to the reactor.
     pub(super) emulated: u64,
@@ -103,14 +103,13 @@ impl World {
     /// Ends the one at this place, if it can end so now. Gives whether it did.
     pub(super) fn end(&mut self, at: usize, end: End) -> bool {
         let taken = &mut self.taken[at];
-        let (is_multi, has_pool) =
-            (taken.prepared.call().is_multi(), taken.prepared.pool().is_some());
+        let (is_multi, has_pool) = (taken.call.call().is_multi(), taken.call.pool().is_some());
         let result = match end {
-            End::Real(_) if taken.prepared.call() == Call::AcceptMulti => {
+            End::Real(_) if taken.call.call() == Call::AcceptMulti => {
                 let Some(socket) = self.arrived.pop_front() else { return false };
                 Ok(Gain::Accepted(socket))
             }
-            End::Real(most) => match make(&mut taken.prepared, most) {
+            End::Real(most) => match make(&mut taken.call, most) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
                 made => made,
             },
@@ -127,11 +126,11 @@ impl World {
         if is_multi && is_one && self.dice.throw(100) >= self.cut {
             let op = taken.op;
             let gain = result.expect("it is one result");
-            self.landed.push(Landed::One { op, gain });
+            self.landed.push(OpEvent::Result { op, result: gain });
             return true;
         }
-        let Taken { op, prepared, .. } = self.taken.swap_remove(at);
-        self.landed.push(Landed::Over { op, prepared, result });
+        let Taken { op, call, .. } = self.taken.swap_remove(at);
+        self.landed.push(OpEvent::Completed { op, call, result });
         true
     }
 
@@ -261,24 +260,26 @@ impl Selector for Kernel {
         self.files.wake_handle()
     }
 
-    fn has_operations(&self) -> bool {
-        true
+    fn driver(&mut self) -> Option<&mut dyn OpDriver> {
+        Some(self)
     }
+}
 
-    fn start(&mut self, op: OpSlot, prepared: Prepared) -> Start {
+impl OpDriver for Kernel {
+    fn submit(&mut self, op: OpSlot, call: CallBox) -> Result<(), CallBox> {
         let mut world = self.world.borrow_mut();
         world.starts += 1;
         if world.dice.throw(100) < world.emulated {
-            return Start::Emulate(prepared);
+            return Err(call);
         }
         let is_stubborn = world.dice.throw(100) < world.stubborn;
-        let taken = Taken { op, prepared, is_asked_to_end: false, is_stubborn };
+        let taken = Taken { op, call, is_asked_to_end: false, is_stubborn };
         assert!(!world.has(op), "it has that already");
         let lane = taken.lane();
         let is_free = lane.is_none() || world.taken.iter().all(|other| other.lane() != lane);
         assert!(is_free, "one at a time of a lane, or the kernel reverses them");
         world.taken.push(taken);
-        Start::Native
+        Ok(())
     }
 
     fn cancel(&mut self, op: OpSlot) {
@@ -291,7 +292,7 @@ impl Selector for Kernel {
         }
     }
 
-    fn settle(&mut self, ops: &[OpSlot]) {
+    fn cancel_and_wait(&mut self, ops: &[OpSlot]) {
         let mut world = self.world.borrow_mut();
         for &op in ops {
             let Some(at) = world.position(op) else { continue };
@@ -303,7 +304,7 @@ impl Selector for Kernel {
         }
     }
 
-    fn take(&mut self, out: &mut Vec<Landed>) {
+    fn drain_events(&mut self, out: &mut Vec<OpEvent>) {
         out.append(&mut self.world.borrow_mut().landed);
     }
 }

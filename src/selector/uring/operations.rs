@@ -1,10 +1,10 @@
 //! The operations of one ring: what is to be given to the kernel, what it has, and what has ended.
 
-use super::super::Landed;
+use super::super::OpEvent;
 use super::requests::About;
 use crate::key::OpSlot;
 use crate::slab::SlotMap;
-use crate::sys::prepared::{Gain, Prepared};
+use crate::sys::prepared::{CallBox, Gain};
 use crate::sys::ring::{Request, Ring, Ticket};
 use std::io;
 
@@ -21,7 +21,7 @@ struct Operation {
 #[derive(Debug)]
 enum State {
     /// It is to be submitted.
-    Here(Prepared),
+    Here(CallBox),
     InKernel(Ticket),
     /// For a moment, between the two.
     Moving,
@@ -36,7 +36,7 @@ const MOST_RESULTS: usize = 32;
 #[derive(Debug, Default)]
 pub(super) struct Operations {
     operations: SlotMap<OpSlot, Operation>,
-    landed: Vec<Landed>,
+    landed: Vec<OpEvent>,
     /// What could not be stopped because it was not found (l).
     not_found: Vec<OpSlot>,
 }
@@ -58,14 +58,14 @@ impl Operations {
         !self.landed.is_empty()
     }
 
-    pub(super) fn take_landed(&mut self, out: &mut Vec<Landed>) {
+    pub(super) fn take_landed(&mut self, out: &mut Vec<OpEvent>) {
         out.append(&mut self.landed);
     }
 
     /// An operation that is to be submitted.
-    pub(super) fn insert(&mut self, op: OpSlot, prepared: Prepared) {
-        let is_for_now = prepared.is_for_now();
-        let state = State::Here(prepared);
+    pub(super) fn insert(&mut self, op: OpSlot, call: CallBox) {
+        let is_for_now = call.is_for_now();
+        let state = State::Here(call);
         debug_assert!(self.operations.get_index(op.index).is_none(), "one at a time in a place");
         let (is_stopped, brought) = (false, 0);
         self.operations.insert(op, Operation { state, is_for_now, is_stopped, brought });
@@ -77,14 +77,14 @@ impl Operations {
         if ring.room() == 0 {
             return false;
         }
-        let prepared = match std::mem::replace(&mut operation.state, State::Moving) {
-            State::Here(prepared) => prepared,
+        let call = match std::mem::replace(&mut operation.state, State::Moving) {
+            State::Here(call) => call,
             other => {
                 operation.state = other;
                 return true;
             }
         };
-        operation.state = State::InKernel(ring.begin(prepared, op.to_bits()));
+        operation.state = State::InKernel(ring.begin(call, op.to_bits()));
         *at_once += u32::from(operation.is_for_now);
         true
     }
@@ -96,8 +96,8 @@ impl Operations {
             return false;
         }
         match std::mem::replace(&mut operation.state, State::Moving) {
-            State::Here(prepared) => {
-                self.end(op, prepared, Err(canceled()));
+            State::Here(call) => {
+                self.end(op, call, Err(canceled()));
                 false
             }
             other => {
@@ -143,21 +143,21 @@ impl Operations {
         let operation = self.operations.get_mut(op)?;
         operation.brought += usize::from(is_not_all);
         let is_enough = is_not_all && operation.brought == MOST_RESULTS;
-        self.landed.push(Landed::One { op, gain });
+        self.landed.push(OpEvent::Result { op, result: gain });
         is_enough.then_some(op)
     }
 
     /// The kernel is done with it. A send that would have to wait is the reactor's from now on.
-    pub(super) fn land(&mut self, tag: u64, prepared: Prepared, result: io::Result<Gain>) {
+    pub(super) fn land(&mut self, tag: u64, call: CallBox, result: io::Result<Gain>) {
         let op = OpSlot::from_bits(tag);
         if self.is_known(op) {
-            self.end(op, prepared, result);
+            self.end(op, call, result);
         }
     }
 
-    fn end(&mut self, op: OpSlot, prepared: Prepared, result: io::Result<Gain>) {
+    fn end(&mut self, op: OpSlot, call: CallBox, result: io::Result<Gain>) {
         self.operations.remove(op);
-        self.landed.push(Landed::Over { op, prepared, result });
+        self.landed.push(OpEvent::Completed { op, call, result });
     }
 }
 

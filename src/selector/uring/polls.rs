@@ -1,12 +1,12 @@
 //! The conversation with the kernel: which polls and operations it is asked for, and what it tells
 //! of them.
 
-use super::super::Landed;
+use super::super::OpEvent;
 use super::operations::Operations;
 use super::requests::{About, Ask, Id, Owner, Poll, Requests};
 use crate::key::OpSlot;
 use crate::poll_bits::PollBits;
-use crate::sys::prepared::{Call, Prepared};
+use crate::sys::prepared::{Call, CallBox};
 use crate::sys::ring::{Completion, Least, Request, Ring};
 use std::collections::VecDeque;
 use std::io;
@@ -153,9 +153,9 @@ impl Polls {
     }
 
     /// Whether the kernel can do such an operation.
-    pub(super) fn can(&mut self, prepared: &Prepared) -> bool {
-        let can_lend = prepared.pool().is_none_or(|pool| self.ring.serves(pool));
-        can_lend && self.ring.knows(prepared.call())
+    pub(super) fn can(&mut self, call: &CallBox) -> bool {
+        let can_lend = call.pool().is_none_or(|pool| self.ring.serves(pool));
+        can_lend && self.ring.knows(call.call())
     }
 
     /// Whether the kernel knows how to do such operations.
@@ -164,8 +164,8 @@ impl Polls {
     }
 
     /// Has the next turn begin an operation.
-    pub(super) fn begin_operation(&mut self, op: OpSlot, prepared: Prepared) {
-        self.operations.insert(op, prepared);
+    pub(super) fn begin_operation(&mut self, op: OpSlot, call: CallBox) {
+        self.operations.insert(op, call);
         self.queue.push_back(Ask::Begin(op));
     }
 
@@ -199,7 +199,7 @@ impl Polls {
     }
 
     /// The operations that have ended.
-    pub(super) fn take_landed(&mut self, out: &mut Vec<Landed>) {
+    pub(super) fn take_landed(&mut self, out: &mut Vec<OpEvent>) {
         self.operations.take_landed(out);
     }
 
@@ -344,9 +344,9 @@ impl Polls {
         for completion in completions.drain(..) {
             let (user_data, result, more) = match completion {
                 Completion::Request { user_data, result, more } => (user_data, result, more),
-                Completion::Operation { tag, prepared, result } => {
+                Completion::Operation { tag, call, result } => {
                     self.progress += 1;
-                    self.operations.land(tag, prepared, result);
+                    self.operations.land(tag, call, result);
                     continue;
                 }
                 Completion::One { tag, gain, is_not_all } => {

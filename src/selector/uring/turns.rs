@@ -23,7 +23,7 @@ const SMALL_TURNS: usize = 8;
 /// again keeps it for ever.
 const MOST_TURNS: usize = 64;
 /// How long dropping it waits for operations that can't be interrupted. The memory of those that
-/// are not over then is never freed ([`leaked_buffers`](crate::sys::ring::leaked_buffers)).
+/// are not over then is never freed ([`leaked_buffers`](crate::sys::prepared::leaked_buffers)).
 const LAST_WAIT: Duration = Duration::from_secs(1);
 
 impl Uring {

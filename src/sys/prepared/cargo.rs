@@ -85,8 +85,10 @@ impl Cargo {
         &self.buf
     }
 
-    pub(super) fn into_buf(self) -> Buf {
-        self.buf
+    /// Takes the buffer. No bytes are left to be moved.
+    pub(super) fn take_buf(&mut self) -> Buf {
+        (self.left, self.many) = (0, None);
+        std::mem::take(&mut self.buf)
     }
 
     pub(super) fn is_in(&self) -> bool {

@@ -1,26 +1,7 @@
 //! The operations that a kernel has: their memory is nobody else's until they are over.
 
-use super::super::prepared::{Call, Prepared};
+use super::super::prepared::{Call, CallBox};
 use crate::slab::{Slab, SlabKey};
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-/// How many operations were not over when their ring was closed, in this process.
-static LEAKED: AtomicUsize = AtomicUsize::new(0);
-
-/// How many buffers were left to the kernel for good, because their operations were not over within
-/// a second after their poller was dropped.
-///
-/// Closing a ring does not stop what it is at: a read from a disk or from a network file system
-/// that does not answer goes on, and would write into memory that is somebody else's by then. So
-/// such a buffer is never freed. For a program that does its I/O on sockets, pipes and terminals
-/// this stays 0.
-///
-/// ```
-/// assert_eq!(quintpoll::leaked_buffers(), 0);
-/// ```
-pub fn leaked_buffers() -> usize {
-    LEAKED.load(Ordering::Relaxed)
-}
 
 /// The name of an operation to the kernel. It leaves the topmost bit of 64 free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +41,7 @@ struct Operation {
     tag: u64,
     /// Where its buffers come from, if they come from a pool.
     group: u16,
-    prepared: Prepared,
+    call: CallBox,
 }
 
 /// All operations that one ring has been given and that are not over.
@@ -69,34 +50,51 @@ pub(super) struct InFlight(Slab<Ticket, Operation>);
 
 impl InFlight {
     /// Adds an operation, with a tag that comes back with it. What its entry points to stays where
-    /// it is: the bytes and the message are boxed.
+    /// it is.
     pub(super) fn insert(
         &mut self,
-        prepared: Prepared,
+        mut call: CallBox,
         tag: u64,
         group: u16,
-    ) -> (u64, &mut Prepared) {
-        let (ticket, operation) = self.0.insert(Operation { tag, group, prepared });
-        (ticket.to_bits(), &mut operation.prepared)
+    ) -> (u64, &mut CallBox) {
+        call.begin_flight();
+        let (ticket, operation) = self.0.insert(Operation { tag, group, call });
+        (ticket.to_bits(), &mut operation.call)
     }
 
     /// Returns the tag, call and group of an operation.
     pub(super) fn get(&self, ticket: u64) -> Option<(u64, Call, u16)> {
-        let Operation { tag, group, prepared } = self.0.get(Ticket::from_bits(ticket))?;
-        Some((*tag, prepared.call(), *group))
+        let Operation { tag, group, call } = self.0.get(Ticket::from_bits(ticket))?;
+        Some((*tag, call.call(), *group))
     }
 
-    /// Takes an operation out, which is over, and returns its tag too.
-    pub(super) fn remove(&mut self, ticket: u64) -> Option<(u64, Prepared)> {
-        let operation = self.0.remove(Ticket::from_bits(ticket))?;
-        Some((operation.tag, operation.prepared))
+    /// Takes an operation out, and returns its tag too.
+    ///
+    /// # Safety
+    ///
+    /// The kernel must be done with it: this is its last completion, or it was not submitted.
+    #[allow(unsafe_code)]
+    pub(super) unsafe fn remove(&mut self, ticket: u64) -> Option<(u64, CallBox)> {
+        let Operation { tag, mut call, .. } = self.0.remove(Ticket::from_bits(ticket))?;
+        // SAFETY: as the caller promises.
+        unsafe { call.end_flight() };
+        Some((tag, call))
+    }
+
+    /// Frees the memory of all operations.
+    ///
+    /// # Safety
+    ///
+    /// No kernel must touch the memory of this process for them.
+    #[allow(unsafe_code)]
+    pub(super) unsafe fn free(&mut self) {
+        // SAFETY: as the caller promises.
+        self.0.drain().for_each(|mut operation| unsafe { operation.call.end_flight() });
     }
 
     /// Leaves the memory of all operations to the kernel, and returns how many there were.
     pub(super) fn leak(&mut self) -> usize {
-        let count = self.0.drain().map(std::mem::forget).count();
-        LEAKED.fetch_add(count, Ordering::Relaxed);
-        count
+        self.0.drain().count()
     }
 }
 

@@ -46,7 +46,7 @@ struct Known {
     op: OpSlot,
     number: usize,
     /// Taken out.
-    prepared: Option<Prepared>,
+    prepared: Option<CallBox>,
     is_over: bool,
     is_gone: bool,
     due: Option<u64>,
@@ -72,7 +72,7 @@ impl Play {
 
     fn insert(&mut self) {
         let buf = Buf::Vec(vec![self.all.len() as u8]);
-        let prepared = Prepared::new(self.file.as_fd(), Call::Write, buf, (0, 1), None);
+        let prepared = CallBox::new(self.file.as_fd(), Call::Write, buf, (0, 1), None);
         let number = self.all.len();
         let call = Some(prepared.expect("one byte"));
         let op = self.ops.insert(OpEntry::new(Token(number), Kind::Write, call));
@@ -102,7 +102,7 @@ impl Play {
             return;
         }
         (known.is_over, known.due, known.retry) = (true, None, None);
-        let buf = known.prepared.take().map_or(Buf::None, Prepared::into_buf);
+        let buf = known.prepared.take().map_or(Buf::None, CallBox::into_buf);
         self.ops.get_mut(known.op).expect("it is known").call = None;
         self.ops.complete(known.op, OpResult::new(at, Ok(Outcome::Done), buf));
         self.over.push_back((at, None));
@@ -183,7 +183,7 @@ impl Play {
                 assert_eq!(theirs.len(), ours.len());
                 let (mut last, mut its) = (Vec::new(), Vec::new());
                 for (outgoing, (at, one)) in theirs.drain(..).zip(ours.drain(..)) {
-                    assert_eq!(outgoing.one.is_some(), one.is_some());
+                    assert_eq!(outgoing.more, one.is_some());
                     if one.is_none() {
                         last.push(outgoing);
                         its.push((at, one));
@@ -212,7 +212,8 @@ impl Play {
 
     fn check(&mut self) {
         for known in &self.all {
-            let undelivered = self.ops.get(known.op).map(|operation| operation.undelivered);
+            let undelivered =
+                self.ops.get(known.op).map(|operation| operation.undelivered as usize);
             let expected = (!known.is_gone).then_some(known.undelivered);
             assert_eq!(undelivered, expected, "{known:?}");
         }

@@ -74,7 +74,7 @@ fn submit(pool: &mut ThreadPool, index: usize) -> Slow {
     let told = Told { file: reader, shared: pool.shared.clone(), sender };
     let held = Held::new(Arc::new(told));
     let buf = Buf::Vec(Vec::with_capacity(8));
-    let prepared = Prepared::new(held.fd(), Call::Read, buf, (0, 8), None);
+    let prepared = CallBox::new(held.fd(), Call::Read, buf, (0, 8), None);
     pool.submit(op(index), prepared.expect("in order"), vec![held]);
     Slow { writer, dropped }
 }
@@ -92,9 +92,9 @@ fn take(pool: &mut ThreadPool) -> Vec<(OpSlot, usize)> {
     let (mut landed, mut files) = (vec![], vec![]);
     pool.collect(&mut landed, &mut files);
     assert_eq!(landed.len(), files.len(), "each has its file");
-    let of = |landed: Landed| match landed {
-        Landed::Over { op, prepared, result: Ok(Gain::Moved(count)) } => {
-            assert_eq!(prepared.into_buf().len(), count);
+    let of = |landed: OpEvent| match landed {
+        OpEvent::Completed { op, call, result: Ok(Gain::Moved(count)) } => {
+            assert_eq!(call.into_buf().len(), count);
             (op, count)
         }
         other => panic!("{other:?}"),
@@ -212,7 +212,7 @@ fn job_runs_at_once_without_a_thread() {
         write(&writer, b"data").expect("room");
         let held = Held::new(Arc::new(reader));
         let buf = Buf::Vec(Vec::with_capacity(8));
-        let prepared = Prepared::new(held.fd(), Call::Read, buf, (0, 8), None);
+        let prepared = CallBox::new(held.fd(), Call::Read, buf, (0, 8), None);
         pool.submit(op(at), prepared.expect("in order"), vec![held]);
         assert_eq!(notifier.0.load(Ordering::SeqCst), at + 1, "it is to be taken");
         assert_eq!(take(&mut pool), [(op(at), 4)]);
@@ -224,7 +224,7 @@ fn job_runs_at_once_without_a_thread() {
 fn submit_open(pool: &mut ThreadPool, index: usize) {
     let path = std::ffi::CString::from(c"/dev/null");
     let with = With::path(path, libc::O_RDONLY, 0);
-    let open = Prepared::with(None, Call::Open, Buf::None, Part::Nothing, with);
+    let open = CallBox::with(None, Call::Open, Buf::None, Part::Nothing, with);
     pool.submit(op(index), open.expect("in order"), Vec::new());
 }
 
@@ -242,8 +242,8 @@ fn take_opened(pool: &mut ThreadPool, notifier: &Notifier, count: usize) -> Vec<
         heard = rung;
         pool.collect(&mut landed, &mut files);
     }
-    let of = |landed: Landed| match landed {
-        Landed::Over { op, result: Ok(Gain::Opened(_)), .. } => op,
+    let of = |landed: OpEvent| match landed {
+        OpEvent::Completed { op, result: Ok(Gain::Opened(_)), .. } => op,
         other => panic!("{other:?}"),
     };
     landed.into_iter().map(of).collect()

@@ -68,7 +68,7 @@ impl Stage {
     }
 
     fn untaken(&self, op: OpId) -> usize {
-        self.reactor.operations.undelivered(op.slot)
+        self.reactor.operations.undelivered(op.slot) as usize
     }
 
     fn has_rung(&self) -> bool {

@@ -1,11 +1,12 @@
 //! Operations on a real ring, however small: what is asked when, and that all of them end.
 
-use super::super::{Raw, Selector, Start, Uring, Wake};
+use super::super::{OpDriver, OpEvent, Raw, Selector, Uring, Wake};
 use super::*;
 use crate::selector::Deadline;
 use crate::sys::buf::Buf;
 use crate::sys::prepared::Call;
-use crate::sys::ring::{TaskWork, leaked_buffers};
+use crate::sys::prepared::leaked_buffers;
+use crate::sys::ring::TaskWork;
 use crate::testing::is_alone;
 use nix::sys::socket::{setsockopt, sockopt};
 use proptest::prelude::*;
@@ -16,15 +17,15 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 /// Of one that is over, as all are here.
-impl Landed {
-    fn parts(&self) -> (&Prepared, &io::Result<Gain>) {
+impl OpEvent {
+    fn parts(&self) -> (&CallBox, &io::Result<Gain>) {
         match self {
-            Landed::Over { prepared, result, .. } => (prepared, result),
+            OpEvent::Completed { call, result, .. } => (call, result),
             one => panic!("it goes on: {one:?}"),
         }
     }
 
-    fn prepared(&self) -> &Prepared {
+    fn prepared(&self) -> &CallBox {
         self.parts().0
     }
 
@@ -32,9 +33,9 @@ impl Landed {
         self.parts().1
     }
 
-    fn into_parts(self) -> (Prepared, io::Result<Gain>) {
+    fn into_parts(self) -> (CallBox, io::Result<Gain>) {
         match self {
-            Landed::Over { prepared, result, .. } => (prepared, result),
+            OpEvent::Completed { call, result, .. } => (call, result),
             one => panic!("it goes on: {one:?}"),
         }
     }
@@ -50,14 +51,14 @@ fn pair() -> (UnixStream, UnixStream) {
     (here, there)
 }
 
-fn recv(fd: &impl AsFd) -> Prepared {
-    Prepared::new(fd.as_fd(), Call::Recv, vec![].into(), (0, 64), None).expect("there is memory")
+fn recv(fd: &impl AsFd) -> CallBox {
+    CallBox::new(fd.as_fd(), Call::Recv, vec![].into(), (0, 64), None).expect("there is memory")
 }
 
-fn send(fd: &impl AsFd, bytes: impl Into<Buf>) -> Prepared {
+fn send(fd: &impl AsFd, bytes: impl Into<Buf>) -> CallBox {
     let buf = bytes.into();
     let part = (0, buf.len());
-    Prepared::new(fd.as_fd(), Call::Send, buf, part, None).expect("all of it")
+    CallBox::new(fd.as_fd(), Call::Send, buf, part, None).expect("all of it")
 }
 
 /// Leaves no room.
@@ -74,29 +75,29 @@ fn rings() -> impl Iterator<Item = Uring> {
 }
 
 impl Uring {
-    fn begin_op(&mut self, at: usize, prepared: Prepared) {
-        assert!(matches!(self.start(op(at), prepared), Start::Native));
+    fn begin_op(&mut self, at: usize, prepared: CallBox) {
+        assert!(self.submit(op(at), prepared).is_ok());
     }
 
     fn stop_op(&mut self, op: OpSlot) {
-        Selector::cancel(self, op);
+        OpDriver::cancel(self, op);
     }
 
     /// A look, and what has landed by it.
-    fn landed(&mut self) -> Vec<Landed> {
+    fn landed(&mut self) -> Vec<OpEvent> {
         self.landed_by(Deadline::Now)
     }
 
-    fn landed_by(&mut self, deadline: Deadline) -> Vec<Landed> {
+    fn landed_by(&mut self, deadline: Deadline) -> Vec<OpEvent> {
         let (mut raw, mut landed) = (vec![], vec![]);
         self.wait(deadline, &mut raw).expect("a wait");
         assert_eq!(raw, Vec::<Raw>::new(), "nothing is watched");
-        self.take(&mut landed);
+        self.drain_events(&mut landed);
         landed
     }
 
     /// All that land until there are so many.
-    fn land_all(&mut self, count: usize) -> Vec<Landed> {
+    fn land_all(&mut self, count: usize) -> Vec<OpEvent> {
         let (mut landed, watchdog) = (vec![], Deadline::after(Some(Duration::from_secs(60))));
         while landed.len() < count {
             assert!(!watchdog.has_passed(), "{} of {count} have landed", landed.len());
@@ -106,12 +107,12 @@ impl Uring {
     }
 }
 
-fn is_canceled(landed: &Landed) -> bool {
+fn is_canceled(landed: &OpEvent) -> bool {
     let error = landed.result().as_ref().err();
     error.is_some_and(|error| error.raw_os_error() == Some(libc::ECANCELED))
 }
 
-fn moved(landed: &Landed) -> usize {
+fn moved(landed: &OpEvent) -> usize {
     match landed.result() {
         Ok(Gain::Moved(count)) => *count,
         ref other => panic!("{other:?}"),
@@ -158,7 +159,7 @@ fn what_has_landed_keeps_a_wait_from_sleeping() {
     assert_eq!(ring.wait(watchdog, &mut vec![]).expect("a wait"), Wake::Events);
     assert!(!watchdog.has_passed(), "it slept for {:?}", begun.elapsed());
     let mut landed = vec![];
-    ring.take(&mut landed);
+    ring.drain_events(&mut landed);
     assert_eq!(landed.len(), 1);
     assert_eq!(ring.wait(Deadline::Now, &mut vec![]).expect("a wait"), Wake::TimedOut);
 }
@@ -179,7 +180,7 @@ fn a_send_without_room_is_given_back() {
     }
 }
 
-fn would_block(landed: &Landed) -> bool {
+fn would_block(landed: &OpEvent) -> bool {
     matches!(landed.result(), Err(error) if error.kind() == ErrorKind::WouldBlock)
 }
 
@@ -256,17 +257,17 @@ fn what_is_settled_has_ended() {
         };
         let half: Vec<_> = left(&ring).into_iter().step_by(2).collect();
         let others: Vec<_> = left(&ring).into_iter().filter(|op| !half.contains(op)).collect();
-        ring.settle(&half);
+        ring.cancel_and_wait(&half);
         assert!(half.iter().all(|&op| !ring.polls.has_operation(op)), "{ring:?}");
         let mut landed = vec![];
-        ring.take(&mut landed);
+        ring.drain_events(&mut landed);
         let asked = landed.iter().filter(|one| half.contains(&one.op()));
         for one in asked {
             let had_news = one.op().index() % 6 == 0;
             let has_ended = is_canceled(one) || would_block(one);
             assert!(has_ended || had_news && moved(one) == 4, "{one:?}");
         }
-        ring.settle(&others);
+        ring.cancel_and_wait(&others);
         assert_eq!((left(&ring), ring.polls.operations()), (vec![], 0));
     }
 }
@@ -332,17 +333,17 @@ struct Play {
 }
 
 impl Play {
-    fn begin(&mut self, place: usize, prepared: Prepared) {
+    fn begin(&mut self, place: usize, prepared: CallBox) {
         if self.under_way.contains_key(&place) {
             return;
         }
         self.generation += 1;
         let op = OpSlot { index: place as u32, generation: self.generation };
         self.under_way.insert(place, (op, false));
-        assert!(matches!(self.ring.start(op, prepared), Start::Native));
+        assert!(self.ring.submit(op, prepared).is_ok());
     }
 
-    fn note(&mut self, landed: Vec<Landed>) {
+    fn note(&mut self, landed: Vec<OpEvent>) {
         for one in landed {
             let place = one.op().index();
             let (op, is_stopped) = self.under_way.remove(&place).expect("it lands once");
@@ -384,9 +385,9 @@ impl Play {
                         ops.push(*op);
                     }
                 }
-                self.ring.settle(&ops);
+                self.ring.cancel_and_wait(&ops);
                 let mut landed = vec![];
-                self.ring.take(&mut landed);
+                self.ring.drain_events(&mut landed);
                 self.note(landed);
                 assert!(places.iter().all(|place| !self.under_way.contains_key(place)));
             }

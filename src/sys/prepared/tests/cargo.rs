@@ -133,7 +133,7 @@ proptest! {
             let now: Vec<Vec<u8>> = all(cargo.buf()).iter().map(|one| one.to_vec()).collect();
             prop_assert_eq!(&now, &model);
         }
-        let back = cargo.into_buf();
+        let back = cargo.take_buf();
         prop_assert_eq!(self::places(&back), places, "nothing was moved to another place");
     }
 
@@ -264,5 +264,5 @@ fn what_passes_through_no_buffer_is_counted() {
     assert_eq!((cargo.left(), cargo.moved(), cargo.is_in()), (50, 0, false));
     cargo.note_passed(20);
     assert_eq!(cargo.moved(), 20);
-    assert_eq!(cargo.into_buf(), Buf::None);
+    assert_eq!(cargo.take_buf(), Buf::None);
 }

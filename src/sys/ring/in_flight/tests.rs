@@ -19,13 +19,20 @@ impl InFlight {
     }
 }
 
-fn operation(number: usize) -> Prepared {
-    let buf = Buf::Vec(number.to_ne_bytes().to_vec());
-    let size = size_of::<usize>();
-    Prepared::new(std::io::stdin().as_fd(), Call::Send, buf, (0, size), None).expect("eight bytes")
+/// Takes an operation out, which no kernel was given.
+#[allow(unsafe_code)]
+fn take(in_flight: &mut InFlight, ticket: u64) -> Option<(u64, CallBox)> {
+    // SAFETY: no kernel has it.
+    unsafe { in_flight.remove(ticket) }
 }
 
-fn number(prepared: &Prepared) -> usize {
+fn operation(number: usize) -> CallBox {
+    let buf = Buf::Vec(number.to_ne_bytes().to_vec());
+    let size = size_of::<usize>();
+    CallBox::new(std::io::stdin().as_fd(), Call::Send, buf, (0, size), None).expect("eight bytes")
+}
+
+fn number(prepared: &CallBox) -> usize {
     usize::from_ne_bytes(prepared.to_send().try_into().expect("eight bytes"))
 }
 
@@ -41,7 +48,7 @@ proptest! {
                 Some(at) if !tickets.is_empty() => {
                     // It may be an old one.
                     let which = at.index(tickets.len());
-                    let removed = in_flight.remove(tickets[which]);
+                    let removed = take(&mut in_flight, tickets[which]);
                     let expected = live.iter().position(|&its| its == which);
                     prop_assert_eq!(removed.is_some(), expected.is_some());
                     if let Some((tag, prepared)) = removed {
@@ -64,7 +71,7 @@ proptest! {
             }
             prop_assert_eq!(in_flight.len(), live.len());
         }
-        live.into_iter().for_each(|which| drop(in_flight.remove(tickets[which])));
+        live.into_iter().for_each(|which| drop(take(&mut in_flight, tickets[which])));
     }
 }
 
@@ -72,14 +79,14 @@ proptest! {
 fn stale_ticket_finds_nothing() {
     let mut in_flight = InFlight::default();
     let (ticket, _) = in_flight.insert(operation(1), 7, 0);
-    assert!(in_flight.remove(ticket + 1).is_none(), "there is no such seat");
-    assert!(in_flight.remove(ticket | 1 << 32).is_none(), "nobody has had that one yet");
-    assert!(in_flight.remove(ticket).is_some());
-    assert!(in_flight.remove(ticket).is_none(), "once");
+    assert!(take(&mut in_flight, ticket + 1).is_none(), "there is no such seat");
+    assert!(take(&mut in_flight, ticket | 1 << 32).is_none(), "nobody has had that one yet");
+    assert!(take(&mut in_flight, ticket).is_some());
+    assert!(take(&mut in_flight, ticket).is_none(), "once");
     let (next, _) = in_flight.insert(operation(2), 8, 0);
     assert_eq!(next as u32, ticket as u32, "the same seat");
-    assert!(in_flight.remove(ticket).is_none(), "the one before is not the one now");
-    assert_eq!(in_flight.remove(next).map(|(tag, _)| tag), Some(8));
+    assert!(take(&mut in_flight, ticket).is_none(), "the one before is not the one now");
+    assert_eq!(take(&mut in_flight, next).map(|(tag, _)| tag), Some(8));
 }
 
 #[test]
@@ -87,10 +94,10 @@ fn tickets_leave_the_topmost_bit_free() {
     let mut in_flight = InFlight(Slab::nearly_retired(&[0]));
     let (last, _) = in_flight.insert(operation(2), 8, 0);
     assert_eq!((last >> 63, last as u32), (0, 0));
-    in_flight.remove(last).expect("it is there");
+    take(&mut in_flight, last).expect("it is there");
     let (next, _) = in_flight.insert(operation(3), 9, 0);
     assert_eq!(next, 1, "another entry: no ticket is used twice");
-    in_flight.remove(next).expect("it is there");
+    take(&mut in_flight, next).expect("it is there");
 }
 
 /// What it points to is not moved, however many come after it.
@@ -100,7 +107,7 @@ fn memory_stays_where_it_is() {
     let (first, prepared) = in_flight.insert(operation(1), 0, 0);
     let memory = prepared.to_send().as_ptr();
     let others: Vec<_> = (0..1000).map(|at| in_flight.insert(operation(at), 0, 0).0).collect();
-    let (_, prepared) = in_flight.remove(first).expect("it is there");
+    let (_, prepared) = take(&mut in_flight, first).expect("it is there");
     assert_eq!(prepared.to_send().as_ptr(), memory);
-    others.into_iter().for_each(|ticket| drop(in_flight.remove(ticket)));
+    others.into_iter().for_each(|ticket| drop(take(&mut in_flight, ticket)));
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::sys::buf::Buf;
+use crate::sys::prepared::leaked_buffers;
 use crate::sys::prepared::{Part, With};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, socketpair};
 use std::net::{TcpListener, TcpStream};
@@ -45,7 +46,7 @@ impl Ring {
     fn begin_promised_recv(&mut self, socket: &OwnedFd, pool: &BufferPool) -> Ticket {
         let (part, with) = (Part::Nothing, With::pool(pool.clone()));
         let fd = Some(socket.as_fd());
-        let prepared = Prepared::with(fd, Call::RecvMulti, Buf::None, part, with);
+        let prepared = CallBox::with(fd, Call::RecvMulti, Buf::None, part, with);
         self.begin(prepared.expect("in order"), 7)
     }
 
@@ -365,7 +366,7 @@ fn so_is_a_connection() {
     while accepted.len() < clients.len() {
         let fd = Some(listener.as_fd());
         let (part, with) = (Part::Nothing, With::Nothing);
-        let prepared = Prepared::with(fd, Call::AcceptMulti, Buf::None, part, with);
+        let prepared = CallBox::with(fd, Call::AcceptMulti, Buf::None, part, with);
         ring.begin(prepared.expect("in order"), 7);
         begun += 1;
         let mut was_last = false;

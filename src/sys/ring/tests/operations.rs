@@ -3,13 +3,14 @@
 use super::*;
 use crate::sys::buf::Buf;
 use crate::sys::prepared::Call;
+use crate::sys::prepared::leaked_buffers;
 use nix::unistd::write;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
-fn recv(fd: &impl AsFd, most: usize) -> Prepared {
+fn recv(fd: &impl AsFd, most: usize) -> CallBox {
     let bytes = Vec::with_capacity(most);
-    Prepared::new(fd.as_fd(), Call::Recv, bytes.into(), (0, most), None).expect("there is memory")
+    CallBox::new(fd.as_fd(), Call::Recv, bytes.into(), (0, most), None).expect("there is memory")
 }
 
 fn pair() -> (UnixStream, UnixStream) {
@@ -18,7 +19,7 @@ fn pair() -> (UnixStream, UnixStream) {
 
 fn of_operation(completion: Completion) -> (u64, Buf, io::Result<Gain>) {
     match completion {
-        Completion::Operation { tag, prepared, result } => (tag, prepared.into_buf(), result),
+        Completion::Operation { tag, call, result } => (tag, call.into_buf(), result),
         other => panic!("it was no such request: {other:?}"),
     }
 }
@@ -89,7 +90,7 @@ fn a_send_is_for_now_or_never() {
         here.set_nonblocking(true).expect("a socket");
         while write(&here, &[0; 4096]).is_ok() {}
         here.set_nonblocking(false).expect("a socket");
-        let send = Prepared::new(here.as_fd(), Call::Send, "data".into(), (0, 4), None);
+        let send = CallBox::new(here.as_fd(), Call::Send, "data".into(), (0, 4), None);
         ring.begin(send.expect("four bytes"), 1);
         ring.begin(recv(&here, 4), 2);
         ring.enter(least(1), None).expect("one completes");
@@ -147,7 +148,7 @@ fn what_is_not_over_is_left_to_the_kernel_and_counted() {
     for at in 0..3 {
         let bytes = Vec::with_capacity(MUCH);
         places.push(bytes.as_ptr() as usize);
-        let prepared = Prepared::new(here.as_fd(), Call::Recv, bytes.into(), (0, MUCH), None);
+        let prepared = CallBox::new(here.as_fd(), Call::Recv, bytes.into(), (0, MUCH), None);
         ring.begin(prepared.expect("there is memory"), at);
     }
     ring.enter(least(0), None).expect("they wait");
@@ -202,15 +203,15 @@ fn the_name_of_a_sender_comes_with_the_completion() {
     let [here, there] = [(); 2].map(|()| std::net::UdpSocket::bind("127.0.0.1:0").expect("a port"));
     let mut ring = ring(8, TaskWork::Deferred);
     let bytes = Vec::with_capacity(8);
-    let prepared = Prepared::new(here.as_fd(), Call::RecvFrom, bytes.into(), (0, 8), None);
+    let prepared = CallBox::new(here.as_fd(), Call::RecvFrom, bytes.into(), (0, 8), None);
     ring.begin(prepared.expect("there is memory"), 7);
     ring.enter(least(0), None).expect("it waits");
     there.send_to(b"hello", here.local_addr().expect("it is bound")).expect("room");
     ring.enter(least(1), None).expect("it completes");
     let mut names = vec![];
     ring.reap(|completion| {
-        if let Completion::Operation { prepared, .. } = completion {
-            names.push(crate::op::Address::from_name(prepared.name()));
+        if let Completion::Operation { call, .. } = completion {
+            names.push(crate::op::Address::from_name(call.name()));
         }
     });
     let from = there.local_addr().expect("it is bound");
@@ -223,7 +224,7 @@ fn the_name_of_a_sender_comes_with_the_completion() {
 fn an_accepted_socket_is_owned() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let mut ring = ring(8, TaskWork::Deferred);
-    let prepared = Prepared::new(listener.as_fd(), Call::Accept, Buf::None, (0, 0), None);
+    let prepared = CallBox::new(listener.as_fd(), Call::Accept, Buf::None, (0, 0), None);
     ring.begin(prepared.expect("there is memory"), 7);
     ring.enter(least(0), None).expect("it waits");
     let to = listener.local_addr().expect("it is bound");
