@@ -267,6 +267,14 @@ impl<S: Selector> Selector for Forced<S> {
         }
     }
 
+    fn set_max_reports(&mut self, max: usize) {
+        self.inner.set_max_reports(max);
+    }
+
+    fn has_more(&mut self) -> bool {
+        self.inner.has_more()
+    }
+
     fn wake_handle(&self) -> WakeHandle {
         self.inner.wake_handle()
     }

@@ -2,9 +2,9 @@
 //! [`Selector`].
 //!
 //! A wait has four parts. *Reify*: the kernel is told what deliveries have changed. *Wait*: the
-//! selector takes everything that the kernel has to report. *Verify*: hints are polled. *Deliver*:
-//! the FIFO of old and new reports is popped up to the capacity; the rest keeps its order for the
-//! next wait.
+//! selector takes what the kernel has to report, about as much as there is room for. *Verify*:
+//! hints are polled. *Deliver*: the FIFO of old and new reports is popped up to the capacity; the
+//! rest keeps its order for the next wait.
 //!
 //! [`readiness`] knows no operation, and [`operations`] no registration: the reactor routes between
 //! them, and carries out what operations ask for ([`parts`]).
@@ -19,7 +19,7 @@ use crate::key::{Key, OpSlot, Slot};
 use crate::op::{Completion, Op, OpId, Rejected};
 use crate::poll_bits::PollBits;
 use crate::poller::{Capabilities, Poller, Source, Statistics};
-use crate::selector::{Deadline, OpEvent, Raw, Selector, Triggers, Wake};
+use crate::selector::{Deadline, OpEvent, Selector, Triggers, Wake};
 use crate::sys;
 use crate::waker::{Parker, Waker};
 use operations::{Delivery, Operations, Why};
@@ -30,8 +30,8 @@ use std::marker::PhantomData;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// The most rounds in which a wait that could end goes on for operations that became the heads of
-/// their queues (T1).
+/// The most rounds in which a wait that could end goes on, for operations that became the heads of
+/// their queues or for what one look has left in the kernel (T1).
 const MAX_ROUNDS: usize = 16;
 /// How much larger each further verification of one wait is.
 const VERIFY_GROWTH: usize = 4;
@@ -48,9 +48,6 @@ pub struct Reactor<S> {
     /// What the selector and the threads have to tell; kept for its memory.
     events: Vec<OpEvent>,
     parker: Parker,
-    /// What the selector reported; kept for its memory.
-    raw: Vec<Raw>,
-    statistics: Statistics,
     /// Signals and rings are a thread's own, so a poller stays on its thread on every backend
     /// (P4).
     not_send: PhantomData<*mut ()>,
@@ -74,8 +71,6 @@ impl<S: Selector> Reactor<S> {
             operations: Operations::default(),
             parker,
             events: Vec::new(),
-            raw: Vec::new(),
-            statistics: Statistics::default(),
             not_send: PhantomData,
         })
     }
@@ -91,9 +86,7 @@ impl<S: Selector> Reactor<S> {
     /// Takes what the selector and the threads have to tell of operations, and runs what goes on.
     fn collect_events(&mut self) {
         let mut events = std::mem::take(&mut self.events);
-        if let Some(driver) = self.parts.selector.driver() {
-            driver.drain_events(&mut events);
-        }
+        self.parts.drain_events(&mut events);
         self.operations.on_driver_events(&mut events, &mut self.parts);
         self.parts.thread_pool.collect(&mut events, &mut self.parts.deferred_drops);
         self.operations.on_thread_events(&mut events, &mut self.parts);
@@ -123,7 +116,7 @@ impl<S: Selector> Reactor<S> {
         if Interest::all().contains(interest) {
             return Ok(());
         }
-        Err(io::Error::new(io::ErrorKind::InvalidInput, "an unknown direction"))
+        Err(invalid("an unknown direction"))
     }
 
     /// Clauses P1 and R4, which every call on a registration begins with.
@@ -143,25 +136,14 @@ impl<S: Selector> Reactor<S> {
         if self.parts.readiness.source(slot).is_some_and(|(_, interest)| interest.contains(dirs)) {
             return Ok(slot);
         }
-        Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "a direction outside the registered interest",
-        ))
+        Err(invalid("a direction outside the registered interest"))
     }
 
     /// Looks into the kernel once, and queues what it reports. Returns true if a wake was taken.
     fn collect(&mut self, deadline: Deadline) -> io::Result<(Wake, bool)> {
         let may_sleep = deadline != Deadline::Now && self.parts.readiness.queue_len() == 0;
         let asleep = may_sleep && self.parker.prepare_park();
-        self.parts.readiness.begin_look();
-        self.parts.has_submitted = false;
-        let waited =
-            self.parts.selector.wait(if asleep { deadline } else { Deadline::Now }, &mut self.raw);
-        self.parts.readiness.on_reports(&mut self.raw);
-        if let Ok(Wake::Overflow) = waited {
-            self.statistics.overflows += 1;
-            self.parts.readiness.on_overflow();
-        }
+        let waited = self.parts.look(if asleep { deadline } else { Deadline::Now });
         let woken = self.parker.finish_park();
         // What is notified from now on is for the next look.
         let is_notified = self.parker.take_notifications();
@@ -250,6 +232,31 @@ impl<S: Selector> Reactor<S> {
         self.operations.submit(op, token, source, target, &mut self.parts)
     }
 
+    /// Returns true if the completions that are to be delivered fill these events, and nothing else
+    /// could be reported beside them. Then the kernel is not asked.
+    fn is_full(&self, events: &Events) -> bool {
+        let room = events.completion_room();
+        !self.parts.readiness.is_watching() && room > 0 && self.operations.completed_len() >= room
+    }
+
+    /// Ends a wait without asking the kernel.
+    fn deliver_what_there_is(&mut self, events: &mut Events) {
+        if self.parker.finish_park() {
+            events.set_woken();
+        }
+        self.operations.on_time(&mut self.parts);
+        self.deliver_completions(events);
+        self.parts.run_deferred_drops();
+    }
+
+    /// Returns true if a look has left something in the kernel that this wait must report (L1, T1):
+    /// sources that are watched, and all that is ready where the time is up.
+    fn must_look_again(&mut self, events: &Events, deadline: Deadline) -> bool {
+        let must_complete = || events.completion_room() > 0 && deadline.has_passed();
+        let must_report = self.parts.readiness.is_watching() || must_complete();
+        events.room() > 0 && must_report && self.parts.selector.has_more()
+    }
+
     /// Returns true if operations that came next in their queues may complete at once too (T1).
     /// Not together with readiness, which a second look would report a second time (H4).
     fn has_successors(&self, events: &Events) -> bool {
@@ -280,7 +287,7 @@ impl<S: Selector> Poller for Reactor<S> {
     }
 
     fn statistics(&self) -> Statistics {
-        self.statistics
+        Statistics { overflows: self.parts.overflows }
     }
 
     fn register(
@@ -342,10 +349,7 @@ impl<S: Selector> Poller for Reactor<S> {
         events.clear();
         self.check_process()?;
         if events.capacity() == 0 {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "these Events have a capacity of 0",
-            ));
+            return Err(invalid("these Events have a capacity of 0"));
         }
         self.operations.set_room(events.capacity());
         let deadline = Deadline::after(timeout);
@@ -353,12 +357,17 @@ impl<S: Selector> Poller for Reactor<S> {
         self.parts.readiness.begin_wait();
         loop {
             let reified = self.parts.readiness.reify_all(&mut self.parts.selector);
-            let is_done = events.completed() > 0 || self.operations.has_completed();
+            let is_done = events.has_news() || self.operations.has_completed();
             // An error is told when there is nothing better to tell, but not slept on.
             let until = match reified.is_ok() && !is_done {
                 true => deadline.or_at(self.operations.next_time()),
                 false => Deadline::Now,
             };
+            if self.is_full(events) {
+                self.deliver_what_there_is(events);
+                return Ok(());
+            }
+            self.parts.limit_reports(events.room());
             let (wake, woken) = self.collect(until)?;
             if woken {
                 events.set_woken();
@@ -377,8 +386,9 @@ impl<S: Selector> Poller for Reactor<S> {
                 }
                 _ => {}
             }
-            let is_ending = events.completed() > 0 || deadline.has_passed();
-            if is_ending && rounds > 0 && self.has_successors(events) {
+            let is_ending = events.has_news() || deadline.has_passed();
+            let goes_on = self.has_successors(events) || self.must_look_again(events, deadline);
+            if is_ending && rounds > 0 && goes_on {
                 rounds -= 1;
                 continue;
             }

@@ -5,7 +5,7 @@ use super::readiness::Readiness;
 use crate::event::Interest;
 use crate::key::{OpSlot, Slot};
 use crate::poll_bits::PollBits;
-use crate::selector::{OpEvent, Selector};
+use crate::selector::{Deadline, OpEvent, Raw, Selector, Wake};
 use crate::sys;
 use crate::sys::file::{Held, has_more, has_not_connected_again};
 use crate::sys::manner::Manner;
@@ -27,6 +27,10 @@ pub(super) struct Parts<S> {
     pub(super) deferred_drops: Vec<Held>,
     /// The selector was given an operation since it last waited.
     pub(super) has_submitted: bool,
+    /// What the selector reported; kept for its memory.
+    reports: Vec<Raw>,
+    /// Counts the waits in which the kernel had lost reports.
+    pub(super) overflows: u64,
 }
 
 impl<S: Selector> Parts<S> {
@@ -38,6 +42,40 @@ impl<S: Selector> Parts<S> {
             notifier,
             deferred_drops: Vec::new(),
             has_submitted: false,
+            reports: Vec::new(),
+            overflows: 0,
+        }
+    }
+
+    /// Limits the next look to what there is room for. While sources are queued that the kernel has
+    /// reported before, it is to report all: its order and that of the queue together are not fair
+    /// (Q2).
+    pub(super) fn limit_reports(&mut self, room: usize) {
+        let is_fair = self.readiness.queue_len() == 0 || !self.readiness.is_watching();
+        self.selector.set_max_reports(if is_fair { room.max(1) } else { usize::MAX });
+    }
+
+    /// Waits in the kernel, and queues what it reports.
+    ///
+    /// # Errors
+    ///
+    /// What the selector says. What it has reported is queued.
+    pub(super) fn look(&mut self, deadline: Deadline) -> io::Result<Wake> {
+        self.readiness.begin_look();
+        self.has_submitted = false;
+        let waited = self.selector.wait(deadline, &mut self.reports);
+        self.readiness.on_reports(&mut self.reports);
+        if let Ok(Wake::Overflow) = waited {
+            self.overflows += 1;
+            self.readiness.on_overflow();
+        }
+        waited
+    }
+
+    /// Takes what the selector has to tell of operations.
+    pub(super) fn drain_events(&mut self, events: &mut Vec<OpEvent>) {
+        if let Some(driver) = self.selector.driver() {
+            driver.drain_events(events);
         }
     }
 

@@ -4,7 +4,7 @@
 //!
 //! - **a.** A level-triggered entry goes back to the end of the kernel's ready list when it is
 //!   reported, so a second call goes on where the first stopped and then repeats. Edge and one-shot
-//!   entries are reported once.
+//!   entries are reported once. So a wait may take a part: no source starves.
 //! - **b.** The bits are polled again at the moment of the report: they are facts, complete for
 //!   what was asked.
 //! - **c.** `EPOLLERR` and `EPOLLHUP` are reported whatever the mask, also by a level-triggered
@@ -31,8 +31,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 /// The data word of the eventfd, which no slot has ([`Slot::MAX_INDEX`]).
 const WAKE: u64 = u64::MAX;
-/// Room for reports to begin with; it doubles whenever one call fills it.
-const FIRST_BUFFER: usize = 256;
+/// Room for reports to begin with; it doubles, up to the limit, whenever one call fills it.
+const FIRST_BUFFER: usize = 64;
 
 /// The epoll selector.
 #[derive(Debug)]
@@ -44,6 +44,8 @@ pub struct Epoll {
     /// How many entries are [`Entry::Watched`].
     watched: usize,
     buffer: Vec<sys::epoll::epoll_event>,
+    max_reports: usize,
+    has_more: bool,
 }
 
 /// What the kernel knows of a slot.
@@ -65,7 +67,9 @@ impl Epoll {
         epoll.add(&wake, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, WAKE))?;
         let empty = sys::epoll::epoll_event { events: 0, u64: 0 };
         let buffer = vec![empty; FIRST_BUFFER];
-        Ok(Epoll { epoll, wake, entries: Vec::new(), watched: 0, buffer })
+        let entries = Vec::new();
+        let (watched, max_reports, has_more) = (0, usize::MAX, false);
+        Ok(Epoll { epoll, wake, entries, watched, buffer, max_reports, has_more })
     }
 
     fn entry(&mut self, slot: Slot) -> &mut Entry {
@@ -138,11 +142,18 @@ impl Selector for Epoll {
         self.disarm(slot, fd);
     }
 
+    fn set_max_reports(&mut self, max: usize) {
+        self.max_reports = max;
+    }
+
     fn wait(&mut self, deadline: Deadline, out: &mut Vec<Raw>) -> io::Result<Wake> {
         let mut timeout = deadline.remaining();
         let mut taken = 0;
+        self.has_more = false;
         loop {
-            let count = match sys::epoll::wait(self.epoll.0.as_fd(), &mut self.buffer, timeout) {
+            let room = (self.max_reports - taken).clamp(1, self.buffer.len());
+            let buffer = &mut self.buffer[..room];
+            let count = match sys::epoll::wait(self.epoll.0.as_fd(), buffer, timeout) {
                 Ok(count) => count,
                 // Reports were taken already and must not get lost; the error will be there next
                 // time.
@@ -159,13 +170,21 @@ impl Selector for Epoll {
             taken += count;
             // A full buffer may mean that there is more; level entries repeat for ever, so whoever
             // has had as many reports as there are entries has had them all (a).
-            if count < self.buffer.len() || taken > self.watched {
+            if count < room || taken > self.watched {
                 return Ok(if taken == 0 { Wake::TimedOut } else { Wake::Events });
+            }
+            if taken >= self.max_reports {
+                self.has_more = true;
+                return Ok(Wake::Events);
             }
             let doubled = self.buffer.len() * 2;
             self.buffer.resize(doubled, sys::epoll::epoll_event { events: 0, u64: 0 });
             timeout = Deadline::Now.remaining();
         }
+    }
+
+    fn has_more(&mut self) -> bool {
+        self.has_more
     }
 
     fn wake_handle(&self) -> WakeHandle {

@@ -50,14 +50,27 @@ pub trait Selector {
     /// Lets go of the file: when this returns the kernel holds it no longer on the slot's behalf.
     fn remove(&mut self, slot: Slot, fd: BorrowedFd<'_>);
 
+    /// Limits how many reports a wait takes from the kernel. A mechanism that does not report in a
+    /// fair order takes all, and so has nothing to do here.
+    fn set_max_reports(&mut self, max: usize) {
+        let _ = max;
+    }
+
     /// Waits until there is something to report, a [`WakeHandle::notify`] arrives or the deadline
-    /// passes, and appends to `out` **everything** the kernel has to report.
+    /// passes, and appends to `out` what the kernel has to report: all of it, unless
+    /// [`has_more`](Selector::has_more) says otherwise.
     ///
     /// # Errors
     ///
     /// What the mechanism says, and then nothing that was taken from the kernel may be missing from
     /// `out`.
     fn wait(&mut self, deadline: Deadline, out: &mut Vec<Raw>) -> io::Result<Wake>;
+
+    /// Returns true if the kernel may have had more to report than the last wait has taken. Another
+    /// wait, which need not sleep, takes it.
+    fn has_more(&mut self) -> bool {
+        false
+    }
 
     /// What ends a wait from elsewhere. Always the same one.
     fn wake_handle(&self) -> WakeHandle;

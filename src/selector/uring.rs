@@ -53,6 +53,9 @@
 //!   not interrupted, whatever the cancel answers. To open a FIFO without `O_NONBLOCK` waits for
 //!   its other side or not, depending on what is in the cache.
 //!
+//! A wait enters the kernel once, which does some twenty pieces of its deferred work (h). The
+//! reactor asks again where more is needed.
+//!
 //! Nothing is submitted before the next wait, so that arming costs no call of its own; the file of
 //! a registration stays open until then. Removing is submitted at once, and so is a new file of
 //! which it is not certain that it can be polled.
@@ -70,7 +73,7 @@ use crate::key::{OpSlot, Slot};
 use crate::poll_bits::PollBits;
 use crate::slab::SlotMap;
 use crate::sys::prepared::{Call, CallBox};
-use crate::sys::ring::{Least, Ring, Size, TaskWork};
+use crate::sys::ring::{Ring, Size, TaskWork};
 use polls::{End, Polls, Told};
 use requests::Owner;
 use std::io;
@@ -97,6 +100,8 @@ pub struct Uring {
     is_notified: bool,
     /// Completions have got lost since the last wait.
     has_lost: bool,
+    /// A poll that has ended as it began is to be armed again.
+    has_restarted: bool,
     /// Whose polls the kernel has refused, to be tried again in the next wait.
     refused: Vec<Slot>,
     /// Whose it refused last, and with which error number, if that was not told yet.
@@ -146,6 +151,7 @@ impl Uring {
             heard,
             is_notified: false,
             has_lost: false,
+            has_restarted: false,
             refused,
             refusal: None,
             told,
@@ -181,8 +187,8 @@ impl Uring {
     }
 
     /// Enters the kernel once, and takes note of what it tells.
-    fn enter(&mut self, least: Least, timeout: Option<Duration>) -> io::Result<()> {
-        let entered = self.polls.enter(least, timeout);
+    fn enter(&mut self, min_complete: u32, timeout: Option<Duration>) -> io::Result<()> {
+        let entered = self.polls.enter(min_complete, timeout);
         self.take_note();
         entered
     }
@@ -238,6 +244,8 @@ impl Uring {
             ..=0 | libc::ECANCELED => {
                 if end == End::Later {
                     watch.ends = 0;
+                } else {
+                    self.has_restarted = true;
                 }
                 self.begin(slot);
             }
@@ -355,6 +363,10 @@ impl Selector for Uring {
             Err(_) => Ok(Wake::Interrupted),
             Ok(()) => Ok(Wake::TimedOut),
         }
+    }
+
+    fn has_more(&mut self) -> bool {
+        self.polls.has_queued() || self.polls.has_more()
     }
 
     fn wake_handle(&self) -> WakeHandle {

@@ -237,25 +237,20 @@ impl Ring {
         })
     }
 
-    /// Whether the kernel can wait for several completions, but not long.
-    pub(crate) fn can_settle_for_less(&self) -> bool {
-        self.ring.params().is_feature_min_timeout()
-    }
-
     /// Submits what is queued, and has the kernel do its work for all completions that it knows of,
-    /// until there are `least.count`; waits for them no longer than `timeout` (`None`: no limit).
+    /// until there are `min_complete`; waits for them no longer than `timeout` (`None`: no limit).
     ///
     /// # Errors
     ///
     /// What io_uring_enter(2) says: `Interrupted` by a signal; `EBUSY` and `EAGAIN` where there
     /// is no memory for more; `Unsupported`, with the cause in words, where it is forbidden. What
     /// was not submitted is still queued. Not that time is up.
-    pub(crate) fn enter(&mut self, least: Least, timeout: Option<Duration>) -> io::Result<()> {
+    pub(crate) fn enter(&mut self, min_complete: u32, timeout: Option<Duration>) -> io::Result<()> {
         self.was_full |= self.is_full();
         loop {
             let Some(queues) = self.queues() else { return Err(foreign()) };
             let queued = queues.submission().len();
-            match enter_once(queues, queued as u32, least, timeout) {
+            match enter_once(queues, queued as u32, min_complete, timeout) {
                 // After an invalid request it stops, and does not wait.
                 Ok(submitted) if submitted < queued => {}
                 Ok(_) => return Ok(()),
@@ -337,19 +332,6 @@ fn of_operation(
     Some(Completion::Operation { tag, call, result })
 }
 
-/// For how many completions to wait.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Least {
-    pub(crate) count: u32,
-    /// After this time one is enough, if the kernel can do that.
-    pub(crate) or_one_after: Option<Duration>,
-}
-
-impl Least {
-    pub(crate) const NONE: Least = Least { count: 0, or_one_after: None };
-    pub(crate) const ONE: Least = Least { count: 1, or_one_after: None };
-}
-
 fn foreign() -> io::Error {
     io::Error::other("this ring belongs to the process that this one was forked from")
 }
@@ -357,7 +339,7 @@ fn foreign() -> io::Error {
 fn enter_once(
     ring: &IoUring,
     queued: u32,
-    least: Least,
+    min_complete: u32,
     timeout: Option<Duration>,
 ) -> io::Result<usize> {
     let mut flags = EnterFlags::GETEVENTS;
@@ -365,20 +347,17 @@ fn enter_once(
     flags.set(EnterFlags::NO_IOWAIT, ring.params().is_feature_no_iowait());
     let submitter = ring.submitter();
     let mut args = SubmitArgs::new();
-    if let Some(soon) = least.or_one_after {
-        args = args.min_wait_usec(soon.as_micros().try_into().unwrap_or(u32::MAX));
-    }
     let timespec = timeout.map(timespec);
     if let Some(timespec) = &timespec {
         args = args.timespec(timespec);
     }
-    if timespec.is_none() && least.or_one_after.is_none() {
+    if timespec.is_none() {
         // SAFETY: no argument is passed.
-        return unsafe { submitter.enter::<()>(queued, least.count, flags.bits(), None) };
+        return unsafe { submitter.enter::<()>(queued, min_complete, flags.bits(), None) };
     }
     let flags = (flags | EnterFlags::EXT_ARG).bits();
     // SAFETY: the flag goes with this type, which points to a timespec that outlives the call.
-    unsafe { submitter.enter(queued, least.count, flags, Some(&args)) }
+    unsafe { submitter.enter(queued, min_complete, flags, Some(&args)) }
 }
 
 /// A duration as io_uring takes it. The kernel adds it to the clock without a look at the range.

@@ -74,6 +74,11 @@ impl Operations {
         self.table.has_completed()
     }
 
+    /// Returns the number of completions that are to be delivered.
+    pub(in crate::reactor) fn completed_len(&self) -> usize {
+        self.table.completed_len()
+    }
+
     /// Takes the next completion. A paused operation goes on once enough of its results were
     /// delivered.
     pub(in crate::reactor) fn pop_completed(&mut self) -> Option<Delivery> {

@@ -89,8 +89,7 @@ impl Readiness {
         let watched = latch.watched() | registration.awaited.awaited();
         let applied = arm(selector, slot, &registration.source, watched, latch.trigger())?;
         latch.fix_trigger(applied.trigger, applied.level);
-        (registration.token, registration.latch) = (token, latch);
-        registration.awaited.start_over();
+        self.registry.replace(slot, token, latch);
         self.note_applied(slot, applied, interest);
         Ok(())
     }
@@ -193,6 +192,7 @@ impl Readiness {
 impl Readiness {
     /// Queues what has to be polled in each wait.
     pub(super) fn begin_wait(&mut self) {
+        self.registry.begin_wait();
         self.registry.queue_blind();
     }
 
@@ -213,6 +213,11 @@ impl Readiness {
             }
         }
         outcome
+    }
+
+    /// Returns true if the user watches a source.
+    pub(super) fn is_watching(&self) -> bool {
+        self.registry.is_watching()
     }
 
     /// Begins a look into the kernel: earlier facts are hints from now on.
@@ -260,6 +265,11 @@ impl Readiness {
         let slot = key.slot;
         let Some(registration) = self.registry.get_mut(slot) else { return };
         let dirs = bits.ready(registration.latch.armed());
+        if !dirs.is_empty() && !self.registry.note_reported(slot) {
+            // A second look has found it again: that is for the next wait.
+            return self.registry.queue_hint(slot);
+        }
+        let Some(registration) = self.registry.get_mut(slot) else { return };
         let step = if dirs.is_empty() {
             registration.latch.missed()
         } else {

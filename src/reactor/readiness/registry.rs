@@ -31,6 +31,8 @@ pub(super) struct Registration {
     fact_round: u32,
     /// There may be more to it: it is to be looked at in that round too.
     is_partial: bool,
+    /// The last wait that has reported it.
+    reported_in: u32,
 }
 
 /// All registrations of one poller.
@@ -51,6 +53,10 @@ pub(super) struct Registry {
     blind: Vec<Slot>,
     /// Facts hold for one round, which is one look into the kernel.
     round: u32,
+    /// Counts the waits.
+    wait: u32,
+    /// Counts the registrations with an interest.
+    watched: usize,
 }
 
 impl Registry {
@@ -74,6 +80,7 @@ impl Registry {
             self.by_number.resize(number + 1, 0);
         }
         self.by_number[number] = slot.index + 1;
+        self.watched += usize::from(!latch.interest().is_empty());
         self.slab.insert(Registration {
             source,
             token,
@@ -87,6 +94,7 @@ impl Registry {
             fact: PollBits::empty(),
             fact_round: self.round,
             is_partial: false,
+            reported_in: self.wait.wrapping_sub(1),
         });
     }
 
@@ -94,6 +102,7 @@ impl Registry {
     pub(super) fn remove(&mut self, slot: Slot) -> Option<Held> {
         let registration = self.slab.remove(slot)?;
         self.by_number[registration.source.number() as usize] = 0;
+        self.watched -= usize::from(!registration.latch.interest().is_empty());
         self.stale_in_queue += usize::from(registration.queued);
         if self.stale_in_queue > self.queue.len() / 2 {
             self.sweep_queue();
@@ -107,6 +116,32 @@ impl Registry {
 
     pub(super) fn get_mut(&mut self, slot: Slot) -> Option<&mut Registration> {
         self.slab.get_mut(slot)
+    }
+
+    /// Replaces what the user has asked for.
+    pub(super) fn replace(&mut self, slot: Slot, token: Token, latch: Latch) {
+        let Some(registration) = self.slab.get_mut(slot) else { return };
+        let is_watched = |latch: &Latch| usize::from(!latch.interest().is_empty());
+        self.watched += is_watched(&latch);
+        self.watched -= is_watched(&registration.latch);
+        (registration.token, registration.latch) = (token, latch);
+        registration.awaited.start_over();
+    }
+
+    /// Returns true if the user watches a source.
+    pub(super) fn is_watching(&self) -> bool {
+        self.watched > 0
+    }
+
+    pub(super) fn begin_wait(&mut self) {
+        self.wait = self.wait.wrapping_add(1);
+    }
+
+    /// Notes that this wait reports a source. Returns false if it has done so already (H4).
+    pub(super) fn note_reported(&mut self, slot: Slot) -> bool {
+        let wait = self.wait;
+        let Some(registration) = self.get_mut(slot) else { return false };
+        std::mem::replace(&mut registration.reported_in, wait) != wait
     }
 
     /// All registrations, for a rescan.

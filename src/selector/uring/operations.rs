@@ -11,8 +11,6 @@ use std::io;
 #[derive(Debug)]
 struct Operation {
     state: State,
-    /// A send, which is tried for now or never (n).
-    is_for_now: bool,
     is_stopped: bool,
     /// How many results it has brought with more behind them.
     brought: usize,
@@ -64,15 +62,14 @@ impl Operations {
 
     /// An operation that is to be submitted.
     pub(super) fn insert(&mut self, op: OpSlot, call: CallBox) {
-        let is_for_now = call.is_for_now();
         let state = State::Here(call);
         debug_assert!(self.operations.get_index(op.index).is_none(), "one at a time in a place");
         let (is_stopped, brought) = (false, 0);
-        self.operations.insert(op, Operation { state, is_for_now, is_stopped, brought });
+        self.operations.insert(op, Operation { state, is_stopped, brought });
     }
 
-    /// Puts it into the ring. False if there is no room. Counts those that complete at once.
-    pub(super) fn begin(&mut self, op: OpSlot, ring: &mut Ring, at_once: &mut u32) -> bool {
+    /// Puts it into the ring. False if there is no room.
+    pub(super) fn begin(&mut self, op: OpSlot, ring: &mut Ring) -> bool {
         let Some(operation) = self.operations.get_mut(op) else { return true };
         if ring.room() == 0 {
             return false;
@@ -85,7 +82,6 @@ impl Operations {
             }
         };
         operation.state = State::InKernel(ring.begin(call, op.to_bits()));
-        *at_once += u32::from(operation.is_for_now);
         true
     }
 

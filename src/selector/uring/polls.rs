@@ -7,7 +7,7 @@ use super::requests::{About, Ask, Id, Owner, Poll, Requests};
 use crate::key::OpSlot;
 use crate::poll_bits::PollBits;
 use crate::sys::prepared::{Call, CallBox};
-use crate::sys::ring::{Completion, Least, Request, Ring};
+use crate::sys::ring::{Completion, Request, Ring};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::RawFd;
@@ -27,15 +27,12 @@ pub(super) struct Polls {
     longest_queue: usize,
     /// Counts the turns: how often the kernel was entered.
     turn: u64,
-    hope: Hope,
     /// Counts the waits.
     wait: u64,
     /// Counts the news: polls that ended, and the first word in a wait of those that go on.
     progress: u64,
     /// Of one turn; kept for its memory.
     completions: Vec<Completion>,
-    /// In the last turn there was a moment without room for another completion.
-    was_full: bool,
     /// How many completions have got lost.
     lost: u32,
     told: Vec<Told>,
@@ -66,33 +63,6 @@ pub(super) enum End {
     Later,
 }
 
-/// How long a wait for the completion of sends waits for more.
-const FOR_AN_ANSWER: Duration = Duration::from_micros(50);
-
-/// Whether it is worth while to wait for answers to what is sent. Where none comes in time that is
-/// tried ever more rarely.
-#[derive(Debug, Default)]
-struct Hope {
-    /// So many waits are to go by without.
-    pause: u32,
-    left: u32,
-}
-
-impl Hope {
-    const LONGEST_PAUSE: u32 = 63;
-
-    fn is_due(&mut self) -> bool {
-        let is_due = self.left == 0;
-        self.left = self.left.saturating_sub(1);
-        is_due
-    }
-
-    fn learn(&mut self, was_answered: bool) {
-        self.pause = if was_answered { 0 } else { (2 * self.pause + 1).min(Hope::LONGEST_PAUSE) };
-        self.left = self.pause;
-    }
-}
-
 /// A queue of this length is never looked through.
 const SHORT_QUEUE: usize = 64;
 
@@ -107,11 +77,9 @@ impl Polls {
             too_early,
             longest_queue: SHORT_QUEUE,
             turn: 0,
-            hope: Hope::default(),
             wait: 0,
             progress: 0,
             completions,
-            was_full: false,
             lost: 0,
             told,
         }
@@ -245,47 +213,26 @@ impl Polls {
         self.queue.len() > self.ring.room()
     }
 
-    /// Whether the last turn may have left something for want of room.
-    pub(super) fn was_full(&self) -> bool {
-        self.was_full
-    }
-
     /// Whether the kernel says that it has more to tell (h).
     pub(super) fn has_more(&mut self) -> bool {
         self.ring.has_more()
     }
 
-    /// Enters the kernel once: asks what fits into the ring, and waits until there are `least`
+    /// Enters the kernel once: asks what fits into the ring, and waits until there are so many
     /// completions. What they tell is for [`Polls::take_told`], whatever this answers.
-    pub(super) fn enter(&mut self, least: Least, timeout: Option<Duration>) -> io::Result<()> {
+    pub(super) fn enter(&mut self, min_complete: u32, timeout: Option<Duration>) -> io::Result<()> {
         self.turn += 1;
-        let sends = self.fill();
+        self.fill();
         self.ring.supply();
-        let wanted = self.with_sends(least, sends, timeout);
-        let mut entered = self.ring.enter(wanted, timeout);
-        let at_once = least.count == 0 || timeout == Some(Duration::ZERO);
-        let come = self.reap(at_once);
-        if wanted.or_one_after.is_some() {
-            self.hope.learn(come >= wanted.count as usize);
-        }
+        let mut entered = self.ring.enter(min_complete, timeout);
+        let at_once = min_complete == 0 || timeout == Some(Duration::ZERO);
+        self.reap(at_once);
         if matches!(&entered, Err(error) if error.raw_os_error() == Some(libc::EBUSY)) {
             // There was no room for completions; now there is.
-            entered = self.ring.enter(least, timeout);
+            entered = self.ring.enter(min_complete, timeout);
             self.reap(at_once);
         }
         entered
-    }
-
-    /// What is sent at once completes at once. A program that then waits for an answer would be
-    /// woken twice; one that waits for its sends alone must not wait for more.
-    fn with_sends(&mut self, least: Least, sends: u32, timeout: Option<Duration>) -> Least {
-        let may_be_answered = self.operations.len() > sends as usize;
-        let has_time = timeout.is_none_or(|timeout| timeout > FOR_AN_ANSWER);
-        let is_worth_it = least.count > 0 && sends > 0 && may_be_answered && has_time;
-        if !is_worth_it || !self.ring.can_settle_for_less() || !self.hope.is_due() {
-            return least;
-        }
-        Least { count: least.count + sends, or_one_after: Some(FOR_AN_ANSWER) }
     }
 
     /// What was told last, and whether some of it has got lost.
@@ -295,15 +242,13 @@ impl Polls {
         std::mem::replace(&mut self.lost, lost) != lost
     }
 
-    /// Moves as much of the queue into the ring as there is room for. Gives how many of these are
-    /// sends that complete at once.
-    fn fill(&mut self) -> u32 {
-        let mut sends = 0;
+    /// Moves as much of the queue into the ring as there is room for.
+    fn fill(&mut self) {
         while let Some(&ask) = self.queue.front() {
             let is_asked = match ask {
                 Ask::Poll(id) => self.ask_to_poll(id),
                 Ask::Cancel(id) => self.ask_to_cancel(id),
-                Ask::Begin(op) => self.operations.begin(op, &mut self.ring, &mut sends),
+                Ask::Begin(op) => self.operations.begin(op, &mut self.ring),
                 Ask::Stop(op) => self.operations.ask_to_stop(op, &mut self.ring),
             };
             if !is_asked {
@@ -311,7 +256,6 @@ impl Polls {
             }
             self.queue.pop_front();
         }
-        sends
     }
 
     /// False if there is no room.
@@ -335,12 +279,10 @@ impl Polls {
         self.ring.push(Request::Cancel(target), About::Cancel(id).to_bits())
     }
 
-    /// Takes what a turn has brought, and gives how much that is. Whether it did not wait is told.
-    fn reap(&mut self, at_once: bool) -> usize {
+    /// Takes what a turn has brought. `at_once`: it did not wait.
+    fn reap(&mut self, at_once: bool) {
         let mut completions = std::mem::take(&mut self.completions);
         let was_full = self.ring.reap(|completion| completions.push(completion));
-        let count = completions.len();
-        self.was_full = was_full;
         for completion in completions.drain(..) {
             let (user_data, result, more) = match completion {
                 Completion::Request { user_data, result, more } => (user_data, result, more),
@@ -368,7 +310,6 @@ impl Polls {
             }
         }
         self.completions = completions;
-        count
     }
 
     /// A poll has told something, and goes on.

@@ -1,27 +1,21 @@
 //! How often the kernel is entered, and for how long.
 
 use super::watch::Watch;
-use super::{Deadline, Uring, refused_with};
+use super::{Deadline, Selector, Uring, refused_with};
 use crate::key::Slot;
-use crate::sys::ring::Least;
 use std::io;
 use std::time::Duration;
 
 /// How often in vain the kernel is entered for the end of a poll. Once is usual; twice, if another
 /// processor was just waking the poll.
 const PATIENCE: usize = 1000;
-/// How often one wait enters the kernel for what that has left. Once is enough; twice, if another
-/// processor was just about to leave it something.
-const EXTRA_TURNS: usize = 2;
-/// To ask for more than there may be, and not to wait for it, has the kernel set a timer, which
-/// takes longer than several calls for some twenty each. Where so many may be ready it is worth
-/// that.
-const MANY: usize = 256;
-/// So many calls for some twenty each come before, where there are less.
-const SMALL_TURNS: usize = 8;
-/// How often one wait enters the kernel beyond twice for each poll, lest what ends and is asked for
-/// again keeps it for ever.
-const MOST_TURNS: usize = 64;
+/// How many pieces of deferred work the kernel does when it is entered (h).
+const WORK_PER_ENTER: usize = 20;
+/// How often a wait enters the kernel beyond that for what is left. Once is enough; twice, if
+/// another processor was just about to leave it something.
+const EXTRA_ENTERS: usize = 2;
+/// How often a wait arms polls that end as they begin, lest they keep it for ever.
+const MAX_RESTARTS: usize = 64;
 /// How long dropping it waits for operations that can't be interrupted. The memory of those that
 /// are not over then is never freed ([`leaked_buffers`](crate::sys::prepared::leaked_buffers)).
 const LAST_WAIT: Duration = Duration::from_secs(1);
@@ -38,7 +32,7 @@ impl Uring {
         }
     }
 
-    /// Has the kernel tell everything it has to tell, and waits for something if it has nothing.
+    /// Enters the kernel for what it has to tell, and waits for something if it has nothing.
     pub(super) fn run(&mut self, deadline: Deadline) -> io::Result<()> {
         self.try_again();
         // What does not fit into the ring must not wait with the rest. A flood may queue more.
@@ -46,42 +40,42 @@ impl Uring {
             if !self.polls.has_queued_too_much() {
                 break;
             }
-            self.enter(Least::NONE, None)?;
+            self.enter(0, None)?;
         }
-        let has_heard = !self.heard.is_empty() || self.is_notified || self.has_lost;
-        let has_news = has_heard || self.polls.has_landed();
-        let entered = if deadline == Deadline::Now || has_news || self.polls.has_queued_too_much() {
-            self.enter(Least::NONE, None)
+        let must_not_sleep = self.has_news() || self.polls.has_queued_too_much();
+        let entered = if deadline == Deadline::Now || must_not_sleep {
+            self.enter(0, None)
         } else {
-            self.enter(Least::ONE, deadline.remaining())
+            self.enter(1, deadline.remaining())
         };
-        self.exhaust()?;
+        self.drain_polls()?;
         entered
     }
 
-    /// Enters the kernel until it has nothing more of what it had when this began, but does not go
-    /// after what comes meanwhile.
-    fn exhaust(&mut self) -> io::Result<()> {
-        let all = self.polls.len() + self.polls.operations();
-        // For as many completions as are asked for it does its work in one call (h); it is not to
-        // wait for them.
-        let least = Least { count: all as u32, or_one_after: None };
-        let small = if all < MANY { SMALL_TURNS } else { 0 };
-        let mut left = EXTRA_TURNS;
-        for turn in 0..MOST_TURNS + 2 * all {
-            let is_asked = self.polls.has_queued();
-            if !is_asked && (left == 0 || !self.polls.has_more()) {
+    /// Enters the kernel until it has nothing more of what it had when this began, if there are
+    /// polls: the edges that it would keep back are not in the order of the level. Does not go
+    /// after what comes meanwhile. Operations may be left for the next wait.
+    fn drain_polls(&mut self) -> io::Result<()> {
+        for _ in 0..MAX_RESTARTS {
+            // Whether a poll ends as it begins is told by an enter that does not wait.
+            if !std::mem::take(&mut self.has_restarted) {
                 break;
             }
-            if turn < small {
-                self.enter(Least::NONE, None)?;
-                continue;
+            self.enter(0, None)?;
+        }
+        let all = self.polls.len() + self.polls.operations();
+        for _ in 0..EXTRA_ENTERS + all / WORK_PER_ENTER {
+            if self.watches.len() == 0 || !Selector::has_more(self) {
+                break;
             }
-            self.enter(least, Some(Duration::ZERO))?;
-            // Where there was no room for more, the rest is of before, too.
-            left -= usize::from(!is_asked && !self.polls.was_full());
+            self.enter(0, None)?;
         }
         Ok(())
+    }
+
+    fn has_news(&self) -> bool {
+        let has_heard = !self.heard.is_empty() || self.is_notified || self.has_lost;
+        has_heard || self.polls.has_landed()
     }
 
     /// Waits for the ends of polls that are to end.
@@ -93,7 +87,7 @@ impl Uring {
             }
             let before = self.polls.progress();
             self.polls.cancel_again();
-            if self.enter(Least::NONE, None).is_err_and(|error| !may_pass(&error)) {
+            if self.enter(0, None).is_err_and(|error| !may_pass(&error)) {
                 break;
             }
             if self.polls.progress() == before {
@@ -108,7 +102,7 @@ impl Uring {
         let deadline = Deadline::after(Some(LAST_WAIT));
         while self.polls.operations() > 0 && !deadline.has_passed() {
             self.polls.cancel_again();
-            if self.enter(Least::ONE, deadline.remaining()).is_err_and(|error| !may_pass(&error)) {
+            if self.enter(1, deadline.remaining()).is_err_and(|error| !may_pass(&error)) {
                 break;
             }
         }
@@ -118,7 +112,7 @@ impl Uring {
     pub(super) fn insist(&mut self, slot: Slot) -> io::Result<()> {
         let poll = self.watch(slot).and_then(|watch| watch.poll);
         while poll.is_some_and(|poll| self.polls.is_queued(poll)) {
-            self.enter(Least::NONE, None)?;
+            self.enter(0, None)?;
         }
         match self.refusal.take_if(|(refused, _)| *refused == slot) {
             Some((_, errno)) => Err(refused_with(errno)),

@@ -96,11 +96,6 @@ impl Prepared {
         }
     }
 
-    /// Whether the request is for now or never.
-    pub(crate) fn is_for_now(&self) -> bool {
-        matches!(self.call, Call::Send | Call::SendTo | Call::SendMsg)
-    }
-
     /// What became of the request that [`Prepared::entry`] made.
     ///
     /// # Safety

@@ -54,25 +54,21 @@ impl Told {
     }
 }
 
-fn least(count: u32) -> Least {
-    Least { count, or_one_after: None }
-}
-
 #[test]
 fn a_poll_completes_at_every_write_until_it_is_cancelled() {
     for work in TaskWork::LADDER {
         let (mut ring, counter) = (ring(8, work), counter());
         assert!(ring.push(poll(&counter), 7));
-        ring.enter(least(0), None).expect("an open file");
+        ring.enter(0, None).expect("an open file");
         assert_eq!(ring.completions(), [], "{work:?}");
         for _ in 0..3 {
             counter.write(1).expect("room");
-            ring.enter(least(1), None).expect("an open file");
+            ring.enter(1, None).expect("an open file");
             let told = Told { user_data: 7, result: i32::from(IN), more: true };
             assert_eq!(ring.completions(), [told], "{work:?}");
         }
         assert!(ring.push(Request::Cancel(7), 8));
-        ring.enter(least(2), None).expect("both complete");
+        ring.enter(2, None).expect("both complete");
         let mut ends = ring.completions();
         ends.sort_by_key(|end| end.user_data);
         let ended = Told { user_data: 7, result: -libc::ECANCELED, more: false };
@@ -86,14 +82,14 @@ fn a_ring_says_when_the_kernel_has_more() {
     for (at, counter) in counters.iter().enumerate() {
         assert!(ring.push(poll(counter), at as u64));
     }
-    ring.enter(least(0), None).expect("open files");
+    ring.enter(0, None).expect("open files");
     for _ in 0..100 {
         for counter in &counters {
             counter.write(1).expect("room");
         }
         let mut told = 0;
         while ring.has_more() {
-            ring.enter(least(0), None).expect("open files");
+            ring.enter(0, None).expect("open files");
             told += ring.completions().len();
         }
         assert_eq!(told, counters.len());
@@ -107,7 +103,7 @@ fn a_full_ring_takes_no_more() {
     assert!(ring.push(poll(&counter), 1) && ring.push(poll(&counter), 2));
     assert_eq!(ring.room(), 0);
     assert!(!ring.push(poll(&counter), 3));
-    ring.enter(least(0), None).expect("an open file");
+    ring.enter(0, None).expect("an open file");
     assert_eq!(ring.room(), 2);
 }
 
@@ -119,7 +115,7 @@ fn an_invalid_request_does_not_hold_up_those_behind_it() {
         // Not a file, and after it one that is ready.
         assert!(ring.push(Request::Poll { number: -1, bits: IN }, 1));
         assert!(ring.push(poll(&counter), 2));
-        ring.enter(least(2), None).expect("both complete");
+        ring.enter(2, None).expect("both complete");
         let results: Vec<_> = ring.completions().iter().map(|told| told.result).collect();
         assert_eq!(results, [-libc::EBADF, i32::from(IN)], "{work:?}");
     }
@@ -132,7 +128,7 @@ fn no_room_for_completions_is_told_and_none_gets_lost() {
         let counters: Vec<_> = (0..12).map(|_| counter()).collect();
         for (at, counter) in counters.iter().enumerate() {
             assert!(ring.push(poll(counter), at as u64));
-            ring.enter(least(0), None).expect("an open file");
+            ring.enter(0, None).expect("an open file");
         }
         assert!(!ring.reap(|told| panic!("nothing has happened: {told:?}")));
         for counter in &counters {
@@ -140,7 +136,7 @@ fn no_room_for_completions_is_told_and_none_gets_lost() {
         }
         let (mut told, mut was_full) = (Vec::new(), false);
         while told.len() < counters.len() {
-            ring.enter(least(1), None).expect("there is more");
+            ring.enter(1, None).expect("there is more");
             was_full |= ring.reap(|one| told.push(Told::of(one)));
         }
         assert!(was_full, "{work:?}: four fit in");
@@ -157,7 +153,7 @@ fn time_is_up_when_it_is_up_and_not_before() {
     let mut ring = ring(8, TaskWork::Deferred);
     for timeout in [Duration::ZERO, Duration::from_nanos(1), Duration::from_millis(5)] {
         let started = std::time::Instant::now();
-        ring.enter(least(1), Some(timeout)).expect("that is no error");
+        ring.enter(1, Some(timeout)).expect("that is no error");
         assert!(started.elapsed() >= timeout);
     }
     // Beyond the range of the kernel's clock it would be up at once.
@@ -230,8 +226,7 @@ fn a_forked_child_touches_no_memory_for_it() {
             // What was the ring's memory may now be any of these.
             let mut pages: Vec<Vec<u8>> = (0..64).map(|_| vec![7; 1 << 20]).collect();
             let mut ring = ring;
-            let is_refused =
-                ring.enter(least(0), None).is_err() && ring.room() == 0 && !ring.has_more();
+            let is_refused = ring.enter(0, None).is_err() && ring.room() == 0 && !ring.has_more();
             let number = ring.ring.as_raw_fd();
             drop(ring);
             pages.iter_mut().for_each(|page| page.iter_mut().for_each(|byte| *byte += 1));

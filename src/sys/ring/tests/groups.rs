@@ -54,7 +54,7 @@ impl Ring {
     fn came(&mut self) -> Vec<Came> {
         let mut all = Vec::new();
         loop {
-            self.enter(least(0), None).expect("nothing goes wrong");
+            self.enter(0, None).expect("nothing goes wrong");
             let before = all.len();
             self.reap(|completion| match completion {
                 Completion::One { tag: 7, gain, .. } => all.push(Came::One(gain)),

@@ -39,12 +39,12 @@ fn memory_comes_back_with_the_completion_and_not_before() {
         let prepared = recv(&here, 64);
         ring.begin(prepared, 7);
         for _ in 0..3 {
-            ring.enter(least(0), None).expect("it waits");
+            ring.enter(0, None).expect("it waits");
             assert!(ring.operations().is_empty(), "{work:?}");
             assert_eq!(ring.in_flight.len(), 1);
         }
         write(&there, b"data").expect("room");
-        ring.enter(least(1), None).expect("it completes");
+        ring.enter(1, None).expect("it completes");
         assert_eq!(ring.in_flight.len(), 1, "the kernel is done, but nobody knows yet");
         let [(7, buf, Ok(Gain::Moved(4)))] = &ring.operations()[..] else { panic!("{work:?}") };
         assert_eq!(&buf[..], b"data");
@@ -57,9 +57,9 @@ fn one_that_is_stopped_gives_its_memory_back() {
     for work in TaskWork::LADDER {
         let (mut ring, (here, _there)) = (ring(8, work), pair());
         let ticket = ring.begin(recv(&here, 64), u64::MAX);
-        ring.enter(least(0), None).expect("it waits");
+        ring.enter(0, None).expect("it waits");
         assert!(ring.push(Request::Stop(ticket), 5));
-        ring.enter(least(2), None).expect("both complete");
+        ring.enter(2, None).expect("both complete");
         let (mut told, mut landed) = (vec![], vec![]);
         ring.reap(|completion| match completion {
             Completion::Request { .. } => told.push(Told::of(completion)),
@@ -93,7 +93,7 @@ fn a_send_is_for_now_or_never() {
         let send = CallBox::new(here.as_fd(), Call::Send, "data".into(), (0, 4), None);
         ring.begin(send.expect("four bytes"), 1);
         ring.begin(recv(&here, 4), 2);
-        ring.enter(least(1), None).expect("one completes");
+        ring.enter(1, None).expect("one completes");
         let landed = ring.operations();
         let [(1, _, Err(error))] = &landed[..] else { panic!("{landed:?}") };
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
@@ -110,7 +110,7 @@ impl Ring {
             assert!(self.push(Request::Stop(Ticket(ticket | OPERATION)), 0));
         }
         while self.in_flight.len() > 0 {
-            self.enter(least(1), None).expect("it goes on");
+            self.enter(1, None).expect("it goes on");
             self.reap(drop);
         }
     }
@@ -151,9 +151,9 @@ fn what_is_not_over_is_left_to_the_kernel_and_counted() {
         let prepared = CallBox::new(here.as_fd(), Call::Recv, bytes.into(), (0, MUCH), None);
         ring.begin(prepared.expect("there is memory"), at);
     }
-    ring.enter(least(0), None).expect("they wait");
+    ring.enter(0, None).expect("they wait");
     write(&there, b"one").expect("room");
-    ring.enter(least(1), None).expect("one completes");
+    ring.enter(1, None).expect("one completes");
     let mut landed = ring.operations();
     let (tag, buf, _) = landed.pop().expect("one");
     drop(buf);
@@ -175,7 +175,7 @@ fn a_child_leaves_them_to_its_parent() {
     }
     let (mut ring, (here, there)) = (ring(8, TaskWork::Deferred), pair());
     ring.begin(recv(&here, 64), 7);
-    ring.enter(least(0), None).expect("it waits");
+    ring.enter(0, None).expect("it waits");
     // SAFETY: there is no other thread at work in this process.
     match unsafe { fork() }.expect("a child") {
         ForkResult::Child => {
@@ -192,7 +192,7 @@ fn a_child_leaves_them_to_its_parent() {
         }
     }
     write(&there, b"data").expect("room");
-    ring.enter(least(1), None).expect("it completes");
+    ring.enter(1, None).expect("it completes");
     let [(7, buf, Ok(_))] = &ring.operations()[..] else { panic!("it goes on") };
     assert_eq!(&buf[..], b"data");
 }
@@ -205,9 +205,9 @@ fn the_name_of_a_sender_comes_with_the_completion() {
     let bytes = Vec::with_capacity(8);
     let prepared = CallBox::new(here.as_fd(), Call::RecvFrom, bytes.into(), (0, 8), None);
     ring.begin(prepared.expect("there is memory"), 7);
-    ring.enter(least(0), None).expect("it waits");
+    ring.enter(0, None).expect("it waits");
     there.send_to(b"hello", here.local_addr().expect("it is bound")).expect("room");
-    ring.enter(least(1), None).expect("it completes");
+    ring.enter(1, None).expect("it completes");
     let mut names = vec![];
     ring.reap(|completion| {
         if let Completion::Operation { call, .. } = completion {
@@ -226,10 +226,10 @@ fn an_accepted_socket_is_owned() {
     let mut ring = ring(8, TaskWork::Deferred);
     let prepared = CallBox::new(listener.as_fd(), Call::Accept, Buf::None, (0, 0), None);
     ring.begin(prepared.expect("there is memory"), 7);
-    ring.enter(least(0), None).expect("it waits");
+    ring.enter(0, None).expect("it waits");
     let to = listener.local_addr().expect("it is bound");
     let client = std::net::TcpStream::connect(to).expect("somebody listens");
-    ring.enter(least(1), None).expect("it completes");
+    ring.enter(1, None).expect("it completes");
     let mut sockets: Vec<OwnedFd> = vec![];
     for (_, _, gain) in ring.operations() {
         if let Ok(Gain::Accepted(socket)) = gain {
