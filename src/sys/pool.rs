@@ -15,6 +15,8 @@ use std::task::Waker;
 
 /// A large buffer begins at a multiple of this, as files opened with `O_DIRECT` want it.
 const PAGE: usize = 4096;
+/// The size of a line of the processor's cache.
+const CACHE_LINE: usize = 64;
 
 /// Buffers of one size, for [`Op::recv_multi`](crate::Op::recv_multi) and for whoever else wants
 /// one. They are made when they are needed, up to a limit, and used again.
@@ -23,8 +25,9 @@ const PAGE: usize = 4096;
 /// Pollers may share a pool, but not all of its burden: of those that wait for a buffer the first
 /// to look gets it, however long another has waited. A pool for each is fair.
 ///
-/// A buffer begins at a multiple of its size rounded up to a power of two, or of 4096 if that is
-/// less: a size of 4096 or a multiple suits files opened with `O_DIRECT`.
+/// A buffer that was [taken](BufferPool::take) begins at a multiple of its size rounded up to a
+/// power of two, or of 4096 if that is less: a size of 4096 or a multiple suits files opened with
+/// `O_DIRECT`. One that was received into begins at a multiple of 64, if its size is 4096 or more.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -42,6 +45,9 @@ const PAGE: usize = 4096;
 pub struct BufferPool(Arc<Shared>);
 
 struct Shared {
+    /// How many bytes a buffer has.
+    size: usize,
+    /// Of a block, which has room for an offset (see [`Block::offset`]).
     layout: Layout,
     limit: usize,
     /// In a forked child it may be as another thread of the parent has left it halfway.
@@ -67,6 +73,16 @@ struct Block(NonNull<u8>);
 // SAFETY: it is memory, and whoever has the value is the only one to have it.
 unsafe impl Send for Block {}
 
+impl Block {
+    /// Returns where in the block to receive: in another line of a page than its neighbours. The
+    /// first lines of all pages share a few places in the processor's cache, and most of what
+    /// arrives is short.
+    fn offset(&self) -> u16 {
+        let page = self.0.as_ptr().addr() / PAGE;
+        (page % (PAGE / CACHE_LINE) * CACHE_LINE) as u16
+    }
+}
+
 impl BufferPool {
     /// A pool of at most `limit` buffers of `size` bytes. None of them is made yet.
     ///
@@ -82,16 +98,18 @@ impl BufferPool {
         if size == 0 || size > MOST {
             return Err(refused("a pool of buffers without bytes, or with more than a call moves"));
         }
-        let layout = Layout::from_size_align(size, size.next_power_of_two().min(PAGE));
+        let align = size.next_power_of_two().min(PAGE);
+        let max_offset = if size < PAGE { 0 } else { PAGE - CACHE_LINE };
+        let layout = Layout::from_size_align(size + max_offset, align);
         let layout = layout.map_err(|_| refused("buffers larger than any memory"))?;
         let (state, set_out, stamp) =
             (ManuallyDrop::default(), AtomicUsize::new(0), Stamp::here()?);
-        Ok(BufferPool(Arc::new(Shared { layout, limit, state, set_out, stamp })))
+        Ok(BufferPool(Arc::new(Shared { size, layout, limit, state, set_out, stamp })))
     }
 
     /// How many bytes a buffer has.
     pub fn size(&self) -> usize {
-        self.0.layout.size()
+        self.0.size
     }
 
     /// How many buffers there can be.
@@ -114,10 +132,10 @@ impl BufferPool {
     /// there is none.
     pub fn take(&self) -> Option<PoolBuf> {
         let block = self.0.lock().and_then(|mut state| self.0.take(&mut state));
-        block.map(|block| self.lend(block))
+        block.map(|block| self.lend(block, 0))
     }
 
-    /// The same; if there is none, `waker` is woken when one comes home.
+    /// The same to receive into; if there is none, `waker` is woken when one comes home.
     ///
     /// # Errors
     ///
@@ -134,20 +152,23 @@ impl BufferPool {
             state.waiting.push(waker.clone());
         }
         drop(state);
-        Ok(block.map(|block| self.lend(block)))
+        Ok(block.map(|block| self.lend_to_receive(block)))
     }
 
-    /// One that can be set out for somebody who may come: of at least half of the limit nobody is
-    /// deprived by that.
-    pub(super) fn take_spare(&self) -> Option<PoolBuf> {
-        let mut state = self.0.lock()?;
-        let left = self.0.left(&state);
-        let block = (left > self.limit().div_ceil(2)).then(|| self.0.take(&mut state)).flatten();
-        self.0.set_out.fetch_add(usize::from(block.is_some()), Ordering::Relaxed);
-        drop(state);
-        let mut buf = self.lend(block?);
-        buf.is_set_out = true;
-        Some(buf)
+    /// Takes up to so many that can be set out for somebody who may come: of at least half of the
+    /// limit nobody is deprived by that.
+    pub(super) fn take_spare(&self, count: usize, mut take: impl FnMut(PoolBuf)) {
+        let Some(mut state) = self.0.lock() else { return };
+        for _ in 0..count {
+            if self.0.left(&state) <= self.limit().div_ceil(2) {
+                break;
+            }
+            let Some(block) = self.0.take(&mut state) else { break };
+            self.0.set_out.fetch_add(1, Ordering::Relaxed);
+            let mut buf = self.lend_to_receive(block);
+            buf.is_set_out = true;
+            take(buf);
+        }
     }
 
     /// How many can be taken.
@@ -160,8 +181,13 @@ impl BufferPool {
         self.0.limit / 2
     }
 
-    fn lend(&self, block: Block) -> PoolBuf {
-        PoolBuf { block, length: 0, is_set_out: false, home: self.clone() }
+    fn lend(&self, block: Block, offset: u16) -> PoolBuf {
+        PoolBuf { block, length: 0, offset, is_set_out: false, home: self.clone() }
+    }
+
+    fn lend_to_receive(&self, block: Block) -> PoolBuf {
+        let offset = if self.0.layout.size() > self.0.size { block.offset() } else { 0 };
+        self.lend(block, offset)
     }
 
     /// Whether this process was forked from the one that made it.
@@ -251,6 +277,8 @@ pub struct PoolBuf {
     block: Block,
     /// So many bytes are initialised: those that are in it.
     length: u32,
+    /// Where in the block they begin.
+    offset: u16,
     is_set_out: bool,
     home: BufferPool,
 }
@@ -274,13 +302,19 @@ impl PoolBuf {
         self.length = u32::try_from(length).map_or(self.length, |length| self.length.min(length));
     }
 
+    /// Returns where its bytes begin.
+    fn start(&self) -> *mut u8 {
+        // SAFETY: the block has room for the largest offset and `size` bytes.
+        unsafe { self.block.0.as_ptr().add(self.offset.into()) }
+    }
+
     /// The room behind its bytes.
     pub(super) fn spare(&mut self) -> &mut [MaybeUninit<u8>] {
-        let (start, length) = (self.block.0.as_ptr(), self.length as usize);
-        // SAFETY: the bytes end at or before the end of the block.
+        let (start, length) = (self.start(), self.length as usize);
+        // SAFETY: the bytes end at or before the end of the buffer.
         let start = unsafe { start.add(length) };
-        // SAFETY: the block is this value's alone, and has `size` bytes, of which these are the
-        // last.
+        // SAFETY: the block is this value's alone, and the buffer has `size` bytes, of which these
+        // are the last.
         unsafe { std::slice::from_raw_parts_mut(start.cast(), self.home.size() - length) }
     }
 
@@ -307,14 +341,14 @@ impl Deref for PoolBuf {
 
     fn deref(&self) -> &[u8] {
         // SAFETY: so many bytes of the block were written, and it is this value's alone.
-        unsafe { std::slice::from_raw_parts(self.block.0.as_ptr(), self.length as usize) }
+        unsafe { std::slice::from_raw_parts(self.start(), self.length as usize) }
     }
 }
 
 impl DerefMut for PoolBuf {
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as for reading, and the value is borrowed to be changed.
-        unsafe { std::slice::from_raw_parts_mut(self.block.0.as_ptr(), self.length as usize) }
+        unsafe { std::slice::from_raw_parts_mut(self.start(), self.length as usize) }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use proptest::prelude::*;
+use std::collections::HashSet;
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Wake;
@@ -17,6 +18,12 @@ impl Wake for Bell {
     fn wake(self: Arc<Self>) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
+}
+
+fn take_spare(pool: &BufferPool) -> Option<PoolBuf> {
+    let mut spare = None;
+    pool.take_spare(1, |buf| spare = Some(buf));
+    spare
 }
 
 #[test]
@@ -84,11 +91,35 @@ fn whoever_waits_is_told_once_for_each_time_that_he_asks() {
     assert_eq!(bell.0.load(Ordering::Relaxed), 1, "he did not have to wait");
 }
 
+/// What arrives is short: if it began at the start of each page it would share few cache lines.
+#[test]
+fn buffers_to_receive_into_begin_at_different_cache_lines() {
+    for size in [4096, 16384, 10_000] {
+        let pool = pool(size, 64);
+        let mut bufs = Vec::new();
+        while let Ok(Some(mut buf)) = pool.take_or_wait(Waker::noop()) {
+            assert_eq!(buf.spare().len(), size);
+            buf.write_all(&vec![7; size]).expect("that is its size");
+            bufs.push(buf);
+        }
+        assert_eq!(bufs.len(), 64);
+        let lines: HashSet<_> = bufs.iter().map(|buf| buf.as_ptr().addr() % PAGE).collect();
+        assert!(lines.len() >= 16 && lines.iter().all(|line| line % CACHE_LINE == 0), "{lines:?}");
+        drop(bufs);
+        let taken: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
+        assert_eq!(taken.len(), 64);
+        assert!(
+            taken.iter().all(|buf| buf.as_ptr().addr() % PAGE == 0),
+            "a whole page, for a disk"
+        );
+    }
+}
+
 #[test]
 fn half_of_them_are_never_set_out() {
     for (limit, most) in [(1, 0), (2, 1), (3, 1), (4, 2), (5, 2), (100, 50)] {
         let pool = pool(16, limit);
-        let out: Vec<_> = std::iter::from_fn(|| pool.take_spare()).collect();
+        let out: Vec<_> = std::iter::from_fn(|| take_spare(&pool)).collect();
         assert_eq!((out.len(), pool.most_spare()), (most, most), "of {limit}");
         let rest = std::iter::from_fn(|| pool.take()).collect::<Vec<_>>();
         assert_eq!(rest.len(), limit - most, "of {limit}");
@@ -109,7 +140,7 @@ fn where_memory_is_short_nobody_waits_for_what_is_set_out() {
         .expect("it is lowered");
     let waker = Waker::noop();
     let refused = || pool.take_or_wait(waker).expect_err("there is no memory").kind();
-    let mut set_out: Vec<_> = std::iter::from_fn(|| pool.take_spare()).collect();
+    let mut set_out: Vec<_> = std::iter::from_fn(|| take_spare(&pool)).collect();
     assert!((1..4).contains(&set_out.len()), "there is room for some: {}", set_out.len());
     assert_eq!(refused(), io::ErrorKind::OutOfMemory);
     set_out[0].note_taken();
@@ -256,7 +287,7 @@ proptest! {
                 }
                 // The first to be lent of those that are set out leaves half of all.
                 Turn::TakeSpare => {
-                    (pool.take_spare(), limit - lent.len() > limit.div_ceil(2))
+                    (take_spare(&pool), limit - lent.len() > limit.div_ceil(2))
                 }
                 Turn::Drop(at) if !lent.is_empty() => {
                     drop(lent.swap_remove(at.index(lent.len())));

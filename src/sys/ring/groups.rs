@@ -25,8 +25,11 @@ use std::sync::atomic::{AtomicU16, Ordering};
 const MOST: usize = 1 << 15;
 /// Of a request that takes no buffers of a pool.
 pub(super) const NO_GROUP: u16 = u16::MAX;
-/// So many are set out at first; twice as many whenever that was not enough.
-const FIRST: usize = 16;
+/// So many are set out at least. Entering the kernel runs some 20 pieces of deferred work, twice,
+/// and each takes one or more.
+const MIN_TARGET: usize = 64;
+/// After so many refills it is asked whether half as many would do.
+pub(super) const PERIOD: u32 = 256;
 
 /// All pools whose buffers are set out in one ring.
 #[derive(Debug, Default)]
@@ -44,8 +47,13 @@ struct Group {
     /// By their numbers.
     seats: Vec<Option<PoolBuf>>,
     vacant: Vec<u16>,
-    /// How many are to be set out.
+    /// How many are to be set out: twice as many after each shortage, and half as many after a
+    /// period in which a quarter would have been enough.
     target: usize,
+    /// The most that were replaced at a time in this period.
+    most_used: usize,
+    /// Counts the refills of this period.
+    refills: u32,
     /// How many requests may take them.
     users: usize,
     /// The kernel knows of it.
@@ -93,9 +101,17 @@ impl Groups {
         let length = pool.most_spare().next_power_of_two().min(MOST);
         let array = Array::new(length as u16).ok()?;
         let seats = std::iter::repeat_with(|| None).take(length).collect();
-        let (vacant_seats, target, users) = ((0..length as u16).rev().collect(), FIRST, 0);
-        let (pool, is_open) = (pool.clone(), false);
-        let group = Group { pool, array, seats, vacant: vacant_seats, target, users, is_open };
+        let group = Group {
+            pool: pool.clone(),
+            array,
+            seats,
+            vacant: (0..length as u16).rev().collect(),
+            target: MIN_TARGET,
+            most_used: 0,
+            refills: 0,
+            users: 0,
+            is_open: false,
+        };
         if vacant == self.all.len() {
             self.all.push(None);
         }
@@ -131,7 +147,8 @@ impl Groups {
     /// There was none when something came.
     pub(super) fn note_shortage(&mut self, group: u16) {
         if let Some(group) = self.get_mut(group) {
-            group.target = (2 * group.target).min(group.seats.len().max(FIRST));
+            group.target = (2 * group.target).min(group.seats.len().max(MIN_TARGET));
+            group.begin_period();
         }
     }
 
@@ -199,21 +216,35 @@ impl Group {
         self.vacant = (0..self.array.entries).rev().collect();
     }
 
+    fn note_used(&mut self, count: usize) {
+        self.most_used = self.most_used.max(count);
+        self.refills += 1;
+        if self.refills == PERIOD {
+            if self.most_used <= self.target / 4 {
+                self.target = (self.target / 2).max(MIN_TARGET);
+            }
+            self.begin_period();
+        }
+    }
+
+    fn begin_period(&mut self) {
+        (self.most_used, self.refills) = (0, 0);
+    }
+
     /// Gives how many are set out then.
     fn supply(&mut self) -> usize {
         debug_assert!(self.is_open, "the kernel would not see them");
-        let mut has_changed = false;
-        while self.out() < self.target {
-            let Some(&number) = self.vacant.last() else { break };
-            let Some(buf) = self.pool.take_spare() else { break };
-            self.vacant.pop();
-            let buf = self.seats[usize::from(number)].insert(buf);
-            let room = buf.spare();
-            self.array.write(number, room.as_mut_ptr().cast(), room.len());
-            has_changed = true;
-        }
-        if has_changed {
-            self.array.publish();
+        let lacking = self.target.saturating_sub(self.out()).min(self.vacant.len());
+        if lacking > 0 {
+            self.note_used(lacking);
+            let Group { pool, array, seats, vacant, .. } = self;
+            pool.take_spare(lacking, |buf| {
+                let Some(number) = vacant.pop() else { return };
+                let buf = seats[usize::from(number)].insert(buf);
+                let room = buf.spare();
+                array.write(number, room.as_mut_ptr().cast(), room.len());
+            });
+            array.publish();
         }
         self.out()
     }

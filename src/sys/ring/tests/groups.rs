@@ -1,5 +1,6 @@
 //! Buffers of pools that are set out in a ring: whose they are, how many, and for how long.
 
+use super::super::groups::PERIOD;
 use super::*;
 use crate::sys::buf::Buf;
 use crate::sys::prepared::leaked_buffers;
@@ -141,7 +142,7 @@ fn the_end_and_what_fails_takes_no_buffer() {
 /// Each time that there was none, twice as many are set out, but never more than half of all.
 #[test]
 fn a_shortage_has_more_set_out_up_to_half_of_all() {
-    for (limit, steps) in [(200, &[16, 32, 64, 100, 100][..]), (8, &[4, 4]), (64, &[16, 32, 32])] {
+    for (limit, steps) in [(400, &[64, 128, 200, 200][..]), (8, &[4, 4]), (64, &[32, 32])] {
         let (mut ring, (here, there), pool) =
             (ring(64, TaskWork::Deferred), records(), pool(2, limit));
         for &out in steps {
@@ -168,6 +169,37 @@ fn a_shortage_has_more_set_out_up_to_half_of_all() {
             assert_eq!(&byte, b"y");
         }
     }
+}
+
+/// A burst takes many once. What follows takes one at a time, and needs few.
+#[test]
+fn group_gives_back_buffers_after_quiet_periods() {
+    let (mut ring, (here, there), pool) = (ring(64, TaskWork::Deferred), records(), pool(4, 512));
+    for _ in 0..2 {
+        ring.begin_recv(&here, &pool);
+        let mut came = Vec::new();
+        while !matches!(came.last(), Some(Came::Over(Err(_)))) {
+            write(&there, b"x");
+            came.extend(ring.came());
+        }
+        // It may have ended before the last record was written.
+        while nix::unistd::read(&here, &mut [0]).is_ok() {}
+    }
+    ring.begin_recv(&here, &pool);
+    ring.supply();
+    assert_eq!(lent(&pool), 256);
+    let mut take_one = || {
+        write(&there, b"x");
+        ring.supply();
+        assert_eq!(ring.came().len(), 1);
+        ring.supply();
+        lent(&pool)
+    };
+    for expected in [128, 64] {
+        let steps = (0..).find(|_| take_one() == expected).expect("it comes to that");
+        assert!(steps > PERIOD / 2, "not at once: {steps}");
+    }
+    assert!((0..3 * PERIOD).all(|_| take_one() == 64), "and to no less");
 }
 
 /// The array has a tail of 16 bits, and fewer entries than that: both wrap.
