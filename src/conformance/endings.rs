@@ -5,13 +5,16 @@ use super::bench::*;
 use super::kit::*;
 use super::scenes::new_socket;
 use crate::event::{Interest, Mode, Token};
-use crate::op::Op;
+use crate::key::Key;
+use crate::op::{Completion, Op, OpId, Outcome};
 use crate::poller::Source;
+use crate::sys::pool::BufferPool;
 use nix::poll::PollFlags;
 use nix::sys::eventfd::EventFd;
-use nix::sys::socket::{AddressFamily, SockType};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use std::io::ErrorKind;
 use std::net::{Shutdown, TcpListener, UdpSocket};
-use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
 /// The kernel tells of a reset once. A reader who is told that the stream has ended would take what
@@ -69,31 +72,104 @@ pub(super) fn c2_a_refusal_is_told_to_the_connect(stage: &Stage) {
     }
 }
 
+/// The number of kinds of receives.
+const RECEIVES: usize = 6;
+
+/// Submits one of the kinds of receives, of which the token tells the kind.
+fn submit_receive(bench: &mut Bench, which: usize, key: Key, pool: &BufferPool) -> OpId {
+    let buf = Vec::new();
+    let op = match which {
+        0 => Op::recv(key, buf, 8),
+        1 => Op::recv_exact(key, buf, 5),
+        2 => Op::recv_from(key, buf, 8),
+        3 => Op::recv_msg(key, buf, 8),
+        4 => Op::read(key, buf, 8),
+        _ => return bench.submit_stream(Op::recv_multi(key, pool), which),
+    };
+    bench.submit(op, which)
+}
+
+/// Returns true if a receive has ended without a datagram, and false if it has received this one.
+fn has_ended(done: &Completion, datagram: &[u8]) -> bool {
+    let is_end = done.transferred == 0;
+    match &done.result {
+        Ok(Outcome::Received { from } | Outcome::Message { from, .. }) => {
+            assert_eq!(from.is_none(), is_end, "only a datagram has a sender: {done:?}");
+        }
+        Ok(_) => {}
+        Err(error) => assert_eq!(error.kind(), ErrorKind::UnexpectedEof, "{done:?}"),
+    }
+    assert!(is_end || done.buf[..] == *datagram, "another datagram: {done:?}");
+    is_end
+}
+
 /// A blocking receive ends when reading is shut down, also one of datagrams, of which a receive
 /// that does not block is told to come again.
 pub(super) fn c2_to_shut_down_reading_ends_receives(stage: &Stage) {
     let (a, b) = (ok(UdpSocket::bind("127.0.0.1:0")), ok(UdpSocket::bind("127.0.0.1:0")));
     ok(a.connect(ok(b.local_addr())));
-    let (stream, _there) = ok(UnixStream::pair());
-    let (datagram, _other) = ok(UnixDatagram::pair());
+    let pair = |kind| ok(socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC));
+    let [stream, datagram, sequence] =
+        [SockType::Stream, SockType::Datagram, SockType::SeqPacket].map(pair);
     let (tcp, _peer) = tcp();
-    let sources: [Source; 4] = [Arc::new(a), Arc::new(stream), Arc::new(datagram), tcp];
-    for (at, source) in sources.into_iter().enumerate() {
-        let mut bench = Bench::new(stage);
+    let pairs = [stream.0, datagram.0, sequence.0].map(|socket| Arc::new(socket) as Source);
+    let sources = [Arc::new(a) as Source, tcp].into_iter().chain(pairs);
+    for (at, source) in sources.enumerate() {
+        let (mut bench, pool) = (Bench::new(stage), ok(BufferPool::new(8, 2)));
         let key = bench.add(source);
         // The second time the kernel watches already.
         for round in 0..2 {
-            bench.submit(Op::recv(key, Vec::new(), 8), 1);
-            bench.submit(Op::recv_from(key, Vec::new(), 8), 2);
+            for which in 0..RECEIVES {
+                submit_receive(&mut bench, which, key, &pool);
+            }
             if round == 0 {
                 bench.expect_nothing_yet("nothing was sent");
-                bench.submit(Op::shutdown(key, Shutdown::Read), 3);
+                let done = bench.submit(Op::shutdown(key, Shutdown::Read), RECEIVES);
+                assert_eq!(bench.one().id, done, "it waits for nothing");
             }
-            let count = if round == 0 { 3 } else { 2 };
-            let done = bench.collect(count).into_iter().filter(|done| done.token != Token(3));
-            for done in done {
-                assert_eq!(bytes(done).0, 0, "file {at}, round {round}: the end");
+            for (which, done) in bench.collect(RECEIVES).iter().enumerate() {
+                assert_eq!(done.token, Token(which), "file {at}, round {round}: in order");
+                assert!(has_ended(done, b""), "file {at}, round {round}: {done:?}");
             }
+        }
+    }
+}
+
+/// A UDP socket takes datagrams also when reading is shut down, and without a peer shutdown(2)
+/// fails but ends receives. A receive that waits meanwhile ends, or has the next datagram if that
+/// comes before it has ended. A datagram that it has not received is left for the next one.
+pub(super) fn c2_shutdown_read_keeps_later_datagrams(stage: &Stage) {
+    let sockets = [("127.0.0.1:0", true), ("127.0.0.1:0", false), ("[::1]:0", true)];
+    for (which, (address, has_peer)) in
+        (0..RECEIVES).flat_map(|which| sockets.map(|its| (which, its)))
+    {
+        for ends_before in [true, false] {
+            let (here, there) = (ok(UdpSocket::bind(address)), ok(UdpSocket::bind(address)));
+            ok(there.connect(ok(here.local_addr())));
+            if has_peer {
+                ok(here.connect(ok(there.local_addr())));
+            }
+            let (mut bench, pool) = (Bench::new(stage), ok(BufferPool::new(8, 2)));
+            let key = bench.add(Arc::new(here));
+            submit_receive(&mut bench, which, key, &pool);
+            bench.expect_nothing_yet("nothing was sent");
+            let shutdown = bench.run(Op::shutdown(key, Shutdown::Read));
+            assert_eq!(shutdown.result.is_ok(), has_peer, "{shutdown:?}");
+            let early = ends_before.then(|| bench.one());
+            ok(there.send(b"later"));
+            let mut done = early.unwrap_or_else(|| bench.one());
+            let is_received = !has_ended(&done, b"later");
+            assert!(!(is_received && ends_before), "nothing was sent: {done:?}");
+            if done.more {
+                done = bench.one();
+                assert!(has_ended(&done, b""), "the last result: {done:?}");
+            }
+            assert_eq!((done.token, done.more), (Token(which), false));
+            let mut next = || bytes(bench.run(Op::recv(key, Vec::new(), 8)));
+            if !is_received {
+                assert_eq!(next(), (5, b"later".to_vec()), "receive {which}, {address}");
+            }
+            assert_eq!(next().0, 0, "receive {which}, {address}: all is received");
         }
     }
 }

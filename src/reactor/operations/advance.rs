@@ -219,10 +219,9 @@ impl Operations {
         let Some((slot, _)) = self.source_of(op) else { return };
         let Some(source) = self.sources.get(slot) else { return };
         let done = io.shutdown(source.fd.fd(), how);
-        if done.is_ok() {
-            // Not every mechanism tells of what the program does itself.
-            io.recheck_all(slot);
-        }
+        // Not every mechanism tells of what the program does itself. The call of a UDP socket that
+        // has no peer fails, and has shut the socket down all the same.
+        io.recheck_all(slot);
         self.complete(op, done.map(|()| Outcome::Done), io);
     }
 
