@@ -168,6 +168,27 @@ fn dropped_with_both_lanes_busy() {
     replay(&script, "done", 2);
 }
 
+/// A receive that a shutdown has ended in the kernel may be delivered after the next datagram came,
+/// which it leaves in the socket. On io_uring one play in a hundred shows it.
+#[test]
+fn udp_receive_ended_before_the_next_datagram() {
+    use Limit::Unlimited;
+    use Step::*;
+    let steps = vec![
+        Submit(At::A, Verb::RecvMsg, 0, Unlimited),
+        Submit(At::A, Verb::ShutdownRead, 0, Unlimited),
+        Submit(At::C, Verb::RecvMsg, 14, Unlimited),
+        Reopen(At::C),
+        PeerPass(At::A, 15),
+        Quiet,
+        Submit(At::A, Verb::Recv, 14, Unlimited),
+        Quiet,
+    ];
+    let kinds = [Kind::Udp, Kind::Stream, Kind::Stream];
+    let script = Script { kinds, extras: 0, guest: 0, steps };
+    (0..40).for_each(|_| replay(&script, "ECANCELED", 1));
+}
+
 fn together(script: &Script) -> Result<Tally, String> {
     runner::said(|| numbers::counting(|| play_together(script)).map_err(|apart| apart.to_string()))
 }

@@ -64,6 +64,11 @@ impl Flow {
         self.queue.iter().flat_map(|piece| piece.bytes.iter().copied()).take(count).collect()
     }
 
+    /// Returns true if the next message has no bytes.
+    pub fn begins_empty(&self) -> bool {
+        self.queue.front().is_some_and(|message| message.bytes.is_empty())
+    }
+
     /// Whether the next message is longer than this.
     pub fn exceeds(&self, room: usize) -> bool {
         self.queue.front().is_some_and(|message| message.bytes.len() > room)

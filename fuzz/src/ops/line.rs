@@ -112,7 +112,12 @@ impl Line {
             // An empty one would look like the end.
             Kind::Packet => wanted.clamp(1, MOST),
             Kind::Datagram | Kind::Named => wanted.min(MOST),
-            Kind::Tcp | Kind::Udp => wanted.min(MOST).min(MOST_UNDER_WAY.saturating_sub(under_way)),
+            Kind::Tcp | Kind::Udp => {
+                // An empty one would look like the end of a receive that was shut down.
+                let least = usize::from(self.kind == Kind::Udp && self.is_erratic);
+                let most = MOST.min(MOST_UNDER_WAY.saturating_sub(under_way));
+                wanted.min(most).max(least)
+            }
             _ => wanted,
         }
     }

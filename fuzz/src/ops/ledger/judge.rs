@@ -57,11 +57,14 @@ pub(super) fn judge_source(
             let data = &completion.buf[entry.prefix.min(completion.buf.len())..];
             let data = if verb == Verb::RecvMulti { &completion.buf } else { data };
             let mut files = Vec::new();
-            let is_cut = line.kind.has_messages() && line.inbound.exceeds(asked);
+            let is_cut = line.kind.has_messages() && line.inbound.exceeds(asked) && moved > 0;
             let is_message = line.kind.has_messages() && completion.result.is_ok();
             // The last of many brings nothing: of what is still there, others will hear.
             let is_last = verb == Verb::RecvMulti && !completion.more;
-            if moved > 0 || (is_message && !line.inbound.is_empty() && !is_last) {
+            // A receive that has ended in the kernel is told of later, when the next message may
+            // be there: that has bytes, see `Line::portion`.
+            let is_empty = is_message && line.inbound.begins_empty() && !is_last;
+            if moved > 0 || is_empty {
                 files = line.inbound.take(data, asked).map_err(mismatch)?;
             } else if completion.result.is_ok() {
                 let is_end = line.is_at_end() && !completion.more;
