@@ -79,8 +79,7 @@ impl<S: Selector> Reactor<S> {
     #[cfg(any(test, feature = "spi"))]
     pub fn verify(&self) {
         self.parts.readiness.verify();
-        self.operations
-            .verify(|slot| self.parts.readiness.awaited(slot), self.parts.thread_pool.len());
+        self.operations.verify(&self.parts);
     }
 
     /// Takes what the selector and the threads have to tell of operations, and runs what goes on.
@@ -227,7 +226,10 @@ impl<S: Selector> Reactor<S> {
             if interest.intersects(dir) {
                 return Err(invalid("the source is watched for what the operation would wait for"));
             }
-            self.operations.add_source(slot, source, interest)?;
+            if !self.operations.has_source(slot) {
+                let source = source.clone();
+                self.operations.add_source(slot, &source, interest, &mut self.parts)?;
+            }
         }
         self.operations.submit(op, token, source, target, &mut self.parts)
     }

@@ -1,5 +1,7 @@
 //! What operations ask for, carried out by the other parts of a reactor.
 
+#[cfg(any(test, feature = "spi"))]
+use super::operations::Causes;
 use super::operations::{Io, ThreadPool};
 use super::readiness::Readiness;
 use crate::event::Interest;
@@ -89,6 +91,22 @@ impl<S: Selector> Parts<S> {
 }
 
 impl<S: Selector> Io for Parts<S> {
+    fn mode_of(&mut self, fd: BorrowedFd<'_>) -> io::Result<Manner> {
+        Manner::of(fd)
+    }
+
+    fn restore(&mut self, fd: &Held, mode: &mut Manner) {
+        mode.restore(fd.number());
+    }
+
+    fn prepare_to_splice(&mut self, fd: &Held, mode: &mut Manner) -> io::Result<()> {
+        mode.prepare_to_splice(fd.number())
+    }
+
+    fn can_submit(&mut self, call: &Prepared, mode: &Manner) -> bool {
+        call.suits_a_ring(mode)
+    }
+
     fn attempt(&mut self, call: &mut Prepared, mode: &mut Manner) -> io::Result<Gain> {
         call.attempt(mode)
     }
@@ -182,5 +200,38 @@ impl<S: Selector> Io for Parts<S> {
 
     fn defer_drop(&mut self, files: Vec<Held>) {
         self.deferred_drops.extend(files);
+    }
+}
+
+#[cfg(any(test, feature = "spi"))]
+impl<S: Selector> Causes for Parts<S> {
+    fn awaited(&self, slot: Slot) -> Interest {
+        self.readiness.awaited(slot)
+    }
+
+    fn driver_has(&self, _op: OpSlot) -> Option<bool> {
+        None
+    }
+
+    fn driver_count(&self) -> Option<usize> {
+        None
+    }
+
+    /// A thread keeps the call that it makes to itself.
+    fn thread_has(&self, _op: OpSlot) -> Option<bool> {
+        None
+    }
+
+    fn thread_count(&self) -> usize {
+        self.thread_pool.len()
+    }
+
+    /// Another thread may have returned a buffer and be about to notify.
+    fn is_notified(&self) -> Option<bool> {
+        None
+    }
+
+    fn notifier(&self) -> &task::Waker {
+        &self.notifier
     }
 }

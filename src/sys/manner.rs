@@ -43,20 +43,25 @@ impl Manner {
         let is_socket = shape == Shape::Socket;
         let carries = is_socket.then(|| super::file::type_of_socket(fd)).flatten();
         let is_stream = carries == Some(libc::SOCK_STREAM);
-        let is_drained_by_short_reads = is_stream && super::file::wakes_for_a_byte(fd);
-        let (takes_nowait, takes_nosignal, is_made_nonblocking) = (true, true, false);
-        let (has_taken_nowait, takes_nowait_to_write) = (false, true);
-        Ok(Manner {
+        let mut manner = Manner::of_shape(shape, carries);
+        manner.is_drained_by_short_reads = is_stream && super::file::wakes_for_a_byte(fd);
+        manner.is_made_up = shape == Shape::Regular && super::file::is_made_up(fd);
+        Ok(manner)
+    }
+
+    /// Returns what is known of a file of this shape; of a socket, of this type.
+    pub(crate) fn of_shape(shape: Shape, socket_type: Option<libc::c_int>) -> Self {
+        Manner {
             shape,
-            carries,
-            is_drained_by_short_reads,
-            has_taken_nowait,
-            takes_nowait,
-            takes_nowait_to_write,
-            takes_nosignal,
-            is_made_up: shape == Shape::Regular && super::file::is_made_up(fd),
-            is_made_nonblocking,
-        })
+            carries: socket_type,
+            is_drained_by_short_reads: socket_type == Some(libc::SOCK_STREAM),
+            has_taken_nowait: false,
+            takes_nowait: true,
+            takes_nowait_to_write: true,
+            takes_nosignal: true,
+            is_made_up: false,
+            is_made_nonblocking: false,
+        }
     }
 
     pub(crate) fn is_socket(&self) -> bool {

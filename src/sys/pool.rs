@@ -181,6 +181,13 @@ impl BufferPool {
         self.0.limit / 2
     }
 
+    /// Returns true if this waker is woken when a buffer is returned.
+    #[cfg(any(test, feature = "spi"))]
+    pub(crate) fn notifies(&self, waker: &Waker) -> bool {
+        let state = self.0.lock();
+        state.is_some_and(|state| state.waiting.iter().any(|other| other.will_wake(waker)))
+    }
+
     fn lend(&self, block: Block, offset: u16) -> PoolBuf {
         PoolBuf { block, length: 0, offset, is_set_out: false, home: self.clone() }
     }

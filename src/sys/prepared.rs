@@ -431,6 +431,25 @@ impl Prepared {
     }
 }
 
+/// For tests of the operations without a kernel.
+#[cfg(test)]
+impl Prepared {
+    /// Receives these bytes, as many as there is room for, into the buffer that was attached, or
+    /// into one of the pool. Returns `None` if there is no buffer.
+    pub(crate) fn receive_from_pool(&mut self, bytes: &[u8]) -> Option<PoolBuf> {
+        let With::Pool(supply) = &mut self.with else { return None };
+        let attached = supply.next.take();
+        let mut buf = attached.or_else(|| supply.pool.take())?;
+        io::Write::write(&mut buf, bytes).ok()?;
+        Some(buf)
+    }
+
+    /// So many bytes were spliced.
+    pub(crate) fn note_spliced(&mut self, count: usize) {
+        self.cargo.note_passed(count);
+    }
+}
+
 /// # Safety
 ///
 /// The kernel has to have just made the number.

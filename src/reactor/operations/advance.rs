@@ -61,7 +61,7 @@ impl Operations {
         let Some(source) = self.sources.get(slot) else { return false };
         let Some(entry) = self.table.get_mut(op) else { return false };
         let is_emulated = entry.must_emulate || (queue == Queue::Read && source.emulates_reads);
-        let can_submit = |call: &mut CallBox| !is_emulated && call.suits_a_ring(&source.mode);
+        let can_submit = |call: &mut CallBox| !is_emulated && io.can_submit(call, &source.mode);
         let Some(call) = entry.call.take_if(can_submit) else { return false };
         match io.submit(op, call) {
             Ok(()) => {

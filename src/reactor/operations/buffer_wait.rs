@@ -71,6 +71,19 @@ impl BufferWaiters {
         self.queues.iter().map(WaitQueue::len).sum()
     }
 
+    /// Returns true if an operation is in the queue of a pool.
+    #[cfg(any(test, feature = "spi"))]
+    pub(super) fn contains(&self, op: OpSlot, pool: &BufferPool) -> bool {
+        let mut queues = self.queues.iter().filter(|queue| queue.pool.is(pool));
+        queues.any(|queue| queue.ops.contains(&op))
+    }
+
+    /// Returns the pools that receives wait for.
+    #[cfg(any(test, feature = "spi"))]
+    pub(super) fn awaited_pools(&self) -> impl Iterator<Item = &BufferPool> {
+        self.queues.iter().filter(|queue| queue.len() > 0).map(|queue| &queue.pool)
+    }
+
     #[cfg(any(test, feature = "spi"))]
     pub(super) fn verify(&self, waits: impl Fn(OpSlot) -> bool) {
         for queue in &self.queues {

@@ -19,6 +19,26 @@ pub(in crate::reactor) trait Io {
         Instant::now()
     }
 
+    /// Returns how calls on a descriptor are kept from blocking.
+    ///
+    /// # Errors
+    ///
+    /// What fstat(2) says: the descriptor was closed.
+    fn mode_of(&mut self, fd: BorrowedFd<'_>) -> io::Result<Manner>;
+
+    /// Reverts what calls have changed of a descriptor, which is about to go.
+    fn restore(&mut self, fd: &Held, mode: &mut Manner);
+
+    /// Makes sure that a splice on a thread waits for nothing but a disk.
+    ///
+    /// # Errors
+    ///
+    /// What fcntl(2) says.
+    fn prepare_to_splice(&mut self, fd: &Held, mode: &mut Manner) -> io::Result<()>;
+
+    /// Returns true if a driver can make the call.
+    fn can_submit(&mut self, call: &Prepared, mode: &Manner) -> bool;
+
     /// Makes a call that does not block.
     ///
     /// # Errors

@@ -31,6 +31,8 @@ mod run;
 mod splice;
 mod submit;
 mod table;
+#[cfg(test)]
+mod tests;
 mod thread_pool;
 mod timers;
 #[cfg(any(test, feature = "spi"))]
@@ -41,3 +43,5 @@ pub(super) use machine::Operations;
 pub(super) use submit::direction_of;
 pub(super) use table::{Delivery, Why};
 pub(super) use thread_pool::ThreadPool;
+#[cfg(any(test, feature = "spi"))]
+pub(super) use verify::Causes;

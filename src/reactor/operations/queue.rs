@@ -5,7 +5,6 @@ use crate::key::OpSlot;
 use crate::sys::file::Held;
 use crate::sys::manner::Manner;
 use std::collections::VecDeque;
-use std::io;
 
 /// One of the two orders of a source, or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,13 +51,9 @@ pub(super) struct SourceOps {
 }
 
 impl SourceOps {
-    /// # Errors
-    ///
-    /// What fstat(2) says: the descriptor was closed.
-    pub(super) fn new(fd: Held, interest: Interest) -> io::Result<Self> {
-        let mode = Manner::of(fd.fd())?;
+    pub(super) fn new(fd: Held, mode: Manner, interest: Interest) -> Self {
         let emulates_reads = interest.contains(Interest::PRIORITY);
-        Ok(SourceOps { fd, mode, is_reset: false, emulates_reads, queues: Default::default() })
+        SourceOps { fd, mode, is_reset: false, emulates_reads, queues: Default::default() }
     }
 
     pub(super) fn push(&mut self, queue: Queue, op: OpSlot, order: u64, dir: Interest) {
@@ -80,6 +75,12 @@ impl SourceOps {
         } else if let Ok(at) = entries.binary_search_by_key(&order, |entry| entry.order) {
             entries.remove(at);
         }
+    }
+
+    /// Returns the operations of one queue, in the order of submission.
+    #[cfg(any(test, feature = "spi"))]
+    pub(super) fn queue(&self, queue: Queue) -> impl Iterator<Item = OpSlot> {
+        self.queues[queue as usize].iter().map(|entry| entry.op)
     }
 
     /// Returns the directions that operations occupy.

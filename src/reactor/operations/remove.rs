@@ -55,7 +55,7 @@ impl Operations {
                 _ => self.cancel(op, Why::Deregister, io),
             }
         }
-        source.mode.restore(source.fd.number());
+        io.restore(&source.fd, &mut source.mode);
         self.run(io);
     }
 }

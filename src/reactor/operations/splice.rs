@@ -19,7 +19,7 @@ impl Operations {
         let waits_for_disk =
             |slot| self.sources.get(slot).is_some_and(|its| its.mode.has_position());
         if waits_for_disk(from) || waits_for_disk(to) {
-            match self.files_to_splice(from, to) {
+            match self.files_to_splice(from, to, io) {
                 Ok(files) => self.spawn(op, files, io),
                 Err(error) => self.complete(op, Err(error), io),
             }
@@ -68,11 +68,11 @@ impl Operations {
         false
     }
 
-    fn files_to_splice(&mut self, from: Slot, to: Slot) -> io::Result<Vec<Held>> {
+    fn files_to_splice(&mut self, from: Slot, to: Slot, io: &mut impl Io) -> io::Result<Vec<Held>> {
         let mut files = Vec::with_capacity(2);
         for slot in [from, to] {
             let Some(source) = self.sources.get_mut(slot) else { continue };
-            source.mode.prepare_to_splice(source.fd.number())?;
+            io.prepare_to_splice(&source.fd, &mut source.mode)?;
             files.push(source.fd.clone());
         }
         Ok(files)

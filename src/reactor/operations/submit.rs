@@ -71,9 +71,11 @@ impl Operations {
         slot: Slot,
         fd: &Held,
         interest: Interest,
+        io: &mut impl Io,
     ) -> io::Result<()> {
         if !self.has_source(slot) {
-            self.sources.insert(slot, Box::new(SourceOps::new(fd.clone(), interest)?));
+            let mode = io.mode_of(fd.fd())?;
+            self.sources.insert(slot, Box::new(SourceOps::new(fd.clone(), mode, interest)));
         }
         Ok(())
     }

@@ -9,6 +9,8 @@ use crate::slab::Slab;
 use crate::sys::buf::Buf;
 use crate::sys::file::Held;
 use crate::sys::prepared::CallBox;
+#[cfg(any(test, feature = "spi"))]
+use std::collections::HashMap;
 use std::collections::VecDeque;
 use std::io;
 use std::time::{Duration, Instant};
@@ -368,32 +370,43 @@ impl OpTable {
 
     #[cfg(any(test, feature = "spi"))]
     pub(super) fn verify(&self) {
-        let all = || self.slab.iter().map(|(_, entry)| entry);
-        let is_completed = |entry: &&OpEntry| matches!(entry.state, OpState::Completed);
-        let last = self.completed.iter().filter(|pending| !pending.more).count();
-        assert_eq!(all().filter(is_completed).count(), last, "what is completed is in the queue");
-        let undelivered: u32 = all().map(|entry| entry.undelivered).sum();
-        assert_eq!(
-            undelivered as usize,
-            self.completed.len() - last,
-            "undelivered results are counted"
-        );
-        let deadlines = all().filter(|entry| entry.deadline.is_some()).count();
-        assert_eq!(deadlines, self.deadlines.len(), "each deadline has its operation");
-        assert_eq!(all().filter(|entry| entry.time.is_some()).count(), self.times.len(), "times");
-        for entry in all() {
-            let waits = matches!(entry.state, OpState::AwaitingTime);
-            assert!(!waits || entry.time.is_some() || entry.is_endless(), "{entry:?}");
-            assert!(waits || entry.time.is_none(), "only what waits for a time has one: {entry:?}");
+        let mut pending = HashMap::<OpSlot, (u32, usize)>::new();
+        for completion in &self.completed {
+            let (results, last) = pending.entry(completion.op).or_default();
+            assert!(*last == 0, "nothing comes after the last result: {completion:?}");
+            if completion.more { *results += 1 } else { *last += 1 }
         }
+        let [mut deadlines, mut times] = [0; 2];
+        for (op, entry) in self.slab.iter() {
+            let (results, last) = pending.remove(&op).unwrap_or_default();
+            let is_completed = matches!(entry.state, OpState::Completed);
+            assert_eq!(last, usize::from(is_completed), "a completion is delivered: {entry:?}");
+            assert_eq!(results, entry.undelivered, "a result is delivered: {entry:?}");
+            if let Some(deadline) = entry.deadline {
+                assert!(self.deadlines.contains(deadline, op), "its deadline is set: {entry:?}");
+                deadlines += 1;
+            }
+            let waits = matches!(entry.state, OpState::AwaitingTime);
+            match entry.time {
+                Some(time) => {
+                    assert!(self.times.contains(time, op), "a timer is set for it: {entry:?}");
+                    assert!(waits, "only what waits for a time has a timer: {entry:?}");
+                    times += 1;
+                }
+                None => assert!(!waits || entry.is_endless(), "a timer is set for it: {entry:?}"),
+            }
+        }
+        assert!(pending.is_empty(), "each completion has its operation: {pending:?}");
+        assert_eq!(deadlines, self.deadlines.len(), "each deadline has its operation");
+        assert_eq!(times, self.times.len(), "each timer has its operation");
     }
 }
 
 #[cfg(any(test, feature = "spi"))]
 impl OpEntry {
-    /// Returns true if its timeout is beyond the clock.
+    /// Returns true if its timeout is beyond the clock, which counts the seconds in 63 bits.
     fn is_endless(&self) -> bool {
-        matches!(self.kind, Kind::Timeout(_))
+        matches!(self.kind, Kind::Timeout(after) if after.as_secs() > i64::MAX as u64 / 2)
     }
 }
 

@@ -42,6 +42,11 @@ impl Timers {
     }
 
     #[cfg(any(test, feature = "spi"))]
+    pub(super) fn contains(&self, due: Instant, op: OpSlot) -> bool {
+        self.0.contains(&(due, op))
+    }
+
+    #[cfg(any(test, feature = "spi"))]
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }

@@ -2,9 +2,34 @@
 
 use super::machine::Operations;
 use super::queue::Queue;
-use super::table::OpState;
+use super::table::{OpEntry, OpState};
 use crate::event::Interest;
 use crate::key::{OpSlot, Slot};
+use std::task;
+
+/// The causes outside of the operations that make these runnable. `None`: this can't be told.
+pub(in crate::reactor) trait Causes {
+    /// Returns the directions of a source that are reported.
+    fn awaited(&self, slot: Slot) -> Interest;
+
+    /// Returns true if the driver has the call of an operation, or an event that brings it back.
+    fn driver_has(&self, op: OpSlot) -> Option<bool>;
+
+    /// Returns the number of calls that the driver has.
+    fn driver_count(&self) -> Option<usize>;
+
+    /// Returns true if a thread has the call of an operation, or an event that brings it back.
+    fn thread_has(&self, op: OpSlot) -> Option<bool>;
+
+    /// Returns the number of calls that the threads have.
+    fn thread_count(&self) -> usize;
+
+    /// Returns true if the next wait asks the pools.
+    fn is_notified(&self) -> Option<bool>;
+
+    /// Returns the waker that pools wake.
+    fn notifier(&self) -> &task::Waker;
+}
 
 impl Operations {
     #[cfg(test)]
@@ -25,40 +50,114 @@ impl Operations {
     }
 
     /// Checks that every live operation has exactly one cause that can make it runnable, and every
-    /// cause its operation; panics with the first thing that does not hold.
-    pub(in crate::reactor) fn verify(&self, awaited: impl Fn(Slot) -> Interest, on_threads: usize) {
+    /// cause its operation.
+    ///
+    /// # Panics
+    ///
+    /// With the first thing that does not hold.
+    pub(in crate::reactor) fn verify(&self, causes: &impl Causes) {
         self.table.verify();
         self.buffers.verify(|op| self.table.awaits_buffer(op));
-        let in_run_queue = |op: OpSlot| self.run_queue.iter().filter(|&&its| its == op).count();
-        let mut counts = [0; 3];
+        let [mut in_driver, mut on_threads, mut in_line] = [0; 3];
         for (op, entry) in self.table.iter() {
-            let queued = usize::from(matches!(entry.state, OpState::Runnable(_)));
-            assert_eq!(in_run_queue(op), queued, "runnable is in the run queue, once: {entry:?}");
-            assert_eq!(entry.needs_call(), entry.call.is_some(), "who has the call: {entry:?}");
-            match &entry.state {
-                OpState::Queued => assert!(!self.is_at_head(op), "it could run: {entry:?}"),
-                OpState::AwaitingReady { on } => {
-                    let (slot, queue) = entry.places().nth(*on as usize).expect("it has a source");
-                    assert!(awaited(slot).contains(queue.dir()), "it is reported: {entry:?}");
-                    assert!(self.is_at_head(op), "its turn has come: {entry:?}");
-                }
-                OpState::AwaitingBuffer => counts[0] += 1,
-                OpState::Paused => {
-                    assert!(entry.undelivered > 0, "a delivery resumes it: {entry:?}")
-                }
-                OpState::OnThread { .. } => counts[1] += 1,
+            self.verify_state(op, entry, causes);
+            match entry.state {
+                OpState::Submitted { .. } => in_driver += 1,
+                OpState::OnThread { .. } => on_threads += 1,
+                OpState::AwaitingBuffer => in_line += 1,
                 _ => {}
             }
         }
-        assert_eq!(counts[0], self.buffers.len(), "who awaits a buffer is in line");
-        assert_eq!(counts[1], on_threads, "the threads have what is on a thread");
+        assert_eq!(in_line, self.buffers.len(), "each waiter of a pool awaits a buffer");
+        assert_eq!(on_threads, causes.thread_count(), "each call of a thread has its operation");
+        if let Some(count) = causes.driver_count() {
+            assert_eq!(in_driver, count, "each call of the driver has its operation");
+        }
+        for &op in &self.run_queue {
+            let entry = self.table.get(op);
+            let may_be_there =
+                |entry: &OpEntry| matches!(entry.state, OpState::Runnable(_) | OpState::Completed);
+            assert!(entry.is_none_or(may_be_there), "only the runnable are run: {entry:?}");
+        }
+        self.verify_pools(causes);
+        self.verify_sources(causes);
+    }
+
+    /// Checks the one cause that an operation waits for.
+    fn verify_state(&self, op: OpSlot, entry: &OpEntry, causes: &impl Causes) {
+        let in_run_queue = self.run_queue.iter().filter(|&&its| its == op).count();
+        let is_runnable = matches!(entry.state, OpState::Runnable(_));
+        let is_completed = matches!(entry.state, OpState::Completed);
+        let expected = usize::from(is_runnable);
+        let is_listed = in_run_queue == expected || (is_completed && in_run_queue < 2);
+        assert!(is_listed, "a runnable operation is in the run queue, once: {entry:?}");
+        assert_eq!(entry.needs_call(), entry.call.is_some(), "the call is in one place: {entry:?}");
+        match &entry.state {
+            OpState::Queued => {
+                assert!(!self.is_at_head(op), "a predecessor is before it: {entry:?}");
+                assert!(self.is_in_queues(op, entry), "a predecessor wakes it: {entry:?}");
+            }
+            OpState::AwaitingReady { on } => {
+                let place = entry.places().nth(*on as usize);
+                let is_reported =
+                    place.is_some_and(|(slot, queue)| causes.awaited(slot).contains(queue.dir()));
+                assert!(is_reported, "its readiness is reported: {entry:?}");
+                assert!(self.is_at_head(op), "it is at the head of its queues: {entry:?}");
+            }
+            OpState::AwaitingBuffer => {
+                let pool = entry.call.as_ref().and_then(|call| call.pool());
+                let is_in_line = pool.is_some_and(|pool| self.buffers.contains(op, pool));
+                assert!(is_in_line, "it is in the queue of its pool: {entry:?}");
+            }
+            OpState::Paused => {
+                assert!(entry.undelivered > 0, "a delivery resumes it: {entry:?}");
+            }
+            OpState::Submitted { .. } => {
+                assert_ne!(causes.driver_has(op), Some(false), "the driver has it: {entry:?}");
+            }
+            OpState::OnThread { .. } => {
+                assert_ne!(causes.thread_has(op), Some(false), "a thread has it: {entry:?}");
+            }
+            OpState::Runnable(_) | OpState::AwaitingTime | OpState::Completed => {}
+        }
+    }
+
+    /// Returns true if an operation is in the queues of all its sources.
+    fn is_in_queues(&self, op: OpSlot, entry: &OpEntry) -> bool {
+        entry.places().all(|(slot, queue)| {
+            let source = self.sources.get(slot);
+            source.is_some_and(|source| source.queue(queue).any(|its| its == op))
+        })
+    }
+
+    /// Checks that the next wait asks each pool that receives wait for, or that the pool notifies
+    /// the poller.
+    fn verify_pools(&self, causes: &impl Causes) {
+        let Some(is_notified) = causes.is_notified() else { return };
+        let notifier = causes.notifier();
+        for pool in self.buffers.awaited_pools() {
+            let is_asked = is_notified || self.buffers.must_ask() || pool.notifies(notifier);
+            assert!(is_asked, "the pool notifies the poller: {pool:?}");
+        }
+    }
+
+    fn verify_sources(&self, causes: &impl Causes) {
         for (slot, source) in self.sources.iter() {
-            let heads = [Queue::Read, Queue::Write].into_iter().filter(|&queue| {
-                let head = source.head(queue).and_then(|op| self.table.get(op));
-                head.is_some_and(|entry| entry.awaits(slot, queue))
-            });
-            let dirs = heads.fold(Interest::empty(), |dirs, queue| dirs | queue.dir());
-            assert_eq!(awaited(slot), dirs, "what is awaited has its operation");
+            let mut dirs = Interest::empty();
+            for queue in [Queue::Read, Queue::Write, Queue::Unordered] {
+                for (at, op) in source.queue(queue).enumerate() {
+                    let entry = self.table.get(op);
+                    let is_live = entry.is_some_and(|entry| {
+                        let is_its = entry.places().any(|place| place == (slot, queue));
+                        is_its && !matches!(entry.state, OpState::Completed)
+                    });
+                    assert!(is_live, "only what is not completed is in a queue: {entry:?}");
+                    let awaits = entry.is_some_and(|entry| entry.awaits(slot, queue));
+                    assert!(at == 0 || !awaits, "only the head awaits readiness: {entry:?}");
+                    dirs |= if awaits { queue.dir() } else { Interest::empty() };
+                }
+            }
+            assert_eq!(causes.awaited(slot), dirs, "each awaited direction has its operation");
         }
     }
 }

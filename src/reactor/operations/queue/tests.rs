@@ -8,8 +8,9 @@ const R: Interest = Interest::READABLE;
 const W: Interest = Interest::WRITABLE;
 
 fn source() -> SourceOps {
-    let file = EventFd::new().expect("an eventfd");
-    SourceOps::new(Held::new(Arc::new(file)), Interest::empty()).expect("it is open")
+    let file = Held::new(Arc::new(EventFd::new().expect("an eventfd")));
+    let mode = Manner::of(file.fd()).expect("it is open");
+    SourceOps::new(file, mode, Interest::empty())
 }
 
 fn op(index: u32) -> OpSlot {

@@ -1,0 +1,11 @@
+//! The operations without a kernel: a fake of [`Io`](super::Io), random scripts, and an oracle that
+//! knows what the contract promises and nothing of the code.
+
+mod causes;
+mod fake_driver;
+mod fake_file;
+mod fake_io;
+mod fake_source;
+mod model;
+mod runner;
+mod script;

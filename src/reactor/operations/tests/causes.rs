@@ -1,0 +1,258 @@
+//! `verify` sees each of the seven causes that is missing, and each that has no operation.
+
+use super::fake_driver::FakeDriver;
+use super::fake_file::{FakeFile, FileKind};
+use super::fake_io::FakeIo;
+use super::fake_source::{DropLog, FakeSource};
+use crate::event::{Interest, Token};
+use crate::key::{Key, OpSlot, Slot};
+use crate::op::{Op, Outcome};
+use crate::reactor::operations::Io;
+use crate::reactor::operations::machine::Operations;
+use crate::reactor::operations::queue::Queue;
+use crate::reactor::operations::table::{Cause, OpResult, OpState, Side};
+use crate::sys::buf::Buf;
+use crate::sys::file::Held;
+use crate::sys::pool::{BufferPool, PoolBuf};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+const SLOT: Slot = Slot { index: 0, generation: 0 };
+const KEY: Key = Key { poller: 0, slot: SLOT };
+
+/// Operations of one source.
+struct Scene {
+    ops: Operations,
+    io: FakeIo,
+    source: Held,
+}
+
+impl Scene {
+    /// A scene whose driver refuses so many of a hundred calls.
+    fn new(kind: FileKind, refused: u64) -> Self {
+        let log = Arc::new(DropLog::default());
+        log.is_allowed.store(true, Ordering::Relaxed);
+        let source = Held::new(FakeSource::new(&log, false));
+        let mut io = FakeIo::new(1, true, FakeDriver::new(refused, 100));
+        let file = io.files.add(source.number(), FakeFile::new(0, kind, false));
+        io.register(SLOT, file);
+        Scene { ops: Operations::default(), io, source }
+    }
+
+    fn stream(refused: u64) -> Self {
+        Scene::new(FileKind::Stream { connects: false }, refused)
+    }
+
+    fn submit(&mut self, mut op: Op) -> OpSlot {
+        let slot = op.key.map(|key| key.slot);
+        if let Some(slot) = slot {
+            let none = Interest::empty();
+            let added = self.ops.add_source(slot, &self.source, none, &mut self.io);
+            added.expect("it is open");
+        }
+        let submitted = self.ops.submit(&mut op, Token(0), slot, None, &mut self.io);
+        submitted.expect("it is in order")
+    }
+
+    fn set_state(&mut self, op: OpSlot, state: OpState) {
+        self.ops.table.get_mut(op).expect("it is known").state = state;
+    }
+
+    /// Checks that `verify` panics with these words.
+    fn fails(&self, words: &str) {
+        let panic = catch_unwind(AssertUnwindSafe(|| self.ops.verify(&self.io)));
+        let panic = panic.expect_err("a cause is missing");
+        let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
+        assert!(text.contains(words), "{words:?} is not what it says: {text}");
+    }
+
+    fn holds(&self) {
+        self.ops.verify(&self.io);
+    }
+}
+
+fn recv() -> Op {
+    Op::recv(KEY, vec![], 9)
+}
+
+/// Returns a pool whose only buffer is in use.
+fn empty_pool() -> (BufferPool, PoolBuf) {
+    let pool = BufferPool::new(8, 1).expect("it has a buffer");
+    let buf = pool.take().expect("it is new");
+    (pool, buf)
+}
+
+#[test]
+fn missing_readiness_is_seen() {
+    let mut scene = Scene::stream(100);
+    let op = scene.submit(recv());
+    scene.holds();
+    scene.io.stop_awaiting(SLOT, Interest::READABLE);
+    scene.fails("its readiness is reported");
+    scene.io.await_ready(SLOT, Interest::READABLE);
+    scene.holds();
+    scene.ops.complete(op, Err(std::io::ErrorKind::Other.into()), &mut scene.io);
+    scene.holds();
+    scene.io.await_ready(SLOT, Interest::READABLE);
+    scene.fails("each awaited direction has its operation");
+}
+
+#[test]
+fn missing_driver_call_is_seen() {
+    let mut scene = Scene::stream(0);
+    let op = scene.submit(recv());
+    scene.holds();
+    let calls = std::mem::replace(&mut scene.io.driver, FakeDriver::new(0, 100));
+    scene.fails("the driver has it");
+    scene.io.driver = calls;
+    scene.holds();
+    let entry = scene.ops.table.get_mut(op).expect("it is known");
+    entry.state = OpState::OnThread { cancel: None };
+    scene.fails("a thread has it");
+}
+
+#[test]
+fn call_of_driver_without_operation_is_seen() {
+    let mut scene = Scene::stream(0);
+    let op = scene.submit(recv());
+    scene.ops.complete(op, Err(std::io::ErrorKind::Other.into()), &mut scene.io);
+    scene.fails("each call of the driver has its operation");
+}
+
+#[test]
+fn missing_thread_is_seen() {
+    let mut scene = Scene::new(FileKind::Disk, 0);
+    let op = scene.submit(Op::fsync(KEY));
+    scene.holds();
+    let threads = std::mem::take(&mut scene.io.threads);
+    scene.fails("a thread has it");
+    scene.io.threads = threads;
+    scene.holds();
+    scene.ops.complete(op, Err(std::io::ErrorKind::Other.into()), &mut scene.io);
+    scene.fails("each call of a thread has its operation");
+}
+
+#[test]
+fn missing_timer_is_seen() {
+    let mut scene = Scene::stream(100);
+    let op = scene.submit(Op::timeout(Duration::from_secs(1)));
+    scene.holds();
+    scene.ops.table.set_time(op, None);
+    scene.fails("a timer is set for it");
+    // No clock counts so far.
+    let mut scene = Scene::stream(100);
+    scene.submit(Op::timeout(Duration::MAX));
+    scene.holds();
+}
+
+#[test]
+fn timer_without_operation_is_seen() {
+    let mut scene = Scene::stream(100);
+    let op = scene.submit(recv());
+    let now = scene.io.now;
+    scene.ops.table.set_time(op, Some(now));
+    scene.fails("only what waits for a time has a timer");
+}
+
+#[test]
+fn missing_buffer_waiter_is_seen() {
+    let (pool, _buf) = empty_pool();
+    let mut scene = Scene::stream(100);
+    scene.submit(Op::recv_multi(KEY, &pool));
+    scene.holds();
+    let queues = std::mem::take(&mut scene.ops.buffers.queues);
+    scene.fails("it is in the queue of its pool");
+    scene.ops.buffers.queues = queues;
+    scene.ops.buffers.queues[0].stale = 1;
+    scene.fails("stale entries are counted");
+}
+
+#[test]
+fn pool_without_notifier_is_seen() {
+    let (pool, buf) = empty_pool();
+    let mut scene = Scene::stream(100);
+    scene.submit(Op::recv_multi(KEY, &pool));
+    drop(buf);
+    scene.holds();
+    assert!(scene.io.take_notifications());
+    scene.fails("the pool notifies the poller");
+    scene.ops.buffers.ask();
+    scene.holds();
+}
+
+#[test]
+fn waiter_without_operation_is_seen() {
+    let (pool, _buf) = empty_pool();
+    let mut scene = Scene::stream(100);
+    let op = scene.submit(Op::recv_multi(KEY, &pool));
+    scene.set_state(op, OpState::Paused);
+    scene.fails("stale entries are counted");
+}
+
+#[test]
+fn missing_predecessor_is_seen() {
+    let mut scene = Scene::stream(0);
+    scene.submit(recv());
+    let second = scene.submit(recv());
+    scene.holds();
+    let source = scene.ops.sources.get_mut(SLOT).expect("it is known");
+    let order = scene.ops.table.get(second).expect("it is known").order;
+    source.remove(Queue::Read, second, order);
+    scene.fails("a predecessor wakes it");
+    let mut scene = Scene::stream(0);
+    let op = scene.submit(Op::timeout(Duration::from_secs(1)));
+    scene.set_state(op, OpState::Queued);
+    scene.ops.table.set_time(op, None);
+    scene.fails("a predecessor is before it");
+}
+
+#[test]
+fn predecessor_that_completed_is_seen() {
+    let mut scene = Scene::stream(0);
+    let first = scene.submit(recv());
+    scene.submit(recv());
+    let result = OpResult::new(0, Ok(Outcome::Done), Buf::None);
+    scene.io.driver = FakeDriver::new(0, 100);
+    scene.ops.table.complete(first, result);
+    scene.fails("only what is not completed is in a queue");
+}
+
+#[test]
+fn missing_delivery_is_seen() {
+    let mut scene = Scene::stream(100);
+    let op = scene.submit(recv());
+    scene.io.stop_awaiting(SLOT, Interest::READABLE);
+    scene.set_state(op, OpState::Paused);
+    scene.fails("a delivery resumes it");
+    scene.ops.table.get_mut(op).expect("it is known").undelivered = 1;
+    scene.fails("a result is delivered");
+}
+
+#[test]
+fn completion_that_is_lost_is_seen() {
+    let mut scene = Scene::stream(100);
+    let op = scene.submit(Op::nop());
+    scene.holds();
+    let completed = scene.ops.table.split_completed(0);
+    scene.fails("a completion is delivered");
+    completed.into_iter().for_each(|its| scene.ops.table.requeue(its));
+    scene.holds();
+    scene.ops.run_queue.push_back(op);
+    scene.ops.run_queue.push_back(op);
+    scene.fails("a runnable operation is in the run queue, once");
+}
+
+#[test]
+fn missing_run_is_seen() {
+    let mut scene = Scene::stream(100);
+    let op = scene.submit(recv());
+    scene.io.stop_awaiting(SLOT, Interest::READABLE);
+    scene.set_state(op, OpState::Runnable(Cause::Turn));
+    scene.fails("a runnable operation is in the run queue, once");
+    scene.ops.run_queue.push_back(op);
+    scene.holds();
+    scene.set_state(op, OpState::AwaitingReady { on: Side::Source });
+    scene.fails("a runnable operation is in the run queue, once");
+}

@@ -1,0 +1,304 @@
+//! A driver and a thread pool without a kernel: both return calls in any order, with any result
+//! that a kernel could give.
+
+use super::fake_io::FakeFiles;
+use crate::key::OpSlot;
+use crate::selector::OpEvent;
+use crate::sys::file::Held;
+use crate::sys::prepared::{Call, CallBox, Gain};
+use std::collections::BTreeMap;
+use std::io;
+
+/// Numbers that look random, and are the same in each run of a case.
+#[derive(Debug)]
+pub(super) struct Rng(pub(super) u64);
+
+impl Rng {
+    /// Returns a number below `end`.
+    pub(super) fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963);
+        (self.0 >> 33) % end
+    }
+
+    pub(super) fn is_percent(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+}
+
+/// How a call ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// As it ends for at most so many bytes. One that would block does not end.
+    Real(usize),
+    WouldBlock,
+    Interrupted,
+    Canceled,
+    /// There was no buffer.
+    NoBuffer,
+    /// The driver does not know a flag.
+    Unsupported,
+    /// An error of the device.
+    Failed,
+}
+
+impl End {
+    fn error(self, call: Call) -> Option<i32> {
+        Some(match self {
+            End::Real(_) => return None,
+            End::WouldBlock => libc::EAGAIN,
+            End::Interrupted => libc::EINTR,
+            End::Canceled => libc::ECANCELED,
+            End::NoBuffer if call == Call::RecvMulti => libc::ENOBUFS,
+            End::Unsupported if call.is_multi() => libc::EINVAL,
+            End::Unsupported if call == Call::Write => libc::EOPNOTSUPP,
+            End::Failed => libc::EIO,
+            End::NoBuffer | End::Unsupported => return None,
+        })
+    }
+}
+
+/// A call that the driver has.
+#[derive(Debug)]
+struct InDriver {
+    op: OpSlot,
+    call: CallBox,
+    is_cancelled: bool,
+    /// It can't be interrupted.
+    is_stubborn: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct FakeDriver {
+    calls: Vec<InDriver>,
+    pub(super) events: Vec<OpEvent>,
+    /// Of a hundred calls so many are refused, and so many can't be interrupted.
+    pub(super) refused: u64,
+    pub(super) stubborn: u64,
+    /// Errors that were not asked for, by operation.
+    pub(super) failed: BTreeMap<OpSlot, i32>,
+}
+
+impl FakeDriver {
+    pub(super) fn new(refused: u64, stubborn: u64) -> Self {
+        let (calls, events, failed) = (Vec::new(), Vec::new(), BTreeMap::new());
+        FakeDriver { calls, events, refused, stubborn, failed }
+    }
+
+    pub(super) fn submit(
+        &mut self,
+        op: OpSlot,
+        call: CallBox,
+        rng: &mut Rng,
+    ) -> Result<(), CallBox> {
+        if rng.is_percent(self.refused) {
+            return Err(call);
+        }
+        assert!(!self.has(op), "an operation is submitted twice");
+        let queue = queue_of(&call);
+        let is_free = queue.is_none() || self.calls.iter().all(|its| queue_of(&its.call) != queue);
+        assert!(is_free, "one call of a queue is submitted at a time");
+        let is_stubborn = rng.is_percent(self.stubborn);
+        self.calls.push(InDriver { op, call, is_cancelled: false, is_stubborn });
+        Ok(())
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.calls.len()
+    }
+
+    /// Returns the operations whose calls it has.
+    pub(super) fn ops(&self) -> Vec<OpSlot> {
+        self.calls.iter().map(|its| its.op).collect()
+    }
+
+    /// Returns true if it has a call, or an event that brings it back.
+    pub(super) fn has(&self, op: OpSlot) -> bool {
+        self.calls.iter().any(|its| its.op == op) || self.returned().any(|its| its == op)
+    }
+
+    /// Returns the number of calls that it has or that an event brings back.
+    pub(super) fn count(&self) -> usize {
+        self.calls.len() + self.returned().count()
+    }
+
+    fn returned(&self) -> impl Iterator<Item = OpSlot> {
+        self.events.iter().filter_map(|event| match event {
+            OpEvent::Completed { op, .. } => Some(*op),
+            OpEvent::Result { .. } => None,
+        })
+    }
+
+    /// Ends the call at this index. Returns false if it can't end so now.
+    pub(super) fn finish(
+        &mut self,
+        at: usize,
+        end: End,
+        files: &mut FakeFiles,
+        rng: &mut Rng,
+    ) -> bool {
+        let its = &mut self.calls[at];
+        let (op, call) = (its.op, its.call.call());
+        let result = match (end, end.error(call)) {
+            (_, Some(code)) => Err(io::Error::from_raw_os_error(code)),
+            (End::Real(max), None) => match files.wait_for_call(&mut its.call, max) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                // A ring returns the end of a stream without a buffer.
+                Ok(Gain::Received(buf)) if buf.is_empty() => Ok(Gain::Moved(0)),
+                result => result,
+            },
+            _ => return false,
+        };
+        if end == End::Failed {
+            self.failed.insert(op, libc::EIO);
+        }
+        let is_result = matches!(result, Ok(Gain::Received(_) | Gain::Accepted(_)));
+        // It may end without being asked to (no `IORING_CQE_F_MORE`).
+        if call.is_multi() && is_result && !rng.is_percent(25) {
+            let result = result.expect("it is a result");
+            self.events.push(OpEvent::Result { op, result });
+            return true;
+        }
+        let InDriver { op, call, .. } = self.calls.swap_remove(at);
+        self.events.push(OpEvent::Completed { op, call, result });
+        true
+    }
+
+    /// Requests the end of a call, which may come at once, later, or too late.
+    pub(super) fn cancel(&mut self, op: OpSlot, files: &mut FakeFiles, rng: &mut Rng) {
+        let Some(at) = self.position(op) else { return };
+        self.calls[at].is_cancelled = true;
+        if !self.calls[at].is_stubborn && rng.is_percent(30) {
+            self.give_in(at, files, rng);
+        }
+    }
+
+    /// Ends those of these calls that can be interrupted.
+    pub(super) fn cancel_and_wait(&mut self, ops: &[OpSlot], files: &mut FakeFiles, rng: &mut Rng) {
+        for &op in ops {
+            let Some(at) = self.position(op) else { continue };
+            self.calls[at].is_cancelled = true;
+            if !self.calls[at].is_stubborn {
+                self.give_in(at, files, rng);
+            }
+        }
+    }
+
+    /// Ends what was cancelled.
+    pub(super) fn finish_cancelled(&mut self, files: &mut FakeFiles, rng: &mut Rng) {
+        while let Some(at) = self.calls.iter().position(|its| its.is_cancelled) {
+            self.give_in(at, files, rng);
+        }
+    }
+
+    fn position(&self, op: OpSlot) -> Option<usize> {
+        self.calls.iter().position(|its| its.op == op)
+    }
+
+    /// Ends a call that was cancelled, in one of the ways that there are.
+    fn give_in(&mut self, at: usize, files: &mut FakeFiles, rng: &mut Rng) {
+        let op = self.calls[at].op;
+        let end = match rng.below(6) {
+            0 => End::WouldBlock,
+            1 => End::Interrupted,
+            2 | 3 => End::Real(1 + rng.below(50) as usize),
+            _ => End::Canceled,
+        };
+        self.finish(at, end, files, rng);
+        if self.calls.get(at).is_some_and(|its| its.op == op) {
+            self.finish(at, End::Canceled, files, rng);
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.calls.clear();
+        self.events.clear();
+    }
+}
+
+/// Returns the order in which the kernel has to see a call.
+fn queue_of(call: &CallBox) -> Option<(i32, bool)> {
+    let (number, call, _) = call.wanted();
+    match call {
+        Call::ReadAt(_) | Call::WriteAt(_) | Call::Sync { .. } | Call::Open => None,
+        Call::Accept | Call::AcceptMulti | Call::RecvMulti => Some((number, true)),
+        call => Some((number, call.receives())),
+    }
+}
+
+/// A call for a thread.
+#[derive(Debug)]
+struct Job {
+    op: OpSlot,
+    call: CallBox,
+    files: Vec<Held>,
+    has_begun: bool,
+}
+
+/// Threads that take calls, and return them, in any order.
+#[derive(Debug, Default)]
+pub(super) struct FakeThreads {
+    jobs: Vec<Job>,
+    events: Vec<(OpEvent, Vec<Held>)>,
+    pub(super) failed: BTreeMap<OpSlot, i32>,
+}
+
+impl FakeThreads {
+    pub(super) fn spawn(&mut self, op: OpSlot, call: CallBox, files: Vec<Held>) {
+        assert!(!self.has(op), "a thread is given an operation twice");
+        self.jobs.push(Job { op, call, files, has_begun: false });
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.jobs.len()
+    }
+
+    pub(super) fn ops(&self) -> Vec<OpSlot> {
+        self.jobs.iter().map(|job| job.op).collect()
+    }
+
+    pub(super) fn has(&self, op: OpSlot) -> bool {
+        let has_returned = |(event, _): &(OpEvent, Vec<Held>)| event.op() == op;
+        self.jobs.iter().any(|job| job.op == op) || self.events.iter().any(has_returned)
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.jobs.len() + self.events.len()
+    }
+
+    pub(super) fn withdraw(&mut self, op: OpSlot) -> Option<CallBox> {
+        let at = self.jobs.iter().position(|job| job.op == op && !job.has_begun)?;
+        Some(self.jobs.remove(at).call)
+    }
+
+    pub(super) fn begin(&mut self, at: usize) {
+        self.jobs[at].has_begun = true;
+    }
+
+    /// Makes the call at this index. It may would-block on a file that is set so.
+    pub(super) fn finish(&mut self, at: usize, end: End, files: &mut FakeFiles) {
+        let Job { op, mut call, files: held, .. } = self.jobs.swap_remove(at);
+        let is_at_once = matches!(call.call(), Call::Open | Call::Sync { .. });
+        let result = match end {
+            End::Failed => {
+                self.failed.insert(op, libc::EIO);
+                Err(io::Error::from_raw_os_error(libc::EIO))
+            }
+            End::WouldBlock if !is_at_once => Err(io::Error::from_raw_os_error(libc::EAGAIN)),
+            End::Real(max) => files.call(&mut call, max),
+            _ => files.call(&mut call, usize::MAX),
+        };
+        self.events.push((OpEvent::Completed { op, call, result }, held));
+    }
+
+    pub(super) fn drain_events(&mut self, out: &mut Vec<OpEvent>, files: &mut Vec<Held>) {
+        for (event, held) in self.events.drain(..) {
+            out.push(event);
+            files.extend(held);
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.jobs.clear();
+        self.events.clear();
+    }
+}

@@ -1,0 +1,367 @@
+//! [`Io`] without a system call: a virtual clock, readiness by levels or by edges, a driver,
+//! threads, and drops that are deferred.
+
+use super::fake_driver::{FakeDriver, FakeThreads, Rng};
+use super::fake_file::FakeFile;
+use crate::event::Interest;
+use crate::key::{OpSlot, Slot};
+use crate::poll_bits::PollBits;
+use crate::reactor::operations::{Causes, Io};
+use crate::selector::OpEvent;
+use crate::sys::file::Held;
+use crate::sys::manner::Manner;
+use crate::sys::prepared::{Call, CallBox, Gain, Prepared};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{self, Wake};
+use std::time::Instant;
+
+/// The files that there ever were, and the descriptors of those that are open.
+#[derive(Debug, Default)]
+pub(super) struct FakeFiles {
+    pub(super) all: Vec<FakeFile>,
+    by_fd: BTreeMap<RawFd, usize>,
+}
+
+impl FakeFiles {
+    pub(super) fn add(&mut self, fd: RawFd, file: FakeFile) -> usize {
+        self.by_fd.insert(fd, self.all.len());
+        self.all.push(file);
+        self.all.len() - 1
+    }
+
+    fn by_fd(&mut self, fd: RawFd) -> &mut FakeFile {
+        &mut self.all[self.by_fd[&fd]]
+    }
+
+    /// Makes a call that waits. Returns `WouldBlock` if it would wait longer.
+    pub(super) fn wait_for_call(&mut self, call: &mut Prepared, max: usize) -> io::Result<Gain> {
+        let result = self.call(call, max);
+        let would_block = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
+        let (fd, what, _) = call.wanted();
+        if !result.as_ref().is_err_and(would_block) || !self.by_fd(fd).is_read_shut {
+            return result;
+        }
+        // What waits is told that reading was shut down, where a call that does not wait is not.
+        match what {
+            Call::Accept | Call::AcceptMulti => Err(io::Error::from_raw_os_error(libc::EINVAL)),
+            Call::Recv | Call::RecvFrom | Call::RecvMsg => Ok(Gain::Moved(0)),
+            _ => result,
+        }
+    }
+
+    /// Makes a call, and moves at most so many bytes.
+    pub(super) fn call(&mut self, call: &mut Prepared, max: usize) -> io::Result<Gain> {
+        let (fd, what, left) = call.wanted();
+        match what {
+            Call::Open => {
+                let file = File::open("/dev/null").expect("every Linux has it");
+                Ok(Gain::Opened(file.into()))
+            }
+            Call::Splice => {
+                let target = call.target().expect("a splice has a target");
+                let [from, to] = [self.by_fd[&fd], self.by_fd[&target]];
+                // Since Rust 1.86 a slice can do that by itself.
+                let (low, high) = self.all.split_at_mut(from.max(to));
+                let (low, high) = (&mut low[from.min(to)], &mut high[0]);
+                let (from, to) = if from < to { (low, high) } else { (high, low) };
+                let count = from.splice_to(to, left.min(max))?;
+                call.note_spliced(count);
+                Ok(Gain::Moved(count))
+            }
+            _ => self.by_fd(fd).call(call, max),
+        }
+    }
+}
+
+/// What is reported of a source.
+#[derive(Debug, Default)]
+struct Watch {
+    file: usize,
+    awaited: Interest,
+    /// The kernel watches these; it goes on after a report.
+    watched: Interest,
+    /// These had an edge that was not reported.
+    edges: Interest,
+    /// These are polled by the next wait.
+    rechecked: Interest,
+    likely_not_ready: Interest,
+}
+
+#[derive(Debug, Default)]
+struct Notifier(AtomicBool);
+
+impl Wake for Notifier {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct FakeIo {
+    pub(super) now: Instant,
+    pub(super) files: FakeFiles,
+    pub(super) driver: FakeDriver,
+    pub(super) threads: FakeThreads,
+    pub(super) deferred: Vec<Held>,
+    pub(super) rng: Rng,
+    /// Readiness is reported while it lasts, or once when it begins.
+    pub(super) is_by_level: bool,
+    watches: BTreeMap<u32, (Slot, Watch)>,
+    notifier: Arc<Notifier>,
+    waker: task::Waker,
+}
+
+impl FakeIo {
+    pub(super) fn new(seed: u64, is_by_level: bool, driver: FakeDriver) -> Self {
+        let notifier = Arc::new(Notifier::default());
+        FakeIo {
+            now: Instant::now(),
+            files: FakeFiles::default(),
+            driver,
+            threads: FakeThreads::default(),
+            deferred: Vec::new(),
+            rng: Rng(seed),
+            is_by_level,
+            watches: BTreeMap::new(),
+            waker: notifier.clone().into(),
+            notifier,
+        }
+    }
+
+    pub(super) fn register(&mut self, slot: Slot, file: usize) {
+        self.watches.insert(slot.index, (slot, Watch { file, ..Watch::default() }));
+    }
+
+    pub(super) fn deregister(&mut self, slot: Slot) {
+        let (_, watch) = self.watches.remove(&slot.index).expect("it is registered");
+        assert!(watch.awaited.is_empty(), "nothing awaits a source that has gone: {watch:?}");
+    }
+
+    fn watch(&mut self, slot: Slot) -> &mut Watch {
+        let (its, watch) = self.watches.get_mut(&slot.index).expect("it is registered");
+        assert_eq!(*its, slot, "the registration is the present one");
+        watch
+    }
+
+    /// Changes a file, which is an edge of these directions if they are ready then.
+    pub(super) fn change(
+        &mut self,
+        file: usize,
+        dirs: Interest,
+        change: impl FnOnce(&mut FakeFile),
+    ) {
+        change(&mut self.files.all[file]);
+        let ready = self.files.all[file].ready();
+        for (_, watch) in self.watches.values_mut().filter(|(_, watch)| watch.file == file) {
+            watch.edges |= ready & dirs & watch.watched;
+        }
+    }
+
+    /// Returns what the next wait reports, of what operations await.
+    pub(super) fn reports(&mut self) -> Vec<(Slot, Interest)> {
+        let mut reports = Vec::new();
+        for (slot, watch) in self.watches.values_mut() {
+            let ready = self.files.all[watch.file].ready();
+            let rechecked = std::mem::take(&mut watch.rechecked) & ready;
+            let edges = std::mem::take(&mut watch.edges);
+            let found = if self.is_by_level { ready } else { (edges & ready) | rechecked };
+            watch.likely_not_ready -= found;
+            let idle = watch.watched - watch.awaited;
+            if !(found & idle).is_empty() && self.rng.is_percent(50) {
+                watch.watched -= idle;
+            }
+            if !(found & watch.awaited).is_empty() {
+                reports.push((*slot, found & watch.awaited));
+            }
+        }
+        reports
+    }
+
+    /// Returns what operations await of a source.
+    pub(super) fn awaited_of(&self, slot: Slot) -> Interest {
+        let watch = self.watches.get(&slot.index).filter(|(its, _)| *its == slot);
+        watch.map_or(Interest::empty(), |(_, watch)| watch.awaited)
+    }
+
+    /// The user has changed what is watched.
+    pub(super) fn start_over(&mut self, slot: Slot) {
+        let watch = self.watch(slot);
+        (watch.watched, watch.likely_not_ready) = (watch.awaited, Interest::empty());
+        watch.rechecked |= watch.awaited;
+    }
+
+    pub(super) fn take_notifications(&mut self) -> bool {
+        self.notifier.0.swap(false, Ordering::Relaxed)
+    }
+
+    /// Drops what is not needed any more; a user's `Drop` may panic.
+    pub(super) fn run_deferred_drops(&mut self) {
+        while let Some(file) = self.deferred.pop() {
+            drop(file);
+        }
+    }
+}
+
+impl Io for FakeIo {
+    fn now(&self) -> Instant {
+        self.now
+    }
+
+    fn mode_of(&mut self, fd: BorrowedFd<'_>) -> io::Result<Manner> {
+        Ok(self.files.by_fd(fd.as_raw_fd()).mode())
+    }
+
+    fn restore(&mut self, _fd: &Held, _mode: &mut Manner) {}
+
+    fn prepare_to_splice(&mut self, _fd: &Held, _mode: &mut Manner) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn can_submit(&mut self, call: &Prepared, mode: &Manner) -> bool {
+        match call.call() {
+            Call::Connect | Call::Sync { .. } | Call::Open | Call::Splice => false,
+            Call::Read | Call::Write => !mode.has_position(),
+            Call::RecvMulti => mode.is_stream(),
+            _ => true,
+        }
+    }
+
+    fn attempt(&mut self, call: &mut Prepared, mode: &mut Manner) -> io::Result<Gain> {
+        if call.is_for_a_disk(mode) && !self.rng.is_percent(20) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        if matches!(call.call(), Call::Sync { .. } | Call::Open) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let max = if self.rng.is_percent(30) { 1 + self.rng.below(9) as usize } else { usize::MAX };
+        let fd = call.wanted().0;
+        self.files.by_fd(fd).call(call, max)
+    }
+
+    fn attempt_splice(
+        &mut self,
+        call: &mut Prepared,
+        _from: &mut Manner,
+        _to: &mut Manner,
+    ) -> io::Result<Gain> {
+        let max = 1 + self.rng.below(30) as usize;
+        self.files.call(call, max)
+    }
+
+    fn shutdown(&mut self, fd: BorrowedFd<'_>, how: Shutdown) -> io::Result<()> {
+        // No edge: not every mechanism tells of what the program does itself.
+        self.files.by_fd(fd.as_raw_fd()).shutdown(how);
+        Ok(())
+    }
+
+    fn poll_now(&mut self, fd: BorrowedFd<'_>, dir: Interest) -> PollBits {
+        let always = PollBits::ERR | PollBits::HUP;
+        self.files.by_fd(fd.as_raw_fd()).bits() & (PollBits::asked(dir) | always)
+    }
+
+    fn has_bytes(&mut self, fd: BorrowedFd<'_>) -> bool {
+        self.files.by_fd(fd.as_raw_fd()).has_bytes()
+    }
+
+    fn has_not_reconnected(&mut self, _fd: BorrowedFd<'_>) -> bool {
+        true
+    }
+
+    fn submit(&mut self, op: OpSlot, call: CallBox) -> Result<(), CallBox> {
+        self.driver.submit(op, call, &mut self.rng)
+    }
+
+    fn cancel(&mut self, op: OpSlot) {
+        self.driver.cancel(op, &mut self.files, &mut self.rng);
+    }
+
+    fn cancel_and_wait(&mut self, ops: &[OpSlot], events: &mut Vec<OpEvent>) {
+        self.driver.cancel_and_wait(ops, &mut self.files, &mut self.rng);
+        events.append(&mut self.driver.events);
+    }
+
+    fn spawn(&mut self, op: OpSlot, call: CallBox, files: Vec<Held>) {
+        self.threads.spawn(op, call, files);
+    }
+
+    fn withdraw(&mut self, op: OpSlot) -> Option<CallBox> {
+        self.threads.withdraw(op)
+    }
+
+    fn await_ready(&mut self, slot: Slot, dir: Interest) {
+        let file = self.watch(slot).file;
+        let ready = self.files.all[file].ready();
+        let watch = self.watch(slot);
+        assert!(!watch.awaited.contains(dir), "one operation awaits a direction");
+        watch.awaited |= dir;
+        watch.edges |= (dir - watch.watched) & ready;
+        watch.watched |= dir;
+    }
+
+    fn stop_awaiting(&mut self, slot: Slot, dir: Interest) {
+        self.watch(slot).awaited -= dir;
+    }
+
+    fn recheck(&mut self, slot: Slot, dir: Interest) {
+        self.watch(slot).rechecked |= dir;
+    }
+
+    fn recheck_all(&mut self, slot: Slot) {
+        let watch = self.watch(slot);
+        watch.rechecked |= watch.watched;
+    }
+
+    fn note_short_read(&mut self, slot: Slot, dir: Interest) {
+        self.watch(slot).likely_not_ready |= dir;
+    }
+
+    fn can_skip_attempt(&mut self, slot: Slot, dir: Interest) -> bool {
+        let is_by_level = self.is_by_level;
+        let watch = self.watch(slot);
+        is_by_level && (watch.likely_not_ready & watch.watched).contains(dir)
+    }
+
+    fn notifier(&self) -> &task::Waker {
+        &self.waker
+    }
+
+    fn defer_drop(&mut self, files: Vec<Held>) {
+        self.deferred.extend(files);
+    }
+}
+
+impl Causes for FakeIo {
+    fn awaited(&self, slot: Slot) -> Interest {
+        self.awaited_of(slot)
+    }
+
+    fn driver_has(&self, op: OpSlot) -> Option<bool> {
+        Some(self.driver.has(op))
+    }
+
+    fn driver_count(&self) -> Option<usize> {
+        Some(self.driver.count())
+    }
+
+    fn thread_has(&self, op: OpSlot) -> Option<bool> {
+        Some(self.threads.has(op))
+    }
+
+    fn thread_count(&self) -> usize {
+        self.threads.count()
+    }
+
+    fn is_notified(&self) -> Option<bool> {
+        Some(self.notifier.0.load(Ordering::Relaxed))
+    }
+
+    fn notifier(&self) -> &task::Waker {
+        &self.waker
+    }
+}

@@ -1,0 +1,536 @@
+//! Runs scripts: what a reactor does for operations, with every check after each step.
+
+use super::fake_driver::{End, FakeDriver};
+use super::fake_file::{BLOCK, BLOCKS, FakeFile, FileKind, NEW};
+use super::fake_io::FakeIo;
+use super::fake_source::{DropLog, FakeSource, UserPanic};
+use super::model::{Block, Delivered, FileModel, Model, OpModel};
+use super::script::{LINKS, POOL_SIZE, Setup, Step, What, any_setup, any_steps};
+use crate::event::{Interest, Token};
+use crate::key::{Key, OpSlot, Slot};
+use crate::op::{Message, Op, OpenOptions};
+use crate::reactor::operations::machine::Operations;
+use crate::reactor::operations::table::{Delivery, OpState, Why};
+use crate::sys::buf::Buf;
+use crate::sys::file::Held;
+use crate::sys::pool::BufferPool;
+use proptest::prelude::*;
+use proptest::sample::Index;
+use std::net::Shutdown;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+const R: Interest = Interest::READABLE;
+const W: Interest = Interest::WRITABLE;
+
+/// A registration.
+struct Link {
+    slot: Slot,
+    file: usize,
+    kind: FileKind,
+    source: Held,
+    has_connect: bool,
+}
+
+pub(super) struct Runner {
+    ops: Operations,
+    io: FakeIo,
+    model: Model,
+    links: Vec<Link>,
+    /// All sources that there were, by file; those of messages behind them.
+    sources: Vec<Weak<FakeSource>>,
+    passed: Vec<Weak<FakeSource>>,
+    drops: Arc<DropLog>,
+    pool: BufferPool,
+    /// The buffers that the user has.
+    kept: Vec<Buf>,
+}
+
+impl Runner {
+    fn new(setup: &Setup) -> Self {
+        let driver = FakeDriver::new(setup.refused, setup.stubborn);
+        let mut runner = Runner {
+            ops: Operations::default(),
+            io: FakeIo::new(setup.seed, setup.is_by_level, driver),
+            model: Model::default(),
+            links: Vec::new(),
+            sources: Vec::new(),
+            passed: Vec::new(),
+            drops: Arc::default(),
+            pool: BufferPool::new(POOL_SIZE, setup.limit).expect("it has buffers"),
+            kept: Vec::new(),
+        };
+        for (index, &kind) in setup.kinds.iter().enumerate() {
+            let link = runner.register(Slot { index: index as u32, generation: 0 }, kind);
+            runner.links.push(link);
+        }
+        runner
+    }
+
+    fn register(&mut self, slot: Slot, kind: FileKind) -> Link {
+        let source = FakeSource::new(&self.drops, self.io.rng.is_percent(25));
+        self.sources.push(Arc::downgrade(&source));
+        let source = Held::new(source);
+        let seems_readable = self.io.rng.is_percent(10);
+        let file = FakeFile::new(self.model.files.len(), kind, seems_readable);
+        let file = self.io.files.add(source.number(), file);
+        self.model.files.push(FileModel::new());
+        self.io.register(slot, file);
+        Link { slot, file, kind, source, has_connect: false }
+    }
+
+    fn step(&mut self, step: &Step) {
+        match *step {
+            Step::Submit { link, what, amount, deadline } => {
+                self.submit(link, what, amount, deadline);
+            }
+            Step::Cancel(at) => self.cancel(at),
+            Step::PeerSends(link, count) => self.change(link, R, |file| file.peer_sends(count)),
+            Step::PeerReads(link, count) => self.change(link, W, |file| file.peer_reads(count)),
+            Step::PeerEnds(link) => self.change(link, R, FakeFile::peer_ends),
+            Step::PeerResets(link) => self.change(link, R | W, FakeFile::peer_resets),
+            Step::PeerAnswers(link, accepts) => {
+                self.change(link, R | W, |file| file.peer_answers(accepts));
+            }
+            Step::Finish(at, end) => {
+                let FakeIo { driver, files, rng, .. } = &mut self.io;
+                if driver.len() > 0 {
+                    driver.finish(at.index(driver.len()), end, files, rng);
+                }
+            }
+            Step::ThreadBegins(at) => {
+                let threads = &mut self.io.threads;
+                if threads.len() > 0 {
+                    threads.begin(at.index(threads.len()));
+                }
+            }
+            Step::ThreadEnds(at, end) => {
+                let FakeIo { threads, files, .. } = &mut self.io;
+                if threads.len() > 0 {
+                    threads.finish(at.index(threads.len()), end, files);
+                }
+            }
+            Step::Spurious(link) => {
+                let slot = self.links[link].slot;
+                let awaited = self.io.awaited_of(slot);
+                self.ops.on_ready(slot, awaited, &mut self.io);
+                self.ops.run(&mut self.io);
+            }
+            Step::TimePasses(millis) => self.io.now += Duration::from_millis(millis),
+            Step::ReturnBuffers(count) => drop(self.kept.drain(..count.min(self.kept.len()))),
+            Step::Watch(link, watches) => self.watch(link, watches),
+            Step::Deregister(link) => self.deregister(link),
+            Step::Wait { takes, room } => self.wait(takes, room),
+        }
+        self.check();
+    }
+
+    fn change(&mut self, link: usize, dirs: Interest, change: impl FnOnce(&mut FakeFile)) {
+        self.io.change(self.links[link].file, dirs, change);
+    }
+
+    fn submit(&mut self, at: usize, pick: Index, amount: usize, deadline: Option<u64>) {
+        let link = &mut self.links[at];
+        let (kind, file) = (link.kind, link.file);
+        let mut what = What::any_of(kind, pick);
+        if matches!(kind, FileKind::Stream { connects: true }) && !link.has_connect {
+            (what, link.has_connect) = (What::Connect, true);
+        }
+        let mut target = None;
+        if what == What::Splice {
+            // One of the two has to be a pipe.
+            let is_pipe = |at: usize| self.links[at].kind == FileKind::Pipe;
+            let suits = |to: usize| {
+                let to_kind = self.links[to].kind;
+                let is_byte_file = matches!(
+                    to_kind,
+                    FileKind::Stream { connects: false } | FileKind::Pipe | FileKind::Disk
+                );
+                to != at && is_byte_file && (is_pipe(at) || is_pipe(to))
+            };
+            let found: Vec<usize> = (0..LINKS).filter(|&to| suits(to)).collect();
+            if found.is_empty() {
+                return;
+            }
+            target = Some(found[pick.index(found.len())]);
+        }
+        let block = match what {
+            What::WriteAt => self.model.files[file].written_blocks,
+            _ => pick.index(BLOCKS),
+        };
+        if block == BLOCKS {
+            return;
+        }
+        let (op, model) = self.prepare(at, what, target, amount, block);
+        let op = match deadline {
+            Some(after) => op.deadline(Duration::from_millis(after)),
+            None => op,
+        };
+        self.accept(op, model, at, target);
+    }
+
+    /// Returns an operation, and what is known of it.
+    fn prepare(
+        &mut self,
+        at: usize,
+        what: What,
+        target: Option<usize>,
+        amount: usize,
+        block: usize,
+    ) -> (Op, OpModel) {
+        // Which key it is does not matter here: operations know slots.
+        let key = |at: usize| Key { poller: 0, slot: self.links[at].slot };
+        let (start, serial) = (amount % 5, self.model.ops.len());
+        let (mut bytes, mut room) = (vec![0xa5; start], 0);
+        match what {
+            What::WriteAt => bytes.extend([NEW; BLOCK]),
+            _ if what.sends() => {
+                bytes.extend((0..3 * amount).map(|at| (at * 31 + serial * 7) as u8));
+            }
+            What::ReadAt => room = BLOCK,
+            _ if what.receives() => room = amount,
+            _ => {}
+        }
+        bytes.reserve_exact(room);
+        let has_buf = room > 0 || bytes.len() > start;
+        let has_buf = has_buf && what != What::RecvMulti;
+        let memory = has_buf.then(|| (bytes.as_ptr().addr(), bytes.capacity()));
+        let submitted_bytes = bytes.clone();
+        let limit = Duration::from_millis(amount as u64);
+        let offset = (block * BLOCK) as u64;
+        let mut panicking = None;
+        let op = match what {
+            What::Recv => Op::recv(key(at), bytes, amount),
+            What::RecvExact => Op::recv_exact(key(at), bytes, amount),
+            What::RecvMulti => Op::recv_multi(key(at), &self.pool),
+            What::RecvFrom => Op::recv_from(key(at), bytes, amount),
+            What::RecvMsg => Op::recv_msg(key(at), bytes, amount),
+            What::Read => Op::read(key(at), bytes, amount),
+            What::Send => Op::send(key(at), bytes, start..),
+            What::SendAll => Op::send_all(key(at), bytes, start..),
+            What::SendMsg => {
+                let source = FakeSource::new(&self.drops, serial % 2 == 0);
+                panicking = Some(Arc::downgrade(&source));
+                Op::send_msg(key(at), bytes, start.., Message::new().file(source))
+            }
+            What::Write => Op::write(key(at), bytes, start..),
+            What::Splice => Op::splice(key(at), key(target.unwrap_or(at)), amount),
+            What::Connect => Op::connect(key(at), std::net::SocketAddr::from(([127, 0, 0, 1], 9))),
+            What::Accept => Op::accept(key(at)),
+            What::AcceptMulti => Op::accept_multi(key(at)),
+            What::ShutRead => Op::shutdown(key(at), Shutdown::Read),
+            What::ShutWrite => Op::shutdown(key(at), Shutdown::Write),
+            What::ReadAt => Op::read_at(key(at), bytes, BLOCK, offset),
+            What::WriteAt => Op::write_at(key(at), bytes, start.., offset),
+            What::Sync => Op::fsync(key(at)),
+            What::Open => Op::open("/dev/null", OpenOptions::new().read(true)),
+            What::Timeout => Op::timeout(limit),
+            What::Nop => Op::nop(),
+        };
+        self.passed.extend(panicking);
+        let has_file = !matches!(what, What::Open | What::Timeout | What::Nop);
+        let file = self.links[at].file;
+        let known = self.model.files[file].blocks[block];
+        let model = OpModel {
+            op: OpSlot { index: u32::MAX, generation: 0 },
+            what,
+            file: has_file.then_some(file),
+            target: target.map(|to| self.links[to].file),
+            amount: match what {
+                What::ReadAt | What::WriteAt => BLOCK,
+                _ if what.sends() => 3 * amount,
+                _ if what.receives() || what == What::Splice => amount,
+                _ => 0,
+            },
+            bytes: submitted_bytes,
+            start,
+            memory,
+            block: (block, known),
+            submitted: self.io.now,
+            limit,
+            deadline: None,
+            is_cancelled: false,
+            is_removed: false,
+            is_orderly: false,
+            is_done: false,
+        };
+        (op, model)
+    }
+
+    fn accept(&mut self, mut op: Op, mut model: OpModel, at: usize, target: Option<usize>) {
+        model.deadline = op.deadline.map(|after| self.io.now + after);
+        let Runner { ops, io, links, .. } = self;
+        let mut slots = [None; 2];
+        for (place, link) in [model.file.map(|_| at), target].into_iter().enumerate() {
+            let Some(link) = link else { continue };
+            let link = &links[link];
+            slots[place] = Some(link.slot);
+            let none = Interest::empty();
+            ops.add_source(link.slot, &link.source, none, io).expect("it is open");
+        }
+        if model.what == What::WriteAt {
+            let file = &mut self.model.files[links[at].file];
+            file.blocks[model.block.0] = Block::Either;
+            file.written_blocks += 1;
+        }
+        let token = Token(self.model.ops.len());
+        model.op = ops.submit(&mut op, token, slots[0], slots[1], io).expect("it is in order");
+        let is_new = self.model.ops.iter().all(|other| other.op != model.op);
+        assert!(is_new, "no name is used twice");
+        self.model.ops.push(model);
+        // The files of a message are the operation's by now.
+        drop(op);
+        self.run_deferred_drops();
+    }
+
+    fn cancel(&mut self, at: Index) {
+        if self.model.ops.is_empty() {
+            return;
+        }
+        let at = at.index(self.model.ops.len());
+        let op = &mut self.model.ops[at];
+        let is_known = self.ops.contains(op.op);
+        assert_eq!(is_known, !op.is_done, "what was not delivered is known: {op:?}");
+        if is_known {
+            op.is_cancelled = true;
+            self.ops.cancel(op.op, Why::User, &mut self.io);
+            self.ops.run(&mut self.io);
+            self.run_deferred_drops();
+        }
+    }
+
+    fn watch(&mut self, at: usize, watches: bool) {
+        let slot = self.links[at].slot;
+        let user = if watches { Interest::PRIORITY } else { Interest::empty() };
+        self.io.start_over(slot);
+        self.ops.on_watched(slot, user, &mut self.io);
+        self.note_buffers();
+        self.run_deferred_drops();
+    }
+
+    fn note_buffers(&mut self) {
+        if self.ops.must_ask_pools() {
+            crate::reactor::operations::Io::notifier(&self.io).wake_by_ref();
+        }
+    }
+
+    fn deregister(&mut self, at: usize) {
+        self.collect_events();
+        let link = &self.links[at];
+        let (slot, kind, file) = (link.slot, link.kind, link.file);
+        self.ops.remove(slot, &mut self.io);
+        self.note_buffers();
+        self.io.deregister(slot);
+        let elsewhere = [self.io.driver.ops(), self.io.threads.ops()].concat();
+        let is_its = |op: &&mut OpModel| op.file == Some(file) || op.target == Some(file);
+        for op in self.model.ops.iter_mut().filter(|op| !op.is_done).filter(is_its) {
+            let has_ended = op.is_cancelled || op.is_removed;
+            op.is_orderly = op.file == Some(file) && !has_ended && !elsewhere.contains(&op.op);
+            op.is_removed = true;
+        }
+        let next = Slot { generation: slot.generation + 1, ..slot };
+        let fresh = self.register(next, kind);
+        let Link { source, .. } = std::mem::replace(&mut self.links[at], fresh);
+        self.io.deferred.push(source);
+        self.run_deferred_drops();
+    }
+
+    fn collect_events(&mut self) {
+        let Runner { ops, io, .. } = self;
+        let mut events = std::mem::take(&mut io.driver.events);
+        ops.on_driver_events(&mut events, io);
+        let mut files = Vec::new();
+        io.threads.drain_events(&mut events, &mut files);
+        io.deferred.extend(files);
+        ops.on_thread_events(&mut events, io);
+        ops.run(io);
+    }
+
+    fn wait(&mut self, takes: usize, room: usize) {
+        self.ops.set_room(room);
+        let is_notified = self.io.take_notifications();
+        self.collect_events();
+        self.ops.on_buffers(is_notified, &mut self.io);
+        self.ops.on_time(&mut self.io);
+        for (slot, ready) in self.io.reports() {
+            self.ops.on_ready(slot, ready, &mut self.io);
+            self.ops.run(&mut self.io);
+        }
+        for _ in 0..takes {
+            let Some(delivery) = self.ops.pop_completed() else { break };
+            self.deliver(delivery);
+        }
+        self.ops.run(&mut self.io);
+        self.run_deferred_drops();
+    }
+
+    fn deliver(&mut self, delivery: Delivery) {
+        let Delivery { op, token, result, more, held } = delivery;
+        assert_eq!(op, self.model.ops[token.0].op, "the token is that of the operation");
+        let transferred = result.transferred;
+        let (result, buf) = result.into_parts();
+        let its = Delivered { transferred, result, buf, more };
+        self.kept.extend(self.model.complete(token.0, its, &self.io));
+        self.io.deferred.extend(held.into_iter().map(|(_, file)| file));
+    }
+
+    /// Drops what was deferred, as the last of a call.
+    fn run_deferred_drops(&mut self) {
+        self.drops.is_allowed.store(true, Ordering::Relaxed);
+        while let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.io.run_deferred_drops())) {
+            if !panic.is::<UserPanic>() {
+                resume_unwind(panic);
+            }
+        }
+        self.drops.is_allowed.store(false, Ordering::Relaxed);
+    }
+
+    /// Checks what holds after each step.
+    fn check(&self) {
+        self.ops.verify(&self.io);
+        let is_runnable = |op: OpSlot| {
+            matches!(self.ops.table.get(op).map(|its| &its.state), Some(OpState::Runnable(_)))
+        };
+        for op in self.model.ops.iter().filter(|op| !op.is_done) {
+            assert!(self.ops.contains(op.op), "an operation is lost: {op:?}");
+            assert!(!is_runnable(op.op), "it is left in the run queue: {op:?}");
+            assert!(!self.ops.keeps_buffer(op.op), "others could use its buffer: {op:?}");
+            let is_elsewhere = self.io.driver.has(op.op) || self.io.threads.has(op.op);
+            for file in [op.file, op.target].into_iter().flatten().filter(|_| is_elsewhere) {
+                assert!(self.sources[file].strong_count() > 0, "the file is closed: {op:?}");
+            }
+        }
+        for link in &self.links {
+            let file = Some(link.file);
+            let open = self.model.ops.iter().filter(|op| !op.is_done);
+            let dirs = open.fold(Interest::empty(), |dirs, op| {
+                let its = if op.file == file { op.what.reads() } else { None };
+                let its = its.map_or(Interest::empty(), |reads| if reads { R } else { W });
+                dirs | its | if op.target == file { W } else { Interest::empty() }
+            });
+            let busy = self.ops.busy(link.slot);
+            assert!(dirs.contains(busy), "nothing occupies {busy:?} of {}", link.file);
+        }
+    }
+
+    /// Lets everything come to its end.
+    fn finish(mut self) {
+        for at in 0..self.model.ops.len() {
+            let op = &self.model.ops[at];
+            let file = op.file.map(|file| self.io.files.all[file].kind);
+            let is_endless = op.what == What::AcceptMulti
+                || (op.what == What::RecvMulti && file == Some(FileKind::Datagrams));
+            if !op.is_done && is_endless {
+                let id = op.op;
+                self.model.ops[at].is_cancelled = true;
+                self.ops.cancel(id, Why::User, &mut self.io);
+                self.ops.run(&mut self.io);
+            }
+        }
+        self.run_deferred_drops();
+        for link in 0..LINKS {
+            let open = |op: &&OpModel| !op.is_done && op.file == Some(self.links[link].file);
+            let count = self.model.ops.iter().filter(open).count();
+            self.change(link, R | W, |file| file.peer_answers(true));
+            match self.links[link].kind {
+                FileKind::Datagrams | FileKind::Listener => (0..count).for_each(|_| {
+                    self.change(link, R, |file| file.peer_sends(3));
+                }),
+                _ => self.change(link, R, |file| file.peer_sends(30)),
+            }
+            self.change(link, R, FakeFile::peer_ends);
+            self.change(link, W, |file| file.peer_reads(1 << 20));
+        }
+        for _ in 0..400 {
+            if self.model.ops.iter().all(|op| op.is_done) {
+                break;
+            }
+            self.finish_calls();
+            // Connects that were held up begin only now.
+            (0..LINKS).for_each(|at| self.change(at, R | W, |file| file.peer_answers(true)));
+            self.step(&Step::TimePasses(20));
+            self.step(&Step::Wait { takes: 8, room: 8 });
+            self.step(&Step::ReturnBuffers(1));
+        }
+        let open: Vec<_> = self.model.ops.iter().filter(|op| !op.is_done).collect();
+        assert!(open.is_empty(), "operations never complete: {open:?}");
+        self.model.check_end(&self.io);
+        self.drop_all();
+    }
+
+    /// Ends what the driver and the threads have, as far as it can end now.
+    fn finish_calls(&mut self) {
+        let FakeIo { driver, threads, files, rng, .. } = &mut self.io;
+        driver.finish_cancelled(files, rng);
+        let mut at = 0;
+        while at < driver.len() {
+            let before = driver.len();
+            driver.finish(at, End::Real(usize::MAX), files, rng);
+            at += usize::from(driver.len() == before);
+        }
+        while threads.len() > 0 {
+            threads.finish(0, End::Real(usize::MAX), files);
+        }
+    }
+
+    /// Drops the operations while the driver and the threads may have calls.
+    fn drop_all(mut self) {
+        self.run_deferred_drops();
+        let all = || self.sources.iter().chain(&self.passed);
+        // Two panics at a time would abort.
+        all().for_each(FakeSource::calm);
+        self.drops.is_allowed.store(true, Ordering::Relaxed);
+        let Runner { ops, mut io, links, sources, passed, drops, pool, kept, model } = self;
+        // As a reactor does: the driver goes before the files.
+        io.driver.clear();
+        drop((ops, links));
+        for op in model.ops.iter().filter(|op| !op.is_done) {
+            let is_needed = io.threads.has(op.op);
+            for file in [op.file, op.target].into_iter().flatten().filter(|_| is_needed) {
+                let is_open = sources[file].strong_count() > 0;
+                assert!(is_open, "a thread keeps its file open: {op:?}");
+            }
+        }
+        io.threads.clear();
+        assert_eq!(pool.made() - pool.idle(), kept.len(), "the other buffers were returned");
+        drop(kept);
+        assert!(pool.made() == pool.idle() && pool.made() <= pool.limit());
+        drop(io);
+        assert!(sources.iter().chain(&passed).all(|its| its.strong_count() == 0));
+        let count = drops.count.load(Ordering::Relaxed);
+        assert_eq!(count, sources.len() + passed.len(), "each source is dropped once");
+    }
+}
+
+/// The number of cases, unless `PROPTEST_CASES` says another. Miri takes much longer.
+const CASES: u32 = if cfg!(miri) { 6 } else { 512 };
+const STEPS: usize = if cfg!(miri) { 60 } else { 160 };
+
+fn config() -> ProptestConfig {
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
+    let mut config = ProptestConfig::with_cases(cases.unwrap_or(CASES));
+    if cfg!(miri) {
+        config.failure_persistence = None;
+    }
+    config
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn scripts_run_to_their_end(setup in any_setup(), steps in any_steps(STEPS)) {
+        let mut runner = Runner::new(&setup);
+        steps.iter().for_each(|step| runner.step(step));
+        runner.finish();
+    }
+
+    #[test]
+    fn operations_are_dropped_in_the_middle(setup in any_setup(), steps in any_steps(STEPS)) {
+        let mut runner = Runner::new(&setup);
+        steps.iter().for_each(|step| runner.step(step));
+        runner.drop_all();
+    }
+}

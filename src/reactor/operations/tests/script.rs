@@ -1,0 +1,197 @@
+//! Random scripts.
+
+use super::fake_driver::End;
+use super::fake_file::FileKind;
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+/// How many sources are registered at a time.
+pub(super) const LINKS: usize = 4;
+/// The size of the buffers of the pool.
+pub(super) const POOL_SIZE: usize = 7;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum What {
+    Recv,
+    RecvExact,
+    RecvMulti,
+    RecvFrom,
+    RecvMsg,
+    Read,
+    Send,
+    SendAll,
+    SendMsg,
+    Write,
+    Splice,
+    Connect,
+    Accept,
+    AcceptMulti,
+    ShutRead,
+    ShutWrite,
+    ReadAt,
+    WriteAt,
+    Sync,
+    Open,
+    Timeout,
+    Nop,
+}
+
+impl What {
+    /// Returns what is submitted to a file of this kind.
+    pub(super) fn any_of(kind: FileKind, pick: Index) -> Self {
+        use What::*;
+        let all: &[What] = match kind {
+            FileKind::Stream { .. } => &[
+                Recv, Recv, RecvExact, RecvExact, RecvMulti, RecvMulti, RecvMsg, Read, Send,
+                SendAll, SendAll, SendMsg, Write, ShutWrite, ShutRead, Splice, Splice, Timeout,
+                Nop,
+            ],
+            FileKind::Datagrams => {
+                &[Recv, RecvFrom, RecvMulti, RecvMulti, Send, SendMsg, ShutRead, Timeout, Open]
+            }
+            FileKind::Listener => &[Accept, Accept, AcceptMulti, AcceptMulti, ShutRead],
+            FileKind::Pipe => &[Read, Read, Write, Write, Splice, Splice, Splice],
+            FileKind::Disk => &[ReadAt, ReadAt, WriteAt, WriteAt, Sync, Read, Splice, Open],
+        };
+        all[pick.index(all.len())]
+    }
+
+    pub(super) fn is_multi(self) -> bool {
+        matches!(self, What::RecvMulti | What::AcceptMulti)
+    }
+
+    pub(super) fn receives(self) -> bool {
+        use What::*;
+        matches!(self, Recv | RecvExact | RecvMulti | RecvFrom | RecvMsg | Read)
+    }
+
+    pub(super) fn sends(self) -> bool {
+        matches!(self, What::Send | What::SendAll | What::SendMsg | What::Write)
+    }
+
+    /// Returns the order that it is in: that of the reads, or of the writes.
+    pub(super) fn reads(self) -> Option<bool> {
+        match self {
+            What::Splice | What::Accept | What::AcceptMulti => Some(true),
+            What::Connect | What::ShutWrite => Some(false),
+            _ if self.receives() => Some(true),
+            _ if self.sends() => Some(false),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Step {
+    /// Submits an operation, with a deadline in milliseconds.
+    Submit {
+        link: usize,
+        what: Index,
+        amount: usize,
+        deadline: Option<u64>,
+    },
+    Cancel(Index),
+    PeerSends(usize, usize),
+    PeerReads(usize, usize),
+    PeerEnds(usize),
+    PeerResets(usize),
+    /// Ends a connect that is under way; well, or not.
+    PeerAnswers(usize, bool),
+    /// The driver ends a call.
+    Finish(Index, End),
+    ThreadBegins(Index),
+    ThreadEnds(Index, End),
+    /// A source is reported although it need not be ready.
+    Spurious(usize),
+    TimePasses(u64),
+    ReturnBuffers(usize),
+    /// The user watches urgent data, or does not any more.
+    Watch(usize, bool),
+    Deregister(usize),
+    /// Everything but the kernel makes progress, and so many completions are delivered.
+    Wait {
+        takes: usize,
+        room: usize,
+    },
+}
+
+fn any_kind() -> impl Strategy<Value = FileKind> {
+    prop_oneof![
+        6 => Just(FileKind::Stream { connects: false }),
+        1 => Just(FileKind::Stream { connects: true }),
+        1 => Just(FileKind::Datagrams),
+        1 => Just(FileKind::Listener),
+        2 => Just(FileKind::Pipe),
+        1 => Just(FileKind::Disk),
+    ]
+}
+
+fn any_end() -> impl Strategy<Value = End> {
+    prop_oneof![
+        8 => (1..40_usize).prop_map(End::Real),
+        4 => Just(End::Real(usize::MAX)),
+        1 => Just(End::WouldBlock),
+        1 => Just(End::Interrupted),
+        1 => Just(End::Canceled),
+        2 => Just(End::NoBuffer),
+        1 => Just(End::Unsupported),
+        1 => Just(End::Failed),
+    ]
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    let (link, index) = (|| 0..LINKS, any::<Index>);
+    let deadline = prop_oneof![6 => Just(None), 1 => (0..40_u64).prop_map(Some)];
+    prop_oneof![
+        14 => (link(), index(), 1..30_usize, deadline).prop_map(
+            |(link, what, amount, deadline)| Step::Submit { link, what, amount, deadline }
+        ),
+        3 => index().prop_map(Step::Cancel),
+        5 => (link(), 1..40_usize).prop_map(|(link, count)| Step::PeerSends(link, count)),
+        4 => (link(), 1..200_usize).prop_map(|(link, count)| Step::PeerReads(link, count)),
+        1 => link().prop_map(Step::PeerEnds),
+        1 => link().prop_map(Step::PeerResets),
+        2 => (link(), any::<bool>()).prop_map(|(link, accepts)| Step::PeerAnswers(link, accepts)),
+        8 => (index(), any_end()).prop_map(|(at, end)| Step::Finish(at, end)),
+        1 => index().prop_map(Step::ThreadBegins),
+        3 => (index(), any_end()).prop_map(|(at, end)| Step::ThreadEnds(at, end)),
+        1 => link().prop_map(Step::Spurious),
+        2 => (0..70_u64).prop_map(Step::TimePasses),
+        3 => (1..4_usize).prop_map(Step::ReturnBuffers),
+        1 => (link(), any::<bool>()).prop_map(|(link, watches)| Step::Watch(link, watches)),
+        1 => link().prop_map(Step::Deregister),
+        9 => (0..6_usize, 1..40_usize).prop_map(|(takes, room)| Step::Wait { takes, room }),
+    ]
+}
+
+/// What a case begins with.
+#[derive(Clone, Debug)]
+pub(super) struct Setup {
+    pub(super) kinds: Vec<FileKind>,
+    pub(super) seed: u64,
+    pub(super) is_by_level: bool,
+    /// Of a hundred calls the driver refuses so many, and can't interrupt so many.
+    pub(super) refused: u64,
+    pub(super) stubborn: u64,
+    /// The limit of the pool.
+    pub(super) limit: usize,
+}
+
+pub(super) fn any_setup() -> impl Strategy<Value = Setup> {
+    let kinds = prop::collection::vec(any_kind(), LINKS);
+    let refused = prop_oneof![Just(0), Just(100), 10..90_u64];
+    (kinds, any::<u64>(), any::<bool>(), refused, 0..60_u64, 1..5_usize).prop_map(
+        |(kinds, seed, is_by_level, refused, stubborn, limit)| Setup {
+            kinds,
+            seed,
+            is_by_level,
+            refused,
+            stubborn,
+            limit,
+        },
+    )
+}
+
+pub(super) fn any_steps(max: usize) -> impl Strategy<Value = Vec<Step>> {
+    prop::collection::vec(any_step(), 1..max)
+}
