@@ -98,8 +98,14 @@ impl Operations {
 
     fn attempt_once(&mut self, op: OpSlot, was_ready: bool, io: &mut impl Io) -> Attempt {
         let Some((slot, queue)) = self.source_of(op) else { return Attempt::Settled };
-        let is_receive = |call: &CallBox| matches!(call.call(), Call::Recv | Call::RecvMulti);
-        let may_skip = self.table.get(op).and_then(|its| its.call.as_ref()).is_some_and(is_receive);
+        // What was given a buffer is attempted: it must not keep the buffer while it waits.
+        let is_idle_receive = |call: &CallBox| match call.call() {
+            Call::Recv => true,
+            Call::RecvMulti => call.lacks_buffer(),
+            _ => false,
+        };
+        let call = self.table.get(op).and_then(|entry| entry.call.as_ref());
+        let may_skip = call.is_some_and(is_idle_receive);
         if may_skip && io.can_skip_attempt(slot, queue.dir()) {
             self.await_ready(op, Side::Source, io);
             return Attempt::Settled;

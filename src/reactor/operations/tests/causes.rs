@@ -1,6 +1,6 @@
 //! `verify` sees each of the seven causes that is missing, and each that has no operation.
 
-use super::fake_driver::FakeDriver;
+use super::fake_driver::{End, FakeDriver};
 use super::fake_file::{FakeFile, FileKind};
 use super::fake_io::FakeIo;
 use super::fake_source::{DropLog, FakeSource};
@@ -255,4 +255,30 @@ fn missing_run_is_seen() {
     scene.holds();
     scene.set_state(op, OpState::AwaitingReady { on: Side::Source });
     scene.fails("a runnable operation is in the run queue, once");
+}
+
+/// A receive that the driver had no buffer for is attempted with the buffer that it is given, also
+/// where a short read before it says that nothing is there.
+#[test]
+fn granted_buffer_is_used_or_returned() {
+    let (pool, buf) = empty_pool();
+    let mut scene = Scene::stream(100);
+    scene.submit(recv());
+    scene.io.change(0, Interest::READABLE, |file| file.peer_sends(1));
+    for (slot, ready) in scene.io.reports() {
+        scene.ops.on_ready(slot, ready, &mut scene.io);
+        scene.ops.run(&mut scene.io);
+    }
+    assert!(scene.io.can_skip_attempt(SLOT, Interest::READABLE), "the read was short");
+    scene.io.driver.refused = 0;
+    let op = scene.submit(Op::recv_multi(KEY, &pool));
+    let FakeIo { driver, files, rng, .. } = &mut scene.io;
+    assert!(driver.finish(0, End::NoBuffer, files, rng));
+    let mut events = std::mem::take(&mut scene.io.driver.events);
+    scene.ops.on_driver_events(&mut events, &mut scene.io);
+    scene.io.driver.refused = 100;
+    drop(buf);
+    scene.ops.on_buffers(true, &mut scene.io);
+    scene.holds();
+    assert!(!scene.ops.keeps_buffer(op) && pool.idle() == 1, "nothing was there to receive");
 }

@@ -51,6 +51,11 @@ impl OpModel {
         self.is_cancelled || self.is_removed || self.deadline.is_some_and(|at| at <= now)
     }
 
+    /// Returns true if it sends to a file.
+    fn writes_to(&self, file: usize) -> bool {
+        self.target == Some(file) || (self.file == Some(file) && self.what.sends())
+    }
+
     /// Returns the orders that it is in, by file.
     fn queues(&self, io: &FakeIo) -> impl Iterator<Item = (usize, bool)> {
         let is_disk = |file: usize| io.files.all[file].kind == FileKind::Disk;
@@ -73,6 +78,9 @@ pub(super) struct FileModel {
     pub(super) said: Vec<u8>,
     /// A completion has told of the reset.
     told_reset: bool,
+    /// A send was not completed when the last completion came, and has to tell of the reset.
+    has_open_send: bool,
+    owes_reset: bool,
     /// A completion has told that writing is shut down.
     is_shut: bool,
     pub(super) blocks: Vec<Block>,
@@ -87,6 +95,8 @@ impl FileModel {
             accepted: 0,
             said: Vec::new(),
             told_reset: false,
+            has_open_send: false,
+            owes_reset: false,
             is_shut: false,
             blocks: vec![Block::Old; super::fake_file::BLOCKS],
             written_blocks: 0,
@@ -259,6 +269,8 @@ impl Model {
             return;
         }
         if code.is_none_or(|code| code != libc::ENOTCONN) {
+            let is_send = |other: &OpModel| !other.is_done && other.writes_to(file);
+            files[file].has_open_send = ops.iter().any(is_send);
             files[file].check_result(op, its, state);
         }
     }
@@ -287,6 +299,7 @@ impl Model {
     pub(super) fn check_end(&self, io: &FakeIo) {
         assert!(self.ops.iter().all(|op| op.is_done));
         for (file, (model, state)) in self.files.iter().zip(&io.files.all).enumerate() {
+            assert!(model.told_reset || !model.owes_reset, "a reset of {file} was told of");
             assert!(model.said == state.written, "what was written to {file} was told of");
             assert_eq!(model.received, state.received, "what was taken from {file} was told of");
         }
@@ -336,7 +349,11 @@ impl FileModel {
         let is_at_end = is_over && self.received == state.sent;
         // The end may have come before the reset.
         let may_be_untold = state.has_ended || state.is_read_shut || op.is_removed;
-        let is_reset_told = !state.was_reset || self.told_reset || may_be_untold;
+        // The driver may have failed a send before the receive began, and not told so yet.
+        let is_told_later = self.has_open_send && !self.told_reset && is_at_end && moved == 0;
+        let is_owed = state.was_reset && is_told_later && !may_be_untold;
+        self.owes_reset |= is_owed && op.what.receives();
+        let is_reset_told = !state.was_reset || self.told_reset || may_be_untold || is_told_later;
         let is_stream = state.kind != FileKind::Datagrams;
         match op.what {
             What::Recv | What::RecvMsg | What::RecvFrom | What::Read if is_stream => {
