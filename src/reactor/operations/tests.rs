@@ -9,3 +9,4 @@ mod fake_source;
 mod model;
 mod runner;
 mod script;
+mod submit;

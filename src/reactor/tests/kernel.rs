@@ -57,8 +57,6 @@ pub(super) enum End {
     WouldBlock,
     Interrupted,
     Canceled,
-    /// Of one that takes its buffers from a pool: there was none.
-    NoBuffer,
     /// Of one that goes on: the kernel does not know how.
     Unknown,
 }
@@ -89,11 +87,6 @@ impl World {
         self.taken.iter().any(|taken| taken.op == op)
     }
 
-    /// Whether it has something to tell.
-    pub(super) fn has_landed(&self) -> bool {
-        !self.landed.is_empty()
-    }
-
     /// Lets go of everything, as a mechanism does that goes.
     pub(super) fn forget(&mut self) {
         self.taken.clear();
@@ -103,7 +96,7 @@ impl World {
     /// Ends the one at this place, if it can end so now. Gives whether it did.
     pub(super) fn end(&mut self, at: usize, end: End) -> bool {
         let taken = &mut self.taken[at];
-        let (is_multi, has_pool) = (taken.call.call().is_multi(), taken.call.pool().is_some());
+        let is_multi = taken.call.call().is_multi();
         let result = match end {
             End::Real(_) if taken.call.call() == Call::AcceptMulti => {
                 let Some(socket) = self.arrived.pop_front() else { return false };
@@ -113,12 +106,10 @@ impl World {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
                 made => made,
             },
-            End::NoBuffer if !has_pool => return false,
             End::Unknown if !is_multi => return false,
             End::WouldBlock => Err(io::Error::from_raw_os_error(libc::EAGAIN)),
             End::Interrupted => Err(io::Error::from_raw_os_error(libc::EINTR)),
             End::Canceled => Err(io::Error::from_raw_os_error(libc::ECANCELED)),
-            End::NoBuffer => Err(io::Error::from_raw_os_error(libc::ENOBUFS)),
             End::Unknown => Err(io::Error::from_raw_os_error(libc::EINVAL)),
         };
         let is_one = matches!(result, Ok(Gain::Received(_) | Gain::Accepted(_)));

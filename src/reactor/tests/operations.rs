@@ -4,9 +4,7 @@
 mod by_hand;
 mod ledger;
 mod lines;
-mod loose;
 mod splices;
-mod streams;
 
 use super::kernel::{End, Kernel, World};
 use crate::backend::Backend;

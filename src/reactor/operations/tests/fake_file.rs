@@ -174,6 +174,14 @@ impl FakeFile {
         self.is_write_shut |= how != Shutdown::Read;
     }
 
+    /// Returns what differs after a change that the kernel would report.
+    pub(super) fn progress(&self) -> impl PartialEq + use<> {
+        let is_over = (self.has_ended, self.has_reset, self.connection);
+        // Nothing tells a datagram socket that its peer has room.
+        let room = if self.kind == FileKind::Datagrams { 0 } else { self.room };
+        (self.sent, self.packets.len(), self.arrived.len(), is_over, room)
+    }
+
     pub(super) fn has_bytes(&self) -> bool {
         self.sent > self.received || !self.packets.is_empty()
     }

@@ -112,6 +112,10 @@ pub(super) struct FakeIo {
     pub(super) rng: Rng,
     /// Readiness is reported while it lasts, or once when it begins.
     pub(super) is_by_level: bool,
+    /// Counts the calls since the last check, which are few.
+    pub(super) calls: usize,
+    /// Of a hundred attempts so many move a few bytes only.
+    pub(super) short: u64,
     watches: BTreeMap<u32, (Slot, Watch)>,
     notifier: Arc<Notifier>,
     waker: task::Waker,
@@ -128,6 +132,8 @@ impl FakeIo {
             deferred: Vec::new(),
             rng: Rng(seed),
             is_by_level,
+            calls: 0,
+            short: 30,
             watches: BTreeMap::new(),
             waker: notifier.clone().into(),
             notifier,
@@ -156,8 +162,13 @@ impl FakeIo {
         dirs: Interest,
         change: impl FnOnce(&mut FakeFile),
     ) {
-        change(&mut self.files.all[file]);
-        let ready = self.files.all[file].ready();
+        let its = &mut self.files.all[file];
+        let before = its.progress();
+        change(its);
+        if its.progress() == before {
+            return;
+        }
+        let ready = its.ready();
         for (_, watch) in self.watches.values_mut().filter(|(_, watch)| watch.file == file) {
             watch.edges |= ready & dirs & watch.watched;
         }
@@ -200,6 +211,11 @@ impl FakeIo {
         self.notifier.0.swap(false, Ordering::Relaxed)
     }
 
+    fn count_call(&mut self) {
+        self.calls += 1;
+        assert!(self.calls < 10_000, "one step makes calls without end");
+    }
+
     /// Drops what is not needed any more; a user's `Drop` may panic.
     pub(super) fn run_deferred_drops(&mut self) {
         while let Some(file) = self.deferred.pop() {
@@ -233,13 +249,15 @@ impl Io for FakeIo {
     }
 
     fn attempt(&mut self, call: &mut Prepared, mode: &mut Manner) -> io::Result<Gain> {
+        self.count_call();
         if call.is_for_a_disk(mode) && !self.rng.is_percent(20) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         if matches!(call.call(), Call::Sync { .. } | Call::Open) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let max = if self.rng.is_percent(30) { 1 + self.rng.below(9) as usize } else { usize::MAX };
+        let is_short = self.rng.is_percent(self.short);
+        let max = if is_short { 1 + self.rng.below(3) as usize } else { usize::MAX };
         let fd = call.wanted().0;
         self.files.by_fd(fd).call(call, max)
     }
@@ -250,6 +268,7 @@ impl Io for FakeIo {
         _from: &mut Manner,
         _to: &mut Manner,
     ) -> io::Result<Gain> {
+        self.count_call();
         let max = 1 + self.rng.below(30) as usize;
         self.files.call(call, max)
     }
@@ -261,6 +280,7 @@ impl Io for FakeIo {
     }
 
     fn poll_now(&mut self, fd: BorrowedFd<'_>, dir: Interest) -> PollBits {
+        self.count_call();
         let always = PollBits::ERR | PollBits::HUP;
         self.files.by_fd(fd.as_raw_fd()).bits() & (PollBits::asked(dir) | always)
     }
@@ -274,6 +294,7 @@ impl Io for FakeIo {
     }
 
     fn submit(&mut self, op: OpSlot, call: CallBox) -> Result<(), CallBox> {
+        self.count_call();
         self.driver.submit(op, call, &mut self.rng)
     }
 

@@ -1,14 +1,13 @@
 //! Runs scripts: what a reactor does for operations, with every check after each step.
 
 use super::fake_driver::{End, FakeDriver};
-use super::fake_file::{BLOCK, BLOCKS, FakeFile, FileKind, NEW};
+use super::fake_file::{FakeFile, FileKind};
 use super::fake_io::FakeIo;
 use super::fake_source::{DropLog, FakeSource, UserPanic};
-use super::model::{Block, Delivered, FileModel, Model, OpModel};
+use super::model::{Delivered, FileModel, Model, OpModel};
 use super::script::{LINKS, POOL_SIZE, Setup, Step, What, any_setup, any_steps};
-use crate::event::{Interest, Token};
-use crate::key::{Key, OpSlot, Slot};
-use crate::op::{Message, Op, OpenOptions};
+use crate::event::Interest;
+use crate::key::{OpSlot, Slot};
 use crate::reactor::operations::machine::Operations;
 use crate::reactor::operations::table::{Delivery, OpState, Why};
 use crate::sys::buf::Buf;
@@ -16,7 +15,6 @@ use crate::sys::file::Held;
 use crate::sys::pool::BufferPool;
 use proptest::prelude::*;
 use proptest::sample::Index;
-use std::net::Shutdown;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -26,24 +24,24 @@ const R: Interest = Interest::READABLE;
 const W: Interest = Interest::WRITABLE;
 
 /// A registration.
-struct Link {
-    slot: Slot,
-    file: usize,
-    kind: FileKind,
-    source: Held,
-    has_connect: bool,
+pub(super) struct Link {
+    pub(super) slot: Slot,
+    pub(super) file: usize,
+    pub(super) kind: FileKind,
+    pub(super) source: Held,
+    pub(super) has_connect: bool,
 }
 
 pub(super) struct Runner {
-    ops: Operations,
-    io: FakeIo,
-    model: Model,
-    links: Vec<Link>,
+    pub(super) ops: Operations,
+    pub(super) io: FakeIo,
+    pub(super) model: Model,
+    pub(super) links: Vec<Link>,
     /// All sources that there were, by file; those of messages behind them.
     sources: Vec<Weak<FakeSource>>,
-    passed: Vec<Weak<FakeSource>>,
-    drops: Arc<DropLog>,
-    pool: BufferPool,
+    pub(super) passed: Vec<Weak<FakeSource>>,
+    pub(super) drops: Arc<DropLog>,
+    pub(super) pool: BufferPool,
     /// The buffers that the user has.
     kept: Vec<Buf>,
 }
@@ -62,6 +60,7 @@ impl Runner {
             pool: BufferPool::new(POOL_SIZE, setup.limit).expect("it has buffers"),
             kept: Vec::new(),
         };
+        runner.io.short = setup.short;
         for (index, &kind) in setup.kinds.iter().enumerate() {
             let link = runner.register(Slot { index: index as u32, generation: 0 }, kind);
             runner.links.push(link);
@@ -125,164 +124,11 @@ impl Runner {
             Step::Wait { takes, room } => self.wait(takes, room),
         }
         self.check();
+        self.io.calls = 0;
     }
 
     fn change(&mut self, link: usize, dirs: Interest, change: impl FnOnce(&mut FakeFile)) {
         self.io.change(self.links[link].file, dirs, change);
-    }
-
-    fn submit(&mut self, at: usize, pick: Index, amount: usize, deadline: Option<u64>) {
-        let link = &mut self.links[at];
-        let (kind, file) = (link.kind, link.file);
-        let mut what = What::any_of(kind, pick);
-        if matches!(kind, FileKind::Stream { connects: true }) && !link.has_connect {
-            (what, link.has_connect) = (What::Connect, true);
-        }
-        let mut target = None;
-        if what == What::Splice {
-            // One of the two has to be a pipe.
-            let is_pipe = |at: usize| self.links[at].kind == FileKind::Pipe;
-            let suits = |to: usize| {
-                let to_kind = self.links[to].kind;
-                let is_byte_file = matches!(
-                    to_kind,
-                    FileKind::Stream { connects: false } | FileKind::Pipe | FileKind::Disk
-                );
-                to != at && is_byte_file && (is_pipe(at) || is_pipe(to))
-            };
-            let found: Vec<usize> = (0..LINKS).filter(|&to| suits(to)).collect();
-            if found.is_empty() {
-                return;
-            }
-            target = Some(found[pick.index(found.len())]);
-        }
-        let block = match what {
-            What::WriteAt => self.model.files[file].written_blocks,
-            _ => pick.index(BLOCKS),
-        };
-        if block == BLOCKS {
-            return;
-        }
-        let (op, model) = self.prepare(at, what, target, amount, block);
-        let op = match deadline {
-            Some(after) => op.deadline(Duration::from_millis(after)),
-            None => op,
-        };
-        self.accept(op, model, at, target);
-    }
-
-    /// Returns an operation, and what is known of it.
-    fn prepare(
-        &mut self,
-        at: usize,
-        what: What,
-        target: Option<usize>,
-        amount: usize,
-        block: usize,
-    ) -> (Op, OpModel) {
-        // Which key it is does not matter here: operations know slots.
-        let key = |at: usize| Key { poller: 0, slot: self.links[at].slot };
-        let (start, serial) = (amount % 5, self.model.ops.len());
-        let (mut bytes, mut room) = (vec![0xa5; start], 0);
-        match what {
-            What::WriteAt => bytes.extend([NEW; BLOCK]),
-            _ if what.sends() => {
-                bytes.extend((0..3 * amount).map(|at| (at * 31 + serial * 7) as u8));
-            }
-            What::ReadAt => room = BLOCK,
-            _ if what.receives() => room = amount,
-            _ => {}
-        }
-        bytes.reserve_exact(room);
-        let has_buf = room > 0 || bytes.len() > start;
-        let has_buf = has_buf && what != What::RecvMulti;
-        let memory = has_buf.then(|| (bytes.as_ptr().addr(), bytes.capacity()));
-        let submitted_bytes = bytes.clone();
-        let limit = Duration::from_millis(amount as u64);
-        let offset = (block * BLOCK) as u64;
-        let mut panicking = None;
-        let op = match what {
-            What::Recv => Op::recv(key(at), bytes, amount),
-            What::RecvExact => Op::recv_exact(key(at), bytes, amount),
-            What::RecvMulti => Op::recv_multi(key(at), &self.pool),
-            What::RecvFrom => Op::recv_from(key(at), bytes, amount),
-            What::RecvMsg => Op::recv_msg(key(at), bytes, amount),
-            What::Read => Op::read(key(at), bytes, amount),
-            What::Send => Op::send(key(at), bytes, start..),
-            What::SendAll => Op::send_all(key(at), bytes, start..),
-            What::SendMsg => {
-                let source = FakeSource::new(&self.drops, serial % 2 == 0);
-                panicking = Some(Arc::downgrade(&source));
-                Op::send_msg(key(at), bytes, start.., Message::new().file(source))
-            }
-            What::Write => Op::write(key(at), bytes, start..),
-            What::Splice => Op::splice(key(at), key(target.unwrap_or(at)), amount),
-            What::Connect => Op::connect(key(at), std::net::SocketAddr::from(([127, 0, 0, 1], 9))),
-            What::Accept => Op::accept(key(at)),
-            What::AcceptMulti => Op::accept_multi(key(at)),
-            What::ShutRead => Op::shutdown(key(at), Shutdown::Read),
-            What::ShutWrite => Op::shutdown(key(at), Shutdown::Write),
-            What::ReadAt => Op::read_at(key(at), bytes, BLOCK, offset),
-            What::WriteAt => Op::write_at(key(at), bytes, start.., offset),
-            What::Sync => Op::fsync(key(at)),
-            What::Open => Op::open("/dev/null", OpenOptions::new().read(true)),
-            What::Timeout => Op::timeout(limit),
-            What::Nop => Op::nop(),
-        };
-        self.passed.extend(panicking);
-        let has_file = !matches!(what, What::Open | What::Timeout | What::Nop);
-        let file = self.links[at].file;
-        let known = self.model.files[file].blocks[block];
-        let model = OpModel {
-            op: OpSlot { index: u32::MAX, generation: 0 },
-            what,
-            file: has_file.then_some(file),
-            target: target.map(|to| self.links[to].file),
-            amount: match what {
-                What::ReadAt | What::WriteAt => BLOCK,
-                _ if what.sends() => 3 * amount,
-                _ if what.receives() || what == What::Splice => amount,
-                _ => 0,
-            },
-            bytes: submitted_bytes,
-            start,
-            memory,
-            block: (block, known),
-            submitted: self.io.now,
-            limit,
-            deadline: None,
-            is_cancelled: false,
-            is_removed: false,
-            is_orderly: false,
-            is_done: false,
-        };
-        (op, model)
-    }
-
-    fn accept(&mut self, mut op: Op, mut model: OpModel, at: usize, target: Option<usize>) {
-        model.deadline = op.deadline.map(|after| self.io.now + after);
-        let Runner { ops, io, links, .. } = self;
-        let mut slots = [None; 2];
-        for (place, link) in [model.file.map(|_| at), target].into_iter().enumerate() {
-            let Some(link) = link else { continue };
-            let link = &links[link];
-            slots[place] = Some(link.slot);
-            let none = Interest::empty();
-            ops.add_source(link.slot, &link.source, none, io).expect("it is open");
-        }
-        if model.what == What::WriteAt {
-            let file = &mut self.model.files[links[at].file];
-            file.blocks[model.block.0] = Block::Either;
-            file.written_blocks += 1;
-        }
-        let token = Token(self.model.ops.len());
-        model.op = ops.submit(&mut op, token, slots[0], slots[1], io).expect("it is in order");
-        let is_new = self.model.ops.iter().all(|other| other.op != model.op);
-        assert!(is_new, "no name is used twice");
-        self.model.ops.push(model);
-        // The files of a message are the operation's by now.
-        drop(op);
-        self.run_deferred_drops();
     }
 
     fn cancel(&mut self, at: Index) {
@@ -349,7 +195,8 @@ impl Runner {
     }
 
     fn wait(&mut self, takes: usize, room: usize) {
-        self.ops.set_room(room);
+        // Fewer than any capacity makes it, so that backpressure is common.
+        self.ops.max_undelivered = room as u32;
         let is_notified = self.io.take_notifications();
         self.collect_events();
         self.ops.on_buffers(is_notified, &mut self.io);
@@ -377,7 +224,7 @@ impl Runner {
     }
 
     /// Drops what was deferred, as the last of a call.
-    fn run_deferred_drops(&mut self) {
+    pub(super) fn run_deferred_drops(&mut self) {
         self.drops.is_allowed.store(true, Ordering::Relaxed);
         while let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.io.run_deferred_drops())) {
             if !panic.is::<UserPanic>() {
@@ -505,7 +352,7 @@ impl Runner {
 }
 
 /// The number of cases, unless `PROPTEST_CASES` says another. Miri takes much longer.
-const CASES: u32 = if cfg!(miri) { 6 } else { 512 };
+const CASES: u32 = if cfg!(miri) { 4 } else { 512 };
 const STEPS: usize = if cfg!(miri) { 60 } else { 160 };
 
 fn config() -> ProptestConfig {
@@ -513,6 +360,7 @@ fn config() -> ProptestConfig {
     let mut config = ProptestConfig::with_cases(cases.unwrap_or(CASES));
     if cfg!(miri) {
         config.failure_persistence = None;
+        config.max_shrink_iters = 50;
     }
     config
 }

@@ -160,7 +160,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         3 => (1..4_usize).prop_map(Step::ReturnBuffers),
         1 => (link(), any::<bool>()).prop_map(|(link, watches)| Step::Watch(link, watches)),
         1 => link().prop_map(Step::Deregister),
-        9 => (0..6_usize, 1..40_usize).prop_map(|(takes, room)| Step::Wait { takes, room }),
+        9 => (0..6_usize, 1..8_usize).prop_map(|(takes, room)| Step::Wait { takes, room }),
     ]
 }
 
@@ -173,20 +173,24 @@ pub(super) struct Setup {
     /// Of a hundred calls the driver refuses so many, and can't interrupt so many.
     pub(super) refused: u64,
     pub(super) stubborn: u64,
+    /// Of a hundred attempts so many move a few bytes only.
+    pub(super) short: u64,
     /// The limit of the pool.
     pub(super) limit: usize,
 }
 
 pub(super) fn any_setup() -> impl Strategy<Value = Setup> {
     let kinds = prop::collection::vec(any_kind(), LINKS);
+    let short = prop_oneof![4 => Just(30_u64), 1 => Just(100)];
     let refused = prop_oneof![Just(0), Just(100), 10..90_u64];
-    (kinds, any::<u64>(), any::<bool>(), refused, 0..60_u64, 1..5_usize).prop_map(
-        |(kinds, seed, is_by_level, refused, stubborn, limit)| Setup {
+    (kinds, any::<u64>(), any::<bool>(), refused, 0..60_u64, short, 1..5_usize).prop_map(
+        |(kinds, seed, is_by_level, refused, stubborn, short, limit)| Setup {
             kinds,
             seed,
             is_by_level,
             refused,
             stubborn,
+            short,
             limit,
         },
     )

@@ -1,0 +1,180 @@
+//! Submits operations of every kind, and notes what is known of each.
+
+use super::fake_file::{BLOCK, BLOCKS, FileKind, NEW};
+use super::fake_source::FakeSource;
+use super::model::{Block, OpModel};
+use super::runner::Runner;
+use super::script::{LINKS, What};
+use crate::event::{Interest, Token};
+use crate::key::{Key, OpSlot};
+use crate::op::{Message, Op, OpenOptions};
+use proptest::sample::Index;
+use std::net::Shutdown;
+use std::sync::Arc;
+use std::time::Duration;
+
+impl Runner {
+    pub(super) fn submit(&mut self, at: usize, pick: Index, amount: usize, deadline: Option<u64>) {
+        let link = &mut self.links[at];
+        let (kind, file) = (link.kind, link.file);
+        let mut what = What::any_of(kind, pick);
+        if matches!(kind, FileKind::Stream { connects: true }) && !link.has_connect {
+            (what, link.has_connect) = (What::Connect, true);
+        }
+        let mut target = None;
+        if what == What::Splice {
+            // One of the two has to be a pipe.
+            let is_pipe = |at: usize| self.links[at].kind == FileKind::Pipe;
+            let suits = |to: usize| {
+                let to_kind = self.links[to].kind;
+                let is_byte_file = matches!(
+                    to_kind,
+                    FileKind::Stream { connects: false } | FileKind::Pipe | FileKind::Disk
+                );
+                to != at && is_byte_file && (is_pipe(at) || is_pipe(to))
+            };
+            let found: Vec<usize> = (0..LINKS).filter(|&to| suits(to)).collect();
+            if found.is_empty() {
+                return;
+            }
+            target = Some(found[pick.index(found.len())]);
+        }
+        let block = match what {
+            What::WriteAt => self.model.files[file].written_blocks,
+            _ => pick.index(BLOCKS),
+        };
+        if block == BLOCKS {
+            return;
+        }
+        let (op, model) = self.prepare(at, what, target, amount, block);
+        let op = match deadline {
+            Some(after) => op.deadline(Duration::from_millis(after)),
+            None => op,
+        };
+        self.accept(op, model, at, target);
+    }
+
+    /// Returns an operation, and what is known of it.
+    fn prepare(
+        &mut self,
+        at: usize,
+        what: What,
+        target: Option<usize>,
+        amount: usize,
+        block: usize,
+    ) -> (Op, OpModel) {
+        let (start, serial) = (amount % 5, self.model.ops.len());
+        let (mut bytes, mut room) = (vec![0xa5; start], 0);
+        match what {
+            What::WriteAt => bytes.extend([NEW; BLOCK]),
+            _ if what.sends() => {
+                bytes.extend((0..3 * amount).map(|at| (at * 31 + serial * 7) as u8));
+            }
+            What::ReadAt => room = BLOCK,
+            _ if what.receives() => room = amount,
+            _ => {}
+        }
+        bytes.reserve_exact(room);
+        let has_buf = room > 0 || bytes.len() > start;
+        let has_buf = has_buf && what != What::RecvMulti;
+        let memory = has_buf.then(|| (bytes.as_ptr().addr(), bytes.capacity()));
+        let (submitted_bytes, limit) = (bytes.clone(), Duration::from_millis(amount as u64));
+        let to = self.links[target.unwrap_or(at)].slot;
+        let keys = [self.links[at].slot, to].map(|slot| Key { poller: 0, slot });
+        let op = self.op_of(what, keys, bytes, (start, amount, block), serial);
+        let has_file = !matches!(what, What::Open | What::Timeout | What::Nop);
+        let file = self.links[at].file;
+        let known = self.model.files[file].blocks[block];
+        let model = OpModel {
+            op: OpSlot { index: u32::MAX, generation: 0 },
+            what,
+            file: has_file.then_some(file),
+            target: target.map(|to| self.links[to].file),
+            amount: match what {
+                What::ReadAt | What::WriteAt => BLOCK,
+                _ if what.sends() => 3 * amount,
+                _ if what.receives() || what == What::Splice => amount,
+                _ => 0,
+            },
+            bytes: submitted_bytes,
+            start,
+            memory,
+            block: (block, known),
+            submitted: self.io.now,
+            limit,
+            deadline: None,
+            is_cancelled: false,
+            is_removed: false,
+            is_orderly: false,
+            is_done: false,
+        };
+        (op, model)
+    }
+
+    /// Returns an operation of the first of these keys. Operations know slots only.
+    fn op_of(
+        &mut self,
+        what: What,
+        [key, to]: [Key; 2],
+        bytes: Vec<u8>,
+        (start, amount, block): (usize, usize, usize),
+        serial: usize,
+    ) -> Op {
+        let limit = Duration::from_millis(amount as u64);
+        let offset = (block * BLOCK) as u64;
+        match what {
+            What::Recv => Op::recv(key, bytes, amount),
+            What::RecvExact => Op::recv_exact(key, bytes, amount),
+            What::RecvMulti => Op::recv_multi(key, &self.pool),
+            What::RecvFrom => Op::recv_from(key, bytes, amount),
+            What::RecvMsg => Op::recv_msg(key, bytes, amount),
+            What::Read => Op::read(key, bytes, amount),
+            What::Send => Op::send(key, bytes, start..),
+            What::SendAll => Op::send_all(key, bytes, start..),
+            What::SendMsg => {
+                let source = FakeSource::new(&self.drops, serial % 2 == 0);
+                self.passed.push(Arc::downgrade(&source));
+                Op::send_msg(key, bytes, start.., Message::new().file(source))
+            }
+            What::Write => Op::write(key, bytes, start..),
+            What::Splice => Op::splice(key, to, amount),
+            What::Connect => Op::connect(key, std::net::SocketAddr::from(([127, 0, 0, 1], 9))),
+            What::Accept => Op::accept(key),
+            What::AcceptMulti => Op::accept_multi(key),
+            What::ShutRead => Op::shutdown(key, Shutdown::Read),
+            What::ShutWrite => Op::shutdown(key, Shutdown::Write),
+            What::ReadAt => Op::read_at(key, bytes, BLOCK, offset),
+            What::WriteAt => Op::write_at(key, bytes, start.., offset),
+            What::Sync => Op::fsync(key),
+            What::Open => Op::open("/dev/null", OpenOptions::new().read(true)),
+            What::Timeout => Op::timeout(limit),
+            What::Nop => Op::nop(),
+        }
+    }
+
+    fn accept(&mut self, mut op: Op, mut model: OpModel, at: usize, target: Option<usize>) {
+        model.deadline = op.deadline.map(|after| self.io.now + after);
+        let Runner { ops, io, links, .. } = self;
+        let mut slots = [None; 2];
+        for (place, link) in [model.file.map(|_| at), target].into_iter().enumerate() {
+            let Some(link) = link else { continue };
+            let link = &links[link];
+            slots[place] = Some(link.slot);
+            let none = Interest::empty();
+            ops.add_source(link.slot, &link.source, none, io).expect("it is open");
+        }
+        if model.what == What::WriteAt {
+            let file = &mut self.model.files[links[at].file];
+            file.blocks[model.block.0] = Block::Either;
+            file.written_blocks += 1;
+        }
+        let token = Token(self.model.ops.len());
+        model.op = ops.submit(&mut op, token, slots[0], slots[1], io).expect("it is in order");
+        let is_new = self.model.ops.iter().all(|other| other.op != model.op);
+        assert!(is_new, "no name is used twice");
+        self.model.ops.push(model);
+        // The files of a message are the operation's by now.
+        drop(op);
+        self.run_deferred_drops();
+    }
+}
