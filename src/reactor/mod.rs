@@ -378,15 +378,13 @@ impl<S: Selector> Poller for Reactor<S> {
             let delivered = self.deliver(events);
             self.deliver_completions(events);
             self.parts.run_deferred_drops();
-            match delivered {
-                Err(error) if events.is_empty() && events.completed() == 0 => {
-                    if events.woken() {
-                        self.parker.restore_wake();
-                        events.clear();
-                    }
-                    return Err(error);
+            let has_nothing = events.is_empty() && events.completed() == 0;
+            if let (Err(error), true) = (delivered, has_nothing) {
+                if events.woken() {
+                    self.parker.restore_wake();
+                    events.clear();
                 }
-                _ => {}
+                return Err(error);
             }
             let is_ending = events.has_news() || deadline.has_passed();
             let goes_on = self.has_successors(events) || self.must_look_again(events, deadline);
