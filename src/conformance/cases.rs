@@ -287,6 +287,7 @@ macro_rules! __conformance_cases {
             c8_a_program_takes_buffers_too
             c8_a_shortage_that_shows_outside_of_a_wait
             c8_a_flood_starves_nobody
+            c8_silent_streams_keep_no_buffer_from_others
             c8_four_buffers_serve_sixty_four_senders
         } own {
             c8_without_a_buffer_they_sleep

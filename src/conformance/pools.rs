@@ -430,3 +430,34 @@ pub(super) fn c8_a_flood_starves_nobody(stage: &Stage) {
         assert!(flood.received > 0, "nor does the flood");
     }
 }
+
+/// A mechanism may provide buffers to a stream on which nothing comes.
+pub(super) fn c8_silent_streams_keep_no_buffer_from_others(stage: &Stage) {
+    for make in ALL {
+        for limit in [2, 4] {
+            let (silent, line) = (Line::unix(), make());
+            let (pool, mut bench) = (new_pool(64, limit), Bench::new(stage));
+            bench.about = line.name;
+            receive_all(&mut bench, [&silent.here].into_iter(), &pool);
+            bench.expect_nothing_yet("nothing was sent");
+            let kept: Vec<_> = (1..limit).map_while(|_| pool.take()).collect();
+            let key = bench.add(line.here.clone());
+            bench.submit_stream(Op::recv_multi(key, &pool), 1);
+            let mut expect = |token: usize, record: &[u8]| {
+                let done = bench.one();
+                assert_eq!((done.token.0, &*done.buf), (token, record), "{}, {limit}", line.name);
+            };
+            for record in [&b"one"[..], b"another", b"third"] {
+                line.say(record);
+                expect(1, record);
+                silent.say(b"s");
+                expect(0, b"s");
+            }
+            drop(kept);
+            line.say(b"last");
+            expect(1, b"last");
+            drop(bench);
+            expect_home(&pool, line.name);
+        }
+    }
+}

@@ -11,6 +11,7 @@ use crate::selector::{Deadline, OpEvent, Raw, Selector, Wake};
 use crate::sys;
 use crate::sys::file::{Held, has_more, has_not_connected_again};
 use crate::sys::manner::Manner;
+use crate::sys::pool::BufferPool;
 use crate::sys::prepared::{CallBox, Gain, Prepared, shutdown};
 use std::io;
 use std::net::Shutdown;
@@ -192,6 +193,12 @@ impl<S: Selector> Io for Parts<S> {
 
     fn can_skip_attempt(&mut self, slot: Slot, dir: Interest) -> bool {
         self.readiness.can_skip_attempt(slot, dir)
+    }
+
+    fn release_buffers(&mut self, pool: &BufferPool) {
+        if let Some(driver) = self.selector.driver() {
+            driver.release_buffers(pool);
+        }
     }
 
     fn notifier(&self) -> &task::Waker {

@@ -17,6 +17,7 @@ use crate::event::Interest;
 use crate::key::{OpSlot, Slot};
 use crate::poll_bits::PollBits;
 use crate::sys::fd_table::{Sharing, ThreadId};
+use crate::sys::pool::BufferPool;
 use crate::sys::prepared::{CallBox, Gain};
 use bitflags::bitflags;
 use nix::errno::Errno;
@@ -101,6 +102,12 @@ pub trait OpDriver {
 
     /// Cancels these operations, and waits for those to end that can be interrupted.
     fn cancel_and_wait(&mut self, ops: &[OpSlot]);
+
+    /// Returns the buffers of a pool that are provided to the kernel, which has not used them yet,
+    /// to the pool: others wait for them. Operations that would take them end with `ECANCELED`.
+    fn release_buffers(&mut self, pool: &BufferPool) {
+        let _ = pool;
+    }
 
     /// Adds what operations have come to since the last call, in that order. While there is
     /// something to add, no wait sleeps.

@@ -72,6 +72,7 @@ use crate::event::Interest;
 use crate::key::{OpSlot, Slot};
 use crate::poll_bits::PollBits;
 use crate::slab::SlotMap;
+use crate::sys::pool::BufferPool;
 use crate::sys::prepared::{Call, CallBox};
 use crate::sys::ring::{Ring, Size, TaskWork};
 use polls::{End, Polls, Told};
@@ -395,6 +396,10 @@ impl OpDriver for Uring {
     fn cancel_and_wait(&mut self, ops: &[OpSlot]) {
         ops.iter().for_each(|&op| self.polls.stop_operation(op));
         self.settle_until(|uring| !ops.iter().any(|&op| uring.polls.has_operation(op)));
+    }
+
+    fn release_buffers(&mut self, pool: &BufferPool) {
+        self.polls.release_buffers(pool);
     }
 
     fn drain_events(&mut self, out: &mut Vec<OpEvent>) {

@@ -203,6 +203,18 @@ impl Ring {
         !self.is_foreign() && self.groups.open(&self.ring, pool)
     }
 
+    /// Has the buffers of a pool that are provided returned to it, as soon as no operation may take
+    /// them. Returns false if there are none, or if that is so already.
+    pub(crate) fn release_buffers(&mut self, pool: &BufferPool) -> bool {
+        !self.is_foreign() && self.groups.release(pool)
+    }
+
+    /// Returns true if an operation takes buffers of this pool.
+    pub(crate) fn takes_from(&self, ticket: Ticket, pool: &BufferPool) -> bool {
+        let its = self.in_flight.get(ticket.0 & !OPERATION).map(|(_, _, group)| group);
+        its.is_some() && its == self.groups.find(pool)
+    }
+
     /// Sets out buffers in the place of those that were taken.
     pub(crate) fn supply(&mut self) {
         if !self.is_foreign() {

@@ -6,6 +6,7 @@ use crate::poll_bits::PollBits;
 use crate::selector::OpEvent;
 use crate::sys::file::Held;
 use crate::sys::manner::Manner;
+use crate::sys::pool::BufferPool;
 use crate::sys::prepared::{CallBox, Gain, Prepared};
 use std::io;
 use std::net::Shutdown;
@@ -111,6 +112,9 @@ pub(in crate::reactor) trait Io {
 
     /// Returns true if a call would probably block, and readiness will be reported for certain.
     fn can_skip_attempt(&mut self, slot: Slot, dir: Interest) -> bool;
+
+    /// Returns the buffers of a pool that the driver provides, and that are not used, to the pool.
+    fn release_buffers(&mut self, pool: &BufferPool);
 
     /// Returns what makes the next wait not sleep.
     fn notifier(&self) -> &task::Waker;

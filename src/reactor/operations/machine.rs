@@ -197,7 +197,11 @@ impl Operations {
         if self.buffers.is_short(pool) {
             return Ok(false);
         }
-        let Some(buf) = pool.take_or_wait(io.notifier())? else { return Ok(false) };
+        let Some(buf) = pool.take_or_wait(io.notifier())? else {
+            // The driver may provide some to a stream that is silent.
+            io.release_buffers(pool);
+            return Ok(false);
+        };
         call.equip(buf);
         Ok(true)
     }

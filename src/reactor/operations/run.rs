@@ -108,7 +108,10 @@ impl Operations {
         }
         match queue.pool.take_or_wait(io.notifier()) {
             // The pool has the notifier now.
-            Ok(None) => return false,
+            Ok(None) => {
+                io.release_buffers(&queue.pool);
+                return false;
+            }
             Ok(Some(buf)) => {
                 queue.ops.pop_front();
                 let call = self.table.get_mut(op).and_then(|entry| entry.call.as_mut());

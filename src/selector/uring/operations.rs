@@ -4,6 +4,7 @@ use super::super::OpEvent;
 use super::requests::About;
 use crate::key::OpSlot;
 use crate::slab::SlotMap;
+use crate::sys::pool::BufferPool;
 use crate::sys::prepared::{CallBox, Gain};
 use crate::sys::ring::{Request, Ring, Ticket};
 use std::io;
@@ -66,6 +67,17 @@ impl Operations {
         debug_assert!(self.operations.get_index(op.index).is_none(), "one at a time in a place");
         let (is_stopped, brought) = (false, 0);
         self.operations.insert(op, Operation { state, is_stopped, brought });
+    }
+
+    /// Returns those that take, or are to take, provided buffers of this pool.
+    pub(super) fn receiving_from(&self, pool: &BufferPool, ring: &Ring) -> Vec<OpSlot> {
+        let takes = |operation: &Operation| match &operation.state {
+            State::Here(call) => call.pool().is_some_and(|its| its.is(pool)),
+            State::InKernel(ticket) => ring.takes_from(*ticket, pool),
+            State::Moving => false,
+        };
+        let its = self.operations.iter().filter(|(_, operation)| takes(operation));
+        its.map(|(op, _)| op).collect()
     }
 
     /// Puts it into the ring. False if there is no room.

@@ -6,6 +6,7 @@ use super::operations::Operations;
 use super::requests::{About, Ask, Id, Owner, Poll, Requests};
 use crate::key::OpSlot;
 use crate::poll_bits::PollBits;
+use crate::sys::pool::BufferPool;
 use crate::sys::prepared::{Call, CallBox};
 use crate::sys::ring::{Completion, Request, Ring};
 use std::collections::VecDeque;
@@ -141,6 +142,15 @@ impl Polls {
     pub(super) fn stop_operation(&mut self, op: OpSlot) {
         if self.operations.stop(op) {
             self.queue.push_back(Ask::Stop(op));
+        }
+    }
+
+    /// Has the buffers of a pool that are provided returned to it, and stops what would take them.
+    pub(super) fn release_buffers(&mut self, pool: &BufferPool) {
+        if self.ring.release_buffers(pool) {
+            for op in self.operations.receiving_from(pool, &self.ring) {
+                self.stop_operation(op);
+            }
         }
     }
 

@@ -58,6 +58,8 @@ struct Group {
     users: usize,
     /// The kernel knows of it.
     is_open: bool,
+    /// Its buffers are to be returned as soon as no request may take them.
+    is_releasing: bool,
 }
 
 impl Groups {
@@ -69,6 +71,9 @@ impl Groups {
         }
         let Some(number) = self.find(pool).or_else(|| self.make(pool)) else { return false };
         let Some(group) = self.get_mut(number) else { return false };
+        if group.is_releasing {
+            return false;
+        }
         match group.open(ring, number) {
             Ok(()) => group.supply() > 0,
             Err(error) => {
@@ -86,6 +91,15 @@ impl Groups {
     /// One has ended.
     pub(super) fn leave(&mut self, group: u16) {
         self.get_mut(group).into_iter().for_each(|group| group.users -= 1);
+    }
+
+    /// Has the buffers of a pool returned as soon as no request may take them. Returns false if
+    /// there are none, or if that is so already.
+    pub(super) fn release(&mut self, pool: &BufferPool) -> bool {
+        let Some(group) = self.find(pool).and_then(|number| self.get_mut(number)) else {
+            return false;
+        };
+        group.out() > 0 && !std::mem::replace(&mut group.is_releasing, true)
     }
 
     fn get_mut(&mut self, group: u16) -> Option<&mut Group> {
@@ -111,6 +125,7 @@ impl Groups {
             refills: 0,
             users: 0,
             is_open: false,
+            is_releasing: false,
         };
         if vacant == self.all.len() {
             self.all.push(None);
@@ -160,7 +175,7 @@ impl Groups {
             let Some(group) = place else { continue };
             if group.users > 0 {
                 // If they can't be set out a receive says that there are none.
-                if group.open(ring, number as u16).is_ok() {
+                if !group.is_releasing && group.open(ring, number as u16).is_ok() {
                     group.supply();
                 }
                 continue;
@@ -211,7 +226,7 @@ impl Group {
         if ring.submitter().unregister_buf_ring(number).is_err() {
             return;
         }
-        self.is_open = false;
+        (self.is_open, self.is_releasing) = (false, false);
         self.seats.iter_mut().for_each(|seat| drop(seat.take()));
         self.vacant = (0..self.array.entries).rev().collect();
     }

@@ -10,6 +10,7 @@ use crate::reactor::operations::{Causes, Io};
 use crate::selector::OpEvent;
 use crate::sys::file::Held;
 use crate::sys::manner::Manner;
+use crate::sys::pool::BufferPool;
 use crate::sys::prepared::{Call, CallBox, Gain, Prepared};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -347,6 +348,9 @@ impl Io for FakeIo {
         let watch = self.watch(slot);
         is_by_level && (watch.likely_not_ready & watch.watched).contains(dir)
     }
+
+    /// It provides none.
+    fn release_buffers(&mut self, _pool: &BufferPool) {}
 
     fn notifier(&self) -> &task::Waker {
         &self.waker
