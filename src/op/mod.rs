@@ -135,12 +135,12 @@ pub(crate) enum Amount {
 pub(crate) enum With {
     Nothing,
     /// Whom to connect to, or to send to.
-    Address(Address),
-    Message(Message),
+    Address(Box<Address>),
+    Message(Box<Message>),
     Pool(BufferPool),
     /// Where to splice to.
     Target(Key),
-    Path(PathBuf, OpenOptions),
+    Path(Box<(PathBuf, OpenOptions)>),
 }
 
 impl Op {
@@ -183,7 +183,7 @@ impl Op {
     /// Connects, as connect(2) does. If it is cancelled or its deadline passes, the socket is of no
     /// more use: deregister it (X1).
     pub fn connect(key: Key, to: impl Into<Address>) -> Self {
-        Op { with: With::Address(to.into()), ..Op::new(Kind::Connect, Some(key)) }
+        Op { with: With::Address(Box::new(to.into())), ..Op::new(Kind::Connect, Some(key)) }
     }
 
     /// Receives what there is, at most `max` bytes, as recv(2) does. `transferred` 0 is the end of
@@ -261,7 +261,7 @@ impl Op {
         range: impl RangeBounds<usize>,
         to: impl Into<Address>,
     ) -> Self {
-        let with = With::Address(to.into());
+        let with = With::Address(Box::new(to.into()));
         Op { with, ..Op::out_of(Kind::SendTo, key, buf.into(), range) }
     }
 
@@ -280,7 +280,7 @@ impl Op {
         range: impl RangeBounds<usize>,
         message: Message,
     ) -> Self {
-        let with = With::Message(message);
+        let with = With::Message(Box::new(message));
         Op { with, ..Op::out_of(Kind::SendMsg, key, buf.into(), range) }
     }
 
@@ -385,7 +385,7 @@ impl Op {
     /// # }
     /// ```
     pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Self {
-        let with = With::Path(path.as_ref().to_owned(), options.clone());
+        let with = With::Path(Box::new((path.as_ref().to_owned(), options.clone())));
         Op { with, ..Op::new(Kind::Open, None) }
     }
 

@@ -161,7 +161,8 @@ fn call_args(with: &With) -> io::Result<prepared::With> {
         With::Address(address) => {
             prepared::With::Message(prepared::Message::boxed(address.to_name()?))
         }
-        With::Message(Message { to, files, control }) => {
+        With::Message(message) => {
+            let Message { to, files, control } = &**message;
             let name = to.as_ref().map(Address::to_name).transpose()?;
             let control = control.iter().map(|its| (its.level, its.kind, &*its.data));
             let control: Vec<_> = control.collect();
@@ -174,7 +175,8 @@ fn call_args(with: &With) -> io::Result<prepared::With> {
             ));
         }
         With::Pool(pool) => prepared::With::pool(pool.clone()),
-        With::Path(path, options) => {
+        With::Path(open) => {
+            let (path, options) = &**open;
             let (flags, mode) = options.to_flags()?;
             let path = CString::new(path.as_os_str().as_bytes());
             let path = path.map_err(|_| invalid("a path with a zero in it"))?;

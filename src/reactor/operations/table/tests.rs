@@ -239,3 +239,10 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn entry_fits_into_two_cache_lines() {
+    // The slab adds a generation.
+    let size = size_of::<OpEntry>() + size_of::<u64>();
+    assert!(size <= 128, "{size} bytes");
+}
