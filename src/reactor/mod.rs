@@ -191,7 +191,7 @@ impl<S: Selector> Reactor<S> {
         let ready = self.parts.readiness.on_report(slot, bits);
         self.operations.on_ready(slot, ready, &mut self.parts);
         self.operations.run(&mut self.parts);
-        self.parts.readiness.on_served(slot, ready);
+        self.parts.readiness.on_served(slot);
     }
 
     /// Hands over the completions, up to the capacity.

@@ -3,8 +3,8 @@
 //!
 //! What the kernel watches for an operation it goes on to watch when the operation has completed:
 //! the next one will soon await it too, and not to tell the kernel is what makes that cheap. It
-//! ends when there are spurious reports: by level at once, because they would be repeated, by edges
-//! after a few.
+//! ends when there are spurious reports, of directions that no operation awaited at that moment: by
+//! level at once, because they would be repeated, by edges after a few.
 
 use super::latch::{MAX_SPURIOUS, Step};
 use crate::event::Interest;
@@ -18,6 +18,8 @@ pub(super) struct AwaitedInterest {
     watched: Interest,
     /// A call has probably used these up, and nothing was reported since.
     likely_not_ready: Interest,
+    /// The last report has found these ready, and no operation awaited them.
+    unawaited: Interest,
     /// Counts spurious reports in a row.
     spurious: u8,
 }
@@ -60,19 +62,21 @@ impl AwaitedInterest {
     /// The kernel has reported the source, and `ready` was found ready.
     pub(super) fn on_report(&mut self, ready: Interest) {
         self.likely_not_ready -= ready;
+        self.unawaited = ready & (self.watched - self.awaited);
     }
 
-    /// Those whom that was for have been on_served. `by_level` are the directions that are reported
-    /// again while they are ready.
-    pub(super) fn on_served(&mut self, ready: Interest, by_level: Interest) -> Step {
+    /// The operations that the report was for were run. `by_level` are the directions that are
+    /// reported again while they are ready.
+    pub(super) fn on_served(&mut self, by_level: Interest) -> Step {
         let idle = self.watched - self.awaited;
-        if !ready.intersects(idle) {
+        let unawaited = std::mem::replace(&mut self.unawaited, Interest::empty()) & idle;
+        if unawaited.is_empty() {
             return Step::Nothing;
         }
         self.spurious = MAX_SPURIOUS.min(self.spurious + 1);
         let given_up = match self.spurious == MAX_SPURIOUS {
             true => idle,
-            false => idle & ready & by_level,
+            false => unawaited & by_level,
         };
         if given_up.is_empty() {
             return Step::Nothing;

@@ -340,14 +340,14 @@ impl Readiness {
         ready
     }
 
-    /// Called after the operations that awaited `ready` were run: a spurious report may end what is
+    /// Called after the operations that a report was for were run: a spurious one may end what is
     /// watched for them.
-    pub(super) fn on_served(&mut self, slot: Slot, ready: Interest) {
+    pub(super) fn on_served(&mut self, slot: Slot) {
         let Some(registration) = self.registry.get_mut(slot) else { return };
         let (trigger, by_level) = (registration.latch.trigger(), registration.latch.by_level());
         let awaited = &mut registration.awaited;
         let is_used_up = trigger == Trigger::OneShot && !awaited.awaited().is_empty();
-        if awaited.on_served(ready, by_level) == Step::Arm || is_used_up {
+        if awaited.on_served(by_level) == Step::Arm || is_used_up {
             self.registry.note_lagging(slot);
         }
     }

@@ -145,7 +145,7 @@ impl World {
                 }
             }
         }
-        let step = self.await_ready.on_served(ready, self.by_level());
+        let step = self.await_ready.on_served(self.by_level());
         self.note(step);
         if self.trigger == Trigger::OneShot && !self.await_ready.awaited().is_empty() {
             self.is_lagging = true;
@@ -202,7 +202,9 @@ impl World {
     }
 
     fn key(&self) -> [u8; 8] {
-        let AwaitedInterest { awaited, watched, likely_not_ready, spurious } = self.await_ready;
+        let AwaitedInterest { awaited, watched, likely_not_ready, unawaited, spurious } =
+            self.await_ready;
+        assert!(unawaited.is_empty(), "a report is over when it was served");
         let sets = [awaited, watched, likely_not_ready, self.ready, self.armed, self.pending];
         let [a, b, c, d, e, f] = sets.map(|set| set.bits());
         let flags = u8::from(self.is_lagging) | u8::from(self.is_queued) << 1;
@@ -247,7 +249,7 @@ fn what_is_watched_already_costs_nothing() {
             await_ready.on_report(R);
             await_ready.stop_awaiting(R);
             assert_eq!(await_ready.await_ready(R, trigger), Step::Nothing);
-            assert_eq!(await_ready.on_served(R, NONE), Step::Nothing);
+            assert_eq!(await_ready.on_served(NONE), Step::Nothing);
         }
         assert_eq!(await_ready.await_ready(W, trigger), Step::Arm, "that is new");
     }
@@ -268,6 +270,25 @@ fn levels_that_nobody_waits_for_are_given_up_at_once() {
     await_ready.await_ready(R, Trigger::Level);
     await_ready.await_ready(W, Trigger::Level);
     await_ready.stop_awaiting(W);
-    assert_eq!(await_ready.on_served(R | W, Interest::all()), Step::Arm);
+    await_ready.on_report(R | W);
+    assert_eq!(await_ready.on_served(Interest::all()), Step::Arm);
     assert_eq!(await_ready.watched(), R, "the other one goes on");
+}
+
+/// The next operation is submitted after the completion of the one before was delivered.
+#[test]
+fn level_that_was_awaited_stays_watched_for_the_next() {
+    let mut await_ready = AwaitedInterest::default();
+    assert_eq!(await_ready.await_ready(R, Trigger::Level), Step::Arm);
+    for _ in 0..100 {
+        await_ready.on_report(R);
+        await_ready.stop_awaiting(R);
+        await_ready.note_short_read(R);
+        assert_eq!(await_ready.on_served(Interest::all()), Step::Nothing);
+        assert!(await_ready.is_likely_not_ready(R, Interest::all()), "a report will come");
+        assert_eq!(await_ready.await_ready(R, Trigger::Level), Step::Nothing);
+    }
+    await_ready.stop_awaiting(R);
+    await_ready.on_report(R);
+    assert_eq!(await_ready.on_served(Interest::all()), Step::Arm, "there was no next");
 }
