@@ -24,7 +24,17 @@ impl SlabKey for Key {
     }
 }
 
+/// Miri takes much longer, and keeps no failures.
+fn config() -> ProptestConfig {
+    match cfg!(miri) {
+        true => ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(12) },
+        false => ProptestConfig::default(),
+    }
+}
+
 proptest! {
+    #![proptest_config(config())]
+
     #[test]
     fn slab_is_a_list_of_pairs(
         steps in prop::collection::vec((any::<bool>(), any::<Index>()), 1..120),
