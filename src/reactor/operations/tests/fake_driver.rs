@@ -6,7 +6,7 @@ use crate::key::OpSlot;
 use crate::selector::OpEvent;
 use crate::sys::file::Held;
 use crate::sys::prepared::{Call, CallBox, Gain};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 /// Numbers that look random, and are the same in each run of a case.
@@ -76,12 +76,15 @@ pub(super) struct FakeDriver {
     pub(super) stubborn: u64,
     /// Errors that were not asked for, by operation.
     pub(super) failed: BTreeMap<OpSlot, i32>,
+    /// The driver has said that it does not know how to make these calls.
+    unsupported: BTreeSet<OpSlot>,
 }
 
 impl FakeDriver {
     pub(super) fn new(refused: u64, stubborn: u64) -> Self {
         let (calls, events, failed) = (Vec::new(), Vec::new(), BTreeMap::new());
-        FakeDriver { calls, events, refused, stubborn, failed }
+        let unsupported = BTreeSet::new();
+        FakeDriver { calls, events, refused, stubborn, failed, unsupported }
     }
 
     pub(super) fn submit(
@@ -97,6 +100,7 @@ impl FakeDriver {
         let queue = queue_of(&call);
         let is_free = queue.is_none() || self.calls.iter().all(|its| queue_of(&its.call) != queue);
         assert!(is_free, "one call of a queue is submitted at a time");
+        assert!(!self.unsupported.contains(&op), "the driver does not know how: {call:?}");
         let is_stubborn = rng.is_percent(self.stubborn);
         self.calls.push(InDriver { op, call, is_cancelled: false, is_stubborn });
         Ok(())
@@ -150,6 +154,9 @@ impl FakeDriver {
         };
         if end == End::Failed {
             self.failed.insert(op, libc::EIO);
+        }
+        if end == End::Unsupported {
+            self.unsupported.insert(op);
         }
         let is_result = matches!(result, Ok(Gain::Received(_) | Gain::Accepted(_)));
         // It may end without being asked to (no `IORING_CQE_F_MORE`).

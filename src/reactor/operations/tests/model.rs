@@ -41,12 +41,19 @@ pub(super) struct OpModel {
     pub(super) deadline: Option<Instant>,
     pub(super) is_cancelled: bool,
     pub(super) is_removed: bool,
+    /// One of these came before its deadline, and is why it ends.
+    pub(super) is_ended_early: bool,
     /// It was still queued here when its source was deregistered.
     pub(super) is_orderly: bool,
     pub(super) is_done: bool,
 }
 
 impl OpModel {
+    /// Notes that it is cancelled, or that its source goes.
+    pub(super) fn end(&mut self, now: Instant) {
+        self.is_ended_early |= self.deadline.is_none_or(|at| at > now);
+    }
+
     fn may_stop(&self, now: Instant) -> bool {
         self.is_cancelled || self.is_removed || self.deadline.is_some_and(|at| at <= now)
     }
@@ -240,6 +247,7 @@ impl Model {
             assert!(op.is_cancelled || op.is_removed, "nothing has cancelled {op:?}");
         } else if is_stopped {
             assert!(op.deadline.is_some_and(|at| at <= io.now), "no deadline passed: {op:?}");
+            assert!(!op.is_ended_early, "the first reason is told: {op:?}");
         }
         let Some(file) = op.file else { return check_without_file(op, its, is_stopped, io) };
         let (state, model) = (&io.files.all[file], &mut files[file]);

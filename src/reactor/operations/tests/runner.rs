@@ -142,6 +142,7 @@ impl Runner {
         assert_eq!(is_known, !op.is_done, "what was not delivered is known: {op:?}");
         if is_known {
             op.is_cancelled = true;
+            op.end(self.io.now);
             self.ops.cancel(op.op, Why::User, &mut self.io);
             self.ops.run(&mut self.io);
             self.run_deferred_drops();
@@ -176,6 +177,7 @@ impl Runner {
             let has_ended = op.is_cancelled || op.is_removed;
             op.is_orderly = op.file == Some(file) && !has_ended && !elsewhere.contains(&op.op);
             op.is_removed = true;
+            op.end(self.io.now);
         }
         let next = Slot { generation: slot.generation + 1, ..slot };
         let fresh = self.register(next, kind);

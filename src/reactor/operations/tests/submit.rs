@@ -105,6 +105,7 @@ impl Runner {
             deadline: None,
             is_cancelled: false,
             is_removed: false,
+            is_ended_early: false,
             is_orderly: false,
             is_done: false,
         };
