@@ -3,6 +3,7 @@
 use super::*;
 use proptest::prelude::*;
 use proptest::sample::Index;
+use proptest::test_runner::RngAlgorithm;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Key(u32, u32);
@@ -26,10 +27,12 @@ impl SlabKey for Key {
 
 /// Miri takes much longer, and keeps no failures.
 fn config() -> ProptestConfig {
-    match cfg!(miri) {
-        true => ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(12) },
-        false => ProptestConfig::default(),
+    let mut config = ProptestConfig::default();
+    if cfg!(miri) {
+        (config.cases, config.failure_persistence) = (12, None);
+        config.rng_algorithm = RngAlgorithm::XorShift;
     }
+    config
 }
 
 proptest! {
