@@ -4,13 +4,16 @@ use super::fake::{Bell, Call, Stage, slot};
 use crate::backend::Backend;
 use crate::event::{Interest, Mode, Token};
 use crate::key::Key;
+use crate::op::{Message, Op};
 use crate::poller::{Capabilities, Poller};
 use crate::selector::{Trigger, Triggers};
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 const R: Interest = Interest::READABLE;
 const W: Interest = Interest::WRITABLE;
@@ -122,6 +125,25 @@ fn sources_go_after_the_selector_and_no_panic_keeps_one() {
     let panic = catch_unwind(AssertUnwindSafe(|| drop(stage))).expect_err("it goes through");
     assert_eq!(panic.downcast_ref(), Some(&"drop of the user's"));
     assert_eq!(calm.handles(), 1, "every other source is dropped all the same");
+}
+
+#[test]
+fn passed_file_that_panics_loses_nothing() {
+    let mut stage = Stage::new(Triggers::LEVEL, 4);
+    let (ours, _peer) = UnixStream::pair().expect("a pair of sockets");
+    let none = Interest::empty();
+    let key = stage.reactor.register(Arc::new(ours), Token(0), none, Mode::Level).expect("fresh");
+    let calm = Bell::new();
+    // Dropped in the reverse order, and the one that panics before the other.
+    let message = Message::new().file(calm.source()).file(Touchy::new(true, explode));
+    stage.reactor.submit(Op::send_msg(key, "some", .., message), Token(1)).expect("in order");
+    stage.reactor.submit(Op::send(key, "more", ..), Token(2)).expect("in order");
+    let wait = || stage.reactor.wait(&mut stage.events, Some(Duration::ZERO));
+    catch_unwind(AssertUnwindSafe(wait)).expect_err("its panic goes through");
+    let completed: Vec<_> = stage.events.completions().map(|its| its.token).collect();
+    assert_eq!(completed, [Token(1), Token(2)], "each operation has completed");
+    stage.look();
+    assert_eq!(calm.handles(), 1, "the other file is dropped all the same");
 }
 
 #[test]
