@@ -10,10 +10,13 @@ use crate::op::{Op, Outcome};
 use crate::reactor::operations::Io;
 use crate::reactor::operations::machine::Operations;
 use crate::reactor::operations::queue::Queue;
-use crate::reactor::operations::table::{Cause, OpResult, OpState, Side};
+use crate::reactor::operations::table::{Cause, OpResult, OpState, Side, Why};
+use crate::selector::OpEvent;
 use crate::sys::buf::Buf;
 use crate::sys::file::Held;
 use crate::sys::pool::{BufferPool, PoolBuf};
+use crate::sys::prepared::Gain;
+use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -281,4 +284,44 @@ fn granted_buffer_is_used_or_returned() {
     scene.ops.on_buffers(true, &mut scene.io);
     scene.holds();
     assert!(!scene.ops.keeps_buffer(op) && pool.idle() == 1, "nothing was there to receive");
+}
+
+#[test]
+fn undelivered_results_pause_an_attempted_receive() {
+    let pool = BufferPool::new(1, 100).expect("it has buffers");
+    let mut scene = Scene::stream(100);
+    scene.ops.set_room(32);
+    scene.io.change(0, Interest::READABLE, |file| file.peer_sends(100));
+    let op = scene.submit(Op::recv_multi(KEY, &pool));
+    for _ in 0..10 {
+        for (slot, ready) in scene.io.reports() {
+            scene.ops.on_ready(slot, ready, &mut scene.io);
+            scene.ops.run(&mut scene.io);
+        }
+    }
+    let is_full = |scene: &Scene| {
+        let entry = scene.ops.table.get(op).expect("it goes on");
+        entry.undelivered == 32 && matches!(entry.state, OpState::Paused)
+    };
+    assert!(is_full(&scene), "as many as there is room for: {:?}", scene.ops.table.get(op));
+    scene.ops.pop_completed().expect("there are 32");
+    scene.ops.run(&mut scene.io);
+    assert!(is_full(&scene), "one more for the one that was delivered");
+}
+
+#[test]
+fn undelivered_results_cancel_a_submitted_receive() {
+    let pool = BufferPool::new(1, 100).expect("it has buffers");
+    let mut scene = Scene::stream(0);
+    scene.ops.set_room(32);
+    let op = scene.submit(Op::recv_multi(KEY, &pool));
+    for count in 1..=32 {
+        let mut buf = pool.take().expect("there are 100");
+        buf.write_all(b"x").expect("there is room");
+        let mut events = vec![OpEvent::Result { op, result: Gain::Received(buf) }];
+        scene.ops.on_driver_events(&mut events, &mut scene.io);
+        let entry = scene.ops.table.get(op).expect("it goes on");
+        let OpState::Submitted { cancel } = entry.state else { panic!("{entry:?}") };
+        assert_eq!(cancel, (count == 32).then_some(Why::Backpressure), "{count} results");
+    }
 }
