@@ -77,6 +77,18 @@ fn a_full_buffer_is_not_the_end() {
 }
 
 #[test]
+fn limited_look_leaves_the_rest() {
+    let (mut epoll, file) = (epoll(), eventfd(1));
+    let copies: Vec<_> = (0..5).map(|_| dup(&file).expect("a copy")).collect();
+    for (at, copy) in copies.iter().enumerate() {
+        epoll.watch(at, copy, R, Trigger::OneShot);
+    }
+    epoll.set_max_reports(2);
+    let looks = [(); 4].map(|()| (epoll.look().1.len(), epoll.has_more()));
+    assert_eq!(looks, [(2, true), (2, true), (1, false), (0, false)]);
+}
+
+#[test]
 fn room_is_not_made_for_repetitions() {
     let (mut epoll, file) = (epoll(), eventfd(1));
     epoll.buffer.truncate(4);
