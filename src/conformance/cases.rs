@@ -308,6 +308,7 @@ macro_rules! __conformance_cases {
             w1_a_wake_ends_a_wait_for_completions
             t1_readiness_and_completions_come_together
             t1_two_directions_of_one_source
+            t1_zero_completes_successors
         } own {
             t2_operations_that_wait_let_the_thread_sleep
             t2_a_flood_completes_nothing_of_the_other_direction

@@ -99,6 +99,22 @@ pub(super) fn t1_two_directions_of_one_source(stage: &Stage) {
     }
 }
 
+/// A ring gets an operation when the one before it in its queue has completed.
+pub(super) fn t1_zero_completes_successors(stage: &Stage) {
+    let mut bench = Bench::new(stage);
+    let (here, there) = stream();
+    let key = bench.add(here);
+    put(&there, b"abcde");
+    for token in 0..5 {
+        bench.submit(Op::recv(key, Vec::new(), 1), token);
+    }
+    bench.wait(ZERO);
+    assert_eq!(bench.desk.events.completed(), 5, "all that is ready completes in one wait");
+    let done = bench.collect(5);
+    assert!(done.iter().enumerate().all(|(token, its)| its.token.0 == token), "{done:?}");
+    bench.expect_all_done("five receives");
+}
+
 pub(super) fn t2_operations_that_wait_let_the_thread_sleep(stage: &Stage) {
     let mut bench = Bench::new(stage);
     let ((idle, _idle_there), (reader, _writer), (_reader, writer)) = (stream(), pipe(), pipe());
