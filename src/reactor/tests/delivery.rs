@@ -3,6 +3,7 @@
 use super::fake::{Bell, Call, Stage, slot};
 use crate::event::{Interest, Mode, Readiness, Token};
 use crate::key::{Key, Slot};
+use crate::op::Op;
 use crate::poll_bits::PollBits;
 use crate::poller::Poller;
 use crate::selector::{Deadline, Raw, Trigger, Triggers, Wake};
@@ -360,4 +361,44 @@ fn no_capacity_is_an_error_that_takes_no_wake() {
     assert_eq!((error.kind(), stage.take_calls()), (ErrorKind::InvalidInput, vec![]));
     stage.events = crate::event::Events::with_capacity(1);
     assert!(stage.look().is_empty() && stage.events.woken());
+}
+
+#[test]
+fn second_look_reports_no_source_twice() {
+    for report in [facts, hints] {
+        let mut stage = Stage::new(Triggers::LEVEL, 4);
+        let (_bells, keys) = ringing(&mut stage, 1, Mode::Level);
+        stage.script.borrow_mut().has_more = true;
+        (0..2).for_each(|_| stage.script.borrow_mut().report(&report(&keys)));
+        assert_eq!(stage.look(), [0], "one event in a wait (H4)");
+        assert_eq!(stage.take_waits(), 2, "the selector had more");
+        assert_eq!(stage.look(), [0], "the second report is for the next wait");
+    }
+}
+
+#[test]
+fn reports_are_limited_unless_sources_are_queued() {
+    let mut stage = Stage::new(Triggers::EDGE, 1);
+    let (_bells, keys) = ringing(&mut stage, 3, Mode::Edge);
+    stage.script.borrow_mut().report(&facts(&keys));
+    for (served, max) in [(vec![0], 1), (vec![1], usize::MAX), (vec![2], usize::MAX), (vec![], 1)] {
+        assert_eq!(stage.look(), served);
+        assert_eq!(stage.script.borrow().max_reports, max, "{served:?} was served");
+    }
+}
+
+#[test]
+fn wait_full_of_completions_takes_the_wake() {
+    let mut stage = Stage::new(Triggers::LEVEL, 1);
+    for token in [1, 2] {
+        stage.reactor.submit(Op::nop(), Token(token)).expect("it needs nothing");
+    }
+    stage.reactor.waker().wake();
+    for (token, is_woken) in [(1, true), (2, false)] {
+        stage.wait(None).expect("nothing goes wrong");
+        assert_eq!(stage.take_waits(), 0, "the selector is not asked");
+        assert_eq!(stage.events.woken(), is_woken, "one wake ends one wait");
+        let completed: Vec<_> = stage.events.completions().map(|its| its.token.0).collect();
+        assert_eq!(completed, [token]);
+    }
 }

@@ -44,6 +44,10 @@ pub(super) struct Script {
     pub(super) refusals: VecDeque<io::Error>,
     /// A wait beyond them finds nothing; it must not have to sleep for it.
     pub(super) answers: VecDeque<Answer>,
+    /// [`Selector::has_more`] while answers are left.
+    pub(super) has_more: bool,
+    /// The last of [`Selector::set_max_reports`].
+    pub(super) max_reports: usize,
     /// Wakes during the next wait.
     pub(super) waker: Option<Waker>,
     calls: Vec<Call>,
@@ -122,6 +126,15 @@ impl Selector for Fake {
         }
     }
 
+    fn set_max_reports(&mut self, max: usize) {
+        self.script.borrow_mut().max_reports = max;
+    }
+
+    fn has_more(&mut self) -> bool {
+        let script = self.script.borrow();
+        script.has_more && !script.answers.is_empty()
+    }
+
     fn wake_handle(&self) -> WakeHandle {
         self.wake.clone()
     }
@@ -144,6 +157,8 @@ impl Stage {
             blind: false,
             refusals: VecDeque::new(),
             answers: VecDeque::new(),
+            has_more: false,
+            max_reports: usize::MAX,
             waker: None,
             calls: Vec::new(),
         }));
