@@ -270,6 +270,20 @@ fn a_latch_with_nothing_armed_leaves_a_one_shot_kernel_alone() {
     assert_eq!(latch.missed(), Step::Nothing);
 }
 
+#[test]
+fn drained_direction_outlives_lost_edges() {
+    for is_drained in [false, true] {
+        let mut latch = Latch::new(Mode::Edge, R, Triggers::EDGE);
+        latch.delivered(R);
+        if is_drained {
+            latch.drained(R);
+        }
+        latch.fix_trigger(Trigger::Level, Interest::empty());
+        let armed = if is_drained { R } else { Interest::empty() };
+        assert_eq!(latch.armed(), armed, "it was drained: {is_drained}");
+    }
+}
+
 /// A flood of what nobody waits for must not keep the poller awake.
 #[test]
 fn reports_for_nobody_silence_the_kernel_until_it_is_armed_again() {
