@@ -325,3 +325,36 @@ fn undelivered_results_cancel_a_submitted_receive() {
         assert_eq!(cancel, (count == 32).then_some(Why::Backpressure), "{count} results");
     }
 }
+
+#[test]
+fn splice_awaits_the_side_that_is_not_ready() {
+    let log = Arc::new(DropLog::default());
+    log.is_allowed.store(true, Ordering::Relaxed);
+    let mut scene = Scene::stream(100);
+    let (slot, key) = (Slot { index: 1, ..SLOT }, Key { slot: Slot { index: 1, ..SLOT }, ..KEY });
+    let target = Held::new(FakeSource::new(&log, false));
+    let fake = FakeFile::new(1, FileKind::Stream { connects: false }, false);
+    let file = scene.io.files.add(target.number(), fake);
+    scene.io.register(slot, file);
+    for (slot, source) in [(SLOT, &scene.source), (slot, &target)] {
+        let none = Interest::empty();
+        scene.ops.add_source(slot, source, none, &mut scene.io).expect("it is open");
+    }
+    let mut submit = |mut op: Op, source, target| {
+        let submitted = scene.ops.submit(&mut op, Token(0), source, target, &mut scene.io);
+        submitted.expect("it is in order")
+    };
+    // All that the target has room for.
+    submit(Op::send_all(key, vec![0; 40], ..), Some(slot), None);
+    let op = submit(Op::splice(KEY, key, 9), Some(SLOT), Some(slot));
+    let is_on = |scene: &Scene, side| {
+        let state = &scene.ops.table.get(op).expect("it waits").state;
+        assert!(matches!(state, OpState::AwaitingReady { on } if *on == side), "{state:?}");
+    };
+    is_on(&scene, Side::Source);
+    scene.io.change(0, Interest::READABLE, |file| file.peer_sends(9));
+    scene.ops.on_ready(SLOT, Interest::READABLE, &mut scene.io);
+    scene.ops.run(&mut scene.io);
+    is_on(&scene, Side::Target);
+    scene.holds();
+}
