@@ -119,6 +119,7 @@ pub(in crate::reactor) trait Io {
     /// Returns what makes the next wait not sleep.
     fn notifier(&self) -> &task::Waker;
 
-    /// Drops files at the end of the call: that may run the user's code, which may panic.
+    /// Drops files at the end of this wait or deregister, or of the next: that may run the user's
+    /// code, which may panic.
     fn defer_drop(&mut self, files: Vec<Held>);
 }

@@ -1,5 +1,5 @@
-//! Parking over every kernel there is: all states that can be reached, and all that can happen in
-//! them.
+//! What operations await, over every kernel there is: all states that can be reached, and all that
+//! can happen in them.
 
 use super::*;
 use std::collections::HashSet;
@@ -35,7 +35,7 @@ enum Action {
     /// Somebody else uses it up.
     Steal(Interest),
     Modify,
-    /// A wait, in which what is on_served leaves something or nothing.
+    /// A wait, in which an operation that is served leaves something or nothing.
     Wait(bool),
     /// The kernel loses its reports, and the next wait looks for itself.
     Overflow,
@@ -163,7 +163,7 @@ impl World {
 
     fn check(&self) {
         let AwaitedInterest { awaited, watched, spurious, .. } = self.await_ready;
-        assert!(watched.contains(awaited), "who waits is on_report of: {self:?}");
+        assert!(watched.contains(awaited), "what is awaited is watched: {self:?}");
         assert!(self.will_watch().contains(awaited), "and the kernel knows: {self:?}");
         assert!(spurious <= MAX_SPURIOUS);
         for dir in [R, W]
@@ -180,7 +180,7 @@ impl World {
         self.act(Action::Wait(true));
         assert!(
             !self.await_ready.awaited().intersects(wanted),
-            "who can be on_served is: {self:?}"
+            "what is ready is served: {self:?}"
         );
     }
 
