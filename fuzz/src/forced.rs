@@ -268,7 +268,10 @@ impl<S: Selector> Selector for Forced<S> {
     }
 
     fn set_max_reports(&mut self, max: usize) {
-        self.inner.set_max_reports(max);
+        // What gets lost is not reported in a fair order.
+        if self.distortion != Distortion::Losses {
+            self.inner.set_max_reports(max);
+        }
     }
 
     fn has_more(&mut self) -> bool {

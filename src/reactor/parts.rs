@@ -7,7 +7,7 @@ use super::readiness::Readiness;
 use crate::event::Interest;
 use crate::key::{OpSlot, Slot};
 use crate::poll_bits::PollBits;
-use crate::selector::{Deadline, OpEvent, Raw, Selector, Wake};
+use crate::selector::{Deadline, OpEvent, Raw, Selector, Triggers, Wake};
 use crate::sys;
 use crate::sys::file::{Held, has_more, has_not_connected_again};
 use crate::sys::manner::Manner;
@@ -50,11 +50,13 @@ impl<S: Selector> Parts<S> {
         }
     }
 
-    /// Limits the next look to what there is room for. While sources are queued that the kernel has
-    /// reported before, it is to report all: its order and that of the queue together are not fair
-    /// (Q2).
+    /// Limits the next look to what there is room for. The kernel is to report all while sources
+    /// are queued that it has reported before, or if it does not repeat a level by itself: its
+    /// order and that of the queue together are not fair (Q2).
     pub(super) fn limit_reports(&mut self, room: usize) {
-        let is_fair = self.readiness.queue_len() == 0 || !self.readiness.is_watching();
+        let has_level = self.selector.native().contains(Triggers::LEVEL);
+        let is_alone = has_level && self.readiness.queue_len() == 0;
+        let is_fair = is_alone || !self.readiness.is_watching();
         self.selector.set_max_reports(if is_fair { room.max(1) } else { usize::MAX });
     }
 
