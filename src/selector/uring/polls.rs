@@ -34,6 +34,8 @@ pub(super) struct Polls {
     progress: u64,
     /// Of one turn; kept for its memory.
     completions: Vec<Completion>,
+    /// In the last turn there was a moment without room for another completion.
+    was_full: bool,
     /// How many completions have got lost.
     lost: u32,
     told: Vec<Told>,
@@ -81,6 +83,7 @@ impl Polls {
             wait: 0,
             progress: 0,
             completions,
+            was_full: false,
             lost: 0,
             told,
         }
@@ -223,6 +226,11 @@ impl Polls {
         self.queue.len() > self.ring.room()
     }
 
+    /// Whether the last turn may have left something for want of room.
+    pub(super) fn was_full(&self) -> bool {
+        self.was_full
+    }
+
     /// Whether the kernel says that it has more to tell (h).
     pub(super) fn has_more(&mut self) -> bool {
         self.ring.has_more()
@@ -293,6 +301,7 @@ impl Polls {
     fn reap(&mut self, at_once: bool) {
         let mut completions = std::mem::take(&mut self.completions);
         let was_full = self.ring.reap(|completion| completions.push(completion));
+        self.was_full = was_full;
         for completion in completions.drain(..) {
             let (user_data, result, more) = match completion {
                 Completion::Request { user_data, result, more } => (user_data, result, more),

@@ -1,7 +1,7 @@
 //! How often the kernel is entered, and for how long.
 
 use super::watch::Watch;
-use super::{Deadline, Selector, Uring, refused_with};
+use super::{Deadline, Uring, refused_with};
 use crate::key::Slot;
 use std::io;
 use std::time::Duration;
@@ -14,6 +14,9 @@ const WORK_PER_ENTER: usize = 20;
 /// How often a wait enters the kernel beyond that for what is left. Once is enough; twice, if
 /// another processor was just about to leave it something.
 const EXTRA_ENTERS: usize = 2;
+/// How often a wait enters the kernel at most, beyond twice for each poll, lest what ends and is
+/// asked for again keeps it for ever.
+const MAX_ENTERS: usize = 64;
 /// How often a wait arms polls that end as they begin, lest they keep it for ever.
 const MAX_RESTARTS: usize = 64;
 /// How long dropping it waits for operations that can't be interrupted. The memory of those that
@@ -64,11 +67,16 @@ impl Uring {
             self.enter(0, None)?;
         }
         let all = self.polls.len() + self.polls.operations();
-        for _ in 0..EXTRA_ENTERS + all / WORK_PER_ENTER {
-            if self.watches.len() == 0 || !Selector::has_more(self) {
+        let mut left = EXTRA_ENTERS + all / WORK_PER_ENTER;
+        for _ in 0..MAX_ENTERS + 2 * all {
+            let is_asked = self.polls.has_queued();
+            let is_drained = !is_asked && (left == 0 || !self.polls.has_more());
+            if self.watches.len() == 0 || is_drained {
                 break;
             }
             self.enter(0, None)?;
+            // Where there was no room for more, the rest is of before, too.
+            left = left.saturating_sub(usize::from(!is_asked && !self.polls.was_full()));
         }
         Ok(())
     }
