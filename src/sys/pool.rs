@@ -155,8 +155,7 @@ impl BufferPool {
         Ok(block.map(|block| self.lend_to_receive(block)))
     }
 
-    /// Takes up to so many that can be set out for somebody who may come: of at least half of the
-    /// limit nobody is deprived by that.
+    /// Takes up to `count` buffers that a ring can provide. It leaves half of the limit for others.
     pub(super) fn take_spare(&self, count: usize, mut take: impl FnMut(PoolBuf)) {
         let Some(mut state) = self.0.lock() else { return };
         for _ in 0..count {

@@ -123,7 +123,7 @@ pub(super) struct OpEntry {
     pub(super) target: Option<(Slot, Queue)>,
     /// The driver must not have it.
     pub(super) must_emulate: bool,
-    /// It has files among [`OpTable::held`].
+    /// Files are kept open for this operation in [`OpTable::held`].
     has_held: bool,
     /// The length of its last pause between two attempts.
     pub(super) pause: Pause,
@@ -220,7 +220,7 @@ impl OpResult {
 pub(super) struct PendingCompletion {
     pub(super) op: OpSlot,
     pub(super) result: OpResult,
-    /// It is one of many results, and not the last.
+    /// More results of the operation follow.
     pub(super) more: bool,
 }
 

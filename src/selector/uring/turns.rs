@@ -14,10 +14,10 @@ const WORK_PER_ENTER: usize = 20;
 /// How often a wait enters the kernel beyond that for what is left. Once is enough; twice, if
 /// another processor was just about to leave it something.
 const EXTRA_ENTERS: usize = 2;
-/// How often a wait enters the kernel at most, beyond twice for each poll, lest what ends and is
-/// asked for again keeps it for ever.
+/// How often a wait enters the kernel at most, beyond twice for each poll: polls that end and are
+/// armed again must not keep the thread in it.
 const MAX_ENTERS: usize = 64;
-/// How often a wait arms polls that end as they begin, lest they keep it for ever.
+/// How often a wait arms polls that end as they begin: they must not keep the thread in it.
 const MAX_RESTARTS: usize = 64;
 /// How long dropping it waits for operations that can't be interrupted. The memory of those that
 /// are not over then is never freed ([`leaked_buffers`](crate::sys::prepared::leaked_buffers)).

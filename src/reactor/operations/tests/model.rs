@@ -43,7 +43,7 @@ pub(super) struct OpModel {
     pub(super) is_removed: bool,
     /// One of these came before its deadline, and is why it ends.
     pub(super) is_ended_early: bool,
-    /// It was still queued here when its source was deregistered.
+    /// The operation was queued in `Operations` when its source was deregistered.
     pub(super) is_orderly: bool,
     pub(super) is_done: bool,
 }
