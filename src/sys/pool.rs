@@ -59,27 +59,49 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    /// The last that came home is the first to be lent, because it is still in the cache.
-    home: Vec<Block>,
-    /// How many there are, at home or not.
+    /// The buffers that can be lent. The last that came home is the first, because it is still in
+    /// the cache.
+    home: Vec<BlockBox>,
+    /// How many buffers were made.
     made: usize,
     /// Whom to tell when one comes home.
     waiting: Vec<Waker>,
 }
 
-/// Memory of the pool's layout, which nobody else has.
-struct Block(NonNull<u8>);
+impl State {
+    fn lent(&self) -> usize {
+        self.made - self.home.len()
+    }
+}
 
-// SAFETY: it is memory, and whoever has the value is the only one to have it.
-unsafe impl Send for Block {}
+/// The memory of one buffer, and its pool. It lies in a heap cell of its own, so that a [`PoolBuf`]
+/// is 16 bytes long.
+struct Block {
+    home: NonNull<Shared>,
+    /// Memory of the pool's layout, which nothing else points to.
+    start: NonNull<u8>,
+}
+
+/// The owner of a block.
+struct BlockBox(NonNull<Block>);
+
+// SAFETY: it owns the block alone, as a box would, and the pool may be shared by threads.
+unsafe impl Send for BlockBox {}
 
 impl Block {
     /// Returns where in the block to receive: in another line of a page than its neighbours. The
     /// first lines of all pages share a few places in the processor's cache, and most of what
     /// arrives is short.
-    fn offset(&self) -> u16 {
-        let page = self.0.as_ptr().addr() / PAGE;
-        (page % (PAGE / CACHE_LINE) * CACHE_LINE) as u16
+    fn offset(&self) -> usize {
+        let page = self.start.as_ptr().addr() / PAGE;
+        page % (PAGE / CACHE_LINE) * CACHE_LINE
+    }
+}
+
+impl BlockBox {
+    fn block(&self) -> &Block {
+        // SAFETY: the block lives as long as this value, which owns it.
+        unsafe { self.0.as_ref() }
     }
 }
 
@@ -131,8 +153,8 @@ impl BufferPool {
     /// An empty buffer, unless all are lent, or there is no memory for another. In a forked child
     /// there is none.
     pub fn take(&self) -> Option<PoolBuf> {
-        let block = self.0.lock().and_then(|mut state| self.0.take(&mut state));
-        block.map(|block| self.lend(block, 0))
+        let block = self.0.lock().and_then(|mut state| self.take_block(&mut state));
+        block.map(|block| PoolBuf::new(block, Purpose::Any))
     }
 
     /// The same to receive into; if there is none, `waker` is woken when one comes home.
@@ -143,7 +165,7 @@ impl BufferPool {
     /// set out may stay so for ever.)
     pub(crate) fn take_or_wait(&self, waker: &Waker) -> io::Result<Option<PoolBuf>> {
         let Some(mut state) = self.0.lock() else { return Ok(None) };
-        let block = self.0.take(&mut state);
+        let block = self.take_block(&mut state);
         let is_lent = state.made > self.0.set_out.load(Ordering::Relaxed);
         if block.is_none() && state.made < self.limit() && !is_lent {
             return Err(io::ErrorKind::OutOfMemory.into());
@@ -152,7 +174,7 @@ impl BufferPool {
             state.waiting.push(waker.clone());
         }
         drop(state);
-        Ok(block.map(|block| self.lend_to_receive(block)))
+        Ok(block.map(|block| PoolBuf::new(block, Purpose::Receive)))
     }
 
     /// Takes up to `count` buffers that a ring can provide. It leaves half of the limit for others.
@@ -162,9 +184,9 @@ impl BufferPool {
             if self.0.left(&state) <= self.limit().div_ceil(2) {
                 break;
             }
-            let Some(block) = self.0.take(&mut state) else { break };
+            let Some(block) = self.take_block(&mut state) else { break };
             self.0.set_out.fetch_add(1, Ordering::Relaxed);
-            let mut buf = self.lend_to_receive(block);
+            let mut buf = PoolBuf::new(block, Purpose::Receive);
             buf.is_set_out = true;
             take(buf);
         }
@@ -188,13 +210,23 @@ impl BufferPool {
         self.0.lock().is_some_and(|state| state.waiting.iter().any(is_it))
     }
 
-    fn lend(&self, block: Block, offset: u16) -> PoolBuf {
-        PoolBuf { block, length: 0, offset, is_set_out: false, home: self.clone() }
-    }
-
-    fn lend_to_receive(&self, block: Block) -> PoolBuf {
-        let offset = if self.0.layout.size() > self.0.size { block.offset() } else { 0 };
-        self.lend(block, offset)
+    /// Takes a block that is at home, or makes one.
+    fn take_block(&self, state: &mut State) -> Option<BlockBox> {
+        let had_lent = state.lent() > 0;
+        let block = match state.home.pop() {
+            Some(block) => block,
+            None => {
+                let home = NonNull::new(Arc::as_ptr(&self.0).cast_mut())?;
+                let start = self.0.allocate(state)?;
+                state.made += 1;
+                BlockBox(NonNull::from(Box::leak(Box::new(Block { home, start }))))
+            }
+        };
+        if !had_lent {
+            // What is lent keeps the pool alive, by one count for all. The last one drops it when it comes home.
+            std::mem::forget(self.0.clone());
+        }
+        Some(block)
     }
 
     /// Whether this process was forked from the one that made it.
@@ -207,9 +239,10 @@ impl BufferPool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// How many handles and lent buffers there are.
-    pub(super) fn handles(&self) -> usize {
-        Arc::strong_count(&self.0)
+    /// Returns true if this is the only handle, and so many buffers are lent.
+    pub(super) fn is_last_handle(&self, lent: usize) -> bool {
+        let Some(state) = self.0.lock() else { return false };
+        Arc::strong_count(&self.0) == 1 + usize::from(lent > 0) && state.lent() == lent
     }
 }
 
@@ -225,28 +258,32 @@ impl Shared {
         state.home.len() + (self.limit - state.made)
     }
 
-    fn take(&self, state: &mut State) -> Option<Block> {
-        if let Some(block) = state.home.pop() {
-            return Some(block);
-        }
+    /// Allocates the memory of another buffer, unless there are as many as there can be.
+    fn allocate(&self, state: &State) -> Option<NonNull<u8>> {
         if state.made == self.limit {
             return None;
         }
         // SAFETY: the layout has bytes.
-        let block = Block(NonNull::new(unsafe { alloc(self.layout) })?);
-        state.made += 1;
-        Some(block)
+        NonNull::new(unsafe { alloc(self.layout) })
+    }
+
+    /// Returns the number of bytes by which buffers to receive into are moved at most.
+    fn max_offset(&self) -> usize {
+        self.layout.size() - self.size
     }
 }
 
 impl Drop for Shared {
+    /// All buffers are at home.
     fn drop(&mut self) {
         if self.stamp.is_foreign() {
             return;
         }
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for Block(start) in state.home.drain(..) {
-            // SAFETY: it was allocated with this layout, and was nobody's.
+        for block in state.home.drain(..) {
+            // SAFETY: the pointer is that of a box, whose owner is being dropped.
+            let Block { start, .. } = *unsafe { Box::from_raw(block.0.as_ptr()) };
+            // SAFETY: it was allocated with this layout, and only the block pointed to it.
             unsafe { dealloc(start.as_ptr(), self.layout) };
         }
         // SAFETY: the value is being lost, and nobody uses the field after this.
@@ -281,22 +318,37 @@ impl fmt::Debug for BufferPool {
 /// # }
 /// ```
 pub struct PoolBuf {
-    block: Block,
+    block: BlockBox,
     /// So many bytes are initialised: those that are in it.
     length: u32,
-    /// Where in the block they begin.
-    offset: u16,
+    purpose: Purpose,
     is_set_out: bool,
-    home: BufferPool,
+}
+
+/// What a buffer was lent for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Any,
+    /// It begins where [`Block::offset`] says.
+    Receive,
 }
 
 // SAFETY: shared, it gives out its bytes to be read, and a pool that has its own lock.
 unsafe impl Sync for PoolBuf {}
 
 impl PoolBuf {
+    fn new(block: BlockBox, purpose: Purpose) -> Self {
+        PoolBuf { block, length: 0, purpose, is_set_out: false }
+    }
+
+    fn home(&self) -> &Shared {
+        // SAFETY: a pool lives while buffers are lent.
+        unsafe { self.block.block().home.as_ref() }
+    }
+
     /// How many bytes can be in it: the [`size`](BufferPool::size) of its pool.
     pub fn capacity(&self) -> usize {
-        self.home.size()
+        self.home().size
     }
 
     /// Empties it.
@@ -311,8 +363,13 @@ impl PoolBuf {
 
     /// Returns where its bytes begin.
     fn start(&self) -> *mut u8 {
+        let block = self.block.block();
+        let offset = match self.purpose {
+            Purpose::Receive if self.home().max_offset() > 0 => block.offset(),
+            _ => 0,
+        };
         // SAFETY: the block has room for the largest offset and `size` bytes.
-        unsafe { self.block.0.as_ptr().add(self.offset.into()) }
+        unsafe { block.start.as_ptr().add(offset) }
     }
 
     /// The room behind its bytes.
@@ -322,13 +379,13 @@ impl PoolBuf {
         let start = unsafe { start.add(length) };
         // SAFETY: the block is this value's alone, and the buffer has `size` bytes, of which these
         // are the last.
-        unsafe { std::slice::from_raw_parts_mut(start.cast(), self.home.size() - length) }
+        unsafe { std::slice::from_raw_parts_mut(start.cast(), self.capacity() - length) }
     }
 
     /// It was set out, and somebody has come.
     pub(super) fn note_taken(&mut self) {
         if std::mem::take(&mut self.is_set_out) {
-            self.home.0.set_out.fetch_sub(1, Ordering::Relaxed);
+            self.home().set_out.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
@@ -398,12 +455,19 @@ impl fmt::Debug for PoolBuf {
 
 impl Drop for PoolBuf {
     fn drop(&mut self) {
-        let Some(mut state) = self.home.0.lock() else { return };
-        state.home.push(Block(self.block.0));
-        let waiting = std::mem::take(&mut state.waiting);
-        drop(state);
         self.note_taken();
+        let home = self.block.block().home;
+        // SAFETY: a pool lives while buffers are lent.
+        let Some(mut state) = (unsafe { home.as_ref() }).lock() else { return };
+        state.home.push(BlockBox(self.block.0));
+        let waiting = std::mem::take(&mut state.waiting);
+        let is_last = state.lent() == 0;
+        drop(state);
         waiting.into_iter().for_each(Waker::wake);
+        if is_last {
+            // SAFETY: `take_block` has left one count for all that were lent.
+            drop(unsafe { Arc::from_raw(home.as_ptr()) });
+        }
     }
 }
 

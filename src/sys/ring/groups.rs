@@ -180,7 +180,7 @@ impl Groups {
                 }
                 continue;
             }
-            let is_nobodys = group.pool.handles() == 1 + group.out();
+            let is_nobodys = group.pool.is_last_handle(group.out());
             if group.is_open && (group.out() > 0 || is_nobodys) {
                 group.close(ring, number as u16);
             }
