@@ -108,7 +108,7 @@ impl fmt::Debug for OpSlot {
 /// of another poller.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Key {
-    pub(crate) poller: usize,
+    pub(crate) poller: u32,
     pub(crate) slot: Slot,
 }
 

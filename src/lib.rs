@@ -75,7 +75,7 @@ pub use backend::{Backend, Unavailable, UnknownBackend};
 pub use event::{Completions, Event, Events, Interest, Mode, Readiness, Token};
 pub use key::Key;
 pub use op::{Address, Completion, Control, Message, MessageFlags, Op};
-pub use op::{OpId, OpenOptions, Outcome, Rejected};
+pub use op::{OpId, OpenOptions, Outcome, ReceivedMessage, Rejected};
 pub use poller::{Capabilities, Poller, Source, Statistics};
 pub use sys::buf::Buf;
 pub use sys::pool::{BufferPool, PoolBuf};

@@ -330,7 +330,7 @@ pub(super) fn c5_what_several_buffers_can_not_do_is_refused(stage: &Stage) {
     assert!(bufs.iter().enumerate().all(|(at, buf)| **buf == [at as u8; 2]), "{bufs:?}");
     let (here, _there) = stream();
     let line = bench.add(here);
-    let many = || Buf::Many(several(3));
+    let many = || Buf::Many(several(3).into());
     let nested = || [Buf::Vec(vec![1]), many()];
     let refused = [
         ("1025 to write", Op::write_at_vectored(key, several(1025), 0), 1025),

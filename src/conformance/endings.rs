@@ -92,10 +92,15 @@ fn submit_receive(bench: &mut Bench, which: usize, key: Key, pool: &BufferPool) 
 /// Returns true if a receive has ended without a datagram, and false if it has received this one.
 fn has_ended(done: &Completion, datagram: &[u8]) -> bool {
     let is_end = done.transferred == 0;
+    let sender = match &done.result {
+        Ok(Outcome::Received { from }) => Some(from),
+        Ok(Outcome::Message(message)) => Some(&message.from),
+        _ => None,
+    };
+    if let Some(sender) = sender {
+        assert_eq!(sender.is_none(), is_end, "only a datagram has a sender: {done:?}");
+    }
     match &done.result {
-        Ok(Outcome::Received { from } | Outcome::Message { from, .. }) => {
-            assert_eq!(from.is_none(), is_end, "only a datagram has a sender: {done:?}");
-        }
         Ok(_) => {}
         Err(error) => assert_eq!(error.kind(), ErrorKind::UnexpectedEof, "{done:?}"),
     }

@@ -253,7 +253,7 @@ pub(super) fn c4_message_passes_descriptors_of_the_submitter(stage: &Stage) {
             let mut done = bench.collect(2);
             done.sort_by_key(|done| done.token);
             let files: Vec<OwnedFd> = match done.remove(0).result {
-                Ok(Outcome::Message { files, .. }) => files,
+                Ok(Outcome::Message(message)) => message.files,
                 other => panic!("a message: {other:?}"),
             };
             let [file] = files.try_into().unwrap_or_else(|files| panic!("one file: {files:?}"));

@@ -4,7 +4,9 @@ use super::bench::*;
 use super::disk::file_of;
 use super::kit::*;
 use super::scenes::stuff;
-use crate::op::{Address, Completion, Control, Message, MessageFlags, Op, Outcome};
+use crate::op::{
+    Address, Completion, Control, Message, MessageFlags, Op, Outcome, ReceivedMessage,
+};
 use crate::sys::buf::Buf;
 use crate::sys::pool::BufferPool;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -31,8 +33,9 @@ pub(super) struct Came {
 pub(super) fn came(done: Completion) -> Came {
     let (moved, bytes) = (done.transferred, done.buf.into_vec());
     match done.result {
-        Ok(Outcome::Message { from, files, control, flags }) => {
+        Ok(Outcome::Message(message)) => {
             assert!(moved <= bytes.len(), "so many are in the buffer at least");
+            let ReceivedMessage { from, files, control, flags, .. } = *message;
             Came { bytes, from, files, control, flags }
         }
         other => panic!("a message, got {other:?}"),

@@ -21,7 +21,7 @@ pub enum Address {
     /// IPv4 or IPv6.
     Inet(SocketAddr),
     /// A path, a name in the abstract namespace, or nothing (unix(7)).
-    Unix(net::SocketAddr),
+    Unix(Box<net::SocketAddr>),
     /// Of another family: the bytes of its `sockaddr`, which begin with the family.
     Other(Vec<u8>),
 }
@@ -34,7 +34,7 @@ impl From<SocketAddr> for Address {
 
 impl From<net::SocketAddr> for Address {
     fn from(address: net::SocketAddr) -> Self {
-        Address::Unix(address)
+        Address::Unix(Box::new(address))
     }
 }
 
@@ -121,7 +121,7 @@ fn unix(bytes: &[u8]) -> Option<Address> {
             net::SocketAddr::from_pathname(OsStr::from_bytes(&path[..end]))
         }
     };
-    address.ok().map(Address::Unix)
+    address.ok().map(Address::from)
 }
 
 #[cfg(test)]

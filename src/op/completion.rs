@@ -12,7 +12,7 @@ use std::os::fd::OwnedFd;
 /// A poller's name for one submitted operation. It never names another one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct OpId {
-    pub(crate) poller: usize,
+    pub(crate) poller: u32,
     pub(crate) slot: OpSlot,
 }
 
@@ -70,22 +70,27 @@ pub enum Outcome {
         from: Option<Address>,
     },
     /// Of [`Op::recv_msg`].
-    Message {
-        /// Who sent it. `None` where the kernel does not say.
-        from: Option<Address>,
-        /// The files that were passed with it (`SCM_RIGHTS`, and then `SCM_PIDFD`), `CLOEXEC`.
-        /// Closed if nobody takes them.
-        files: Vec<OwnedFd>,
-        /// The other control messages.
-        control: Vec<Control>,
-        /// What is to be said of it as a whole.
-        flags: MessageFlags,
-    },
+    Message(Box<ReceivedMessage>),
     /// Of [`Op::open`].
     Opened {
         /// The file: `CLOEXEC` and `NONBLOCK`. Closed if nobody takes it.
         file: OwnedFd,
     },
+}
+
+/// What a message brought, beside its bytes.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct ReceivedMessage {
+    /// Who sent it. `None` where the kernel does not say.
+    pub from: Option<Address>,
+    /// The files that were passed with it (`SCM_RIGHTS`, and then `SCM_PIDFD`), `CLOEXEC`. Closed
+    /// if nobody takes them.
+    pub files: Vec<OwnedFd>,
+    /// The other control messages.
+    pub control: Vec<Control>,
+    /// What is to be said of it as a whole.
+    pub flags: MessageFlags,
 }
 
 /// An operation that was not accepted, with its buffer, and why.

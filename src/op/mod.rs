@@ -9,7 +9,7 @@ use crate::key::Key;
 use crate::sys::buf::Buf;
 use crate::sys::pool::BufferPool;
 pub use address::Address;
-pub use completion::{Completion, OpId, Outcome, Rejected};
+pub use completion::{Completion, OpId, Outcome, ReceivedMessage, Rejected};
 pub use message::{Control, Message, MessageFlags};
 pub use open_options::OpenOptions;
 use std::net::Shutdown;
@@ -334,8 +334,8 @@ impl Op {
         bufs: impl IntoIterator<Item = (Buf, usize)>,
         offset: u64,
     ) -> Self {
-        let (bufs, most) = bufs.into_iter().unzip();
-        let (buf, amount) = (Buf::Many(bufs), Amount::IntoEach(most));
+        let (bufs, most): (Vec<Buf>, _) = bufs.into_iter().unzip();
+        let (buf, amount) = (Buf::Many(bufs.into()), Amount::IntoEach(most));
         Op { buf, amount, ..Op::new(Kind::ReadAt(offset), Some(key)) }
     }
 

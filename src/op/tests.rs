@@ -118,3 +118,11 @@ fn only_what_was_stopped_is_canceled() {
     assert!(!completion(Err(io::Error::from_raw_os_error(libc::EPIPE))).is_canceled());
     assert!(completion(Err(io::Error::from_raw_os_error(libc::ECANCELED))).is_canceled());
 }
+
+/// What is copied for each operation.
+#[test]
+fn a_completion_is_small() {
+    assert_eq!(size_of::<Buf>(), 24);
+    assert_eq!(size_of::<Outcome>(), 40);
+    assert!(size_of::<Completion>() <= 96, "{}", size_of::<Completion>());
+}

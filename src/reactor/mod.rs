@@ -27,7 +27,7 @@ use parts::Parts;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// The most rounds in which a wait that could end goes on, for operations that became the heads of
@@ -39,7 +39,7 @@ const VERIFY_GROWTH: usize = 4;
 /// A selector under the contract.
 pub struct Reactor<S> {
     backend: Backend,
-    id: usize,
+    id: u32,
     /// The selector performs operations.
     has_driver: bool,
     // Before the operations, so that the mechanism is gone when buffers are dropped (D1).
@@ -59,13 +59,12 @@ impl<S: Selector> Reactor<S> {
     /// # Errors
     ///
     /// `EINVAL` before Linux 4.14, which has no way to tell a forked child (madvise(2),
-    /// `MADV_WIPEONFORK`).
+    /// `MADV_WIPEONFORK`). `Other` after four billion pollers: keys would not be unique.
     pub fn new(backend: Backend, mut selector: S) -> io::Result<Self> {
-        static LAST_ID: AtomicUsize = AtomicUsize::new(0);
         let parker = Parker::new(selector.wake_handle())?;
         Ok(Reactor {
             backend,
-            id: LAST_ID.fetch_add(1, Ordering::Relaxed),
+            id: next_id()?,
             has_driver: selector.driver().is_some(),
             parts: Parts::new(selector, parker.notifier()),
             operations: Operations::default(),
@@ -267,6 +266,13 @@ impl<S: Selector> Reactor<S> {
             && events.is_empty()
             && !events.woken()
     }
+}
+
+/// Returns a number that no other poller of this process has.
+fn next_id() -> io::Result<u32> {
+    static NEXT_ID: AtomicU32 = AtomicU32::new(0);
+    let next = NEXT_ID.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |id| id.checked_add(1));
+    next.map_err(|_| io::Error::other("this process has made four billion pollers"))
 }
 
 fn invalid(why: &'static str) -> io::Error {

@@ -27,7 +27,7 @@ pub enum Buf {
     Pool(PoolBuf),
     /// Several, for operations that move bytes from or to each in turn. It derefs to nothing: see
     /// [`into_many`](Buf::into_many).
-    Many(Vec<Buf>),
+    Many(Box<[Buf]>),
 }
 
 impl Buf {
@@ -38,14 +38,14 @@ impl Buf {
             Buf::Vec(bytes) => bytes,
             Buf::Static(bytes) => bytes.to_vec(),
             Buf::Pool(bytes) => bytes.to_vec(),
-            Buf::Many(bufs) => bufs.into_iter().flat_map(Buf::into_vec).collect(),
+            Buf::Many(bufs) => bufs.into_vec().into_iter().flat_map(Buf::into_vec).collect(),
         }
     }
 
     /// The buffers of several, or this one.
     pub fn into_many(self) -> Vec<Buf> {
         match self {
-            Buf::Many(bufs) => bufs,
+            Buf::Many(bufs) => bufs.into_vec(),
             one => vec![one],
         }
     }

@@ -7,7 +7,7 @@ use super::queue::Queue;
 use super::table::{OpResult, OpState, Why};
 use crate::event::Interest;
 use crate::key::OpSlot;
-use crate::op::{Address, Control, Kind, MessageFlags, Outcome};
+use crate::op::{Address, Control, Kind, MessageFlags, Outcome, ReceivedMessage};
 use crate::poll_bits::PollBits;
 use crate::sys::buf::Buf;
 use crate::sys::prepared::{Call, Gain, Prepared, Received};
@@ -155,5 +155,5 @@ fn outcome_of_message(from: Option<Address>, mut received: Received) -> Outcome 
     let files = received.take_files();
     let others = received.beside.others.into_iter();
     let control = others.map(|(level, kind, data)| Control { level, kind, data }).collect();
-    Outcome::Message { from, files, control, flags }
+    Outcome::Message(Box::new(ReceivedMessage { from, files, control, flags }))
 }

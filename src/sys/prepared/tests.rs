@@ -346,7 +346,7 @@ fn what_suits_a_ring_is_known() {
 #[test]
 #[should_panic(expected = "or not one")]
 fn by_hand_nothing_is_received_into_several() {
-    let several = Buf::Many(vec![Vec::with_capacity(5).into()]);
+    let several = Buf::Many([Vec::with_capacity(5).into()].into());
     let part = Part::IntoEach(vec![5]);
     let prepared = Prepared::with(None, Call::ReadAt(0), several, part, With::Nothing);
     prepared.expect("in order").receive(b"hello");
@@ -355,7 +355,7 @@ fn by_hand_nothing_is_received_into_several() {
 #[test]
 fn several_buffers_are_for_vectored_calls() {
     let (here, _there) = UnixStream::pair().expect("a pair of sockets");
-    let many = || Buf::Many(vec![b"ab".to_vec().into(), b"c".to_vec().into()]);
+    let many = || Buf::Many([b"ab".to_vec().into(), b"c".to_vec().into()].into());
     for call in [Call::Recv, Call::Send, Call::Read, Call::Write, Call::SendMsg, Call::RecvMsg] {
         let part = if call.receives() { Part::In(2) } else { Part::Out(0, 3) };
         let refused = Prepared::with(Some(here.as_fd()), call, many(), part, With::Nothing);

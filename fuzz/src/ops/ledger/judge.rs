@@ -73,8 +73,9 @@ pub(super) fn judge_source(
             if let Some(address) = completion.result.as_ref().ok().and_then(from_of) {
                 judge_sender(address, moved, line)?;
             }
-            if let Ok(Outcome::Message { files: passed, flags, .. }) = &completion.result {
-                judge_passed(passed, &files)?;
+            if let Ok(Outcome::Message(message)) = &completion.result {
+                let flags = message.flags;
+                judge_passed(&message.files, &files)?;
                 let is_right = flags.contains(MessageFlags::TRUNCATED) == is_cut
                     && !flags.contains(MessageFlags::CONTROL_TRUNCATED);
                 expect(is_right, "C2", || format!("{flags:?}, cut: {is_cut}"))?;
@@ -86,7 +87,8 @@ pub(super) fn judge_source(
 
 fn from_of(outcome: &Outcome) -> Option<Option<&Address>> {
     match outcome {
-        Outcome::Received { from } | Outcome::Message { from, .. } => Some(from.as_ref()),
+        Outcome::Received { from } => Some(from.as_ref()),
+        Outcome::Message(message) => Some(message.from.as_ref()),
         _ => None,
     }
 }
@@ -127,7 +129,7 @@ fn judge_received(
     let is_exact = verb == Verb::RecvExact;
     match &completion.result {
         Ok(Outcome::Received { .. }) if verb == Verb::RecvFrom => Ok(()),
-        Ok(Outcome::Message { .. }) if verb == Verb::RecvMsg => Ok(()),
+        Ok(Outcome::Message(_)) if verb == Verb::RecvMsg => Ok(()),
         Ok(Outcome::Done) if !matches!(verb, Verb::RecvFrom | Verb::RecvMsg) => {
             let is_whole = !is_exact || completion.transferred == entry.asked;
             expect(is_whole, "C1", || "ended early".to_owned())

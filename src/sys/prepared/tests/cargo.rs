@@ -209,7 +209,7 @@ fn what_has_no_room_is_refused_with_its_buffer() {
     assert_eq!(refused(one(Made::Nothing, 0), Part::In(1)), invalid);
     assert_eq!(refused(one(Made::Vec, 9), Part::In(usize::MAX)), Some(ErrorKind::OutOfMemory));
     assert_eq!(refused(one(Made::Vec, 9), Part::IntoEach(vec![1])), invalid, "it is one");
-    let two = |second, count| Buf::Many(vec![one(Made::Vec, 9), one(second, count)]);
+    let two = |second, count| Buf::Many([one(Made::Vec, 9), one(second, count)].into());
     assert_eq!(refused(two(Made::Pool, 99), Part::IntoEach(vec![1, 1])), None);
     assert_eq!(refused(two(Made::Pool, 99), Part::IntoEach(vec![1, 2])), invalid);
     assert_eq!(refused(two(Made::Static, 9), Part::IntoEach(vec![1, 1])), invalid);
@@ -217,7 +217,7 @@ fn what_has_no_room_is_refused_with_its_buffer() {
     assert_eq!(refused(two(Made::Vec, 9), Part::In(1)), invalid, "each is to be told apart");
     let too_much = Part::IntoEach(vec![1, usize::MAX]);
     assert_eq!(refused(two(Made::Vec, 9), too_much), Some(ErrorKind::OutOfMemory));
-    let nested = || Buf::Many(vec![one(Made::Vec, 1), Buf::Many(vec![])]);
+    let nested = || Buf::Many([one(Made::Vec, 1), Buf::Many([].into())].into());
     assert_eq!(refused(nested(), Part::IntoEach(vec![1, 1])), invalid);
     assert_eq!(refused(nested(), Part::OutOfEach), invalid);
     assert_eq!(pool.idle(), pool.made(), "they have all come home");
@@ -231,9 +231,9 @@ fn what_is_not_there_is_refused_with_its_buffer() {
             assert_eq!(refused(buf(made, 5, &pool), Part::Out(at, length)), invalid);
         }
         assert_eq!(refused(buf(made, 5, &pool), Part::Out(5, 0)), None);
-        let many = Buf::Many(vec![buf(made, 3, &pool), buf(made, 2, &pool)]);
+        let many = Buf::Many([buf(made, 3, &pool), buf(made, 2, &pool)].into());
         assert_eq!(refused(many, Part::OutOfEach), None);
-        let many = Buf::Many(vec![buf(made, 3, &pool), buf(made, 2, &pool)]);
+        let many = Buf::Many([buf(made, 3, &pool), buf(made, 2, &pool)].into());
         assert_eq!(refused(many, Part::Out(0, 5)), invalid, "of several all is sent");
         assert_eq!(refused(buf(made, 5, &pool), Part::OutOfEach), invalid, "it is one");
     }

@@ -74,7 +74,7 @@ fn several_are_read_and_written_in_turn() {
     let mut write = at(&file, Call::WriteAt(10), Buf::Many(parts.into()), Part::OutOfEach);
     let Ok(Gain::Moved(_)) = finish(&mut write, &mut its) else { panic!("there is room") };
     assert_eq!(write.moved(), 8);
-    let into = || Buf::Many(vec![b"1".to_vec().into(), vec![].into(), vec![].into()]);
+    let into = || Buf::Many([b"1".to_vec().into(), vec![].into(), vec![].into()].into());
     let each = || Part::IntoEach(vec![4, 0, 100]);
     let mut read = at(&file, Call::ReadAt(10), into(), each());
     let Ok(Gain::Moved(_)) = finish(&mut read, &mut its) else { panic!("it is there") };
@@ -269,7 +269,7 @@ fn one_operation_moves_what_one_call_can() {
         let mut prepared = Prepared::with(None, call, room(), Part::In(LONG), With::Nothing)
             .expect("there are addresses enough");
         assert_eq!((prepared.left(), prepared.cargo.vectors()[0].iov_len), (MOST, MOST));
-        let several = Buf::Many(vec![room(), Buf::Vec(vec![]), room()]);
+        let several = Buf::Many([room(), Buf::Vec(vec![]), room()].into());
         let part = Part::IntoEach(vec![1 << 30, 10, LONG]);
         assert_eq!(lengths(call, several, part), [1 << 30, 10, MOST - (1 << 30) - 10]);
     }
