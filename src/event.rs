@@ -162,9 +162,14 @@ impl Events {
         self.capacity.saturating_sub(self.completions.len())
     }
 
-    pub(crate) fn complete(&mut self, completion: Completion) {
-        debug_assert!(self.completion_room() > 0, "no more than there is room for");
-        self.completions.push_back(completion);
+    /// Takes the first completions of a queue.
+    pub(crate) fn complete(&mut self, queue: &mut VecDeque<Completion>, count: usize) {
+        debug_assert!(count <= self.completion_room(), "no more than there is room for");
+        if self.completions.is_empty() && queue.len() == count {
+            std::mem::swap(&mut self.completions, queue);
+        } else {
+            self.completions.extend(queue.drain(..count));
+        }
     }
 
     /// Whether a wait has something to come back with.

@@ -57,7 +57,9 @@ fn completions_that_are_not_taken_stay_in_order() {
     let mut events = Events::with_capacity(3);
     assert_eq!((events.completed(), events.completion_room()), (0, 3));
     assert!(!events.has_news());
-    (0..3).for_each(|token| events.complete(completion(token)));
+    let mut queue: VecDeque<_> = (0..5).map(completion).collect();
+    events.complete(&mut queue, 3);
+    assert_eq!(queue.len(), 2, "there is no room for these");
     assert_eq!((events.completed(), events.completion_room()), (3, 0));
     assert!(events.has_news() && events.is_empty(), "they are no events");
     assert_eq!(events.room(), 3, "and take none of their room");
@@ -67,8 +69,13 @@ fn completions_that_are_not_taken_stay_in_order() {
     assert_eq!(completions.len(), 2);
     events.clear();
     assert_eq!((events.completed(), events.completion_room()), (2, 1), "clear forgets none");
-    events.complete(completion(3));
+    events.complete(&mut queue, 1);
     let tokens: Vec<_> = events.completions().map(|it| it.token.0).collect();
     assert_eq!(tokens, [1, 2, 3]);
+    events.complete(&mut queue, 1);
+    assert_eq!(
+        (events.completions().map(|it| it.token.0).collect::<Vec<_>>(), queue.len()),
+        (vec![4], 0)
+    );
     assert!(!events.has_news() && events.completions().next().is_none());
 }

@@ -16,13 +16,13 @@ mod readiness;
 use crate::backend::Backend;
 use crate::event::{Events, Interest, Mode, Token};
 use crate::key::{Key, OpSlot, Slot};
-use crate::op::{Completion, Op, OpId, Rejected};
+use crate::op::{Op, OpId, Rejected};
 use crate::poll_bits::PollBits;
 use crate::poller::{Capabilities, Poller, Source, Statistics};
 use crate::selector::{Deadline, OpEvent, Selector, Triggers, Wake};
 use crate::sys;
 use crate::waker::{Parker, Waker};
-use operations::{Delivery, Operations, Why};
+use operations::{Operations, Why};
 use parts::Parts;
 use std::fmt;
 use std::io;
@@ -62,12 +62,13 @@ impl<S: Selector> Reactor<S> {
     /// `MADV_WIPEONFORK`). `Other` after four billion pollers: keys would not be unique.
     pub fn new(backend: Backend, mut selector: S) -> io::Result<Self> {
         let parker = Parker::new(selector.wake_handle())?;
+        let id = next_id()?;
         Ok(Reactor {
             backend,
-            id: next_id()?,
+            id,
             has_driver: selector.driver().is_some(),
             parts: Parts::new(selector, parker.notifier()),
-            operations: Operations::default(),
+            operations: Operations::of_poller(id),
             parker,
             events: Vec::new(),
             not_send: PhantomData,
@@ -193,17 +194,9 @@ impl<S: Selector> Reactor<S> {
         self.parts.readiness.on_served(slot);
     }
 
-    /// Hands over the completions, up to the capacity.
+    /// Delivers completions, up to the capacity.
     fn deliver_completions(&mut self, events: &mut Events) {
-        while events.completion_room() > 0 {
-            let Some(delivery) = self.operations.pop_completed() else { break };
-            let Delivery { op, token, result, more, held } = delivery;
-            let transferred = result.transferred;
-            let (result, buf) = result.into_parts();
-            let id = OpId { poller: self.id, slot: op };
-            events.complete(Completion { token, id, transferred, result, buf, more });
-            self.parts.deferred_drops.extend(held.into_iter().map(|(_, file)| file));
-        }
+        self.operations.deliver(events, &mut self.parts.deferred_drops);
         self.operations.run(&mut self.parts);
     }
 

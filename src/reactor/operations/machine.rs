@@ -4,8 +4,8 @@
 use super::buffer_wait::BufferWaiters;
 use super::io::Io;
 use super::queue::{Queue, SourceOps};
-use super::table::{Cause, Delivery, OpEntry, OpResult, OpState, OpTable, Pause, Side};
-use crate::event::Interest;
+use super::table::{Cause, OpEntry, OpState, OpTable, Pause, Side};
+use crate::event::{Events, Interest};
 use crate::key::{OpSlot, Slot};
 use crate::op::{Kind, Outcome};
 use crate::slab::SlotMap;
@@ -34,10 +34,11 @@ pub(in crate::reactor) struct Operations {
     pub(super) spare_calls: SpareCalls,
 }
 
-impl Default for Operations {
-    fn default() -> Self {
+impl Operations {
+    /// Returns those of the poller with this number: none.
+    pub(in crate::reactor) fn of_poller(poller: u32) -> Self {
         Operations {
-            table: OpTable::default(),
+            table: OpTable::of_poller(poller),
             sources: SlotMap::default(),
             run_queue: VecDeque::new(),
             buffers: BufferWaiters::default(),
@@ -79,18 +80,21 @@ impl Operations {
         self.table.completed_len()
     }
 
-    /// Takes the next completion. A paused operation goes on once enough of its results were
-    /// delivered.
-    pub(in crate::reactor) fn pop_completed(&mut self) -> Option<Delivery> {
-        let delivery = self.table.pop_completed()?;
-        let entry = self.table.get(delivery.op);
-        let resumes = entry.is_some_and(|entry| {
-            matches!(entry.state, OpState::Paused) && entry.undelivered < self.max_undelivered
-        });
-        if resumes {
-            self.make_runnable(delivery.op, Cause::Turn);
+    /// Delivers completions, as many as there is room for. A paused operation goes on once enough
+    /// of its results were delivered. Files that are not needed any more are added to `drops`.
+    pub(in crate::reactor) fn deliver(&mut self, events: &mut Events, drops: &mut Vec<Held>) {
+        let count = self.table.completed_len().min(events.completion_room());
+        for at in 0..count {
+            let max = self.max_undelivered;
+            let resumes = self
+                .table
+                .note_delivered(at, drops)
+                .filter(|entry| matches!(entry.state, OpState::Paused) && entry.undelivered < max);
+            if resumes.is_some() {
+                self.make_runnable(self.table.completed_op(at), Cause::Turn);
+            }
         }
-        Some(delivery)
+        self.table.move_completed(count, events);
     }
 
     /// Calls this for every source that has had operations.
@@ -234,7 +238,7 @@ impl Operations {
             io.defer_drop(files);
             self.spare_calls.keep(call);
         }
-        self.table.complete(op, OpResult::new(transferred, result, buf));
+        self.table.complete(op, transferred, result, buf);
         for (slot, queue) in places.into_iter().flatten() {
             if let Some(source) = self.sources.get_mut(slot) {
                 source.remove(queue, op, order);

@@ -41,7 +41,7 @@ mod verify;
 pub(super) use io::Io;
 pub(super) use machine::Operations;
 pub(super) use submit::direction_of;
-pub(super) use table::{Delivery, Why};
+pub(super) use table::Why;
 pub(super) use thread_pool::ThreadPool;
 #[cfg(any(test, feature = "spi"))]
 pub(super) use verify::Causes;

@@ -36,11 +36,12 @@ impl Operations {
         ops.sort_by_key(|&op| self.table.get(op).map(|entry| entry.order));
         let its: BTreeSet<OpSlot> = ops.iter().copied().collect();
         let mut last = BTreeMap::new();
-        for pending in self.table.split_completed(at) {
-            if pending.more || !its.contains(&pending.op) {
-                self.table.requeue(pending);
+        for completion in self.table.split_completed(at) {
+            let op = completion.id.slot;
+            if completion.more || !its.contains(&op) {
+                self.table.requeue(completion);
             } else {
-                last.insert(pending.op, pending);
+                last.insert(op, completion);
             }
         }
         for op in ops {

@@ -4,7 +4,7 @@
 use super::io::Io;
 use super::machine::Operations;
 use super::queue::Queue;
-use super::table::{OpResult, OpState, Why};
+use super::table::{OpState, Why};
 use crate::event::Interest;
 use crate::key::OpSlot;
 use crate::op::{Address, Control, Kind, MessageFlags, Outcome, ReceivedMessage};
@@ -107,15 +107,17 @@ impl Operations {
 
     /// Queues one of many results. Returns false if it says that there are no more.
     pub(super) fn push_result(&mut self, op: OpSlot, result: Gain, io: &mut impl Io) -> bool {
-        let one = match result {
+        match result {
             Gain::Accepted(socket) => {
-                OpResult::new(0, Ok(Outcome::Accepted { socket, peer: None }), Buf::None)
+                let outcome = Outcome::Accepted { socket, peer: None };
+                self.table.push_result(op, 0, outcome, Buf::None);
             }
             Gain::Received(buf) if buf.is_empty() && self.is_at_end(op, io) => return false,
-            Gain::Received(buf) => OpResult::new(buf.len(), Ok(Outcome::Done), Buf::Pool(buf)),
+            Gain::Received(buf) => {
+                self.table.push_result(op, buf.len(), Outcome::Done, Buf::Pool(buf));
+            }
             _ => return false,
-        };
-        self.table.push_result(op, one);
+        }
         let max = self.max_undelivered;
         let Some(entry) = self.table.get_mut(op) else { return true };
         if let OpState::Submitted { cancel: cancel @ None } = &mut entry.state {

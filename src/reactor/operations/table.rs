@@ -2,9 +2,9 @@
 
 use super::queue::Queue;
 use super::timers::Timers;
-use crate::event::Token;
+use crate::event::{Events, Token};
 use crate::key::{OpSlot, Slot};
-use crate::op::{Kind, Outcome};
+use crate::op::{Completion, Kind, OpId, Outcome};
 use crate::slab::Slab;
 use crate::sys::buf::Buf;
 use crate::sys::file::Held;
@@ -191,55 +191,14 @@ impl OpEntry {
     }
 }
 
-/// What an operation has come to.
-#[derive(Debug)]
-pub(in crate::reactor) struct OpResult {
-    pub(in crate::reactor) transferred: usize,
-    /// `None`: [`Outcome::Done`]. Other outcomes are rare, and large.
-    result: io::Result<Option<Box<Outcome>>>,
-    buf: Buf,
-}
-
-impl OpResult {
-    pub(super) fn new(transferred: usize, result: io::Result<Outcome>, buf: Buf) -> Self {
-        let result = result.map(|outcome| match outcome {
-            Outcome::Done => None,
-            outcome => Some(Box::new(outcome)),
-        });
-        OpResult { transferred, result, buf }
-    }
-
-    pub(in crate::reactor) fn into_parts(self) -> (io::Result<Outcome>, Buf) {
-        let result = self.result.map(|outcome| outcome.map_or(Outcome::Done, |outcome| *outcome));
-        (result, self.buf)
-    }
-}
-
-/// A result that is to be delivered.
-#[derive(Debug)]
-pub(super) struct PendingCompletion {
-    pub(super) op: OpSlot,
-    pub(super) result: OpResult,
-    /// More results of the operation follow.
-    pub(super) more: bool,
-}
-
-/// A completion, as it is delivered.
-#[derive(Debug)]
-pub(in crate::reactor) struct Delivery {
-    pub(in crate::reactor) op: OpSlot,
-    pub(in crate::reactor) token: Token,
-    pub(in crate::reactor) result: OpResult,
-    pub(in crate::reactor) more: bool,
-    /// Dropped last: that may run the user's code.
-    pub(in crate::reactor) held: Vec<(OpSlot, Held)>,
-}
-
 /// The operations by slot, in the order of their completions, and by time.
 #[derive(Debug, Default)]
 pub(super) struct OpTable {
     slab: Slab<OpSlot, OpEntry>,
-    completed: VecDeque<PendingCompletion>,
+    /// What is to be delivered.
+    completed: VecDeque<Completion>,
+    /// The number of the poller, for their names.
+    poller: u32,
     deadlines: Timers,
     times: Timers,
     /// Files that stay open for the kernel although their registrations have gone.
@@ -248,6 +207,11 @@ pub(super) struct OpTable {
 }
 
 impl OpTable {
+    /// Returns an empty table for the poller with this number.
+    pub(super) fn of_poller(poller: u32) -> Self {
+        OpTable { poller, ..OpTable::default() }
+    }
+
     pub(super) fn insert(&mut self, entry: OpEntry) -> OpSlot {
         self.submitted += 1;
         // An operation takes more memory than 32 bits can count.
@@ -269,19 +233,34 @@ impl OpTable {
     }
 
     /// Queues the completion of an operation behind all others.
-    pub(super) fn complete(&mut self, op: OpSlot, result: OpResult) {
+    pub(super) fn complete(
+        &mut self,
+        op: OpSlot,
+        transferred: usize,
+        result: io::Result<Outcome>,
+        buf: Buf,
+    ) {
         let Some(entry) = self.slab.get_mut(op) else { return };
         entry.state = OpState::Completed;
         self.deadlines.replace(op, entry.deadline.take(), None);
         self.times.replace(op, entry.time.take(), None);
-        self.completed.push_back(PendingCompletion { op, result, more: false });
+        let (id, token) = (OpId { poller: self.poller, slot: op }, entry.token);
+        self.completed.push_back(Completion { token, id, transferred, result, buf, more: false });
     }
 
     /// Queues one of many results of an operation that goes on.
-    pub(super) fn push_result(&mut self, op: OpSlot, result: OpResult) {
-        let Some(entry) = self.get_mut(op) else { return };
+    pub(super) fn push_result(
+        &mut self,
+        op: OpSlot,
+        transferred: usize,
+        outcome: Outcome,
+        buf: Buf,
+    ) {
+        let Some(entry) = self.slab.get_mut(op) else { return };
         entry.undelivered += 1;
-        self.completed.push_back(PendingCompletion { op, result, more: true });
+        let (id, token) = (OpId { poller: self.poller, slot: op }, entry.token);
+        let result = Ok(outcome);
+        self.completed.push_back(Completion { token, id, transferred, result, buf, more: true });
     }
 
     pub(super) fn has_completed(&self) -> bool {
@@ -292,32 +271,45 @@ impl OpTable {
         self.completed.len()
     }
 
+    /// Returns the operation of a pending completion.
+    pub(super) fn completed_op(&self, at: usize) -> OpSlot {
+        self.completed[at].id.slot
+    }
+
     /// Takes the pending completions from this position on.
-    pub(super) fn split_completed(&mut self, at: usize) -> VecDeque<PendingCompletion> {
+    pub(super) fn split_completed(&mut self, at: usize) -> VecDeque<Completion> {
         self.completed.split_off(at)
     }
 
     /// Queues a pending completion again.
-    pub(super) fn requeue(&mut self, pending: PendingCompletion) {
-        self.completed.push_back(pending);
+    pub(super) fn requeue(&mut self, completion: Completion) {
+        self.completed.push_back(completion);
     }
 
-    /// Takes the first pending completion. If it is the last of its operation, that is forgotten.
-    pub(super) fn pop_completed(&mut self) -> Option<Delivery> {
-        let PendingCompletion { op, result, more } = self.completed.pop_front()?;
-        let entry = self.slab.get_mut(op)?;
-        let (token, mut held) = (entry.token, Vec::new());
-        if more {
+    /// Notes that a pending completion is delivered. If it is the last of its operation, that is
+    /// forgotten, and files that were kept open for it are added to `drops`. Returns what is left of
+    /// the operation.
+    pub(super) fn note_delivered(&mut self, at: usize, drops: &mut Vec<Held>) -> Option<&OpEntry> {
+        let Completion { id, more, .. } = self.completed.get(at)?;
+        let op = id.slot;
+        if *more {
+            let entry = self.slab.get_mut(op)?;
             entry.undelivered -= 1;
-        } else {
-            if entry.has_held {
-                let all = std::mem::take(&mut self.held).into_iter();
-                let (its, others) = all.partition(|(its, _)| *its == op);
-                (held, self.held) = (its, others);
-            }
-            self.slab.remove(op);
+            return Some(entry);
         }
-        Some(Delivery { op, token, result, more, held })
+        let entry = self.slab.remove(op)?;
+        if entry.has_held {
+            let all = std::mem::take(&mut self.held).into_iter();
+            let (its, others) = all.partition::<Vec<_>, _>(|(its, _)| *its == op);
+            self.held = others;
+            drops.extend(its.into_iter().map(|(_, file)| file));
+        }
+        None
+    }
+
+    /// Moves the first pending completions, which are delivered, to `events`.
+    pub(super) fn move_completed(&mut self, count: usize, events: &mut Events) {
+        events.complete(&mut self.completed, count);
     }
 
     /// Keeps a file open until the completion of an operation was delivered.
@@ -372,7 +364,7 @@ impl OpTable {
     pub(super) fn verify(&self) {
         let mut pending = HashMap::<OpSlot, (u32, usize)>::new();
         for completion in &self.completed {
-            let (results, last) = pending.entry(completion.op).or_default();
+            let (results, last) = pending.entry(completion.id.slot).or_default();
             assert!(*last == 0, "nothing comes after the last result: {completion:?}");
             if completion.more { *results += 1 } else { *last += 1 }
         }

@@ -104,7 +104,7 @@ impl Play {
         (known.is_over, known.due, known.retry) = (true, None, None);
         let buf = known.prepared.take().map_or(Buf::None, CallBox::into_buf);
         self.ops.get_mut(known.op).expect("it is known").call = None;
-        self.ops.complete(known.op, OpResult::new(at, Ok(Outcome::Done), buf));
+        self.ops.complete(known.op, at, Ok(Outcome::Done), buf);
         self.over.push_back((at, None));
     }
 
@@ -115,19 +115,24 @@ impl Play {
         }
         known.undelivered += 1;
         self.brought += 1;
-        let (transferred, result) = (1000 + self.brought, Ok(Outcome::Done));
-        self.ops.push_result(known.op, OpResult::new(transferred, result, Buf::None));
+        self.ops.push_result(known.op, 1000 + self.brought, Outcome::Done, Buf::None);
         self.over.push_back((at, Some(self.brought)));
     }
 
     fn pop_over(&mut self) {
-        let popped = self.ops.pop_completed();
+        let mut events = Events::with_capacity(1);
+        let count = self.ops.completed_len().min(1);
+        if count > 0 {
+            self.ops.note_delivered(0, &mut Vec::new());
+        }
+        self.ops.move_completed(count, &mut events);
+        let popped = events.completions().next();
         let expected = self.over.pop_front();
         assert_eq!(popped.is_some(), expected.is_some());
         if let (Some(popped), Some((at, one))) = (popped, expected) {
-            let Delivery { op, token, result, more, .. } = popped;
-            let transferred = one.map_or(at, |one| 1000 + one);
-            assert_eq!((op, token.0, result.transferred), (self.all[at].op, at, transferred));
+            let Completion { id, token, transferred, more, .. } = popped;
+            let expected = one.map_or(at, |one| 1000 + one);
+            assert_eq!((id.slot, token.0, transferred), (self.all[at].op, at, expected));
             assert_eq!(more, one.is_some(), "the last is the last");
             match one {
                 Some(_) => self.all[at].undelivered -= 1,

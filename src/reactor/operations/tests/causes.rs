@@ -4,13 +4,13 @@ use super::fake_driver::{End, FakeDriver};
 use super::fake_file::{FakeFile, FileKind};
 use super::fake_io::FakeIo;
 use super::fake_source::{DropLog, FakeSource};
-use crate::event::{Interest, Token};
+use crate::event::{Events, Interest, Token};
 use crate::key::{Key, OpSlot, Slot};
 use crate::op::{Op, Outcome};
 use crate::reactor::operations::Io;
 use crate::reactor::operations::machine::Operations;
 use crate::reactor::operations::queue::Queue;
-use crate::reactor::operations::table::{Cause, OpResult, OpState, Side, Why};
+use crate::reactor::operations::table::{Cause, OpState, Side, Why};
 use crate::selector::OpEvent;
 use crate::sys::buf::Buf;
 use crate::sys::file::Held;
@@ -41,7 +41,7 @@ impl Scene {
         let mut io = FakeIo::new(1, true, FakeDriver::new(refused, 100));
         let file = io.files.add(source.number(), FakeFile::new(0, kind, false));
         io.register(SLOT, file);
-        Scene { ops: Operations::default(), io, source }
+        Scene { ops: Operations::of_poller(0), io, source }
     }
 
     fn stream(refused: u64) -> Self {
@@ -216,9 +216,8 @@ fn predecessor_that_completed_is_seen() {
     let mut scene = Scene::stream(0);
     let first = scene.submit(recv());
     scene.submit(recv());
-    let result = OpResult::new(0, Ok(Outcome::Done), Buf::None);
     scene.io.driver = FakeDriver::new(0, 100);
-    scene.ops.table.complete(first, result);
+    scene.ops.table.complete(first, 0, Ok(Outcome::Done), Buf::None);
     scene.fails("only what is not completed is in a queue");
 }
 
@@ -304,7 +303,9 @@ fn undelivered_results_pause_an_attempted_receive() {
         entry.undelivered == 32 && matches!(entry.state, OpState::Paused)
     };
     assert!(is_full(&scene), "as many as there is room for: {:?}", scene.ops.table.get(op));
-    scene.ops.pop_completed().expect("there are 32");
+    let mut events = Events::with_capacity(1);
+    scene.ops.deliver(&mut events, &mut Vec::new());
+    assert_eq!(events.completed(), 1);
     scene.ops.run(&mut scene.io);
     assert!(is_full(&scene), "one more for the one that was delivered");
 }

@@ -6,10 +6,11 @@ use super::fake_io::FakeIo;
 use super::fake_source::{DropLog, FakeSource, UserPanic};
 use super::model::{Delivered, FileModel, Model, OpModel};
 use super::script::{LINKS, POOL_SIZE, Setup, Step, What, any_setup, any_steps};
-use crate::event::Interest;
+use crate::event::{Events, Interest};
 use crate::key::{OpSlot, Slot};
+use crate::op::Completion;
 use crate::reactor::operations::machine::Operations;
-use crate::reactor::operations::table::{Delivery, OpState, Why};
+use crate::reactor::operations::table::{OpState, Why};
 use crate::sys::buf::Buf;
 use crate::sys::file::Held;
 use crate::sys::pool::BufferPool;
@@ -51,7 +52,7 @@ impl Runner {
     fn new(setup: &Setup) -> Self {
         let driver = FakeDriver::new(setup.refused, setup.stubborn);
         let mut runner = Runner {
-            ops: Operations::default(),
+            ops: Operations::of_poller(0),
             io: FakeIo::new(setup.seed, setup.is_by_level, driver),
             model: Model::default(),
             links: Vec::new(),
@@ -208,22 +209,18 @@ impl Runner {
             self.ops.on_ready(slot, ready, &mut self.io);
             self.ops.run(&mut self.io);
         }
-        for _ in 0..takes {
-            let Some(delivery) = self.ops.pop_completed() else { break };
-            self.deliver(delivery);
-        }
+        let mut events = Events::with_capacity(takes);
+        self.ops.deliver(&mut events, &mut self.io.deferred);
+        events.completions().for_each(|completion| self.on_completion(completion));
         self.ops.run(&mut self.io);
         self.run_deferred_drops();
     }
 
-    fn deliver(&mut self, delivery: Delivery) {
-        let Delivery { op, token, result, more, held } = delivery;
-        assert_eq!(op, self.model.ops[token.0].op, "the token is that of the operation");
-        let transferred = result.transferred;
-        let (result, buf) = result.into_parts();
+    fn on_completion(&mut self, completion: Completion) {
+        let Completion { token, id, transferred, result, buf, more } = completion;
+        assert_eq!(id.slot, self.model.ops[token.0].op, "the token is that of the operation");
         let its = Delivered { transferred, result, buf, more };
         self.kept.extend(self.model.complete(token.0, its, &self.io));
-        self.io.deferred.extend(held.into_iter().map(|(_, file)| file));
     }
 
     /// Drops what was deferred, as the last of a call.
