@@ -69,6 +69,27 @@ const TABLE: [Row; 8] = {
     ]
 };
 
+/// The bits that make each direction ready, as the table says.
+const READY_BY: [(Interest, PollBits); 3] =
+    [ready_by(Interest::READABLE), ready_by(Interest::WRITABLE), ready_by(Interest::PRIORITY)];
+
+const fn ready_by(dir: Interest) -> (Interest, PollBits) {
+    let (mut bits, mut row) = (PollBits::empty(), 0);
+    while row < TABLE.len() {
+        let (said, asked_by) = (&TABLE[row].says, TABLE[row].asked_by);
+        let comes = asked_by.is_empty() || asked_by.intersects(dir);
+        let mut column = 0;
+        while column < said.len() {
+            if comes && said[column].0.bits() == dir.bits() && !said[column].1.is_empty() {
+                bits = bits.union(TABLE[row].bit);
+            }
+            column += 1;
+        }
+        row += 1;
+    }
+    (dir, bits)
+}
+
 impl PollBits {
     /// What to ask a kernel for so that `dirs` are reported. `ERR` and `HUP` come unasked.
     pub fn asked(dirs: Interest) -> Self {
@@ -78,8 +99,12 @@ impl PollBits {
 
     /// Which of `dirs` these bits make ready.
     pub fn ready(self, dirs: Interest) -> Interest {
-        let each = dirs.iter().filter(|&dir| !self.readiness(dir).is_empty());
-        each.fold(Interest::empty(), |ready, dir| ready | dir)
+        let mut ready = Interest::empty();
+        for (dir, bits) in READY_BY {
+            // What can't be asked of, as it is not open, counts as an error.
+            ready.set(dir, dirs.contains(dir) && self.intersects(bits.union(PollBits::NVAL)));
+        }
+        ready
     }
 
     /// What these bits say to someone who asked for `dirs`. Empty when none of them is ready.

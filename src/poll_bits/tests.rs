@@ -153,3 +153,15 @@ fn the_bits_have_the_numbers_of_the_c_library() {
     assert_eq!(epoll.map(|number| number as u16)[..], numbers.map(|number| number as u16)[..5]);
     assert_eq!(libc::EPOLLERR as u16, PollBits::ERR.bits());
 }
+
+/// `ready` has a table of its own, which follows from that of `readiness`.
+#[test]
+fn a_direction_is_ready_if_the_bits_say_something_of_it() {
+    for bits in 0..=u16::MAX {
+        let bits = PollBits::from_bits_retain(bits);
+        for dirs in (0..8).map(Interest::from_bits_retain) {
+            let told = dirs.iter().filter(|&dir| !bits.readiness(dir).is_empty());
+            assert_eq!(bits.ready(dirs), told.collect(), "{bits:?} {dirs:?}");
+        }
+    }
+}

@@ -189,8 +189,8 @@ impl<S: Selector> Io for Parts<S> {
         self.readiness.recheck_all(slot);
     }
 
-    fn note_short_read(&mut self, slot: Slot, dir: Interest) {
-        self.readiness.note_short_read(slot, dir);
+    fn note_likely_not_ready(&mut self, slot: Slot, dir: Interest) {
+        self.readiness.note_likely_not_ready(slot, dir);
     }
 
     fn can_skip_attempt(&mut self, slot: Slot, dir: Interest) -> bool {

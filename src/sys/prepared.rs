@@ -279,20 +279,24 @@ impl Prepared {
         }
     }
 
-    /// Takes the buffer, and the files that were to be kept open. To drop these may run the user's
-    /// code. The call moves no bytes any more.
-    pub(crate) fn take_parts(&mut self) -> (Buf, Vec<Held>) {
-        let files = match std::mem::replace(&mut self.with, With::Nothing) {
-            With::Message(message) => message.into_files(),
-            _ => Vec::new(),
-        };
-        (self.cargo.take_buf(), files)
+    /// Takes the buffer. The call moves no bytes any more.
+    pub(crate) fn take_buf(&mut self) -> Buf {
+        self.cargo.take_buf()
+    }
+
+    /// Takes the files that were to be kept open, if there are any. To drop these may run the
+    /// user's code. The call can't be made any more.
+    pub(crate) fn take_files(&mut self) -> Option<Vec<Held>> {
+        match std::mem::replace(&mut self.with, With::Nothing) {
+            With::Message(message) => Some(message.into_files()).filter(|its| !its.is_empty()),
+            _ => None,
+        }
     }
 
     /// Takes the buffer of a call without files.
     #[cfg(test)]
     pub(crate) fn into_buf(mut self) -> Buf {
-        self.take_parts().0
+        self.take_buf()
     }
 
     /// There was nothing to be received, and nobody to receive it from.

@@ -81,9 +81,6 @@ impl Operations {
         let Some((slot, queue)) = self.source_of(op) else { return };
         let mut moved = 0;
         for _ in 0..MAX_CALLS_PER_TURN {
-            if moved > MAX_BYTES_PER_TURN {
-                break;
-            }
             if self.is_paused_by_backpressure(op) {
                 return;
             }
@@ -91,64 +88,73 @@ impl Operations {
                 Attempt::Settled => return,
                 Attempt::Moved(count) => moved += count,
             }
+            if moved > MAX_BYTES_PER_TURN {
+                break;
+            }
         }
         self.await_ready(op, Side::Source, io);
         io.recheck(slot, queue.dir());
     }
 
     fn attempt_once(&mut self, op: OpSlot, was_ready: bool, io: &mut impl Io) -> Attempt {
-        let Some((slot, queue)) = self.source_of(op) else { return Attempt::Settled };
-        // What was given a buffer is attempted: it must not keep the buffer while it waits.
-        let is_idle_receive = |call: &CallBox| match call.call() {
-            Call::Recv => true,
-            Call::RecvMulti => call.lacks_buffer(),
-            _ => false,
+        let Some(entry) = self.table.get(op) else { return Attempt::Settled };
+        let (Some((slot, queue)), Some(call)) = (entry.source, &entry.call) else {
+            return Attempt::Settled;
         };
-        let call = self.table.get(op).and_then(|entry| entry.call.as_ref());
-        let may_skip = call.is_some_and(is_idle_receive);
+        let (what, lacks_buffer) = (call.call(), call.lacks_buffer());
+        // What was given a buffer is attempted: it must not keep the buffer while it waits.
+        let may_skip = what == Call::Recv || lacks_buffer;
         if may_skip && io.can_skip_attempt(slot, queue.dir()) {
             self.await_ready(op, Side::Source, io);
             return Attempt::Settled;
         }
-        match self.attach_buffer(op, io) {
-            Ok(true) => {}
-            Ok(false) => {
-                self.await_buffer(op);
-                return Attempt::Settled;
-            }
-            Err(error) => {
-                self.complete(op, Err(error), io);
-                return Attempt::Settled;
-            }
+        if lacks_buffer && !self.find_buffer(op, io) {
+            return Attempt::Settled;
         }
         let Some(source) = self.sources.get_mut(slot) else { return Attempt::Settled };
-        let Some(entry) = self.table.get_mut(op) else { return Attempt::Settled };
-        let Some(call) = &mut entry.call else { return Attempt::Settled };
+        let Some(call) = self.table.get_mut(op).and_then(|entry| entry.call.as_mut()) else {
+            return Attempt::Settled;
+        };
         let left = call.left();
-        match io.attempt(call, &mut source.mode) {
-            Ok(result) => {
-                let (count, room) = match &result {
-                    Gain::Moved(count) => (*count, left),
-                    Gain::Received(buf) => (buf.len(), buf.capacity()),
-                    _ => (0, 0),
-                };
-                if 0 < count && count < room && source.mode.is_drained_by_short_reads() {
-                    io.note_short_read(slot, queue.dir());
-                }
-                match self.on_result(op, result, io) {
-                    true => Attempt::Moved(count),
-                    false => Attempt::Settled,
-                }
-            }
+        let result = match io.attempt(call, &mut source.mode) {
+            Ok(result) => result,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.on_would_block(op, was_ready, io);
-                Attempt::Settled
+                return Attempt::Settled;
             }
             Err(error) => {
                 self.on_error(op, error, io);
-                Attempt::Settled
+                return Attempt::Settled;
             }
+        };
+        let (count, room) = match &result {
+            Gain::Moved(count) => (*count, left),
+            Gain::Received(buf) => (buf.len(), buf.capacity()),
+            _ => (0, 0),
+        };
+        let is_emptied = 0 < count && count < room && source.mode.is_drained_by_short_reads();
+        if is_emptied {
+            io.note_likely_not_ready(slot, queue.dir());
         }
+        if !self.on_result(op, result, io) {
+            return Attempt::Settled;
+        }
+        if is_emptied && what == Call::RecvMulti && io.can_skip_attempt(slot, queue.dir()) {
+            self.await_ready(op, Side::Source, io);
+            return Attempt::Settled;
+        }
+        Attempt::Moved(count)
+    }
+
+    /// Attaches a buffer of the pool to a receive. Returns false if there is none: then it waits, or
+    /// was completed.
+    fn find_buffer(&mut self, op: OpSlot, io: &mut impl Io) -> bool {
+        match self.attach_buffer(op, io) {
+            Ok(true) => return true,
+            Ok(false) => self.await_buffer(op),
+            Err(error) => self.complete(op, Err(error), io),
+        }
+        false
     }
 
     fn on_would_block(&mut self, op: OpSlot, was_ready: bool, io: &mut impl Io) {

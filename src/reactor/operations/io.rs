@@ -108,7 +108,7 @@ pub(in crate::reactor) trait Io {
     fn recheck_all(&mut self, slot: Slot);
 
     /// Notes that a call has used up what there was of a direction.
-    fn note_short_read(&mut self, slot: Slot, dir: Interest);
+    fn note_likely_not_ready(&mut self, slot: Slot, dir: Interest);
 
     /// Returns true if a call would probably block, and readiness will be reported for certain.
     fn can_skip_attempt(&mut self, slot: Slot, dir: Interest) -> bool;

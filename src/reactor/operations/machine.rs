@@ -214,16 +214,17 @@ impl Operations {
     /// queues its completion.
     pub(super) fn complete(&mut self, op: OpSlot, result: io::Result<Outcome>, io: &mut impl Io) {
         let Some(entry) = self.table.get_mut(op) else { return };
-        let (call, order) = (entry.call.take(), entry.order);
-        let state = std::mem::replace(&mut entry.state, OpState::Queued);
+        let (call, order, is_connect) =
+            (entry.call.take(), entry.order, entry.kind == Kind::Connect);
         let places = [entry.source, entry.target];
-        match state {
+        match entry.state {
             OpState::AwaitingReady { on } => {
                 if let Some((slot, queue)) = places[on as usize] {
                     io.stop_awaiting(slot, queue.dir());
                 }
             }
             OpState::AwaitingBuffer => {
+                entry.state = OpState::Queued;
                 if let Some(pool) = call.as_ref().and_then(|call| call.pool()) {
                     self.buffers.remove(pool, |op| self.table.awaits_buffer(op));
                 }
@@ -233,9 +234,10 @@ impl Operations {
         let (mut transferred, mut buf) = (0, Buf::None);
         if let Some(mut call) = call {
             transferred = call.moved();
-            let (its, files) = call.take_parts();
-            buf = its;
-            io.defer_drop(files);
+            buf = call.take_buf();
+            if let Some(files) = call.take_files() {
+                io.defer_drop(files);
+            }
             self.spare_calls.keep(call);
         }
         self.table.complete(op, transferred, result, buf);
@@ -246,8 +248,8 @@ impl Operations {
         }
         for (slot, queue) in places.into_iter().flatten() {
             self.wake_head(slot, queue);
-            if queue == Queue::Write {
-                // It may have held up the reads.
+            if is_connect {
+                // It has held up the reads.
                 self.wake_head(slot, Queue::Read);
             }
         }

@@ -10,61 +10,84 @@ use crate::key::OpSlot;
 use crate::op::{Address, Control, Kind, MessageFlags, Outcome, ReceivedMessage};
 use crate::poll_bits::PollBits;
 use crate::sys::buf::Buf;
-use crate::sys::prepared::{Call, Gain, Prepared, Received};
+use crate::sys::prepared::{Call, Gain, Received};
 use std::io;
+use std::os::fd::OwnedFd;
 
 impl Operations {
     /// Interprets a call that has succeeded, and that is in the operation. Returns true if the
     /// operation goes on; else it was completed.
     pub(super) fn on_result(&mut self, op: OpSlot, result: Gain, io: &mut impl Io) -> bool {
-        let Some(entry) = self.table.get_mut(op) else { return false };
-        let (kind, stop) = (entry.kind, entry.stop().and_then(Why::error));
-        let Some(call) = &mut entry.call else { return false };
-        let is_whole = !matches!(kind, Kind::RecvExact | Kind::SendAll) || call.left() == 0;
-        let is_multi = call.call().is_multi();
-        let is_nothing = match &result {
-            Gain::Moved(0) => true,
-            Gain::Received(buf) => buf.is_empty(),
-            _ => false,
-        };
-        let from = |call: &Prepared| Address::from_name(call.name());
-        let outcome = match &result {
-            Gain::Moved(_) if kind == Kind::RecvFrom => Outcome::Received { from: from(call) },
-            Gain::Moved(_) if kind == Kind::RecvMsg => {
-                outcome_of_message(from(call), call.take_received())
-            }
-            _ => Outcome::Done,
-        };
-        let peer = match &result {
-            Gain::Accepted(_) if !is_multi => from(call),
-            _ => None,
-        };
-        let is_end = is_nothing && call.call().is_recv();
-        if is_end && self.take_reset(op, io) {
+        match result {
+            Gain::Moved(count) => return self.on_moved(op, count, io),
+            Gain::Received(buf) => return self.on_one_of_many(op, Gain::Received(buf), io),
+            Gain::Accepted(socket) => return self.on_accepted(op, socket, io),
+            Gain::Opened(file) => self.complete(op, Ok(Outcome::Opened { file }), io),
+            Gain::Connected | Gain::Done => self.complete(op, Ok(Outcome::Done), io),
+        }
+        false
+    }
+
+    fn on_moved(&mut self, op: OpSlot, count: usize, io: &mut impl Io) -> bool {
+        if count == 0 && self.is_reset(op, io) {
             self.complete(op, Err(io::Error::from_raw_os_error(libc::ECONNRESET)), io);
             return false;
         }
-        let completed = match result {
-            Gain::Accepted(_) | Gain::Received(_) if is_multi => {
-                match (self.push_result(op, result, io), stop) {
-                    (true, None) => return true,
-                    (true, Some(error)) => Err(error),
-                    (false, _) => Ok(Outcome::Done),
-                }
+        let Some(entry) = self.table.get_mut(op) else { return false };
+        let Some(call) = &mut entry.call else { return false };
+        let is_whole = !matches!(entry.kind, Kind::RecvExact | Kind::SendAll) || call.left() == 0;
+        let outcome = match entry.kind {
+            _ if !is_whole => match (count, entry.stop().and_then(Why::error)) {
+                (0, _) if entry.kind == Kind::RecvExact => Err(io::ErrorKind::UnexpectedEof.into()),
+                (0, _) => Err(io::ErrorKind::WriteZero.into()),
+                (_, None) => return true,
+                (_, Some(error)) => Err(error),
+            },
+            Kind::RecvFrom => Ok(Outcome::Received { from: Address::from_name(call.name()) }),
+            Kind::RecvMsg => {
+                let from = Address::from_name(call.name());
+                Ok(outcome_of_message(from, call.take_received()))
             }
-            Gain::Accepted(socket) => Ok(Outcome::Accepted { socket, peer }),
-            Gain::Opened(file) => Ok(Outcome::Opened { file }),
-            Gain::Connected | Gain::Done | Gain::Received(_) => Ok(Outcome::Done),
-            Gain::Moved(_) if is_whole => Ok(outcome),
-            Gain::Moved(0) if kind == Kind::RecvExact => Err(io::ErrorKind::UnexpectedEof.into()),
-            Gain::Moved(0) => Err(io::ErrorKind::WriteZero.into()),
-            Gain::Moved(_) => match stop {
+            _ => Ok(Outcome::Done),
+        };
+        self.complete(op, outcome, io);
+        false
+    }
+
+    fn on_accepted(&mut self, op: OpSlot, socket: OwnedFd, io: &mut impl Io) -> bool {
+        let Some(call) = self.table.get(op).and_then(|entry| entry.call.as_ref()) else {
+            return false;
+        };
+        if call.call().is_multi() {
+            return self.on_one_of_many(op, Gain::Accepted(socket), io);
+        }
+        let peer = Address::from_name(call.name());
+        self.complete(op, Ok(Outcome::Accepted { socket, peer }), io);
+        false
+    }
+
+    /// Interprets what a call of an operation with many results has brought.
+    fn on_one_of_many(&mut self, op: OpSlot, result: Gain, io: &mut impl Io) -> bool {
+        let is_nothing = matches!(&result, Gain::Received(buf) if buf.is_empty());
+        let outcome = if is_nothing && self.is_reset(op, io) {
+            Err(io::Error::from_raw_os_error(libc::ECONNRESET))
+        } else if self.push_result(op, result, io) {
+            let stop = self.table.get(op).and_then(|entry| entry.stop());
+            match stop.and_then(Why::error) {
                 None => return true,
                 Some(error) => Err(error),
-            },
+            }
+        } else {
+            Ok(Outcome::Done)
         };
-        self.complete(op, completed, io);
+        self.complete(op, outcome, io);
         false
+    }
+
+    /// Returns true if the end that a receive has found is a reset that a send was told.
+    fn is_reset(&mut self, op: OpSlot, io: &mut impl Io) -> bool {
+        let call = self.table.get(op).and_then(|entry| entry.call.as_ref());
+        call.is_some_and(|call| call.call().is_recv()) && self.take_reset(op, io)
     }
 
     /// Completes an operation whose call has failed.

@@ -54,8 +54,8 @@ impl AwaitedInterest {
         self.awaited -= dir;
     }
 
-    /// What was read was less than there was room for.
-    pub(super) fn note_short_read(&mut self, dir: Interest) {
+    /// A call has probably used up what there was of `dir`.
+    pub(super) fn note_likely_not_ready(&mut self, dir: Interest) {
         self.likely_not_ready |= dir;
     }
 

@@ -318,9 +318,9 @@ impl Readiness {
     }
 
     /// Notes that a call has used up what there was of a direction.
-    pub(super) fn note_short_read(&mut self, slot: Slot, dir: Interest) {
+    pub(super) fn note_likely_not_ready(&mut self, slot: Slot, dir: Interest) {
         if let Some(registration) = self.registry.get_mut(slot) {
-            registration.awaited.note_short_read(dir);
+            registration.awaited.note_likely_not_ready(dir);
         }
     }
 

@@ -100,7 +100,7 @@ impl CallBox {
 
     /// As [`Prepared::into_buf`].
     pub(crate) fn into_buf(mut self) -> Buf {
-        self.take_parts().0
+        self.take_buf()
     }
 }
 

@@ -339,7 +339,7 @@ impl Io for FakeIo {
         watch.rechecked |= watch.watched;
     }
 
-    fn note_short_read(&mut self, slot: Slot, dir: Interest) {
+    fn note_likely_not_ready(&mut self, slot: Slot, dir: Interest) {
         self.watch(slot).likely_not_ready |= dir;
     }
 

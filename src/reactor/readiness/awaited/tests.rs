@@ -139,7 +139,7 @@ impl World {
             if (self.await_ready.awaited() & ready).contains(dir) {
                 self.await_ready.stop_awaiting(dir);
                 // A short read says so, and may be mistaken.
-                self.await_ready.note_short_read(dir);
+                self.await_ready.note_likely_not_ready(dir);
                 if !leaves {
                     self.ready -= dir;
                 }
@@ -283,7 +283,7 @@ fn level_that_was_awaited_stays_watched_for_the_next() {
     for _ in 0..100 {
         await_ready.on_report(R);
         await_ready.stop_awaiting(R);
-        await_ready.note_short_read(R);
+        await_ready.note_likely_not_ready(R);
         assert_eq!(await_ready.on_served(Interest::all()), Step::Nothing);
         assert!(await_ready.is_likely_not_ready(R, Interest::all()), "a report will come");
         assert_eq!(await_ready.await_ready(R, Trigger::Level), Step::Nothing);

@@ -71,7 +71,7 @@ fn spare_cells_are_used_again() {
     let mut spare = SpareCalls::default();
     let mut call = recv(8);
     let cell = call.0;
-    assert_eq!(call.take_parts().0, Buf::Vec(Vec::new()));
+    assert_eq!(call.take_buf(), Buf::Vec(Vec::new()));
     assert_eq!((call.left(), call.moved()), (0, 0), "it moves nothing any more");
     spare.keep(call);
     let buf = Buf::Vec(vec![1, 2]);
