@@ -15,6 +15,10 @@ use std::net::Shutdown;
 const MAX_CALLS_PER_TURN: usize = 16;
 /// After so many bytes it makes no more in that turn either.
 const MAX_BYTES_PER_TURN: usize = 1 << 20;
+/// A read of so many bytes that has filled its buffer is the last of its turn where a report will
+/// come if there is more: it is often a whole message, and a call that finds nothing costs more
+/// than a wait, which others share.
+const LARGE_READ: usize = 4096;
 /// What one attempt has come to.
 enum Attempt {
     /// The operation has another state.
@@ -132,7 +136,9 @@ impl Operations {
             Gain::Received(buf) => (buf.len(), buf.capacity()),
             _ => (0, 0),
         };
-        let is_emptied = 0 < count && count < room && source.mode.is_drained_by_short_reads();
+        // What comes next in the queue is to complete in this wait too, if it can (T1).
+        let is_last = count < room || (count >= LARGE_READ && !source.has_successor(queue));
+        let is_emptied = count > 0 && is_last && source.mode.is_drained_by_short_reads();
         if is_emptied {
             io.note_likely_not_ready(slot, queue.dir());
         }

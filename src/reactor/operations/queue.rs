@@ -68,6 +68,11 @@ impl SourceOps {
         self.queues[queue as usize].front().map(|entry| entry.op)
     }
 
+    /// Returns true if something is behind the head of an order.
+    pub(super) fn has_successor(&self, queue: Queue) -> bool {
+        self.queues[queue as usize].len() > 1
+    }
+
     pub(super) fn remove(&mut self, queue: Queue, op: OpSlot, order: u64) {
         let entries = &mut self.queues[queue as usize];
         if entries.front().is_some_and(|first| first.op == op) {

@@ -7,6 +7,8 @@ mod fake_file;
 mod fake_io;
 mod fake_source;
 mod model;
+mod parking;
 mod runner;
+mod scene;
 mod script;
 mod submit;

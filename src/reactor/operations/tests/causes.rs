@@ -4,11 +4,11 @@ use super::fake_driver::{End, FakeDriver};
 use super::fake_file::{FakeFile, FileKind};
 use super::fake_io::FakeIo;
 use super::fake_source::{DropLog, FakeSource};
+use super::scene::{KEY, SLOT, Scene};
 use crate::event::{Events, Interest, Token};
-use crate::key::{Key, OpSlot, Slot};
+use crate::key::{Key, Slot};
 use crate::op::{Op, Outcome};
 use crate::reactor::operations::Io;
-use crate::reactor::operations::machine::Operations;
 use crate::reactor::operations::queue::Queue;
 use crate::reactor::operations::table::{Cause, OpState, Side, Why};
 use crate::selector::OpEvent;
@@ -17,64 +17,9 @@ use crate::sys::file::Held;
 use crate::sys::pool::{BufferPool, PoolBuf};
 use crate::sys::prepared::Gain;
 use std::io::Write;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-
-const SLOT: Slot = Slot { index: 0, generation: 0 };
-const KEY: Key = Key { poller: 0, slot: SLOT };
-
-/// Operations of one source.
-struct Scene {
-    ops: Operations,
-    io: FakeIo,
-    source: Held,
-}
-
-impl Scene {
-    /// A scene whose driver refuses so many of a hundred calls.
-    fn new(kind: FileKind, refused: u64) -> Self {
-        let log = Arc::new(DropLog::default());
-        log.is_allowed.store(true, Ordering::Relaxed);
-        let source = Held::new(FakeSource::new(&log, false));
-        let mut io = FakeIo::new(1, true, FakeDriver::new(refused, 100));
-        let file = io.files.add(source.number(), FakeFile::new(0, kind, false));
-        io.register(SLOT, file);
-        Scene { ops: Operations::of_poller(0), io, source }
-    }
-
-    fn stream(refused: u64) -> Self {
-        Scene::new(FileKind::Stream { connects: false }, refused)
-    }
-
-    fn submit(&mut self, mut op: Op) -> OpSlot {
-        let slot = op.key.map(|key| key.slot);
-        if let Some(slot) = slot {
-            let none = Interest::empty();
-            let added = self.ops.add_source(slot, &self.source, none, &mut self.io);
-            added.expect("it is open");
-        }
-        let submitted = self.ops.submit(&mut op, Token(0), slot, None, &mut self.io);
-        submitted.expect("it is in order")
-    }
-
-    fn set_state(&mut self, op: OpSlot, state: OpState) {
-        self.ops.table.get_mut(op).expect("it is known").state = state;
-    }
-
-    /// Checks that `verify` panics with these words.
-    fn fails(&self, words: &str) {
-        let panic = catch_unwind(AssertUnwindSafe(|| self.ops.verify(&self.io)));
-        let panic = panic.expect_err("a cause is missing");
-        let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
-        assert!(text.contains(words), "{words:?} is not what it says: {text}");
-    }
-
-    fn holds(&self) {
-        self.ops.verify(&self.io);
-    }
-}
 
 fn recv() -> Op {
     Op::recv(KEY, vec![], 9)
@@ -293,10 +238,7 @@ fn undelivered_results_pause_an_attempted_receive() {
     scene.io.change(0, Interest::READABLE, |file| file.peer_sends(100));
     let op = scene.submit(Op::recv_multi(KEY, &pool));
     for _ in 0..10 {
-        for (slot, ready) in scene.io.reports() {
-            scene.ops.on_ready(slot, ready, &mut scene.io);
-            scene.ops.run(&mut scene.io);
-        }
+        scene.report();
     }
     let is_full = |scene: &Scene| {
         let entry = scene.ops.table.get(op).expect("it goes on");

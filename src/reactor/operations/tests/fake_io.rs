@@ -115,6 +115,8 @@ pub(super) struct FakeIo {
     pub(super) is_by_level: bool,
     /// Counts the calls since the last check, which are few.
     pub(super) calls: usize,
+    /// Counts the calls of operations.
+    pub(super) attempts: usize,
     /// Of a hundred attempts so many move a few bytes only.
     pub(super) short: u64,
     watches: BTreeMap<u32, (Slot, Watch)>,
@@ -134,6 +136,7 @@ impl FakeIo {
             rng: Rng(seed),
             is_by_level,
             calls: 0,
+            attempts: 0,
             short: 30,
             watches: BTreeMap::new(),
             waker: notifier.clone().into(),
@@ -251,6 +254,7 @@ impl Io for FakeIo {
 
     fn attempt(&mut self, call: &mut Prepared, mode: &mut Manner) -> io::Result<Gain> {
         self.count_call();
+        self.attempts += 1;
         if call.is_for_a_disk(mode) && !self.rng.is_percent(20) {
             return Err(io::ErrorKind::WouldBlock.into());
         }

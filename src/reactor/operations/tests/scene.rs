@@ -1,0 +1,84 @@
+//! Operations of one source, without a kernel.
+
+use super::fake_driver::FakeDriver;
+use super::fake_file::{FakeFile, FileKind};
+use super::fake_io::FakeIo;
+use super::fake_source::{DropLog, FakeSource};
+use crate::event::{Events, Interest, Token};
+use crate::key::{Key, OpSlot, Slot};
+use crate::op::Op;
+use crate::reactor::operations::machine::Operations;
+use crate::reactor::operations::table::OpState;
+use crate::sys::file::Held;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+pub(super) const SLOT: Slot = Slot { index: 0, generation: 0 };
+pub(super) const KEY: Key = Key { poller: 0, slot: SLOT };
+
+/// Operations of one source.
+pub(super) struct Scene {
+    pub(super) ops: Operations,
+    pub(super) io: FakeIo,
+    pub(super) source: Held,
+}
+
+impl Scene {
+    /// A scene whose driver refuses so many of a hundred calls.
+    pub(super) fn new(kind: FileKind, refused: u64) -> Self {
+        let log = Arc::new(DropLog::default());
+        log.is_allowed.store(true, Ordering::Relaxed);
+        let source = Held::new(FakeSource::new(&log, false));
+        let mut io = FakeIo::new(1, true, FakeDriver::new(refused, 100));
+        let file = io.files.add(source.number(), FakeFile::new(0, kind, false));
+        io.register(SLOT, file);
+        Scene { ops: Operations::of_poller(0), io, source }
+    }
+
+    pub(super) fn stream(refused: u64) -> Self {
+        Scene::new(FileKind::Stream { connects: false }, refused)
+    }
+
+    pub(super) fn submit(&mut self, mut op: Op) -> OpSlot {
+        let slot = op.key.map(|key| key.slot);
+        if let Some(slot) = slot {
+            let none = Interest::empty();
+            let added = self.ops.add_source(slot, &self.source, none, &mut self.io);
+            added.expect("it is open");
+        }
+        let submitted = self.ops.submit(&mut op, Token(0), slot, None, &mut self.io);
+        submitted.expect("it is in order")
+    }
+
+    /// Reports what is ready, as a wait does.
+    pub(super) fn report(&mut self) {
+        for (slot, ready) in self.io.reports() {
+            self.ops.on_ready(slot, ready, &mut self.io);
+            self.ops.run(&mut self.io);
+        }
+    }
+
+    /// Returns how many bytes each completion has moved.
+    pub(super) fn transferred(&mut self) -> Vec<usize> {
+        let mut events = Events::with_capacity(100);
+        self.ops.deliver(&mut events, &mut Vec::new());
+        events.completions().map(|completion| completion.transferred).collect()
+    }
+
+    pub(super) fn set_state(&mut self, op: OpSlot, state: OpState) {
+        self.ops.table.get_mut(op).expect("it is known").state = state;
+    }
+
+    /// Checks that `verify` panics with these words.
+    pub(super) fn fails(&self, words: &str) {
+        let panic = catch_unwind(AssertUnwindSafe(|| self.ops.verify(&self.io)));
+        let panic = panic.expect_err("a cause is missing");
+        let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
+        assert!(text.contains(words), "{words:?} is not what it says: {text}");
+    }
+
+    pub(super) fn holds(&self) {
+        self.ops.verify(&self.io);
+    }
+}
