@@ -8,7 +8,7 @@ use crate::key::OpSlot;
 impl Operations {
     /// Returns true if an operation is known, whose completion was not delivered.
     pub(in crate::reactor) fn contains(&self, op: OpSlot) -> bool {
-        self.table.get(op).is_some()
+        self.table.get(op).is_some() || self.table.is_pending(op)
     }
 
     /// Ends an operation. The driver ends it when the kernel does, a thread when the call returns.
@@ -16,7 +16,6 @@ impl Operations {
         self.withdraw(op, io);
         let Some(entry) = self.table.get_mut(op) else { return };
         match &mut entry.state {
-            OpState::Completed => {}
             OpState::Submitted { cancel } => {
                 replace_unless_ending(cancel, why);
                 io.cancel(op);

@@ -112,7 +112,7 @@ impl Operations {
 
     pub(super) fn make_runnable(&mut self, op: OpSlot, cause: Cause) {
         let Some(entry) = self.table.get_mut(op) else { return };
-        debug_assert!(!matches!(entry.state, OpState::Runnable(_) | OpState::Completed));
+        debug_assert!(!matches!(entry.state, OpState::Runnable(_)));
         entry.state = OpState::Runnable(cause);
         self.run_queue.push_back(op);
     }

@@ -11,8 +11,8 @@
 //! 4. A report, a buffer, a timer, or a predecessor that completes only makes it runnable again.
 //!    A result of the driver or of a thread (`events`) goes to the interpreter that attempts use
 //!    too (`result`).
-//! 5. `complete` takes it out of its queues, makes its successors runnable, and queues its
-//!    completion (`Completed`), which the reactor delivers.
+//! 5. `complete` takes it out of its queues and of the table, makes its successors runnable, and
+//!    queues its completion, which the reactor delivers.
 //!
 //! This module knows neither registry nor kernel: it asks for both through [`Io`]. Each file calls
 //! methods of those below it alone: `machine` (every transition of a state), `result` and `cancel`,

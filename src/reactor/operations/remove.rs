@@ -14,6 +14,7 @@ impl Operations {
         // Successors of what ends from now on are none: the queues are gone.
         let Some(mut source) = self.sources.remove(slot) else { return };
         let mut ops = source.all();
+        ops.sort_by_key(|&op| self.table.get(op).map(|entry| entry.order));
         let at = self.table.completed_len();
         let mut submitted = Vec::new();
         for &op in &ops {
@@ -33,7 +34,6 @@ impl Operations {
             io.cancel_and_wait(&submitted, &mut events);
             self.on_driver_events(&mut events, io);
         }
-        ops.sort_by_key(|&op| self.table.get(op).map(|entry| entry.order));
         let its: BTreeSet<OpSlot> = ops.iter().copied().collect();
         let mut last = BTreeMap::new();
         for completion in self.table.split_completed(at) {
@@ -45,15 +45,12 @@ impl Operations {
             }
         }
         for op in ops {
-            let Some(entry) = self.table.get_mut(op) else { continue };
-            match &entry.state {
-                OpState::Completed => {
-                    last.remove(&op).into_iter().for_each(|its| self.table.requeue(its));
-                }
-                OpState::Submitted { .. } | OpState::OnThread { .. } => {
+            match self.table.get(op).map(|entry| &entry.state) {
+                None => last.remove(&op).into_iter().for_each(|its| self.table.requeue(its)),
+                Some(OpState::Submitted { .. } | OpState::OnThread { .. }) => {
                     self.table.hold(op, source.fd.clone());
                 }
-                _ => self.cancel(op, Why::Deregister, io),
+                Some(_) => self.cancel(op, Why::Deregister, io),
             }
         }
         io.restore(&source.fd, &mut source.mode);

@@ -1,4 +1,5 @@
-//! The table of operations, each from its submission until its completion is delivered.
+//! The table of operations, each from its submission until it is completed, and the completions
+//! until they are delivered.
 
 use super::queue::Queue;
 use super::timers::Timers;
@@ -34,8 +35,6 @@ pub(super) enum OpState {
     Submitted { cancel: Option<Why> },
     /// A thread has it.
     OnThread { cancel: Option<Why> },
-    /// Its completion is to be delivered.
-    Completed,
 }
 
 /// What has made an operation runnable.
@@ -123,8 +122,6 @@ pub(super) struct OpEntry {
     pub(super) target: Option<(Slot, Queue)>,
     /// The driver must not have it.
     pub(super) must_emulate: bool,
-    /// Files are kept open for this operation in [`OpTable::held`].
-    has_held: bool,
     /// The length of its last pause between two attempts.
     pub(super) pause: Pause,
     /// Counts its results that were not delivered.
@@ -146,7 +143,6 @@ impl OpEntry {
             source: None,
             target: None,
             must_emulate: false,
-            has_held: false,
             pause: Pause::NONE,
             undelivered: 0,
             order: 0,
@@ -182,10 +178,8 @@ impl OpEntry {
     /// Returns true if its call is here.
     #[cfg(any(test, feature = "spi"))]
     pub(super) fn needs_call(&self) -> bool {
-        let is_elsewhere = matches!(
-            self.state,
-            OpState::Submitted { .. } | OpState::OnThread { .. } | OpState::Completed
-        );
+        let is_elsewhere =
+            matches!(self.state, OpState::Submitted { .. } | OpState::OnThread { .. });
         let has_none = matches!(self.kind, Kind::Shutdown(_) | Kind::Timeout(_) | Kind::Nop);
         !is_elsewhere && !has_none
     }
@@ -203,7 +197,10 @@ pub(super) struct OpTable {
     times: Timers,
     /// Files that stay open for the kernel although their registrations have gone.
     held: Vec<(OpSlot, Held)>,
+    /// Counts the operations that were inserted.
     submitted: u64,
+    /// Counts those whose last completion was delivered.
+    delivered: u64,
 }
 
 impl OpTable {
@@ -232,7 +229,7 @@ impl OpTable {
         self.get(op).is_some_and(|entry| matches!(entry.state, OpState::AwaitingBuffer))
     }
 
-    /// Queues the completion of an operation behind all others.
+    /// Forgets an operation, and queues its completion behind all others.
     pub(super) fn complete(
         &mut self,
         op: OpSlot,
@@ -240,10 +237,9 @@ impl OpTable {
         result: io::Result<Outcome>,
         buf: Buf,
     ) {
-        let Some(entry) = self.slab.get_mut(op) else { return };
-        entry.state = OpState::Completed;
-        self.deadlines.replace(op, entry.deadline.take(), None);
-        self.times.replace(op, entry.time.take(), None);
+        let Some(entry) = self.slab.remove(op) else { return };
+        self.deadlines.replace(op, entry.deadline, None);
+        self.times.replace(op, entry.time, None);
         let (id, token) = (OpId { poller: self.poller, slot: op }, entry.token);
         self.completed.push_back(Completion { token, id, transferred, result, buf, more: false });
     }
@@ -271,6 +267,11 @@ impl OpTable {
         self.completed.len()
     }
 
+    /// Returns true if the last completion of an operation is to be delivered.
+    pub(super) fn is_pending(&self, op: OpSlot) -> bool {
+        self.completed.iter().any(|completion| completion.id.slot == op && !completion.more)
+    }
+
     /// Returns the operation of a pending completion.
     pub(super) fn completed_op(&self, at: usize) -> OpSlot {
         self.completed[at].id.slot
@@ -286,9 +287,8 @@ impl OpTable {
         self.completed.push_back(completion);
     }
 
-    /// Notes that a pending completion is delivered. If it is the last of its operation, that is
-    /// forgotten, and files that were kept open for it are added to `drops`. Returns what is left of
-    /// the operation.
+    /// Notes that a pending completion is delivered. Files that were kept open until then are added
+    /// to `drops`. Returns the operation if it goes on.
     pub(super) fn note_delivered(&mut self, at: usize, drops: &mut Vec<Held>) -> Option<&OpEntry> {
         let Completion { id, more, .. } = self.completed.get(at)?;
         let op = id.slot;
@@ -297,8 +297,8 @@ impl OpTable {
             entry.undelivered -= 1;
             return Some(entry);
         }
-        let entry = self.slab.remove(op)?;
-        if entry.has_held {
+        self.delivered += 1;
+        if !self.held.is_empty() {
             let all = std::mem::take(&mut self.held).into_iter();
             let (its, others) = all.partition::<Vec<_>, _>(|(its, _)| *its == op);
             self.held = others;
@@ -314,9 +314,9 @@ impl OpTable {
 
     /// Keeps a file open until the completion of an operation was delivered.
     pub(super) fn hold(&mut self, op: OpSlot, file: Held) {
-        let Some(entry) = self.slab.get_mut(op) else { return };
-        entry.has_held = true;
-        self.held.push((op, file));
+        if self.slab.get(op).is_some() {
+            self.held.push((op, file));
+        }
     }
 
     /// Sets when an operation is to be cancelled.
@@ -371,8 +371,7 @@ impl OpTable {
         let [mut deadlines, mut times] = [0; 2];
         for (op, entry) in self.slab.iter() {
             let (results, last) = pending.remove(&op).unwrap_or_default();
-            let is_completed = matches!(entry.state, OpState::Completed);
-            assert_eq!(last, usize::from(is_completed), "a completion is delivered: {entry:?}");
+            assert_eq!(last, 0, "what has completed is forgotten: {entry:?}");
             assert_eq!(results, entry.undelivered, "a result is delivered: {entry:?}");
             if let Some(deadline) = entry.deadline {
                 assert!(self.deadlines.contains(deadline, op), "its deadline is set: {entry:?}");
@@ -388,7 +387,11 @@ impl OpTable {
                 None => assert!(!waits || entry.is_endless(), "a timer is set for it: {entry:?}"),
             }
         }
-        assert!(pending.is_empty(), "each completion has its operation: {pending:?}");
+        let last = self.completed.iter().filter(|completion| !completion.more).count() as u64;
+        let known = self.slab.len() as u64 + last + self.delivered;
+        assert_eq!(known, self.submitted, "each operation is live, pending or delivered");
+        let is_last = pending.values().all(|&(_, last)| last == 1);
+        assert!(is_last, "each result has its operation, or a last one: {pending:?}");
         assert_eq!(deadlines, self.deadlines.len(), "each deadline has its operation");
         assert_eq!(times, self.times.len(), "each timer has its operation");
     }

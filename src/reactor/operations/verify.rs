@@ -75,9 +75,8 @@ impl Operations {
         }
         for &op in &self.run_queue {
             let entry = self.table.get(op);
-            let may_be_there =
-                |entry: &OpEntry| matches!(entry.state, OpState::Runnable(_) | OpState::Completed);
-            assert!(entry.is_none_or(may_be_there), "only the runnable are run: {entry:?}");
+            let is_runnable = |entry: &OpEntry| matches!(entry.state, OpState::Runnable(_));
+            assert!(entry.is_none_or(is_runnable), "only the runnable are run: {entry:?}");
         }
         self.verify_pools(causes);
         self.verify_sources(causes);
@@ -87,10 +86,8 @@ impl Operations {
     fn verify_state(&self, op: OpSlot, entry: &OpEntry, causes: &impl Causes) {
         let in_run_queue = self.run_queue.iter().filter(|&&its| its == op).count();
         let is_runnable = matches!(entry.state, OpState::Runnable(_));
-        let is_completed = matches!(entry.state, OpState::Completed);
         let expected = usize::from(is_runnable);
-        let is_listed = in_run_queue == expected || (is_completed && in_run_queue < 2);
-        assert!(is_listed, "a runnable operation is in the run queue, once: {entry:?}");
+        assert_eq!(in_run_queue, expected, "a runnable operation is queued once: {entry:?}");
         assert_eq!(entry.needs_call(), entry.call.is_some(), "the call is in one place: {entry:?}");
         match &entry.state {
             OpState::Queued => {
@@ -118,7 +115,7 @@ impl Operations {
             OpState::OnThread { .. } => {
                 assert_ne!(causes.thread_has(op), Some(false), "a thread has it: {entry:?}");
             }
-            OpState::Runnable(_) | OpState::AwaitingTime | OpState::Completed => {}
+            OpState::Runnable(_) | OpState::AwaitingTime => {}
         }
     }
 
@@ -147,10 +144,8 @@ impl Operations {
             for queue in [Queue::Read, Queue::Write, Queue::Unordered] {
                 for (at, op) in source.queue(queue).enumerate() {
                     let entry = self.table.get(op);
-                    let is_live = entry.is_some_and(|entry| {
-                        let is_its = entry.places().any(|place| place == (slot, queue));
-                        is_its && !matches!(entry.state, OpState::Completed)
-                    });
+                    let is_live = entry
+                        .is_some_and(|entry| entry.places().any(|place| place == (slot, queue)));
                     assert!(is_live, "only what is not completed is in a queue: {entry:?}");
                     let awaits = entry.is_some_and(|entry| entry.awaits(slot, queue));
                     assert!(at == 0 || !awaits, "only the head awaits readiness: {entry:?}");

@@ -219,7 +219,9 @@ impl Play {
         for known in &self.all {
             let undelivered =
                 self.ops.get(known.op).map(|operation| operation.undelivered as usize);
-            let expected = (!known.is_gone).then_some(known.undelivered);
+            let expected = (!known.is_over).then_some(known.undelivered);
+            let is_pending = known.is_over && !known.is_gone;
+            assert_eq!(self.ops.is_pending(known.op), is_pending, "{known:?}");
             assert_eq!(undelivered, expected, "{known:?}");
         }
         let next = self.all.iter().flat_map(|its| [its.due, its.retry]).flatten().min();
