@@ -66,6 +66,17 @@ impl<K: SlabKey, T> Slab<K, T> {
         entry.value.as_mut().filter(|_| entry.generation == key.generation())
     }
 
+    /// Returns the key and the value that an index has now.
+    pub(crate) fn get_index(&self, index: u32) -> Option<(K, &T)> {
+        let entry = self.entries.get(index as usize)?;
+        Some((K::new(index, entry.generation), entry.value.as_ref()?))
+    }
+
+    /// Returns the value that an index has now.
+    pub(crate) fn get_index_mut(&mut self, index: u32) -> Option<&mut T> {
+        self.entries.get_mut(index as usize)?.value.as_mut()
+    }
+
     /// Takes a value out. Its key finds nothing from now on.
     pub(crate) fn remove(&mut self, key: K) -> Option<T> {
         let entry = self.entries.get_mut(key.index() as usize)?;
@@ -185,8 +196,8 @@ impl<K: SlabKey, T> SlotMap<K, T> {
         self.entries.iter().flatten().map(|(key, value)| (*key, value))
     }
 
-    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        self.entries.iter_mut().flatten().map(|(_, value)| value)
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (K, &mut T)> {
+        self.entries.iter_mut().flatten().map(|(key, value)| (*key, value))
     }
 
     pub(crate) fn clear(&mut self) {

@@ -67,6 +67,8 @@ pub struct Op {
     pub(crate) key: Option<Key>,
     pub(crate) buf: Buf,
     pub(crate) amount: Amount,
+    /// Where in a file to read or write.
+    pub(crate) offset: u64,
     pub(crate) with: With,
     pub(crate) deadline: Option<Duration>,
 }
@@ -89,12 +91,12 @@ pub(crate) enum Kind {
     Read,
     Write,
     Splice,
-    ReadAt(u64),
-    WriteAt(u64),
+    ReadAt,
+    WriteAt,
     Sync { data_only: bool },
     Shutdown(Shutdown),
     Open,
-    Timeout(Duration),
+    Timeout,
     Nop,
 }
 
@@ -141,12 +143,14 @@ pub(crate) enum With {
     /// Where to splice to.
     Target(Key),
     Path(Box<(PathBuf, OpenOptions)>),
+    /// How long to wait.
+    Time(Duration),
 }
 
 impl Op {
     fn new(kind: Kind, key: Option<Key>) -> Self {
         let (buf, amount, with) = (Buf::None, Amount::Nothing, With::Nothing);
-        Op { kind, key, buf, amount, with, deadline: None }
+        Op { kind, key, buf, amount, offset: 0, with, deadline: None }
     }
 
     fn into_buf_of(kind: Kind, key: Key, buf: Buf, max: usize) -> Self {
@@ -311,7 +315,7 @@ impl Op {
     /// A file opened with `O_DIRECT` wants buffer, `max` and offset aligned: take the buffer from
     /// a [`BufferPool`].
     pub fn read_at(key: Key, buf: impl Into<Buf>, max: usize, offset: u64) -> Self {
-        Op::into_buf_of(Kind::ReadAt(offset), key, buf.into(), max)
+        Op { offset, ..Op::into_buf_of(Kind::ReadAt, key, buf.into(), max) }
     }
 
     /// Writes `range` of the buffer to `offset` of a file on, as pwrite(2) does: less only where
@@ -323,7 +327,7 @@ impl Op {
         range: impl RangeBounds<usize>,
         offset: u64,
     ) -> Self {
-        Op::out_of(Kind::WriteAt(offset), key, buf.into(), range)
+        Op { offset, ..Op::out_of(Kind::WriteAt, key, buf.into(), range) }
     }
 
     /// Reads into several buffers, one after the other, as preadv(2) does: to each at most as many
@@ -336,14 +340,14 @@ impl Op {
     ) -> Self {
         let (bufs, most): (Vec<Buf>, _) = bufs.into_iter().unzip();
         let (buf, amount) = (Buf::Many(bufs.into()), Amount::IntoEach(most));
-        Op { buf, amount, ..Op::new(Kind::ReadAt(offset), Some(key)) }
+        Op { buf, amount, offset, ..Op::new(Kind::ReadAt, Some(key)) }
     }
 
     /// Writes several buffers, one after the other, as pwritev(2) does. They come back as
     /// [`Buf::Many`]. More than 1024 are refused.
     pub fn write_at_vectored(key: Key, bufs: impl IntoIterator<Item = Buf>, offset: u64) -> Self {
         let (buf, amount) = (Buf::Many(bufs.into_iter().collect()), Amount::OutOfEach);
-        Op { buf, amount, ..Op::new(Kind::WriteAt(offset), Some(key)) }
+        Op { buf, amount, offset, ..Op::new(Kind::WriteAt, Some(key)) }
     }
 
     /// Has what was written to a file kept by its device, as fsync(2) does. It waits for no
@@ -397,7 +401,7 @@ impl Op {
 
     /// Completes when this much time has passed since it was submitted. It needs no source.
     pub fn timeout(after: Duration) -> Self {
-        Op::new(Kind::Timeout(after), None)
+        Op { with: With::Time(after), ..Op::new(Kind::Timeout, None) }
     }
 
     /// Completes at once: the next wait has its completion. It needs no source.

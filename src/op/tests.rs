@@ -54,12 +54,12 @@ fn each_constructor_says_what_it_is_for() {
         (Op::read(key(), vec![], 3), Kind::Read),
         (Op::write(key(), "abc", ..), Kind::Write),
         (Op::shutdown(key(), Shutdown::Both), Kind::Shutdown(Shutdown::Both)),
-        (Op::timeout(Duration::MAX), Kind::Timeout(Duration::MAX)),
+        (Op::timeout(Duration::MAX), Kind::Timeout),
         (Op::nop(), Kind::Nop),
     ];
     for (op, kind) in all {
         assert_eq!(op.kind, kind);
-        let has_source = !matches!(kind, Kind::Timeout(_) | Kind::Nop);
+        let has_source = !matches!(kind, Kind::Timeout | Kind::Nop);
         assert_eq!(op.key, has_source.then(key));
         assert_eq!(
             matches!(op.with, With::Address(_)),

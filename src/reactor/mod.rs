@@ -214,14 +214,11 @@ impl<S: Selector> Reactor<S> {
         let dirs = [operations::direction_of(op), Interest::WRITABLE];
         for (slot, dir) in [source, target].into_iter().zip(dirs) {
             let Some(slot) = slot else { continue };
-            let Some((source, interest)) = self.parts.readiness.source(slot) else { continue };
+            let Some((_, interest)) = self.parts.readiness.source(slot) else { continue };
             if interest.intersects(dir) {
                 return Err(invalid("the source is watched for what the operation would wait for"));
             }
-            if !self.operations.has_source(slot) {
-                let source = source.clone();
-                self.operations.add_source(slot, &source, interest, &mut self.parts)?;
-            }
+            self.operations.add_source(slot, interest, &mut self.parts)?;
         }
         self.operations.submit(op, token, source, target, &mut self.parts)
     }
@@ -428,7 +425,12 @@ impl<S> Drop for Reactor<S> {
     /// Files are as before. In a forked child they are the parent's (P1).
     fn drop(&mut self) {
         if !self.parker.is_in_foreign_process() {
-            self.operations.for_each_source(|fd, mode| mode.restore(fd.number()));
+            let readiness = &self.parts.readiness;
+            self.operations.for_each_source(|slot, mode| {
+                if let Some((file, _)) = readiness.source(slot) {
+                    mode.restore(file.number());
+                }
+            });
             self.parts.thread_pool.close();
         }
     }

@@ -77,6 +77,16 @@ impl<S: Selector> Parts<S> {
         waited
     }
 
+    /// Returns the descriptor of a source.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF`: it is not registered.
+    fn fd(&self, slot: Slot) -> io::Result<BorrowedFd<'_>> {
+        let file = self.readiness.source(slot).map(|(file, _)| file.fd());
+        file.ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF))
+    }
+
     /// Takes what the selector has to tell of operations.
     pub(super) fn drain_events(&mut self, events: &mut Vec<OpEvent>) {
         if let Some(driver) = self.selector.driver() {
@@ -94,16 +104,22 @@ impl<S: Selector> Parts<S> {
 }
 
 impl<S: Selector> Io for Parts<S> {
-    fn mode_of(&mut self, fd: BorrowedFd<'_>) -> io::Result<Manner> {
-        Manner::of(fd)
+    fn file(&self, slot: Slot) -> Option<&Held> {
+        self.readiness.source(slot).map(|(file, _)| file)
     }
 
-    fn restore(&mut self, fd: &Held, mode: &mut Manner) {
-        mode.restore(fd.number());
+    fn mode_of(&mut self, slot: Slot) -> io::Result<Manner> {
+        Manner::of(self.fd(slot)?)
     }
 
-    fn prepare_to_splice(&mut self, fd: &Held, mode: &mut Manner) -> io::Result<()> {
-        mode.prepare_to_splice(fd.number())
+    fn restore(&mut self, slot: Slot, mode: &mut Manner) {
+        if let Some(file) = self.file(slot) {
+            mode.restore(file.number());
+        }
+    }
+
+    fn prepare_to_splice(&mut self, slot: Slot, mode: &mut Manner) -> io::Result<()> {
+        mode.prepare_to_splice(self.fd(slot)?.as_raw_fd())
     }
 
     fn can_submit(&mut self, call: &Prepared, mode: &Manner) -> bool {
@@ -123,12 +139,13 @@ impl<S: Selector> Io for Parts<S> {
         call.attempt_splice(from, to)
     }
 
-    fn shutdown(&mut self, fd: BorrowedFd<'_>, how: Shutdown) -> io::Result<()> {
-        shutdown(fd, how)
+    fn shutdown(&mut self, slot: Slot, how: Shutdown) -> io::Result<()> {
+        shutdown(self.fd(slot)?, how)
     }
 
-    fn poll_now(&mut self, fd: BorrowedFd<'_>, dir: Interest) -> PollBits {
+    fn poll_now(&mut self, slot: Slot, dir: Interest) -> PollBits {
         let asked = PollBits::asked(dir);
+        let Ok(fd) = self.fd(slot) else { return asked - PollBits::RDHUP };
         let mut fds =
             [sys::poll::pollfd { fd: fd.as_raw_fd(), events: asked.bits() as i16, revents: 0 }];
         match sys::poll::look(&mut fds) {
@@ -137,12 +154,12 @@ impl<S: Selector> Io for Parts<S> {
         }
     }
 
-    fn has_bytes(&mut self, fd: BorrowedFd<'_>) -> bool {
-        has_more(fd)
+    fn has_bytes(&mut self, slot: Slot) -> bool {
+        self.fd(slot).is_ok_and(has_more)
     }
 
-    fn has_not_reconnected(&mut self, fd: BorrowedFd<'_>) -> bool {
-        has_not_connected_again(fd)
+    fn has_not_reconnected(&mut self, slot: Slot) -> bool {
+        self.fd(slot).is_ok_and(has_not_connected_again)
     }
 
     fn submit(&mut self, op: OpSlot, call: CallBox) -> Result<(), CallBox> {

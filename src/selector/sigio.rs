@@ -252,7 +252,7 @@ impl Drop for Sigio {
     fn drop(&mut self) {
         let signal = self.signals.number();
         if !self.stamp.is_foreign() {
-            self.files.values_mut().for_each(|file| file.release(signal));
+            self.files.iter_mut().for_each(|(_, file)| file.release(signal));
         }
     }
 }

@@ -223,7 +223,8 @@ impl BufferPool {
             }
         };
         if !had_lent {
-            // What is lent keeps the pool alive, by one count for all. The last one drops it when it comes home.
+            // What is lent keeps the pool alive, by one count for all. The last one drops it when it
+            // comes home.
             std::mem::forget(self.0.clone());
         }
         Some(block)

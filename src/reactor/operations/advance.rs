@@ -1,9 +1,9 @@
 //! Attempting an operation: the driver gets it, or its call is made, and what would block waits.
 
+use super::entry::{Cause, OpState, Side};
 use super::io::Io;
 use super::machine::Operations;
 use super::queue::Queue;
-use super::table::{Cause, OpState, Side};
 use crate::key::OpSlot;
 use crate::op::Outcome;
 use crate::poll_bits::PollBits;
@@ -64,7 +64,7 @@ impl Operations {
         let Some((slot, queue)) = self.source_of(op) else { return false };
         let Some(source) = self.sources.get(slot) else { return false };
         let Some(entry) = self.table.get_mut(op) else { return false };
-        let is_emulated = entry.must_emulate || (queue == Queue::Read && source.emulates_reads);
+        let is_emulated = entry.must_emulate || (queue == Queue::Read && source.emulates_reads());
         let can_submit = |call: &mut CallBox| !is_emulated && io.can_submit(call, &source.mode);
         let Some(call) = entry.call.take_if(can_submit) else { return false };
         match io.submit(op, call) {
@@ -137,7 +137,7 @@ impl Operations {
             _ => (0, 0),
         };
         // What comes next in the queue is to complete in this wait too, if it can (T1).
-        let is_last = count < room || (count >= LARGE_READ && !source.has_successor(queue));
+        let is_last = count < room || (count >= LARGE_READ && !source.queue(queue).has_several());
         let is_emptied = count > 0 && is_last && source.mode.is_drained_by_short_reads();
         if is_emptied {
             io.note_likely_not_ready(slot, queue.dir());
@@ -152,8 +152,8 @@ impl Operations {
         Attempt::Moved(count)
     }
 
-    /// Attaches a buffer of the pool to a receive. Returns false if there is none: then it waits, or
-    /// was completed.
+    /// Attaches a buffer of the pool to a receive. Returns false if there is none: then it waits,
+    /// or was completed.
     fn find_buffer(&mut self, op: OpSlot, io: &mut impl Io) -> bool {
         match self.attach_buffer(op, io) {
             Ok(true) => return true,
@@ -170,7 +170,7 @@ impl Operations {
             return;
         };
         if call.is_for_a_disk(&source.mode) {
-            let files = vec![source.fd.clone()];
+            let files = io.file(slot).into_iter().cloned().collect();
             return self.spawn(op, files, io);
         }
         call.give_back_buffer();
@@ -197,8 +197,7 @@ impl Operations {
     /// says nothing about this call, and would be reported again and again.
     pub(super) fn await_or_pause(&mut self, op: OpSlot, io: &mut impl Io) {
         let Some((slot, queue)) = self.source_of(op) else { return };
-        let Some(source) = self.sources.get(slot) else { return };
-        let bits = io.poll_now(source.fd.fd(), queue.dir());
+        let bits = io.poll_now(slot, queue.dir());
         if bits.ready(queue.dir()).is_empty() {
             return self.await_ready(op, Side::Source, io);
         }
@@ -235,8 +234,7 @@ impl Operations {
 
     pub(super) fn shut_down(&mut self, op: OpSlot, how: Shutdown, io: &mut impl Io) {
         let Some((slot, _)) = self.source_of(op) else { return };
-        let Some(source) = self.sources.get(slot) else { return };
-        let done = io.shutdown(source.fd.fd(), how);
+        let done = io.shutdown(slot, how);
         // Not every mechanism tells of what the program does itself. The call of a UDP socket that
         // has no peer fails, and has shut the socket down all the same.
         io.recheck_all(slot);

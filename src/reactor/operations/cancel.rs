@@ -1,8 +1,8 @@
 //! Ending an operation early.
 
+use super::entry::{OpState, Why};
 use super::io::Io;
 use super::machine::Operations;
-use super::table::{OpState, Why};
 use crate::key::OpSlot;
 
 impl Operations {

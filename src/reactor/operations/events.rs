@@ -1,9 +1,9 @@
 //! What the driver and the threads have to tell.
 
+use super::entry::{Cause, OpState, Why};
 use super::io::Io;
 use super::machine::Operations;
 use super::queue::Queue;
-use super::table::{Cause, OpState, Why};
 use crate::key::OpSlot;
 use crate::selector::OpEvent;
 use crate::sys::prepared::{Call, CallBox, Gain, Prepared};

@@ -10,7 +10,6 @@ use crate::sys::pool::BufferPool;
 use crate::sys::prepared::{CallBox, Gain, Prepared};
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::BorrowedFd;
 use std::task;
 use std::time::Instant;
 
@@ -20,22 +19,25 @@ pub(in crate::reactor) trait Io {
         Instant::now()
     }
 
-    /// Returns how calls on a descriptor are kept from blocking.
+    /// Returns the file of a source.
+    fn file(&self, slot: Slot) -> Option<&Held>;
+
+    /// Returns how calls on a source are kept from blocking.
     ///
     /// # Errors
     ///
     /// What fstat(2) says: the descriptor was closed.
-    fn mode_of(&mut self, fd: BorrowedFd<'_>) -> io::Result<Manner>;
+    fn mode_of(&mut self, slot: Slot) -> io::Result<Manner>;
 
-    /// Reverts what calls have changed of a descriptor, which is about to go.
-    fn restore(&mut self, fd: &Held, mode: &mut Manner);
+    /// Reverts what calls have changed of a source, which is about to go.
+    fn restore(&mut self, slot: Slot, mode: &mut Manner);
 
     /// Makes sure that a splice on a thread waits for nothing but a disk.
     ///
     /// # Errors
     ///
     /// What fcntl(2) says.
-    fn prepare_to_splice(&mut self, fd: &Held, mode: &mut Manner) -> io::Result<()>;
+    fn prepare_to_splice(&mut self, slot: Slot, mode: &mut Manner) -> io::Result<()>;
 
     /// Returns true if a driver can make the call.
     fn can_submit(&mut self, call: &Prepared, mode: &Manner) -> bool;
@@ -64,16 +66,16 @@ pub(in crate::reactor) trait Io {
     /// # Errors
     ///
     /// What shutdown(2) says.
-    fn shutdown(&mut self, fd: BorrowedFd<'_>, how: Shutdown) -> io::Result<()>;
+    fn shutdown(&mut self, slot: Slot, how: Shutdown) -> io::Result<()>;
 
     /// Returns what is true of a direction now; ready if the kernel can't be asked.
-    fn poll_now(&mut self, fd: BorrowedFd<'_>, dir: Interest) -> PollBits;
+    fn poll_now(&mut self, slot: Slot, dir: Interest) -> PollBits;
 
     /// Returns true if a socket has bytes to receive.
-    fn has_bytes(&mut self, fd: BorrowedFd<'_>) -> bool;
+    fn has_bytes(&mut self, slot: Slot) -> bool;
 
     /// Returns true if a socket that has lost its connection was not connected again since.
-    fn has_not_reconnected(&mut self, fd: BorrowedFd<'_>) -> bool;
+    fn has_not_reconnected(&mut self, slot: Slot) -> bool;
 
     /// Submits an operation to the driver.
     ///

@@ -2,9 +2,10 @@
 //! they wait for, and to their completion.
 
 use super::buffer_wait::BufferWaiters;
+use super::entry::{Cause, OpEntry, OpState, Pause, Side};
 use super::io::Io;
-use super::queue::{Queue, SourceOps};
-use super::table::{Cause, OpEntry, OpState, OpTable, Pause, Side};
+use super::queue::{Queue, SourceOps, link_to};
+use super::table::OpTable;
 use crate::event::{Events, Interest};
 use crate::key::{OpSlot, Slot};
 use crate::op::{Kind, Outcome};
@@ -26,7 +27,7 @@ const MAX_UNDELIVERED: RangeInclusive<u32> = 32..=256;
 #[derive(Debug)]
 pub(in crate::reactor) struct Operations {
     pub(super) table: OpTable,
-    pub(super) sources: SlotMap<Slot, Box<SourceOps>>,
+    pub(super) sources: SlotMap<Slot, SourceOps>,
     /// What can make progress now. Entries of completed operations are skipped.
     pub(super) run_queue: VecDeque<OpSlot>,
     pub(super) buffers: BufferWaiters,
@@ -56,7 +57,12 @@ impl Operations {
 
     /// Returns the directions in which a source has unfinished operations (M1).
     pub(in crate::reactor) fn busy(&self, slot: Slot) -> Interest {
-        self.sources.get(slot).map_or(Interest::empty(), |source| source.dirs())
+        let Some(source) = self.sources.get(slot) else { return Interest::empty() };
+        let queues = Queue::ALL.into_iter().map(|queue| ((slot, queue), source.queue(queue)));
+        let ops = queues.flat_map(|(place, ends)| {
+            self.table.queue(place, ends).map(move |(_, entry)| entry.dir_in(place))
+        });
+        ops.fold(Interest::empty(), |dirs, dir| dirs | dir)
     }
 
     /// Adapts backpressure to the room for completions.
@@ -98,11 +104,8 @@ impl Operations {
     }
 
     /// Calls this for every source that has had operations.
-    pub(in crate::reactor) fn for_each_source(
-        &mut self,
-        mut visit: impl FnMut(&Held, &mut Manner),
-    ) {
-        self.sources.values_mut().for_each(|source| visit(&source.fd, &mut source.mode));
+    pub(in crate::reactor) fn for_each_source(&mut self, mut visit: impl FnMut(Slot, &mut Manner)) {
+        self.sources.iter_mut().for_each(|(slot, source)| visit(slot, &mut source.mode));
     }
 
     /// Returns true if receives found no buffer since the pools were last asked.
@@ -119,9 +122,11 @@ impl Operations {
 
     /// Makes the head of a queue runnable if nothing else holds it up.
     pub(super) fn wake_head(&mut self, slot: Slot, queue: Queue) {
-        let Some(op) = self.sources.get(slot).and_then(|source| source.head(queue)) else { return };
-        let is_queued = |entry: &OpEntry| matches!(entry.state, OpState::Queued);
-        if self.table.get(op).is_some_and(is_queued) && self.is_at_head(op) {
+        let Some(source) = self.sources.get(slot).filter(|_| queue != Queue::Unordered) else {
+            return;
+        };
+        let Some((op, entry)) = self.table.at(source.queue(queue).first) else { return };
+        if matches!(entry.state, OpState::Queued) && self.is_at_head(op) {
             self.make_runnable(op, Cause::Turn);
         }
     }
@@ -132,14 +137,14 @@ impl Operations {
         let Some(entry) = self.table.get(op) else { return false };
         entry.places().all(|(slot, queue)| {
             let Some(source) = self.sources.get(slot) else { return true };
-            let is_first = queue == Queue::Unordered || source.head(queue) == Some(op);
+            let is_first = queue == Queue::Unordered || source.queue(queue).first == link_to(op);
             is_first && !(queue == Queue::Read && self.is_connecting(source))
         })
     }
 
     fn is_connecting(&self, source: &SourceOps) -> bool {
-        let head = source.head(Queue::Write).and_then(|op| self.table.get(op));
-        head.is_some_and(|entry| entry.kind == Kind::Connect)
+        let head = self.table.at(source.queue(Queue::Write).first);
+        head.is_some_and(|(_, entry)| entry.kind == Kind::Connect)
     }
 
     /// Waits until a source is ready.
@@ -147,11 +152,7 @@ impl Operations {
         let Some(entry) = self.table.get_mut(op) else { return };
         entry.pause = Pause::NONE;
         entry.state = OpState::AwaitingReady { on };
-        let place = match on {
-            Side::Source => entry.source,
-            Side::Target => entry.target,
-        };
-        if let Some((slot, queue)) = place {
+        if let Some((slot, queue)) = entry.place(on) {
             io.await_ready(slot, queue.dir());
         }
     }
@@ -214,12 +215,11 @@ impl Operations {
     /// queues its completion.
     pub(super) fn complete(&mut self, op: OpSlot, result: io::Result<Outcome>, io: &mut impl Io) {
         let Some(entry) = self.table.get_mut(op) else { return };
-        let (call, order, is_connect) =
-            (entry.call.take(), entry.order, entry.kind == Kind::Connect);
+        let (call, is_connect) = (entry.call.take(), entry.kind == Kind::Connect);
         let places = [entry.source, entry.target];
         match entry.state {
             OpState::AwaitingReady { on } => {
-                if let Some((slot, queue)) = places[on as usize] {
+                if let Some((slot, queue)) = entry.place(on) {
                     io.stop_awaiting(slot, queue.dir());
                 }
             }
@@ -240,12 +240,12 @@ impl Operations {
             }
             self.spare_calls.keep(call);
         }
-        self.table.complete(op, transferred, result, buf);
         for (slot, queue) in places.into_iter().flatten() {
             if let Some(source) = self.sources.get_mut(slot) {
-                source.remove(queue, op, order);
+                self.table.dequeue(op, (slot, queue), source.queue_mut(queue));
             }
         }
+        self.table.complete(op, transferred, result, buf);
         for (slot, queue) in places.into_iter().flatten() {
             self.wake_head(slot, queue);
             if is_connect {

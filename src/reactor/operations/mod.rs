@@ -21,6 +21,7 @@
 mod advance;
 mod buffer_wait;
 mod cancel;
+mod entry;
 mod events;
 mod io;
 mod machine;
@@ -38,10 +39,10 @@ mod timers;
 #[cfg(any(test, feature = "spi"))]
 mod verify;
 
+pub(super) use entry::Why;
 pub(super) use io::Io;
 pub(super) use machine::Operations;
 pub(super) use submit::direction_of;
-pub(super) use table::Why;
 pub(super) use thread_pool::ThreadPool;
 #[cfg(any(test, feature = "spi"))]
 pub(super) use verify::Causes;

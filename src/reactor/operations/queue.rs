@@ -1,10 +1,13 @@
 //! The operations of one source: its queues, and how its file is used.
+//!
+//! A queue is a list through the entries of its operations ([`Links`]); the table links them.
 
 use crate::event::Interest;
 use crate::key::OpSlot;
-use crate::sys::file::Held;
+use crate::op::Kind;
 use crate::sys::manner::Manner;
-use std::collections::VecDeque;
+use std::net::Shutdown;
+use std::num::NonZeroU32;
 
 /// One of the two orders of a source, or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +19,25 @@ pub(super) enum Queue {
 }
 
 impl Queue {
+    pub(super) const ALL: [Queue; 3] = [Queue::Read, Queue::Write, Queue::Unordered];
+
+    /// Returns the queue of a kind of operation in its source.
+    pub(super) fn of(kind: Kind) -> Self {
+        use Kind::{
+            Accept, AcceptMulti, Connect, Nop, Open, Read, ReadAt, Recv, RecvExact, RecvFrom,
+            RecvMsg, RecvMulti, Send, SendAll, SendMsg, SendTo, Splice, Sync, Timeout, Write,
+            WriteAt,
+        };
+        match kind {
+            Accept | AcceptMulti | Recv | RecvExact | RecvMulti | RecvFrom | RecvMsg | Read
+            | Splice => Queue::Read,
+            Connect | Send | SendAll | SendTo | SendMsg | Write => Queue::Write,
+            Kind::Shutdown(Shutdown::Read) => Queue::Read,
+            Kind::Shutdown(Shutdown::Write | Shutdown::Both) => Queue::Write,
+            ReadAt | WriteAt | Sync { .. } | Open | Timeout | Nop => Queue::Unordered,
+        }
+    }
+
     /// Returns the readiness that its operations await.
     pub(super) fn dir(self) -> Interest {
         match self {
@@ -26,77 +48,65 @@ impl Queue {
     }
 }
 
-/// One operation in a queue.
-#[derive(Clone, Copy, Debug)]
-struct QueueEntry {
-    op: OpSlot,
-    /// Counts the submissions.
-    order: u64,
-    /// The direction that it occupies (M1), which need not be that of its queue.
-    dir: Interest,
+/// The index of an operation's slot plus one.
+pub(super) type Link = Option<NonZeroU32>;
+
+/// Returns the link to an operation.
+pub(super) fn link_to(op: OpSlot) -> Link {
+    NonZeroU32::new(op.index.wrapping_add(1))
+}
+
+/// The ends of a queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Ends {
+    pub(super) first: Link,
+    pub(super) last: Link,
+}
+
+impl Ends {
+    /// Returns true if it has more than one operation.
+    pub(super) fn has_several(self) -> bool {
+        self.first != self.last
+    }
+}
+
+/// The neighbours of an operation in a queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Links {
+    pub(super) previous: Link,
+    pub(super) next: Link,
 }
 
 /// The operations of one source.
 #[derive(Debug)]
 pub(super) struct SourceOps {
-    pub(super) fd: Held,
     pub(super) mode: Manner,
     /// The peer has reset the connection, and a send was told so. A receive would take it for the
     /// end of the stream.
     pub(super) is_reset: bool,
-    /// The driver must not have what reads.
-    pub(super) emulates_reads: bool,
+    /// The directions that the user watches.
+    pub(super) interest: Interest,
     /// In the order of submission.
-    queues: [VecDeque<QueueEntry>; 3],
+    queues: [Ends; 3],
 }
 
 impl SourceOps {
-    pub(super) fn new(fd: Held, mode: Manner, interest: Interest) -> Self {
-        let emulates_reads = interest.contains(Interest::PRIORITY);
-        SourceOps { fd, mode, is_reset: false, emulates_reads, queues: Default::default() }
+    pub(super) fn new(mode: Manner, interest: Interest) -> Self {
+        SourceOps { mode, is_reset: false, interest, queues: Default::default() }
     }
 
-    pub(super) fn push(&mut self, queue: Queue, op: OpSlot, order: u64, dir: Interest) {
-        self.queues[queue as usize].push_back(QueueEntry { op, order, dir });
+    pub(super) fn queue(&self, queue: Queue) -> Ends {
+        self.queues[queue as usize]
     }
 
-    /// Returns the first of an order.
-    pub(super) fn head(&self, queue: Queue) -> Option<OpSlot> {
-        if queue == Queue::Unordered {
-            return None;
-        }
-        self.queues[queue as usize].front().map(|entry| entry.op)
+    pub(super) fn queue_mut(&mut self, queue: Queue) -> &mut Ends {
+        &mut self.queues[queue as usize]
     }
 
-    /// Returns true if something is behind the head of an order.
-    pub(super) fn has_successor(&self, queue: Queue) -> bool {
-        self.queues[queue as usize].len() > 1
-    }
-
-    pub(super) fn remove(&mut self, queue: Queue, op: OpSlot, order: u64) {
-        let entries = &mut self.queues[queue as usize];
-        if entries.front().is_some_and(|first| first.op == op) {
-            entries.pop_front();
-        } else if let Ok(at) = entries.binary_search_by_key(&order, |entry| entry.order) {
-            entries.remove(at);
-        }
-    }
-
-    /// Returns the operations of one queue, in the order of submission.
-    #[cfg(any(test, feature = "spi"))]
-    pub(super) fn queue(&self, queue: Queue) -> impl Iterator<Item = OpSlot> {
-        self.queues[queue as usize].iter().map(|entry| entry.op)
-    }
-
-    /// Returns the directions that operations occupy.
-    pub(super) fn dirs(&self) -> Interest {
-        let all = self.queues.iter().flatten();
-        all.fold(Interest::empty(), |dirs, entry| dirs | entry.dir)
-    }
-
-    /// Returns all operations.
-    pub(super) fn all(&self) -> Vec<OpSlot> {
-        self.queues.iter().flatten().map(|entry| entry.op).collect()
+    /// Returns true if the driver must not have what reads: a receive that waits in a ring uses up
+    /// an urgent byte that comes alone.
+    pub(super) fn emulates_reads(&self) -> bool {
+        self.interest.contains(Interest::PRIORITY)
     }
 }
 

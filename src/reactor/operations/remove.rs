@@ -1,9 +1,10 @@
 //! The end of a registration that has operations.
 
 use super::cancel::replace_unless_ending;
+use super::entry::{OpState, Why};
 use super::io::Io;
 use super::machine::Operations;
-use super::table::{OpState, Why};
+use super::queue::Queue;
 use crate::key::{OpSlot, Slot};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +14,10 @@ impl Operations {
     pub(in crate::reactor) fn remove(&mut self, slot: Slot, io: &mut impl Io) {
         // Successors of what ends from now on are none: the queues are gone.
         let Some(mut source) = self.sources.remove(slot) else { return };
-        let mut ops = source.all();
+        let mut ops = Vec::new();
+        for queue in Queue::ALL {
+            ops.extend(self.table.queue((slot, queue), source.queue(queue)).map(|(op, _)| op));
+        }
         ops.sort_by_key(|&op| self.table.get(op).map(|entry| entry.order));
         let at = self.table.completed_len();
         let mut submitted = Vec::new();
@@ -48,12 +52,14 @@ impl Operations {
             match self.table.get(op).map(|entry| &entry.state) {
                 None => last.remove(&op).into_iter().for_each(|its| self.table.requeue(its)),
                 Some(OpState::Submitted { .. } | OpState::OnThread { .. }) => {
-                    self.table.hold(op, source.fd.clone());
+                    if let Some(file) = io.file(slot) {
+                        self.table.hold(op, file.clone());
+                    }
                 }
                 Some(_) => self.cancel(op, Why::Deregister, io),
             }
         }
-        io.restore(&source.fd, &mut source.mode);
+        io.restore(slot, &mut source.mode);
         self.run(io);
     }
 }

@@ -1,10 +1,10 @@
 //! The one interpreter of results: what becomes of an operation when its call has succeeded or
 //! failed, in an attempt, in the driver, or on a thread.
 
+use super::entry::{OpState, Why};
 use super::io::Io;
 use super::machine::Operations;
 use super::queue::Queue;
-use super::table::{OpState, Why};
 use crate::event::Interest;
 use crate::key::OpSlot;
 use crate::op::{Address, Control, Kind, MessageFlags, Outcome, ReceivedMessage};
@@ -103,7 +103,7 @@ impl Operations {
     fn take_reset(&mut self, op: OpSlot, io: &mut impl Io) -> bool {
         let Some((slot, _)) = self.source_of(op) else { return false };
         let Some(source) = self.sources.get_mut(slot) else { return false };
-        std::mem::take(&mut source.is_reset) && io.has_not_reconnected(source.fd.fd())
+        std::mem::take(&mut source.is_reset) && io.has_not_reconnected(slot)
     }
 
     /// A send has failed. The kernel reports a reset once, and on a ring to the send if a receive
@@ -118,8 +118,8 @@ impl Operations {
         let Some(source) = self.sources.get(slot).filter(|its| its.mode.is_stream()) else {
             return;
         };
-        let reader = source.head(Queue::Read).and_then(|op| self.table.get(op));
-        if !reader.is_some_and(|reader| reader.kind.is_receive()) {
+        let reader = self.table.at(source.queue(Queue::Read).first);
+        if !reader.is_some_and(|(_, reader)| reader.kind.is_receive()) {
             return;
         }
         if let Some(source) = self.sources.get_mut(slot) {
@@ -163,8 +163,8 @@ impl Operations {
             return true;
         }
         // Of records without bytes only the last can't be told from the end.
-        let bits = io.poll_now(source.fd.fd(), Interest::READABLE);
-        bits.contains(PollBits::RDHUP) && !io.has_bytes(source.fd.fd())
+        let bits = io.poll_now(slot, Interest::READABLE);
+        bits.contains(PollBits::RDHUP) && !io.has_bytes(slot)
     }
 }
 

@@ -1,9 +1,9 @@
 //! What makes operations runnable, and the loop that runs them.
 
+use super::entry::{Cause, OpState, Why};
 use super::io::Io;
 use super::machine::Operations;
 use super::queue::Queue;
-use super::table::{Cause, OpState, Why};
 use crate::event::Interest;
 use crate::key::Slot;
 use crate::op::{Kind, Outcome};
@@ -28,10 +28,11 @@ impl Operations {
         // A connect comes before reads: it is to be told the error of the socket.
         for queue in [Queue::Write, Queue::Read] {
             let Some(source) = self.sources.get(slot) else { return };
-            let Some(op) = source.head(queue).filter(|_| ready.contains(queue.dir())) else {
+            if !ready.contains(queue.dir()) {
                 continue;
-            };
-            if self.table.get(op).is_some_and(|entry| entry.awaits(slot, queue)) {
+            }
+            let Some((op, entry)) = self.table.at(source.queue(queue).first) else { continue };
+            if entry.awaits(slot, queue) {
                 io.stop_awaiting(slot, queue.dir());
                 self.make_runnable(op, Cause::Ready);
             }
@@ -62,8 +63,11 @@ impl Operations {
     /// ring must not receive: a receive that waits there uses up an urgent byte that comes alone.
     pub(in crate::reactor) fn on_watched(&mut self, slot: Slot, user: Interest, io: &mut impl Io) {
         let Some(source) = self.sources.get_mut(slot) else { return };
-        source.emulates_reads = user.contains(Interest::PRIORITY);
-        let Some(op) = source.head(Queue::Read).filter(|_| source.emulates_reads) else { return };
+        source.interest = user;
+        if !source.emulates_reads() {
+            return;
+        }
+        let Some((op, _)) = self.table.at(source.queue(Queue::Read).first) else { return };
         let Some(entry) = self.table.get_mut(op) else { return };
         if let OpState::Submitted { cancel } = &mut entry.state {
             cancel.get_or_insert(Why::Reclaim);

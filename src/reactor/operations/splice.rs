@@ -1,8 +1,8 @@
 //! Moving bytes from one source to another, either of which may make it wait.
 
+use super::entry::Side;
 use super::io::Io;
 use super::machine::Operations;
-use super::table::Side;
 use crate::event::Interest;
 use crate::key::{OpSlot, Slot};
 use crate::sys::file::Held;
@@ -60,7 +60,7 @@ impl Operations {
                 Side::Target => Interest::WRITABLE,
             };
             debug_assert!(queue.dir() == dir || source.mode.has_position());
-            if io.poll_now(source.fd.fd(), dir).ready(dir).is_empty() {
+            if io.poll_now(slot, dir).ready(dir).is_empty() {
                 self.await_ready(op, side, io);
                 return true;
             }
@@ -72,8 +72,8 @@ impl Operations {
         let mut files = Vec::with_capacity(2);
         for slot in [from, to] {
             let Some(source) = self.sources.get_mut(slot) else { continue };
-            io.prepare_to_splice(&source.fd, &mut source.mode)?;
-            files.push(source.fd.clone());
+            io.prepare_to_splice(slot, &mut source.mode)?;
+            files.extend(io.file(slot).cloned());
         }
         Ok(files)
     }

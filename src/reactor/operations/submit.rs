@@ -1,9 +1,9 @@
 //! What is accepted, and the call that is made of it.
 
+use super::entry::{Cause, OpEntry, OpState};
 use super::io::Io;
 use super::machine::Operations;
 use super::queue::{Queue, SourceOps};
-use super::table::{Cause, OpEntry, OpState};
 use crate::event::{Interest, Token};
 use crate::key::{OpSlot, Slot};
 use crate::op::{Address, Amount, Kind, Message, Op, Outcome, With};
@@ -16,44 +16,36 @@ use std::net::Shutdown;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 
-/// The call of a kind of operation, and the queue in which it is.
-fn call_of(kind: Kind, is_socket: bool) -> Option<(Call, Queue)> {
-    Some(match kind {
-        Kind::Accept => (Call::Accept, Queue::Read),
-        Kind::AcceptMulti => (Call::AcceptMulti, Queue::Read),
-        Kind::Recv | Kind::RecvExact => (Call::Recv, Queue::Read),
-        Kind::RecvMulti => (Call::RecvMulti, Queue::Read),
-        Kind::RecvFrom => (Call::RecvFrom, Queue::Read),
-        Kind::RecvMsg => (Call::RecvMsg, Queue::Read),
+/// Returns the call of an operation, if it makes one.
+fn call_of(op: &Op, is_socket: bool) -> Option<Call> {
+    Some(match op.kind {
+        Kind::Accept => Call::Accept,
+        Kind::AcceptMulti => Call::AcceptMulti,
+        Kind::Recv | Kind::RecvExact => Call::Recv,
+        Kind::RecvMulti => Call::RecvMulti,
+        Kind::RecvFrom => Call::RecvFrom,
+        Kind::RecvMsg => Call::RecvMsg,
         // What read(2) and write(2) do to a socket, and these have flags.
-        Kind::Read if is_socket => (Call::Recv, Queue::Read),
-        Kind::Read => (Call::Read, Queue::Read),
-        Kind::Splice => (Call::Splice, Queue::Read),
-        Kind::Connect => (Call::Connect, Queue::Write),
-        Kind::Send | Kind::SendAll => (Call::Send, Queue::Write),
-        Kind::SendTo => (Call::SendTo, Queue::Write),
-        Kind::SendMsg => (Call::SendMsg, Queue::Write),
-        Kind::Write if is_socket => (Call::Send, Queue::Write),
-        Kind::Write => (Call::Write, Queue::Write),
-        Kind::ReadAt(offset) => (Call::ReadAt(offset), Queue::Unordered),
-        Kind::WriteAt(offset) => (Call::WriteAt(offset), Queue::Unordered),
-        Kind::Sync { data_only } => (Call::Sync { data_only }, Queue::Unordered),
-        Kind::Open => (Call::Open, Queue::Unordered),
-        Kind::Shutdown(_) | Kind::Timeout(_) | Kind::Nop => return None,
+        Kind::Read if is_socket => Call::Recv,
+        Kind::Read => Call::Read,
+        Kind::Splice => Call::Splice,
+        Kind::Connect => Call::Connect,
+        Kind::Send | Kind::SendAll => Call::Send,
+        Kind::SendTo => Call::SendTo,
+        Kind::SendMsg => Call::SendMsg,
+        Kind::Write if is_socket => Call::Send,
+        Kind::Write => Call::Write,
+        Kind::ReadAt => Call::ReadAt(op.offset),
+        Kind::WriteAt => Call::WriteAt(op.offset),
+        Kind::Sync { data_only } => Call::Sync { data_only },
+        Kind::Open => Call::Open,
+        Kind::Shutdown(_) | Kind::Timeout | Kind::Nop => return None,
     })
-}
-
-fn queue_of(kind: Kind) -> Queue {
-    match kind {
-        Kind::Shutdown(Shutdown::Read) => Queue::Read,
-        Kind::Shutdown(Shutdown::Write | Shutdown::Both) => Queue::Write,
-        kind => call_of(kind, false).map_or(Queue::Read, |(_, queue)| queue),
-    }
 }
 
 /// Returns the direction that an operation occupies on its source (M1).
 pub(in crate::reactor) fn direction_of(op: &Op) -> Interest {
-    queue_of(op.kind).dir()
+    Queue::of(op.kind).dir()
 }
 
 fn invalid(why: &'static str) -> io::Error {
@@ -69,13 +61,12 @@ impl Operations {
     pub(in crate::reactor) fn add_source(
         &mut self,
         slot: Slot,
-        fd: &Held,
         interest: Interest,
         io: &mut impl Io,
     ) -> io::Result<()> {
         if !self.has_source(slot) {
-            let mode = io.mode_of(fd.fd())?;
-            self.sources.insert(slot, Box::new(SourceOps::new(fd.clone(), mode, interest)));
+            let mode = io.mode_of(slot)?;
+            self.sources.insert(slot, SourceOps::new(mode, interest));
         }
         Ok(())
     }
@@ -93,30 +84,37 @@ impl Operations {
         target: Option<Slot>,
         io: &mut impl Io,
     ) -> io::Result<OpSlot> {
-        let with = match target.and_then(|slot| self.sources.get(slot)) {
-            Some(target) => prepared::With::Target(target.fd.number()),
+        let with = match target.and_then(|slot| io.file(slot)) {
+            Some(target) => prepared::With::Target(target.number()),
             None => call_args(&op.with)?,
         };
         let its = source.and_then(|slot| self.sources.get(slot));
         let is_socket = its.is_some_and(|source| source.mode.is_socket());
-        let fd = its.map(|source| source.fd.fd());
-        let call = match call_of(op.kind, is_socket) {
-            Some((call, _)) => Some(self.spare_calls.fill(prepare(op, fd, call, with)?)),
+        let fd = source.and_then(|slot| io.file(slot)).map(Held::fd);
+        let call = match call_of(op, is_socket) {
+            Some(call) => Some(self.spare_calls.fill(prepare(op, fd, call, with)?)),
             None => None,
         };
         let mut entry = OpEntry::new(token, op.kind, call);
-        entry.source = source.map(|slot| (slot, self.shared_queue(slot, queue_of(op.kind))));
+        entry.source = source.map(|slot| (slot, self.shared_queue(slot, Queue::of(op.kind))));
         entry.target = target.map(|slot| (slot, self.shared_queue(slot, Queue::Write)));
         let slot = self.table.insert(entry);
         let deadline = op.deadline.and_then(|after| io.now().checked_add(after));
         self.table.set_deadline(slot, deadline);
         match op.kind {
             Kind::Nop => self.complete(slot, Ok(Outcome::Done), io),
-            Kind::Timeout(time) => {
+            Kind::Timeout => {
+                let time = match op.with {
+                    With::Time(time) => io.now().checked_add(time),
+                    _ => None,
+                };
                 if let Some(entry) = self.table.get_mut(slot) {
-                    entry.state = OpState::AwaitingTime;
+                    entry.state = match time {
+                        Some(_) => OpState::AwaitingTime,
+                        None => OpState::AwaitingStop,
+                    };
                 }
-                self.table.set_time(slot, io.now().checked_add(time));
+                self.table.set_time(slot, time);
             }
             // It waits for nothing, and is in no queue.
             Kind::Shutdown(Shutdown::Read) => self.shut_down(slot, Shutdown::Read, io),
@@ -137,18 +135,17 @@ impl Operations {
 
     fn enqueue(&mut self, op: OpSlot, kind: Kind) {
         let Some(entry) = self.table.get(op) else { return };
-        let (order, source, target) = (entry.order, entry.source, entry.target);
-        let dirs = [queue_of(kind).dir(), Interest::WRITABLE];
-        for (place, dir) in [source, target].into_iter().zip(dirs) {
-            let Some((slot, queue)) = place else { continue };
+        let mut is_first = true;
+        for (slot, queue) in entry.places() {
             let Some(source) = self.sources.get_mut(slot) else { continue };
             if kind == Kind::Connect {
                 // What was reset is another connection.
                 source.is_reset = false;
             }
-            source.push(queue, op, order, dir);
+            let ends = source.queue_mut(queue);
+            is_first &= self.table.enqueue(op, (slot, queue), ends) || queue == Queue::Unordered;
         }
-        if self.is_at_head(op) {
+        if is_first && self.is_at_head(op) {
             self.make_runnable(op, Cause::Turn);
         }
     }
@@ -157,7 +154,7 @@ impl Operations {
 /// What the call is told with its file and its bytes.
 fn call_args(with: &With) -> io::Result<prepared::With> {
     Ok(match with {
-        With::Nothing | With::Target(_) => prepared::With::Nothing,
+        With::Nothing | With::Target(_) | With::Time(_) => prepared::With::Nothing,
         With::Address(address) => {
             prepared::With::Message(prepared::Message::boxed(address.to_name()?))
         }

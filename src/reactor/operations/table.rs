@@ -1,189 +1,20 @@
 //! The table of operations, each from its submission until it is completed, and the completions
 //! until they are delivered.
 
-use super::queue::Queue;
+use super::entry::{OpEntry, OpState};
+use super::queue::{Ends, Link, Links, Queue, link_to};
 use super::timers::Timers;
-use crate::event::{Events, Token};
+use crate::event::Events;
 use crate::key::{OpSlot, Slot};
-use crate::op::{Completion, Kind, OpId, Outcome};
+use crate::op::{Completion, OpId, Outcome};
 use crate::slab::Slab;
 use crate::sys::buf::Buf;
 use crate::sys::file::Held;
-use crate::sys::prepared::CallBox;
 #[cfg(any(test, feature = "spi"))]
 use std::collections::HashMap;
 use std::collections::VecDeque;
 use std::io;
-use std::time::{Duration, Instant};
-
-/// What an operation is doing, or waits for.
-#[derive(Debug)]
-pub(super) enum OpState {
-    /// It is not at the head of all its queues, or a connect holds it up.
-    Queued,
-    /// It is in the run queue.
-    Runnable(Cause),
-    /// A report of its source, or of its target, makes it runnable.
-    AwaitingReady { on: Side },
-    /// A buffer of its pool makes it runnable.
-    AwaitingBuffer,
-    /// A timer makes it runnable, or completes it.
-    AwaitingTime,
-    /// Backpressure: the delivery of its results makes it runnable.
-    Paused,
-    /// The driver has it.
-    Submitted { cancel: Option<Why> },
-    /// A thread has it.
-    OnThread { cancel: Option<Why> },
-}
-
-/// What has made an operation runnable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Cause {
-    /// It is at the head of its queues.
-    Turn,
-    /// What it awaited was reported.
-    Ready,
-    /// A pause is over.
-    Retry,
-    /// It was given a buffer.
-    Buffer,
-}
-
-/// Which of two sources.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Side {
-    Source,
-    /// Where a splice moves bytes to.
-    Target,
-}
-
-/// Why an operation is to end, or to leave the driver.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::reactor) enum Why {
-    User,
-    Deadline,
-    Deregister,
-    /// Too many of its results are undelivered.
-    Backpressure,
-    /// The driver must not have it any more.
-    Reclaim,
-}
-
-impl Why {
-    /// Returns the error with which the operation completes, `None` if it goes on.
-    pub(super) fn error(self) -> Option<io::Error> {
-        match self {
-            Why::User | Why::Deregister => Some(io::Error::from_raw_os_error(libc::ECANCELED)),
-            Why::Deadline => {
-                let text = "the operation's deadline has passed";
-                Some(io::Error::new(io::ErrorKind::TimedOut, text))
-            }
-            Why::Backpressure | Why::Reclaim => None,
-        }
-    }
-
-    /// Returns true if the operation is to end.
-    pub(super) fn ends(self) -> bool {
-        !matches!(self, Why::Backpressure | Why::Reclaim)
-    }
-}
-
-/// The pause between two attempts where readiness says nothing, in milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Pause(u8);
-
-impl Pause {
-    pub(super) const NONE: Pause = Pause(0);
-    const MIN: u8 = 1;
-    const MAX: u8 = 64;
-
-    /// Returns the next pause, twice as long.
-    pub(super) fn next(self) -> Self {
-        Pause((2 * self.0).clamp(Self::MIN, Self::MAX))
-    }
-
-    pub(super) fn duration(self) -> Duration {
-        Duration::from_millis(self.0.into())
-    }
-}
-
-/// One operation.
-#[derive(Debug)]
-pub(super) struct OpEntry {
-    pub(super) token: Token,
-    pub(super) kind: Kind,
-    pub(super) state: OpState,
-    /// The call, unless the driver or a thread has it.
-    pub(super) call: Option<CallBox>,
-    /// Its source, and the queue in which it is there.
-    pub(super) source: Option<(Slot, Queue)>,
-    /// The same of the source that it moves bytes to, if there are two.
-    pub(super) target: Option<(Slot, Queue)>,
-    /// The driver must not have it.
-    pub(super) must_emulate: bool,
-    /// The length of its last pause between two attempts.
-    pub(super) pause: Pause,
-    /// Counts its results that were not delivered.
-    pub(super) undelivered: u32,
-    /// Counts the submissions.
-    pub(super) order: u64,
-    deadline: Option<Instant>,
-    /// When [`OpState::AwaitingTime`] ends.
-    time: Option<Instant>,
-}
-
-impl OpEntry {
-    pub(super) fn new(token: Token, kind: Kind, call: Option<CallBox>) -> Self {
-        OpEntry {
-            token,
-            kind,
-            state: OpState::Queued,
-            call,
-            source: None,
-            target: None,
-            must_emulate: false,
-            pause: Pause::NONE,
-            undelivered: 0,
-            order: 0,
-            deadline: None,
-            time: None,
-        }
-    }
-
-    /// Returns the queues in which it is.
-    pub(super) fn places(&self) -> impl Iterator<Item = (Slot, Queue)> + use<> {
-        self.source.into_iter().chain(self.target)
-    }
-
-    /// Returns true if it awaits that this source is ready.
-    pub(super) fn awaits(&self, slot: Slot, queue: Queue) -> bool {
-        match self.state {
-            OpState::AwaitingReady { on: Side::Source } => self.source == Some((slot, queue)),
-            OpState::AwaitingReady { on: Side::Target } => self.target == Some((slot, queue)),
-            _ => false,
-        }
-    }
-
-    /// Returns the reason for which it is to end, if it has left the reactor.
-    pub(super) fn stop(&self) -> Option<Why> {
-        match self.state {
-            OpState::Submitted { cancel } | OpState::OnThread { cancel } => {
-                cancel.filter(|why| why.ends())
-            }
-            _ => None,
-        }
-    }
-
-    /// Returns true if its call is here.
-    #[cfg(any(test, feature = "spi"))]
-    pub(super) fn needs_call(&self) -> bool {
-        let is_elsewhere =
-            matches!(self.state, OpState::Submitted { .. } | OpState::OnThread { .. });
-        let has_none = matches!(self.kind, Kind::Shutdown(_) | Kind::Timeout(_) | Kind::Nop);
-        !is_elsewhere && !has_none
-    }
-}
+use std::time::Instant;
 
 /// The operations by slot, in the order of their completions, and by time.
 #[derive(Debug, Default)]
@@ -270,6 +101,55 @@ impl OpTable {
     /// Returns true if the last completion of an operation is to be delivered.
     pub(super) fn is_pending(&self, op: OpSlot) -> bool {
         self.completed.iter().any(|completion| completion.id.slot == op && !completion.more)
+    }
+
+    /// Adds an operation to a queue of its, behind all others. Returns true if it is alone.
+    pub(super) fn enqueue(&mut self, op: OpSlot, place: (Slot, Queue), ends: &mut Ends) -> bool {
+        let previous = std::mem::replace(&mut ends.last, link_to(op));
+        if let Some(entry) = self.slab.get_mut(op) {
+            *entry.links(place) = Links { previous, next: None };
+        }
+        match self.at_mut(previous) {
+            Some(entry) => entry.links(place).next = link_to(op),
+            None => ends.first = link_to(op),
+        }
+        previous.is_none()
+    }
+
+    /// Takes an operation out of a queue of its, if it is there.
+    pub(super) fn dequeue(&mut self, op: OpSlot, place: (Slot, Queue), ends: &mut Ends) {
+        let Some(entry) = self.slab.get_mut(op) else { return };
+        let Links { previous, next } = std::mem::take(entry.links(place));
+        if previous.is_none() && ends.first != link_to(op) {
+            return;
+        }
+        match self.at_mut(previous) {
+            Some(entry) => entry.links(place).next = next,
+            None => ends.first = next,
+        }
+        match self.at_mut(next) {
+            Some(entry) => entry.links(place).previous = previous,
+            None => ends.last = previous,
+        }
+    }
+
+    /// Returns the operation that a link leads to.
+    pub(super) fn at(&self, link: Link) -> Option<(OpSlot, &OpEntry)> {
+        self.slab.get_index(link?.get() - 1)
+    }
+
+    fn at_mut(&mut self, link: Link) -> Option<&mut OpEntry> {
+        self.slab.get_index_mut(link?.get() - 1)
+    }
+
+    /// Returns the operations of a queue, in the order of submission.
+    pub(super) fn queue(
+        &self,
+        place: (Slot, Queue),
+        ends: Ends,
+    ) -> impl Iterator<Item = (OpSlot, &OpEntry)> {
+        let first = self.at(ends.first);
+        std::iter::successors(first, move |(_, entry)| self.at(entry.next_in(place)))
     }
 
     /// Returns the operation of a pending completion.
@@ -384,7 +264,7 @@ impl OpTable {
                     assert!(waits, "only what waits for a time has a timer: {entry:?}");
                     times += 1;
                 }
-                None => assert!(!waits || entry.is_endless(), "a timer is set for it: {entry:?}"),
+                None => assert!(!waits, "a timer is set for it: {entry:?}"),
             }
         }
         let last = self.completed.iter().filter(|completion| !completion.more).count() as u64;
@@ -394,14 +274,6 @@ impl OpTable {
         assert!(is_last, "each result has its operation, or a last one: {pending:?}");
         assert_eq!(deadlines, self.deadlines.len(), "each deadline has its operation");
         assert_eq!(times, self.times.len(), "each timer has its operation");
-    }
-}
-
-#[cfg(any(test, feature = "spi"))]
-impl OpEntry {
-    /// Returns true if its timeout is beyond the clock, which counts the seconds in 63 bits.
-    fn is_endless(&self) -> bool {
-        matches!(self.kind, Kind::Timeout(after) if after.as_secs() > i64::MAX as u64 / 2)
     }
 }
 

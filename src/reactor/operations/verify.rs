@@ -1,10 +1,11 @@
 //! Checks of the operations, for tests and for selectors from outside.
 
+use super::entry::{OpEntry, OpState};
 use super::machine::Operations;
-use super::queue::Queue;
-use super::table::{OpEntry, OpState};
+use super::queue::{Queue, link_to};
 use crate::event::Interest;
 use crate::key::{OpSlot, Slot};
+use crate::op::Kind;
 use std::task;
 
 /// The causes outside of the operations that make these runnable. `None`: this can't be told.
@@ -115,6 +116,9 @@ impl Operations {
             OpState::OnThread { .. } => {
                 assert_ne!(causes.thread_has(op), Some(false), "a thread has it: {entry:?}");
             }
+            OpState::AwaitingStop => {
+                assert_eq!(entry.kind, Kind::Timeout, "only a timeout has no end: {entry:?}");
+            }
             OpState::Runnable(_) | OpState::AwaitingTime => {}
         }
     }
@@ -123,7 +127,10 @@ impl Operations {
     fn is_in_queues(&self, op: OpSlot, entry: &OpEntry) -> bool {
         entry.places().all(|(slot, queue)| {
             let source = self.sources.get(slot);
-            source.is_some_and(|source| source.queue(queue).any(|its| its == op))
+            source.is_some_and(|source| {
+                let mut all = self.table.queue((slot, queue), source.queue(queue));
+                all.any(|(its, _)| its == op)
+            })
         })
     }
 
@@ -141,16 +148,20 @@ impl Operations {
     fn verify_sources(&self, causes: &impl Causes) {
         for (slot, source) in self.sources.iter() {
             let mut dirs = Interest::empty();
-            for queue in [Queue::Read, Queue::Write, Queue::Unordered] {
-                for (at, op) in source.queue(queue).enumerate() {
-                    let entry = self.table.get(op);
-                    let is_live = entry
-                        .is_some_and(|entry| entry.places().any(|place| place == (slot, queue)));
-                    assert!(is_live, "only what is not completed is in a queue: {entry:?}");
-                    let awaits = entry.is_some_and(|entry| entry.awaits(slot, queue));
-                    assert!(at == 0 || !awaits, "only the head awaits readiness: {entry:?}");
+            for queue in Queue::ALL {
+                let (place, ends) = ((slot, queue), source.queue(queue));
+                let mut last = None;
+                for (op, entry) in self.table.queue(place, ends) {
+                    let is_its = entry.places().any(|its| its == place);
+                    assert!(is_its, "only its operations are in a queue: {entry:?}");
+                    assert_eq!(entry.previous_in(place), last, "a queue goes back too: {entry:?}");
+                    let awaits = entry.awaits(slot, queue);
+                    let is_head = last.is_none();
+                    assert!(is_head || !awaits, "only the head awaits readiness: {entry:?}");
                     dirs |= if awaits { queue.dir() } else { Interest::empty() };
+                    last = link_to(op);
                 }
+                assert_eq!(ends.last, last, "a queue ends with its last: {place:?}");
             }
             assert_eq!(causes.awaited(slot), dirs, "each awaited direction has its operation");
         }

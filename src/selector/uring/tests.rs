@@ -186,7 +186,7 @@ fn a_file_that_can_wait_is_not_taken_for_one_that_can_not() {
         }
         ring.look();
     }
-    let mut watches = ring.watches.values_mut();
+    let mut watches = ring.watches.iter_mut().map(|(_, watch)| watch);
     assert!(watches.all(|watch| !watch.is_still() && watch.poll.is_some()));
 }
 

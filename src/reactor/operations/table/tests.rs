@@ -1,11 +1,14 @@
 //! The table against a model: what is known, when it is due, and in which order it completes.
 
 use super::*;
-use crate::sys::prepared::Call;
+use crate::event::Token;
+use crate::op::Kind;
+use crate::sys::prepared::{Call, CallBox};
 use nix::sys::eventfd::EventFd;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -252,4 +255,81 @@ fn entry_fits_into_two_cache_lines() {
     // The slab adds a generation.
     let size = size_of::<OpEntry>() + size_of::<u64>();
     assert!(size <= 128, "{size} bytes");
+}
+
+const SOURCES: u32 = 3;
+
+/// What happens to operations that are in one queue or, as a splice, in two.
+#[derive(Clone, Debug)]
+enum Turn {
+    Enqueue { source: (u32, Queue), target: Option<(u32, Queue)> },
+    Complete(Index),
+}
+
+fn any_place() -> impl Strategy<Value = (u32, Queue)> {
+    (0..SOURCES, prop::sample::select(&Queue::ALL))
+}
+
+fn any_turn() -> impl Strategy<Value = Turn> {
+    let target = prop::option::weighted(0.3, any_place());
+    prop_oneof![
+        3 => (any_place(), target).prop_map(|(source, target)| {
+            // Never from a source to itself.
+            Turn::Enqueue { source, target: target.filter(|(slot, _)| *slot != source.0) }
+        }),
+        2 => any::<Index>().prop_map(Turn::Complete),
+    ]
+}
+
+proptest! {
+    /// A queue has its operations in the order of submission, whichever leave it.
+    #[test]
+    fn queues_are_lists_in_order(turns in prop::collection::vec(any_turn(), 1..120)) {
+        let mut table = OpTable::default();
+        let mut ends = [[Ends::default(); 3]; SOURCES as usize];
+        let mut model: [[Vec<OpSlot>; 3]; SOURCES as usize] = Default::default();
+        let mut live = Vec::new();
+        for turn in turns {
+            match turn {
+                Turn::Enqueue { source, target } => {
+                    let place = |(index, queue)| (Slot { index, generation: 7 }, queue);
+                    let mut entry = OpEntry::new(Token(0), Kind::Nop, None);
+                    (entry.source, entry.target) = (Some(place(source)), target.map(place));
+                    let op = table.insert(entry);
+                    for (slot, queue) in [Some(source), target].into_iter().flatten() {
+                        let (slot_at, at) = (slot as usize, queue as usize);
+                        let ends = &mut ends[slot_at][at];
+                        let is_alone = table.enqueue(op, place((slot, queue)), ends);
+                        prop_assert_eq!(is_alone, model[slot_at][at].is_empty());
+                        model[slot_at][at].push(op);
+                    }
+                    live.push(op);
+                }
+                Turn::Complete(at) if !live.is_empty() => {
+                    let op = live.swap_remove(at.index(live.len()));
+                    let places: Vec<_> = table.get(op).expect("it is live").places().collect();
+                    for (slot, queue) in places {
+                        let (slot_at, at) = (slot.index(), queue as usize);
+                        table.dequeue(op, (slot, queue), &mut ends[slot_at][at]);
+                        // Once more does nothing.
+                        table.dequeue(op, (slot, queue), &mut ends[slot_at][at]);
+                        model[slot_at][at].retain(|its| *its != op);
+                    }
+                    table.complete(op, 0, Ok(Outcome::Done), Buf::None);
+                }
+                Turn::Complete(_) => {}
+            }
+            for (index, (ends, model)) in ends.iter().zip(&model).enumerate() {
+                for queue in Queue::ALL {
+                    let place = (Slot { index: index as u32, generation: 7 }, queue);
+                    let ends = ends[queue as usize];
+                    let all: Vec<_> = table.queue(place, ends).map(|(op, _)| op).collect();
+                    let expected = &model[queue as usize];
+                    prop_assert_eq!(&all, expected);
+                    prop_assert_eq!(ends.last, expected.last().and_then(|&op| link_to(op)));
+                    prop_assert_eq!(ends.has_several(), expected.len() > 1);
+                }
+            }
+        }
+    }
 }

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{self, Wake};
@@ -81,8 +81,9 @@ impl FakeFiles {
 }
 
 /// What is reported of a source.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Watch {
+    source: Held,
     file: usize,
     awaited: Interest,
     /// The kernel watches these; it goes on after a report.
@@ -144,13 +145,20 @@ impl FakeIo {
         }
     }
 
-    pub(super) fn register(&mut self, slot: Slot, file: usize) {
-        self.watches.insert(slot.index, (slot, Watch { file, ..Watch::default() }));
+    pub(super) fn register(&mut self, slot: Slot, source: Held, file: usize) {
+        let [awaited, watched, edges, rechecked, likely_not_ready] = [Interest::empty(); 5];
+        let watch = Watch { source, file, awaited, watched, edges, rechecked, likely_not_ready };
+        self.watches.insert(slot.index, (slot, watch));
     }
 
     pub(super) fn deregister(&mut self, slot: Slot) {
         let (_, watch) = self.watches.remove(&slot.index).expect("it is registered");
         assert!(watch.awaited.is_empty(), "nothing awaits a source that has gone: {watch:?}");
+    }
+
+    fn fake(&mut self, slot: Slot) -> &mut FakeFile {
+        let file = self.watch(slot).file;
+        &mut self.files.all[file]
     }
 
     fn watch(&mut self, slot: Slot) -> &mut Watch {
@@ -233,13 +241,18 @@ impl Io for FakeIo {
         self.now
     }
 
-    fn mode_of(&mut self, fd: BorrowedFd<'_>) -> io::Result<Manner> {
-        Ok(self.files.by_fd(fd.as_raw_fd()).mode())
+    fn file(&self, slot: Slot) -> Option<&Held> {
+        let (its, watch) = self.watches.get(&slot.index)?;
+        Some(&watch.source).filter(|_| *its == slot)
     }
 
-    fn restore(&mut self, _fd: &Held, _mode: &mut Manner) {}
+    fn mode_of(&mut self, slot: Slot) -> io::Result<Manner> {
+        Ok(self.fake(slot).mode())
+    }
 
-    fn prepare_to_splice(&mut self, _fd: &Held, _mode: &mut Manner) -> io::Result<()> {
+    fn restore(&mut self, _slot: Slot, _mode: &mut Manner) {}
+
+    fn prepare_to_splice(&mut self, _slot: Slot, _mode: &mut Manner) -> io::Result<()> {
         Ok(())
     }
 
@@ -278,23 +291,23 @@ impl Io for FakeIo {
         self.files.call(call, max)
     }
 
-    fn shutdown(&mut self, fd: BorrowedFd<'_>, how: Shutdown) -> io::Result<()> {
+    fn shutdown(&mut self, slot: Slot, how: Shutdown) -> io::Result<()> {
         // No edge: not every mechanism tells of what the program does itself.
-        self.files.by_fd(fd.as_raw_fd()).shutdown(how);
+        self.fake(slot).shutdown(how);
         Ok(())
     }
 
-    fn poll_now(&mut self, fd: BorrowedFd<'_>, dir: Interest) -> PollBits {
+    fn poll_now(&mut self, slot: Slot, dir: Interest) -> PollBits {
         self.count_call();
         let always = PollBits::ERR | PollBits::HUP;
-        self.files.by_fd(fd.as_raw_fd()).bits() & (PollBits::asked(dir) | always)
+        self.fake(slot).bits() & (PollBits::asked(dir) | always)
     }
 
-    fn has_bytes(&mut self, fd: BorrowedFd<'_>) -> bool {
-        self.files.by_fd(fd.as_raw_fd()).has_bytes()
+    fn has_bytes(&mut self, slot: Slot) -> bool {
+        self.fake(slot).has_bytes()
     }
 
-    fn has_not_reconnected(&mut self, _fd: BorrowedFd<'_>) -> bool {
+    fn has_not_reconnected(&mut self, _slot: Slot) -> bool {
         true
     }
 

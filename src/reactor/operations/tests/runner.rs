@@ -9,8 +9,8 @@ use super::script::{LINKS, POOL_SIZE, Setup, Step, What, any_setup, any_steps};
 use crate::event::{Events, Interest};
 use crate::key::{OpSlot, Slot};
 use crate::op::Completion;
+use crate::reactor::operations::entry::{OpState, Why};
 use crate::reactor::operations::machine::Operations;
-use crate::reactor::operations::table::{OpState, Why};
 use crate::sys::buf::Buf;
 use crate::sys::file::Held;
 use crate::sys::pool::BufferPool;
@@ -78,7 +78,7 @@ impl Runner {
         let file = FakeFile::new(self.model.files.len(), kind, seems_readable);
         let file = self.io.files.add(source.number(), file);
         self.model.files.push(FileModel::new());
-        self.io.register(slot, file);
+        self.io.register(slot, source.clone(), file);
         Link { slot, file, kind, source, has_connect: false }
     }
 

@@ -7,8 +7,8 @@ use super::fake_source::{DropLog, FakeSource};
 use crate::event::{Events, Interest, Token};
 use crate::key::{Key, OpSlot, Slot};
 use crate::op::Op;
+use crate::reactor::operations::entry::OpState;
 use crate::reactor::operations::machine::Operations;
-use crate::reactor::operations::table::OpState;
 use crate::sys::file::Held;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -21,7 +21,6 @@ pub(super) const KEY: Key = Key { poller: 0, slot: SLOT };
 pub(super) struct Scene {
     pub(super) ops: Operations,
     pub(super) io: FakeIo,
-    pub(super) source: Held,
 }
 
 impl Scene {
@@ -32,8 +31,8 @@ impl Scene {
         let source = Held::new(FakeSource::new(&log, false));
         let mut io = FakeIo::new(1, true, FakeDriver::new(refused, 100));
         let file = io.files.add(source.number(), FakeFile::new(0, kind, false));
-        io.register(SLOT, file);
-        Scene { ops: Operations::of_poller(0), io, source }
+        io.register(SLOT, source, file);
+        Scene { ops: Operations::of_poller(0), io }
     }
 
     pub(super) fn stream(refused: u64) -> Self {
@@ -44,7 +43,7 @@ impl Scene {
         let slot = op.key.map(|key| key.slot);
         if let Some(slot) = slot {
             let none = Interest::empty();
-            let added = self.ops.add_source(slot, &self.source, none, &mut self.io);
+            let added = self.ops.add_source(slot, none, &mut self.io);
             added.expect("it is open");
         }
         let submitted = self.ops.submit(&mut op, Token(0), slot, None, &mut self.io);

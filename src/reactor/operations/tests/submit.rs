@@ -162,7 +162,7 @@ impl Runner {
             let link = &links[link];
             slots[place] = Some(link.slot);
             let none = Interest::empty();
-            ops.add_source(link.slot, &link.source, none, io).expect("it is open");
+            ops.add_source(link.slot, none, io).expect("it is open");
         }
         if model.what == What::WriteAt {
             let file = &mut self.model.files[links[at].file];
