@@ -40,8 +40,6 @@ const VERIFY_GROWTH: usize = 4;
 pub struct Reactor<S> {
     backend: Backend,
     id: u32,
-    /// The selector performs operations.
-    has_driver: bool,
     // Before the operations, so that the mechanism is gone when buffers are dropped (D1).
     parts: Parts<S>,
     operations: Operations,
@@ -60,13 +58,12 @@ impl<S: Selector> Reactor<S> {
     ///
     /// `EINVAL` before Linux 4.14, which has no way to tell a forked child (madvise(2),
     /// `MADV_WIPEONFORK`). `Other` after four billion pollers: keys would not be unique.
-    pub fn new(backend: Backend, mut selector: S) -> io::Result<Self> {
+    pub fn new(backend: Backend, selector: S) -> io::Result<Self> {
         let parker = Parker::new(selector.wake_handle())?;
         let id = next_id()?;
         Ok(Reactor {
             backend,
             id,
-            has_driver: selector.driver().is_some(),
             parts: Parts::new(selector, parker.notifier()),
             operations: Operations::of_poller(id),
             parker,
@@ -121,6 +118,11 @@ impl<S: Selector> Reactor<S> {
     /// Clauses P1 and R4, which every call on a registration begins with.
     fn resolve(&self, key: Key) -> io::Result<Slot> {
         self.check_process()?;
+        self.find(key)
+    }
+
+    /// Clause R4.
+    fn find(&self, key: Key) -> io::Result<Slot> {
         let known = key.poller == self.id && self.parts.readiness.contains(key.slot);
         if known {
             Ok(key.slot)
@@ -203,24 +205,30 @@ impl<S: Selector> Reactor<S> {
     /// Clauses P1, R4 and M1, for an operation. Takes its buffer if it is accepted.
     fn accept(&mut self, op: &mut Op, token: Token) -> io::Result<OpSlot> {
         self.check_process()?;
-        let source = op.key.map(|key| self.resolve(key)).transpose()?;
-        let target = match (op.key, op.target()) {
-            (from, Some(to)) if from == Some(to) => {
-                return Err(invalid("from a source to itself"));
-            }
-            (_, Some(to)) => Some(self.resolve(to)?),
-            (_, None) => None,
-        };
-        let dirs = [operations::direction_of(op), Interest::WRITABLE];
-        for (slot, dir) in [source, target].into_iter().zip(dirs) {
-            let Some(slot) = slot else { continue };
-            let Some((_, interest)) = self.parts.readiness.source(slot) else { continue };
-            if interest.intersects(dir) {
-                return Err(invalid("the source is watched for what the operation would wait for"));
-            }
-            self.operations.add_source(slot, interest, &mut self.parts)?;
+        let [source, target] = [op.key, op.target()];
+        if target.is_some() && source == target {
+            return Err(invalid("from a source to itself"));
         }
+        let sources = [(source, operations::direction_of(op)), (target, Interest::WRITABLE)];
+        for key in [source, target].into_iter().flatten() {
+            self.find(key)?;
+        }
+        for (key, dir) in sources {
+            if let Some(key) = key {
+                self.accept_source(key.slot, dir)?;
+            }
+        }
+        let [source, target] = [source, target].map(|key| key.map(|key| key.slot));
         self.operations.submit(op, token, source, target, &mut self.parts)
+    }
+
+    /// Clause M1.
+    fn accept_source(&mut self, slot: Slot, dir: Interest) -> io::Result<()> {
+        let Some((_, interest)) = self.parts.readiness.source(slot) else { return Ok(()) };
+        if interest.intersects(dir) {
+            return Err(invalid("the source is watched for what the operation would wait for"));
+        }
+        self.operations.add_source(slot, interest, &mut self.parts)
     }
 
     /// Returns true if the completions that are to be delivered fill these events, and nothing else
@@ -280,7 +288,7 @@ impl<S: Selector> Poller for Reactor<S> {
         capabilities.set(Capabilities::NATIVE_LEVEL, native.contains(Triggers::LEVEL));
         capabilities.set(Capabilities::NATIVE_EDGE, native.contains(Triggers::EDGE));
         capabilities.set(Capabilities::NATIVE_ONESHOT, native.contains(Triggers::ONESHOT));
-        capabilities.set(Capabilities::NATIVE_OPERATIONS, self.has_driver);
+        capabilities.set(Capabilities::NATIVE_OPERATIONS, self.parts.has_driver);
         capabilities
     }
 

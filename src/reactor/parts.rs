@@ -22,6 +22,8 @@ use std::task;
 pub(super) struct Parts<S> {
     // Before the rest, so that the mechanism is gone when sources are dropped (R6).
     pub(super) selector: S,
+    /// The selector performs operations.
+    pub(super) has_driver: bool,
     pub(super) readiness: Readiness,
     pub(super) thread_pool: ThreadPool,
     pub(super) notifier: task::Waker,
@@ -37,8 +39,9 @@ pub(super) struct Parts<S> {
 }
 
 impl<S: Selector> Parts<S> {
-    pub(super) fn new(selector: S, notifier: task::Waker) -> Self {
+    pub(super) fn new(mut selector: S, notifier: task::Waker) -> Self {
         Parts {
+            has_driver: selector.driver().is_some(),
             selector,
             readiness: Readiness::default(),
             thread_pool: ThreadPool::new(notifier.clone()),
@@ -120,6 +123,10 @@ impl<S: Selector> Io for Parts<S> {
 
     fn prepare_to_splice(&mut self, slot: Slot, mode: &mut Manner) -> io::Result<()> {
         mode.prepare_to_splice(self.fd(slot)?.as_raw_fd())
+    }
+
+    fn has_driver(&self) -> bool {
+        self.has_driver
     }
 
     fn can_submit(&mut self, call: &Prepared, mode: &Manner) -> bool {

@@ -170,26 +170,56 @@ impl Prepared {
     ///
     /// # Errors
     ///
-    /// `OutOfMemory`: there is no room for so much; `InvalidInput`: the buffer is none that can be
-    /// received into, or has no such part. The buffer comes back.
+    /// As [`Prepared::load`]. The buffer comes back.
+    #[cfg(test)]
     pub(crate) fn with(
         fd: Option<BorrowedFd<'_>>,
         call: Call,
-        buf: Buf,
+        mut buf: Buf,
         part: Part,
         with: With,
     ) -> Result<Self, (io::Error, Buf)> {
-        let mut cargo = Cargo::new(buf, part)?;
-        if matches!(call, Call::Read | Call::Write | Call::ReadAt(_) | Call::WriteAt(_)) {
-            cargo.bound();
+        let mut prepared = Prepared::blank();
+        match prepared.load(fd, call, &mut buf, part, with) {
+            Ok(()) => Ok(prepared),
+            Err(error) => Err((error, buf)),
         }
-        let with = match (call, with) {
+    }
+
+    /// Returns a call to be loaded.
+    fn blank() -> Self {
+        let (with, connect) = (With::Nothing, ConnectState::Fresh);
+        let cargo = Cargo::default();
+        Prepared { number: libc::AT_FDCWD, call: Call::Recv, cargo, with, connect }
+    }
+
+    /// Makes it a call on `fd`, if it needs a file, that moves this part of the buffer, which is
+    /// taken.
+    ///
+    /// # Errors
+    ///
+    /// `OutOfMemory`: there is no room for so much; `InvalidInput`: the buffer is none that can be
+    /// received into, or has no such part. The buffer stays where it is.
+    pub(crate) fn load(
+        &mut self,
+        fd: Option<BorrowedFd<'_>>,
+        call: Call,
+        buf: &mut Buf,
+        part: Part,
+        with: With,
+    ) -> io::Result<()> {
+        self.cargo.load(buf, part)?;
+        if matches!(call, Call::Read | Call::Write | Call::ReadAt(_) | Call::WriteAt(_)) {
+            self.cargo.bound();
+        }
+        self.with = match (call, with) {
             (Call::Accept | Call::RecvFrom, _) => With::Message(Message::boxed(Name::empty())),
             (Call::RecvMsg, _) => With::Message(Message::roomy()),
             (_, with) => with,
         };
-        let number = fd.map_or(libc::AT_FDCWD, |fd| fd.as_raw_fd());
-        Ok(Prepared { number, call, cargo, with, connect: ConnectState::Fresh })
+        self.number = fd.map_or(libc::AT_FDCWD, |fd| fd.as_raw_fd());
+        (self.call, self.connect) = (call, ConnectState::Fresh);
+        Ok(())
     }
 
     /// Returns true if the call can be given to a ring.

@@ -61,6 +61,9 @@ impl Operations {
 
     /// Submits an operation to the driver. Returns false if the reactor has to do it.
     fn try_submit(&mut self, op: OpSlot, io: &mut impl Io) -> bool {
+        if !io.has_driver() {
+            return false;
+        }
         let Some((slot, queue)) = self.source_of(op) else { return false };
         let Some(source) = self.sources.get(slot) else { return false };
         let Some(entry) = self.table.get_mut(op) else { return false };

@@ -39,6 +39,9 @@ pub(in crate::reactor) trait Io {
     /// What fcntl(2) says.
     fn prepare_to_splice(&mut self, slot: Slot, mode: &mut Manner) -> io::Result<()>;
 
+    /// Returns true if there is a driver.
+    fn has_driver(&self) -> bool;
+
     /// Returns true if a driver can make the call.
     fn can_submit(&mut self, call: &Prepared, mode: &Manner) -> bool;
 

@@ -138,11 +138,13 @@ impl Operations {
         entry.places().all(|(slot, queue)| {
             let Some(source) = self.sources.get(slot) else { return true };
             let is_first = queue == Queue::Unordered || source.queue(queue).first == link_to(op);
-            is_first && !(queue == Queue::Read && self.is_connecting(source))
+            is_first && !(queue == Queue::Read && self.is_connecting(slot))
         })
     }
 
-    fn is_connecting(&self, source: &SourceOps) -> bool {
+    /// Returns true if a connect is at the head of the writes of a source.
+    pub(super) fn is_connecting(&self, slot: Slot) -> bool {
+        let Some(source) = self.sources.get(slot) else { return false };
         let head = self.table.at(source.queue(Queue::Write).first);
         head.is_some_and(|(_, entry)| entry.kind == Kind::Connect)
     }

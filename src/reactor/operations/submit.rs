@@ -7,13 +7,11 @@ use super::queue::{Queue, SourceOps};
 use crate::event::{Interest, Token};
 use crate::key::{OpSlot, Slot};
 use crate::op::{Address, Amount, Kind, Message, Op, Outcome, With};
-use crate::sys::buf::Buf;
 use crate::sys::file::Held;
-use crate::sys::prepared::{self, Call, Part, Prepared};
+use crate::sys::prepared::{self, Call, CallBox, Part};
 use std::ffi::CString;
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 
 /// Returns the call of an operation, if it makes one.
@@ -84,23 +82,15 @@ impl Operations {
         target: Option<Slot>,
         io: &mut impl Io,
     ) -> io::Result<OpSlot> {
-        let with = match target.and_then(|slot| io.file(slot)) {
-            Some(target) => prepared::With::Target(target.number()),
-            None => call_args(&op.with)?,
-        };
-        let its = source.and_then(|slot| self.sources.get(slot));
-        let is_socket = its.is_some_and(|source| source.mode.is_socket());
-        let fd = source.and_then(|slot| io.file(slot)).map(Held::fd);
-        let call = match call_of(op, is_socket) {
-            Some(call) => Some(self.spare_calls.fill(prepare(op, fd, call, with)?)),
-            None => None,
-        };
+        let [source, target] = [(source, Queue::of(op.kind)), (target, Queue::Write)]
+            .map(|(slot, queue)| slot.map(|slot| (slot, self.shared_queue(slot, queue))));
+        let call = self.prepare(op, source, target, io)?;
         let mut entry = OpEntry::new(token, op.kind, call);
-        entry.source = source.map(|slot| (slot, self.shared_queue(slot, Queue::of(op.kind))));
-        entry.target = target.map(|slot| (slot, self.shared_queue(slot, Queue::Write)));
+        (entry.source, entry.target) = (source, target);
         let slot = self.table.insert(entry);
-        let deadline = op.deadline.and_then(|after| io.now().checked_add(after));
-        self.table.set_deadline(slot, deadline);
+        if let Some(after) = op.deadline {
+            self.table.set_deadline(slot, io.now().checked_add(after));
+        }
         match op.kind {
             Kind::Nop => self.complete(slot, Ok(Outcome::Done), io),
             Kind::Timeout => {
@@ -128,24 +118,52 @@ impl Operations {
     /// Returns the queue of a source: where reading and writing share a position, there is one.
     fn shared_queue(&self, slot: Slot, queue: Queue) -> Queue {
         let has_position = |source: &SourceOps| source.mode.has_position();
-        let shares =
-            queue == Queue::Write && self.sources.get(slot).is_some_and(|s| has_position(s));
+        let shares = queue == Queue::Write && self.sources.get(slot).is_some_and(has_position);
         if shares { Queue::Read } else { queue }
     }
 
+    /// Makes the call of an operation, if it makes one, and takes its buffer.
+    fn prepare(
+        &mut self,
+        op: &mut Op,
+        source: Option<(Slot, Queue)>,
+        target: Option<(Slot, Queue)>,
+        io: &impl Io,
+    ) -> io::Result<Option<CallBox>> {
+        let its = source.and_then(|(slot, _)| self.sources.get(slot));
+        let is_socket = its.is_some_and(|source| source.mode.is_socket());
+        let Some(call) = call_of(op, is_socket) else { return Ok(None) };
+        let part = part_of(op, call)?;
+        let with = match target.and_then(|(slot, _)| io.file(slot)) {
+            Some(target) => prepared::With::Target(target.number()),
+            None => call_args(&op.with)?,
+        };
+        let fd = source.and_then(|(slot, _)| io.file(slot)).map(Held::fd);
+        let mut cell = self.spare_calls.take();
+        match cell.load(fd, call, &mut op.buf, part, with) {
+            Ok(()) => Ok(Some(cell)),
+            Err(error) => {
+                self.spare_calls.keep(cell);
+                Err(error)
+            }
+        }
+    }
+
+    /// Adds an operation to its queues. If it is at the head of all it becomes runnable.
     fn enqueue(&mut self, op: OpSlot, kind: Kind) {
         let Some(entry) = self.table.get(op) else { return };
-        let mut is_first = true;
+        let mut is_head = true;
         for (slot, queue) in entry.places() {
             let Some(source) = self.sources.get_mut(slot) else { continue };
             if kind == Kind::Connect {
                 // What was reset is another connection.
                 source.is_reset = false;
             }
-            let ends = source.queue_mut(queue);
-            is_first &= self.table.enqueue(op, (slot, queue), ends) || queue == Queue::Unordered;
+            let is_alone = self.table.enqueue(op, (slot, queue), source.queue_mut(queue));
+            is_head &= is_alone || queue == Queue::Unordered;
+            is_head &= queue != Queue::Read || !self.is_connecting(slot);
         }
-        if is_first && self.is_at_head(op) {
+        if is_head {
             self.make_runnable(op, Cause::Turn);
         }
     }
@@ -182,19 +200,13 @@ fn call_args(with: &With) -> io::Result<prepared::With> {
     })
 }
 
-fn prepare(
-    op: &mut Op,
-    fd: Option<BorrowedFd<'_>>,
-    call: Call,
-    with: prepared::With,
-) -> io::Result<Prepared> {
-    if let Call::ReadAt(offset) | Call::WriteAt(offset) = call {
-        // -1 would be the file's own position.
-        if i64::try_from(offset).is_err() {
-            return Err(invalid("an offset beyond the end of any file"));
-        }
+/// Returns which bytes an operation is to move.
+fn part_of(op: &mut Op, call: Call) -> io::Result<Part> {
+    // -1 would be the file's own position.
+    if i64::try_from(op.offset).is_err() {
+        return Err(invalid("an offset beyond the end of any file"));
     }
-    let part = match &op.amount {
+    Ok(match &mut op.amount {
         Amount::Nothing => Part::Nothing,
         Amount::In(0) => return Err(invalid("nothing is to be received")),
         Amount::In(most) if call == Call::Splice => Part::Through(*most),
@@ -205,10 +217,5 @@ fn prepare(
             return Err(invalid("the range ends before it begins"));
         }
         Amount::Out(range) => Part::Out(range.start, range.len()),
-    };
-    let buf = std::mem::replace(&mut op.buf, Buf::None);
-    Prepared::with(fd, call, buf, part, with).map_err(|(error, buf)| {
-        op.buf = buf;
-        error
     })
 }

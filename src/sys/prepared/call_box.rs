@@ -151,15 +151,9 @@ impl SpareCalls {
     /// More are freed. As many operations may complete in one wait, and be followed by others.
     const MAX: usize = 1024;
 
-    /// Puts a call into a cell.
-    pub(crate) fn fill(&mut self, call: Prepared) -> CallBox {
-        match self.0.pop() {
-            Some(mut spare) => {
-                *spare = call;
-                spare
-            }
-            None => CallBox::from(call),
-        }
+    /// Returns a cell with a call that is to be loaded.
+    pub(crate) fn take(&mut self) -> CallBox {
+        self.0.pop().unwrap_or_else(|| CallBox::from(Prepared::blank()))
     }
 
     /// Keeps the cell of a call whose parts were taken.

@@ -26,6 +26,7 @@ pub(crate) enum Part {
 const MOST_BUFFERS: usize = libc::UIO_MAXIOV as usize;
 
 /// A buffer, and what is to be done with it.
+#[derive(Default)]
 pub(super) struct Cargo {
     buf: Buf,
     /// It is to be received into.
@@ -39,6 +40,7 @@ pub(super) struct Cargo {
 }
 
 /// Of several buffers.
+#[derive(Default)]
 struct Many {
     /// If they are to be received into, how many bytes are left for each.
     each: Vec<usize>,
@@ -47,33 +49,36 @@ struct Many {
 }
 
 impl Cargo {
-    /// Makes room where there is none.
+    /// Takes a buffer, and makes room where there is none.
     ///
     /// # Errors
     ///
     /// `OutOfMemory`: there is no room for so much; `InvalidInput`: the buffer is none that can be
-    /// received into, or has no such part. The buffer comes back.
-    pub(super) fn new(mut buf: Buf, part: Part) -> Result<Self, (io::Error, Buf)> {
-        let loaded = match part {
-            Part::Nothing => Ok((false, 0, 0, Vec::new())),
-            Part::Through(most) => Ok((false, 0, most, Vec::new())),
-            Part::In(most) => make_room(&mut buf, most).map(|()| (true, 0, most, Vec::new())),
-            Part::IntoEach(each) => {
-                make_room_in_each(&mut buf, &each).map(|sum| (true, 0, sum, each))
+    /// received into, or has no such part. The buffer stays where it is.
+    pub(super) fn load(&mut self, buf: &mut Buf, part: Part) -> io::Result<()> {
+        let mut each = Vec::new();
+        let (is_in, at, left) = match part {
+            Part::Nothing => (false, 0, 0),
+            Part::Through(most) => (false, 0, most),
+            Part::In(most) => {
+                make_room(buf, most)?;
+                (true, 0, most)
+            }
+            Part::IntoEach(most) => {
+                let sum = make_room_in_each(buf, &most)?;
+                each = most;
+                (true, 0, sum)
             }
             Part::Out(at, length) => {
-                check_part(&buf, at, length).map(|()| (false, at, length, Vec::new()))
+                check_part(buf, at, length)?;
+                (false, at, length)
             }
-            Part::OutOfEach => length_of_each(&buf).map(|sum| (false, 0, sum, Vec::new())),
+            Part::OutOfEach => (false, 0, length_of_each(buf)?),
         };
-        match loaded {
-            Ok((is_in, at, left, each)) => {
-                let is_many = matches!(buf, Buf::Many(_));
-                let many = is_many.then(|| Box::new(Many { each, vectors: Vec::new() }));
-                Ok(Cargo { buf, is_in, at, left, moved: 0, many })
-            }
-            Err(error) => Err((error, buf)),
-        }
+        (self.is_in, self.at, self.left, self.moved) = (is_in, at, left, 0);
+        self.many = matches!(buf, Buf::Many(_)).then(|| Box::new(Many { each, ..Many::default() }));
+        self.buf = std::mem::take(buf);
+        Ok(())
     }
 
     /// No more is moved than one call can, in however many it is done.

@@ -256,6 +256,10 @@ impl Io for FakeIo {
         Ok(())
     }
 
+    fn has_driver(&self) -> bool {
+        true
+    }
+
     fn can_submit(&mut self, call: &Prepared, mode: &Manner) -> bool {
         match call.call() {
             Call::Connect | Call::Sync { .. } | Call::Open | Call::Splice => false,

@@ -74,9 +74,11 @@ fn spare_cells_are_used_again() {
     assert_eq!(call.take_buf(), Buf::Vec(Vec::new()));
     assert_eq!((call.left(), call.moved()), (0, 0), "it moves nothing any more");
     spare.keep(call);
-    let buf = Buf::Vec(vec![1, 2]);
-    let next = Prepared::new(std::io::stdin().as_fd(), Call::Send, buf, (0, 2), None);
-    let next = spare.fill(next.expect("it has two bytes"));
+    let mut next = spare.take();
+    let (stdin, mut buf) = (std::io::stdin(), Buf::Vec(vec![1, 2]));
+    let loaded =
+        next.load(Some(stdin.as_fd()), Call::Send, &mut buf, Part::Out(0, 2), With::Nothing);
+    loaded.expect("it has two bytes");
     assert!(next.0 == cell && next.to_send() == [1, 2]);
     assert!(spare.0.is_empty());
     for _ in 0..SpareCalls::MAX + 9 {

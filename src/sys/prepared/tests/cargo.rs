@@ -103,7 +103,7 @@ proptest! {
         };
         let mut model: Vec<Vec<u8>> = all(&whole).iter().map(|one| one.to_vec()).collect();
         let before: Vec<usize> = model.iter().map(Vec::len).collect();
-        let mut cargo = Cargo::new(whole, part).map_err(|_| "refused").expect("it is in order");
+        let mut cargo = load(whole, part).map_err(|_| "refused").expect("it is in order");
         let places = places(cargo.buf());
         prop_assert!(cargo.is_in() && cargo.is_many() != is_one);
         let (sum, mut moved) = (each.iter().sum::<usize>(), 0);
@@ -160,7 +160,7 @@ proptest! {
         let length = length.min(bytes.len() - at);
         let places = places(&whole);
         let part = if is_one { Part::Out(at, length) } else { Part::OutOfEach };
-        let mut cargo = Cargo::new(whole, part);
+        let mut cargo = load(whole, part);
         let cargo = cargo.as_mut().map_err(|_| "refused").expect("it is in order");
         let mut moved = 0;
         for piece in pieces {
@@ -181,10 +181,18 @@ proptest! {
     }
 }
 
+fn load(mut buf: Buf, part: Part) -> Result<Cargo, (std::io::Error, Buf)> {
+    let mut cargo = Cargo::default();
+    match cargo.load(&mut buf, part) {
+        Ok(()) => Ok(cargo),
+        Err(error) => Err((error, buf)),
+    }
+}
+
 /// Whether it is refused, and the buffer comes back as it was.
 fn refused(buf: Buf, part: Part) -> Option<ErrorKind> {
     let (places, said) = (places(&buf), format!("{buf:?}"));
-    match Cargo::new(buf, part) {
+    match load(buf, part) {
         Ok(_) => None,
         Err((error, back)) => {
             assert_eq!(self::places(&back), places, "{error}");
@@ -253,14 +261,14 @@ fn no_call_is_given_more_buffers_than_it_takes() {
 #[test]
 fn a_single_one_is_cut_at_what_linux_moves() {
     let room = crate::sys::MOST + 9;
-    let mut cargo = Cargo::new(Buf::Vec(vec![]), Part::In(room)).map_err(|_| ()).expect("room");
+    let mut cargo = load(Buf::Vec(vec![]), Part::In(room)).map_err(|_| ()).expect("room");
     let vector = cargo.vectors()[0];
     assert_eq!((vector.iov_len, cargo.left()), (crate::sys::MOST, room));
 }
 
 #[test]
 fn what_passes_through_no_buffer_is_counted() {
-    let mut cargo = Cargo::new(Buf::None, Part::Through(50)).map_err(|_| ()).expect("no buffer");
+    let mut cargo = load(Buf::None, Part::Through(50)).map_err(|_| ()).expect("no buffer");
     assert_eq!((cargo.left(), cargo.moved(), cargo.is_in()), (50, 0, false));
     cargo.note_passed(20);
     assert_eq!(cargo.moved(), 20);
