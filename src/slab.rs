@@ -56,6 +56,32 @@ impl<K: SlabKey, T> Slab<K, T> {
         (key, self.entries[index].value.insert(value))
     }
 
+    /// Returns a key that no value has, had, or will have.
+    ///
+    /// # Panics
+    ///
+    /// As [`insert`](Slab::insert).
+    pub(crate) fn take_key(&mut self) -> K {
+        let key: K = self.next_key().expect("an index is free");
+        if self.free.is_empty() {
+            self.entries.push(Entry { generation: 0, value: None });
+            self.free.push(key.index());
+        }
+        self.retire(key.index());
+        key
+    }
+
+    /// Ends a generation of the free index that is used next. After the last one it is used no
+    /// more.
+    fn retire(&mut self, index: u32) {
+        let entry = &mut self.entries[index as usize];
+        if entry.generation < K::MAX_GENERATION {
+            entry.generation += 1;
+        } else {
+            self.free.pop();
+        }
+    }
+
     pub(crate) fn get(&self, key: K) -> Option<&T> {
         let entry = self.entries.get(key.index() as usize)?;
         entry.value.as_ref().filter(|_| entry.generation == key.generation())

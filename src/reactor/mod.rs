@@ -187,13 +187,14 @@ impl<S: Selector> Reactor<S> {
 
     /// Runs the operations that await what was found of a source.
     fn serve_operations(&mut self, slot: Slot, bits: PollBits) {
-        if !self.operations.has_source(slot) {
-            return;
+        let (ready, is_spurious) = self.parts.readiness.on_report(slot, bits);
+        if !ready.is_empty() {
+            self.operations.on_ready(slot, ready, &mut self.parts);
+            self.operations.run(&mut self.parts);
         }
-        let ready = self.parts.readiness.on_report(slot, bits);
-        self.operations.on_ready(slot, ready, &mut self.parts);
-        self.operations.run(&mut self.parts);
-        self.parts.readiness.on_served(slot);
+        if is_spurious {
+            self.parts.readiness.on_spurious(slot);
+        }
     }
 
     /// Delivers completions, up to the capacity.
@@ -254,15 +255,6 @@ impl<S: Selector> Reactor<S> {
         let must_complete = || events.completion_room() > 0 && deadline.has_passed();
         let must_report = self.parts.readiness.is_watching() || must_complete();
         events.room() > 0 && must_report && self.parts.selector.has_more()
-    }
-
-    /// Returns true if operations that came next in their queues may complete at once too (T1).
-    /// Not together with readiness, which a second look would report a second time (H4).
-    fn has_successors(&self, events: &Events) -> bool {
-        self.parts.has_submitted
-            && events.completion_room() > 0
-            && events.is_empty()
-            && !events.woken()
     }
 }
 
@@ -391,8 +383,7 @@ impl<S: Selector> Poller for Reactor<S> {
                 return Err(error);
             }
             let is_ending = events.has_news() || deadline.has_passed();
-            let goes_on = self.has_successors(events) || self.must_look_again(events, deadline);
-            if is_ending && rounds > 0 && goes_on {
+            if is_ending && rounds > 0 && self.must_look_again(events, deadline) {
                 rounds -= 1;
                 continue;
             }

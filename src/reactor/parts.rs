@@ -12,7 +12,7 @@ use crate::sys;
 use crate::sys::file::{Held, has_more, has_not_connected_again};
 use crate::sys::manner::Manner;
 use crate::sys::pool::BufferPool;
-use crate::sys::prepared::{CallBox, Gain, Prepared, shutdown};
+use crate::sys::prepared::{CallBox, Gain, Prepared, send_now, shutdown};
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -30,8 +30,6 @@ pub(super) struct Parts<S> {
     /// Files that are not needed any more, dropped at the end of a call: that may run the user's
     /// code.
     pub(super) deferred_drops: Vec<Held>,
-    /// The selector was given an operation since it last waited.
-    pub(super) has_submitted: bool,
     /// What the selector reported; kept for its memory.
     reports: Vec<Raw>,
     /// Counts the waits in which the kernel had lost reports.
@@ -47,7 +45,6 @@ impl<S: Selector> Parts<S> {
             thread_pool: ThreadPool::new(notifier.clone()),
             notifier,
             deferred_drops: Vec::new(),
-            has_submitted: false,
             reports: Vec::new(),
             overflows: 0,
         }
@@ -70,7 +67,6 @@ impl<S: Selector> Parts<S> {
     /// What the selector says. What it has reported is queued.
     pub(super) fn look(&mut self, deadline: Deadline) -> io::Result<Wake> {
         self.readiness.begin_look();
-        self.has_submitted = false;
         let waited = self.selector.wait(deadline, &mut self.reports);
         self.readiness.on_reports(&mut self.reports);
         if let Ok(Wake::Overflow) = waited {
@@ -137,6 +133,10 @@ impl<S: Selector> Io for Parts<S> {
         call.attempt(mode)
     }
 
+    fn send_now(&mut self, slot: Slot, bytes: &[u8]) -> io::Result<usize> {
+        send_now(self.fd(slot)?, bytes)
+    }
+
     fn attempt_splice(
         &mut self,
         call: &mut Prepared,
@@ -171,9 +171,7 @@ impl<S: Selector> Io for Parts<S> {
 
     fn submit(&mut self, op: OpSlot, call: CallBox) -> Result<(), CallBox> {
         let Some(driver) = self.selector.driver() else { return Err(call) };
-        driver.submit(op, call)?;
-        self.has_submitted = true;
-        Ok(())
+        driver.submit(op, call)
     }
 
     fn cancel(&mut self, op: OpSlot) {

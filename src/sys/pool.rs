@@ -223,8 +223,7 @@ impl BufferPool {
             }
         };
         if !had_lent {
-            // What is lent keeps the pool alive, by one count for all. The last one drops it when it
-            // comes home.
+            // Lent buffers keep the pool alive by one count, which the last of them drops.
             std::mem::forget(self.0.clone());
         }
         Some(block)

@@ -2,6 +2,7 @@
 //! touch, owned until the last of it.
 #![allow(unsafe_code)]
 
+mod call;
 mod call_box;
 mod cargo;
 mod connect;
@@ -16,6 +17,7 @@ use super::buf::Buf;
 use super::file::{self, Held};
 use super::manner::Manner;
 use super::pool::{BufferPool, PoolBuf};
+pub use call::{Call, Gain};
 pub(crate) use call_box::SpareCalls;
 pub use call_box::{CallBox, leaked_buffers};
 use cargo::Cargo;
@@ -25,8 +27,8 @@ use connect::ConnectState;
 pub(crate) use connect::disconnect;
 pub(crate) use message::{Message, Name, Received};
 pub(in crate::sys) use native::complete_one;
-pub(crate) use socket::shutdown;
 use socket::{SEND_NOW, accept};
+pub(crate) use socket::{send_now, shutdown};
 use std::ffi::CString;
 use std::fmt;
 use std::io;
@@ -47,18 +49,11 @@ pub struct Prepared {
 pub(crate) enum With {
     Nothing,
     Message(Box<Message>),
-    Pool(Box<Supply>),
+    /// Where its buffers come from. The one for what comes next is where others have theirs.
+    Pool(BufferPool),
     Path(Box<Path>),
     /// The file to splice to.
     Target(RawFd),
-}
-
-/// Where buffers come from.
-#[derive(Debug)]
-pub(crate) struct Supply {
-    pool: BufferPool,
-    /// The one for what comes next, if there is one.
-    next: Option<PoolBuf>,
 }
 
 /// What to open.
@@ -70,10 +65,6 @@ pub(crate) struct Path {
 }
 
 impl With {
-    pub(crate) fn pool(pool: BufferPool) -> Self {
-        With::Pool(Box::new(Supply { pool, next: None }))
-    }
-
     pub(crate) fn path(name: CString, flags: libc::c_int, mode: libc::mode_t) -> Self {
         With::Path(Box::new(Path { name, flags, mode }))
     }
@@ -82,69 +73,6 @@ impl With {
 // SAFETY: the pointers are in message headers and vectors, and are written anew for every call,
 // by the thread that makes it; and they point to what the value owns.
 unsafe impl Send for Prepared {}
-
-/// The call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum Call {
-    Accept,
-    AcceptMulti,
-    Connect,
-    Recv,
-    RecvMulti,
-    Send,
-    RecvFrom,
-    SendTo,
-    RecvMsg,
-    SendMsg,
-    Read,
-    Write,
-    ReadAt(u64),
-    WriteAt(u64),
-    Sync { data_only: bool },
-    Open,
-    Splice,
-}
-
-impl Call {
-    /// Whether it moves bytes out of its file into a buffer.
-    pub fn receives(self) -> bool {
-        use Call::{Read, ReadAt, Recv, RecvFrom, RecvMsg};
-        matches!(self, Recv | RecvFrom | RecvMsg | Read | ReadAt(_))
-    }
-
-    /// Whether it goes on after a result.
-    pub fn is_multi(self) -> bool {
-        matches!(self, Call::AcceptMulti | Call::RecvMulti)
-    }
-
-    /// Whether it may be told of the end of what a peer sends.
-    pub(crate) fn is_recv(self) -> bool {
-        matches!(self, Call::Recv | Call::RecvMulti | Call::RecvFrom | Call::RecvMsg)
-    }
-
-    /// Whether it may be told that a peer has reset the connection while it writes.
-    pub(crate) fn is_send(self) -> bool {
-        matches!(self, Call::Send | Call::SendTo | Call::SendMsg | Call::Splice)
-    }
-}
-
-/// What a call that succeeded has brought.
-#[derive(Debug)]
-pub enum Gain {
-    /// So many bytes were moved.
-    Moved(usize),
-    /// These bytes were received.
-    Received(PoolBuf),
-    /// A connection was accepted.
-    Accepted(OwnedFd),
-    /// A connection was made.
-    Connected,
-    /// A file was opened.
-    Opened(OwnedFd),
-    /// It is done, and there is nothing to show.
-    Done,
-}
 
 impl Prepared {
     /// A call on `fd` that moves at most `left` bytes: out of the buffer, from `at` on, or to its
@@ -285,32 +213,31 @@ impl Prepared {
     /// Where its buffers come from, if they come from a pool one by one.
     pub(crate) fn pool(&self) -> Option<&BufferPool> {
         match &self.with {
-            With::Pool(supply) => Some(&supply.pool),
+            With::Pool(pool) => Some(pool),
             _ => None,
         }
     }
 
     /// Gives it the buffer for what comes next.
     pub(crate) fn equip(&mut self, buf: PoolBuf) {
-        if let With::Pool(supply) = &mut self.with {
-            supply.next = Some(buf);
-        }
+        self.cargo.put_buf(buf.into());
     }
 
     /// Whether it lacks the buffer for what comes next.
     pub(crate) fn lacks_buffer(&self) -> bool {
-        matches!(&self.with, With::Pool(supply) if supply.next.is_none())
+        matches!(self.with, With::Pool(_)) && matches!(self.cargo.buf(), Buf::None)
     }
 
     /// It waits, and others can use the buffer for what comes next.
     pub(crate) fn give_back_buffer(&mut self) {
-        if let With::Pool(supply) = &mut self.with {
-            supply.next = None;
+        if matches!(self.with, With::Pool(_)) {
+            drop(self.cargo.take_buf());
         }
     }
 
     /// Takes the buffer. The call moves no bytes any more.
     pub(crate) fn take_buf(&mut self) -> Buf {
+        self.give_back_buffer();
         self.cargo.take_buf()
     }
 
@@ -327,6 +254,17 @@ impl Prepared {
     #[cfg(test)]
     pub(crate) fn into_buf(mut self) -> Buf {
         self.take_buf()
+    }
+
+    /// So many bytes of what it is to send were sent.
+    ///
+    /// # Panics
+    ///
+    /// If it does not send so much.
+    pub fn note_sent(&mut self, count: usize) {
+        assert!(!self.cargo.is_in() && count <= self.cargo.left(), "it does not send so much");
+        // SAFETY: nothing is received.
+        unsafe { self.cargo.note_moved(count) };
     }
 
     /// There was nothing to be received, and nobody to receive it from.
@@ -456,13 +394,6 @@ impl Prepared {
         assert!(!self.cargo.is_in() && !self.cargo.is_many(), "it does not send, or not one");
         self.cargo.rest()
     }
-
-    /// So many of them were sent.
-    pub fn note_sent(&mut self, count: usize) {
-        assert!(!self.cargo.is_in() && count <= self.cargo.left(), "it does not send so much");
-        // SAFETY: nothing is received.
-        unsafe { self.cargo.note_moved(count) };
-    }
 }
 
 /// For tests of the operations without a kernel.
@@ -471,9 +402,10 @@ impl Prepared {
     /// Receives these bytes, as many as there is room for, into the buffer that was attached, or
     /// into one of the pool. Returns `None` if there is no buffer.
     pub(crate) fn receive_from_pool(&mut self, bytes: &[u8]) -> Option<PoolBuf> {
-        let With::Pool(supply) = &mut self.with else { return None };
-        let attached = supply.next.take();
-        let mut buf = attached.or_else(|| supply.pool.take())?;
+        let mut buf = match self.cargo.take_buf() {
+            Buf::Pool(buf) => buf,
+            _ => self.pool()?.take()?,
+        };
         io::Write::write(&mut buf, bytes).ok()?;
         Some(buf)
     }

@@ -166,7 +166,7 @@ impl Operations {
         false
     }
 
-    fn on_would_block(&mut self, op: OpSlot, was_ready: bool, io: &mut impl Io) {
+    pub(super) fn on_would_block(&mut self, op: OpSlot, was_ready: bool, io: &mut impl Io) {
         let Some((slot, queue)) = self.source_of(op) else { return };
         let Some(source) = self.sources.get(slot) else { return };
         let Some(call) = self.table.get_mut(op).and_then(|entry| entry.call.as_mut()) else {

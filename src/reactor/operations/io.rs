@@ -52,6 +52,13 @@ pub(in crate::reactor) trait Io {
     /// What the call says, `WouldBlock` too.
     fn attempt(&mut self, call: &mut Prepared, mode: &mut Manner) -> io::Result<Gain>;
 
+    /// Sends bytes on a socket without blocking.
+    ///
+    /// # Errors
+    ///
+    /// What the call says, `WouldBlock` too.
+    fn send_now(&mut self, slot: Slot, bytes: &[u8]) -> io::Result<usize>;
+
     /// Makes a splice that does not block.
     ///
     /// # Errors

@@ -29,6 +29,7 @@ mod queue;
 mod remove;
 mod result;
 mod run;
+mod send_now;
 mod splice;
 mod submit;
 mod table;

@@ -4,6 +4,7 @@ use super::entry::{Cause, OpEntry, OpState};
 use super::io::Io;
 use super::machine::Operations;
 use super::queue::{Queue, SourceOps};
+use super::send_now::Early;
 use crate::event::{Interest, Token};
 use crate::key::{OpSlot, Slot};
 use crate::op::{Address, Amount, Kind, Message, Op, Outcome, With};
@@ -82,6 +83,13 @@ impl Operations {
         target: Option<Slot>,
         io: &mut impl Io,
     ) -> io::Result<OpSlot> {
+        let early = match source {
+            Some(slot) => self.send_now(op, token, slot, io),
+            None => Early::NotMade,
+        };
+        if let Early::Completed(op) = early {
+            return Ok(op);
+        }
         let [source, target] = [(source, Queue::of(op.kind)), (target, Queue::Write)]
             .map(|(slot, queue)| slot.map(|slot| (slot, self.shared_queue(slot, queue))));
         let call = self.prepare(op, source, target, io)?;
@@ -110,6 +118,18 @@ impl Operations {
             Kind::Shutdown(Shutdown::Read) => self.shut_down(slot, Shutdown::Read, io),
             Kind::Open => self.make_runnable(slot, Cause::Turn),
             kind => self.enqueue(slot, kind),
+        }
+        match early {
+            Early::Sent(count) => {
+                if let Some(call) = self.table.get_mut(slot).and_then(|entry| entry.call.as_mut()) {
+                    call.note_sent(count);
+                }
+            }
+            Early::Failed(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.on_would_block(slot, false, io);
+            }
+            Early::Failed(error) => self.on_error(slot, error, io),
+            Early::NotMade | Early::Completed(_) => {}
         }
         self.run(io);
         Ok(slot)
@@ -189,7 +209,7 @@ fn call_args(with: &With) -> io::Result<prepared::With> {
                 "this pool belongs to the process that this one was forked from",
             ));
         }
-        With::Pool(pool) => prepared::With::pool(pool.clone()),
+        With::Pool(pool) => prepared::With::Pool(pool.clone()),
         With::Path(open) => {
             let (path, options) = &**open;
             let (flags, mode) = options.to_flags()?;

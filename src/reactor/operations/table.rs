@@ -4,7 +4,7 @@
 use super::entry::{OpEntry, OpState};
 use super::queue::{Ends, Link, Links, Queue, link_to};
 use super::timers::Timers;
-use crate::event::Events;
+use crate::event::{Events, Token};
 use crate::key::{OpSlot, Slot};
 use crate::op::{Completion, OpId, Outcome};
 use crate::slab::Slab;
@@ -73,6 +73,20 @@ impl OpTable {
         self.times.replace(op, entry.time, None);
         let (id, token) = (OpId { poller: self.poller, slot: op }, entry.token);
         self.completed.push_back(Completion { token, id, transferred, result, buf, more: false });
+    }
+
+    /// Queues the completion of an operation that has never been in the table.
+    pub(super) fn complete_at_once(
+        &mut self,
+        token: Token,
+        transferred: usize,
+        buf: Buf,
+    ) -> OpSlot {
+        self.submitted += 1;
+        let op = self.slab.take_key();
+        let (id, result) = (OpId { poller: self.poller, slot: op }, Ok(Outcome::Done));
+        self.completed.push_back(Completion { token, id, transferred, result, buf, more: false });
+        op
     }
 
     /// Queues one of many results of an operation that goes on.

@@ -11,4 +11,5 @@ mod parking;
 mod runner;
 mod scene;
 mod script;
+mod sending;
 mod submit;

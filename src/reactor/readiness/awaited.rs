@@ -59,10 +59,12 @@ impl AwaitedInterest {
         self.likely_not_ready |= dir;
     }
 
-    /// The kernel has reported the source, and `ready` was found ready.
-    pub(super) fn on_report(&mut self, ready: Interest) {
+    /// The kernel has reported the source, and `ready` was found ready. Returns true if no
+    /// operation awaited a part of that.
+    pub(super) fn on_report(&mut self, ready: Interest) -> bool {
         self.likely_not_ready -= ready;
         self.unawaited = ready & (self.watched - self.awaited);
+        !self.unawaited.is_empty()
     }
 
     /// The operations that the report was for were run. `by_level` are the directions that are

@@ -264,6 +264,9 @@ impl Readiness {
     pub(super) fn report(&mut self, key: Key, bits: PollBits, events: &mut Events) {
         let slot = key.slot;
         let Some(registration) = self.registry.get_mut(slot) else { return };
+        if registration.latch.interest().is_empty() {
+            return;
+        }
         let dirs = bits.ready(registration.latch.armed());
         if !dirs.is_empty() && !self.registry.note_reported(slot) {
             // A second look has found it again: that is for the next wait.
@@ -331,18 +334,24 @@ impl Readiness {
         })
     }
 
-    /// Notes what is true of a source. Returns the directions of it that are watched for operations
-    /// and ready.
-    pub(super) fn on_report(&mut self, slot: Slot, bits: PollBits) -> Interest {
-        let Some(registration) = self.registry.get_mut(slot) else { return Interest::empty() };
-        let ready = bits.ready(registration.awaited.watched());
-        registration.awaited.on_report(ready);
-        ready
+    /// Notes what is true of a source. Returns the directions that operations await and that are
+    /// ready, and true if the report may be spurious: then [`on_spurious`](Readiness::on_spurious)
+    /// is to be called when the operations were run.
+    pub(super) fn on_report(&mut self, slot: Slot, bits: PollBits) -> (Interest, bool) {
+        let none = (Interest::empty(), false);
+        let Some(registration) = self.registry.get_mut(slot) else { return none };
+        let watched = registration.awaited.watched();
+        if watched.is_empty() {
+            return none;
+        }
+        let ready = bits.ready(watched);
+        let is_spurious = registration.awaited.on_report(ready);
+        (ready, is_spurious || registration.latch.trigger() == Trigger::OneShot)
     }
 
     /// Called after the operations that a report was for were run: a spurious one may end what is
     /// watched for them.
-    pub(super) fn on_served(&mut self, slot: Slot) {
+    pub(super) fn on_spurious(&mut self, slot: Slot) {
         let Some(registration) = self.registry.get_mut(slot) else { return };
         let (trigger, by_level) = (registration.latch.trigger(), registration.latch.by_level());
         let awaited = &mut registration.awaited;

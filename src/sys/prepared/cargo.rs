@@ -96,6 +96,10 @@ impl Cargo {
         std::mem::take(&mut self.buf)
     }
 
+    pub(super) fn put_buf(&mut self, buf: Buf) {
+        self.buf = buf;
+    }
+
     pub(super) fn is_in(&self) -> bool {
         self.is_in
     }

@@ -1,15 +1,16 @@
 //! The calls for sockets.
 #![allow(unsafe_code)]
 
-use super::{Call, Gain, Message, Prepared, With};
+use super::super::MOST;
+use super::super::buf::Buf;
+use super::{Call, Gain, Message, Prepared};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 impl Prepared {
     /// Receives into the buffer that it was [equipped](Prepared::equip) with.
     pub(super) fn receive_into_pool(&mut self) -> io::Result<Gain> {
-        let With::Pool(supply) = &mut self.with else { return no_message() };
-        let Some(mut buf) = supply.next.take() else {
+        let Buf::Pool(mut buf) = self.cargo.take_buf() else {
             return Err(io::ErrorKind::WouldBlock.into());
         };
         let room = buf.spare();
@@ -18,7 +19,7 @@ impl Prepared {
         let answer = unsafe { libc::recv(self.number, start, length, libc::MSG_DONTWAIT) };
         let Ok(count) = usize::try_from(answer) else {
             let error = io::Error::last_os_error();
-            supply.next = Some(buf);
+            self.equip(buf);
             return Err(error);
         };
         // SAFETY: the kernel has written so many bytes to the room.
@@ -64,10 +65,21 @@ pub(super) fn accept(number: RawFd, message: Option<&mut Message>) -> isize {
     answer as isize
 }
 
-/// [`Prepared::with`] is given what the call needs.
-fn no_message() -> io::Result<Gain> {
-    debug_assert!(false, "a call without what it has to be told");
-    Err(io::ErrorKind::InvalidInput.into())
+/// Sends bytes on a socket, without blocking and without `SIGPIPE`.
+///
+/// # Errors
+///
+/// What send(2) says, but not `Interrupted`.
+pub(crate) fn send_now(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    let length = bytes.len().min(MOST);
+    loop {
+        // SAFETY: there are so many bytes, which outlive the call.
+        let sent = unsafe { libc::send(fd.as_raw_fd(), bytes.as_ptr().cast(), length, SEND_NOW) };
+        match usize::try_from(sent).map_err(|_| io::Error::last_os_error()) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            sent => return sent,
+        }
+    }
 }
 
 /// Shuts a socket down, which never blocks.

@@ -290,7 +290,7 @@ fn each_call_has_what_it_needs() {
     }
     let accept = plain(Call::AcceptMulti, Part::Nothing);
     assert!(accept.message().is_none(), "nobody asks for the names of many");
-    let with = With::pool(pool.clone());
+    let with = With::Pool(pool.clone());
     let many = Prepared::with(Some(here.as_fd()), Call::RecvMulti, Buf::None, Part::Nothing, with);
     let mut many = many.expect("in order");
     assert!(many.pool().is_some_and(|its| its.is(&pool)) && many.lacks_buffer());
@@ -323,7 +323,7 @@ fn what_suits_a_ring_is_known() {
     let suits = |fd: &dyn AsFd, call| {
         let part = if call == Call::Splice { Part::Through(1) } else { Part::Nothing };
         let with = match call {
-            Call::RecvMulti => With::pool(BufferPool::new(8, 2).expect("two")),
+            Call::RecvMulti => With::Pool(BufferPool::new(8, 2).expect("two")),
             _ => With::Nothing,
         };
         let prepared = Prepared::with(Some(fd.as_fd()), call, Buf::None, part, with);

@@ -257,7 +257,7 @@ impl Io for FakeIo {
     }
 
     fn has_driver(&self) -> bool {
-        true
+        self.driver.refused < 100
     }
 
     fn can_submit(&mut self, call: &Prepared, mode: &Manner) -> bool {
@@ -282,6 +282,13 @@ impl Io for FakeIo {
         let max = if is_short { 1 + self.rng.below(3) as usize } else { usize::MAX };
         let fd = call.wanted().0;
         self.files.by_fd(fd).call(call, max)
+    }
+
+    fn send_now(&mut self, slot: Slot, bytes: &[u8]) -> io::Result<usize> {
+        self.count_call();
+        let is_short = self.rng.is_percent(self.short);
+        let max = if is_short { 1 + self.rng.below(3) as usize } else { usize::MAX };
+        self.fake(slot).write(bytes, max)
     }
 
     fn attempt_splice(

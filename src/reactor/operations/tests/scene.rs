@@ -10,6 +10,7 @@ use crate::op::Op;
 use crate::reactor::operations::entry::OpState;
 use crate::reactor::operations::machine::Operations;
 use crate::sys::file::Held;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -39,15 +40,23 @@ impl Scene {
         Scene::new(FileKind::Stream { connects: false }, refused)
     }
 
-    pub(super) fn submit(&mut self, mut op: Op) -> OpSlot {
+    pub(super) fn submit(&mut self, op: Op) -> OpSlot {
+        self.try_submit(op).expect("it is in order")
+    }
+
+    /// Submits an operation that is refused.
+    pub(super) fn refuse(&mut self, op: Op) -> io::Error {
+        self.try_submit(op).expect_err("it is refused")
+    }
+
+    fn try_submit(&mut self, mut op: Op) -> io::Result<OpSlot> {
         let slot = op.key.map(|key| key.slot);
         if let Some(slot) = slot {
             let none = Interest::empty();
             let added = self.ops.add_source(slot, none, &mut self.io);
             added.expect("it is open");
         }
-        let submitted = self.ops.submit(&mut op, Token(0), slot, None, &mut self.io);
-        submitted.expect("it is in order")
+        self.ops.submit(&mut op, Token(0), slot, None, &mut self.io)
     }
 
     /// Reports what is ready, as a wait does.

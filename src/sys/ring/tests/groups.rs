@@ -45,7 +45,7 @@ impl Ring {
 
     /// The ring has said before that it serves the pool.
     fn begin_promised_recv(&mut self, socket: &OwnedFd, pool: &BufferPool) -> Ticket {
-        let (part, with) = (Part::Nothing, With::pool(pool.clone()));
+        let (part, with) = (Part::Nothing, With::Pool(pool.clone()));
         let fd = Some(socket.as_fd());
         let prepared = CallBox::with(fd, Call::RecvMulti, Buf::None, part, with);
         self.begin(prepared.expect("in order"), 7)

@@ -1,0 +1,56 @@
+//! Sends that are done before they become operations.
+//!
+//! Most sends find room and nothing before them. These need no entry, no queue and no call of their
+//! own: the bytes are sent where they lie, and the completion is queued.
+
+use super::io::Io;
+use super::machine::Operations;
+use super::queue::Queue;
+use crate::event::Token;
+use crate::key::{OpSlot, Slot};
+use crate::op::{Amount, Kind, Op};
+use crate::sys::buf::Buf;
+use std::io;
+
+/// What has become of a send that was attempted before it was an operation.
+pub(super) enum Early {
+    /// It was not attempted.
+    NotMade,
+    /// It has completed.
+    Completed(OpSlot),
+    /// So many bytes were sent, and some are left.
+    Sent(usize),
+    Failed(io::Error),
+}
+
+impl Operations {
+    /// Attempts a send, if the reactor makes its calls and nothing is before it. Takes the buffer
+    /// of one that completes.
+    pub(super) fn send_now(
+        &mut self,
+        op: &mut Op,
+        token: Token,
+        slot: Slot,
+        io: &mut impl Io,
+    ) -> Early {
+        if !matches!(op.kind, Kind::Send | Kind::SendAll) || io.has_driver() {
+            return Early::NotMade;
+        }
+        let Some(source) = self.sources.get(slot) else { return Early::NotMade };
+        let is_first = source.queue(Queue::Write).first.is_none();
+        if !is_first || !source.mode.is_socket() || matches!(op.buf, Buf::Many(_)) {
+            return Early::NotMade;
+        }
+        let Amount::Out(range) = &op.amount else { return Early::NotMade };
+        // A range that is not there is refused like others.
+        let Some(bytes) = op.buf.get(range.clone()) else { return Early::NotMade };
+        match io.send_now(slot, bytes) {
+            Ok(count) if count == bytes.len() || op.kind == Kind::Send => {
+                let buf = std::mem::take(&mut op.buf);
+                Early::Completed(self.table.complete_at_once(token, count, buf))
+            }
+            Ok(count) => Early::Sent(count),
+            Err(error) => Early::Failed(error),
+        }
+    }
+}
