@@ -22,6 +22,9 @@ pub(super) struct Polls {
     operations: Operations,
     /// What is to be asked next.
     queue: VecDeque<Ask>,
+    /// Single receives, to be asked for behind all that: while the sends of a batch are made, the
+    /// peers may answer, and a receive that finds something is cheaper than one that waits.
+    receives: VecDeque<OpSlot>,
     /// What is to be cancelled again, because it was too early (g).
     too_early: Vec<Id>,
     /// As long as the queue may become before what is pointless in it is thrown out.
@@ -71,12 +74,14 @@ const SHORT_QUEUE: usize = 64;
 
 impl Polls {
     pub(super) fn new(ring: Ring) -> Self {
-        let (requests, operations, queue, too_early, completions, told) = Default::default();
+        let (requests, operations, queue, receives) = Default::default();
+        let (too_early, completions, told) = Default::default();
         Polls {
             ring,
             requests,
             operations,
             queue,
+            receives,
             too_early,
             longest_queue: SHORT_QUEUE,
             turn: 0,
@@ -137,8 +142,13 @@ impl Polls {
 
     /// Has the next turn begin an operation.
     pub(super) fn begin_operation(&mut self, op: OpSlot, call: CallBox) {
+        let is_receive = call.call() == Call::Recv;
         self.operations.insert(op, call);
-        self.queue.push_back(Ask::Begin(op));
+        if is_receive {
+            self.receives.push_back(op);
+        } else {
+            self.queue.push_back(Ask::Begin(op));
+        }
     }
 
     /// Has the next turn stop an operation. One that was not submitted has thereby ended.
@@ -213,7 +223,7 @@ impl Polls {
 
     /// Whether there is something to ask.
     pub(super) fn has_queued(&self) -> bool {
-        !self.queue.is_empty()
+        !self.queue.is_empty() || !self.receives.is_empty()
     }
 
     /// Whether this poll was not submitted yet.
@@ -223,7 +233,7 @@ impl Polls {
 
     /// Whether there is more to ask than one turn can.
     pub(super) fn has_queued_too_much(&mut self) -> bool {
-        self.queue.len() > self.ring.room()
+        self.queue.len() + self.receives.len() > self.ring.room()
     }
 
     /// Whether the last turn may have left something for want of room.
@@ -270,9 +280,15 @@ impl Polls {
                 Ask::Stop(op) => self.operations.ask_to_stop(op, &mut self.ring),
             };
             if !is_asked {
-                break;
+                return;
             }
             self.queue.pop_front();
+        }
+        while let Some(&op) = self.receives.front() {
+            if !self.operations.begin(op, &mut self.ring) {
+                return;
+            }
+            self.receives.pop_front();
         }
     }
 
