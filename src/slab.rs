@@ -127,12 +127,6 @@ impl<K: SlabKey, T> Slab<K, T> {
         })
     }
 
-    /// Takes all values out.
-    pub(crate) fn drain(&mut self) -> impl Iterator<Item = T> {
-        let keys: Vec<K> = self.iter().map(|(key, _)| key).collect();
-        keys.into_iter().filter_map(|key| self.remove(key))
-    }
-
     /// Returns a slab whose first entries have so many generations left.
     #[cfg(test)]
     pub(crate) fn nearly_retired(left: &[u32]) -> Self {

@@ -26,9 +26,9 @@ use std::sync::Arc;
 /// while passed.is_empty() {
 ///     poller.wait(&mut events, None)?;
 ///     for completion in events.completions() {
-///         if let Outcome::Message { files, .. } = completion.result? {
+///         if let Outcome::Message(message) = completion.result? {
 ///             assert_eq!(&completion.buf[..], b"take this");
-///             passed = files;
+///             passed = message.files;
 ///         }
 ///     }
 /// }

@@ -357,7 +357,7 @@ impl Selector for Uring {
         if let Some((_, errno)) = self.refusal.take() {
             return Err(refused_with(errno));
         }
-        let has_reports = out.len() > old || is_notified || self.polls.has_landed();
+        let has_reports = out.len() > old || is_notified || self.polls.has_events();
         match ran {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
             _ if has_reports => Ok(Wake::Events),
@@ -403,7 +403,7 @@ impl OpDriver for Uring {
     }
 
     fn drain_events(&mut self, out: &mut Vec<OpEvent>) {
-        self.polls.take_landed(out);
+        self.polls.drain_events(out);
     }
 }
 

@@ -9,7 +9,7 @@ use super::fork::Stamp;
 use super::pool::BufferPool;
 use super::prepared::{Call, CallBox, Gain, complete_one};
 use groups::{Groups, NO_GROUP};
-use in_flight::InFlight;
+use in_flight::{InFlight, OPERATION, user_data_of};
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{Builder, EnterFlags, IoUring, Probe, cqueue, opcode};
 use std::fmt;
@@ -79,17 +79,11 @@ pub(crate) enum Completion {
     One {
         tag: u64,
         gain: Gain,
-        /// There was more when it did, so that the kernel went on at once.
-        is_not_all: bool,
+        /// How many results in a row had more behind them, so that the kernel went on at once; 0
+        /// if this one had not.
+        partial_results: u8,
     },
 }
-
-/// A ring's name for an operation that the kernel has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Ticket(u64);
-
-/// In the `user_data` of operations, and of nothing else: its completion gives memory back.
-const OPERATION: u64 = 1 << 63;
 
 /// A request.
 #[derive(Clone, Copy, Debug)]
@@ -98,8 +92,8 @@ pub(crate) enum Request {
     Poll { number: RawFd, bits: u16 },
     /// Cancels the request with this `user_data`.
     Cancel(u64),
-    /// Cancels an operation.
-    Stop(Ticket),
+    /// Cancels the operation with this tag.
+    Stop(u64),
 }
 
 impl TaskWork {
@@ -185,7 +179,7 @@ impl Ring {
                 opcode::PollAdd::new(Fd(number), u32::from(bits)).multi(true).build()
             }
             Request::Cancel(target) => opcode::AsyncCancel::new(target).build(),
-            Request::Stop(Ticket(target)) => opcode::AsyncCancel::new(target).build(),
+            Request::Stop(tag) => opcode::AsyncCancel::new(user_data_of(tag)).build(),
         };
         let entry = entry.user_data(user_data);
         let Some(queues) = self.queues() else { return false };
@@ -210,9 +204,36 @@ impl Ring {
     }
 
     /// Returns true if an operation takes buffers of this pool.
-    pub(crate) fn takes_from(&self, ticket: Ticket, pool: &BufferPool) -> bool {
-        let its = self.in_flight.get(ticket.0 & !OPERATION).map(|(_, _, group)| group);
+    pub(crate) fn takes_from(&self, tag: u64, pool: &BufferPool) -> bool {
+        let its = self.in_flight.get(tag).map(|operation| operation.group);
         its.is_some() && its == self.groups.find(pool)
+    }
+
+    /// Returns true if the kernel has the operation with this tag.
+    pub(crate) fn has_operation(&self, tag: u64) -> bool {
+        self.in_flight.get(tag).is_some()
+    }
+
+    /// Returns the tag of the operation with this index, which was to be cancelled.
+    pub(crate) fn cancelled_operation(&self, index: u32) -> Option<u64> {
+        let (tag, operation) = self.in_flight.get_index(index)?;
+        operation.is_cancelled.then_some(tag)
+    }
+
+    /// Notes that an operation is to be cancelled. Returns true if it is there and was not.
+    pub(crate) fn note_cancelled(&mut self, tag: u64) -> bool {
+        let operation = self.in_flight.get_mut(tag);
+        operation.is_some_and(|its| !std::mem::replace(&mut its.is_cancelled, true))
+    }
+
+    /// Returns the number of operations that the kernel has.
+    pub(crate) fn operations(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// Returns the tags of the operations that the kernel has.
+    pub(crate) fn operation_tags(&self) -> impl Iterator<Item = u64> {
+        self.in_flight.tags()
     }
 
     /// Sets out buffers in the place of those that were taken.
@@ -225,20 +246,28 @@ impl Ring {
     /// Queues an operation for the next [`Ring::enter`]; one that is for now says `WouldBlock`
     /// where it would have to wait. Its file has to stay open until it is over.
     ///
-    /// # Panics
+    /// # Errors
     ///
-    /// If there is no [`room`](Ring::room).
-    pub(crate) fn begin(&mut self, call: CallBox, tag: u64) -> Ticket {
-        assert!(self.room() > 0, "there has to be room for it");
+    /// The call, if there is no [`room`](Ring::room), or an operation with the index that is the
+    /// lower half of the tag.
+    pub(crate) fn begin(&mut self, call: CallBox, tag: u64) -> Result<(), CallBox> {
+        if self.room() == 0 {
+            return Err(call);
+        }
         // What takes buffers of a pool is begun where the ring serves that.
         let group = call.pool().and_then(|pool| self.groups.find(pool)).unwrap_or(NO_GROUP);
+        let call = self.in_flight.insert(call, tag, group)?;
+        let entry = call.entry(group).user_data(user_data_of(tag));
         self.groups.enter(group);
-        let (ticket, call) = self.in_flight.insert(call, tag, group);
-        let entry = call.entry(group).user_data(ticket | OPERATION);
         // SAFETY: a ring with room is this process's.
         let pushed = unsafe { self.ring.submission().push(&entry) };
         debug_assert!(pushed.is_ok(), "there was room");
-        Ticket(ticket | OPERATION)
+        Ok(())
+    }
+
+    /// Returns true if requests were pushed since the last [`Ring::enter`].
+    pub(crate) fn has_pushed(&mut self) -> bool {
+        self.queues().is_some_and(|queues| !queues.submission().is_empty())
     }
 
     /// How many requests can be pushed.
@@ -320,8 +349,9 @@ fn of_operation(
     groups: &mut Groups,
     entry: &cqueue::Entry,
 ) -> Option<Completion> {
-    let (ticket, result) = (entry.user_data() & !OPERATION, entry.result());
-    let (tag, call, group) = in_flight.get(ticket)?;
+    let (user_data, result) = (entry.user_data(), entry.result());
+    let operation = in_flight.find_mut(user_data)?;
+    let (call, group) = (operation.call(), operation.group);
     let number = cqueue::buffer_select(entry.flags());
     let length = usize::try_from(result).unwrap_or(0);
     // SAFETY: this completion says so, and is looked at once.
@@ -329,16 +359,19 @@ fn of_operation(
     if cqueue::more(entry.flags()) {
         // SAFETY: as above.
         let one = unsafe { complete_one(call, result, buf) };
+        let is_partial = cqueue::sock_nonempty(entry.flags());
+        operation.partial_results = operation.partial_results.saturating_add(is_partial.into());
+        let partial_results = if is_partial { operation.partial_results } else { 0 };
+        let tag = operation.tag(user_data);
         // No error goes on.
-        let is_not_all = cqueue::sock_nonempty(entry.flags());
-        return one.ok().map(|gain| Completion::One { tag, gain, is_not_all });
+        return one.ok().map(|gain| Completion::One { tag, gain, partial_results });
     }
     if call == Call::RecvMulti && result == -libc::ENOBUFS {
         groups.note_shortage(group);
     }
     groups.leave(group);
     // SAFETY: this is its last completion.
-    let (tag, mut call) = unsafe { in_flight.remove(ticket) }?;
+    let (tag, mut call) = unsafe { in_flight.remove(user_data) }?;
     // SAFETY: as above.
     let result = unsafe { call.complete(result, buf) };
     Some(Completion::Operation { tag, call, result })

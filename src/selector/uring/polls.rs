@@ -35,8 +35,9 @@ pub(super) struct Polls {
     wait: u64,
     /// Counts the news: polls that ended, and the first word in a wait of those that go on.
     progress: u64,
-    /// Of one turn; kept for its memory.
-    completions: Vec<Completion>,
+    /// The requests of one turn that have completed: `user_data`, the result, and whether they go
+    /// on. Kept for its memory.
+    completions: Vec<(u64, i32, bool)>,
     /// In the last turn there was a moment without room for another completion.
     was_full: bool,
     /// How many completions have got lost.
@@ -118,10 +119,10 @@ impl Polls {
         let poll = Poll { owner, number, bits, is_cancelled: false, submitted_in, told_in: 0 };
         let id = self.requests.insert(poll).0;
         if self.queue.len() >= self.longest_queue {
-            let (requests, operations) = (&mut self.requests, &mut self.operations);
+            let (requests, operations, ring) = (&mut self.requests, &self.operations, &self.ring);
             self.queue.retain(|&ask| match ask {
                 Ask::Poll(id) | Ask::Cancel(id) => requests.get_mut(id).is_some(),
-                Ask::Begin(op) | Ask::Stop(op) => operations.is_known(op),
+                Ask::Begin(op) | Ask::Stop(op) => operations.is_known(op, ring),
             });
             self.longest_queue = SHORT_QUEUE.max(2 * self.queue.len());
         }
@@ -143,6 +144,9 @@ impl Polls {
     /// Has the next turn begin an operation.
     pub(super) fn begin_operation(&mut self, op: OpSlot, call: CallBox) {
         let is_receive = call.call() == Call::Recv;
+        let may_begin = !is_receive && self.queue.is_empty();
+        let waiting = if may_begin { self.ring.begin(call, op.to_bits()) } else { Err(call) };
+        let Err(call) = waiting else { return };
         self.operations.insert(op, call);
         if is_receive {
             self.receives.push_back(op);
@@ -153,7 +157,7 @@ impl Polls {
 
     /// Has the next turn stop an operation. One that was not submitted has thereby ended.
     pub(super) fn stop_operation(&mut self, op: OpSlot) {
-        if self.operations.stop(op) {
+        if self.operations.stop(op, &mut self.ring) {
             self.queue.push_back(Ask::Stop(op));
         }
     }
@@ -169,29 +173,29 @@ impl Polls {
 
     /// Has the next turn stop all of them.
     pub(super) fn stop_all_operations(&mut self) {
-        for op in self.operations.slots() {
+        for op in self.operations.slots(&self.ring) {
             self.stop_operation(op);
         }
     }
 
     /// Whether the kernel has this operation, or is to get it.
     pub(super) fn has_operation(&self, op: OpSlot) -> bool {
-        self.operations.is_known(op)
+        self.operations.is_known(op, &self.ring)
     }
 
     /// How many operations have not ended.
     pub(super) fn operations(&self) -> usize {
-        self.operations.len()
+        self.operations.len(&self.ring)
     }
 
-    /// Whether operations have ended that [`Polls::take_landed`] has not told of.
-    pub(super) fn has_landed(&self) -> bool {
-        self.operations.has_landed()
+    /// Whether there are events of operations for [`Polls::drain_events`].
+    pub(super) fn has_events(&self) -> bool {
+        self.operations.has_events()
     }
 
-    /// The operations that have ended.
-    pub(super) fn take_landed(&mut self, out: &mut Vec<OpEvent>) {
-        self.operations.take_landed(out);
+    /// Takes the events of operations.
+    pub(super) fn drain_events(&mut self, out: &mut Vec<OpEvent>) {
+        self.operations.drain_events(out);
     }
 
     /// Has the next turn cancel a poll. One that was not submitted has thereby ended.
@@ -218,12 +222,12 @@ impl Polls {
         for id in std::mem::take(&mut self.too_early) {
             self.cancel(id);
         }
-        self.operations.stop_again(|op| self.queue.push_back(Ask::Stop(op)));
+        self.operations.stop_again(&self.ring, |op| self.queue.push_back(Ask::Stop(op)));
     }
 
     /// Whether there is something to ask.
-    pub(super) fn has_queued(&self) -> bool {
-        !self.queue.is_empty() || !self.receives.is_empty()
+    pub(super) fn has_queued(&mut self) -> bool {
+        !self.queue.is_empty() || !self.receives.is_empty() || self.ring.has_pushed()
     }
 
     /// Whether this poll was not submitted yet.
@@ -315,28 +319,25 @@ impl Polls {
 
     /// Takes what a turn has brought. `at_once`: it did not wait.
     fn reap(&mut self, at_once: bool) {
-        let mut completions = std::mem::take(&mut self.completions);
-        let was_full = self.ring.reap(|completion| completions.push(completion));
+        let mut requests = std::mem::take(&mut self.completions);
+        let mut floods = Vec::new();
+        let Polls { ring, operations, progress, .. } = self;
+        let was_full = ring.reap(|completion| match completion {
+            Completion::Request { user_data, result, more } => {
+                requests.push((user_data, result, more));
+            }
+            completion => {
+                *progress += 1;
+                floods.extend(operations.note(completion));
+            }
+        });
+        floods.into_iter().for_each(|op| self.stop_operation(op));
         self.was_full = was_full;
-        for completion in completions.drain(..) {
-            let (user_data, result, more) = match completion {
-                Completion::Request { user_data, result, more } => (user_data, result, more),
-                Completion::Operation { tag, call, result } => {
-                    self.progress += 1;
-                    self.operations.land(tag, call, result);
-                    continue;
-                }
-                Completion::One { tag, gain, is_not_all } => {
-                    self.progress += 1;
-                    let full = self.operations.bring(tag, gain, is_not_all);
-                    full.into_iter().for_each(|op| self.stop_operation(op));
-                    continue;
-                }
-            };
+        for (user_data, result, more) in requests.drain(..) {
             match About::from_bits(user_data) {
                 About::Cancel(id) if result < 0 => self.too_early.push(id),
                 About::Cancel(_) => {}
-                About::Stop(place) => self.operations.note_stop(place, result),
+                About::Stop(place) => self.operations.note_stop(place, result, &self.ring),
                 About::Poll(id) if more => self.hear(id, result),
                 About::Poll(id) => {
                     let end = self.kind_of_end(id, at_once && !was_full);
@@ -344,7 +345,7 @@ impl Polls {
                 }
             }
         }
-        self.completions = completions;
+        self.completions = requests;
     }
 
     /// A poll has told something, and goes on.

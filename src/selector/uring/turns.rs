@@ -83,7 +83,7 @@ impl Uring {
 
     fn has_news(&self) -> bool {
         let has_heard = !self.heard.is_empty() || self.is_notified || self.has_lost;
-        has_heard || self.polls.has_landed()
+        has_heard || self.polls.has_events()
     }
 
     /// Waits for the ends of polls that are to end.

@@ -1,81 +1,129 @@
 //! The operations that a kernel has: their memory is nobody else's until they are over.
 
 use super::super::prepared::{Call, CallBox};
-use crate::slab::{Slab, SlabKey};
 
-/// The name of an operation to the kernel. It leaves the topmost bit of 64 free.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Ticket {
-    index: u32,
-    generation: u32,
-}
+/// In the `user_data` of operations, and of nothing else: its completion gives memory back.
+pub(super) const OPERATION: u64 = 1 << 63;
 
-impl Ticket {
-    fn to_bits(self) -> u64 {
-        u64::from(self.generation) << 32 | u64::from(self.index)
-    }
-
-    fn from_bits(bits: u64) -> Self {
-        Ticket { index: bits as u32, generation: (bits >> 32) as u32 }
-    }
-}
-
-impl SlabKey for Ticket {
-    const MAX_GENERATION: u32 = (1 << 31) - 1;
-
-    fn new(index: u32, generation: u32) -> Self {
-        Ticket { index, generation }
-    }
-
-    fn index(self) -> u32 {
-        self.index
-    }
-
-    fn generation(self) -> u32 {
-        self.generation
-    }
-}
-
+/// One operation.
 #[derive(Debug)]
-struct Operation {
-    tag: u64,
+pub(super) struct Operation {
+    /// The upper half of its tag.
+    generation: u32,
     /// Where its buffers come from, if they come from a pool.
-    group: u16,
+    pub(super) group: u16,
+    /// It was to be cancelled.
+    pub(super) is_cancelled: bool,
+    /// Counts the results in a row behind which there was more.
+    pub(super) partial_results: u8,
     call: CallBox,
 }
 
-/// All operations that one ring has been given and that are not over.
+impl Operation {
+    pub(super) fn call(&self) -> Call {
+        self.call.call()
+    }
+
+    /// Returns true if this `user_data` with its index is its.
+    fn is_named(&self, user_data: u64) -> bool {
+        let upper_half = user_data_of(u64::from(self.generation) << 32) >> 32;
+        upper_half == user_data >> 32
+    }
+
+    /// Returns its tag.
+    pub(super) fn tag(&self, user_data: u64) -> u64 {
+        tag_of(user_data as u32 as usize, self)
+    }
+}
+
+/// All operations that one ring has been given and that are not over, by the lower half of their
+/// tags. A tag is an index and a generation, and of one index there is one operation at a time.
 #[derive(Debug, Default)]
-pub(super) struct InFlight(Slab<Ticket, Operation>);
+pub(super) struct InFlight {
+    operations: Vec<Option<Operation>>,
+    len: usize,
+}
+
+/// Returns the `user_data` of an operation. It has no room for the topmost bit of the tag.
+pub(super) fn user_data_of(tag: u64) -> u64 {
+    tag | OPERATION
+}
+
+fn tag_of(index: usize, operation: &Operation) -> u64 {
+    u64::from(operation.generation) << 32 | index as u64
+}
 
 impl InFlight {
-    /// Adds an operation, with a tag that comes back with it. What its entry points to stays where
-    /// it is.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn tags(&self) -> impl Iterator<Item = u64> {
+        let all = self.operations.iter().enumerate();
+        all.filter_map(|(index, operation)| Some(tag_of(index, operation.as_ref()?)))
+    }
+
+    /// Adds an operation. What its entry points to stays where it is.
+    ///
+    /// # Errors
+    ///
+    /// The call, if there is an operation with this index.
     pub(super) fn insert(
         &mut self,
         mut call: CallBox,
         tag: u64,
         group: u16,
-    ) -> (u64, &mut CallBox) {
+    ) -> Result<&mut CallBox, CallBox> {
+        let index = tag as u32 as usize;
+        if self.operations.len() <= index {
+            self.operations.resize_with(index + 1, || None);
+        }
+        let place = &mut self.operations[index];
+        if place.is_some() {
+            return Err(call);
+        }
         call.begin_flight();
-        let (ticket, operation) = self.0.insert(Operation { tag, group, call });
-        (ticket.to_bits(), &mut operation.call)
+        self.len += 1;
+        let (generation, is_cancelled, partial_results) = ((tag >> 32) as u32, false, 0);
+        let operation = Operation { generation, group, is_cancelled, partial_results, call };
+        Ok(&mut place.insert(operation).call)
     }
 
-    /// Returns the tag, call and group of an operation.
-    pub(super) fn get(&self, ticket: u64) -> Option<(u64, Call, u16)> {
-        let Operation { tag, group, call } = self.0.get(Ticket::from_bits(ticket))?;
-        Some((*tag, call.call(), *group))
+    pub(super) fn get(&self, tag: u64) -> Option<&Operation> {
+        let place = self.operations.get(tag as u32 as usize)?;
+        place.as_ref().filter(|its| its.generation == (tag >> 32) as u32)
     }
 
-    /// Takes an operation out, and returns its tag too.
+    pub(super) fn get_mut(&mut self, tag: u64) -> Option<&mut Operation> {
+        let place = self.operations.get_mut(tag as u32 as usize)?;
+        place.as_mut().filter(|its| its.generation == (tag >> 32) as u32)
+    }
+
+    /// Returns the operation of a `user_data`.
+    pub(super) fn find_mut(&mut self, user_data: u64) -> Option<&mut Operation> {
+        let place = self.operations.get_mut(user_data as u32 as usize)?;
+        place.as_mut().filter(|its| its.is_named(user_data))
+    }
+
+    /// Returns the operation of an index, and its tag.
+    pub(super) fn get_index(&self, index: u32) -> Option<(u64, &Operation)> {
+        let operation = self.operations.get(index as usize)?.as_ref()?;
+        Some((tag_of(index as usize, operation), operation))
+    }
+
+    /// Takes the operation of a `user_data` out, and returns its tag.
     ///
     /// # Safety
     ///
     /// The kernel must be done with it: this is its last completion, or it was not submitted.
     #[allow(unsafe_code)]
-    pub(super) unsafe fn remove(&mut self, ticket: u64) -> Option<(u64, CallBox)> {
-        let Operation { tag, mut call, .. } = self.0.remove(Ticket::from_bits(ticket))?;
+    pub(super) unsafe fn remove(&mut self, user_data: u64) -> Option<(u64, CallBox)> {
+        let index = user_data as u32 as usize;
+        let place = self.operations.get_mut(index)?;
+        let operation = place.take_if(|its| its.is_named(user_data))?;
+        self.len -= 1;
+        let tag = tag_of(index, &operation);
+        let mut call = operation.call;
         // SAFETY: as the caller promises.
         unsafe { call.end_flight() };
         Some((tag, call))
@@ -88,13 +136,17 @@ impl InFlight {
     /// No kernel must touch the memory of this process for them.
     #[allow(unsafe_code)]
     pub(super) unsafe fn free(&mut self) {
-        // SAFETY: as the caller promises.
-        self.0.drain().for_each(|mut operation| unsafe { operation.call.end_flight() });
+        for mut operation in self.operations.drain(..).flatten() {
+            // SAFETY: as the caller promises.
+            unsafe { operation.call.end_flight() };
+        }
+        self.len = 0;
     }
 
     /// Leaves the memory of all operations to the kernel, and returns how many there were.
     pub(super) fn leak(&mut self) -> usize {
-        self.0.drain().count()
+        self.operations.clear();
+        std::mem::take(&mut self.len)
     }
 }
 

@@ -4,9 +4,8 @@ use super::super::{OpDriver, OpEvent, Raw, Selector, Uring, Wake};
 use super::*;
 use crate::selector::Deadline;
 use crate::sys::buf::Buf;
-use crate::sys::prepared::Call;
-use crate::sys::prepared::leaked_buffers;
-use crate::sys::ring::TaskWork;
+use crate::sys::prepared::{Call, Gain, leaked_buffers};
+use crate::sys::ring::{Size, TaskWork};
 use crate::testing::is_alone;
 use nix::sys::socket::{setsockopt, sockopt};
 use proptest::prelude::*;
@@ -131,21 +130,36 @@ fn nothing_is_asked_before_the_wait() {
 }
 
 #[test]
-fn one_that_is_stopped_before_the_wait_never_reaches_the_kernel() {
+fn receive_that_is_stopped_before_the_wait_never_reaches_the_kernel() {
     for mut ring in rings() {
         let (here, mut there) = pair();
-        ring.begin_op(0, send(&here, "data"));
+        there.write_all(b"data").expect("room");
+        ring.begin_op(0, recv(&here));
         ring.stop_op(op(0));
         assert!(!ring.polls.has_operation(op(0)), "it has ended");
         // It is told of at once, whatever the deadline.
         let landed = ring.landed_by(Deadline::after(Some(Duration::from_secs(60))));
         assert!(matches!(&landed[..], [one] if is_canceled(one) && one.prepared().moved() == 0));
         assert!(ring.landed().is_empty(), "once");
-        let nothing = there.read(&mut [0; 9]).expect_err("nothing has been sent");
-        assert_eq!(nothing.kind(), ErrorKind::WouldBlock);
         // What stands in the queue of the one before is not for its successor.
-        ring.begin_op(0, send(&here, "more"));
+        ring.begin_op(0, recv(&here));
         assert_eq!(ring.land_all(1).iter().map(moved).collect::<Vec<_>>(), [4]);
+    }
+}
+
+/// It is in the ring, for the next enter (X1).
+#[test]
+fn send_that_is_stopped_before_the_wait_may_be_made() {
+    for mut ring in rings() {
+        let (here, mut there) = pair();
+        ring.begin_op(0, send(&here, "data"));
+        ring.cancel_and_wait(&[op(0)]);
+        assert!(!ring.polls.has_operation(op(0)), "it has ended");
+        let mut landed = vec![];
+        ring.drain_events(&mut landed);
+        let [one] = &landed[..] else { panic!("it lands once: {landed:?}") };
+        let sent = if is_canceled(one) { 0 } else { moved(one) };
+        assert_eq!((one.prepared().moved(), there.read(&mut [0; 9]).unwrap_or(0)), (sent, sent));
     }
 }
 
@@ -186,28 +200,41 @@ fn would_block(landed: &OpEvent) -> bool {
 
 #[test]
 fn what_was_not_found_is_stopped_again_while_it_goes_on() {
-    let (here, _there) = pair();
+    let size = Size { requests: 16, completions: 32 };
+    let mut ring = Ring::open(size, &TaskWork::LADDER).expect("this kernel has it");
+    let pairs: Vec<_> = (0..3).map(|_| pair()).collect();
     let mut operations = Operations::default();
-    let again = |operations: &mut Operations| {
+    let again = |operations: &mut Operations, ring: &Ring| {
         let mut asked = vec![];
-        operations.stop_again(|op| asked.push(op));
+        operations.stop_again(ring, |op| asked.push(op));
         asked
     };
-    (0..3).for_each(|at| operations.insert(op(at), recv(&here)));
-    for at in 0..3 {
-        let operation = operations.operations.get_mut(op(at)).expect("it is known");
-        (operation.state, operation.is_stopped) = (State::Moving, at != 1);
+    for (at, (here, _)) in pairs.iter().enumerate() {
+        operations.insert(op(at), recv(here));
+        assert!(operations.begin(op(at), &mut ring));
     }
-    operations.note_stop(0, -libc::EALREADY);
-    operations.note_stop(0, 0);
-    assert_eq!(again(&mut operations), [], "that has been done");
-    operations.note_stop(0, -libc::ENOENT);
-    operations.note_stop(1, -libc::ENOENT);
-    operations.note_stop(2, -libc::ENOENT);
-    operations.note_stop(9, -libc::ENOENT);
-    operations.land(op(2).to_bits(), recv(&here), Ok(Gain::Moved(0)));
-    assert_eq!(again(&mut operations), [op(0)], "of the others one is over, one is to go on");
-    assert_eq!(again(&mut operations), [], "once for each answer");
+    assert!(operations.stop(op(0), &mut ring) && operations.stop(op(2), &mut ring));
+    assert!(!operations.stop(op(2), &mut ring), "once");
+    operations.note_stop(0, -libc::EALREADY, &ring);
+    operations.note_stop(0, 0, &ring);
+    assert_eq!(again(&mut operations, &ring), [], "that has been done");
+    for place in [0, 1, 2, 9] {
+        operations.note_stop(place, -libc::ENOENT, &ring);
+    }
+    (&pairs[2].1).write_all(b"x").expect("room");
+    while ring.has_operation(op(2).to_bits()) {
+        ring.enter(1, None).expect("it goes on");
+        ring.reap(|completion| _ = operations.note(completion));
+    }
+    assert_eq!(again(&mut operations, &ring), [op(0)], "one is over, one is to go on");
+    assert_eq!(again(&mut operations, &ring), [], "once for each answer");
+    while ring.operations() > 0 {
+        for tag in ring.operation_tags().collect::<Vec<_>>() {
+            assert!(ring.push(Request::Stop(tag), 1));
+        }
+        ring.enter(1, None).expect("it goes on");
+        ring.reap(drop);
+    }
 }
 
 #[test]

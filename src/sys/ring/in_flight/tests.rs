@@ -1,113 +1,82 @@
-//! Operations and their tickets.
+//! Operations by their tags.
 
 use super::super::super::buf::Buf;
 use super::super::super::prepared::Call;
 use super::*;
 use proptest::prelude::*;
-use proptest::sample::Index;
 use std::os::fd::AsFd;
-
-impl InFlight {
-    /// Returns how many there are.
-    pub(in crate::sys::ring) fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Returns the tickets of all.
-    pub(in crate::sys::ring) fn tickets(&self) -> Vec<u64> {
-        self.0.iter().map(|(ticket, _)| ticket.to_bits()).collect()
-    }
-}
 
 /// Takes an operation out, which no kernel was given.
 #[allow(unsafe_code)]
-fn take(in_flight: &mut InFlight, ticket: u64) -> Option<(u64, CallBox)> {
+fn take(in_flight: &mut InFlight, tag: u64) -> Option<(u64, CallBox)> {
     // SAFETY: no kernel has it.
-    unsafe { in_flight.remove(ticket) }
+    unsafe { in_flight.remove(user_data_of(tag)) }
 }
 
-fn operation(number: usize) -> CallBox {
+fn operation(number: u64) -> CallBox {
     let buf = Buf::Vec(number.to_ne_bytes().to_vec());
-    let size = size_of::<usize>();
-    CallBox::new(std::io::stdin().as_fd(), Call::Send, buf, (0, size), None).expect("eight bytes")
+    CallBox::new(std::io::stdin().as_fd(), Call::Send, buf, (0, 8), None).expect("eight bytes")
 }
 
-fn number(prepared: &CallBox) -> usize {
-    usize::from_ne_bytes(prepared.to_send().try_into().expect("eight bytes"))
+fn number(prepared: &CallBox) -> u64 {
+    u64::from_ne_bytes(prepared.to_send().try_into().expect("eight bytes"))
+}
+
+fn any_tag() -> impl Strategy<Value = u64> {
+    (0..4_u64, prop::sample::select(&[0, 1, 2, (1 << 31) - 1, (1 << 31) + 5, u32::MAX]))
+        .prop_map(|(index, generation)| u64::from(generation) << 32 | index)
 }
 
 proptest! {
     #[test]
-    fn each_ticket_returns_its_operation_once(
-        steps in prop::collection::vec(prop::option::of(any::<Index>()), 1..100),
+    fn each_tag_returns_its_operation_once(
+        steps in prop::collection::vec((any::<bool>(), any_tag()), 1..100),
     ) {
-        let (mut in_flight, mut tickets) = (InFlight::default(), Vec::new());
-        let mut live = Vec::new();
-        for step in steps {
-            match step {
-                Some(at) if !tickets.is_empty() => {
-                    // It may be an old one.
-                    let which = at.index(tickets.len());
-                    let removed = take(&mut in_flight, tickets[which]);
-                    let expected = live.iter().position(|&its| its == which);
-                    prop_assert_eq!(removed.is_some(), expected.is_some());
-                    if let Some((tag, prepared)) = removed {
-                        prop_assert_eq!((tag, number(&prepared)), (which as u64 * 3, which));
-                    }
-                    if let Some(at) = expected {
-                        live.swap_remove(at);
-                    }
+        let (mut in_flight, mut live) = (InFlight::default(), Vec::<u64>::new());
+        for (is_begun, tag) in steps {
+            let has_index = live.iter().any(|its| *its as u32 == tag as u32);
+            if is_begun {
+                let inserted = in_flight.insert(operation(tag), tag, 0);
+                prop_assert_eq!(inserted.is_err(), has_index, "one at a time");
+                let call = inserted.map_or_else(|call| number(&call), |call| number(call));
+                prop_assert_eq!(call, tag, "a call that was refused comes back");
+                if !has_index {
+                    live.push(tag);
                 }
-                _ => {
-                    let which = tickets.len();
-                    let tag = which as u64 * 3;
-                    let (ticket, prepared) = in_flight.insert(operation(which), tag, 0);
-                    prop_assert_eq!(number(prepared), which);
-                    prop_assert!(ticket >> 63 == 0, "that bit is the ring's");
-                    prop_assert!(!tickets.contains(&ticket), "no ticket is sold twice");
-                    tickets.push(ticket);
-                    live.push(which);
-                }
+            } else {
+                prop_assert_eq!(in_flight.get(tag).is_some(), live.contains(&tag));
+                // A `user_data` has no room for all of a tag.
+                let is_named = |its: &&u64| user_data_of(**its) == user_data_of(tag);
+                let named = live.iter().find(is_named).copied();
+                let removed = take(&mut in_flight, tag).map(|(its, call)| (its, number(&call)));
+                prop_assert_eq!(removed, named.map(|tag| (tag, tag)), "once");
+                live.retain(|its| Some(*its) != named);
             }
             prop_assert_eq!(in_flight.len(), live.len());
+            let mut tags: Vec<_> = in_flight.tags().collect();
+            tags.sort_unstable();
+            live.sort_unstable();
+            prop_assert_eq!(&tags, &live);
         }
-        live.into_iter().for_each(|which| drop(take(&mut in_flight, tickets[which])));
+        live.into_iter().for_each(|tag| drop(take(&mut in_flight, tag)));
     }
 }
 
 #[test]
-fn stale_ticket_finds_nothing() {
-    let mut in_flight = InFlight::default();
-    let (ticket, _) = in_flight.insert(operation(1), 7, 0);
-    assert!(take(&mut in_flight, ticket + 1).is_none(), "there is no such seat");
-    assert!(take(&mut in_flight, ticket | 1 << 32).is_none(), "nobody has had that one yet");
-    assert!(take(&mut in_flight, ticket).is_some());
-    assert!(take(&mut in_flight, ticket).is_none(), "once");
-    let (next, _) = in_flight.insert(operation(2), 8, 0);
-    assert_eq!(next as u32, ticket as u32, "the same seat");
-    assert!(take(&mut in_flight, ticket).is_none(), "the one before is not the one now");
-    assert_eq!(take(&mut in_flight, next).map(|(tag, _)| tag), Some(8));
-}
-
-#[test]
-fn tickets_leave_the_topmost_bit_free() {
-    let mut in_flight = InFlight(Slab::nearly_retired(&[0]));
-    let (last, _) = in_flight.insert(operation(2), 8, 0);
-    assert_eq!((last >> 63, last as u32), (0, 0));
-    take(&mut in_flight, last).expect("it is there");
-    let (next, _) = in_flight.insert(operation(3), 9, 0);
-    assert_eq!(next, 1, "another entry: no ticket is used twice");
-    take(&mut in_flight, next).expect("it is there");
+fn operation_in_flight_is_small() {
+    assert!(size_of::<Option<Operation>>() <= 16);
 }
 
 /// What it points to is not moved, however many come after it.
 #[test]
 fn memory_stays_where_it_is() {
     let mut in_flight = InFlight::default();
-    let (first, prepared) = in_flight.insert(operation(1), 0, 0);
-    let memory = prepared.to_send().as_ptr();
-    let others: Vec<_> = (0..1000).map(|at| in_flight.insert(operation(at), 0, 0).0).collect();
-    let (_, prepared) = take(&mut in_flight, first).expect("it is there");
-    assert_eq!(prepared.to_send().as_ptr(), memory);
-    others.into_iter().for_each(|ticket| drop(take(&mut in_flight, ticket)));
+    let call = in_flight.insert(operation(1), 0, 0).expect("it is the first");
+    let memory = call.to_send().as_ptr();
+    for tag in 1..1000 {
+        in_flight.insert(operation(tag), tag, 0).expect("each has an index of its own");
+    }
+    let (_, call) = take(&mut in_flight, 0).expect("it is there");
+    assert_eq!(call.to_send().as_ptr(), memory);
+    (1..1000).for_each(|tag| drop(take(&mut in_flight, tag)));
 }

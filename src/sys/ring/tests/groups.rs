@@ -38,17 +38,19 @@ enum Came {
 }
 
 impl Ring {
-    fn begin_recv(&mut self, socket: &OwnedFd, pool: &BufferPool) -> Ticket {
+    fn begin_recv(&mut self, socket: &OwnedFd, pool: &BufferPool) -> u64 {
         assert!(self.serves(pool), "this kernel has it");
         self.begin_promised_recv(socket, pool)
     }
 
     /// The ring has said before that it serves the pool.
-    fn begin_promised_recv(&mut self, socket: &OwnedFd, pool: &BufferPool) -> Ticket {
+    fn begin_promised_recv(&mut self, socket: &OwnedFd, pool: &BufferPool) -> u64 {
         let (part, with) = (Part::Nothing, With::Pool(pool.clone()));
         let fd = Some(socket.as_fd());
         let prepared = CallBox::with(fd, Call::RecvMulti, Buf::None, part, with);
-        self.begin(prepared.expect("in order"), 7)
+        let tag = (7..).find(|&tag| !self.has_operation(tag)).expect("one is free");
+        self.begin(prepared.expect("in order"), tag).expect("there is room");
+        tag
     }
 
     /// Everything that there is now.
@@ -58,10 +60,9 @@ impl Ring {
             self.enter(0, None).expect("nothing goes wrong");
             let before = all.len();
             self.reap(|completion| match completion {
-                Completion::One { tag: 7, gain, .. } => all.push(Came::One(gain)),
-                Completion::Operation { tag: 7, result, .. } => all.push(Came::Over(result)),
+                Completion::One { gain, .. } => all.push(Came::One(gain)),
+                Completion::Operation { result, .. } => all.push(Came::Over(result)),
                 Completion::Request { .. } => {}
-                other => panic!("whose is it? {other:?}"),
             });
             if all.len() == before && !self.has_more() {
                 return all;
@@ -70,8 +71,8 @@ impl Ring {
     }
 
     /// Ends the one that is under way.
-    fn stop(&mut self, ticket: Ticket) -> Vec<Came> {
-        assert!(self.push(Request::Stop(ticket), 1));
+    fn stop(&mut self, tag: u64) -> Vec<Came> {
+        assert!(self.push(Request::Stop(tag), 1));
         let mut all = Vec::new();
         while self.in_flight.len() > 0 {
             all.extend(self.came());
@@ -92,7 +93,7 @@ fn one(came: &Came) -> &[u8] {
 fn each_comes_in_a_buffer_and_another_is_set_out() {
     for work in TaskWork::LADDER {
         let (mut ring, (here, there), pool) = (ring(8, work), records(), pool(4, 8));
-        let ticket = ring.begin_recv(&here, &pool);
+        let tag = ring.begin_recv(&here, &pool);
         assert_eq!(lent(&pool), 4, "half of them are set out");
         assert!(ring.came().is_empty(), "{work:?}");
         for record in [&b"abc"[..], b"d", b"longer"] {
@@ -110,7 +111,7 @@ fn each_comes_in_a_buffer_and_another_is_set_out() {
         drop(came);
         ring.supply();
         assert_eq!((lent(&pool), pool.made()), (4, 4), "the same ones again");
-        let ended = ring.stop(ticket);
+        let ended = ring.stop(tag);
         let [Came::Over(Err(error))] = &ended[..] else { panic!("{ended:?}") };
         assert_eq!(error.raw_os_error(), Some(libc::ECANCELED));
         drop(ring);
@@ -227,14 +228,14 @@ fn arrays_wrap() {
 fn where_nobody_receives_any_more_they_come_home() {
     let (mut ring, (here, there), pool) = (ring(8, TaskWork::Deferred), records(), pool(4, 8));
     for _ in 0..3 {
-        let ticket = ring.begin_recv(&here, &pool);
+        let tag = ring.begin_recv(&here, &pool);
         ring.supply();
         assert_eq!(lent(&pool), 4);
         write(&there, b"data");
         let came = ring.came();
         assert_eq!((came.len(), one(&came[0])), (1, &b"data"[..]));
         drop(came);
-        assert_eq!(ring.stop(ticket).len(), 1);
+        assert_eq!(ring.stop(tag).len(), 1);
         ring.supply();
         assert_eq!(lent(&pool), 0, "others may need them");
     }
@@ -248,12 +249,12 @@ fn who_begins_after_they_were_taken_back_finds_some_all_the_same() {
         assert!(ring.serves(&pool));
         ring.supply();
         assert_eq!(lent(&pool), 0, "nobody may take them yet");
-        let ticket = ring.begin_promised_recv(&here, &pool);
+        let tag = ring.begin_promised_recv(&here, &pool);
         ring.supply();
         assert!(ring.came().is_empty(), "{work:?}: it waits, for there are buffers");
         write(&there, b"abc");
         assert_eq!(ring.came().iter().map(one).collect::<Vec<_>>(), [b"abc"], "{work:?}");
-        ring.stop(ticket);
+        ring.stop(tag);
         drop(ring);
         assert_eq!(lent(&pool), 0, "they come home");
     }
@@ -401,7 +402,7 @@ fn so_is_a_connection() {
         let fd = Some(listener.as_fd());
         let (part, with) = (Part::Nothing, With::Nothing);
         let prepared = CallBox::with(fd, Call::AcceptMulti, Buf::None, part, with);
-        ring.begin(prepared.expect("in order"), 7);
+        ring.begin(prepared.expect("in order"), 7).expect("there is room");
         begun += 1;
         let mut was_last = false;
         while !was_last && accepted.len() < clients.len() {

@@ -25,7 +25,7 @@ fn of_operation(completion: Completion) -> (u64, Buf, io::Result<Gain>) {
 }
 
 impl Ring {
-    fn operations(&mut self) -> Vec<(u64, Buf, io::Result<Gain>)> {
+    fn take_operations(&mut self) -> Vec<(u64, Buf, io::Result<Gain>)> {
         let mut all = Vec::new();
         self.reap(|completion| all.push(of_operation(completion)));
         all
@@ -37,16 +37,18 @@ fn memory_comes_back_with_the_completion_and_not_before() {
     for work in TaskWork::LADDER {
         let (mut ring, (here, there)) = (ring(8, work), pair());
         let prepared = recv(&here, 64);
-        ring.begin(prepared, 7);
+        ring.begin(prepared, 7).expect("there is room");
         for _ in 0..3 {
             ring.enter(0, None).expect("it waits");
-            assert!(ring.operations().is_empty(), "{work:?}");
+            assert!(ring.take_operations().is_empty(), "{work:?}");
             assert_eq!(ring.in_flight.len(), 1);
         }
         write(&there, b"data").expect("room");
         ring.enter(1, None).expect("it completes");
         assert_eq!(ring.in_flight.len(), 1, "the kernel is done, but nobody knows yet");
-        let [(7, buf, Ok(Gain::Moved(4)))] = &ring.operations()[..] else { panic!("{work:?}") };
+        let [(7, buf, Ok(Gain::Moved(4)))] = &ring.take_operations()[..] else {
+            panic!("{work:?}")
+        };
         assert_eq!(&buf[..], b"data");
         assert_eq!(ring.in_flight.len(), 0);
     }
@@ -56,9 +58,10 @@ fn memory_comes_back_with_the_completion_and_not_before() {
 fn one_that_is_stopped_gives_its_memory_back() {
     for work in TaskWork::LADDER {
         let (mut ring, (here, _there)) = (ring(8, work), pair());
-        let ticket = ring.begin(recv(&here, 64), u64::MAX);
+        let tag = u64::from(u32::MAX) << 32 | 5;
+        ring.begin(recv(&here, 64), tag).expect("there is room");
         ring.enter(0, None).expect("it waits");
-        assert!(ring.push(Request::Stop(ticket), 5));
+        assert!(ring.push(Request::Stop(tag), 5));
         ring.enter(2, None).expect("both complete");
         let (mut told, mut landed) = (vec![], vec![]);
         ring.reap(|completion| match completion {
@@ -66,20 +69,36 @@ fn one_that_is_stopped_gives_its_memory_back() {
             completion => landed.push(of_operation(completion)),
         });
         assert_eq!(told, [Told { user_data: 5, result: 0, more: false }]);
-        let [(u64::MAX, buf, Err(error))] = &landed[..] else { panic!("{landed:?}") };
+        let [(its, buf, Err(error))] = &landed[..] else { panic!("{landed:?}") };
+        assert_eq!(*its, tag);
         assert_eq!(error.raw_os_error(), Some(libc::ECANCELED));
         assert!(matches!(buf, Buf::Vec(bytes) if bytes.is_empty() && bytes.capacity() == 64));
     }
 }
 
 #[test]
-#[should_panic(expected = "there has to be room for it")]
 fn a_full_ring_takes_no_operation() {
     let (mut ring, (here, _there)) = (ring(2, TaskWork::Deferred), pair());
-    for tag in 0..3 {
+    for tag in 0..2 {
         assert_eq!(ring.room(), 2 - tag as usize);
-        ring.begin(recv(&here, 1), tag);
+        ring.begin(recv(&here, 1), tag).expect("there is room");
     }
+    let call = ring.begin(recv(&here, 1), 2).expect_err("there is none");
+    assert_eq!((call.left(), ring.operations(), ring.room()), (1, 2, 0), "it comes back");
+    ring.enter(0, None).expect("they wait");
+    ring.settle();
+}
+
+/// The kernel has the memory of the one before.
+#[test]
+fn an_index_has_one_operation_at_a_time() {
+    let (mut ring, (here, _there)) = (ring(8, TaskWork::Deferred), pair());
+    ring.begin(recv(&here, 1), 7).expect("there is room");
+    for tag in [7, 1 << 32 | 7, OPERATION | 7] {
+        assert!(ring.begin(recv(&here, 1), tag).is_err(), "{tag:#x}");
+    }
+    assert_eq!((ring.operations(), ring.room()), (1, 7));
+    ring.settle();
 }
 
 /// On a socket without room, which blocks: only what receives waits.
@@ -91,10 +110,10 @@ fn a_send_is_for_now_or_never() {
         while write(&here, &[0; 4096]).is_ok() {}
         here.set_nonblocking(false).expect("a socket");
         let send = CallBox::new(here.as_fd(), Call::Send, "data".into(), (0, 4), None);
-        ring.begin(send.expect("four bytes"), 1);
-        ring.begin(recv(&here, 4), 2);
+        ring.begin(send.expect("four bytes"), 1).expect("there is room");
+        ring.begin(recv(&here, 4), 2).expect("there is room");
         ring.enter(1, None).expect("one completes");
-        let landed = ring.operations();
+        let landed = ring.take_operations();
         let [(1, _, Err(error))] = &landed[..] else { panic!("{landed:?}") };
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
         assert_eq!(ring.in_flight.len(), 1);
@@ -106,8 +125,8 @@ fn a_send_is_for_now_or_never() {
 impl Ring {
     /// Stops what is in flight.
     fn settle(&mut self) {
-        for ticket in self.in_flight.tickets() {
-            assert!(self.push(Request::Stop(Ticket(ticket | OPERATION)), 0));
+        for tag in self.operation_tags().collect::<Vec<_>>() {
+            assert!(self.push(Request::Stop(tag), 0));
         }
         while self.in_flight.len() > 0 {
             self.enter(1, None).expect("it goes on");
@@ -149,12 +168,12 @@ fn what_is_not_over_is_left_to_the_kernel_and_counted() {
         let bytes = Vec::with_capacity(MUCH);
         places.push(bytes.as_ptr() as usize);
         let prepared = CallBox::new(here.as_fd(), Call::Recv, bytes.into(), (0, MUCH), None);
-        ring.begin(prepared.expect("there is memory"), at);
+        ring.begin(prepared.expect("there is memory"), at).expect("there is room");
     }
     ring.enter(0, None).expect("they wait");
     write(&there, b"one").expect("room");
     ring.enter(1, None).expect("one completes");
-    let mut landed = ring.operations();
+    let mut landed = ring.take_operations();
     let (tag, buf, _) = landed.pop().expect("one");
     drop(buf);
     assert!(!is_mapped(places[tag as usize]), "what has come back is freed");
@@ -174,7 +193,7 @@ fn a_child_leaves_them_to_its_parent() {
         return;
     }
     let (mut ring, (here, there)) = (ring(8, TaskWork::Deferred), pair());
-    ring.begin(recv(&here, 64), 7);
+    ring.begin(recv(&here, 64), 7).expect("there is room");
     ring.enter(0, None).expect("it waits");
     // SAFETY: there is no other thread at work in this process.
     match unsafe { fork() }.expect("a child") {
@@ -193,7 +212,7 @@ fn a_child_leaves_them_to_its_parent() {
     }
     write(&there, b"data").expect("room");
     ring.enter(1, None).expect("it completes");
-    let [(7, buf, Ok(_))] = &ring.operations()[..] else { panic!("it goes on") };
+    let [(7, buf, Ok(_))] = &ring.take_operations()[..] else { panic!("it goes on") };
     assert_eq!(&buf[..], b"data");
 }
 
@@ -204,7 +223,7 @@ fn the_name_of_a_sender_comes_with_the_completion() {
     let mut ring = ring(8, TaskWork::Deferred);
     let bytes = Vec::with_capacity(8);
     let prepared = CallBox::new(here.as_fd(), Call::RecvFrom, bytes.into(), (0, 8), None);
-    ring.begin(prepared.expect("there is memory"), 7);
+    ring.begin(prepared.expect("there is memory"), 7).expect("there is room");
     ring.enter(0, None).expect("it waits");
     there.send_to(b"hello", here.local_addr().expect("it is bound")).expect("room");
     ring.enter(1, None).expect("it completes");
@@ -225,13 +244,13 @@ fn an_accepted_socket_is_owned() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let mut ring = ring(8, TaskWork::Deferred);
     let prepared = CallBox::new(listener.as_fd(), Call::Accept, Buf::None, (0, 0), None);
-    ring.begin(prepared.expect("there is memory"), 7);
+    ring.begin(prepared.expect("there is memory"), 7).expect("there is room");
     ring.enter(0, None).expect("it waits");
     let to = listener.local_addr().expect("it is bound");
     let client = std::net::TcpStream::connect(to).expect("somebody listens");
     ring.enter(1, None).expect("it completes");
     let mut sockets: Vec<OwnedFd> = vec![];
-    for (_, _, gain) in ring.operations() {
+    for (_, _, gain) in ring.take_operations() {
         if let Ok(Gain::Accepted(socket)) = gain {
             sockets.push(socket);
         }
