@@ -98,9 +98,10 @@ impl<K: SlabKey, T> Slab<K, T> {
         Some((K::new(index, entry.generation), entry.value.as_ref()?))
     }
 
-    /// Returns the value that an index has now.
-    pub(crate) fn get_index_mut(&mut self, index: u32) -> Option<&mut T> {
-        self.entries.get_mut(index as usize)?.value.as_mut()
+    /// The same, to be changed.
+    pub(crate) fn get_index_mut(&mut self, index: u32) -> Option<(K, &mut T)> {
+        let entry = self.entries.get_mut(index as usize)?;
+        Some((K::new(index, entry.generation), entry.value.as_mut()?))
     }
 
     /// Takes a value out. Its key finds nothing from now on.

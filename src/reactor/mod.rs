@@ -190,7 +190,6 @@ impl<S: Selector> Reactor<S> {
         let (ready, is_spurious) = self.parts.readiness.on_report(slot, bits);
         if !ready.is_empty() {
             self.operations.on_ready(slot, ready, &mut self.parts);
-            self.operations.run(&mut self.parts);
         }
         if is_spurious {
             self.parts.readiness.on_spurious(slot);

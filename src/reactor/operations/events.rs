@@ -67,14 +67,23 @@ impl Operations {
         io: &mut impl Io,
     ) {
         let Some(entry) = self.table.get_mut(op) else { return };
-        let is_short = result.as_ref().is_err_and(|error| is_shortage(error, &call));
-        let (kind, pool) = (call.call(), call.pool().is_some());
-        entry.call = Some(call);
+        let mut is_short = false;
         let goes_on = match result {
-            Ok(result) => self.on_result(op, result, io),
-            Err(error) => self.on_returned_error(op, (kind, pool), error, io),
+            Ok(result) => {
+                entry.call = Some(call);
+                self.on_result(op, result, io)
+            }
+            Err(error) => {
+                is_short = is_shortage(&error, &call);
+                let (kind, has_pool) = (call.call(), call.pool().is_some());
+                entry.call = Some(call);
+                self.on_returned_error(op, (kind, has_pool), error, io)
+            }
         };
-        let Some(entry) = self.table.get_mut(op).filter(|_| goes_on) else { return };
+        if !goes_on {
+            return;
+        }
+        let Some(entry) = self.table.get_mut(op) else { return };
         if is_short {
             // The driver has asked the pool in vain, and the pool does not know who waits.
             self.await_buffer(op);

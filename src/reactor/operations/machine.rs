@@ -216,9 +216,8 @@ impl Operations {
     /// Completes an operation: takes it out of its queues, makes its successors runnable, and
     /// queues its completion.
     pub(super) fn complete(&mut self, op: OpSlot, result: io::Result<Outcome>, io: &mut impl Io) {
-        let Some(entry) = self.table.get_mut(op) else { return };
-        let (call, is_connect) = (entry.call.take(), entry.kind == Kind::Connect);
-        let places = [entry.source, entry.target];
+        let Some(mut entry) = self.table.remove(op) else { return };
+        let call = entry.call.take();
         match entry.state {
             OpState::AwaitingReady { on } => {
                 if let Some((slot, queue)) = entry.place(on) {
@@ -226,7 +225,6 @@ impl Operations {
                 }
             }
             OpState::AwaitingBuffer => {
-                entry.state = OpState::Queued;
                 if let Some(pool) = call.as_ref().and_then(|call| call.pool()) {
                     self.buffers.remove(pool, |op| self.table.awaits_buffer(op));
                 }
@@ -242,15 +240,15 @@ impl Operations {
             }
             self.spare_calls.keep(call);
         }
-        for (slot, queue) in places.into_iter().flatten() {
+        self.table.complete(op, entry.token, transferred, result, buf);
+        for (slot, queue) in entry.places() {
             if let Some(source) = self.sources.get_mut(slot) {
-                self.table.dequeue(op, (slot, queue), source.queue_mut(queue));
+                self.table.dequeue(op, &mut entry, (slot, queue), source.queue_mut(queue));
             }
         }
-        self.table.complete(op, transferred, result, buf);
-        for (slot, queue) in places.into_iter().flatten() {
+        for (slot, queue) in entry.places() {
             self.wake_head(slot, queue);
-            if is_connect {
+            if entry.kind == Kind::Connect {
                 // It has held up the reads.
                 self.wake_head(slot, Queue::Read);
             }

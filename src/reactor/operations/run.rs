@@ -5,25 +5,30 @@ use super::io::Io;
 use super::machine::Operations;
 use super::queue::Queue;
 use crate::event::Interest;
-use crate::key::Slot;
+use crate::key::{OpSlot, Slot};
 use crate::op::{Kind, Outcome};
 
 impl Operations {
-    /// Runs what is runnable. Nothing else advances an operation.
+    /// Runs what is runnable.
     pub(in crate::reactor) fn run(&mut self, io: &mut impl Io) {
         while let Some(op) = self.run_queue.pop_front() {
             let Some(entry) = self.table.get(op) else { continue };
             let OpState::Runnable(cause) = entry.state else { continue };
-            match entry.kind {
-                Kind::Shutdown(how) => self.shut_down(op, how, io),
-                Kind::Splice => self.advance_splice(op, io),
-                Kind::Open => self.spawn(op, Vec::new(), io),
-                _ => self.advance(op, cause, io),
-            }
+            self.run_one(op, entry.kind, cause, io);
         }
     }
 
-    /// Marks what awaits these directions of a source runnable.
+    /// Advances an operation that is runnable, and need not be in the run queue.
+    pub(super) fn run_one(&mut self, op: OpSlot, kind: Kind, cause: Cause, io: &mut impl Io) {
+        match kind {
+            Kind::Shutdown(how) => self.shut_down(op, how, io),
+            Kind::Splice => self.advance_splice(op, io),
+            Kind::Open => self.spawn(op, Vec::new(), io),
+            _ => self.advance(op, cause, io),
+        }
+    }
+
+    /// Runs what awaits these directions of a source.
     pub(in crate::reactor) fn on_ready(&mut self, slot: Slot, ready: Interest, io: &mut impl Io) {
         // A connect comes before reads: it is to be told the error of the socket.
         for queue in [Queue::Write, Queue::Read] {
@@ -31,12 +36,15 @@ impl Operations {
             if !ready.contains(queue.dir()) {
                 continue;
             }
-            let Some((op, entry)) = self.table.at(source.queue(queue).first) else { continue };
+            let Some((op, entry)) = self.table.at_mut(source.queue(queue).first) else { continue };
             if entry.awaits(slot, queue) {
+                let kind = entry.kind;
+                entry.state = OpState::Runnable(Cause::Ready);
                 io.stop_awaiting(slot, queue.dir());
-                self.make_runnable(op, Cause::Ready);
+                self.run_one(op, kind, Cause::Ready, io);
             }
         }
+        self.run(io);
     }
 
     /// Cancels what is past its deadline, and makes runnable what waited for a time.

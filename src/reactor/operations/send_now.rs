@@ -8,7 +8,7 @@ use super::machine::Operations;
 use super::queue::Queue;
 use crate::event::Token;
 use crate::key::{OpSlot, Slot};
-use crate::op::{Amount, Kind, Op};
+use crate::op::{Amount, Kind, Op, Outcome};
 use crate::sys::buf::Buf;
 use std::io;
 
@@ -46,8 +46,9 @@ impl Operations {
         let Some(bytes) = op.buf.get(range.clone()) else { return Early::NotMade };
         match io.send_now(slot, bytes) {
             Ok(count) if count == bytes.len() || op.kind == Kind::Send => {
-                let buf = std::mem::take(&mut op.buf);
-                Early::Completed(self.table.complete_at_once(token, count, buf))
+                let (buf, slot) = (std::mem::take(&mut op.buf), self.table.insert_completed());
+                self.table.complete(slot, token, count, Ok(Outcome::Done), buf);
+                Early::Completed(slot)
             }
             Ok(count) => Early::Sent(count),
             Err(error) => Early::Failed(error),

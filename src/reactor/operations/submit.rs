@@ -90,8 +90,8 @@ impl Operations {
         if let Early::Completed(op) = early {
             return Ok(op);
         }
-        let [source, target] = [(source, Queue::of(op.kind)), (target, Queue::Write)]
-            .map(|(slot, queue)| slot.map(|slot| (slot, self.shared_queue(slot, queue))));
+        let source = source.map(|slot| (slot, self.shared_queue(slot, Queue::of(op.kind))));
+        let target = target.map(|slot| (slot, self.shared_queue(slot, Queue::Write)));
         let call = self.prepare(op, source, target, io)?;
         let mut entry = OpEntry::new(token, op.kind, call);
         (entry.source, entry.target) = (source, target);
@@ -116,23 +116,36 @@ impl Operations {
             }
             // It waits for nothing, and is in no queue.
             Kind::Shutdown(Shutdown::Read) => self.shut_down(slot, Shutdown::Read, io),
-            Kind::Open => self.make_runnable(slot, Cause::Turn),
-            kind => self.enqueue(slot, kind),
-        }
-        match early {
-            Early::Sent(count) => {
-                if let Some(call) = self.table.get_mut(slot).and_then(|entry| entry.call.as_mut()) {
-                    call.note_sent(count);
+            kind => {
+                // (An `open` is in no queue.)
+                let mut is_head = true;
+                for place in source.into_iter().chain(target) {
+                    is_head &= self.enqueue(slot, kind, place);
+                }
+                if is_head {
+                    self.run_first(slot, kind, early, io);
                 }
             }
-            Early::Failed(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.on_would_block(slot, false, io);
-            }
-            Early::Failed(error) => self.on_error(slot, error, io),
-            Early::NotMade | Early::Completed(_) => {}
         }
         self.run(io);
         Ok(slot)
+    }
+
+    /// Advances an operation whose turn it is at once.
+    fn run_first(&mut self, op: OpSlot, kind: Kind, early: Early, io: &mut impl Io) {
+        match early {
+            Early::Failed(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return self.on_would_block(op, false, io);
+            }
+            Early::Failed(error) => return self.on_error(op, error, io),
+            Early::Sent(count) => {
+                if let Some(call) = self.table.get_mut(op).and_then(|entry| entry.call.as_mut()) {
+                    call.note_sent(count);
+                }
+            }
+            Early::NotMade | Early::Completed(_) => {}
+        }
+        self.run_one(op, kind, Cause::Turn, io);
     }
 
     /// Returns the queue of a source: where reading and writing share a position, there is one.
@@ -169,22 +182,18 @@ impl Operations {
         }
     }
 
-    /// Adds an operation to its queues. If it is at the head of all it becomes runnable.
-    fn enqueue(&mut self, op: OpSlot, kind: Kind) {
-        let Some(entry) = self.table.get(op) else { return };
-        let mut is_head = true;
-        for (slot, queue) in entry.places() {
-            let Some(source) = self.sources.get_mut(slot) else { continue };
-            if kind == Kind::Connect {
-                // What was reset is another connection.
-                source.is_reset = false;
-            }
-            let is_alone = self.table.enqueue(op, (slot, queue), source.queue_mut(queue));
-            is_head &= is_alone || queue == Queue::Unordered;
-            is_head &= queue != Queue::Read || !self.is_connecting(slot);
+    /// Adds an operation to a queue of its. Returns true if nothing there holds it up.
+    fn enqueue(&mut self, op: OpSlot, kind: Kind, (slot, queue): (Slot, Queue)) -> bool {
+        let Some(source) = self.sources.get_mut(slot) else { return true };
+        if kind == Kind::Connect {
+            // What was reset is another connection.
+            source.is_reset = false;
         }
-        if is_head {
-            self.make_runnable(op, Cause::Turn);
+        let is_first = self.table.enqueue(op, (slot, queue), source.queue_mut(queue));
+        match queue {
+            Queue::Read => is_first && !self.is_connecting(slot),
+            Queue::Write => is_first,
+            Queue::Unordered => true,
         }
     }
 }

@@ -60,33 +60,31 @@ impl OpTable {
         self.get(op).is_some_and(|entry| matches!(entry.state, OpState::AwaitingBuffer))
     }
 
-    /// Forgets an operation, and queues its completion behind all others.
+    /// Takes an operation out, which is about to complete.
+    pub(super) fn remove(&mut self, op: OpSlot) -> Option<OpEntry> {
+        let entry = self.slab.remove(op)?;
+        self.deadlines.replace(op, entry.deadline, None);
+        self.times.replace(op, entry.time, None);
+        Some(entry)
+    }
+
+    /// Returns the name of an operation that has completed at once.
+    pub(super) fn insert_completed(&mut self) -> OpSlot {
+        self.submitted += 1;
+        self.slab.take_key()
+    }
+
+    /// Queues the completion of an operation that is not in the table any more, behind all others.
     pub(super) fn complete(
         &mut self,
         op: OpSlot,
+        token: Token,
         transferred: usize,
         result: io::Result<Outcome>,
         buf: Buf,
     ) {
-        let Some(entry) = self.slab.remove(op) else { return };
-        self.deadlines.replace(op, entry.deadline, None);
-        self.times.replace(op, entry.time, None);
-        let (id, token) = (OpId { poller: self.poller, slot: op }, entry.token);
+        let id = OpId { poller: self.poller, slot: op };
         self.completed.push_back(Completion { token, id, transferred, result, buf, more: false });
-    }
-
-    /// Queues the completion of an operation that has never been in the table.
-    pub(super) fn complete_at_once(
-        &mut self,
-        token: Token,
-        transferred: usize,
-        buf: Buf,
-    ) -> OpSlot {
-        self.submitted += 1;
-        let op = self.slab.take_key();
-        let (id, result) = (OpId { poller: self.poller, slot: op }, Ok(Outcome::Done));
-        self.completed.push_back(Completion { token, id, transferred, result, buf, more: false });
-        op
     }
 
     /// Queues one of many results of an operation that goes on.
@@ -120,29 +118,37 @@ impl OpTable {
     /// Adds an operation to a queue of its, behind all others. Returns true if it is alone.
     pub(super) fn enqueue(&mut self, op: OpSlot, place: (Slot, Queue), ends: &mut Ends) -> bool {
         let previous = std::mem::replace(&mut ends.last, link_to(op));
+        if previous.is_none() {
+            ends.first = link_to(op);
+            return true;
+        }
+        if let Some((_, entry)) = self.at_mut(previous) {
+            entry.links(place).next = link_to(op);
+        }
         if let Some(entry) = self.slab.get_mut(op) {
-            *entry.links(place) = Links { previous, next: None };
+            entry.links(place).previous = previous;
         }
-        match self.at_mut(previous) {
-            Some(entry) => entry.links(place).next = link_to(op),
-            None => ends.first = link_to(op),
-        }
-        previous.is_none()
+        false
     }
 
-    /// Takes an operation out of a queue of its, if it is there.
-    pub(super) fn dequeue(&mut self, op: OpSlot, place: (Slot, Queue), ends: &mut Ends) {
-        let Some(entry) = self.slab.get_mut(op) else { return };
+    /// Takes an operation that was removed out of a queue of its, if it was there.
+    pub(super) fn dequeue(
+        &mut self,
+        op: OpSlot,
+        entry: &mut OpEntry,
+        place: (Slot, Queue),
+        ends: &mut Ends,
+    ) {
         let Links { previous, next } = std::mem::take(entry.links(place));
         if previous.is_none() && ends.first != link_to(op) {
             return;
         }
         match self.at_mut(previous) {
-            Some(entry) => entry.links(place).next = next,
+            Some((_, entry)) => entry.links(place).next = next,
             None => ends.first = next,
         }
         match self.at_mut(next) {
-            Some(entry) => entry.links(place).previous = previous,
+            Some((_, entry)) => entry.links(place).previous = previous,
             None => ends.last = previous,
         }
     }
@@ -152,7 +158,7 @@ impl OpTable {
         self.slab.get_index(link?.get() - 1)
     }
 
-    fn at_mut(&mut self, link: Link) -> Option<&mut OpEntry> {
+    pub(super) fn at_mut(&mut self, link: Link) -> Option<(OpSlot, &mut OpEntry)> {
         self.slab.get_index_mut(link?.get() - 1)
     }
 

@@ -106,8 +106,8 @@ impl Play {
         }
         (known.is_over, known.due, known.retry) = (true, None, None);
         let buf = known.prepared.take().map_or(Buf::None, CallBox::into_buf);
-        self.ops.get_mut(known.op).expect("it is known").call = None;
-        self.ops.complete(known.op, at, Ok(Outcome::Done), buf);
+        let entry = self.ops.remove(known.op).expect("it is known");
+        self.ops.complete(known.op, entry.token, at, Ok(Outcome::Done), buf);
         self.over.push_back((at, None));
     }
 
@@ -307,15 +307,14 @@ proptest! {
                 }
                 Turn::Complete(at) if !live.is_empty() => {
                     let op = live.swap_remove(at.index(live.len()));
-                    let places: Vec<_> = table.get(op).expect("it is live").places().collect();
-                    for (slot, queue) in places {
+                    let mut entry = table.remove(op).expect("it is live");
+                    for (slot, queue) in entry.places() {
                         let (slot_at, at) = (slot.index(), queue as usize);
-                        table.dequeue(op, (slot, queue), &mut ends[slot_at][at]);
+                        table.dequeue(op, &mut entry, (slot, queue), &mut ends[slot_at][at]);
                         // Once more does nothing.
-                        table.dequeue(op, (slot, queue), &mut ends[slot_at][at]);
+                        table.dequeue(op, &mut entry, (slot, queue), &mut ends[slot_at][at]);
                         model[slot_at][at].retain(|its| *its != op);
                     }
-                    table.complete(op, 0, Ok(Outcome::Done), Buf::None);
                 }
                 Turn::Complete(_) => {}
             }

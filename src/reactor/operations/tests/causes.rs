@@ -10,7 +10,7 @@ use crate::key::{Key, Slot};
 use crate::op::{Op, Outcome};
 use crate::reactor::operations::Io;
 use crate::reactor::operations::entry::{Cause, OpState, Side, Why};
-use crate::reactor::operations::queue::Queue;
+use crate::reactor::operations::queue::{Ends, Queue};
 use crate::selector::OpEvent;
 use crate::sys::buf::Buf;
 use crate::sys::file::Held;
@@ -143,10 +143,10 @@ fn waiter_without_operation_is_seen() {
 fn missing_predecessor_is_seen() {
     let mut scene = Scene::stream(0);
     scene.submit(recv());
-    let second = scene.submit(recv());
+    scene.submit(recv());
     scene.holds();
     let source = scene.ops.sources.get_mut(SLOT).expect("it is known");
-    scene.ops.table.dequeue(second, (SLOT, Queue::Read), source.queue_mut(Queue::Read));
+    *source.queue_mut(Queue::Read) = Ends::default();
     scene.fails("a predecessor wakes it");
     let mut scene = Scene::stream(0);
     let op = scene.submit(Op::timeout(Duration::from_secs(1)));
@@ -161,7 +161,8 @@ fn predecessor_that_completed_is_seen() {
     let first = scene.submit(recv());
     scene.submit(recv());
     scene.io.driver = FakeDriver::new(0, 100);
-    scene.ops.table.complete(first, 0, Ok(Outcome::Done), Buf::None);
+    let entry = scene.ops.table.remove(first).expect("it is known");
+    scene.ops.table.complete(first, entry.token, 0, Ok(Outcome::Done), Buf::None);
     scene.fails("a predecessor wakes it");
 }
 
