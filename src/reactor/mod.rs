@@ -123,7 +123,9 @@ impl<S: Selector> Reactor<S> {
 
     /// Clause R4.
     fn find(&self, key: Key) -> io::Result<Slot> {
-        let known = key.poller == self.id && self.parts.readiness.contains(key.slot);
+        // Where there are operations they know it too, and what they know is in the cache.
+        let known = key.poller == self.id
+            && (self.operations.has_source(key.slot) || self.parts.readiness.contains(key.slot));
         if known {
             Ok(key.slot)
         } else {
@@ -209,10 +211,10 @@ impl<S: Selector> Reactor<S> {
         if target.is_some() && source == target {
             return Err(invalid("from a source to itself"));
         }
-        let sources = [(source, operations::direction_of(op)), (target, Interest::WRITABLE)];
         for key in [source, target].into_iter().flatten() {
             self.find(key)?;
         }
+        let sources = [(source, operations::direction_of(op)), (target, Interest::WRITABLE)];
         for (key, dir) in sources {
             if let Some(key) = key {
                 self.accept_source(key.slot, dir)?;
@@ -224,11 +226,16 @@ impl<S: Selector> Reactor<S> {
 
     /// Clause M1.
     fn accept_source(&mut self, slot: Slot, dir: Interest) -> io::Result<()> {
-        let Some((_, interest)) = self.parts.readiness.source(slot) else { return Ok(()) };
+        let known = self.operations.interest(slot);
+        let registered = || self.parts.readiness.source(slot).map(|(_, interest)| interest);
+        let Some(interest) = known.or_else(registered) else { return Ok(()) };
         if interest.intersects(dir) {
             return Err(invalid("the source is watched for what the operation would wait for"));
         }
-        self.operations.add_source(slot, interest, &mut self.parts)
+        if known.is_none() {
+            self.operations.add_source(slot, interest, &mut self.parts)?;
+        }
+        Ok(())
     }
 
     /// Returns true if the completions that are to be delivered fill these events, and nothing else

@@ -32,7 +32,9 @@ pub(crate) use socket::{send_now, shutdown};
 use std::ffi::CString;
 use std::fmt;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+#[cfg(test)]
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 /// One system call that is to be made, and that may have to be made several times.
 ///
@@ -108,7 +110,8 @@ impl Prepared {
         with: With,
     ) -> Result<Self, (io::Error, Buf)> {
         let mut prepared = Prepared::blank();
-        match prepared.load(fd, call, &mut buf, part, with) {
+        let number = fd.map(|fd| fd.as_raw_fd());
+        match prepared.load(number, call, &mut buf, part, with) {
             Ok(()) => Ok(prepared),
             Err(error) => Err((error, buf)),
         }
@@ -121,8 +124,8 @@ impl Prepared {
         Prepared { number: libc::AT_FDCWD, call: Call::Recv, cargo, with, connect }
     }
 
-    /// Makes it a call on `fd`, if it needs a file, that moves this part of the buffer, which is
-    /// taken.
+    /// Makes it a call on the file with this number, if it needs one, that moves this part of the
+    /// buffer, which is taken.
     ///
     /// # Errors
     ///
@@ -130,7 +133,7 @@ impl Prepared {
     /// received into, or has no such part. The buffer stays where it is.
     pub(crate) fn load(
         &mut self,
-        fd: Option<BorrowedFd<'_>>,
+        number: Option<RawFd>,
         call: Call,
         buf: &mut Buf,
         part: Part,
@@ -145,7 +148,7 @@ impl Prepared {
             (Call::RecvMsg, _) => With::Message(Message::roomy()),
             (_, with) => with,
         };
-        self.number = fd.map_or(libc::AT_FDCWD, |fd| fd.as_raw_fd());
+        self.number = number.unwrap_or(libc::AT_FDCWD);
         (self.call, self.connect) = (call, ConnectState::Fresh);
         Ok(())
     }

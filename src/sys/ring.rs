@@ -351,14 +351,14 @@ fn of_operation(
 ) -> Option<Completion> {
     let (user_data, result) = (entry.user_data(), entry.result());
     let operation = in_flight.find_mut(user_data)?;
-    let (call, group) = (operation.call(), operation.group);
+    let group = operation.group;
     let number = cqueue::buffer_select(entry.flags());
     let length = usize::try_from(result).unwrap_or(0);
     // SAFETY: this completion says so, and is looked at once.
     let buf = number.and_then(|number| unsafe { groups.take(group, number, length) });
     if cqueue::more(entry.flags()) {
         // SAFETY: as above.
-        let one = unsafe { complete_one(call, result, buf) };
+        let one = unsafe { complete_one(operation.accepts, result, buf) };
         let is_partial = cqueue::sock_nonempty(entry.flags());
         operation.partial_results = operation.partial_results.saturating_add(is_partial.into());
         let partial_results = if is_partial { operation.partial_results } else { 0 };
@@ -366,12 +366,12 @@ fn of_operation(
         // No error goes on.
         return one.ok().map(|gain| Completion::One { tag, gain, partial_results });
     }
-    if call == Call::RecvMulti && result == -libc::ENOBUFS {
+    // SAFETY: this is its last completion.
+    let (tag, mut call) = unsafe { in_flight.remove(user_data) }?;
+    if call.call() == Call::RecvMulti && result == -libc::ENOBUFS {
         groups.note_shortage(group);
     }
     groups.leave(group);
-    // SAFETY: this is its last completion.
-    let (tag, mut call) = unsafe { in_flight.remove(user_data) }?;
     // SAFETY: as above.
     let result = unsafe { call.complete(result, buf) };
     Some(Completion::Operation { tag, call, result })

@@ -55,6 +55,11 @@ impl Operations {
         self.sources.get(slot).is_some()
     }
 
+    /// Returns the directions that the user watches of a source that has had operations.
+    pub(in crate::reactor) fn interest(&self, slot: Slot) -> Option<Interest> {
+        self.sources.get(slot).map(|source| source.interest)
+    }
+
     /// Returns the directions in which a source has unfinished operations (M1).
     pub(in crate::reactor) fn busy(&self, slot: Slot) -> Interest {
         let Some(source) = self.sources.get(slot) else { return Interest::empty() };

@@ -8,6 +8,7 @@ use crate::op::Kind;
 use crate::sys::manner::Manner;
 use std::net::Shutdown;
 use std::num::NonZeroU32;
+use std::os::fd::RawFd;
 
 /// One of the two orders of a source, or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +81,8 @@ pub(super) struct Links {
 /// The operations of one source.
 #[derive(Debug)]
 pub(super) struct SourceOps {
+    /// The number of its file.
+    pub(super) number: RawFd,
     pub(super) mode: Manner,
     /// The peer has reset the connection, and a send was told so. A receive would take it for the
     /// end of the stream.
@@ -91,8 +94,8 @@ pub(super) struct SourceOps {
 }
 
 impl SourceOps {
-    pub(super) fn new(mode: Manner, interest: Interest) -> Self {
-        SourceOps { mode, is_reset: false, interest, queues: Default::default() }
+    pub(super) fn new(number: RawFd, mode: Manner, interest: Interest) -> Self {
+        SourceOps { number, mode, is_reset: false, interest, queues: Default::default() }
     }
 
     pub(super) fn queue(&self, queue: Queue) -> Ends {

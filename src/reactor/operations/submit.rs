@@ -52,7 +52,7 @@ fn invalid(why: &'static str) -> io::Error {
 }
 
 impl Operations {
-    /// Adds a source for operations unless it has had some.
+    /// Adds a source for operations, which has had none.
     ///
     /// # Errors
     ///
@@ -63,10 +63,9 @@ impl Operations {
         interest: Interest,
         io: &mut impl Io,
     ) -> io::Result<()> {
-        if !self.has_source(slot) {
-            let mode = io.mode_of(slot)?;
-            self.sources.insert(slot, SourceOps::new(mode, interest));
-        }
+        let mode = io.mode_of(slot)?;
+        let number = io.file(slot).map_or(-1, Held::number);
+        self.sources.insert(slot, SourceOps::new(number, mode, interest));
         Ok(())
     }
 
@@ -92,7 +91,7 @@ impl Operations {
         }
         let source = source.map(|slot| (slot, self.shared_queue(slot, Queue::of(op.kind))));
         let target = target.map(|slot| (slot, self.shared_queue(slot, Queue::Write)));
-        let call = self.prepare(op, source, target, io)?;
+        let call = self.prepare(op, source, target)?;
         let mut entry = OpEntry::new(token, op.kind, call);
         (entry.source, entry.target) = (source, target);
         let slot = self.table.insert(entry);
@@ -161,19 +160,18 @@ impl Operations {
         op: &mut Op,
         source: Option<(Slot, Queue)>,
         target: Option<(Slot, Queue)>,
-        io: &impl Io,
     ) -> io::Result<Option<CallBox>> {
         let its = source.and_then(|(slot, _)| self.sources.get(slot));
         let is_socket = its.is_some_and(|source| source.mode.is_socket());
+        let number = its.map(|source| source.number);
         let Some(call) = call_of(op, is_socket) else { return Ok(None) };
         let part = part_of(op, call)?;
-        let with = match target.and_then(|(slot, _)| io.file(slot)) {
-            Some(target) => prepared::With::Target(target.number()),
+        let with = match target.and_then(|(slot, _)| self.sources.get(slot)) {
+            Some(target) => prepared::With::Target(target.number),
             None => call_args(&op.with)?,
         };
-        let fd = source.and_then(|(slot, _)| io.file(slot)).map(Held::fd);
         let mut cell = self.spare_calls.take();
-        match cell.load(fd, call, &mut op.buf, part, with) {
+        match cell.load(number, call, &mut op.buf, part, with) {
             Ok(()) => Ok(Some(cell)),
             Err(error) => {
                 self.spare_calls.keep(cell);

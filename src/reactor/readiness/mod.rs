@@ -252,7 +252,10 @@ impl Readiness {
     ///
     /// What poll(2) says; the queue is as before.
     pub(super) fn verify_front(&mut self, count: usize) -> io::Result<()> {
-        self.verifier.verify_front(&mut self.registry, count)
+        match self.registry.has_hints() {
+            true => self.verifier.verify_front(&mut self.registry, count),
+            false => Ok(()),
+        }
     }
 
     /// Takes the first entry of the queue, with what is true of it; `None` if it is stale.

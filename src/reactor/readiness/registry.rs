@@ -53,6 +53,8 @@ pub(super) struct Registry {
     blind: Vec<Slot>,
     /// Facts hold for one round, which is one look into the kernel.
     round: u32,
+    /// Something in the queue may be no fact of this round.
+    has_hints: bool,
     /// Counts the waits.
     wait: u32,
     /// Counts the registrations with an interest.
@@ -152,6 +154,7 @@ impl Registry {
     /// A new look into the kernel begins: what was a fact is one no longer.
     pub(super) fn begin_round(&mut self) {
         self.round = self.round.wrapping_add(1);
+        self.has_hints = !self.queue.is_empty();
     }
 
     /// Queues a source for which the kernel vouches. Unknown slots are late reports, and ignored.
@@ -169,6 +172,7 @@ impl Registry {
     /// Queues a source of which the kernel has shown a part, for a probe of the rest.
     pub(super) fn queue_seen(&mut self, slot: Slot, bits: PollBits) {
         self.queue_fact(slot, bits);
+        self.has_hints = true;
         if let Some(registration) = self.get_mut(slot) {
             registration.is_partial = true;
         }
@@ -176,16 +180,19 @@ impl Registry {
 
     /// Queues a source for a probe of `dirs`.
     pub(super) fn queue_look(&mut self, slot: Slot, dirs: Interest) {
+        self.has_hints = true;
         self.enqueue(slot, |registration| registration.look |= dirs);
     }
 
     /// Queues a source for a probe of everything that may be reported of it.
     pub(super) fn queue_hint(&mut self, slot: Slot) {
+        self.has_hints = true;
         self.enqueue(slot, |registration| registration.look |= registration.relevant());
     }
 
     /// Queues a source for a probe of what has to be reported of it.
     pub(super) fn queue_owed(&mut self, slot: Slot) {
+        self.has_hints = true;
         self.enqueue(slot, |registration| {
             registration.look |= registration.latch.owed() | registration.awaited.awaited();
         });
@@ -197,6 +204,11 @@ impl Registry {
         if !std::mem::replace(&mut registration.queued, true) {
             self.queue.push_back(slot);
         }
+    }
+
+    /// Returns true if something in the queue may have to be verified.
+    pub(super) fn has_hints(&self) -> bool {
+        self.has_hints
     }
 
     /// How many entries the queue has; some may be stale.
@@ -306,6 +318,9 @@ impl Registry {
             let number = self.get(slot).expect("just listed").source.number() as usize;
             assert_eq!(self.by_number[number], slot.index + 1, "a number leads to its slot");
         }
+        let mut queued = self.queue.iter().filter_map(|&slot| self.get(slot));
+        let is_verified = self.has_hints || queued.all(|its| !its.is_open(self.round));
+        assert!(is_verified, "what is no fact is a hint");
         let unique: std::collections::HashSet<_> = self.blind.iter().collect();
         assert_eq!(unique.len(), self.blind.len(), "nobody is listed as blind twice");
         for slot in self.slots() {

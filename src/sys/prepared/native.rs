@@ -123,14 +123,14 @@ impl Prepared {
 /// The result has to be that of a completion, and to be passed on to this once.
 #[allow(unsafe_code)]
 pub(in crate::sys) unsafe fn complete_one(
-    call: Call,
+    accepts: bool,
     result: i32,
     buf: Option<PoolBuf>,
 ) -> io::Result<Gain> {
     match usize::try_from(result) {
         Err(_) => Err(io::Error::from_raw_os_error(-result)),
         // SAFETY: the kernel has just made it, and nobody else knows it.
-        Ok(number) if call == Call::AcceptMulti => Ok(Gain::Accepted(unsafe { owned(number) })),
+        Ok(number) if accepts => Ok(Gain::Accepted(unsafe { owned(number) })),
         Ok(_) => received(result, buf),
     }
 }

@@ -12,6 +12,8 @@ pub(super) struct Operation {
     generation: u32,
     /// Where its buffers come from, if they come from a pool.
     pub(super) group: u16,
+    /// Each of its results is a connection. (To ask the call would take a line of the cache more.)
+    pub(super) accepts: bool,
     /// It was to be cancelled.
     pub(super) is_cancelled: bool,
     /// Counts the results in a row behind which there was more.
@@ -20,10 +22,6 @@ pub(super) struct Operation {
 }
 
 impl Operation {
-    pub(super) fn call(&self) -> Call {
-        self.call.call()
-    }
-
     /// Returns true if this `user_data` with its index is its.
     fn is_named(&self, user_data: u64) -> bool {
         let upper_half = user_data_of(u64::from(self.generation) << 32) >> 32;
@@ -84,9 +82,15 @@ impl InFlight {
         }
         call.begin_flight();
         self.len += 1;
-        let (generation, is_cancelled, partial_results) = ((tag >> 32) as u32, false, 0);
-        let operation = Operation { generation, group, is_cancelled, partial_results, call };
-        Ok(&mut place.insert(operation).call)
+        let operation = place.insert(Operation {
+            generation: (tag >> 32) as u32,
+            group,
+            accepts: call.call() == Call::AcceptMulti,
+            is_cancelled: false,
+            partial_results: 0,
+            call,
+        });
+        Ok(&mut operation.call)
     }
 
     pub(super) fn get(&self, tag: u64) -> Option<&Operation> {

@@ -51,7 +51,7 @@ impl Scene {
 
     fn try_submit(&mut self, mut op: Op) -> io::Result<OpSlot> {
         let slot = op.key.map(|key| key.slot);
-        if let Some(slot) = slot {
+        if let Some(slot) = slot.filter(|slot| !self.ops.has_source(*slot)) {
             let none = Interest::empty();
             let added = self.ops.add_source(slot, none, &mut self.io);
             added.expect("it is open");

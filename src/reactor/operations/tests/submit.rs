@@ -161,8 +161,9 @@ impl Runner {
             let Some(link) = link else { continue };
             let link = &links[link];
             slots[place] = Some(link.slot);
-            let none = Interest::empty();
-            ops.add_source(link.slot, none, io).expect("it is open");
+            if !ops.has_source(link.slot) {
+                ops.add_source(link.slot, Interest::empty(), io).expect("it is open");
+            }
         }
         if model.what == What::WriteAt {
             let file = &mut self.model.files[links[at].file];

@@ -2,7 +2,7 @@
 //! runs these.
 
 use super::*;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 fn recv(bytes: usize) -> CallBox {
     let buf = Buf::Vec(Vec::with_capacity(bytes));
@@ -77,7 +77,7 @@ fn spare_cells_are_used_again() {
     let mut next = spare.take();
     let (stdin, mut buf) = (std::io::stdin(), Buf::Vec(vec![1, 2]));
     let loaded =
-        next.load(Some(stdin.as_fd()), Call::Send, &mut buf, Part::Out(0, 2), With::Nothing);
+        next.load(Some(stdin.as_raw_fd()), Call::Send, &mut buf, Part::Out(0, 2), With::Nothing);
     loaded.expect("it has two bytes");
     assert!(next.0 == cell && next.to_send() == [1, 2]);
     assert!(spare.0.is_empty());

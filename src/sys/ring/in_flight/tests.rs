@@ -64,7 +64,7 @@ proptest! {
 
 #[test]
 fn operation_in_flight_is_small() {
-    assert!(size_of::<Option<Operation>>() <= 16);
+    assert!(size_of::<Option<Operation>>() <= 24);
 }
 
 /// What it points to is not moved, however many come after it.
