@@ -2,6 +2,8 @@
 
 use crate::slab::SlabKey;
 use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// One use of one place in the registry: an index and a generation.
 ///
@@ -116,6 +118,17 @@ impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Key({}:{:?})", self.poller, self.slot)
     }
+}
+
+/// Returns a number that no other poller of this process has.
+///
+/// # Errors
+///
+/// `Other`: there were four billion.
+pub(crate) fn next_poller_id() -> io::Result<u32> {
+    static NEXT_ID: AtomicU32 = AtomicU32::new(0);
+    let next = NEXT_ID.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |id| id.checked_add(1));
+    next.map_err(|_| io::Error::other("this process has made four billion pollers"))
 }
 
 #[cfg(test)]

@@ -9,17 +9,18 @@
 //! [`readiness`] knows no operation, and [`operations`] no registration: the reactor routes between
 //! them, and carries out what operations ask for ([`parts`]).
 
+mod batch;
 mod operations;
 mod parts;
 mod readiness;
 
 use crate::backend::Backend;
 use crate::event::{Events, Interest, Mode, Token};
-use crate::key::{Key, OpSlot, Slot};
+use crate::key::{Key, OpSlot, Slot, next_poller_id};
 use crate::op::{Op, OpId, Rejected};
 use crate::poll_bits::PollBits;
 use crate::poller::{Capabilities, Poller, Source, Statistics};
-use crate::selector::{Deadline, OpEvent, Selector, Triggers, Wake};
+use crate::selector::{Deadline, OpEvent, Selector, Wake};
 use crate::sys;
 use crate::waker::{Parker, Waker};
 use operations::{Operations, Why};
@@ -27,7 +28,6 @@ use parts::Parts;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// The most rounds in which a wait that could end goes on, for operations that became the heads of
@@ -60,7 +60,7 @@ impl<S: Selector> Reactor<S> {
     /// `MADV_WIPEONFORK`). `Other` after four billion pollers: keys would not be unique.
     pub fn new(backend: Backend, selector: S) -> io::Result<Self> {
         let parker = Parker::new(selector.wake_handle())?;
-        let id = next_id()?;
+        let id = next_poller_id()?;
         Ok(Reactor {
             backend,
             id,
@@ -264,13 +264,6 @@ impl<S: Selector> Reactor<S> {
     }
 }
 
-/// Returns a number that no other poller of this process has.
-fn next_id() -> io::Result<u32> {
-    static NEXT_ID: AtomicU32 = AtomicU32::new(0);
-    let next = NEXT_ID.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |id| id.checked_add(1));
-    next.map_err(|_| io::Error::other("this process has made four billion pollers"))
-}
-
 fn invalid(why: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, why)
 }
@@ -281,13 +274,7 @@ impl<S: Selector> Poller for Reactor<S> {
     }
 
     fn capabilities(&self) -> Capabilities {
-        let native = self.parts.selector.native();
-        let mut capabilities = Capabilities::empty();
-        capabilities.set(Capabilities::NATIVE_LEVEL, native.contains(Triggers::LEVEL));
-        capabilities.set(Capabilities::NATIVE_EDGE, native.contains(Triggers::EDGE));
-        capabilities.set(Capabilities::NATIVE_ONESHOT, native.contains(Triggers::ONESHOT));
-        capabilities.set(Capabilities::NATIVE_OPERATIONS, self.parts.has_driver);
-        capabilities
+        self.parts.capabilities()
     }
 
     fn statistics(&self) -> Statistics {
@@ -371,13 +358,14 @@ impl<S: Selector> Poller for Reactor<S> {
                 self.deliver_what_there_is(events);
                 return Ok(());
             }
-            self.parts.limit_reports(events.room());
+            self.parts.limit_reports(events.room(), deadline);
             let (wake, woken) = self.collect(until)?;
             if woken {
                 events.set_woken();
             }
             self.operations.on_time(&mut self.parts);
             let delivered = self.deliver(events);
+            self.parts.note_received(self.operations.take_received());
             self.deliver_completions(events);
             self.parts.run_deferred_drops();
             let has_nothing = events.is_empty() && events.completed() == 0;

@@ -1,5 +1,6 @@
 //! What operations ask for, carried out by the other parts of a reactor.
 
+use super::batch::Batch;
 #[cfg(any(test, feature = "spi"))]
 use super::operations::Causes;
 use super::operations::{Io, ThreadPool};
@@ -7,6 +8,7 @@ use super::readiness::Readiness;
 use crate::event::Interest;
 use crate::key::{OpSlot, Slot};
 use crate::poll_bits::PollBits;
+use crate::poller::Capabilities;
 use crate::selector::{Deadline, OpEvent, Raw, Selector, Triggers, Wake};
 use crate::sys;
 use crate::sys::file::{Held, has_more, has_not_connected_again};
@@ -32,6 +34,10 @@ pub(super) struct Parts<S> {
     pub(super) deferred_drops: Vec<Held>,
     /// What the selector reported; kept for its memory.
     reports: Vec<Raw>,
+    /// How many reports the last look has brought.
+    reported: usize,
+    /// How many reports a look for operations takes.
+    batch: Batch,
     /// Counts the waits in which the kernel had lost reports.
     pub(super) overflows: u64,
 }
@@ -46,18 +52,41 @@ impl<S: Selector> Parts<S> {
             notifier,
             deferred_drops: Vec::new(),
             reports: Vec::new(),
+            reported: 0,
+            batch: Batch::default(),
             overflows: 0,
         }
     }
 
     /// Limits the next look to what there is room for. The kernel is to report all while sources
     /// are queued that it has reported before, or if it does not repeat a level by itself: its
-    /// order and that of the queue together are not fair (Q2).
-    pub(super) fn limit_reports(&mut self, room: usize) {
+    /// order and that of the queue together are not fair (Q2). If there are operations alone, a
+    /// look takes a batch that stays in the processor's cache.
+    pub(super) fn limit_reports(&mut self, room: usize, deadline: Deadline) {
         let has_level = self.selector.native().contains(Triggers::LEVEL);
-        let is_alone = has_level && self.readiness.queue_len() == 0;
-        let is_fair = is_alone || !self.readiness.is_watching();
-        self.selector.set_max_reports(if is_fair { room.max(1) } else { usize::MAX });
+        let max = match self.readiness.is_watching() {
+            true if has_level && self.readiness.queue_len() == 0 => room,
+            true => usize::MAX,
+            // A wait of zero brings all that there is room for (T1).
+            false if deadline == Deadline::Now => room,
+            false => room.min(self.batch.size()),
+        };
+        self.selector.set_max_reports(max.max(1));
+    }
+
+    /// Notes how many bytes operations have received by the last look.
+    pub(super) fn note_received(&mut self, bytes: usize) {
+        self.batch.adapt(self.reported, bytes);
+    }
+
+    pub(super) fn capabilities(&self) -> Capabilities {
+        let native = self.selector.native();
+        let mut capabilities = Capabilities::empty();
+        capabilities.set(Capabilities::NATIVE_LEVEL, native.contains(Triggers::LEVEL));
+        capabilities.set(Capabilities::NATIVE_EDGE, native.contains(Triggers::EDGE));
+        capabilities.set(Capabilities::NATIVE_ONESHOT, native.contains(Triggers::ONESHOT));
+        capabilities.set(Capabilities::NATIVE_OPERATIONS, self.has_driver);
+        capabilities
     }
 
     /// Waits in the kernel, and queues what it reports.
@@ -68,6 +97,7 @@ impl<S: Selector> Parts<S> {
     pub(super) fn look(&mut self, deadline: Deadline) -> io::Result<Wake> {
         self.readiness.begin_look();
         let waited = self.selector.wait(deadline, &mut self.reports);
+        self.reported = self.reports.len();
         self.readiness.on_reports(&mut self.reports);
         if let Ok(Wake::Overflow) = waited {
             self.overflows += 1;
@@ -211,8 +241,8 @@ impl<S: Selector> Io for Parts<S> {
         self.readiness.recheck_all(slot);
     }
 
-    fn note_likely_not_ready(&mut self, slot: Slot, dir: Interest) {
-        self.readiness.note_likely_not_ready(slot, dir);
+    fn note_likely_not_ready(&mut self, slot: Slot, dir: Interest) -> bool {
+        self.readiness.note_likely_not_ready(slot, dir)
     }
 
     fn can_skip_attempt(&mut self, slot: Slot, dir: Interest) -> bool {

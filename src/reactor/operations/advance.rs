@@ -139,16 +139,15 @@ impl Operations {
             Gain::Received(buf) => (buf.len(), buf.capacity()),
             _ => (0, 0),
         };
+        self.received += if queue == Queue::Read { count } else { 0 };
         // What comes next in the queue is to complete in this wait too, if it can (T1).
         let is_last = count < room || (count >= LARGE_READ && !source.queue(queue).has_several());
         let is_emptied = count > 0 && is_last && source.mode.is_drained_by_short_reads();
-        if is_emptied {
-            io.note_likely_not_ready(slot, queue.dir());
-        }
+        let may_wait = is_emptied && io.note_likely_not_ready(slot, queue.dir());
         if !self.on_result(op, result, io) {
             return Attempt::Settled;
         }
-        if is_emptied && what == Call::RecvMulti && io.can_skip_attempt(slot, queue.dir()) {
+        if may_wait && what == Call::RecvMulti {
             self.await_ready(op, Side::Source, io);
             return Attempt::Settled;
         }

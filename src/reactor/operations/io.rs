@@ -119,8 +119,9 @@ pub(in crate::reactor) trait Io {
     /// Polls whatever is watched of a source in this wait or the next.
     fn recheck_all(&mut self, slot: Slot);
 
-    /// Notes that a call has used up what there was of a direction.
-    fn note_likely_not_ready(&mut self, slot: Slot, dir: Interest);
+    /// Notes that a call has probably used up what there was of a direction. Returns true if
+    /// readiness will be reported for certain.
+    fn note_likely_not_ready(&mut self, slot: Slot, dir: Interest) -> bool;
 
     /// Returns true if a call would probably block, and readiness will be reported for certain.
     fn can_skip_attempt(&mut self, slot: Slot, dir: Interest) -> bool;

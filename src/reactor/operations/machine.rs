@@ -33,6 +33,8 @@ pub(in crate::reactor) struct Operations {
     pub(super) buffers: BufferWaiters,
     pub(super) max_undelivered: u32,
     pub(super) spare_calls: SpareCalls,
+    /// Counts the bytes that were received in attempts since the reactor asked.
+    pub(super) received: usize,
 }
 
 impl Operations {
@@ -45,6 +47,7 @@ impl Operations {
             buffers: BufferWaiters::default(),
             max_undelivered: *MAX_UNDELIVERED.end(),
             spare_calls: SpareCalls::default(),
+            received: 0,
         }
     }
 }
@@ -111,6 +114,11 @@ impl Operations {
     /// Calls this for every source that has had operations.
     pub(in crate::reactor) fn for_each_source(&mut self, mut visit: impl FnMut(Slot, &mut Manner)) {
         self.sources.iter_mut().for_each(|(slot, source)| visit(slot, &mut source.mode));
+    }
+
+    /// Returns how many bytes were received in attempts since the last call.
+    pub(in crate::reactor) fn take_received(&mut self) -> usize {
+        std::mem::take(&mut self.received)
     }
 
     /// Returns true if receives found no buffer since the pools were last asked.

@@ -14,13 +14,22 @@ use crate::sys::prepared::{Call, Gain, Received};
 use std::io;
 use std::os::fd::OwnedFd;
 
+/// What becomes of an operation that has brought one of many results.
+pub(super) enum Pushed {
+    GoesOn,
+    /// It was to end, with this error.
+    Stopped(io::Error),
+    /// That result says that there are no more.
+    Ended,
+}
+
 impl Operations {
     /// Interprets a call that has succeeded, and that is in the operation. Returns true if the
     /// operation goes on; else it was completed.
     pub(super) fn on_result(&mut self, op: OpSlot, result: Gain, io: &mut impl Io) -> bool {
         match result {
             Gain::Moved(count) => return self.on_moved(op, count, io),
-            Gain::Received(buf) => return self.on_one_of_many(op, Gain::Received(buf), io),
+            received @ Gain::Received(_) => return self.on_one_of_many(op, received, io),
             Gain::Accepted(socket) => return self.on_accepted(op, socket, io),
             Gain::Opened(file) => self.complete(op, Ok(Outcome::Opened { file }), io),
             Gain::Connected | Gain::Done => self.complete(op, Ok(Outcome::Done), io),
@@ -71,14 +80,12 @@ impl Operations {
         let is_nothing = matches!(&result, Gain::Received(buf) if buf.is_empty());
         let outcome = if is_nothing && self.is_reset(op, io) {
             Err(io::Error::from_raw_os_error(libc::ECONNRESET))
-        } else if self.push_result(op, result, io) {
-            let stop = self.table.get(op).and_then(|entry| entry.stop());
-            match stop.and_then(Why::error) {
-                None => return true,
-                Some(error) => Err(error),
-            }
         } else {
-            Ok(Outcome::Done)
+            match self.push_result(op, result, io) {
+                Pushed::GoesOn => return true,
+                Pushed::Stopped(error) => Err(error),
+                Pushed::Ended => Ok(Outcome::Done),
+            }
         };
         self.complete(op, outcome, io);
         false
@@ -128,28 +135,34 @@ impl Operations {
         }
     }
 
-    /// Queues one of many results. Returns false if it says that there are no more.
-    pub(super) fn push_result(&mut self, op: OpSlot, result: Gain, io: &mut impl Io) -> bool {
-        match result {
+    /// Queues one of many results.
+    pub(super) fn push_result(&mut self, op: OpSlot, result: Gain, io: &mut impl Io) -> Pushed {
+        let (max, table) = (self.max_undelivered, &mut self.table);
+        let entry = match result {
+            Gain::Received(buf) if !buf.is_empty() => {
+                table.push_result(op, buf.len(), Outcome::Done, Buf::Pool(buf))
+            }
+            Gain::Received(buf) => match self.is_at_end(op, io) {
+                true => return Pushed::Ended,
+                false => self.table.push_result(op, 0, Outcome::Done, Buf::Pool(buf)),
+            },
             Gain::Accepted(socket) => {
-                let outcome = Outcome::Accepted { socket, peer: None };
-                self.table.push_result(op, 0, outcome, Buf::None);
+                table.push_result(op, 0, Outcome::Accepted { socket, peer: None }, Buf::None)
             }
-            Gain::Received(buf) if buf.is_empty() && self.is_at_end(op, io) => return false,
-            Gain::Received(buf) => {
-                self.table.push_result(op, buf.len(), Outcome::Done, Buf::Pool(buf));
-            }
-            _ => return false,
-        }
-        let max = self.max_undelivered;
-        let Some(entry) = self.table.get_mut(op) else { return true };
-        if let OpState::Submitted { cancel: cancel @ None } = &mut entry.state {
-            if entry.undelivered >= max {
+            _ => return Pushed::Ended,
+        };
+        let Some(entry) = entry else { return Pushed::GoesOn };
+        match &mut entry.state {
+            OpState::Submitted { cancel: cancel @ None } if entry.undelivered >= max => {
                 *cancel = Some(Why::Backpressure);
                 io.cancel(op);
+                Pushed::GoesOn
             }
+            OpState::Submitted { cancel: Some(why) } | OpState::OnThread { cancel: Some(why) } => {
+                why.error().map_or(Pushed::GoesOn, Pushed::Stopped)
+            }
+            _ => Pushed::GoesOn,
         }
-        true
     }
 
     /// Returns true if a receive of no bytes is the end, and not an empty datagram.

@@ -87,19 +87,20 @@ impl OpTable {
         self.completed.push_back(Completion { token, id, transferred, result, buf, more: false });
     }
 
-    /// Queues one of many results of an operation that goes on.
+    /// Queues one of many results of an operation that goes on, and returns the operation.
     pub(super) fn push_result(
         &mut self,
         op: OpSlot,
         transferred: usize,
         outcome: Outcome,
         buf: Buf,
-    ) {
-        let Some(entry) = self.slab.get_mut(op) else { return };
+    ) -> Option<&mut OpEntry> {
+        let entry = self.slab.get_mut(op)?;
         entry.undelivered += 1;
         let (id, token) = (OpId { poller: self.poller, slot: op }, entry.token);
         let result = Ok(outcome);
         self.completed.push_back(Completion { token, id, transferred, result, buf, more: true });
+        Some(entry)
     }
 
     pub(super) fn has_completed(&self) -> bool {

@@ -323,11 +323,12 @@ impl Readiness {
         self.registry.queue_hint(slot);
     }
 
-    /// Notes that a call has used up what there was of a direction.
-    pub(super) fn note_likely_not_ready(&mut self, slot: Slot, dir: Interest) {
-        if let Some(registration) = self.registry.get_mut(slot) {
-            registration.awaited.note_likely_not_ready(dir);
-        }
+    /// Notes that a call has probably used up what there was of a direction. Returns true if
+    /// readiness will be reported for certain.
+    pub(super) fn note_likely_not_ready(&mut self, slot: Slot, dir: Interest) -> bool {
+        let Some(registration) = self.registry.get_mut(slot) else { return false };
+        registration.awaited.note_likely_not_ready(dir);
+        registration.awaited.is_likely_not_ready(dir, registration.latch.by_level())
     }
 
     /// Returns true if a call would probably block, and readiness will be reported for certain.

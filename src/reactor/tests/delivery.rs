@@ -392,6 +392,20 @@ fn reports_are_limited_unless_sources_are_queued() {
 }
 
 #[test]
+fn look_for_operations_takes_a_batch() {
+    let mut stage = Stage::new(Triggers::LEVEL, 100);
+    let max = |stage: &mut Stage, timeout| {
+        stage.wait(timeout).expect("nothing goes wrong");
+        stage.script.borrow().max_reports
+    };
+    let soon = Some(std::time::Duration::from_nanos(1));
+    assert_eq!(max(&mut stage, soon), 32, "fewer than there is room for");
+    assert_eq!(max(&mut stage, ZERO), 100, "all that there is room for (T1)");
+    let _ringing = ringing(&mut stage, 1, Mode::Level);
+    assert_eq!(max(&mut stage, soon), 100, "all that there is room for (L1)");
+}
+
+#[test]
 fn wait_full_of_completions_takes_the_wake() {
     let mut stage = Stage::new(Triggers::LEVEL, 1);
     for token in [1, 2] {

@@ -367,8 +367,9 @@ impl Io for FakeIo {
         watch.rechecked |= watch.watched;
     }
 
-    fn note_likely_not_ready(&mut self, slot: Slot, dir: Interest) {
+    fn note_likely_not_ready(&mut self, slot: Slot, dir: Interest) -> bool {
         self.watch(slot).likely_not_ready |= dir;
+        self.can_skip_attempt(slot, dir)
     }
 
     fn can_skip_attempt(&mut self, slot: Slot, dir: Interest) -> bool {
