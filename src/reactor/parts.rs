@@ -241,6 +241,10 @@ impl<S: Selector> Io for Parts<S> {
         self.readiness.recheck_all(slot);
     }
 
+    fn repeats(&self, slot: Slot, dir: Interest) -> bool {
+        self.readiness.repeats(slot, dir)
+    }
+
     fn note_likely_not_ready(&mut self, slot: Slot, dir: Interest) -> bool {
         self.readiness.note_likely_not_ready(slot, dir)
     }

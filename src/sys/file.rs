@@ -122,7 +122,7 @@ impl Kind {
     }
 }
 
-/// What a socket carries: `SOCK_STREAM` and so on.
+/// What a socket carries: `SOCK_STREAM` and so on. `None` of other files.
 pub(crate) fn type_of_socket(fd: BorrowedFd<'_>) -> Option<libc::c_int> {
     socket_option(fd, libc::SO_TYPE).ok()
 }
@@ -133,8 +133,8 @@ pub(crate) fn is_local(number: RawFd) -> bool {
 }
 
 /// Whether a socket is ready to be read as soon as there is a byte (`SO_RCVLOWAT`).
-pub(crate) fn wakes_for_a_byte(fd: BorrowedFd<'_>) -> bool {
-    socket_option(fd, libc::SO_RCVLOWAT).is_ok_and(|its| its == 1)
+pub(crate) fn wakes_for_a_byte(number: RawFd) -> bool {
+    int_option(number, libc::SO_RCVLOWAT).is_ok_and(|its| its == 1)
 }
 
 /// Whether a regular file is in a file system that makes its files up, such as procfs, and each of

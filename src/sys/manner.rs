@@ -14,9 +14,11 @@ use std::ptr;
 pub(crate) struct Manner {
     shape: Shape,
     /// Of sockets: `SOCK_STREAM` and so on.
-    carries: Option<libc::c_int>,
-    /// A short read from it usually means that there is no more.
-    is_drained_by_short_reads: bool,
+    carries: Option<u8>,
+    /// A short read from it usually means that there is no more. `None`: that was not asked.
+    is_drained_by_short_reads: Option<bool>,
+    /// It was made sure in this turn that its calls do not block.
+    is_nonblocking_this_turn: bool,
     /// A call of ours has been taken with `RWF_NOWAIT`.
     has_taken_nowait: bool,
     /// `RWF_NOWAIT` may be known to its reads and writes.
@@ -39,12 +41,12 @@ impl Manner {
     ///
     /// What fstat(2) says.
     pub(crate) fn of(fd: BorrowedFd<'_>) -> io::Result<Self> {
-        let shape = Shape::of(fd)?;
-        let is_socket = shape == Shape::Socket;
-        let carries = is_socket.then(|| super::file::type_of_socket(fd)).flatten();
-        let is_stream = carries == Some(libc::SOCK_STREAM);
+        // Most are sockets, which say so themselves.
+        let carries = super::file::type_of_socket(fd);
+        let shape = if carries.is_some() { Shape::Socket } else { Shape::of(fd)? };
         let mut manner = Manner::of_shape(shape, carries);
-        manner.is_drained_by_short_reads = is_stream && super::file::wakes_for_a_byte(fd);
+        // That takes another call, which not every source needs.
+        manner.is_drained_by_short_reads.take_if(|may_be| *may_be);
         manner.is_made_up = shape == Shape::Regular && super::file::is_made_up(fd);
         Ok(manner)
     }
@@ -53,8 +55,9 @@ impl Manner {
     pub(crate) fn of_shape(shape: Shape, socket_type: Option<libc::c_int>) -> Self {
         Manner {
             shape,
-            carries: socket_type,
-            is_drained_by_short_reads: socket_type == Some(libc::SOCK_STREAM),
+            carries: socket_type.and_then(|its| u8::try_from(its).ok()),
+            is_drained_by_short_reads: Some(socket_type == Some(libc::SOCK_STREAM)),
+            is_nonblocking_this_turn: false,
             has_taken_nowait: false,
             takes_nowait: true,
             takes_nowait_to_write: true,
@@ -70,17 +73,19 @@ impl Manner {
 
     /// Whether it is a socket whose bytes have no bounds.
     pub(crate) fn is_stream(&self) -> bool {
-        self.carries == Some(libc::SOCK_STREAM)
+        self.carries == Some(libc::SOCK_STREAM as u8)
     }
 
     /// Whether it is a socket of packets without end, of which one without bytes is one like
     /// others.
     pub(crate) fn is_endless(&self) -> bool {
-        self.is_socket() && !self.is_stream() && self.carries != Some(libc::SOCK_SEQPACKET)
+        self.is_socket() && !self.is_stream() && self.carries != Some(libc::SOCK_SEQPACKET as u8)
     }
 
-    pub(crate) fn is_drained_by_short_reads(&self) -> bool {
-        self.is_drained_by_short_reads
+    /// Returns true if a short read usually means that there is no more.
+    pub(crate) fn is_drained_by_short_reads(&mut self, number: RawFd) -> bool {
+        let is_drained = &mut self.is_drained_by_short_reads;
+        *is_drained.get_or_insert_with(|| super::file::wakes_for_a_byte(number))
     }
 
     /// Whether it has a position, which reading and writing share. Writing such a file waits for a
@@ -130,6 +135,20 @@ impl Manner {
         Ok(())
     }
 
+    /// Begins a turn, in which one check of `O_NONBLOCK` is enough for any number of calls.
+    pub(crate) fn begin_turn(&mut self) {
+        self.is_nonblocking_this_turn = false;
+    }
+
+    /// As [`ensure_nonblocking`](Manner::ensure_nonblocking), unless that was done in this turn.
+    pub(super) fn ensure_nonblocking_once(&mut self, number: RawFd) -> io::Result<()> {
+        if !self.is_nonblocking_this_turn {
+            self.ensure_nonblocking(number)?;
+            self.is_nonblocking_this_turn = true;
+        }
+        Ok(())
+    }
+
     /// Takes back what [`Manner::ensure_nonblocking`] has done.
     pub(crate) fn restore(&mut self, number: RawFd) {
         if std::mem::take(&mut self.is_made_nonblocking) {
@@ -157,7 +176,7 @@ impl Manner {
             self.has_taken_nowait = true;
             return done;
         }
-        self.ensure_nonblocking(number)?;
+        self.ensure_nonblocking_once(number)?;
         read(0)
     }
 
@@ -185,7 +204,7 @@ impl Manner {
                 return done;
             }
         }
-        self.ensure_nonblocking(number)?;
+        self.ensure_nonblocking_once(number)?;
         let done = if_known(&mut self.takes_nosignal, || write(RWF_NOSIGNAL));
         done.unwrap_or_else(|| without_sigpipe(|| write(0)))
     }

@@ -292,7 +292,7 @@ impl Prepared {
 
     fn attempt_once(&mut self, manner: &mut Manner) -> io::Result<Gain> {
         if matches!(self.call, Call::Accept | Call::AcceptMulti | Call::Connect) {
-            manner.ensure_nonblocking(self.number)?;
+            manner.ensure_nonblocking_once(self.number)?;
         }
         if self.is_for_a_disk(manner) {
             return self.attempt_on_disk(manner);

@@ -84,8 +84,11 @@ impl Operations {
 
     /// Attempts the call until it would block. `was_ready`: a report or the end of a pause has
     /// brought this about.
-    fn attempt(&mut self, op: OpSlot, was_ready: bool, io: &mut impl Io) {
+    fn attempt(&mut self, op: OpSlot, mut was_ready: bool, io: &mut impl Io) {
         let Some((slot, queue)) = self.source_of(op) else { return };
+        if let Some(source) = self.sources.get_mut(slot) {
+            source.mode.begin_turn();
+        }
         let mut moved = 0;
         for _ in 0..MAX_CALLS_PER_TURN {
             if self.is_paused_by_backpressure(op) {
@@ -95,6 +98,8 @@ impl Operations {
                 Attempt::Settled => return,
                 Attempt::Moved(count) => moved += count,
             }
+            // What was reported was there, and may be used up.
+            was_ready = false;
             if moved > MAX_BYTES_PER_TURN {
                 break;
             }
@@ -142,7 +147,8 @@ impl Operations {
         self.received += if queue == Queue::Read { count } else { 0 };
         // What comes next in the queue is to complete in this wait too, if it can (T1).
         let is_last = count < room || (count >= LARGE_READ && !source.queue(queue).has_several());
-        let is_emptied = count > 0 && is_last && source.mode.is_drained_by_short_reads();
+        let is_emptied =
+            count > 0 && is_last && source.mode.is_drained_by_short_reads(source.number);
         let may_wait = is_emptied && io.note_likely_not_ready(slot, queue.dir());
         if !self.on_result(op, result, io) {
             return Attempt::Settled;
@@ -190,7 +196,8 @@ impl Operations {
         // A file may call itself writable and take nothing: an eventfd that would overflow, a
         // datagram socket whose peer's queue is full. Or readable, and give nothing: a datagram
         // socket that is shut down. No edge tells of these.
-        if queue == Queue::Write || self.after_shutdown(op).is_some() {
+        let may_be_ready = queue == Queue::Write || self.after_shutdown(op).is_some();
+        if may_be_ready && !io.repeats(slot, queue.dir()) {
             io.recheck(slot, queue.dir());
         }
     }

@@ -119,6 +119,9 @@ pub(in crate::reactor) trait Io {
     /// Polls whatever is watched of a source in this wait or the next.
     fn recheck_all(&mut self, slot: Slot);
 
+    /// Returns true if a direction that is awaited is reported as long as it is ready.
+    fn repeats(&self, slot: Slot, dir: Interest) -> bool;
+
     /// Notes that a call has probably used up what there was of a direction. Returns true if
     /// readiness will be reported for certain.
     fn note_likely_not_ready(&mut self, slot: Slot, dir: Interest) -> bool;

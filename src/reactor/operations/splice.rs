@@ -25,6 +25,11 @@ impl Operations {
             }
             return;
         }
+        for slot in [from, to] {
+            if let Some(source) = self.sources.get_mut(slot) {
+                source.mode.begin_turn();
+            }
+        }
         for _ in 0..MAX_ATTEMPTS {
             if self.splice_once(op, (from, to), io) || self.await_either(op, io) {
                 return;

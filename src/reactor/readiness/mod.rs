@@ -323,6 +323,11 @@ impl Readiness {
         self.registry.queue_hint(slot);
     }
 
+    /// Returns true if a direction is reported as long as it is ready.
+    pub(super) fn repeats(&self, slot: Slot, dir: Interest) -> bool {
+        self.registry.get(slot).is_some_and(|its| its.latch.by_level().contains(dir))
+    }
+
     /// Notes that a call has probably used up what there was of a direction. Returns true if
     /// readiness will be reported for certain.
     pub(super) fn note_likely_not_ready(&mut self, slot: Slot, dir: Interest) -> bool {

@@ -21,12 +21,14 @@ use tempfile::{NamedTempFile, TempPath};
 
 impl Manner {
     fn read_from(&mut self, fd: &impl AsFd, bytes: &mut [u8]) -> io::Result<usize> {
+        self.begin_turn();
         let part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
         // SAFETY: the part is of a slice that outlives the call.
         unsafe { self.read(fd.as_fd().as_raw_fd(), &[part], None) }
     }
 
     fn write_to(&mut self, fd: &impl AsFd, bytes: &mut [u8]) -> io::Result<usize> {
+        self.begin_turn();
         let part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
         // SAFETY: the part is of a slice that outlives the call.
         unsafe { self.write(fd.as_fd().as_raw_fd(), &[part], None) }
@@ -408,8 +410,8 @@ fn what_a_file_is_is_seen() {
     let (unix, _there) = std::os::unix::net::UnixStream::pair().expect("a pair of sockets");
     let event = EventFd::new().expect("an eventfd");
     let of = |fd: &dyn AsFd| {
-        let manner = Manner::of(fd.as_fd()).expect("it is open");
-        let is_drained = manner.is_drained_by_short_reads();
+        let mut manner = Manner::of(fd.as_fd()).expect("it is open");
+        let is_drained = manner.is_drained_by_short_reads(fd.as_fd().as_raw_fd());
         (manner.is_socket(), manner.is_stream(), is_drained, manner.may_be_read_by_a_ring())
     };
     assert_eq!([of(&listener), of(&unix)], [(true, true, true, true); 2]);

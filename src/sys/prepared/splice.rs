@@ -28,9 +28,9 @@ impl Prepared {
         from: &mut Manner,
         to: &mut Manner,
     ) -> io::Result<Gain> {
-        from.ensure_nonblocking(self.number)?;
+        from.ensure_nonblocking_once(self.number)?;
         if let Some(target) = self.target() {
-            to.ensure_nonblocking(target)?;
+            to.ensure_nonblocking_once(target)?;
         }
         loop {
             match without_sigpipe(|| self.splice()) {

@@ -367,6 +367,10 @@ impl Io for FakeIo {
         watch.rechecked |= watch.watched;
     }
 
+    fn repeats(&self, _slot: Slot, _dir: Interest) -> bool {
+        self.is_by_level
+    }
+
     fn note_likely_not_ready(&mut self, slot: Slot, dir: Interest) -> bool {
         self.watch(slot).likely_not_ready |= dir;
         self.can_skip_attempt(slot, dir)
