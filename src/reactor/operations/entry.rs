@@ -112,10 +112,10 @@ pub(super) struct OpEntry {
     pub(super) call: Option<CallBox>,
     /// Its source, and the queue in which it is there.
     pub(super) source: Option<(Slot, Queue)>,
-    /// The same of the source that it moves bytes to, if there are two.
-    pub(super) target: Option<(Slot, Queue)>,
-    /// Its neighbours in both.
-    links: [Links; 2],
+    /// Its neighbours there.
+    links: Links,
+    /// What few operations have, so that the others are small.
+    rare: Option<Box<Rare>>,
     /// The driver must not have it.
     pub(super) must_emulate: bool,
     /// The length of its last pause between two attempts.
@@ -124,9 +124,18 @@ pub(super) struct OpEntry {
     pub(super) undelivered: u32,
     /// Counts the submissions.
     pub(super) order: u64,
-    pub(super) deadline: Option<Instant>,
+}
+
+/// What few operations have.
+#[derive(Debug, Default)]
+struct Rare {
+    /// The source that it moves bytes to, and the queue in which it is there.
+    target: Option<(Slot, Queue)>,
+    /// Its neighbours there.
+    target_links: Links,
+    deadline: Option<Instant>,
     /// When [`OpState::AwaitingTime`] ends.
-    pub(super) time: Option<Instant>,
+    time: Option<Instant>,
 }
 
 impl OpEntry {
@@ -137,27 +146,25 @@ impl OpEntry {
             state: OpState::Queued,
             call,
             source: None,
-            target: None,
-            links: Default::default(),
+            links: Links::default(),
+            rare: None,
             must_emulate: false,
             pause: Pause::NONE,
             undelivered: 0,
             order: 0,
-            deadline: None,
-            time: None,
         }
     }
 
     /// Returns the queues in which it is.
     pub(super) fn places(&self) -> impl Iterator<Item = (Slot, Queue)> + use<> {
-        self.source.into_iter().chain(self.target)
+        self.source.into_iter().chain(self.target())
     }
 
     /// Returns the place of a side.
     pub(super) fn place(&self, side: Side) -> Option<(Slot, Queue)> {
         match side {
             Side::Source => self.source,
-            Side::Target => self.target,
+            Side::Target => self.target(),
         }
     }
 
@@ -170,20 +177,64 @@ impl OpEntry {
         }
     }
 
+    /// Returns the source that it moves bytes to, and the queue in which it is there.
+    pub(super) fn target(&self) -> Option<(Slot, Queue)> {
+        self.rare.as_ref()?.target
+    }
+
+    pub(super) fn set_target(&mut self, target: (Slot, Queue)) {
+        self.rare().target = Some(target);
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.rare.as_ref()?.deadline
+    }
+
+    /// Returns the deadline before.
+    pub(super) fn set_deadline(&mut self, deadline: Option<Instant>) -> Option<Instant> {
+        let is_known = self.rare.is_some() || deadline.is_some();
+        is_known.then(|| std::mem::replace(&mut self.rare().deadline, deadline)).flatten()
+    }
+
+    /// Returns when [`OpState::AwaitingTime`] ends.
+    pub(super) fn time(&self) -> Option<Instant> {
+        self.rare.as_ref()?.time
+    }
+
+    /// Returns the time before.
+    pub(super) fn set_time(&mut self, time: Option<Instant>) -> Option<Instant> {
+        let is_known = self.rare.is_some() || time.is_some();
+        is_known.then(|| std::mem::replace(&mut self.rare().time, time)).flatten()
+    }
+
+    fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
     /// Returns its neighbours in a queue in which it is.
     pub(super) fn links(&mut self, place: (Slot, Queue)) -> &mut Links {
-        &mut self.links[usize::from(self.source != Some(place))]
+        match self.source == Some(place) {
+            true => &mut self.links,
+            false => &mut self.rare().target_links,
+        }
+    }
+
+    fn links_in(&self, place: (Slot, Queue)) -> Links {
+        match &self.rare {
+            Some(rare) if self.source != Some(place) => rare.target_links,
+            _ => self.links,
+        }
     }
 
     /// Returns what follows it in a queue in which it is.
     pub(super) fn next_in(&self, place: (Slot, Queue)) -> Link {
-        self.links[usize::from(self.source != Some(place))].next
+        self.links_in(place).next
     }
 
     /// Returns what comes before it in a queue in which it is.
     #[cfg(any(test, feature = "spi"))]
     pub(super) fn previous_in(&self, place: (Slot, Queue)) -> Link {
-        self.links[usize::from(self.source != Some(place))].previous
+        self.links_in(place).previous
     }
 
     /// Returns true if it awaits that this source is ready.

@@ -47,7 +47,7 @@ impl Operations {
             }
             entry.call = Some(call);
             match entry.source {
-                Some(_) if entry.target.is_some() => {
+                Some(_) if entry.target().is_some() => {
                     if !self.await_either(op, io) {
                         self.pause(op, io);
                     }

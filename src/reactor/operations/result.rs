@@ -121,7 +121,7 @@ impl Operations {
             return;
         }
         let Some(entry) = self.table.get(op) else { return };
-        let Some((slot, _)) = entry.target.or(entry.source) else { return };
+        let Some((slot, _)) = entry.target().or(entry.source) else { return };
         let Some(source) = self.sources.get(slot).filter(|its| its.mode.is_stream()) else {
             return;
         };

@@ -15,7 +15,7 @@ impl Operations {
     /// Attempts a splice, which is at the head of both queues.
     pub(super) fn advance_splice(&mut self, op: OpSlot, io: &mut impl Io) {
         let Some(entry) = self.table.get(op) else { return };
-        let (Some((from, _)), Some((to, _))) = (entry.source, entry.target) else { return };
+        let (Some((from, _)), Some((to, _))) = (entry.source, entry.target()) else { return };
         let waits_for_disk =
             |slot| self.sources.get(slot).is_some_and(|its| its.mode.has_position());
         if waits_for_disk(from) || waits_for_disk(to) {
@@ -55,7 +55,7 @@ impl Operations {
     /// Awaits the source that is not ready. Returns false if both seem ready.
     pub(super) fn await_either(&mut self, op: OpSlot, io: &mut impl Io) -> bool {
         let Some(entry) = self.table.get(op) else { return true };
-        let sides = [(Side::Source, entry.source), (Side::Target, entry.target)];
+        let sides = [(Side::Source, entry.source), (Side::Target, entry.target())];
         for (side, place) in sides {
             let Some((slot, queue)) = place else { continue };
             let Some(source) = self.sources.get(slot) else { continue };

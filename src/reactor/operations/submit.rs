@@ -93,7 +93,10 @@ impl Operations {
         let target = target.map(|slot| (slot, self.shared_queue(slot, Queue::Write)));
         let call = self.prepare(op, source, target)?;
         let mut entry = OpEntry::new(token, op.kind, call);
-        (entry.source, entry.target) = (source, target);
+        entry.source = source;
+        if let Some(target) = target {
+            entry.set_target(target);
+        }
         let slot = self.table.insert(entry);
         if let Some(after) = op.deadline {
             self.table.set_deadline(slot, io.now().checked_add(after));

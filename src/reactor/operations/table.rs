@@ -63,8 +63,8 @@ impl OpTable {
     /// Takes an operation out, which is about to complete.
     pub(super) fn remove(&mut self, op: OpSlot) -> Option<OpEntry> {
         let entry = self.slab.remove(op)?;
-        self.deadlines.replace(op, entry.deadline, None);
-        self.times.replace(op, entry.time, None);
+        self.deadlines.replace(op, entry.deadline(), None);
+        self.times.replace(op, entry.time(), None);
         Some(entry)
     }
 
@@ -223,14 +223,14 @@ impl OpTable {
     /// Sets when an operation is to be cancelled.
     pub(super) fn set_deadline(&mut self, op: OpSlot, deadline: Option<Instant>) {
         let Some(entry) = self.slab.get_mut(op) else { return };
-        let before = std::mem::replace(&mut entry.deadline, deadline);
+        let before = entry.set_deadline(deadline);
         self.deadlines.replace(op, before, deadline);
     }
 
     /// Sets when an operation that waits for a time is due.
     pub(super) fn set_time(&mut self, op: OpSlot, time: Option<Instant>) {
         let Some(entry) = self.slab.get_mut(op) else { return };
-        let before = std::mem::replace(&mut entry.time, time);
+        let before = entry.set_time(time);
         self.times.replace(op, before, time);
     }
 
@@ -242,7 +242,7 @@ impl OpTable {
     pub(super) fn pop_deadline(&mut self, now: Instant) -> Option<OpSlot> {
         let op = self.deadlines.pop_due(now)?;
         if let Some(entry) = self.get_mut(op) {
-            entry.deadline = None;
+            entry.set_deadline(None);
         }
         Some(op)
     }
@@ -251,7 +251,7 @@ impl OpTable {
     pub(super) fn pop_time(&mut self, now: Instant) -> Option<OpSlot> {
         let op = self.times.pop_due(now)?;
         if let Some(entry) = self.get_mut(op) {
-            entry.time = None;
+            entry.set_time(None);
         }
         Some(op)
     }
@@ -274,12 +274,12 @@ impl OpTable {
             let (results, last) = pending.remove(&op).unwrap_or_default();
             assert_eq!(last, 0, "what has completed is forgotten: {entry:?}");
             assert_eq!(results, entry.undelivered, "a result is delivered: {entry:?}");
-            if let Some(deadline) = entry.deadline {
+            if let Some(deadline) = entry.deadline() {
                 assert!(self.deadlines.contains(deadline, op), "its deadline is set: {entry:?}");
                 deadlines += 1;
             }
             let waits = matches!(entry.state, OpState::AwaitingTime);
-            match entry.time {
+            match entry.time() {
                 Some(time) => {
                     assert!(self.times.contains(time, op), "a timer is set for it: {entry:?}");
                     assert!(waits, "only what waits for a time has a timer: {entry:?}");

@@ -8,6 +8,7 @@ use crate::key::Slot;
 use crate::poll_bits::PollBits;
 use crate::slab::Slab;
 use crate::sys::file::Held;
+use bitflags::bitflags;
 use std::collections::VecDeque;
 
 /// One registered source.
@@ -20,19 +21,29 @@ pub(super) struct Registration {
     pub(super) awaited: AwaitedInterest,
     /// The directions to probe when its turn comes.
     look: Interest,
-    queued: bool,
-    lagging: bool,
-    /// The kernel does not tell everything: it is looked at in every wait.
-    blind: bool,
-    /// It stands in the list of the blind.
-    among_blind: bool,
+    marks: Marks,
     fact: PollBits,
     /// The round in which `fact` was true.
     fact_round: u32,
-    /// There may be more to it: it is to be looked at in that round too.
-    is_partial: bool,
     /// The last wait that has reported it.
     reported_in: u32,
+}
+
+bitflags! {
+    /// Where a registration stands.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    struct Marks: u8 {
+        /// In the queue.
+        const QUEUED = 1;
+        /// In the list of those that lag behind.
+        const LAGGING = 1 << 1;
+        /// The kernel does not tell everything: it is looked at in every wait.
+        const BLIND = 1 << 2;
+        /// In the list of the blind.
+        const AMONG_BLIND = 1 << 3;
+        /// There may be more to its fact: it is to be looked at in that round too.
+        const PARTIAL = 1 << 4;
+    }
 }
 
 /// All registrations of one poller.
@@ -89,13 +100,9 @@ impl Registry {
             latch,
             awaited: AwaitedInterest::default(),
             look: Interest::empty(),
-            queued: false,
-            lagging: false,
-            blind: false,
-            among_blind: false,
+            marks: Marks::empty(),
             fact: PollBits::empty(),
             fact_round: self.round,
-            is_partial: false,
             reported_in: self.wait.wrapping_sub(1),
         });
     }
@@ -105,7 +112,7 @@ impl Registry {
         let registration = self.slab.remove(slot)?;
         self.by_number[registration.source.number() as usize] = 0;
         self.watched -= usize::from(!registration.latch.interest().is_empty());
-        self.stale_in_queue += usize::from(registration.queued);
+        self.stale_in_queue += usize::from(registration.is(Marks::QUEUED));
         if self.stale_in_queue > self.queue.len() / 2 {
             self.sweep_queue();
         }
@@ -163,7 +170,7 @@ impl Registry {
         self.enqueue(slot, |registration| {
             let known = registration.fact_in(round).unwrap_or_default();
             (registration.fact, registration.fact_round) = (known | bits, round);
-            registration.is_partial = false;
+            registration.set(Marks::PARTIAL, false);
             // If its turn does not come in this round, the fact has become a reason to look.
             registration.look |= registration.relevant();
         });
@@ -174,7 +181,7 @@ impl Registry {
         self.queue_fact(slot, bits);
         self.has_hints = true;
         if let Some(registration) = self.get_mut(slot) {
-            registration.is_partial = true;
+            registration.set(Marks::PARTIAL, true);
         }
     }
 
@@ -201,7 +208,7 @@ impl Registry {
     fn enqueue(&mut self, slot: Slot, note: impl FnOnce(&mut Registration)) {
         let Some(registration) = self.get_mut(slot) else { return };
         note(registration);
-        if !std::mem::replace(&mut registration.queued, true) {
+        if !registration.set(Marks::QUEUED, true) {
             self.queue.push_back(slot);
         }
     }
@@ -232,7 +239,7 @@ impl Registry {
             return None;
         };
         let fact = registration.fact_in(round).unwrap_or_default();
-        registration.queued = false;
+        registration.set(Marks::QUEUED, false);
         registration.look = Interest::empty();
         registration.fact = PollBits::empty();
         Some((slot, fact))
@@ -252,7 +259,7 @@ impl Registry {
     /// Notes that the kernel watches something else for this source than its latch says.
     pub(super) fn note_lagging(&mut self, slot: Slot) {
         let Some(registration) = self.get_mut(slot) else { return };
-        if !std::mem::replace(&mut registration.lagging, true) {
+        if !registration.set(Marks::LAGGING, true) {
             self.lagging.push_back(slot);
         }
     }
@@ -261,7 +268,7 @@ impl Registry {
     /// of date.
     pub(super) fn caught_up(&mut self, slot: Slot) {
         if let Some(registration) = self.get_mut(slot) {
-            registration.lagging = false;
+            registration.set(Marks::LAGGING, false);
         }
     }
 
@@ -275,7 +282,7 @@ impl Registry {
         loop {
             let slot = self.lagging.pop_front()?;
             let Some(registration) = self.get_mut(slot) else { continue };
-            if std::mem::replace(&mut registration.lagging, false) {
+            if registration.set(Marks::LAGGING, false) {
                 return Some(slot);
             }
         }
@@ -284,8 +291,8 @@ impl Registry {
     /// Notes whether the source has to be looked at in every wait.
     pub(super) fn set_blind(&mut self, slot: Slot, blind: bool) {
         let Some(registration) = self.get_mut(slot) else { return };
-        registration.blind = blind;
-        if blind && !std::mem::replace(&mut registration.among_blind, true) {
+        registration.set(Marks::BLIND, blind);
+        if blind && !registration.set(Marks::AMONG_BLIND, true) {
             self.blind.push(slot);
         }
     }
@@ -295,8 +302,8 @@ impl Registry {
         let mut listed = std::mem::take(&mut self.blind);
         listed.retain(|&slot| {
             let Some(registration) = self.get_mut(slot) else { return false };
-            registration.among_blind = registration.blind;
-            let stays = registration.blind;
+            let stays = registration.is(Marks::BLIND);
+            registration.set(Marks::AMONG_BLIND, stays);
             if stays {
                 self.queue_hint(slot);
             }
@@ -308,7 +315,7 @@ impl Registry {
     /// Checks everything that must hold between calls; panics with the first thing that does not.
     #[cfg(any(test, feature = "spi"))]
     pub(super) fn verify(&self) {
-        let queued = |slot: &Slot| self.get(*slot).is_some_and(|registration| registration.queued);
+        let queued = |slot: &Slot| self.get(*slot).is_some_and(|its| its.is(Marks::QUEUED));
         let stale = self.queue.iter().filter(|&&slot| self.get(slot).is_none()).count();
         assert_eq!(stale, self.stale_in_queue, "stale queue entries are counted");
         assert!(self.queue.iter().all(|slot| self.get(*slot).is_none() || queued(slot)));
@@ -325,8 +332,9 @@ impl Registry {
         assert_eq!(unique.len(), self.blind.len(), "nobody is listed as blind twice");
         for slot in self.slots() {
             let registration = self.get(slot).expect("just listed");
-            assert_eq!(registration.among_blind, unique.contains(&slot), "the listed know it");
-            assert!(registration.among_blind || !registration.blind, "the blind are listed");
+            let is_listed = registration.is(Marks::AMONG_BLIND);
+            assert_eq!(is_listed, unique.contains(&slot), "the listed know it");
+            assert!(is_listed || !registration.is(Marks::BLIND), "the blind are listed");
         }
         let numbers = self.by_number.iter().filter(|&&slot| slot != 0).count();
         assert_eq!(numbers, self.slots().len(), "no number leads to a free slot");
@@ -334,6 +342,17 @@ impl Registry {
 }
 
 impl Registration {
+    fn is(&self, mark: Marks) -> bool {
+        self.marks.contains(mark)
+    }
+
+    /// Sets a mark, and returns what it was before.
+    fn set(&mut self, mark: Marks, value: bool) -> bool {
+        let before = self.is(mark);
+        self.marks.set(mark, value);
+        before
+    }
+
     /// The bits the kernel vouched for in `round`.
     pub(super) fn fact_in(&self, round: u32) -> Option<PollBits> {
         (self.fact_round == round && !self.fact.is_empty()).then_some(self.fact)
@@ -341,7 +360,7 @@ impl Registration {
 
     /// Whether it has to be probed in `round` before it can be delivered.
     pub(super) fn is_open(&self, round: u32) -> bool {
-        self.is_partial || self.fact_in(round).is_none()
+        self.is(Marks::PARTIAL) || self.fact_in(round).is_none()
     }
 
     /// The directions to probe.

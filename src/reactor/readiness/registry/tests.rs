@@ -215,3 +215,9 @@ fn numbers_are_found_however_high() {
     assert!(!registry.is_registered(&high));
     registry.verify();
 }
+
+/// The slab adds a generation.
+#[test]
+fn registration_is_small() {
+    assert!(size_of::<Registration>() + size_of::<u64>() <= 64, "{}", size_of::<Registration>());
+}
