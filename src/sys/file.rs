@@ -197,8 +197,14 @@ pub(crate) fn has_more(fd: BorrowedFd<'_>) -> bool {
 
 /// Whether an anonymous file is a performance counter, of perf_event_open(2).
 pub(crate) fn is_counter(number: RawFd) -> bool {
-    is_anonymous(number, "[perf_event]")
+    let mut id = 0_u64;
+    // Only counters have such a number (`PERF_EVENT_IOC_ID`); what is written is not needed.
+    // SAFETY: there is room for the answer.
+    unsafe { libc::ioctl(number, GET_COUNTER_ID, &raw mut id) == 0 }
 }
+
+/// `PERF_EVENT_IOC_ID`, which the crate libc lacks.
+const GET_COUNTER_ID: libc::Ioctl = libc::_IOR::<*mut u64>(b'$' as u32, 7);
 
 /// Whether /proc calls it so; nothing else tells.
 fn is_anonymous(number: RawFd, name: &str) -> bool {
