@@ -142,6 +142,13 @@ impl Uring {
         self
     }
 
+    /// Makes it provide no buffers of pools to the kernel, as before Linux 5.19.
+    #[cfg(any(test, feature = "spi"))]
+    pub fn without_provided_buffers(mut self) -> Self {
+        self.polls.forbid_groups();
+        self
+    }
+
     fn with_ring(ring: Ring) -> io::Result<Self> {
         let (watches, heard, refused, told) = Default::default();
         let mut uring = Uring {

@@ -148,12 +148,15 @@ impl Ring {
         let (in_flight, groups) = Default::default();
         let ring = Ring { ring, in_flight, groups, work, known, was_full: false, stamp };
         let has = ring.ring.params();
-        // The last stands for multishot polls, which came with it and have no bit of their own.
-        if has.is_feature_ext_arg() && has.is_feature_nodrop() && has.is_feature_resource_tagging()
-        {
-            return Ok(ring);
-        }
-        Err(refused::too_old())
+        let [ext_arg, nodrop] = [has.is_feature_ext_arg(), has.is_feature_nodrop()];
+        refused::check_features(ext_arg, nodrop, has.is_feature_resource_tagging())?;
+        Ok(ring)
+    }
+
+    /// Provides no buffers of pools, as before Linux 5.19.
+    #[cfg(any(test, feature = "spi"))]
+    pub(crate) fn forbid_groups(&mut self) {
+        self.groups.forbid();
     }
 
     /// Whether this process was forked from the one that made the ring. Then it must not be used,

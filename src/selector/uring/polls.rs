@@ -95,6 +95,12 @@ impl Polls {
         }
     }
 
+    /// Provides no buffers of pools, as before Linux 5.19.
+    #[cfg(any(test, feature = "spi"))]
+    pub(super) fn forbid_groups(&mut self) {
+        self.ring.forbid_groups();
+    }
+
     /// Whether the ring was made by a process that this one was forked from.
     pub(super) fn is_foreign(&self) -> bool {
         self.ring.is_foreign()

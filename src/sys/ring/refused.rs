@@ -31,6 +31,13 @@ fn unsupported(cause: &str, error: &io::Error) -> io::Error {
     io::Error::new(ErrorKind::Unsupported, format!("{cause} ({error})"))
 }
 
+/// Checks that the kernel takes a timeout with an enter (5.11), keeps the completions that there is
+/// no room for (5.5), and tags resources (5.13). The last stands for multishot polls, which came
+/// with it and have no bit of their own.
+pub(super) fn check_features(ext_arg: bool, nodrop: bool, tagging: bool) -> io::Result<()> {
+    if ext_arg && nodrop && tagging { Ok(()) } else { Err(too_old()) }
+}
+
 /// Setup has succeeded, or failed, in a way that tells the kernel's age.
 pub(super) fn too_old() -> io::Error {
     let cause = "the kernel's io_uring lacks multishot polls (Linux 5.13)";
@@ -63,4 +70,20 @@ fn memlock() -> Option<libc::rlim_t> {
     // SAFETY: `limit` is a valid place for the answer.
     let answer = unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &mut limit) };
     (answer == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ring_without_one_of_its_features_is_refused_with_the_cause() {
+        check_features(true, true, true).expect("it has all");
+        for features in 0..7 {
+            let has = |bit| features & bit != 0;
+            let error = check_features(has(1), has(2), has(4)).expect_err("it lacks one");
+            assert_eq!(error.kind(), ErrorKind::Unsupported);
+            assert!(error.to_string().contains("Linux 5.13"), "{error}");
+        }
+    }
 }
