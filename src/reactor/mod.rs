@@ -291,13 +291,11 @@ impl<S: Selector> Poller for Reactor<S> {
         self.check_process()?;
         Self::check_directions(interest)?;
         let source = sys::file::Held::new(source);
-        let slot = self.parts.readiness.register(
-            &mut self.parts.selector,
-            source,
-            token,
-            interest,
-            mode,
-        )?;
+        let number = source.number();
+        let (slot, manner) = self.parts.register(source, token, interest, mode)?;
+        if let Some(manner) = manner {
+            self.operations.insert_source(slot, number, manner, interest);
+        }
         Ok(Key { poller: self.id, slot })
     }
 

@@ -5,7 +5,7 @@ use super::batch::Batch;
 use super::operations::Causes;
 use super::operations::{Io, ThreadPool};
 use super::readiness::Readiness;
-use crate::event::Interest;
+use crate::event::{Interest, Mode, Token};
 use crate::key::{OpSlot, Slot};
 use crate::poll_bits::PollBits;
 use crate::poller::Capabilities;
@@ -104,6 +104,29 @@ impl<S: Selector> Parts<S> {
             self.readiness.on_overflow();
         }
         waited
+    }
+
+    /// Registers a source. Where nothing is watched operations will follow: then it returns how
+    /// calls on the source are kept from blocking.
+    ///
+    /// # Errors
+    ///
+    /// As [`Readiness::register`].
+    pub(super) fn register(
+        &mut self,
+        source: Held,
+        token: Token,
+        interest: Interest,
+        mode: Mode,
+    ) -> io::Result<(Slot, Option<Manner>)> {
+        let mut manner = None;
+        let check = |fd: BorrowedFd<'_>| {
+            manner = Some(Manner::of_pollable(fd)?);
+            Ok(())
+        };
+        let selector = &mut self.selector;
+        let slot = self.readiness.register(selector, source, token, interest, mode, check)?;
+        Ok((slot, manner))
     }
 
     /// Returns the descriptor of a source.

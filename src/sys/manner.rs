@@ -51,6 +51,20 @@ impl Manner {
         Ok(manner)
     }
 
+    /// The same of a file that has to be one that can be polled.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF`: it is not open, or open with `O_PATH`; what fstat(2) says.
+    pub(crate) fn of_pollable(fd: BorrowedFd<'_>) -> io::Result<Self> {
+        let manner = Manner::of(fd)?;
+        // A socket that has told its type is neither.
+        if manner.carries.is_none() {
+            super::file::check_pollable(fd)?;
+        }
+        Ok(manner)
+    }
+
     /// Returns what is known of a file of this shape; of a socket, of this type.
     pub(crate) fn of_shape(shape: Shape, socket_type: Option<libc::c_int>) -> Self {
         Manner {

@@ -9,10 +9,12 @@ use crate::event::{Interest, Token};
 use crate::key::{OpSlot, Slot};
 use crate::op::{Address, Amount, Kind, Message, Op, Outcome, With};
 use crate::sys::file::Held;
+use crate::sys::manner::Manner;
 use crate::sys::prepared::{self, Call, CallBox, Part};
 use std::ffi::CString;
 use std::io;
 use std::net::Shutdown;
+use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 
 /// Returns the call of an operation, if it makes one.
@@ -65,8 +67,19 @@ impl Operations {
     ) -> io::Result<()> {
         let mode = io.mode_of(slot)?;
         let number = io.file(slot).map_or(-1, Held::number);
-        self.sources.insert(slot, SourceOps::new(number, mode, interest));
+        self.insert_source(slot, number, mode, interest);
         Ok(())
+    }
+
+    /// The same, where it is known how calls on the source are kept from blocking.
+    pub(in crate::reactor) fn insert_source(
+        &mut self,
+        slot: Slot,
+        number: RawFd,
+        mode: Manner,
+        interest: Interest,
+    ) {
+        self.sources.insert(slot, SourceOps::new(number, mode, interest));
     }
 
     /// Accepts an operation of these sources, which were added, and takes its buffer out of `op`.

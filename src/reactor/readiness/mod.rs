@@ -13,10 +13,11 @@ use crate::event::{Event, Events, Interest, Mode, Token};
 use crate::key::{Key, Slot};
 use crate::poll_bits::PollBits;
 use crate::selector::{Applied, Arm, Raw, Selector, Trigger};
-use crate::sys::file::{Held, check_pollable};
+use crate::sys::file::Held;
 use latch::{Latch, Step};
 use registry::Registry;
 use std::io;
+use std::os::fd::BorrowedFd;
 use verify::Verifier;
 
 /// The registrations of one poller, and the queue of what may have to be reported.
@@ -38,11 +39,13 @@ impl Readiness {
         Some((&registration.source, registration.latch.interest()))
     }
 
-    /// Registers a source.
+    /// Registers a source. A selector checks what it is given, but gets nothing where the interest
+    /// is empty (R7, R8): then `check` does.
     ///
     /// # Errors
     ///
-    /// `AlreadyExists` if its descriptor is registered; `OutOfMemory`; what the selector says.
+    /// `AlreadyExists` if its descriptor is registered; `OutOfMemory`; what the selector says, or
+    /// `check`.
     pub(super) fn register<S: Selector>(
         &mut self,
         selector: &mut S,
@@ -50,6 +53,7 @@ impl Readiness {
         token: Token,
         interest: Interest,
         mode: Mode,
+        check: impl FnOnce(BorrowedFd<'_>) -> io::Result<()>,
     ) -> io::Result<Slot> {
         if self.registry.is_registered(&source) {
             let text = "this file number is registered already";
@@ -60,8 +64,7 @@ impl Readiness {
         };
         let mut latch = Latch::new(mode, interest, selector.native());
         if interest.is_empty() {
-            // A selector checks what it is given, but gets nothing here (R7, R8).
-            check_pollable(source.fd())?;
+            check(source.fd())?;
         }
         let (watched, trigger) = (latch.watched(), latch.trigger());
         let applied = arm(selector, slot, &source, watched, trigger)?;

@@ -477,3 +477,20 @@ fn where_it_is_ignored_nothing_is_waited_for() {
         assert_eq!(error.raw_os_error(), Some(libc::EPIPE));
     }
 }
+
+/// What names a file only can't be polled, a socket of a path too.
+#[test]
+fn only_what_can_be_polled_is_accepted() {
+    let folder = tempfile::tempdir().expect("a place for it");
+    let path = folder.path().join("socket");
+    let listener = std::os::unix::net::UnixListener::bind(&path).expect("a socket");
+    assert!(Manner::of_pollable(listener.as_fd()).expect("it is open").is_socket());
+    for path in [&path, folder.path()] {
+        let name = nix::fcntl::open(path, OFlag::O_PATH, nix::sys::stat::Mode::empty());
+        let name = name.expect("it exists");
+        let error = Manner::of_pollable(name.as_fd()).expect_err("it is a name");
+        assert_eq!(error.raw_os_error(), Some(libc::EBADF), "{path:?}");
+    }
+    let folder = std::fs::File::open(folder.path()).expect("it exists");
+    assert!(!Manner::of_pollable(folder.as_fd()).expect("it is open").is_socket());
+}
