@@ -124,7 +124,9 @@ impl Parker {
 
     /// Returns true if the poller was notified since the last call.
     pub(crate) fn take_notifications(&self) -> bool {
-        self.0.0.has_notifications.swap(false, Ordering::SeqCst)
+        // Mostly there is none, and a load takes no cache line from others.
+        let flag = &self.0.0.has_notifications;
+        flag.load(Ordering::SeqCst) && flag.swap(false, Ordering::SeqCst)
     }
 
     pub(crate) fn is_in_foreign_process(&self) -> bool {
@@ -146,7 +148,9 @@ impl Parker {
 
     /// Takes the pending wake after a wait. Returns true if there was one.
     pub(crate) fn finish_park(&self) -> bool {
-        self.0.0.state.swap(EMPTY, Ordering::AcqRel) == NOTIFIED
+        // A poller that was not parked has mostly nothing to take.
+        let state = &self.0.0.state;
+        state.load(Ordering::Relaxed) != EMPTY && state.swap(EMPTY, Ordering::AcqRel) == NOTIFIED
     }
 
     /// Leaves a wake that was taken to the next wait, because this one fails.

@@ -1,5 +1,5 @@
-//! epoll_pwait2(2), and epoll_wait(2) where the kernel lacks it (before 5.11) or a sandbox refuses
-//! it.
+//! epoll_pwait2(2), and epoll_wait(2) for a look, or where the kernel lacks the other (before 5.11)
+//! or a sandbox refuses it.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -22,7 +22,9 @@ pub(crate) fn wait(
     events: &mut [epoll_event],
     timeout: Option<Duration>,
 ) -> io::Result<usize> {
-    if !LACKS_PWAIT2.load(Ordering::Relaxed) {
+    // For a look milliseconds are enough, and that call has no timespec to copy.
+    let is_look = timeout.is_some_and(|timeout| timeout.is_zero());
+    if !is_look && !LACKS_PWAIT2.load(Ordering::Relaxed) {
         let answer = pwait2(epoll, events, timeout);
         match answer {
             Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
