@@ -167,6 +167,8 @@ impl Registry {
     /// Queues a source for which the kernel vouches. Unknown slots are late reports, and ignored.
     pub(super) fn queue_fact(&mut self, slot: Slot, bits: PollBits) {
         let round = self.round;
+        // To vouch for nothing is no fact.
+        self.has_hints |= bits.is_empty();
         self.enqueue(slot, |registration| {
             let known = registration.fact_in(round).unwrap_or_default();
             (registration.fact, registration.fact_round) = (known | bits, round);
