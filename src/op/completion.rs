@@ -78,14 +78,14 @@ pub enum Outcome {
     },
 }
 
-/// What a message brought, beside its bytes.
+/// What came with the bytes of a message.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct ReceivedMessage {
     /// Who sent it. `None` where the kernel does not say.
     pub from: Option<Address>,
     /// The files that were passed with it (`SCM_RIGHTS`, and then `SCM_PIDFD`), `CLOEXEC`. Closed
-    /// if nobody takes them.
+    /// if they are not taken.
     pub files: Vec<OwnedFd>,
     /// The other control messages.
     pub control: Vec<Control>,

@@ -8,11 +8,11 @@
 #[derive(Debug)]
 pub(super) struct Batch(usize);
 
-/// It takes no more, however small they are.
+/// The most reports of a batch, however few bytes each brings.
 const MAX: usize = 32;
-/// It takes so many, however large they are: each look is a call.
+/// The fewest reports that a batch is limited to, however many bytes each brings: a look is a call.
 const MIN: usize = 8;
-/// It is to receive so many bytes.
+/// The bytes that a batch is to receive.
 const BYTES: usize = 128 << 10;
 
 impl Default for Batch {

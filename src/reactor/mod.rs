@@ -208,11 +208,11 @@ impl<S: Selector> Reactor<S> {
     fn accept(&mut self, op: &mut Op, token: Token) -> io::Result<OpSlot> {
         self.check_process()?;
         let [source, target] = [op.key, op.target()];
-        if target.is_some() && source == target {
-            return Err(invalid("from a source to itself"));
-        }
         for key in [source, target].into_iter().flatten() {
             self.find(key)?;
+        }
+        if target.is_some() && source == target {
+            return Err(invalid("from a source to itself"));
         }
         let sources = [(source, operations::direction_of(op)), (target, Interest::WRITABLE)];
         for (key, dir) in sources {

@@ -210,7 +210,7 @@ impl BufferPool {
         self.0.lock().is_some_and(|state| state.waiting.iter().any(is_it))
     }
 
-    /// Takes a block that is at home, or makes one.
+    /// Takes a block that was returned, or makes one.
     fn take_block(&self, state: &mut State) -> Option<BlockBox> {
         let had_lent = state.lent() > 0;
         let block = match state.home.pop() {
@@ -274,7 +274,7 @@ impl Shared {
 }
 
 impl Drop for Shared {
-    /// All buffers are at home.
+    /// Frees the buffers. Each was returned, for one that is lent keeps the pool.
     fn drop(&mut self) {
         if self.stamp.is_foreign() {
             return;

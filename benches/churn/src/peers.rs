@@ -1,4 +1,4 @@
-//! The same server on mio, and on a ring without a library.
+//! The server of this bench on mio, and on an io_uring without a library.
 
 use io_uring::squeue::Entry;
 use io_uring::{IoUring, cqueue, opcode, types};

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 /// What an operation is doing, or waits for.
 #[derive(Debug)]
 pub(super) enum OpState {
-    /// It is not at the head of all its queues, or a connect holds it up.
+    /// The operation is not at the head of all its queues, or a connect holds it up.
     Queued,
     /// It is in the run queue.
     Runnable(Cause),
