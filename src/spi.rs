@@ -15,5 +15,5 @@ pub use crate::selector::uring::Uring;
 pub use crate::selector::{
     Applied, Arm, Deadline, OpDriver, OpEvent, Raw, Selector, Trigger, Triggers, Wake, WakeHandle,
 };
-pub use crate::sys::prepared::{Call, CallBox, Gain, Prepared};
+pub use crate::sys::prepared::{Call, CallBox, Gain, Prepared, Work};
 pub use crate::sys::ring::TaskWork;

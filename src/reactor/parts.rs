@@ -13,8 +13,8 @@ use crate::selector::{Deadline, OpEvent, Raw, Selector, Triggers, Wake};
 use crate::sys;
 use crate::sys::file::{Held, has_more, has_not_connected_again};
 use crate::sys::manner::Manner;
-use crate::sys::pool::BufferPool;
-use crate::sys::prepared::{CallBox, Gain, Prepared, send_now, shutdown};
+use crate::sys::pool::{BufferPool, PoolBuf};
+use crate::sys::prepared::{CallBox, Gain, Prepared, Work, recv_now, send_now, shutdown};
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -178,12 +178,16 @@ impl<S: Selector> Io for Parts<S> {
         self.has_driver
     }
 
-    fn can_submit(&mut self, call: &Prepared, mode: &Manner) -> bool {
-        call.suits_a_ring(mode)
+    fn can_submit(&mut self, work: &Work, mode: &Manner) -> bool {
+        work.suits_a_ring(mode)
     }
 
     fn attempt(&mut self, call: &mut Prepared, mode: &mut Manner) -> io::Result<Gain> {
         call.attempt(mode)
+    }
+
+    fn recv_now(&mut self, slot: Slot, buf: &mut PoolBuf) -> io::Result<usize> {
+        recv_now(self.fd(slot)?, buf)
     }
 
     fn send_now(&mut self, slot: Slot, bytes: &[u8]) -> io::Result<usize> {
@@ -222,9 +226,9 @@ impl<S: Selector> Io for Parts<S> {
         self.fd(slot).is_ok_and(has_not_connected_again)
     }
 
-    fn submit(&mut self, op: OpSlot, call: CallBox) -> Result<(), CallBox> {
-        let Some(driver) = self.selector.driver() else { return Err(call) };
-        driver.submit(op, call)
+    fn submit(&mut self, op: OpSlot, work: Work) -> Result<(), Work> {
+        let Some(driver) = self.selector.driver() else { return Err(work) };
+        driver.submit(op, work)
     }
 
     fn cancel(&mut self, op: OpSlot) {

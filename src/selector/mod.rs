@@ -18,7 +18,7 @@ use crate::key::{OpSlot, Slot};
 use crate::poll_bits::PollBits;
 use crate::sys::fd_table::{Sharing, ThreadId};
 use crate::sys::pool::BufferPool;
-use crate::sys::prepared::{CallBox, Gain};
+use crate::sys::prepared::{Gain, Work};
 use bitflags::bitflags;
 use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -94,8 +94,8 @@ pub trait OpDriver {
     ///
     /// # Errors
     ///
-    /// The call, if the mechanism can't make it. The reactor attempts it when the file is ready.
-    fn submit(&mut self, op: OpSlot, call: CallBox) -> Result<(), CallBox>;
+    /// The work, if the mechanism can't do it. The reactor attempts it when the file is ready.
+    fn submit(&mut self, op: OpSlot, work: Work) -> Result<(), Work>;
 
     /// Ends an operation soon, with `ECANCELED` if it has done nothing.
     fn cancel(&mut self, op: OpSlot);
@@ -122,7 +122,7 @@ pub enum OpEvent {
         /// Which.
         op: OpSlot,
         /// As it was submitted, but for what was moved.
-        call: CallBox,
+        work: Work,
         /// What the call has brought. On `WouldBlock`, `Interrupted`, `ENOBUFS` of one that takes
         /// its buffers from a pool, and `ECANCELED` that nobody asked for, the reactor goes on by
         /// itself. One with many results begins again after a result, and after `ECANCELED`, when

@@ -73,7 +73,7 @@ use crate::key::{OpSlot, Slot};
 use crate::poll_bits::PollBits;
 use crate::slab::SlotMap;
 use crate::sys::pool::BufferPool;
-use crate::sys::prepared::{Call, CallBox};
+use crate::sys::prepared::{Call, Work};
 use crate::sys::ring::{Ring, Size, TaskWork};
 use polls::{End, Polls, Told};
 use requests::Owner;
@@ -388,11 +388,11 @@ impl Selector for Uring {
 }
 
 impl OpDriver for Uring {
-    fn submit(&mut self, op: OpSlot, call: CallBox) -> Result<(), CallBox> {
-        if !self.polls.can(&call) {
-            return Err(call);
+    fn submit(&mut self, op: OpSlot, work: Work) -> Result<(), Work> {
+        if !self.polls.can(&work) {
+            return Err(work);
         }
-        self.polls.begin_operation(op, call);
+        self.polls.begin_operation(op, work);
         Ok(())
     }
 

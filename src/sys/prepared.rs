@@ -12,13 +12,14 @@ mod message;
 mod native;
 mod socket;
 mod splice;
+mod work;
 
 use super::buf::Buf;
 use super::file::{self, Held};
 use super::manner::Manner;
-use super::pool::{BufferPool, PoolBuf};
 pub use call::{Call, Gain};
 pub(crate) use call_box::SpareCalls;
+pub(in crate::sys) use call_box::note_leaked;
 pub use call_box::{CallBox, leaked_buffers};
 use cargo::Cargo;
 pub(crate) use cargo::Part;
@@ -28,17 +29,18 @@ pub(crate) use connect::disconnect;
 pub(crate) use message::{Message, Name, Received};
 pub(in crate::sys) use native::complete_one;
 use socket::{SEND_NOW, accept};
-pub(crate) use socket::{send_now, shutdown};
+pub(crate) use socket::{recv_now, send_now, shutdown};
 use std::ffi::CString;
 use std::fmt;
 use std::io;
 #[cfg(test)]
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+pub use work::Work;
 
 /// One system call that is to be made, and that may have to be made several times.
 ///
-/// Whoever holds it keeps its file open.
+/// Who holds it keeps its file open.
 pub struct Prepared {
     number: RawFd,
     call: Call,
@@ -51,8 +53,6 @@ pub struct Prepared {
 pub(crate) enum With {
     Nothing,
     Message(Box<Message>),
-    /// Where its buffers come from. The one for what comes next is where others have theirs.
-    Pool(BufferPool),
     Path(Box<Path>),
     /// The file to splice to.
     Target(RawFd),
@@ -166,10 +166,7 @@ impl Prepared {
             Call::Read => manner.may_be_read_by_a_ring(),
             Call::Write => manner.may_be_written_by_a_ring(),
             Call::ReadAt(_) | Call::WriteAt(_) => manner.may_be_reached_by_a_ring(),
-            // A ring does not report that reading was shut down to a multishot receive of
-            // datagrams, of which an empty one looks like the end, nor to a multishot accept on a
-            // unix socket.
-            Call::RecvMulti => manner.is_stream(),
+            // A ring does not report that reading was shut down to one on a unix socket.
             Call::AcceptMulti => !file::is_local(self.number),
             _ => true,
         }
@@ -213,34 +210,8 @@ impl Prepared {
         }
     }
 
-    /// Where its buffers come from, if they come from a pool one by one.
-    pub(crate) fn pool(&self) -> Option<&BufferPool> {
-        match &self.with {
-            With::Pool(pool) => Some(pool),
-            _ => None,
-        }
-    }
-
-    /// Gives it the buffer for what comes next.
-    pub(crate) fn equip(&mut self, buf: PoolBuf) {
-        self.cargo.put_buf(buf.into());
-    }
-
-    /// Whether it lacks the buffer for what comes next.
-    pub(crate) fn lacks_buffer(&self) -> bool {
-        matches!(self.with, With::Pool(_)) && matches!(self.cargo.buf(), Buf::None)
-    }
-
-    /// It waits, and others can use the buffer for what comes next.
-    pub(crate) fn give_back_buffer(&mut self) {
-        if matches!(self.with, With::Pool(_)) {
-            drop(self.cargo.take_buf());
-        }
-    }
-
     /// Takes the buffer. The call moves no bytes any more.
     pub(crate) fn take_buf(&mut self) -> Buf {
-        self.give_back_buffer();
         self.cargo.take_buf()
     }
 
@@ -311,7 +282,6 @@ impl Prepared {
                 let part = self.cargo.part();
                 libc::send(number, part.iov_base, part.iov_len, SEND_NOW)
             },
-            Call::RecvMulti => return self.receive_into_pool(),
             Call::RecvFrom | Call::RecvMsg => self.receive_message(),
             Call::SendTo | Call::SendMsg => self.send_message(),
             Call::Read | Call::ReadAt(_) => {
@@ -327,7 +297,7 @@ impl Prepared {
                 return self.done(written);
             }
             // These are for a disk, and for the reactor.
-            Call::Sync { .. } | Call::Open | Call::Splice => {
+            Call::Sync { .. } | Call::Open | Call::Splice | Call::RecvMulti => {
                 return Err(io::ErrorKind::WouldBlock.into());
             }
         };
@@ -402,17 +372,6 @@ impl Prepared {
 /// For tests of the operations without a kernel.
 #[cfg(test)]
 impl Prepared {
-    /// Receives these bytes, as many as there is room for, into the buffer that was attached, or
-    /// into one of the pool. Returns `None` if there is no buffer.
-    pub(crate) fn receive_from_pool(&mut self, bytes: &[u8]) -> Option<PoolBuf> {
-        let mut buf = match self.cargo.take_buf() {
-            Buf::Pool(buf) => buf,
-            _ => self.pool()?.take()?,
-        };
-        io::Write::write(&mut buf, bytes).ok()?;
-        Some(buf)
-    }
-
     /// So many bytes were spliced.
     pub(crate) fn note_spliced(&mut self, count: usize) {
         self.cargo.note_passed(count);

@@ -7,7 +7,7 @@ mod refused;
 
 use super::fork::Stamp;
 use super::pool::BufferPool;
-use super::prepared::{Call, CallBox, Gain, complete_one};
+use super::prepared::{Call, Gain, Work, complete_one, note_leaked};
 use groups::{Groups, NO_GROUP};
 use in_flight::{InFlight, OPERATION, user_data_of};
 use io_uring::types::{Fd, SubmitArgs, Timespec};
@@ -74,7 +74,7 @@ pub(crate) enum Completion {
         more: bool,
     },
     /// An operation is over, and the kernel touches its memory no longer.
-    Operation { tag: u64, call: CallBox, result: io::Result<Gain> },
+    Operation { tag: u64, work: Work, result: io::Result<Gain> },
     /// An operation has brought something, and goes on.
     One {
         tag: u64,
@@ -251,16 +251,16 @@ impl Ring {
     ///
     /// # Errors
     ///
-    /// The call, if there is no [`room`](Ring::room), or an operation with the index that is the
+    /// The work, if there is no [`room`](Ring::room), or an operation with the index that is the
     /// lower half of the tag.
-    pub(crate) fn begin(&mut self, call: CallBox, tag: u64) -> Result<(), CallBox> {
+    pub(crate) fn begin(&mut self, work: Work, tag: u64) -> Result<(), Work> {
         if self.room() == 0 {
-            return Err(call);
+            return Err(work);
         }
         // What takes buffers of a pool is begun where the ring serves that.
-        let group = call.pool().and_then(|pool| self.groups.find(pool)).unwrap_or(NO_GROUP);
-        let call = self.in_flight.insert(call, tag, group)?;
-        let entry = call.entry(group).user_data(user_data_of(tag));
+        let group = work.pool().and_then(|pool| self.groups.find(pool)).unwrap_or(NO_GROUP);
+        let work = self.in_flight.insert(work, tag, group)?;
+        let entry = work.entry(group).user_data(user_data_of(tag));
         self.groups.enter(group);
         // SAFETY: a ring with room is this process's.
         let pushed = unsafe { self.ring.submission().push(&entry) };
@@ -370,14 +370,14 @@ fn of_operation(
         return one.ok().map(|gain| Completion::One { tag, gain, partial_results });
     }
     // SAFETY: this is its last completion.
-    let (tag, mut call) = unsafe { in_flight.remove(user_data) }?;
-    if call.call() == Call::RecvMulti && result == -libc::ENOBUFS {
+    let (tag, mut work) = unsafe { in_flight.remove(user_data) }?;
+    if work.call() == Call::RecvMulti && result == -libc::ENOBUFS {
         groups.note_shortage(group);
     }
     groups.leave(group);
     // SAFETY: as above.
-    let result = unsafe { call.complete(result, buf) };
-    Some(Completion::Operation { tag, call, result })
+    let result = unsafe { work.complete(result, buf) };
+    Some(Completion::Operation { tag, work, result })
 }
 
 fn foreign() -> io::Error {
@@ -434,7 +434,7 @@ impl Drop for Ring {
         } else {
             let is_empty = self.in_flight.leak() == 0;
             if !is_empty {
-                self.groups.leak();
+                note_leaked(self.groups.leak());
             }
         }
         if self.stamp.is_foreign() {

@@ -1,13 +1,13 @@
 //! Attempting an operation: the driver gets it, or its call is made, and what would block waits.
 
-use super::entry::{Cause, OpState, Side};
+use super::entry::{Cause, OpEntry, OpState, Side};
 use super::io::Io;
 use super::machine::Operations;
 use super::queue::Queue;
 use crate::key::OpSlot;
 use crate::op::Outcome;
 use crate::poll_bits::PollBits;
-use crate::sys::prepared::{Call, CallBox, Gain};
+use crate::sys::prepared::{Call, Gain, Work};
 use std::io;
 use std::net::Shutdown;
 
@@ -20,7 +20,7 @@ const MAX_BYTES_PER_TURN: usize = 1 << 20;
 /// than a wait, which others share.
 const LARGE_READ: usize = 4096;
 /// What one attempt has come to.
-enum Attempt {
+pub(super) enum Attempt {
     /// The operation has another state.
     Settled,
     /// So many bytes were moved, and it can go on.
@@ -40,20 +40,11 @@ impl Operations {
         match cause {
             Cause::Turn => self.start(op, io),
             Cause::Ready | Cause::Retry => self.attempt(op, true, io),
-            Cause::Buffer => {
-                if matches!(self.attempt_once(op, false, io), Attempt::Settled) {
-                    return;
-                }
-                match self.lacks_buffers(op) {
-                    true => self.await_buffer(op),
-                    false => self.start(op, io),
-                }
-            }
         }
     }
 
     /// Submits an operation to the driver, or attempts its call.
-    fn start(&mut self, op: OpSlot, io: &mut impl Io) {
+    pub(super) fn start(&mut self, op: OpSlot, io: &mut impl Io) {
         if !self.is_paused_by_backpressure(op) && !self.try_submit(op, io) {
             self.attempt(op, false, io);
         }
@@ -68,15 +59,15 @@ impl Operations {
         let Some(source) = self.sources.get(slot) else { return false };
         let Some(entry) = self.table.get_mut(op) else { return false };
         let is_emulated = entry.must_emulate || (queue == Queue::Read && source.emulates_reads());
-        let can_submit = |call: &mut CallBox| !is_emulated && io.can_submit(call, &source.mode);
-        let Some(call) = entry.call.take_if(can_submit) else { return false };
-        match io.submit(op, call) {
+        let can_submit = |work: &mut Work| !is_emulated && io.can_submit(work, &source.mode);
+        let Some(work) = entry.work.take_if(can_submit) else { return false };
+        match io.submit(op, work) {
             Ok(()) => {
                 entry.state = OpState::Submitted { cancel: None };
                 true
             }
-            Err(call) => {
-                entry.call = Some(call);
+            Err(work) => {
+                entry.work = Some(work);
                 false
             }
         }
@@ -110,80 +101,75 @@ impl Operations {
 
     fn attempt_once(&mut self, op: OpSlot, was_ready: bool, io: &mut impl Io) -> Attempt {
         let Some(entry) = self.table.get(op) else { return Attempt::Settled };
-        let (Some((slot, queue)), Some(call)) = (entry.source, &entry.call) else {
+        let Some(call) = entry.call() else { return self.receive_once(op, was_ready, io) };
+        let (Some((slot, queue)), left) = (entry.source, call.left()) else {
             return Attempt::Settled;
         };
-        let (what, lacks_buffer) = (call.call(), call.lacks_buffer());
-        // What was given a buffer is attempted: it must not keep the buffer while it waits.
-        let may_skip = what == Call::Recv || lacks_buffer;
-        if may_skip && io.can_skip_attempt(slot, queue.dir()) {
+        if call.call() == Call::Recv && io.can_skip_attempt(slot, queue.dir()) {
             self.await_ready(op, Side::Source, io);
             return Attempt::Settled;
         }
-        if lacks_buffer && !self.find_buffer(op, io) {
-            return Attempt::Settled;
-        }
         let Some(source) = self.sources.get_mut(slot) else { return Attempt::Settled };
-        let Some(call) = self.table.get_mut(op).and_then(|entry| entry.call.as_mut()) else {
+        let Some(call) = self.table.get_mut(op).and_then(OpEntry::call_mut) else {
             return Attempt::Settled;
         };
-        let left = call.left();
         let result = match io.attempt(call, &mut source.mode) {
             Ok(result) => result,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.on_would_block(op, was_ready, io);
-                return Attempt::Settled;
-            }
             Err(error) => {
-                self.on_error(op, error, io);
+                self.on_failed_attempt(op, error, was_ready, io);
                 return Attempt::Settled;
             }
         };
-        let (count, room) = match &result {
-            Gain::Moved(count) => (*count, left),
-            Gain::Received(buf) => (buf.len(), buf.capacity()),
-            _ => (0, 0),
-        };
+        let count = if let Gain::Moved(count) = result { count } else { 0 };
+        self.note_moved(op, count, left, io);
+        match self.on_result(op, result, io) {
+            true => Attempt::Moved(count),
+            false => Attempt::Settled,
+        }
+    }
+
+    /// Notes that an attempt with so much room has moved so many bytes. Returns true if there is
+    /// probably no more, and readiness will be reported for certain.
+    pub(super) fn note_moved(
+        &mut self,
+        op: OpSlot,
+        count: usize,
+        room: usize,
+        io: &mut impl Io,
+    ) -> bool {
+        let Some((slot, queue)) = self.source_of(op) else { return false };
+        let Some(source) = self.sources.get_mut(slot) else { return false };
         self.received += if queue == Queue::Read { count } else { 0 };
         // What comes next in the queue is to complete in this wait too, if it can (T1).
         let is_last = count < room || (count >= LARGE_READ && !source.queue(queue).has_several());
         let is_emptied =
             count > 0 && is_last && source.mode.is_drained_by_short_reads(source.number);
-        let may_wait = is_emptied && io.note_likely_not_ready(slot, queue.dir());
-        if !self.on_result(op, result, io) {
-            return Attempt::Settled;
-        }
-        if may_wait && what == Call::RecvMulti {
-            self.await_ready(op, Side::Source, io);
-            return Attempt::Settled;
-        }
-        Attempt::Moved(count)
+        is_emptied && io.note_likely_not_ready(slot, queue.dir())
     }
 
-    /// Attaches a buffer of the pool to a receive. Returns false if there is none: then it waits,
-    /// or was completed.
-    fn find_buffer(&mut self, op: OpSlot, io: &mut impl Io) -> bool {
-        match self.attach_buffer(op, io) {
-            Ok(true) => return true,
-            Ok(false) => self.await_buffer(op),
-            Err(error) => self.complete(op, Err(error), io),
+    pub(super) fn on_failed_attempt(
+        &mut self,
+        op: OpSlot,
+        error: io::Error,
+        was_ready: bool,
+        io: &mut impl Io,
+    ) {
+        match error.kind() {
+            io::ErrorKind::WouldBlock => self.on_would_block(op, was_ready, io),
+            _ => self.on_error(op, error, io),
         }
-        false
     }
 
     pub(super) fn on_would_block(&mut self, op: OpSlot, was_ready: bool, io: &mut impl Io) {
         let Some((slot, queue)) = self.source_of(op) else { return };
         let Some(source) = self.sources.get(slot) else { return };
-        let Some(call) = self.table.get_mut(op).and_then(|entry| entry.call.as_mut()) else {
-            return;
-        };
-        if call.is_for_a_disk(&source.mode) {
+        let Some(entry) = self.table.get(op) else { return };
+        if entry.call().is_some_and(|call| call.is_for_a_disk(&source.mode)) {
             let files = io.file(slot).into_iter().cloned().collect();
             return self.spawn(op, files, io);
         }
-        call.give_back_buffer();
         // It was attempted only because the driver had no buffers for it.
-        if call.pool().is_some() && self.try_submit(op, io) {
+        if entry.pool().is_some() && self.try_submit(op, io) {
             return;
         }
         if queue == Queue::Unordered {
@@ -216,8 +202,7 @@ impl Operations {
                 self.complete(op, Err(io::Error::from_raw_os_error(libc::EINVAL)), io);
             }
             Some(AfterShutdown::Nothing) => {
-                let call = self.table.get_mut(op).and_then(|entry| entry.call.as_mut());
-                if let Some(call) = call {
+                if let Some(call) = self.call_mut(op) {
                     call.note_nothing();
                 }
                 if self.on_result(op, Gain::Moved(0), io) {
@@ -232,7 +217,7 @@ impl Operations {
     fn after_shutdown(&self, op: OpSlot) -> Option<AfterShutdown> {
         let source = self.sources.get(self.source_of(op)?.0)?;
         let is_message = !source.mode.is_stream() && source.mode.is_socket();
-        match self.table.get(op)?.call.as_ref()?.call() {
+        match self.table.get(op)?.work.as_ref()?.call() {
             Call::Accept | Call::AcceptMulti => Some(AfterShutdown::Invalid),
             Call::Recv | Call::RecvMulti | Call::RecvFrom | Call::RecvMsg if is_message => {
                 Some(AfterShutdown::Nothing)

@@ -4,6 +4,7 @@ use super::entry::{OpState, Why};
 use super::io::Io;
 use super::machine::Operations;
 use crate::key::OpSlot;
+use crate::sys::prepared::Work;
 
 impl Operations {
     /// Returns true if an operation is known, whose completion was not delivered.
@@ -33,7 +34,7 @@ impl Operations {
         let Some(entry) = self.table.get_mut(op) else { return };
         if matches!(entry.state, OpState::OnThread { .. }) {
             if let Some(call) = io.withdraw(op) {
-                entry.call = Some(call);
+                entry.work = Some(Work::Call(call));
                 entry.state = OpState::Queued;
             }
         }

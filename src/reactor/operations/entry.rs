@@ -4,7 +4,8 @@ use super::queue::{Link, Links, Queue};
 use crate::event::{Interest, Token};
 use crate::key::Slot;
 use crate::op::Kind;
-use crate::sys::prepared::CallBox;
+use crate::sys::pool::BufferPool;
+use crate::sys::prepared::{Prepared, Work};
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -40,8 +41,6 @@ pub(super) enum Cause {
     Ready,
     /// A pause is over.
     Retry,
-    /// It was given a buffer.
-    Buffer,
 }
 
 /// Which of two sources.
@@ -108,8 +107,8 @@ pub(super) struct OpEntry {
     pub(super) token: Token,
     pub(super) kind: Kind,
     pub(super) state: OpState,
-    /// The call, unless the driver or a thread has it.
-    pub(super) call: Option<CallBox>,
+    /// What it has the kernel do, unless the driver or a thread has that.
+    pub(super) work: Option<Work>,
     /// Its source, and the queue in which it is there.
     pub(super) source: Option<(Slot, Queue)>,
     /// Its neighbours there.
@@ -139,12 +138,12 @@ struct Rare {
 }
 
 impl OpEntry {
-    pub(super) fn new(token: Token, kind: Kind, call: Option<CallBox>) -> Self {
+    pub(super) fn new(token: Token, kind: Kind, work: Option<Work>) -> Self {
         OpEntry {
             token,
             kind,
             state: OpState::Queued,
-            call,
+            work,
             source: None,
             links: Links::default(),
             rare: None,
@@ -153,6 +152,21 @@ impl OpEntry {
             undelivered: 0,
             order: 0,
         }
+    }
+
+    /// Returns its call with the memory, if that is here.
+    pub(super) fn call(&self) -> Option<&Prepared> {
+        self.work.as_ref()?.prepared()
+    }
+
+    /// Returns its call with the memory, if that is here.
+    pub(super) fn call_mut(&mut self) -> Option<&mut Prepared> {
+        self.work.as_mut()?.prepared_mut()
+    }
+
+    /// Returns the pool that its buffers come from, if they do and its work is here.
+    pub(super) fn pool(&self) -> Option<&BufferPool> {
+        self.work.as_ref()?.pool()
     }
 
     /// Returns the queues in which it is.
@@ -255,9 +269,9 @@ impl OpEntry {
         }
     }
 
-    /// Returns true if its call is here.
+    /// Returns true if its work is here.
     #[cfg(any(test, feature = "spi"))]
-    pub(super) fn needs_call(&self) -> bool {
+    pub(super) fn needs_work(&self) -> bool {
         let is_elsewhere =
             matches!(self.state, OpState::Submitted { .. } | OpState::OnThread { .. });
         let has_none = matches!(self.kind, Kind::Shutdown(_) | Kind::Timeout | Kind::Nop);

@@ -6,7 +6,7 @@ use super::machine::Operations;
 use super::queue::Queue;
 use crate::key::OpSlot;
 use crate::selector::OpEvent;
-use crate::sys::prepared::{Call, CallBox, Gain, Prepared};
+use crate::sys::prepared::{Call, Gain, Work};
 use std::io;
 
 impl Operations {
@@ -18,13 +18,13 @@ impl Operations {
         io: &mut impl Io,
     ) {
         for event in &mut *events {
-            let OpEvent::Completed { op, call, result: Err(error) } = event else { continue };
-            self.redirect_reset(*op, call.call(), error);
+            let OpEvent::Completed { op, work, result: Err(error) } = event else { continue };
+            self.redirect_reset(*op, work.call(), error);
         }
         for event in events.drain(..) {
             match event {
                 OpEvent::Result { op, result } => _ = self.push_result(op, result, io),
-                OpEvent::Completed { op, call, result } => self.on_returned(op, call, result, io),
+                OpEvent::Completed { op, work, result } => self.on_returned(op, work, result, io),
             }
         }
     }
@@ -37,15 +37,15 @@ impl Operations {
         io: &mut impl Io,
     ) {
         for event in events.drain(..) {
-            let OpEvent::Completed { op, call, result } = event else { continue };
+            let OpEvent::Completed { op, work, result } = event else { continue };
             let Some(entry) = self.table.get_mut(op) else { continue };
             entry.must_emulate = true;
             let waits = entry.stop().is_none() && result.as_ref().is_err_and(is_unfinished);
             if !waits {
-                self.on_returned(op, call, result, io);
+                self.on_returned(op, work, result, io);
                 continue;
             }
-            entry.call = Some(call);
+            entry.work = Some(work);
             match entry.source {
                 Some(_) if entry.target().is_some() => {
                     if !self.await_either(op, io) {
@@ -58,26 +58,20 @@ impl Operations {
         }
     }
 
-    /// The driver or a thread has returned a call: the operation is completed, or goes on.
-    fn on_returned(
-        &mut self,
-        op: OpSlot,
-        call: CallBox,
-        result: io::Result<Gain>,
-        io: &mut impl Io,
-    ) {
+    /// The driver or a thread has returned some work: the operation is completed, or goes on.
+    fn on_returned(&mut self, op: OpSlot, work: Work, result: io::Result<Gain>, io: &mut impl Io) {
         let Some(entry) = self.table.get_mut(op) else { return };
         let mut is_short = false;
         let goes_on = match result {
             Ok(result) => {
-                entry.call = Some(call);
+                entry.work = Some(work);
                 self.on_result(op, result, io)
             }
             Err(error) => {
-                is_short = is_shortage(&error, &call);
-                let (kind, has_pool) = (call.call(), call.pool().is_some());
-                entry.call = Some(call);
-                self.on_returned_error(op, (kind, has_pool), error, io)
+                let call = work.call();
+                is_short = is_shortage(&error, call);
+                entry.work = Some(work);
+                self.on_returned_error(op, call, error, io)
             }
         };
         if !goes_on {
@@ -99,13 +93,13 @@ impl Operations {
     fn on_returned_error(
         &mut self,
         op: OpSlot,
-        (call, has_pool): (Call, bool),
+        call: Call,
         error: io::Error,
         io: &mut impl Io,
     ) -> bool {
         let Some(entry) = self.table.get_mut(op) else { return false };
         let is_canceled = error.raw_os_error() == Some(libc::ECANCELED);
-        let is_short = has_pool && error.raw_os_error() == Some(libc::ENOBUFS);
+        let is_short = is_shortage(&error, call);
         let is_repeatable =
             is_canceled || is_short || is_unfinished(&error) || is_unsupported(&error, call);
         match entry.stop().and_then(Why::error) {
@@ -129,8 +123,8 @@ fn is_unfinished(error: &io::Error) -> bool {
 }
 
 /// Returns true if there was no buffer for what has come.
-fn is_shortage(error: &io::Error, call: &Prepared) -> bool {
-    call.pool().is_some() && error.raw_os_error() == Some(libc::ENOBUFS)
+fn is_shortage(error: &io::Error, call: Call) -> bool {
+    call == Call::RecvMulti && error.raw_os_error() == Some(libc::ENOBUFS)
 }
 
 /// Returns true if the driver does not know how to do it without a signal, or more than once.

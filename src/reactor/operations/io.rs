@@ -6,8 +6,8 @@ use crate::poll_bits::PollBits;
 use crate::selector::OpEvent;
 use crate::sys::file::Held;
 use crate::sys::manner::Manner;
-use crate::sys::pool::BufferPool;
-use crate::sys::prepared::{CallBox, Gain, Prepared};
+use crate::sys::pool::{BufferPool, PoolBuf};
+use crate::sys::prepared::{CallBox, Gain, Prepared, Work};
 use std::io;
 use std::net::Shutdown;
 use std::task;
@@ -42,8 +42,8 @@ pub(in crate::reactor) trait Io {
     /// Returns true if there is a driver.
     fn has_driver(&self) -> bool;
 
-    /// Returns true if a driver can make the call.
-    fn can_submit(&mut self, call: &Prepared, mode: &Manner) -> bool;
+    /// Returns true if a driver can do the work.
+    fn can_submit(&mut self, work: &Work, mode: &Manner) -> bool;
 
     /// Makes a call that does not block.
     ///
@@ -51,6 +51,13 @@ pub(in crate::reactor) trait Io {
     ///
     /// What the call says, `WouldBlock` too.
     fn attempt(&mut self, call: &mut Prepared, mode: &mut Manner) -> io::Result<Gain>;
+
+    /// Receives what a socket has to the end of a buffer without blocking.
+    ///
+    /// # Errors
+    ///
+    /// What the call says, `WouldBlock` too.
+    fn recv_now(&mut self, slot: Slot, buf: &mut PoolBuf) -> io::Result<usize>;
 
     /// Sends bytes on a socket without blocking.
     ///
@@ -91,8 +98,8 @@ pub(in crate::reactor) trait Io {
     ///
     /// # Errors
     ///
-    /// The call, if the driver does not take it.
-    fn submit(&mut self, op: OpSlot, call: CallBox) -> Result<(), CallBox>;
+    /// The work, if the driver does not take it.
+    fn submit(&mut self, op: OpSlot, work: Work) -> Result<(), Work>;
 
     /// Requests the driver to end an operation.
     fn cancel(&mut self, op: OpSlot);

@@ -13,7 +13,7 @@ use crate::slab::SlotMap;
 use crate::sys::buf::Buf;
 use crate::sys::file::Held;
 use crate::sys::manner::Manner;
-use crate::sys::prepared::SpareCalls;
+use crate::sys::prepared::{Prepared, SpareCalls, Work};
 use std::collections::VecDeque;
 use std::io;
 use std::ops::RangeInclusive;
@@ -184,53 +184,15 @@ impl Operations {
     /// Makes the call on a thread.
     pub(super) fn spawn(&mut self, op: OpSlot, files: Vec<Held>, io: &mut impl Io) {
         let Some(entry) = self.table.get_mut(op) else { return };
-        let Some(call) = entry.call.take() else { return };
+        let Some(Work::Call(call)) = entry.work.take() else { return };
         entry.state = OpState::OnThread { cancel: None };
         io.spawn(op, call, files);
-    }
-
-    /// Queues an operation for a buffer.
-    pub(super) fn await_buffer(&mut self, op: OpSlot) {
-        let Some(entry) = self.table.get_mut(op) else { return };
-        let Some(pool) = entry.call.as_ref().and_then(|call| call.pool()) else { return };
-        self.buffers.push(op, pool);
-        entry.state = OpState::AwaitingBuffer;
-    }
-
-    /// Returns true if other receives wait for all that the pool of this one has.
-    pub(super) fn lacks_buffers(&self, op: OpSlot) -> bool {
-        let call = self.table.get(op).and_then(|entry| entry.call.as_ref());
-        call.and_then(|call| call.pool()).is_some_and(|pool| self.buffers.is_short(pool))
-    }
-
-    /// Attaches a buffer to a receive from a pool that has none. Returns false if it has to wait:
-    /// others do already, or there is no buffer.
-    ///
-    /// # Errors
-    ///
-    /// `OutOfMemory`: it would wait for ever.
-    pub(super) fn attach_buffer(&mut self, op: OpSlot, io: &mut impl Io) -> io::Result<bool> {
-        let Some(call) = self.table.get_mut(op).and_then(|entry| entry.call.as_mut()) else {
-            return Ok(false);
-        };
-        let Some(pool) = call.pool().filter(|_| call.lacks_buffer()) else { return Ok(true) };
-        if self.buffers.is_short(pool) {
-            return Ok(false);
-        }
-        let Some(buf) = pool.take_or_wait(io.notifier())? else {
-            // The driver may provide some to a stream that is silent.
-            io.release_buffers(pool);
-            return Ok(false);
-        };
-        call.equip(buf);
-        Ok(true)
     }
 
     /// Completes an operation: takes it out of its queues, makes its successors runnable, and
     /// queues its completion.
     pub(super) fn complete(&mut self, op: OpSlot, result: io::Result<Outcome>, io: &mut impl Io) {
         let Some(mut entry) = self.table.remove(op) else { return };
-        let call = entry.call.take();
         match entry.state {
             OpState::AwaitingReady { on } => {
                 if let Some((slot, queue)) = entry.place(on) {
@@ -238,14 +200,14 @@ impl Operations {
                 }
             }
             OpState::AwaitingBuffer => {
-                if let Some(pool) = call.as_ref().and_then(|call| call.pool()) {
+                if let Some(pool) = entry.pool() {
                     self.buffers.remove(pool, |op| self.table.awaits_buffer(op));
                 }
             }
             _ => {}
         }
         let (mut transferred, mut buf) = (0, Buf::None);
-        if let Some(mut call) = call {
+        if let Some(Work::Call(mut call)) = entry.work.take() {
             transferred = call.moved();
             buf = call.take_buf();
             if let Some(files) = call.take_files() {
@@ -266,6 +228,10 @@ impl Operations {
                 self.wake_head(slot, Queue::Read);
             }
         }
+    }
+
+    pub(super) fn call_mut(&mut self, op: OpSlot) -> Option<&mut Prepared> {
+        self.table.get_mut(op)?.call_mut()
     }
 
     pub(super) fn source_of(&self, op: OpSlot) -> Option<(Slot, Queue)> {

@@ -16,7 +16,7 @@
 //!
 //! This module knows neither registry nor kernel: it asks for both through [`Io`]. Each file calls
 //! methods of those below it alone: `machine` (every transition of a state), `result` and `cancel`,
-//! `advance` and `splice` (attempts), `events`, `run`, then `submit` and `remove`.
+//! `advance`, `receive` and `splice` (attempts), `events`, `run`, then `submit` and `remove`.
 
 mod advance;
 mod buffer_wait;
@@ -26,6 +26,7 @@ mod events;
 mod io;
 mod machine;
 mod queue;
+mod receive;
 mod remove;
 mod result;
 mod run;

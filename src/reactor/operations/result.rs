@@ -10,7 +10,7 @@ use crate::key::OpSlot;
 use crate::op::{Address, Control, Kind, MessageFlags, Outcome, ReceivedMessage};
 use crate::poll_bits::PollBits;
 use crate::sys::buf::Buf;
-use crate::sys::prepared::{Call, Gain, Received};
+use crate::sys::prepared::{Call, Gain, Received, Work};
 use std::io;
 use std::os::fd::OwnedFd;
 
@@ -43,11 +43,16 @@ impl Operations {
             return false;
         }
         let Some(entry) = self.table.get_mut(op) else { return false };
-        let Some(call) = &mut entry.call else { return false };
-        let is_whole = !matches!(entry.kind, Kind::RecvExact | Kind::SendAll) || call.left() == 0;
-        let outcome = match entry.kind {
+        let kind = entry.kind;
+        let Some(call) = entry.call_mut() else {
+            // A receive from a pool has come to the end.
+            self.complete(op, Ok(Outcome::Done), io);
+            return false;
+        };
+        let is_whole = !matches!(kind, Kind::RecvExact | Kind::SendAll) || call.left() == 0;
+        let outcome = match kind {
             _ if !is_whole => match (count, entry.stop().and_then(Why::error)) {
-                (0, _) if entry.kind == Kind::RecvExact => Err(io::ErrorKind::UnexpectedEof.into()),
+                (0, _) if kind == Kind::RecvExact => Err(io::ErrorKind::UnexpectedEof.into()),
                 (0, _) => Err(io::ErrorKind::WriteZero.into()),
                 (_, None) => return true,
                 (_, Some(error)) => Err(error),
@@ -64,7 +69,7 @@ impl Operations {
     }
 
     fn on_accepted(&mut self, op: OpSlot, socket: OwnedFd, io: &mut impl Io) -> bool {
-        let Some(call) = self.table.get(op).and_then(|entry| entry.call.as_ref()) else {
+        let Some(call) = self.table.get(op).and_then(|entry| entry.call()) else {
             return false;
         };
         if call.call().is_multi() {
@@ -93,14 +98,14 @@ impl Operations {
 
     /// Returns true if the end that a receive has found is a reset that a send was told.
     fn is_reset(&mut self, op: OpSlot, io: &mut impl Io) -> bool {
-        let call = self.table.get(op).and_then(|entry| entry.call.as_ref());
-        call.is_some_and(|call| call.call().is_recv()) && self.take_reset(op, io)
+        let work = self.table.get(op).and_then(|entry| entry.work.as_ref());
+        work.is_some_and(|work| work.call().is_recv()) && self.take_reset(op, io)
     }
 
     /// Completes an operation whose call has failed.
     pub(super) fn on_error(&mut self, op: OpSlot, mut error: io::Error, io: &mut impl Io) {
         let Some(entry) = self.table.get(op) else { return };
-        if let Some(call) = entry.call.as_ref().map(|call| call.call()) {
+        if let Some(call) = entry.work.as_ref().map(Work::call) {
             self.redirect_reset(op, call, &mut error);
         }
         self.complete(op, Err(error), io);

@@ -58,9 +58,9 @@ impl Operations {
             self.cancel(op, Why::Deadline, io);
         }
         while let Some(op) = self.table.pop_time(now) {
-            match self.table.get(op).is_some_and(|entry| entry.call.is_some()) {
+            match self.table.get(op).is_some_and(|entry| entry.work.is_some()) {
                 true => self.make_runnable(op, Cause::Retry),
-                // Only a timeout waits without a call.
+                // Only a timeout waits without work.
                 false => self.complete(op, Ok(Outcome::Done), io),
             }
         }
@@ -126,11 +126,7 @@ impl Operations {
             }
             Ok(Some(buf)) => {
                 queue.ops.pop_front();
-                let call = self.table.get_mut(op).and_then(|entry| entry.call.as_mut());
-                if let Some(call) = call {
-                    call.equip(buf);
-                }
-                self.make_runnable(op, Cause::Buffer);
+                self.serve(op, buf, io);
             }
             Err(error) => self.complete(op, Err(error), io),
         }

@@ -43,7 +43,7 @@ impl Operations {
     fn splice_once(&mut self, op: OpSlot, (from, to): (Slot, Slot), io: &mut impl Io) -> bool {
         let Some([from, target]) = self.sources.get_two_mut(from, to) else { return true };
         let Some(entry) = self.table.get_mut(op) else { return true };
-        let Some(call) = &mut entry.call else { return true };
+        let Some(call) = entry.call_mut() else { return true };
         match io.attempt_splice(call, &mut from.mode, &mut target.mode) {
             Ok(result) => _ = self.on_result(op, result, io),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,

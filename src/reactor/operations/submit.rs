@@ -10,7 +10,8 @@ use crate::key::{OpSlot, Slot};
 use crate::op::{Address, Amount, Kind, Message, Op, Outcome, With};
 use crate::sys::file::Held;
 use crate::sys::manner::Manner;
-use crate::sys::prepared::{self, Call, CallBox, Part};
+use crate::sys::pool::BufferPool;
+use crate::sys::prepared::{self, Call, Part, Work};
 use std::ffi::CString;
 use std::io;
 use std::net::Shutdown;
@@ -104,8 +105,8 @@ impl Operations {
         }
         let source = source.map(|slot| (slot, self.shared_queue(slot, Queue::of(op.kind))));
         let target = target.map(|slot| (slot, self.shared_queue(slot, Queue::Write)));
-        let call = self.prepare(op, source, target)?;
-        let mut entry = OpEntry::new(token, op.kind, call);
+        let work = self.prepare(op, source, target)?;
+        let mut entry = OpEntry::new(token, op.kind, work);
         entry.source = source;
         if let Some(target) = target {
             entry.set_target(target);
@@ -154,7 +155,7 @@ impl Operations {
             }
             Early::Failed(error) => return self.on_error(op, error, io),
             Early::Sent(count) => {
-                if let Some(call) = self.table.get_mut(op).and_then(|entry| entry.call.as_mut()) {
+                if let Some(call) = self.call_mut(op) {
                     call.note_sent(count);
                 }
             }
@@ -170,17 +171,21 @@ impl Operations {
         if shares { Queue::Read } else { queue }
     }
 
-    /// Makes the call of an operation, if it makes one, and takes its buffer.
+    /// Makes what an operation has the kernel do, if anything, and takes its buffer.
     fn prepare(
         &mut self,
         op: &mut Op,
         source: Option<(Slot, Queue)>,
         target: Option<(Slot, Queue)>,
-    ) -> io::Result<Option<CallBox>> {
+    ) -> io::Result<Option<Work>> {
         let its = source.and_then(|(slot, _)| self.sources.get(slot));
         let is_socket = its.is_some_and(|source| source.mode.is_socket());
         let number = its.map(|source| source.number);
         let Some(call) = call_of(op, is_socket) else { return Ok(None) };
+        if let With::Pool(pool) = &op.with {
+            let number = number.unwrap_or(-1);
+            return receive_from(pool).map(|pool| Some(Work::Receive { number, pool }));
+        }
         let part = part_of(op, call)?;
         let with = match target.and_then(|(slot, _)| self.sources.get(slot)) {
             Some(target) => prepared::With::Target(target.number),
@@ -188,7 +193,7 @@ impl Operations {
         };
         let mut cell = self.spare_calls.take();
         match cell.load(number, call, &mut op.buf, part, with) {
-            Ok(()) => Ok(Some(cell)),
+            Ok(()) => Ok(Some(Work::Call(cell))),
             Err(error) => {
                 self.spare_calls.keep(cell);
                 Err(error)
@@ -212,10 +217,19 @@ impl Operations {
     }
 }
 
+/// Returns a handle on the pool of a receive.
+fn receive_from(pool: &BufferPool) -> io::Result<BufferPool> {
+    if pool.is_foreign() {
+        let cause = "this pool belongs to the process that this one was forked from";
+        return Err(io::Error::other(cause));
+    }
+    Ok(pool.clone())
+}
+
 /// What the call is told with its file and its bytes.
 fn call_args(with: &With) -> io::Result<prepared::With> {
     Ok(match with {
-        With::Nothing | With::Target(_) | With::Time(_) => prepared::With::Nothing,
+        With::Nothing | With::Target(_) | With::Time(_) | With::Pool(_) => prepared::With::Nothing,
         With::Address(address) => {
             prepared::With::Message(prepared::Message::boxed(address.to_name()?))
         }
@@ -227,12 +241,6 @@ fn call_args(with: &With) -> io::Result<prepared::With> {
             let message = prepared::Message::with(name, files.clone(), &control)?;
             prepared::With::Message(message)
         }
-        With::Pool(pool) if pool.is_foreign() => {
-            return Err(io::Error::other(
-                "this pool belongs to the process that this one was forked from",
-            ));
-        }
-        With::Pool(pool) => prepared::With::Pool(pool.clone()),
         With::Path(open) => {
             let (path, options) = &**open;
             let (flags, mode) = options.to_flags()?;

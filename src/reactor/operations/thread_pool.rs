@@ -9,7 +9,7 @@ use crate::key::OpSlot;
 use crate::selector::OpEvent;
 use crate::sys::fd_table::{ForeignFd, Sharing, ThreadId};
 use crate::sys::file::Held;
-use crate::sys::prepared::{Call, CallBox, Gain};
+use crate::sys::prepared::{Call, CallBox, Gain, Work};
 use crate::sys::signals::spawn_undisturbed;
 use std::collections::VecDeque;
 use std::fmt;
@@ -279,7 +279,7 @@ impl Shared {
             }
             result => result,
         };
-        let landed = OpEvent::Completed { op: job.op, call, result };
+        let landed = OpEvent::Completed { op: job.op, work: Work::Call(call), result };
         let mut queue = self.lock();
         if queue.is_closed {
             // Not under the lock, because this may run the user's code.
@@ -316,7 +316,7 @@ impl Shared {
         for Foreign { op, fd, job } in &mut queue.foreign {
             if let Some((job, call)) = job.take() {
                 let result = fd.fetch().map(Gain::Opened);
-                done.push((job, OpEvent::Completed { op: *op, call, result }));
+                done.push((job, OpEvent::Completed { op: *op, work: Work::Call(call), result }));
             }
         }
         self.is_fetched.notify_all();

@@ -38,13 +38,6 @@ impl Operations {
         self.table.awaits_buffer(op)
     }
 
-    /// Returns true if an operation has a buffer of a pool for what comes next.
-    #[cfg(test)]
-    pub(in crate::reactor) fn keeps_buffer(&self, op: OpSlot) -> bool {
-        let call = self.table.get(op).and_then(|entry| entry.call.as_ref());
-        call.is_some_and(|call| call.pool().is_some() && !call.lacks_buffer())
-    }
-
     #[cfg(test)]
     pub(in crate::reactor) fn undelivered(&self, op: OpSlot) -> u32 {
         self.table.get(op).map_or(0, |entry| entry.undelivered)
@@ -89,7 +82,7 @@ impl Operations {
         let is_runnable = matches!(entry.state, OpState::Runnable(_));
         let expected = usize::from(is_runnable);
         assert_eq!(in_run_queue, expected, "a runnable operation is queued once: {entry:?}");
-        assert_eq!(entry.needs_call(), entry.call.is_some(), "the call is in one place: {entry:?}");
+        assert_eq!(entry.needs_work(), entry.work.is_some(), "the work is in one place: {entry:?}");
         match &entry.state {
             OpState::Queued => {
                 assert!(!self.is_at_head(op), "a predecessor is before it: {entry:?}");
@@ -103,8 +96,7 @@ impl Operations {
                 assert!(self.is_at_head(op), "it is at the head of its queues: {entry:?}");
             }
             OpState::AwaitingBuffer => {
-                let pool = entry.call.as_ref().and_then(|call| call.pool());
-                let is_in_line = pool.is_some_and(|pool| self.buffers.contains(op, pool));
+                let is_in_line = entry.pool().is_some_and(|pool| self.buffers.contains(op, pool));
                 assert!(is_in_line, "it is in the queue of its pool: {entry:?}");
             }
             OpState::Paused => {

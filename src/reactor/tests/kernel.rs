@@ -7,7 +7,8 @@ use crate::selector::epoll::Epoll;
 use crate::selector::{
     Applied, Arm, Deadline, OpDriver, OpEvent, Raw, Selector, Triggers, Wake, WakeHandle,
 };
-use crate::sys::prepared::{Call, CallBox, Gain, Prepared};
+use crate::sys::pool::BufferPool;
+use crate::sys::prepared::{Call, Gain, Prepared, Work};
 use nix::sys::socket::{MsgFlags, recv, send};
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -30,7 +31,7 @@ impl Dice {
 /// An operation that the kernel has.
 pub(super) struct Taken {
     pub(super) op: OpSlot,
-    pub(super) call: CallBox,
+    pub(super) work: Work,
     is_asked_to_end: bool,
     /// It can't be interrupted.
     pub(super) is_stubborn: bool,
@@ -39,7 +40,7 @@ pub(super) struct Taken {
 impl Taken {
     /// Where it stands in line, if it does.
     fn lane(&self) -> Option<(RawFd, bool)> {
-        let (number, call, _) = self.call.wanted();
+        let (number, call, _) = self.work.wanted();
         match call {
             Call::ReadAt(_) | Call::WriteAt(_) | Call::Sync { .. } | Call::Open => None,
             Call::Accept | Call::AcceptMulti | Call::RecvMulti => Some((number, true)),
@@ -96,13 +97,13 @@ impl World {
     /// Ends the one at this place, if it can end so now. Gives whether it did.
     pub(super) fn end(&mut self, at: usize, end: End) -> bool {
         let taken = &mut self.taken[at];
-        let is_multi = taken.call.call().is_multi();
+        let is_multi = taken.work.call().is_multi();
         let result = match end {
-            End::Real(_) if taken.call.call() == Call::AcceptMulti => {
+            End::Real(_) if taken.work.call() == Call::AcceptMulti => {
                 let Some(socket) = self.arrived.pop_front() else { return false };
                 Ok(Gain::Accepted(socket))
             }
-            End::Real(most) => match make(&mut taken.call, most) {
+            End::Real(most) => match make(&mut taken.work, most) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
                 made => made,
             },
@@ -120,8 +121,8 @@ impl World {
             self.landed.push(OpEvent::Result { op, result: gain });
             return true;
         }
-        let Taken { op, call, .. } = self.taken.swap_remove(at);
-        self.landed.push(OpEvent::Completed { op, call, result });
+        let Taken { op, work, .. } = self.taken.swap_remove(at);
+        self.landed.push(OpEvent::Completed { op, work, result });
         true
     }
 
@@ -158,8 +159,15 @@ impl World {
     }
 }
 
-/// The call, for at most so many bytes.
-fn make(prepared: &mut Prepared, most: usize) -> io::Result<Gain> {
+/// The work, for at most so many bytes.
+fn make(work: &mut Work, most: usize) -> io::Result<Gain> {
+    match work {
+        Work::Call(call) => make_call(call, most),
+        Work::Receive { number, pool } => receive_one(*number, pool),
+    }
+}
+
+fn make_call(prepared: &mut Prepared, most: usize) -> io::Result<Gain> {
     let (number, call, left) = prepared.wanted();
     let most = most.min(left);
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
@@ -175,21 +183,18 @@ fn make(prepared: &mut Prepared, most: usize) -> io::Result<Gain> {
             prepared.note_sent(count);
             Ok(Gain::Moved(count))
         }
-        Call::RecvMulti => receive_one(prepared, flags),
         Call::ReadAt(_) | Call::WriteAt(_) | Call::Sync { .. } | Call::Open => prepared.perform(),
         call => panic!("{call:?} is not for this kernel"),
     }
 }
 
 /// A kernel takes a buffer when something comes, and also if that is the end.
-fn receive_one(prepared: &Prepared, flags: MsgFlags) -> io::Result<Gain> {
-    let (number, ..) = prepared.wanted();
-    let pool = prepared.pool().expect("that is where its buffers come from");
+fn receive_one(number: RawFd, pool: &BufferPool) -> io::Result<Gain> {
     let Some(mut buf) = pool.take() else {
         return Err(io::Error::from_raw_os_error(libc::ENOBUFS));
     };
     let mut bytes = vec![0; pool.size()];
-    let count = recv(number, &mut bytes, flags)?;
+    let count = recv(number, &mut bytes, MsgFlags::MSG_DONTWAIT)?;
     buf.write_all(&bytes[..count])?;
     Ok(if count == 0 { Gain::Moved(0) } else { Gain::Received(buf) })
 }
@@ -257,14 +262,14 @@ impl Selector for Kernel {
 }
 
 impl OpDriver for Kernel {
-    fn submit(&mut self, op: OpSlot, call: CallBox) -> Result<(), CallBox> {
+    fn submit(&mut self, op: OpSlot, work: Work) -> Result<(), Work> {
         let mut world = self.world.borrow_mut();
         world.starts += 1;
         if world.dice.throw(100) < world.emulated {
-            return Err(call);
+            return Err(work);
         }
         let is_stubborn = world.dice.throw(100) < world.stubborn;
-        let taken = Taken { op, call, is_asked_to_end: false, is_stubborn };
+        let taken = Taken { op, work, is_asked_to_end: false, is_stubborn };
         assert!(!world.has(op), "it has that already");
         let lane = taken.lane();
         let is_free = lane.is_none() || world.taken.iter().all(|other| other.lane() != lane);

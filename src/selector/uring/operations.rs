@@ -6,7 +6,7 @@ use super::requests::About;
 use crate::key::OpSlot;
 use crate::slab::SlotMap;
 use crate::sys::pool::BufferPool;
-use crate::sys::prepared::CallBox;
+use crate::sys::prepared::Work;
 use crate::sys::ring::{Completion, Request, Ring};
 use std::io;
 
@@ -19,7 +19,7 @@ const MAX_PARTIAL_RESULTS: u8 = 32;
 #[derive(Debug, Default)]
 pub(super) struct Operations {
     /// Those that are to be submitted.
-    waiting: SlotMap<OpSlot, CallBox>,
+    waiting: SlotMap<OpSlot, Work>,
     events: Vec<OpEvent>,
     /// What could not be stopped because it was not found (l).
     not_found: Vec<OpSlot>,
@@ -48,15 +48,15 @@ impl Operations {
     }
 
     /// Keeps an operation that is to be submitted.
-    pub(super) fn insert(&mut self, op: OpSlot, call: CallBox) {
+    pub(super) fn insert(&mut self, op: OpSlot, work: Work) {
         debug_assert!(self.waiting.get_index(op.index).is_none(), "one at a time in a place");
-        self.waiting.insert(op, call);
+        self.waiting.insert(op, work);
     }
 
     /// Returns those that take, or are to take, provided buffers of this pool.
     pub(super) fn receiving_from(&self, pool: &BufferPool, ring: &Ring) -> Vec<OpSlot> {
         let waits = |op: &OpSlot| {
-            let its = self.waiting.get(*op).and_then(|call| call.pool());
+            let its = self.waiting.get(*op).and_then(|work| work.pool());
             its.is_some_and(|its| its.is(pool))
         };
         let takes = |op: &OpSlot| ring.takes_from(op.to_bits(), pool);
@@ -65,11 +65,11 @@ impl Operations {
 
     /// Submits an operation that waits for that. Returns false if there is no room.
     pub(super) fn begin(&mut self, op: OpSlot, ring: &mut Ring) -> bool {
-        let Some(call) = self.waiting.remove(op) else { return true };
-        match ring.begin(call, op.to_bits()) {
+        let Some(work) = self.waiting.remove(op) else { return true };
+        match ring.begin(work, op.to_bits()) {
             Ok(()) => true,
-            Err(call) => {
-                self.waiting.insert(op, call);
+            Err(work) => {
+                self.waiting.insert(op, work);
                 false
             }
         }
@@ -77,9 +77,9 @@ impl Operations {
 
     /// Ends an operation. Returns true if the kernel has to be asked to.
     pub(super) fn stop(&mut self, op: OpSlot, ring: &mut Ring) -> bool {
-        if let Some(call) = self.waiting.remove(op) {
+        if let Some(work) = self.waiting.remove(op) {
             let result = Err(io::Error::from_raw_os_error(libc::ECANCELED));
-            self.events.push(OpEvent::Completed { op, call, result });
+            self.events.push(OpEvent::Completed { op, work, result });
             return false;
         }
         ring.note_cancelled(op.to_bits())
@@ -112,9 +112,9 @@ impl Operations {
     /// now on.
     pub(super) fn note(&mut self, completion: Completion) -> Option<OpSlot> {
         match completion {
-            Completion::Operation { tag, call, result } => {
+            Completion::Operation { tag, work, result } => {
                 let op = OpSlot::from_bits(tag);
-                self.events.push(OpEvent::Completed { op, call, result });
+                self.events.push(OpEvent::Completed { op, work, result });
                 None
             }
             Completion::One { tag, gain, partial_results } => {

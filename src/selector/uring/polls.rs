@@ -7,7 +7,7 @@ use super::requests::{About, Ask, Id, Owner, Poll, Requests};
 use crate::key::OpSlot;
 use crate::poll_bits::PollBits;
 use crate::sys::pool::BufferPool;
-use crate::sys::prepared::{Call, CallBox};
+use crate::sys::prepared::{Call, Work};
 use crate::sys::ring::{Completion, Request, Ring};
 use std::collections::VecDeque;
 use std::io;
@@ -137,9 +137,9 @@ impl Polls {
     }
 
     /// Whether the kernel can do such an operation.
-    pub(super) fn can(&mut self, call: &CallBox) -> bool {
-        let can_lend = call.pool().is_none_or(|pool| self.ring.serves(pool));
-        can_lend && self.ring.knows(call.call())
+    pub(super) fn can(&mut self, work: &Work) -> bool {
+        let can_lend = work.pool().is_none_or(|pool| self.ring.serves(pool));
+        can_lend && self.ring.knows(work.call())
     }
 
     /// Whether the kernel knows how to do such operations.
@@ -148,12 +148,12 @@ impl Polls {
     }
 
     /// Has the next turn begin an operation.
-    pub(super) fn begin_operation(&mut self, op: OpSlot, call: CallBox) {
-        let is_receive = call.call() == Call::Recv;
+    pub(super) fn begin_operation(&mut self, op: OpSlot, work: Work) {
+        let is_receive = work.call() == Call::Recv;
         let may_begin = !is_receive && self.queue.is_empty();
-        let waiting = if may_begin { self.ring.begin(call, op.to_bits()) } else { Err(call) };
-        let Err(call) = waiting else { return };
-        self.operations.insert(op, call);
+        let waiting = if may_begin { self.ring.begin(work, op.to_bits()) } else { Err(work) };
+        let Err(work) = waiting else { return };
+        self.operations.insert(op, work);
         if is_receive {
             self.receives.push_back(op);
         } else {

@@ -19,8 +19,12 @@ use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Counts the cells of this process that were dropped while a kernel was at work on them.
+/// Counts the cells and the provided buffers of this process that were left to a kernel.
 static LEAKED: AtomicUsize = AtomicUsize::new(0);
+
+pub(in crate::sys) fn note_leaked(count: usize) {
+    LEAKED.fetch_add(count, Ordering::Relaxed);
+}
 
 /// How many buffers were left to the kernel for good, because their operations were not over within
 /// a second after their poller was dropped.
@@ -128,7 +132,7 @@ impl DerefMut for CallBox {
 impl Drop for CallBox {
     fn drop(&mut self) {
         if self.cell().is_in_flight {
-            LEAKED.fetch_add(1, Ordering::Relaxed);
+            note_leaked(1);
             return;
         }
         // SAFETY: the pointer is that of a box, and this value, which owns it, is being dropped.

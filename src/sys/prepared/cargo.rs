@@ -96,10 +96,6 @@ impl Cargo {
         std::mem::take(&mut self.buf)
     }
 
-    pub(super) fn put_buf(&mut self, buf: Buf) {
-        self.buf = buf;
-    }
-
     pub(super) fn is_in(&self) -> bool {
         self.is_in
     }

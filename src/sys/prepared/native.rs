@@ -3,7 +3,7 @@
 use super::super::manner::RWF_NOSIGNAL;
 use super::super::pool::PoolBuf;
 use super::socket::{ACCEPTED, SEND_NOW, receive_flags};
-use super::{Call, Gain, Prepared, owned};
+use super::{Call, Gain, Prepared, Work, owned};
 use io_uring::squeue::Entry;
 use io_uring::{opcode, types};
 use std::io;
@@ -30,15 +30,14 @@ impl Call {
 impl Prepared {
     /// The request. One to send is for now or never: it says `WouldBlock` where it would have to
     /// wait. (A message that waits in a ring goes out empty; and a stream whose peer has shut down
-    /// writing takes one of the kernel's own threads.) Buffers of a pool come from this group.
+    /// writing takes one of the kernel's own threads.)
     ///
     /// It names memory of this value: to be submitted only if this is kept, in whatever place,
     /// until the request has completed.
-    pub(in crate::sys) fn entry(&mut self, group: u16) -> Entry {
+    fn entry(&mut self) -> Entry {
         let (number, call) = (types::Fd(self.number), self.call);
         match call {
             Call::AcceptMulti => opcode::AcceptMulti::new(number).flags(ACCEPTED).build(),
-            Call::RecvMulti => opcode::RecvMulti::new(number, group).build(),
             Call::ReadAt(_) | Call::WriteAt(_) => self.entry_at(number),
             Call::Recv | Call::Send | Call::Read | Call::Write => {
                 let part = self.cargo.part();
@@ -101,18 +100,42 @@ impl Prepared {
     /// # Safety
     ///
     /// The result has to be that of its last completion, and to be passed on to this once.
+    unsafe fn complete(&mut self, result: i32) -> io::Result<Gain> {
+        let Ok(answer) = usize::try_from(result) else {
+            return Err(io::Error::from_raw_os_error(-result));
+        };
+        self.done(answer)
+    }
+}
+
+impl Work {
+    /// Returns the request. Buffers of a pool come from this group. It may name memory of this
+    /// value: to be submitted only if this is kept, in whatever place, until it has completed.
+    pub(in crate::sys) fn entry(&mut self, group: u16) -> Entry {
+        match self {
+            Work::Call(call) => call.entry(),
+            Work::Receive { number, .. } => {
+                opcode::RecvMulti::new(types::Fd(*number), group).build()
+            }
+        }
+    }
+
+    /// Returns what became of the request that [`Work::entry`] made.
+    ///
+    /// # Safety
+    ///
+    /// The result has to be that of its last completion, and to be passed on to this once, with the
+    /// buffer that the kernel has taken.
     pub(in crate::sys) unsafe fn complete(
         &mut self,
         result: i32,
         buf: Option<PoolBuf>,
     ) -> io::Result<Gain> {
-        if self.call == Call::RecvMulti {
-            return received(result, buf);
+        match self {
+            // SAFETY: as the caller promises.
+            Work::Call(call) => unsafe { call.complete(result) },
+            Work::Receive { .. } => received(result, buf),
         }
-        let Ok(answer) = usize::try_from(result) else {
-            return Err(io::Error::from_raw_os_error(-result));
-        };
-        self.done(answer)
     }
 }
 

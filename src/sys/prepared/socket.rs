@@ -2,31 +2,12 @@
 #![allow(unsafe_code)]
 
 use super::super::MOST;
-use super::super::buf::Buf;
-use super::{Call, Gain, Message, Prepared};
+use super::super::pool::PoolBuf;
+use super::{Call, Message, Prepared};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 impl Prepared {
-    /// Receives into the buffer that it was [equipped](Prepared::equip) with.
-    pub(super) fn receive_into_pool(&mut self) -> io::Result<Gain> {
-        let Buf::Pool(mut buf) = self.cargo.take_buf() else {
-            return Err(io::ErrorKind::WouldBlock.into());
-        };
-        let room = buf.spare();
-        let (start, length) = (room.as_mut_ptr().cast(), room.len());
-        // SAFETY: it is room in a buffer that outlives the call.
-        let answer = unsafe { libc::recv(self.number, start, length, libc::MSG_DONTWAIT) };
-        let Ok(count) = usize::try_from(answer) else {
-            let error = io::Error::last_os_error();
-            self.equip(buf);
-            return Err(error);
-        };
-        // SAFETY: the kernel has written so many bytes to the room.
-        unsafe { buf.note_written(count) };
-        Ok(Gain::Received(buf))
-    }
-
     pub(super) fn receive_message(&mut self) -> isize {
         let (number, part, flags) = (self.number, self.cargo.part(), receive_flags(self.call));
         let Some(message) = self.message_mut() else { return -1 };
@@ -63,6 +44,29 @@ pub(super) fn accept(number: RawFd, message: Option<&mut Message>) -> isize {
     // SAFETY: there is room for `length` bytes, and both outlive the call, or there is none.
     let answer = unsafe { libc::accept4(number, place, length, ACCEPTED) };
     answer as isize
+}
+
+/// Receives what a socket has to the end of a buffer, without blocking.
+///
+/// # Errors
+///
+/// What recv(2) says, but not `Interrupted`.
+pub(crate) fn recv_now(fd: BorrowedFd<'_>, buf: &mut PoolBuf) -> io::Result<usize> {
+    let room = buf.spare();
+    let (start, length) = (room.as_mut_ptr().cast(), room.len());
+    loop {
+        // SAFETY: it is room in a buffer that outlives the call.
+        let answer = unsafe { libc::recv(fd.as_raw_fd(), start, length, libc::MSG_DONTWAIT) };
+        match usize::try_from(answer).map_err(|_| io::Error::last_os_error()) {
+            Ok(count) => {
+                // SAFETY: the kernel has written so many bytes to the room.
+                unsafe { buf.note_written(count) };
+                return Ok(count);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Sends bytes on a socket, without blocking and without `SIGPIPE`.

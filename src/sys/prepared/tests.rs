@@ -5,6 +5,7 @@ mod control;
 mod disk;
 mod splice;
 
+use super::super::pool::BufferPool;
 use super::*;
 use crate::op::Address;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
@@ -275,8 +276,7 @@ fn the_calls_of_other_mechanisms_are_counted() {
 /// Whatever a call needs beside its bytes it has, also where nobody has thought of it.
 #[test]
 fn each_call_has_what_it_needs() {
-    let (here, there) = UnixStream::pair().expect("a pair of sockets");
-    let pool = BufferPool::new(8, 1).expect("there is something in it");
+    let (here, _there) = UnixStream::pair().expect("a pair of sockets");
     let plain = |call, part| {
         let with = With::Nothing;
         Prepared::with(Some(here.as_fd()), call, vec![].into(), part, with).expect("in order")
@@ -286,28 +286,24 @@ fn each_call_has_what_it_needs() {
         let prepared = plain(call, part);
         assert!(prepared.message().is_some(), "{call:?} writes a name");
         assert!(Address::from_name(prepared.name()).is_none(), "{call:?}: nobody yet");
-        assert_eq!((prepared.pool().is_none(), prepared.lacks_buffer()), (true, false));
     }
     let accept = plain(Call::AcceptMulti, Part::Nothing);
     assert!(accept.message().is_none(), "nobody asks for the names of many");
-    let with = With::Pool(pool.clone());
-    let many = Prepared::with(Some(here.as_fd()), Call::RecvMulti, Buf::None, Part::Nothing, with);
-    let mut many = many.expect("in order");
-    assert!(many.pool().is_some_and(|its| its.is(&pool)) && many.lacks_buffer());
-    let mut its = manner(&here);
-    assert_eq!(kind(many.attempt(&mut its)), io::ErrorKind::WouldBlock, "no buffer");
-    many.equip(pool.take().expect("it is new"));
-    assert!(!many.lacks_buffer());
-    assert_eq!(kind(many.attempt(&mut its)), io::ErrorKind::WouldBlock, "nothing there");
-    assert_eq!((many.lacks_buffer(), pool.idle()), (false, 0), "it has it still");
-    many.give_back_buffer();
-    assert_eq!((many.lacks_buffer(), pool.idle()), (true, 1));
-    many.equip(pool.take().expect("it has come home"));
-    nix::unistd::write(&there, b"0123456789").expect("room");
-    let Ok(Gain::Received(buf)) = many.attempt(&mut its) else { panic!("it is there") };
-    assert_eq!((&buf[..], many.lacks_buffer()), (&b"01234567"[..], true), "a buffer of them");
-    drop(buf);
-    assert_eq!((pool.idle(), many.into_buf()), (1, Buf::None));
+}
+
+/// What comes is appended, as much as there is room for.
+#[test]
+fn recv_now_fills_a_buffer() {
+    let (here, there) = UnixStream::pair().expect("a pair of sockets");
+    let pool = BufferPool::new(8, 1).expect("there is something in it");
+    let mut buf = pool.take().expect("it is new");
+    let nothing = recv_now(here.as_fd(), &mut buf).expect_err("nothing is there");
+    assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+    nix::unistd::write(&there, b"012").expect("room");
+    assert_eq!(recv_now(here.as_fd(), &mut buf).expect("it is there"), 3);
+    nix::unistd::write(&there, b"3456789").expect("room");
+    assert_eq!(recv_now(here.as_fd(), &mut buf).expect("it is there"), 5);
+    assert_eq!(&buf[..], b"01234567");
 }
 
 /// What would wait for ever there, or in the thread that submits it, is the reactor's.
@@ -322,16 +318,17 @@ fn what_suits_a_ring_is_known() {
     let (pipe, _writer) = pipe2(OFlag::O_CLOEXEC).expect("a pipe");
     let suits = |fd: &dyn AsFd, call| {
         let part = if call == Call::Splice { Part::Through(1) } else { Part::Nothing };
-        let with = match call {
-            Call::RecvMulti => With::Pool(BufferPool::new(8, 2).expect("two")),
-            _ => With::Nothing,
-        };
-        let prepared = Prepared::with(Some(fd.as_fd()), call, Buf::None, part, with);
+        let prepared = Prepared::with(Some(fd.as_fd()), call, Buf::None, part, With::Nothing);
         prepared.expect("in order").suits_a_ring(&Manner::of(fd.as_fd()).expect("it is open"))
     };
     assert!(suits(&listener, Call::AcceptMulti) && suits(&listener, Call::Accept));
     assert!(!suits(&unix, Call::AcceptMulti) && suits(&unix, Call::Accept));
-    assert!(suits(&stream, Call::RecvMulti) && !suits(&datagram, Call::RecvMulti));
+    let pool = BufferPool::new(8, 2).expect("two");
+    let receives = |fd: &dyn AsFd| {
+        let work = Work::Receive { number: fd.as_fd().as_raw_fd(), pool: pool.clone() };
+        work.suits_a_ring(&Manner::of(fd.as_fd()).expect("it is open"))
+    };
+    assert!(receives(&stream) && !receives(&datagram));
     assert!(!suits(&pipe, Call::Splice), "in a ring it takes one of the kernel's own threads");
     assert!(!suits(&stream, Call::Connect), "a ring makes it again");
     let file = tempfile::tempfile().expect("a place for it");

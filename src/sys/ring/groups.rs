@@ -196,7 +196,7 @@ impl Groups {
         }
     }
 
-    /// The kernel may still write to them.
+    /// Leaves all to the kernel, which may still write to them, and returns how many there were.
     pub(super) fn leak(&mut self) -> usize {
         let all = self.all.drain(..).flatten().flat_map(|group| {
             let Group { seats, array, .. } = group;

@@ -1,6 +1,6 @@
 //! The operations that a kernel has: their memory is nobody else's until they are over.
 
-use super::super::prepared::{Call, CallBox};
+use super::super::prepared::{Call, Work};
 
 /// In the `user_data` of operations, and of nothing else: its completion gives memory back.
 pub(super) const OPERATION: u64 = 1 << 63;
@@ -18,7 +18,7 @@ pub(super) struct Operation {
     pub(super) is_cancelled: bool,
     /// Counts the results in a row behind which there was more.
     pub(super) partial_results: u8,
-    call: CallBox,
+    work: Work,
 }
 
 impl Operation {
@@ -65,32 +65,32 @@ impl InFlight {
     ///
     /// # Errors
     ///
-    /// The call, if there is an operation with this index.
+    /// The work, if there is an operation with this index.
     pub(super) fn insert(
         &mut self,
-        mut call: CallBox,
+        mut work: Work,
         tag: u64,
         group: u16,
-    ) -> Result<&mut CallBox, CallBox> {
+    ) -> Result<&mut Work, Work> {
         let index = tag as u32 as usize;
         if self.operations.len() <= index {
             self.operations.resize_with(index + 1, || None);
         }
         let place = &mut self.operations[index];
         if place.is_some() {
-            return Err(call);
+            return Err(work);
         }
-        call.begin_flight();
+        work.begin_flight();
         self.len += 1;
         let operation = place.insert(Operation {
             generation: (tag >> 32) as u32,
             group,
-            accepts: call.call() == Call::AcceptMulti,
+            accepts: work.call() == Call::AcceptMulti,
             is_cancelled: false,
             partial_results: 0,
-            call,
+            work,
         });
-        Ok(&mut operation.call)
+        Ok(&mut operation.work)
     }
 
     pub(super) fn get(&self, tag: u64) -> Option<&Operation> {
@@ -121,16 +121,16 @@ impl InFlight {
     ///
     /// The kernel must be done with it: this is its last completion, or it was not submitted.
     #[allow(unsafe_code)]
-    pub(super) unsafe fn remove(&mut self, user_data: u64) -> Option<(u64, CallBox)> {
+    pub(super) unsafe fn remove(&mut self, user_data: u64) -> Option<(u64, Work)> {
         let index = user_data as u32 as usize;
         let place = self.operations.get_mut(index)?;
         let operation = place.take_if(|its| its.is_named(user_data))?;
         self.len -= 1;
         let tag = tag_of(index, &operation);
-        let mut call = operation.call;
+        let mut work = operation.work;
         // SAFETY: as the caller promises.
-        unsafe { call.end_flight() };
-        Some((tag, call))
+        unsafe { work.end_flight() };
+        Some((tag, work))
     }
 
     /// Frees the memory of all operations.
@@ -142,7 +142,7 @@ impl InFlight {
     pub(super) unsafe fn free(&mut self) {
         for mut operation in self.operations.drain(..).flatten() {
             // SAFETY: as the caller promises.
-            unsafe { operation.call.end_flight() };
+            unsafe { operation.work.end_flight() };
         }
         self.len = 0;
     }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::event::Token;
 use crate::op::Kind;
-use crate::sys::prepared::{Call, CallBox};
+use crate::sys::prepared::{Call, CallBox, Work};
 use nix::sys::eventfd::EventFd;
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -78,7 +78,7 @@ impl Play {
         let prepared = CallBox::new(self.file.as_fd(), Call::Write, buf, (0, 1), None);
         let number = self.all.len();
         let call = Some(prepared.expect("one byte"));
-        let op = self.ops.insert(OpEntry::new(Token(number), Kind::Write, call));
+        let op = self.ops.insert(OpEntry::new(Token(number), Kind::Write, call.map(Work::Call)));
         let is_new = self.all.iter().all(|its| its.op != op);
         assert!(is_new, "no name is used twice");
         let order = self.ops.get_mut(op).expect("it is known").order;
@@ -90,7 +90,8 @@ impl Play {
 
     fn take(&mut self, at: usize) {
         let known = &mut self.all[at];
-        let taken = self.ops.get_mut(known.op).and_then(|entry| entry.call.take());
+        let taken =
+            self.ops.get_mut(known.op).and_then(|entry| entry.work.take()).map(Work::into_call);
         let is_here = !known.is_gone && !known.is_over && known.prepared.is_none();
         assert_eq!(taken.is_some(), is_here, "{known:?}");
         if let Some(prepared) = taken {
@@ -208,7 +209,7 @@ impl Play {
             Step::PutBack(at) => {
                 let known = &mut self.all[at.index(count)];
                 if let Some(call) = known.prepared.take() {
-                    self.ops.get_mut(known.op).expect("it is known").call = Some(call);
+                    self.ops.get_mut(known.op).expect("it is known").work = Some(Work::Call(call));
                 }
             }
             Step::End(at) => self.end(at.index(count)),

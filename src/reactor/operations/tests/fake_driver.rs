@@ -5,7 +5,7 @@ use super::fake_io::FakeFiles;
 use crate::key::OpSlot;
 use crate::selector::OpEvent;
 use crate::sys::file::Held;
-use crate::sys::prepared::{Call, CallBox, Gain};
+use crate::sys::prepared::{Call, CallBox, Gain, Work};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
@@ -61,7 +61,7 @@ impl End {
 #[derive(Debug)]
 struct InDriver {
     op: OpSlot,
-    call: CallBox,
+    work: Work,
     is_cancelled: bool,
     /// It can't be interrupted.
     is_stubborn: bool,
@@ -87,22 +87,17 @@ impl FakeDriver {
         FakeDriver { calls, events, refused, stubborn, failed, unsupported }
     }
 
-    pub(super) fn submit(
-        &mut self,
-        op: OpSlot,
-        call: CallBox,
-        rng: &mut Rng,
-    ) -> Result<(), CallBox> {
+    pub(super) fn submit(&mut self, op: OpSlot, work: Work, rng: &mut Rng) -> Result<(), Work> {
         if rng.is_percent(self.refused) {
-            return Err(call);
+            return Err(work);
         }
         assert!(!self.has(op), "an operation is submitted twice");
-        let queue = queue_of(&call);
-        let is_free = queue.is_none() || self.calls.iter().all(|its| queue_of(&its.call) != queue);
+        let queue = queue_of(&work);
+        let is_free = queue.is_none() || self.calls.iter().all(|its| queue_of(&its.work) != queue);
         assert!(is_free, "one call of a queue is submitted at a time");
-        assert!(!self.unsupported.contains(&op), "the driver does not know how: {call:?}");
+        assert!(!self.unsupported.contains(&op), "the driver does not know how: {work:?}");
         let is_stubborn = rng.is_percent(self.stubborn);
-        self.calls.push(InDriver { op, call, is_cancelled: false, is_stubborn });
+        self.calls.push(InDriver { op, work, is_cancelled: false, is_stubborn });
         Ok(())
     }
 
@@ -141,10 +136,10 @@ impl FakeDriver {
         rng: &mut Rng,
     ) -> bool {
         let its = &mut self.calls[at];
-        let (op, call) = (its.op, its.call.call());
+        let (op, call) = (its.op, its.work.call());
         let result = match (end, end.error(call)) {
             (_, Some(code)) => Err(io::Error::from_raw_os_error(code)),
-            (End::Real(max), None) => match files.wait_for_call(&mut its.call, max) {
+            (End::Real(max), None) => match files.wait_for_work(&mut its.work, max) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
                 // A ring returns the end of a stream without a buffer.
                 Ok(Gain::Received(buf)) if buf.is_empty() => Ok(Gain::Moved(0)),
@@ -165,8 +160,8 @@ impl FakeDriver {
             self.events.push(OpEvent::Result { op, result });
             return true;
         }
-        let InDriver { op, call, .. } = self.calls.swap_remove(at);
-        self.events.push(OpEvent::Completed { op, call, result });
+        let InDriver { op, work, .. } = self.calls.swap_remove(at);
+        self.events.push(OpEvent::Completed { op, work, result });
         true
     }
 
@@ -223,8 +218,8 @@ impl FakeDriver {
 }
 
 /// Returns the order in which the kernel has to see a call.
-fn queue_of(call: &CallBox) -> Option<(i32, bool)> {
-    let (number, call, _) = call.wanted();
+fn queue_of(work: &Work) -> Option<(i32, bool)> {
+    let (number, call, _) = work.wanted();
     match call {
         Call::ReadAt(_) | Call::WriteAt(_) | Call::Sync { .. } | Call::Open => None,
         Call::Accept | Call::AcceptMulti | Call::RecvMulti => Some((number, true)),
@@ -294,7 +289,7 @@ impl FakeThreads {
             End::Real(max) => files.call(&mut call, max),
             _ => files.call(&mut call, usize::MAX),
         };
-        self.events.push((OpEvent::Completed { op, call, result }, held));
+        self.events.push((OpEvent::Completed { op, work: Work::Call(call), result }, held));
     }
 
     pub(super) fn drain_events(&mut self, out: &mut Vec<OpEvent>, files: &mut Vec<Held>) {

@@ -5,6 +5,7 @@ use crate::event::Interest;
 use crate::poll_bits::PollBits;
 use crate::sys::file::Shape;
 use crate::sys::manner::Manner;
+use crate::sys::pool::PoolBuf;
 use crate::sys::prepared::{Call, Gain, Prepared};
 use std::collections::VecDeque;
 use std::fs::File;
@@ -222,7 +223,6 @@ impl FakeFile {
                 assert_eq!(call.receive(&bytes), bytes.len());
                 Ok(Gain::Moved(bytes.len()))
             }
-            Call::RecvMulti => self.receive_from_pool(call),
             Call::Send | Call::SendTo | Call::SendMsg | Call::Write => {
                 let bytes = call.to_send().to_vec();
                 let count = self.write(&bytes, max)?;
@@ -244,7 +244,9 @@ impl FakeFile {
                 Ok(Gain::Moved(count))
             }
             Call::Sync { .. } => Ok(Gain::Done),
-            Call::Open | Call::Splice => panic!("{what:?} is no call on one file"),
+            Call::Open | Call::Splice | Call::RecvMulti => {
+                panic!("{what:?} is no call on one file")
+            }
         }
     }
 
@@ -296,21 +298,15 @@ impl FakeFile {
         }
     }
 
-    fn receive_from_pool(&mut self, call: &mut Prepared) -> io::Result<Gain> {
-        let size = call.pool().expect("its buffers come from a pool").size();
+    /// Receives to the end of a buffer.
+    pub(super) fn receive(&mut self, buf: &mut PoolBuf) -> io::Result<usize> {
         self.check_connected()?;
         let would_block = self.bits().ready(Interest::READABLE).is_empty() || !self.can_receive();
         if would_block {
             return errno(libc::EAGAIN);
         }
-        if self.has_reset {
-            return self.take_received(0).map(|_| Gain::Done);
-        }
-        // The buffer first: without one nothing is received.
-        let Some(mut buf) = call.receive_from_pool(&[]) else { return errno(libc::ENOBUFS) };
-        let bytes = self.take_received(size)?;
-        io::Write::write_all(&mut buf, &bytes)?;
-        Ok(Gain::Received(buf))
+        let bytes = self.take_received(buf.capacity())?;
+        io::Write::write(buf, &bytes)
     }
 
     /// Returns true if a receive would not block.

@@ -10,8 +10,8 @@ use crate::reactor::operations::{Causes, Io};
 use crate::selector::OpEvent;
 use crate::sys::file::Held;
 use crate::sys::manner::Manner;
-use crate::sys::pool::BufferPool;
-use crate::sys::prepared::{Call, CallBox, Gain, Prepared};
+use crate::sys::pool::{BufferPool, PoolBuf};
+use crate::sys::prepared::{Call, CallBox, Gain, Prepared, Work};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
@@ -38,6 +38,20 @@ impl FakeFiles {
 
     fn by_fd(&mut self, fd: RawFd) -> &mut FakeFile {
         &mut self.all[self.by_fd[&fd]]
+    }
+
+    /// Does what waits. Returns `WouldBlock` if it would wait longer.
+    pub(super) fn wait_for_work(&mut self, work: &mut Work, max: usize) -> io::Result<Gain> {
+        let (number, pool) = match work {
+            Work::Call(call) => return self.wait_for_call(call, max),
+            Work::Receive { number, pool } => (*number, pool),
+        };
+        // The buffer first: without one nothing is received.
+        let Some(mut buf) = pool.take() else {
+            return Err(io::Error::from_raw_os_error(libc::ENOBUFS));
+        };
+        self.by_fd(number).receive(&mut buf)?;
+        Ok(Gain::Received(buf))
     }
 
     /// Makes a call that waits. Returns `WouldBlock` if it would wait longer.
@@ -260,8 +274,8 @@ impl Io for FakeIo {
         self.driver.refused < 100
     }
 
-    fn can_submit(&mut self, call: &Prepared, mode: &Manner) -> bool {
-        match call.call() {
+    fn can_submit(&mut self, work: &Work, mode: &Manner) -> bool {
+        match work.call() {
             Call::Connect | Call::Sync { .. } | Call::Open | Call::Splice => false,
             Call::Read | Call::Write => !mode.has_position(),
             Call::RecvMulti => mode.is_stream(),
@@ -282,6 +296,12 @@ impl Io for FakeIo {
         let max = if is_short { 1 + self.rng.below(3) as usize } else { usize::MAX };
         let fd = call.wanted().0;
         self.files.by_fd(fd).call(call, max)
+    }
+
+    fn recv_now(&mut self, slot: Slot, buf: &mut PoolBuf) -> io::Result<usize> {
+        self.count_call();
+        self.attempts += 1;
+        self.fake(slot).receive(buf)
     }
 
     fn send_now(&mut self, slot: Slot, bytes: &[u8]) -> io::Result<usize> {
@@ -322,9 +342,9 @@ impl Io for FakeIo {
         true
     }
 
-    fn submit(&mut self, op: OpSlot, call: CallBox) -> Result<(), CallBox> {
+    fn submit(&mut self, op: OpSlot, work: Work) -> Result<(), Work> {
         self.count_call();
-        self.driver.submit(op, call, &mut self.rng)
+        self.driver.submit(op, work, &mut self.rng)
     }
 
     fn cancel(&mut self, op: OpSlot) {

@@ -243,7 +243,6 @@ impl Runner {
         for op in self.model.ops.iter().filter(|op| !op.is_done) {
             assert!(self.ops.contains(op.op), "an operation is lost: {op:?}");
             assert!(!is_runnable(op.op), "it is left in the run queue: {op:?}");
-            assert!(!self.ops.keeps_buffer(op.op), "others could use its buffer: {op:?}");
             let is_elsewhere = self.io.driver.has(op.op) || self.io.threads.has(op.op);
             for file in [op.file, op.target].into_iter().flatten().filter(|_| is_elsewhere) {
                 assert!(self.sources[file].strong_count() > 0, "the file is closed: {op:?}");

@@ -93,8 +93,8 @@ fn take(pool: &mut ThreadPool) -> Vec<(OpSlot, usize)> {
     pool.collect(&mut landed, &mut files);
     assert_eq!(landed.len(), files.len(), "each has its file");
     let of = |landed: OpEvent| match landed {
-        OpEvent::Completed { op, call, result: Ok(Gain::Moved(count)) } => {
-            assert_eq!(call.into_buf().len(), count);
+        OpEvent::Completed { op, work, result: Ok(Gain::Moved(count)) } => {
+            assert_eq!(work.into_call().into_buf().len(), count);
             (op, count)
         }
         other => panic!("{other:?}"),

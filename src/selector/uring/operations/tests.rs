@@ -4,7 +4,7 @@ use super::super::{OpDriver, OpEvent, Raw, Selector, Uring, Wake};
 use super::*;
 use crate::selector::Deadline;
 use crate::sys::buf::Buf;
-use crate::sys::prepared::{Call, Gain, leaked_buffers};
+use crate::sys::prepared::{Call, CallBox, Gain, leaked_buffers};
 use crate::sys::ring::{Size, TaskWork};
 use crate::testing::is_alone;
 use nix::sys::socket::{setsockopt, sockopt};
@@ -19,7 +19,7 @@ use std::time::Duration;
 impl OpEvent {
     fn parts(&self) -> (&CallBox, &io::Result<Gain>) {
         match self {
-            OpEvent::Completed { call, result, .. } => (call, result),
+            OpEvent::Completed { work: Work::Call(call), result, .. } => (call, result),
             one => panic!("it goes on: {one:?}"),
         }
     }
@@ -34,7 +34,7 @@ impl OpEvent {
 
     fn into_parts(self) -> (CallBox, io::Result<Gain>) {
         match self {
-            OpEvent::Completed { call, result, .. } => (call, result),
+            OpEvent::Completed { work, result, .. } => (work.into_call(), result),
             one => panic!("it goes on: {one:?}"),
         }
     }
@@ -75,7 +75,7 @@ fn rings() -> impl Iterator<Item = Uring> {
 
 impl Uring {
     fn begin_op(&mut self, at: usize, prepared: CallBox) {
-        assert!(self.submit(op(at), prepared).is_ok());
+        assert!(self.submit(op(at), prepared.into()).is_ok());
     }
 
     fn stop_op(&mut self, op: OpSlot) {
@@ -210,7 +210,7 @@ fn what_was_not_found_is_stopped_again_while_it_goes_on() {
         asked
     };
     for (at, (here, _)) in pairs.iter().enumerate() {
-        operations.insert(op(at), recv(here));
+        operations.insert(op(at), recv(here).into());
         assert!(operations.begin(op(at), &mut ring));
     }
     assert!(operations.stop(op(0), &mut ring) && operations.stop(op(2), &mut ring));
@@ -367,7 +367,7 @@ impl Play {
         self.generation += 1;
         let op = OpSlot { index: place as u32, generation: self.generation };
         self.under_way.insert(place, (op, false));
-        assert!(self.ring.submit(op, prepared).is_ok());
+        assert!(self.ring.submit(op, prepared.into()).is_ok());
     }
 
     fn note(&mut self, landed: Vec<OpEvent>) {

@@ -1,25 +1,30 @@
 //! Operations by their tags.
 
 use super::super::super::buf::Buf;
-use super::super::super::prepared::Call;
+use super::super::super::prepared::{Call, CallBox};
 use super::*;
 use proptest::prelude::*;
 use std::os::fd::AsFd;
 
 /// Takes an operation out, which no kernel was given.
 #[allow(unsafe_code)]
-fn take(in_flight: &mut InFlight, tag: u64) -> Option<(u64, CallBox)> {
+fn take(in_flight: &mut InFlight, tag: u64) -> Option<(u64, Work)> {
     // SAFETY: no kernel has it.
     unsafe { in_flight.remove(user_data_of(tag)) }
 }
 
-fn operation(number: u64) -> CallBox {
+fn operation(number: u64) -> Work {
     let buf = Buf::Vec(number.to_ne_bytes().to_vec());
-    CallBox::new(std::io::stdin().as_fd(), Call::Send, buf, (0, 8), None).expect("eight bytes")
+    let call = CallBox::new(std::io::stdin().as_fd(), Call::Send, buf, (0, 8), None);
+    call.expect("eight bytes").into()
 }
 
-fn number(prepared: &CallBox) -> u64 {
-    u64::from_ne_bytes(prepared.to_send().try_into().expect("eight bytes"))
+fn to_send(work: &Work) -> &[u8] {
+    work.prepared().expect("it is a call").to_send()
+}
+
+fn number(work: &Work) -> u64 {
+    u64::from_ne_bytes(to_send(work).try_into().expect("eight bytes"))
 }
 
 fn any_tag() -> impl Strategy<Value = u64> {
@@ -64,7 +69,7 @@ proptest! {
 
 #[test]
 fn operation_in_flight_is_small() {
-    assert!(size_of::<Option<Operation>>() <= 24);
+    assert!(size_of::<Option<Operation>>() <= 32);
 }
 
 /// What it points to is not moved, however many come after it.
@@ -72,11 +77,11 @@ fn operation_in_flight_is_small() {
 fn memory_stays_where_it_is() {
     let mut in_flight = InFlight::default();
     let call = in_flight.insert(operation(1), 0, 0).expect("it is the first");
-    let memory = call.to_send().as_ptr();
+    let memory = to_send(call).as_ptr();
     for tag in 1..1000 {
         in_flight.insert(operation(tag), tag, 0).expect("each has an index of its own");
     }
     let (_, call) = take(&mut in_flight, 0).expect("it is there");
-    assert_eq!(call.to_send().as_ptr(), memory);
+    assert_eq!(to_send(&call).as_ptr(), memory);
     (1..1000).for_each(|tag| drop(take(&mut in_flight, tag)));
 }

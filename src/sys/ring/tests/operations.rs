@@ -2,8 +2,7 @@
 
 use super::*;
 use crate::sys::buf::Buf;
-use crate::sys::prepared::Call;
-use crate::sys::prepared::leaked_buffers;
+use crate::sys::prepared::{Call, CallBox, leaked_buffers};
 use nix::unistd::write;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -19,7 +18,7 @@ fn pair() -> (UnixStream, UnixStream) {
 
 fn of_operation(completion: Completion) -> (u64, Buf, io::Result<Gain>) {
     match completion {
-        Completion::Operation { tag, call, result } => (tag, call.into_buf(), result),
+        Completion::Operation { tag, work, result } => (tag, work.into_call().into_buf(), result),
         other => panic!("it was no such request: {other:?}"),
     }
 }
@@ -37,7 +36,7 @@ fn memory_comes_back_with_the_completion_and_not_before() {
     for work in TaskWork::LADDER {
         let (mut ring, (here, there)) = (ring(8, work), pair());
         let prepared = recv(&here, 64);
-        ring.begin(prepared, 7).expect("there is room");
+        ring.begin(prepared.into(), 7).expect("there is room");
         for _ in 0..3 {
             ring.enter(0, None).expect("it waits");
             assert!(ring.take_operations().is_empty(), "{work:?}");
@@ -59,7 +58,7 @@ fn one_that_is_stopped_gives_its_memory_back() {
     for work in TaskWork::LADDER {
         let (mut ring, (here, _there)) = (ring(8, work), pair());
         let tag = u64::from(u32::MAX) << 32 | 5;
-        ring.begin(recv(&here, 64), tag).expect("there is room");
+        ring.begin(recv(&here, 64).into(), tag).expect("there is room");
         ring.enter(0, None).expect("it waits");
         assert!(ring.push(Request::Stop(tag), 5));
         ring.enter(2, None).expect("both complete");
@@ -81,10 +80,14 @@ fn a_full_ring_takes_no_operation() {
     let (mut ring, (here, _there)) = (ring(2, TaskWork::Deferred), pair());
     for tag in 0..2 {
         assert_eq!(ring.room(), 2 - tag as usize);
-        ring.begin(recv(&here, 1), tag).expect("there is room");
+        ring.begin(recv(&here, 1).into(), tag).expect("there is room");
     }
-    let call = ring.begin(recv(&here, 1), 2).expect_err("there is none");
-    assert_eq!((call.left(), ring.operations(), ring.room()), (1, 2, 0), "it comes back");
+    let work = ring.begin(recv(&here, 1).into(), 2).expect_err("there is none");
+    assert_eq!(
+        (work.into_call().left(), ring.operations(), ring.room()),
+        (1, 2, 0),
+        "it comes back"
+    );
     ring.enter(0, None).expect("they wait");
     ring.settle();
 }
@@ -93,9 +96,9 @@ fn a_full_ring_takes_no_operation() {
 #[test]
 fn an_index_has_one_operation_at_a_time() {
     let (mut ring, (here, _there)) = (ring(8, TaskWork::Deferred), pair());
-    ring.begin(recv(&here, 1), 7).expect("there is room");
+    ring.begin(recv(&here, 1).into(), 7).expect("there is room");
     for tag in [7, 1 << 32 | 7, OPERATION | 7] {
-        assert!(ring.begin(recv(&here, 1), tag).is_err(), "{tag:#x}");
+        assert!(ring.begin(recv(&here, 1).into(), tag).is_err(), "{tag:#x}");
     }
     assert_eq!((ring.operations(), ring.room()), (1, 7));
     ring.settle();
@@ -110,8 +113,8 @@ fn a_send_is_for_now_or_never() {
         while write(&here, &[0; 4096]).is_ok() {}
         here.set_nonblocking(false).expect("a socket");
         let send = CallBox::new(here.as_fd(), Call::Send, "data".into(), (0, 4), None);
-        ring.begin(send.expect("four bytes"), 1).expect("there is room");
-        ring.begin(recv(&here, 4), 2).expect("there is room");
+        ring.begin(send.expect("four bytes").into(), 1).expect("there is room");
+        ring.begin(recv(&here, 4).into(), 2).expect("there is room");
         ring.enter(1, None).expect("one completes");
         let landed = ring.take_operations();
         let [(1, _, Err(error))] = &landed[..] else { panic!("{landed:?}") };
@@ -168,7 +171,7 @@ fn what_is_not_over_is_left_to_the_kernel_and_counted() {
         let bytes = Vec::with_capacity(MUCH);
         places.push(bytes.as_ptr() as usize);
         let prepared = CallBox::new(here.as_fd(), Call::Recv, bytes.into(), (0, MUCH), None);
-        ring.begin(prepared.expect("there is memory"), at).expect("there is room");
+        ring.begin(prepared.expect("there is memory").into(), at).expect("there is room");
     }
     ring.enter(0, None).expect("they wait");
     write(&there, b"one").expect("room");
@@ -193,7 +196,7 @@ fn a_child_leaves_them_to_its_parent() {
         return;
     }
     let (mut ring, (here, there)) = (ring(8, TaskWork::Deferred), pair());
-    ring.begin(recv(&here, 64), 7).expect("there is room");
+    ring.begin(recv(&here, 64).into(), 7).expect("there is room");
     ring.enter(0, None).expect("it waits");
     // SAFETY: there is no other thread at work in this process.
     match unsafe { fork() }.expect("a child") {
@@ -223,13 +226,13 @@ fn the_name_of_a_sender_comes_with_the_completion() {
     let mut ring = ring(8, TaskWork::Deferred);
     let bytes = Vec::with_capacity(8);
     let prepared = CallBox::new(here.as_fd(), Call::RecvFrom, bytes.into(), (0, 8), None);
-    ring.begin(prepared.expect("there is memory"), 7).expect("there is room");
+    ring.begin(prepared.expect("there is memory").into(), 7).expect("there is room");
     ring.enter(0, None).expect("it waits");
     there.send_to(b"hello", here.local_addr().expect("it is bound")).expect("room");
     ring.enter(1, None).expect("it completes");
     let mut names = vec![];
     ring.reap(|completion| {
-        if let Completion::Operation { call, .. } = completion {
+        if let Completion::Operation { work: Work::Call(call), .. } = completion {
             names.push(crate::op::Address::from_name(call.name()));
         }
     });
@@ -244,7 +247,7 @@ fn an_accepted_socket_is_owned() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let mut ring = ring(8, TaskWork::Deferred);
     let prepared = CallBox::new(listener.as_fd(), Call::Accept, Buf::None, (0, 0), None);
-    ring.begin(prepared.expect("there is memory"), 7).expect("there is room");
+    ring.begin(prepared.expect("there is memory").into(), 7).expect("there is room");
     ring.enter(0, None).expect("it waits");
     let to = listener.local_addr().expect("it is bound");
     let client = std::net::TcpStream::connect(to).expect("somebody listens");

@@ -1,0 +1,103 @@
+//! Multishot receives that the reactor does itself, each into a buffer of a pool.
+
+use super::advance::Attempt;
+use super::entry::{Cause, OpState, Side};
+use super::io::Io;
+use super::machine::Operations;
+use crate::key::OpSlot;
+use crate::sys::pool::PoolBuf;
+use crate::sys::prepared::Gain;
+use std::io;
+
+impl Operations {
+    /// Receives once. A buffer is taken just before the call and given back if nothing has come:
+    /// one that waits must not keep a buffer that others could use.
+    pub(super) fn receive_once(
+        &mut self,
+        op: OpSlot,
+        was_ready: bool,
+        io: &mut impl Io,
+    ) -> Attempt {
+        let Some((slot, queue)) = self.source_of(op) else { return Attempt::Settled };
+        if io.can_skip_attempt(slot, queue.dir()) {
+            self.await_ready(op, Side::Source, io);
+            return Attempt::Settled;
+        }
+        match self.take_buffer(op, io) {
+            Ok(Some(buf)) => return self.receive_into(buf, op, was_ready, io),
+            Ok(None) => self.await_buffer(op),
+            Err(error) => self.complete(op, Err(error), io),
+        }
+        Attempt::Settled
+    }
+
+    fn receive_into(
+        &mut self,
+        mut buf: PoolBuf,
+        op: OpSlot,
+        was_ready: bool,
+        io: &mut impl Io,
+    ) -> Attempt {
+        let Some((slot, _)) = self.source_of(op) else { return Attempt::Settled };
+        let count = match io.recv_now(slot, &mut buf) {
+            Ok(count) => count,
+            Err(error) => {
+                drop(buf);
+                self.on_failed_attempt(op, error, was_ready, io);
+                return Attempt::Settled;
+            }
+        };
+        let may_wait = self.note_moved(op, count, buf.capacity(), io);
+        if !self.on_result(op, Gain::Received(buf), io) {
+            return Attempt::Settled;
+        }
+        if may_wait {
+            self.await_ready(op, Side::Source, io);
+            return Attempt::Settled;
+        }
+        Attempt::Moved(count)
+    }
+
+    /// Returns a buffer to receive into. `None`: others wait already, or there is none.
+    ///
+    /// # Errors
+    ///
+    /// `OutOfMemory`: it would wait for ever.
+    fn take_buffer(&mut self, op: OpSlot, io: &mut impl Io) -> io::Result<Option<PoolBuf>> {
+        let Some(pool) = self.table.get(op).and_then(|entry| entry.pool()) else {
+            return Ok(None);
+        };
+        if self.buffers.is_short(pool) {
+            return Ok(None);
+        }
+        let buf = pool.take_or_wait(io.notifier())?;
+        if buf.is_none() {
+            // The driver may provide some to a stream that is silent.
+            io.release_buffers(pool);
+        }
+        Ok(buf)
+    }
+
+    /// Queues an operation for a buffer.
+    pub(super) fn await_buffer(&mut self, op: OpSlot) {
+        let Some(entry) = self.table.get_mut(op) else { return };
+        let Some(pool) = entry.pool() else { return };
+        self.buffers.push(op, pool);
+        entry.state = OpState::AwaitingBuffer;
+    }
+
+    /// Has a receive use the buffer that it has waited for. Then it joins the end of the queue
+    /// while others wait.
+    pub(super) fn serve(&mut self, op: OpSlot, buf: PoolBuf, io: &mut impl Io) {
+        let Some(entry) = self.table.get_mut(op) else { return };
+        entry.state = OpState::Runnable(Cause::Turn);
+        if matches!(self.receive_into(buf, op, false, io), Attempt::Settled) {
+            return;
+        }
+        let pool = self.table.get(op).and_then(|entry| entry.pool());
+        match pool.is_some_and(|pool| self.buffers.is_short(pool)) {
+            true => self.await_buffer(op),
+            false => self.start(op, io),
+        }
+    }
+}
