@@ -55,6 +55,7 @@ mod poller;
 mod reactor;
 mod selector;
 mod slab;
+mod statistics;
 mod sys;
 #[cfg(test)]
 mod testing;
@@ -76,7 +77,8 @@ pub use event::{Completions, Event, Events, Interest, Mode, Readiness, Token};
 pub use key::Key;
 pub use op::{Address, Completion, Control, Message, MessageFlags, Op};
 pub use op::{OpId, OpenOptions, Outcome, ReceivedMessage, Rejected};
-pub use poller::{Capabilities, Poller, Source, Statistics};
+pub use poller::{Capabilities, Poller, Source};
+pub use statistics::Statistics;
 pub use sys::buf::Buf;
 pub use sys::pool::{BufferPool, PoolBuf};
 pub use sys::prepared::leaked_buffers;

@@ -4,6 +4,7 @@ use crate::backend::Backend;
 use crate::event::{Events, Interest, Mode, Token};
 use crate::key::Key;
 use crate::op::{Op, OpId, Rejected};
+use crate::statistics::Statistics;
 use crate::waker::Waker;
 use bitflags::bitflags;
 use std::fmt;
@@ -39,16 +40,6 @@ bitflags! {
         /// Operations ([`Poller::submit`]) are the kernel's own.
         const NATIVE_OPERATIONS = 1 << 3;
     }
-}
-
-/// What a poller has been through since it was made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Statistics {
-    /// How often the kernel had no room for its reports, so that the poller looked at every source
-    /// itself (P5). With SIGIO that is the queue of signals (`RLIMIT_SIGPENDING`). Nothing was
-    /// lost, but it costs a look at everything: raise the limit if this keeps growing.
-    pub overflows: u64,
 }
 
 /// Watches files and tells which are ready, by one of five kernel mechanisms.
@@ -280,8 +271,8 @@ pub trait Poller {
     /// * `InvalidInput`: the direction is watched (M1); nothing is to be received (C5); a range
     ///   exceeds the buffer; it can't be received into this buffer, or not so much; there are more
     ///   than 1024 buffers; the address is too long; the offset is beyond any file; a path has a
-    ///   zero in it, or can't be opened so; files are to be passed by number; or a source is to be
-    ///   spliced to itself.
+    ///   zero in it, or can't be opened so; files are to be passed by number; a source is to be
+    ///   spliced to itself; or [`Op::skip_success`] is asked of an operation that brings something.
     /// * `OutOfMemory`: the buffer can't grow so much.
     /// * `Other`: the poller, or the pool, belongs to the process that this one was forked from
     ///   (P1).
@@ -309,6 +300,11 @@ pub trait Poller {
     /// ```
     fn submit(&mut self, op: Op, token: Token) -> Result<OpId, Rejected>;
 
+    /// Returns how many operations of a source are unfinished; one that waits for results, such as
+    /// a `recv_multi`, counts too. Returns 0 for an unknown or stale key. The cost does not depend
+    /// on the number. See [`Op::skip_success`] for what it is good for.
+    fn pending(&self, key: Key) -> usize;
+
     /// Has an operation end soon. It still completes: with its real result, or `ECANCELED`
     /// ([`Completion::is_canceled`](crate::Completion::is_canceled)), and then nothing was consumed
     /// beyond what `transferred` counts (X1). One that was waiting for its turn is certainly
@@ -316,7 +312,8 @@ pub trait Poller {
     ///
     /// # Errors
     ///
-    /// `NotFound`: it was never submitted here, or its completion has been delivered (X2).
+    /// `NotFound`: it was never submitted here, its completion has been delivered, or it has ended
+    /// silently ([`Op::skip_success`]; X2).
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -406,6 +403,10 @@ macro_rules! pass_on {
 
             fn statistics(&self) -> Statistics {
                 (**self).statistics()
+            }
+
+            fn pending(&self, key: Key) -> usize {
+                (**self).pending(key)
             }
 
             fn register(

@@ -280,6 +280,21 @@ macro_rules! __conformance_cases {
             c8_ten_thousand_clients_of_one_operation
             d2_of_many_those_that_nobody_takes_are_closed
         }
+        silent {
+            c1_sends_that_succeed_are_silent
+            c1_writes_to_a_file_that_succeed_are_silent
+            c1_connects_and_shutdowns_that_succeed_are_silent
+            c1_silent_sends_end_no_wait
+            c1_silent_failures_complete
+            c1_a_short_silent_send_completes
+            c1_silent_sends_are_over_before_the_next_completion
+            c1_what_brings_something_is_not_silent
+            c1_a_wait_does_not_sleep_on_what_follows_a_silent_send
+            c1_what_a_silent_send_held_is_let_go
+            c1_pending_counts_what_is_unfinished
+            x2_what_is_to_end_is_not_silent
+            x2_a_silent_end_or_a_completion
+        } own {}
         pools {
             c8_who_waited_longest_comes_first
             c8_buffers_outlive_the_poller

@@ -67,6 +67,7 @@ mod registration;
 mod release;
 mod results;
 mod signals;
+mod silent;
 mod splice_lanes;
 mod splices;
 mod stops;

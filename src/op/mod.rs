@@ -71,6 +71,8 @@ pub struct Op {
     pub(crate) offset: u64,
     pub(crate) with: With,
     pub(crate) deadline: Option<Duration>,
+    /// It is to complete only if it does not succeed entirely.
+    pub(crate) skip_success: bool,
 }
 
 /// What to do.
@@ -116,6 +118,22 @@ impl Kind {
         use Kind::{Read, Recv, RecvExact, RecvFrom, RecvMsg, RecvMulti};
         matches!(self, Recv | RecvExact | RecvMulti | RecvFrom | RecvMsg | Read)
     }
+
+    /// Returns true if its success brings nothing that the program could need.
+    pub(crate) fn may_skip_success(self) -> bool {
+        use Kind::{Connect, Send, SendAll, SendMsg, SendTo, Shutdown, Sync, Write, WriteAt};
+        matches!(
+            self,
+            Send | SendAll
+                | SendTo
+                | SendMsg
+                | Write
+                | WriteAt
+                | Sync { .. }
+                | Connect
+                | Shutdown(_)
+        )
+    }
 }
 
 /// How many bytes, and which.
@@ -150,7 +168,7 @@ pub(crate) enum With {
 impl Op {
     fn new(kind: Kind, key: Option<Key>) -> Self {
         let (buf, amount, with) = (Buf::None, Amount::Nothing, With::Nothing);
-        Op { kind, key, buf, amount, offset: 0, with, deadline: None }
+        Op { kind, key, buf, amount, offset: 0, with, deadline: None, skip_success: false }
     }
 
     fn into_buf_of(kind: Kind, key: Key, buf: Buf, max: usize) -> Self {
@@ -413,6 +431,55 @@ impl Op {
     /// [`TimedOut`](std::io::ErrorKind::TimedOut), or the real one if it was just done (X3).
     pub fn deadline(mut self, after: Duration) -> Self {
         self.deadline = Some(after);
+        self
+    }
+
+    /// Has it end silently if it succeeds entirely (C1): without a completion, without a place in
+    /// [`Events`](crate::Events), and without ending a wait. It succeeds entirely if every byte of
+    /// its range was moved. Its buffer goes back to its pool or is dropped, at the latest when the
+    /// next wait returns. Anything else completes as always, and so does what
+    /// [`cancel`](crate::Poller::cancel), a deadline or
+    /// [`deregister`](crate::Poller::deregister) has begun to end (X2).
+    ///
+    /// For `send`, `send_all`, `send_to`, `send_msg`, `write`, `write_at` and its vectored form,
+    /// `fsync`, `fdatasync`, `connect` and `shutdown`; `submit` refuses it of others
+    /// (`InvalidInput`). On io_uring such a send needs no system call of its own (from Linux 5.17
+    /// on): one call sends, and sleeps until the next request comes.
+    ///
+    /// A completion is also what tells a program that a peer takes what is sent. So that it still
+    /// is told, let some sends go without this: whenever
+    /// [`pending`](crate::Poller::pending) says that several are unfinished, stop receiving and
+    /// submit the next send as usual; its completion says that those before it are over (C3).
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use quintpoll::{Backend, Events, Interest, Mode, Op, Token};
+    /// use std::{os::unix::net::UnixStream, sync::Arc, time::Duration};
+    ///
+    /// /// So many sends of a connection may be unfinished.
+    /// const LIMIT: usize = 4;
+    ///
+    /// let (here, _there) = UnixStream::pair()?;
+    /// let mut poller = Backend::best().open()?;
+    /// let key = poller.register(Arc::new(here), Token(0), Interest::empty(), Mode::Level)?;
+    /// let mut events = Events::with_capacity(64);
+    ///
+    /// // The peer reads nothing.
+    /// let mut is_full = false;
+    /// while !is_full {
+    ///     let send = Op::send_all(key, vec![0; 65536], ..);
+    ///     is_full = poller.pending(key) >= LIMIT;
+    ///     let send = if is_full { send } else { send.skip_success() };
+    ///     poller.submit(send, Token(1))?;
+    ///     poller.wait(&mut events, Some(Duration::ZERO))?;
+    /// }
+    /// // Receive no more until the completion of that send.
+    /// assert_eq!(poller.pending(key), LIMIT + 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn skip_success(mut self) -> Self {
+        self.skip_success = true;
         self
     }
 

@@ -19,8 +19,9 @@ use crate::event::{Events, Interest, Mode, Token};
 use crate::key::{Key, OpSlot, Slot, next_poller_id};
 use crate::op::{Op, OpId, Rejected};
 use crate::poll_bits::PollBits;
-use crate::poller::{Capabilities, Poller, Source, Statistics};
+use crate::poller::{Capabilities, Poller, Source};
 use crate::selector::{Deadline, OpEvent, Selector, Wake};
+use crate::statistics::Statistics;
 use crate::sys;
 use crate::waker::{Parker, Waker};
 use operations::{Operations, Why};
@@ -278,7 +279,7 @@ impl<S: Selector> Poller for Reactor<S> {
     }
 
     fn statistics(&self) -> Statistics {
-        Statistics { overflows: self.parts.overflows }
+        Statistics { overflows: self.parts.overflows, ..self.operations.statistics() }
     }
 
     fn register(
@@ -346,7 +347,9 @@ impl<S: Selector> Poller for Reactor<S> {
         self.parts.readiness.begin_wait();
         loop {
             let reified = self.parts.readiness.reify_all(&mut self.parts.selector);
-            let is_done = events.has_news() || self.operations.has_completed();
+            let is_done = events.has_news()
+                || self.operations.has_completed()
+                || self.operations.awaits_silent_sends();
             // An error is told when there is nothing better to tell, but not slept on.
             let until = match reified.is_ok() && !is_done {
                 true => deadline.or_at(self.operations.next_time()),
@@ -395,6 +398,10 @@ impl<S: Selector> Poller for Reactor<S> {
             Ok(slot) => Ok(OpId { poller: self.id, slot }),
             Err(error) => Err(Rejected::new(op, error)),
         }
+    }
+
+    fn pending(&self, key: Key) -> usize {
+        self.find(key).map_or(0, |slot| self.operations.pending(slot))
     }
 
     fn cancel(&mut self, id: OpId) -> io::Result<()> {

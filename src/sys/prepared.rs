@@ -47,6 +47,10 @@ pub struct Prepared {
     cargo: Cargo,
     with: With,
     connect: ConnectState,
+    /// One call can't move all that it was asked to.
+    is_cut: bool,
+    /// Its success need not be told.
+    skips_success: bool,
 }
 
 /// What a call is told beside its file and its bytes.
@@ -121,7 +125,8 @@ impl Prepared {
     fn blank() -> Self {
         let (with, connect) = (With::Nothing, ConnectState::Fresh);
         let cargo = Cargo::default();
-        Prepared { number: libc::AT_FDCWD, call: Call::Recv, cargo, with, connect }
+        let (number, call) = (libc::AT_FDCWD, Call::Recv);
+        Prepared { number, call, cargo, with, connect, is_cut: false, skips_success: false }
     }
 
     /// Makes it a call on the file with this number, if it needs one, that moves this part of the
@@ -141,7 +146,9 @@ impl Prepared {
     ) -> io::Result<()> {
         self.cargo.load(buf, part)?;
         if matches!(call, Call::Read | Call::Write | Call::ReadAt(_) | Call::WriteAt(_)) {
-            self.cargo.bound();
+            self.is_cut = self.cargo.bound();
+        } else {
+            self.is_cut = false;
         }
         self.with = match (call, with) {
             (Call::Accept | Call::RecvFrom, _) => With::Message(Message::boxed(Name::empty())),
@@ -149,7 +156,7 @@ impl Prepared {
             (_, with) => with,
         };
         self.number = number.unwrap_or(libc::AT_FDCWD);
-        (self.call, self.connect) = (call, ConnectState::Fresh);
+        (self.call, self.connect, self.skips_success) = (call, ConnectState::Fresh, false);
         Ok(())
     }
 
@@ -184,6 +191,16 @@ impl Prepared {
     /// How many bytes are left to be moved.
     pub(crate) fn left(&self) -> usize {
         self.cargo.left()
+    }
+
+    /// Sets whether its success need not be told.
+    pub(crate) fn set_skips_success(&mut self, skips_success: bool) {
+        self.skips_success = skips_success;
+    }
+
+    /// Returns true if all that it was asked to move was moved.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.cargo.left() == 0 && !self.is_cut
     }
 
     /// Whom an accepted connection or a datagram comes from, as the kernel writes it.

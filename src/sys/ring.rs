@@ -4,6 +4,7 @@
 mod groups;
 mod in_flight;
 mod refused;
+mod silent;
 
 use super::fork::Stamp;
 use super::pool::BufferPool;
@@ -12,6 +13,7 @@ use groups::{Groups, NO_GROUP};
 use in_flight::{InFlight, OPERATION, user_data_of};
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{Builder, EnterFlags, IoUring, Probe, cqueue, opcode};
+use silent::SilentSends;
 use std::fmt;
 use std::io;
 use std::mem::ManuallyDrop;
@@ -25,6 +27,7 @@ pub(crate) struct Ring {
     in_flight: InFlight,
     /// And what it may take to write to.
     groups: Groups,
+    silent: SilentSends,
     work: TaskWork,
     /// Which operations the kernel says that it knows.
     known: Probe,
@@ -146,7 +149,8 @@ impl Ring {
         // A sandbox may forbid to ask. Then none is known, and all are the reactor's.
         let _ = ring.submitter().register_probe(&mut known);
         let (in_flight, groups) = Default::default();
-        let ring = Ring { ring, in_flight, groups, work, known, was_full: false, stamp };
+        let silent = SilentSends::new(ring.params().is_feature_skip_cqe_on_success());
+        let ring = Ring { ring, in_flight, groups, silent, work, known, was_full: false, stamp };
         let has = ring.ring.params();
         let [ext_arg, nodrop] = [has.is_feature_ext_arg(), has.is_feature_nodrop()];
         refused::check_features(ext_arg, nodrop, has.is_feature_resource_tagging())?;
@@ -157,6 +161,12 @@ impl Ring {
     #[cfg(any(test, feature = "spi"))]
     pub(crate) fn forbid_groups(&mut self) {
         self.groups.forbid();
+    }
+
+    /// Has every operation complete, as before Linux 5.17.
+    #[cfg(any(test, feature = "spi"))]
+    pub(crate) fn forbid_silent_sends(&mut self) {
+        self.silent.forbid();
     }
 
     /// Whether this process was forked from the one that made the ring. Then it must not be used,
@@ -259,9 +269,13 @@ impl Ring {
         }
         // What takes buffers of a pool is begun where the ring serves that.
         let group = work.pool().and_then(|pool| self.groups.find(pool)).unwrap_or(NO_GROUP);
+        let is_silent = self.silent.are_known() && work.may_be_silent();
         let work = self.in_flight.insert(work, tag, group)?;
-        let entry = work.entry(group).user_data(user_data_of(tag));
+        let entry = work.entry(group, is_silent).user_data(user_data_of(tag));
         self.groups.enter(group);
+        if is_silent {
+            self.silent.insert(user_data_of(tag));
+        }
         // SAFETY: a ring with room is this process's.
         let pushed = unsafe { self.ring.submission().push(&entry) };
         debug_assert!(pushed.is_ok(), "there was room");
@@ -319,7 +333,7 @@ impl Ring {
         if self.is_foreign() {
             return false;
         }
-        let Ring { ring: queues, in_flight, groups, .. } = self;
+        let Ring { ring: queues, in_flight, groups, .. } = &mut *self;
         for entry in queues.completion() {
             let (user_data, result) = (entry.user_data(), entry.result());
             if user_data & OPERATION == 0 {
@@ -329,7 +343,32 @@ impl Ring {
                 take(completion);
             }
         }
+        if !self.silent.is_empty() {
+            self.settle_silent(take);
+        }
         was_full
+    }
+
+    /// Completes the silent sends that have succeeded, once that is certain.
+    fn settle_silent(&mut self, mut take: impl FnMut(Completion)) {
+        let lost = self.lost();
+        let Ring { ring: queues, in_flight, silent, .. } = self;
+        let queue = queues.submission();
+        if !queue.is_empty() || queue.cq_overflow() {
+            return;
+        }
+        drop(queue);
+        let (all, is_unknown) = silent.settle(lost);
+        for user_data in all {
+            // SAFETY: it was submitted, and such a send is over then.
+            let Some((tag, mut work)) = (unsafe { in_flight.remove(user_data) }) else { continue };
+            let result = match is_unknown {
+                true => Err(io::Error::other("the kernel has lost the completion of this send")),
+                // SAFETY: it has no completion, and so all of it was sent.
+                false => unsafe { work.complete_silent() },
+            };
+            take(Completion::Operation { tag, work, result });
+        }
     }
 
     /// How many completions have got lost so far, because there was no memory to keep them in.

@@ -60,10 +60,18 @@ impl Operations {
         let Some(entry) = self.table.get_mut(op) else { return false };
         let is_emulated = entry.must_emulate || (queue == Queue::Read && source.emulates_reads());
         let can_submit = |work: &mut Work| !is_emulated && io.can_submit(work, &source.mode);
-        let Some(work) = entry.work.take_if(can_submit) else { return false };
+        let Some(mut work) = entry.work.take_if(can_submit) else { return false };
+        if let Some(call) = work.prepared_mut() {
+            // What is left of a send is sent as usual.
+            call.set_skips_success(entry.skips_success && call.moved() == 0);
+        }
+        let may_be_silent = work.may_be_silent();
         match io.submit(op, work) {
             Ok(()) => {
                 entry.state = OpState::Submitted { cancel: None };
+                if may_be_silent {
+                    self.silent.insert(source.queue(queue).has_several());
+                }
                 true
             }
             Err(work) => {

@@ -39,6 +39,11 @@ impl BufferWaiters {
         self.must_ask
     }
 
+    /// Returns true if no receive waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.queues.is_empty()
+    }
+
     /// Returns true if there are not enough buffers for all that wait, and one more.
     pub(super) fn is_short(&self, pool: &BufferPool) -> bool {
         let queue = self.queues.iter().find(|queue| queue.pool.is(pool) && queue.len() > 0);

@@ -117,6 +117,8 @@ pub(super) struct OpEntry {
     rare: Option<Box<Rare>>,
     /// The driver must not have it.
     pub(super) must_emulate: bool,
+    /// It completes only if it does not succeed entirely.
+    pub(super) skips_success: bool,
     /// The length of its last pause between two attempts.
     pub(super) pause: Pause,
     /// Counts its results that were not delivered.
@@ -148,6 +150,7 @@ impl OpEntry {
             links: Links::default(),
             rare: None,
             must_emulate: false,
+            skips_success: false,
             pause: Pause::NONE,
             undelivered: 0,
             order: 0,

@@ -24,7 +24,12 @@ impl Operations {
         for event in events.drain(..) {
             match event {
                 OpEvent::Result { op, result } => _ = self.push_result(op, result, io),
-                OpEvent::Completed { op, work, result } => self.on_returned(op, work, result, io),
+                OpEvent::Completed { op, work, result } => {
+                    if work.may_be_silent() {
+                        self.silent.remove();
+                    }
+                    self.on_returned(op, work, result, io);
+                }
             }
         }
     }

@@ -5,11 +5,13 @@ use super::buffer_wait::BufferWaiters;
 use super::entry::{Cause, OpEntry, OpState, Pause, Side};
 use super::io::Io;
 use super::queue::{Queue, SourceOps, link_to};
+use super::silent::SilentSends;
 use super::table::OpTable;
 use crate::event::{Events, Interest};
 use crate::key::{OpSlot, Slot};
 use crate::op::{Kind, Outcome};
 use crate::slab::SlotMap;
+use crate::statistics::Statistics;
 use crate::sys::buf::Buf;
 use crate::sys::file::Held;
 use crate::sys::manner::Manner;
@@ -33,6 +35,7 @@ pub(in crate::reactor) struct Operations {
     pub(super) buffers: BufferWaiters,
     pub(super) max_undelivered: u32,
     pub(super) spare_calls: SpareCalls,
+    pub(super) silent: SilentSends,
     /// Counts the bytes that were received in attempts since the reactor asked.
     pub(super) received: usize,
 }
@@ -47,6 +50,7 @@ impl Operations {
             buffers: BufferWaiters::default(),
             max_undelivered: *MAX_UNDELIVERED.end(),
             spare_calls: SpareCalls::default(),
+            silent: SilentSends::default(),
             received: 0,
         }
     }
@@ -77,6 +81,15 @@ impl Operations {
     pub(in crate::reactor) fn set_room(&mut self, room: usize) {
         let room = u32::try_from(room).unwrap_or(u32::MAX);
         self.max_undelivered = room.clamp(*MAX_UNDELIVERED.start(), *MAX_UNDELIVERED.end());
+    }
+
+    /// Returns the number of unfinished operations of a source.
+    pub(in crate::reactor) fn pending(&self, slot: Slot) -> usize {
+        self.sources.get(slot).map_or(0, |source| source.pending as usize)
+    }
+
+    pub(in crate::reactor) fn statistics(&self) -> Statistics {
+        self.table.statistics()
     }
 
     /// Returns the time at which something is due next.
@@ -119,6 +132,12 @@ impl Operations {
     /// Returns how many bytes were received in attempts since the last call.
     pub(in crate::reactor) fn take_received(&mut self) -> usize {
         std::mem::take(&mut self.received)
+    }
+
+    /// Returns true if something may wait for a silent send that the driver has. Then the next look
+    /// must not sleep.
+    pub(in crate::reactor) fn awaits_silent_sends(&self) -> bool {
+        self.silent.are_awaited(!self.buffers.is_empty())
     }
 
     /// Returns true if receives found no buffer since the pools were last asked.
@@ -206,19 +225,26 @@ impl Operations {
             }
             _ => {}
         }
-        let (mut transferred, mut buf) = (0, Buf::None);
+        let is_stopped = entry.stop().is_some();
+        let (mut transferred, mut buf, mut is_whole) = (0, Buf::None, true);
         if let Some(Work::Call(mut call)) = entry.work.take() {
-            transferred = call.moved();
+            (transferred, is_whole) = (call.moved(), call.is_whole());
             buf = call.take_buf();
             if let Some(files) = call.take_files() {
                 io.defer_drop(files);
             }
             self.spare_calls.keep(call);
         }
-        self.table.complete(op, entry.token, transferred, result, buf);
+        if entry.skips_success && is_whole && !is_stopped && result.is_ok() {
+            self.table.end_silently();
+        } else {
+            self.table.complete(op, entry.token, transferred, result, buf);
+        }
         for (slot, queue) in entry.places() {
             if let Some(source) = self.sources.get_mut(slot) {
-                self.table.dequeue(op, &mut entry, (slot, queue), source.queue_mut(queue));
+                let was_there =
+                    self.table.dequeue(op, &mut entry, (slot, queue), source.queue_mut(queue));
+                source.pending -= u32::from(was_there);
             }
         }
         for (slot, queue) in entry.places() {

@@ -31,6 +31,7 @@ mod remove;
 mod result;
 mod run;
 mod send_now;
+mod silent;
 mod splice;
 mod submit;
 mod table;

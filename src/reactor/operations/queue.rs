@@ -89,13 +89,22 @@ pub(super) struct SourceOps {
     pub(super) is_reset: bool,
     /// The directions that the user watches.
     pub(super) interest: Interest,
+    /// Counts its operations.
+    pub(super) pending: u32,
     /// In the order of submission.
     queues: [Ends; 3],
 }
 
 impl SourceOps {
     pub(super) fn new(number: RawFd, mode: Manner, interest: Interest) -> Self {
-        SourceOps { number, mode, is_reset: false, interest, queues: Default::default() }
+        SourceOps {
+            number,
+            mode,
+            is_reset: false,
+            interest,
+            pending: 0,
+            queues: Default::default(),
+        }
     }
 
     pub(super) fn queue(&self, queue: Queue) -> Ends {

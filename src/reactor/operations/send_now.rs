@@ -46,8 +46,12 @@ impl Operations {
         let Some(bytes) = op.buf.get(range.clone()) else { return Early::NotMade };
         match io.send_now(slot, bytes) {
             Ok(count) if count == bytes.len() || op.kind == Kind::Send => {
+                let is_whole = count == bytes.len();
                 let (buf, slot) = (std::mem::take(&mut op.buf), self.table.insert_completed());
-                self.table.complete(slot, token, count, Ok(Outcome::Done), buf);
+                match op.skip_success && is_whole {
+                    true => self.table.end_silently(),
+                    false => self.table.complete(slot, token, count, Ok(Outcome::Done), buf),
+                }
                 Early::Completed(slot)
             }
             Ok(count) => Early::Sent(count),

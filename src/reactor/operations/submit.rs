@@ -96,6 +96,9 @@ impl Operations {
         target: Option<Slot>,
         io: &mut impl Io,
     ) -> io::Result<OpSlot> {
+        if op.skip_success && !op.kind.may_skip_success() {
+            return Err(invalid("only what brings nothing by its success can skip it"));
+        }
         let early = match source {
             Some(slot) => self.send_now(op, token, slot, io),
             None => Early::NotMade,
@@ -107,7 +110,7 @@ impl Operations {
         let target = target.map(|slot| (slot, self.shared_queue(slot, Queue::Write)));
         let work = self.prepare(op, source, target)?;
         let mut entry = OpEntry::new(token, op.kind, work);
-        entry.source = source;
+        (entry.source, entry.skips_success) = (source, op.skip_success);
         if let Some(target) = target {
             entry.set_target(target);
         }
@@ -208,7 +211,11 @@ impl Operations {
             // What was reset is another connection.
             source.is_reset = false;
         }
+        source.pending += 1;
         let is_first = self.table.enqueue(op, (slot, queue), source.queue_mut(queue));
+        if !is_first {
+            self.silent.note_successor();
+        }
         match queue {
             Queue::Read => is_first && !self.is_connecting(slot),
             Queue::Write => is_first,

@@ -8,6 +8,7 @@ use crate::event::{Events, Token};
 use crate::key::{OpSlot, Slot};
 use crate::op::{Completion, OpId, Outcome};
 use crate::slab::Slab;
+use crate::statistics::Statistics;
 use crate::sys::buf::Buf;
 use crate::sys::file::Held;
 #[cfg(any(test, feature = "spi"))]
@@ -32,6 +33,8 @@ pub(super) struct OpTable {
     submitted: u64,
     /// Counts those whose last completion was delivered.
     delivered: u64,
+    /// Counts those that have ended without a completion.
+    silent: u64,
 }
 
 impl OpTable {
@@ -87,6 +90,17 @@ impl OpTable {
         self.completed.push_back(Completion { token, id, transferred, result, buf, more: false });
     }
 
+    /// Ends an operation that is not in the table any more without a completion.
+    pub(super) fn end_silently(&mut self) {
+        self.silent += 1;
+    }
+
+    pub(super) fn statistics(&self) -> Statistics {
+        let (submitted, completed, silent) = (self.submitted, self.delivered, self.silent);
+        let pending = submitted - completed - silent;
+        Statistics { submitted, completed, silent, pending, ..Statistics::default() }
+    }
+
     /// Queues one of many results of an operation that goes on, and returns the operation.
     pub(super) fn push_result(
         &mut self,
@@ -132,17 +146,17 @@ impl OpTable {
         false
     }
 
-    /// Takes an operation that was removed out of a queue of its, if it was there.
+    /// Takes an operation that was removed out of a queue of its. Returns true if it was there.
     pub(super) fn dequeue(
         &mut self,
         op: OpSlot,
         entry: &mut OpEntry,
         place: (Slot, Queue),
         ends: &mut Ends,
-    ) {
+    ) -> bool {
         let Links { previous, next } = std::mem::take(entry.links(place));
         if previous.is_none() && ends.first != link_to(op) {
-            return;
+            return false;
         }
         match self.at_mut(previous) {
             Some((_, entry)) => entry.links(place).next = next,
@@ -152,6 +166,7 @@ impl OpTable {
             Some((_, entry)) => entry.links(place).previous = previous,
             None => ends.last = previous,
         }
+        true
     }
 
     /// Returns the operation that a link leads to.
@@ -289,8 +304,8 @@ impl OpTable {
             }
         }
         let last = self.completed.iter().filter(|completion| !completion.more).count() as u64;
-        let known = self.slab.len() as u64 + last + self.delivered;
-        assert_eq!(known, self.submitted, "each operation is live, pending or delivered");
+        let known = self.slab.len() as u64 + last + self.delivered + self.silent;
+        assert_eq!(known, self.submitted, "each operation is live, pending, delivered or silent");
         let is_last = pending.values().all(|&(_, last)| last == 1);
         assert!(is_last, "each result has its operation, or a last one: {pending:?}");
         assert_eq!(deadlines, self.deadlines.len(), "each deadline has its operation");

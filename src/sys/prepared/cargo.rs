@@ -81,9 +81,12 @@ impl Cargo {
         Ok(())
     }
 
-    /// No more is moved than one call can, in however many it is done.
-    pub(super) fn bound(&mut self) {
+    /// No more is moved than one call can, in however many it is done. Returns true if that is less
+    /// than was asked for.
+    pub(super) fn bound(&mut self) -> bool {
+        let is_cut = self.left > MOST;
         self.left = self.left.min(MOST);
+        is_cut
     }
 
     pub(super) fn buf(&self) -> &Buf {

@@ -4,7 +4,7 @@ use super::super::manner::RWF_NOSIGNAL;
 use super::super::pool::PoolBuf;
 use super::socket::{ACCEPTED, SEND_NOW, receive_flags};
 use super::{Call, Gain, Prepared, Work, owned};
-use io_uring::squeue::Entry;
+use io_uring::squeue::{Entry, Flags};
 use io_uring::{opcode, types};
 use std::io;
 
@@ -34,7 +34,7 @@ impl Prepared {
     ///
     /// It names memory of this value: to be submitted only if this is kept, in whatever place,
     /// until the request has completed.
-    fn entry(&mut self) -> Entry {
+    fn entry(&mut self, is_silent: bool) -> Entry {
         let (number, call) = (types::Fd(self.number), self.call);
         match call {
             Call::AcceptMulti => opcode::AcceptMulti::new(number).flags(ACCEPTED).build(),
@@ -44,7 +44,12 @@ impl Prepared {
                 let (start, length) = (part.iov_base.cast::<u8>(), part.iov_len as u32);
                 match call {
                     Call::Recv => opcode::Recv::new(number, start, length).build(),
-                    Call::Send => opcode::Send::new(number, start, length).flags(SEND_NOW).build(),
+                    Call::Send => {
+                        let silent = if is_silent { libc::MSG_WAITALL } else { 0 };
+                        let send = opcode::Send::new(number, start, length);
+                        let entry = send.flags(SEND_NOW | silent).build();
+                        if is_silent { entry.flags(Flags::SKIP_SUCCESS) } else { entry }
+                    }
                     Call::Read => opcode::Read::new(number, start, length).offset(CURRENT).build(),
                     _ => {
                         let write = opcode::Write::new(number, start, length).offset(CURRENT);
@@ -109,14 +114,30 @@ impl Prepared {
 }
 
 impl Work {
-    /// Returns the request. Buffers of a pool come from this group. It may name memory of this
+    /// Returns the request. Buffers of a pool come from this group. If it is to be silent, it
+    /// completes only if it does not succeed entirely. It may name memory of this
     /// value: to be submitted only if this is kept, in whatever place, until it has completed.
-    pub(in crate::sys) fn entry(&mut self, group: u16) -> Entry {
+    pub(in crate::sys) fn entry(&mut self, group: u16, is_silent: bool) -> Entry {
         match self {
-            Work::Call(call) => call.entry(),
+            Work::Call(call) => call.entry(is_silent),
             Work::Receive { number, .. } => {
                 opcode::RecvMulti::new(types::Fd(*number), group).build()
             }
+        }
+    }
+
+    /// Returns what became of a silent request that has succeeded.
+    ///
+    /// # Safety
+    ///
+    /// [`Work::entry`] has made it silent, it is over without a completion, and this is called once.
+    pub(in crate::sys) unsafe fn complete_silent(&mut self) -> io::Result<Gain> {
+        match self {
+            Work::Call(call) => {
+                let length = call.cargo.part().iov_len;
+                call.done(length)
+            }
+            Work::Receive { .. } => Ok(Gain::Moved(0)),
         }
     }
 

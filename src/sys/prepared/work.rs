@@ -64,6 +64,12 @@ impl Work {
         }
     }
 
+    /// Returns true if its success need not be told, and a ring can leave that out: it is certain
+    /// when a send that does not wait is over.
+    pub(crate) fn may_be_silent(&self) -> bool {
+        self.prepared().is_some_and(|call| call.skips_success && call.call == Call::Send)
+    }
+
     /// Marks its memory as being in the hands of a kernel.
     pub(in crate::sys) fn begin_flight(&mut self) {
         if let Work::Call(call) = self {

@@ -1,0 +1,23 @@
+//! What a poller has counted.
+
+/// What a poller has counted since it was made.
+///
+/// Each operation is counted once beside `submitted`: `submitted` is the sum of `completed`,
+/// `silent` and `pending`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Statistics {
+    /// How often the kernel had no room for its reports, so that the poller looked at every source
+    /// itself (P5). With SIGIO that is the queue of signals (`RLIMIT_SIGPENDING`). Nothing was
+    /// lost, but it costs a look at everything: raise the limit if this keeps growing.
+    pub overflows: u64,
+    /// Operations that [`submit`](crate::Poller::submit) has accepted.
+    pub submitted: u64,
+    /// Operations whose only or last completion was delivered.
+    pub completed: u64,
+    /// Operations that have ended without a completion
+    /// ([`Op::skip_success`](crate::Op::skip_success)).
+    pub silent: u64,
+    /// Operations that are unfinished, or whose last completion was not delivered yet.
+    pub pending: u64,
+}

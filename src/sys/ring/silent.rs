@@ -1,0 +1,50 @@
+//! Sends whose success has no completion (`IOSQE_CQE_SKIP_SUCCESS`, Linux 5.17).
+//!
+//! A send that does not wait (`MSG_DONTWAIT`) is made while it is submitted. If it fails, or sends
+//! only a part (an error where `MSG_WAITALL` is set), its completion is there before the enter
+//! returns. So one that was submitted has sent everything if there is no completion of it among all
+//! that the kernel has, those too that it keeps back for want of room (measured, Linux 6.18).
+
+/// Those whose success is not certain yet.
+#[derive(Debug)]
+pub(super) struct SilentSends {
+    /// The kernel knows the flag.
+    are_known: bool,
+    /// The `user_data` of those that were pushed.
+    pushed: Vec<u64>,
+    /// How many completions had got lost when there was none of these.
+    lost: u32,
+}
+
+impl SilentSends {
+    pub(super) fn new(are_known: bool) -> Self {
+        SilentSends { are_known, pushed: Vec::new(), lost: 0 }
+    }
+
+    pub(super) fn are_known(&self) -> bool {
+        self.are_known
+    }
+
+    /// Makes it as if the kernel did not know the flag.
+    #[cfg(any(test, feature = "spi"))]
+    pub(super) fn forbid(&mut self) {
+        self.are_known = false;
+    }
+
+    /// Notes that one was pushed.
+    pub(super) fn insert(&mut self, user_data: u64) {
+        self.pushed.push(user_data);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.pushed.is_empty()
+    }
+
+    /// Takes all of them, which were submitted, after all completions were taken. `lost` counts the
+    /// completions that have got lost so far. Returns true beside them if theirs may be among these:
+    /// then it is not known what they have done.
+    pub(super) fn settle(&mut self, lost: u32) -> (std::vec::Drain<'_, u64>, bool) {
+        let is_unknown = std::mem::replace(&mut self.lost, lost) != lost;
+        (self.pushed.drain(..), is_unknown)
+    }
+}
