@@ -1,22 +1,23 @@
 //! Buffers that are used again and again: made up to a limit, lent, and given back.
 #![allow(unsafe_code)]
 
+mod block;
+mod buf;
+
+pub use buf::PoolBuf;
+
 use super::MOST;
 use super::fork::Stamp;
-use std::alloc::{Layout, alloc, dealloc};
+use block::{BlockBox, CACHE_LINE, PAGE};
+use buf::Purpose;
+use std::alloc::Layout;
 use std::fmt;
 use std::io;
-use std::mem::{ManuallyDrop, MaybeUninit};
-use std::ops::{Deref, DerefMut};
-use std::ptr::{self, NonNull};
+use std::mem::ManuallyDrop;
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
-
-/// A large buffer begins at a multiple of this, as files opened with `O_DIRECT` want it.
-const PAGE: usize = 4096;
-/// The size of a line of the processor's cache.
-const CACHE_LINE: usize = 64;
 
 /// Buffers of one size, for [`Op::recv_multi`](crate::Op::recv_multi) and for whoever else wants
 /// one. They are made when they are needed, up to a limit, and used again.
@@ -47,7 +48,7 @@ pub struct BufferPool(Arc<Shared>);
 struct Shared {
     /// How many bytes a buffer has.
     size: usize,
-    /// Of a block, which has room for an offset (see [`Block::offset`]).
+    /// Of a block, which has room for an offset (see [`Block::offset`](block::Block::offset)).
     layout: Layout,
     limit: usize,
     /// In a forked child it may be as another thread of the parent has left it halfway.
@@ -71,37 +72,6 @@ struct State {
 impl State {
     fn lent(&self) -> usize {
         self.made - self.home.len()
-    }
-}
-
-/// The memory of one buffer, and its pool. It lies in a heap cell of its own, so that a [`PoolBuf`]
-/// is 16 bytes long.
-struct Block {
-    home: NonNull<Shared>,
-    /// Memory of the pool's layout, which nothing else points to.
-    start: NonNull<u8>,
-}
-
-/// The owner of a block.
-struct BlockBox(NonNull<Block>);
-
-// SAFETY: it owns the block alone, as a box would, and the pool may be shared by threads.
-unsafe impl Send for BlockBox {}
-
-impl Block {
-    /// Returns where in the block to receive: in another line of a page than its neighbours. The
-    /// first lines of all pages share a few places in the processor's cache, and most of what
-    /// arrives is short.
-    fn offset(&self) -> usize {
-        let page = self.start.as_ptr().addr() / PAGE;
-        page % (PAGE / CACHE_LINE) * CACHE_LINE
-    }
-}
-
-impl BlockBox {
-    fn block(&self) -> &Block {
-        // SAFETY: the block lives as long as this value, which owns it.
-        unsafe { self.0.as_ref() }
     }
 }
 
@@ -216,10 +186,14 @@ impl BufferPool {
         let block = match state.home.pop() {
             Some(block) => block,
             None => {
+                if state.made == self.0.limit {
+                    return None;
+                }
                 let home = NonNull::new(Arc::as_ptr(&self.0).cast_mut())?;
-                let start = self.0.allocate(state)?;
+                // SAFETY: `new` refuses buffers without bytes.
+                let block = unsafe { BlockBox::allocate(home, self.0.layout) }?;
                 state.made += 1;
-                BlockBox(NonNull::from(Box::leak(Box::new(Block { home, start }))))
+                block
             }
         };
         if !had_lent {
@@ -258,15 +232,6 @@ impl Shared {
         state.home.len() + (self.limit - state.made)
     }
 
-    /// Allocates the memory of another buffer, unless there are as many as there can be.
-    fn allocate(&self, state: &State) -> Option<NonNull<u8>> {
-        if state.made == self.limit {
-            return None;
-        }
-        // SAFETY: the layout has bytes.
-        NonNull::new(unsafe { alloc(self.layout) })
-    }
-
     /// Returns the number of bytes by which buffers to receive into are moved at most.
     fn max_offset(&self) -> usize {
         self.layout.size() - self.size
@@ -281,10 +246,8 @@ impl Drop for Shared {
         }
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         for block in state.home.drain(..) {
-            // SAFETY: the pointer is that of a box, whose owner is being dropped.
-            let Block { start, .. } = *unsafe { Box::from_raw(block.0.as_ptr()) };
-            // SAFETY: it was allocated with this layout, and only the block pointed to it.
-            unsafe { dealloc(start.as_ptr(), self.layout) };
+            // SAFETY: `take_block` has allocated it with this layout.
+            unsafe { block.free(self.layout) };
         }
         // SAFETY: the value is being lost, and nobody uses the field after this.
         unsafe { ManuallyDrop::drop(&mut self.state) };
@@ -299,175 +262,6 @@ impl fmt::Debug for BufferPool {
             .field("made", &self.made())
             .field("idle", &self.idle())
             .finish()
-    }
-}
-
-/// A buffer of a [`BufferPool`]. It derefs to the bytes that are in it, and goes home when it is
-/// dropped, whether or not there still is a poller.
-///
-/// ```
-/// # fn main() -> std::io::Result<()> {
-/// use quintpoll::BufferPool;
-/// use std::io::Write;
-/// let pool = BufferPool::new(8, 1)?;
-/// let mut buf = pool.take().expect("the pool is new");
-/// assert_eq!((buf.len(), buf.capacity()), (0, 8));
-/// assert_eq!(buf.write(b"and so on")?, 8);
-/// assert_eq!(&buf[..3], b"and");
-/// # Ok(())
-/// # }
-/// ```
-pub struct PoolBuf {
-    block: BlockBox,
-    /// So many bytes are initialised: those that are in it.
-    length: u32,
-    purpose: Purpose,
-    is_set_out: bool,
-}
-
-/// What a buffer was lent for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Purpose {
-    Any,
-    /// It begins where [`Block::offset`] says.
-    Receive,
-}
-
-// SAFETY: shared, it gives out its bytes to be read, and a pool that has its own lock.
-unsafe impl Sync for PoolBuf {}
-
-impl PoolBuf {
-    fn new(block: BlockBox, purpose: Purpose) -> Self {
-        PoolBuf { block, length: 0, purpose, is_set_out: false }
-    }
-
-    fn home(&self) -> &Shared {
-        // SAFETY: a pool lives while buffers are lent.
-        unsafe { self.block.block().home.as_ref() }
-    }
-
-    /// How many bytes can be in it: the [`size`](BufferPool::size) of its pool.
-    pub fn capacity(&self) -> usize {
-        self.home().size
-    }
-
-    /// Empties it.
-    pub fn clear(&mut self) {
-        self.length = 0;
-    }
-
-    /// Leaves the first `length` bytes, if there are more.
-    pub fn truncate(&mut self, length: usize) {
-        self.length = u32::try_from(length).map_or(self.length, |length| self.length.min(length));
-    }
-
-    /// Returns where its bytes begin.
-    fn start(&self) -> *mut u8 {
-        let block = self.block.block();
-        let offset = match self.purpose {
-            Purpose::Receive if self.home().max_offset() > 0 => block.offset(),
-            _ => 0,
-        };
-        // SAFETY: the block has room for the largest offset and `size` bytes.
-        unsafe { block.start.as_ptr().add(offset) }
-    }
-
-    /// The room behind its bytes.
-    pub(super) fn spare(&mut self) -> &mut [MaybeUninit<u8>] {
-        let (start, length) = (self.start(), self.length as usize);
-        // SAFETY: the bytes end at or before the end of the buffer.
-        let start = unsafe { start.add(length) };
-        // SAFETY: the block is this value's alone, and the buffer has `size` bytes, of which these
-        // are the last.
-        unsafe { std::slice::from_raw_parts_mut(start.cast(), self.capacity() - length) }
-    }
-
-    /// It was set out, and somebody has come.
-    pub(super) fn note_taken(&mut self) {
-        if std::mem::take(&mut self.is_set_out) {
-            self.home().set_out.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-
-    /// The next `count` bytes are in it too.
-    ///
-    /// # Safety
-    ///
-    /// They have to be written, and within the room.
-    pub(super) unsafe fn note_written(&mut self, count: usize) {
-        // A buffer is no longer than what one call moves.
-        self.length += count as u32;
-    }
-}
-
-impl Deref for PoolBuf {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        // SAFETY: so many bytes of the block were written, and it is this value's alone.
-        unsafe { std::slice::from_raw_parts(self.start(), self.length as usize) }
-    }
-}
-
-impl DerefMut for PoolBuf {
-    fn deref_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as for reading, and the value is borrowed to be changed.
-        unsafe { std::slice::from_raw_parts_mut(self.start(), self.length as usize) }
-    }
-}
-
-impl AsRef<[u8]> for PoolBuf {
-    fn as_ref(&self) -> &[u8] {
-        self
-    }
-}
-
-impl io::Write for PoolBuf {
-    /// Appends as many bytes as there is room for.
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let spare = self.spare();
-        let count = bytes.len().min(spare.len());
-        // SAFETY: there is room for so many, which is nobody else's.
-        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), spare.as_mut_ptr().cast(), count) };
-        // SAFETY: these have just been written.
-        unsafe { self.note_written(count) };
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl PartialEq for PoolBuf {
-    fn eq(&self, other: &Self) -> bool {
-        **self == **other
-    }
-}
-
-impl Eq for PoolBuf {}
-
-impl fmt::Debug for PoolBuf {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PoolBuf({} of {} bytes)", self.length, self.capacity())
-    }
-}
-
-impl Drop for PoolBuf {
-    fn drop(&mut self) {
-        self.note_taken();
-        let home = self.block.block().home;
-        // SAFETY: a pool lives while buffers are lent.
-        let Some(mut state) = (unsafe { home.as_ref() }).lock() else { return };
-        state.home.push(BlockBox(self.block.0));
-        let waiting = std::mem::take(&mut state.waiting);
-        let is_last = state.lent() == 0;
-        drop(state);
-        waiting.into_iter().for_each(Waker::wake);
-        if is_last {
-            // SAFETY: `take_block` has left one count for all that were lent.
-            drop(unsafe { Arc::from_raw(home.as_ptr()) });
-        }
     }
 }
 
