@@ -3,6 +3,7 @@
 
 mod block;
 mod buf;
+mod surplus;
 
 pub use buf::PoolBuf;
 
@@ -18,6 +19,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
+use surplus::Surplus;
 
 /// Buffers of one size, for [`Op::recv_multi`](crate::Op::recv_multi) and for whoever else wants
 /// one. They are made when they are needed, up to a limit, and used again.
@@ -25,6 +27,21 @@ use std::task::Waker;
 /// A clone is another handle on the same buffers. Handles and buffers may go to other threads.
 /// Pollers may share a pool, but not all of its burden: of those that wait for a buffer the first
 /// to look gets it, however long another has waited. A pool for each is fair.
+///
+/// Memory that a burst needed is returned while the traffic is lighter. The pool counts takes, and
+/// compares what it has with what it needed:
+///
+/// * A period is 4 times as many takes as there are buffers, and at least 256.
+/// * Buffers that were idle throughout a period were not needed. At its end half of these are
+///   freed, rounded up: those that have been idle for the longest time.
+/// * 16 buffers are kept in any case. So are the buffers that were not needed if they are at most
+///   an eighth of all.
+///
+/// So a steady load allocates nothing, and bursts that follow each other within a period keep their
+/// buffers. After a single burst the pool halves what it does not need each period. Buffers that
+/// are provided to an io_uring poller count as lent; a poller provides fewer after a burst, and
+/// none while nothing receives from the pool. A pool from which nothing is taken frees nothing:
+/// call [`shrink_to_fit`](BufferPool::shrink_to_fit) when the program is quiet.
 ///
 /// A buffer that was [taken](BufferPool::take) begins at a multiple of its size rounded up to a
 /// power of two, or of 4096 if that is less: a size of 4096 or a multiple suits files opened with
@@ -65,13 +82,30 @@ struct State {
     home: Vec<BlockBox>,
     /// How many buffers were made.
     made: usize,
+    surplus: Surplus,
     /// Whom to tell when one comes home.
     waiting: Vec<Waker>,
+    /// Counts allocations of buffers.
+    #[cfg(test)]
+    allocations: usize,
 }
 
 impl State {
     fn lent(&self) -> usize {
         self.made - self.home.len()
+    }
+
+    /// Removes the `count` buffers that have been idle for the longest time. The rest has room for
+    /// all that are lent, and no more, so the list shrinks with the pool.
+    fn remove_coldest(&mut self, count: usize) -> Vec<BlockBox> {
+        self.made -= count;
+        let mut kept = Vec::with_capacity(self.made);
+        kept.extend(self.home.drain(count..));
+        std::mem::replace(&mut self.home, kept)
+    }
+
+    fn begin_period(&mut self) {
+        self.surplus.begin(self.made, self.home.len());
     }
 }
 
@@ -123,7 +157,9 @@ impl BufferPool {
     /// An empty buffer, unless all are lent, or there is no memory for another. In a forked child
     /// there is none.
     pub fn take(&self) -> Option<PoolBuf> {
-        let block = self.0.lock().and_then(|mut state| self.take_block(&mut state));
+        let mut state = self.0.lock()?;
+        let block = self.take_block(&mut state);
+        self.0.unlock(state);
         block.map(|block| PoolBuf::new(block, Purpose::Any))
     }
 
@@ -143,7 +179,7 @@ impl BufferPool {
         if block.is_none() && !state.waiting.iter().any(|other| other.will_wake(waker)) {
             state.waiting.push(waker.clone());
         }
-        drop(state);
+        self.0.unlock(state);
         Ok(block.map(|block| PoolBuf::new(block, Purpose::Receive)))
     }
 
@@ -160,6 +196,33 @@ impl BufferPool {
             buf.is_set_out = true;
             take(buf);
         }
+        self.0.unlock(state);
+    }
+
+    /// Frees all idle buffers now. Buffers that are lent or provided to a ring are kept, and return
+    /// to the pool as before.
+    ///
+    /// The pool frees buffers by itself only while others are taken. Call this when no more traffic
+    /// is expected for a while.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use quintpoll::BufferPool;
+    /// let pool = BufferPool::new(4096, 100)?;
+    /// let mut bufs: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
+    /// bufs.truncate(1);
+    /// pool.shrink_to_fit();
+    /// assert_eq!((pool.made(), pool.idle()), (1, 0));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn shrink_to_fit(&self) {
+        let Some(mut state) = self.0.lock() else { return };
+        let idle = std::mem::take(&mut state.home);
+        state.made -= idle.len();
+        state.begin_period();
+        drop(state);
+        self.0.free(idle);
     }
 
     /// How many can be taken.
@@ -193,9 +256,14 @@ impl BufferPool {
                 // SAFETY: `new` refuses buffers without bytes.
                 let block = unsafe { BlockBox::allocate(home, self.0.layout) }?;
                 state.made += 1;
+                #[cfg(test)]
+                {
+                    state.allocations += 1;
+                }
                 block
             }
         };
+        state.surplus.note_take(state.home.len());
         if !had_lent {
             // Lent buffers keep the pool alive by one count, which the last of them drops.
             std::mem::forget(self.0.clone());
@@ -228,6 +296,30 @@ impl Shared {
         (!self.stamp.is_foreign()).then(lock)
     }
 
+    /// Releases the lock after buffers were taken. Ends the period if that is due.
+    fn unlock(&self, state: MutexGuard<'_, State>) {
+        if state.surplus.is_due() {
+            self.end_period(state);
+        }
+    }
+
+    /// Frees part of what the period did not need, after the lock was released.
+    #[cold]
+    fn end_period(&self, mut state: MutexGuard<'_, State>) {
+        let count = state.surplus.count(state.made);
+        let coldest = if count > 0 { state.remove_coldest(count) } else { Vec::new() };
+        state.begin_period();
+        drop(state);
+        self.free(coldest);
+    }
+
+    fn free(&self, blocks: Vec<BlockBox>) {
+        for block in blocks {
+            // SAFETY: `take_block` has allocated it with this layout.
+            unsafe { block.free(self.layout) };
+        }
+    }
+
     fn left(&self, state: &State) -> usize {
         state.home.len() + (self.limit - state.made)
     }
@@ -245,10 +337,8 @@ impl Drop for Shared {
             return;
         }
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for block in state.home.drain(..) {
-            // SAFETY: `take_block` has allocated it with this layout.
-            unsafe { block.free(self.layout) };
-        }
+        let home = std::mem::take(&mut state.home);
+        self.free(home);
         // SAFETY: the value is being lost, and nobody uses the field after this.
         unsafe { ManuallyDrop::drop(&mut self.state) };
     }

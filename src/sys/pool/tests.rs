@@ -1,5 +1,7 @@
 //! Buffers are lent once each, come home whoever drops them, and tell whom waits for one.
 
+mod surplus;
+
 use super::*;
 use proptest::prelude::*;
 use std::collections::HashSet;

@@ -198,6 +198,10 @@ fn group_gives_back_buffers_after_quiet_periods() {
         assert!(steps > PERIOD / 2, "not at once: {steps}");
     }
     assert!((0..3 * PERIOD).all(|_| take_one() == 64), "and to no less");
+    // The group's part is idle then, and the pool frees it: all but an eighth of what is needed.
+    let most = (64 + 1) * 8 / 7 + 1;
+    let steps = (0..20_000).find(|_| take_one() == 64 && pool.made() <= most);
+    assert!(steps.is_some(), "{} are left", pool.made());
 }
 
 /// The array has a tail of 16 bits, and fewer entries than that: both wrap.
