@@ -429,6 +429,7 @@ impl<S> Drop for Reactor<S> {
                     mode.restore(file.number());
                 }
             });
+            self.operations.stop_notifying(&self.parts.notifier);
             self.parts.thread_pool.close();
         }
     }

@@ -6,6 +6,7 @@
 use crate::key::OpSlot;
 use crate::sys::pool::BufferPool;
 use std::collections::VecDeque;
+use std::task::Waker;
 
 /// The waiters of one poller. Between two waits of the poller each pool that is waited for has the
 /// notifier, or was notified, or `must_ask` is set.
@@ -68,6 +69,22 @@ impl BufferWaiters {
             queue.ops.retain(|&op| waits(op));
             queue.stale = 0;
         }
+    }
+
+    /// Removes queues without waiters. Their pools need not notify the poller.
+    pub(super) fn remove_empty(&mut self, notifier: &Waker) {
+        self.queues.retain(|queue| {
+            let is_empty = queue.ops.is_empty();
+            if is_empty {
+                queue.pool.stop_notifying(notifier);
+            }
+            !is_empty
+        });
+    }
+
+    /// Removes the notifier from all pools.
+    pub(super) fn stop_notifying(&self, notifier: &Waker) {
+        self.queues.iter().for_each(|queue| queue.pool.stop_notifying(notifier));
     }
 
     /// Returns the number of waiters.

@@ -19,6 +19,7 @@ use crate::sys::prepared::{Prepared, SpareCalls, Work};
 use std::collections::VecDeque;
 use std::io;
 use std::ops::RangeInclusive;
+use std::task::Waker;
 use std::time::Instant;
 
 /// A multishot operation is paused while so many of its results are undelivered: as many as one
@@ -143,6 +144,11 @@ impl Operations {
     /// Returns true if receives found no buffer since the pools were last asked.
     pub(in crate::reactor) fn must_ask_pools(&self) -> bool {
         self.buffers.must_ask()
+    }
+
+    /// Removes the notifier of a poller that is dropped from its pools.
+    pub(in crate::reactor) fn stop_notifying(&self, notifier: &Waker) {
+        self.buffers.stop_notifying(notifier);
     }
 
     pub(super) fn make_runnable(&mut self, op: OpSlot, cause: Cause) {

@@ -106,7 +106,7 @@ impl Operations {
                 io.notifier().wake_by_ref();
             }
         }
-        self.buffers.queues.retain(|queue| !queue.ops.is_empty());
+        self.buffers.remove_empty(io.notifier());
     }
 
     /// Serves the first waiter of a queue. Returns false if there is no buffer for it.

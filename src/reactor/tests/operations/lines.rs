@@ -114,6 +114,33 @@ fn who_has_waited_longest_is_served_first_and_one_buffer_at_a_time() {
     assert_eq!((pool.idle(), stage.has_rung()), (1, false));
 }
 
+#[test]
+fn pool_forgets_pollers_that_wait_no_more() {
+    let pool = pool(2, 1);
+    let _mine = pool.take();
+    let waiting = |is_cancelled| {
+        let mut stage = Stage::new(0);
+        let (key, _peer) = stage.link();
+        let op = stage.submit(Op::recv_multi(key, &pool), 0);
+        assert!(stage.look().is_empty() && stage.is_waiting(op));
+        let notifier = stage.reactor.parts.notifier.clone();
+        assert!(pool.notifies(&notifier));
+        if is_cancelled {
+            stage.reactor.cancel(op).expect("it waits");
+            assert_eq!(stage.look().len(), 1);
+            // The queue is removed when any pool is served.
+            notifier.wake_by_ref();
+            stage.look();
+            assert!(!pool.notifies(&notifier));
+        }
+        notifier
+    };
+    for is_cancelled in [false, true] {
+        let notifier = waiting(is_cancelled);
+        assert!(!pool.notifies(&notifier), "the poller was dropped: {is_cancelled}");
+    }
+}
+
 /// He who floods goes to the end of the line with each buffer, and others get one first.
 #[test]
 fn who_has_more_to_come_goes_behind_the_others() {

@@ -225,6 +225,28 @@ fn forked_child_frees_nothing() {
     assert!(pool.made() < 100, "the parent's goes on");
 }
 
+#[test]
+fn pool_keeps_one_waker_per_poller() {
+    let pool = pool(8, 1);
+    let bells = [(); 2].map(|()| Arc::new(Bell::default()));
+    let wakers = bells.clone().map(Waker::from);
+    let lent = pool.take();
+    for _ in 0..3 {
+        for waker in &wakers {
+            // A poller may hand over any clone of its waker.
+            assert!(matches!(pool.take_or_wait(&waker.clone()), Ok(None)));
+        }
+    }
+    let count = || pool.0.lock().expect("this process made it").waiting.len();
+    assert_eq!(count(), 2);
+    pool.stop_notifying(&wakers[0]);
+    pool.stop_notifying(&wakers[0]);
+    assert_eq!((count(), pool.notifies(&wakers[0]), pool.notifies(&wakers[1])), (1, false, true));
+    drop(lent);
+    assert_eq!(bells.each_ref().map(|bell| bell.0.load(Ordering::Relaxed)), [0, 1]);
+    assert_eq!(count(), 0);
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Take(usize),
