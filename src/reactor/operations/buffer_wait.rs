@@ -42,7 +42,7 @@ impl BufferWaiters {
 
     /// Returns true if no receive waits.
     pub(super) fn is_empty(&self) -> bool {
-        self.queues.is_empty()
+        self.queues.iter().all(|queue| queue.len() == 0)
     }
 
     /// Returns true if there are not enough buffers for all that wait, and one more.

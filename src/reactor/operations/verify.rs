@@ -63,6 +63,8 @@ impl Operations {
             }
         }
         assert_eq!(in_line, self.buffers.len(), "each waiter of a pool awaits a buffer");
+        let is_silent = in_driver > 0 || !self.silent.are_awaited(true);
+        assert!(is_silent, "each silent send of the driver has its operation");
         assert_eq!(on_threads, causes.thread_count(), "each call of a thread has its operation");
         if let Some(count) = causes.driver_count() {
             assert_eq!(in_driver, count, "each call of the driver has its operation");

@@ -183,7 +183,7 @@ fn completion_that_is_lost_is_seen() {
     scene.submit(Op::nop());
     scene.holds();
     let completed = scene.ops.table.split_completed(0);
-    scene.fails("each operation is live, pending or delivered");
+    scene.fails("each operation is live, pending, delivered or silent");
     completed.into_iter().for_each(|its| scene.ops.table.requeue(its));
     scene.holds();
 }

@@ -45,6 +45,9 @@ pub(super) struct OpModel {
     pub(super) is_ended_early: bool,
     /// The operation was queued in `Operations` when its source was deregistered.
     pub(super) is_orderly: bool,
+    /// It completes only if it does not succeed entirely.
+    pub(super) is_silent: bool,
+    pub(super) has_ended_silently: bool,
     pub(super) is_done: bool,
 }
 
@@ -61,6 +64,10 @@ impl OpModel {
     /// Returns true if it sends to a file.
     fn writes_to(&self, file: usize) -> bool {
         self.target == Some(file) || (self.file == Some(file) && self.what.sends())
+    }
+
+    fn shares_queue(&self, other: &OpModel, io: &FakeIo) -> bool {
+        self.queues(io).any(|its| other.queues(io).any(|others| others == its))
     }
 
     /// Returns the orders that it is in, by file.
@@ -139,6 +146,15 @@ pub(super) struct Delivered {
     pub(super) more: bool,
 }
 
+impl Delivered {
+    /// Returns true if the operation was cancelled, or its deadline has passed.
+    fn is_stopped(&self) -> bool {
+        self.result.as_ref().is_err_and(|error| {
+            error.raw_os_error() == Some(libc::ECANCELED) || error.kind() == ErrorKind::TimedOut
+        })
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Model {
     pub(super) ops: Vec<OpModel>,
@@ -149,9 +165,18 @@ impl Model {
     /// Checks a completion. Returns its buffer if that is of a pool.
     pub(super) fn complete(&mut self, at: usize, its: Delivered, io: &FakeIo) -> Option<Buf> {
         let op = &self.ops[at];
-        assert!(!op.is_done, "an operation completes once: {op:?}");
+        assert!(!op.is_done && !op.has_ended_silently, "an operation completes once: {op:?}");
         if its.more {
             return self.on_result(at, its, io);
+        }
+        let is_whole = its.result.is_ok() && its.transferred == op.amount;
+        assert!(!op.is_silent || !is_whole || op.may_stop(io.now), "it is silent: {op:?}");
+        // Silent ones before it in its orders are over, unless it was stopped before its turn.
+        let had_turn = !its.is_stopped() || its.transferred > 0;
+        for earlier in (0..at).filter(|_| had_turn) {
+            if self.ops[earlier].shares_queue(&self.ops[at], io) {
+                self.complete_silently(earlier, io);
+            }
         }
         self.check_order(at, &its, io);
         self.ops[at].is_done = true;
@@ -159,6 +184,44 @@ impl Model {
         self.note_bytes(at, &its, io);
         self.check_outcome(at, &its, io);
         None
+    }
+
+    /// Notes that an operation has left the table without a completion. `is_live`: another one is
+    /// unfinished.
+    pub(super) fn end_silently(
+        &mut self,
+        at: usize,
+        io: &FakeIo,
+        is_live: impl Fn(OpSlot) -> bool,
+    ) {
+        let op = &self.ops[at];
+        assert!(op.is_silent, "an operation is lost: {op:?}");
+        assert!(!op.is_cancelled && !op.is_removed, "what was to end completes: {op:?}");
+        for earlier in &self.ops[..at] {
+            let is_over =
+                !earlier.shares_queue(op, io) || !is_live(earlier.op) || earlier.may_stop(io.now);
+            assert!(is_over, "{op:?} ends before {earlier:?}");
+        }
+        let (is_ordered, file) = (op.queues(io).next().is_some(), op.file);
+        self.ops[at].has_ended_silently = true;
+        file.into_iter().for_each(|file| self.note_open_sends(file));
+        if !is_ordered {
+            self.complete_silently(at, io);
+        }
+    }
+
+    /// Checks what an operation that has ended silently has done.
+    pub(super) fn complete_silently(&mut self, at: usize, io: &FakeIo) {
+        let op = &mut self.ops[at];
+        if !op.has_ended_silently || op.is_done {
+            return;
+        }
+        op.is_done = true;
+        let (transferred, result) = (op.amount, Ok(Outcome::Done));
+        let its = Delivered { transferred, result, buf: Buf::None, more: false };
+        self.check_order(at, &its, io);
+        self.note_bytes(at, &its, io);
+        self.check_outcome(at, &its, io);
     }
 
     /// One of many results.
@@ -277,21 +340,24 @@ impl Model {
             return;
         }
         if code.is_none_or(|code| code != libc::ENOTCONN) {
-            let is_send = |other: &OpModel| !other.is_done && other.writes_to(file);
-            files[file].has_open_send = ops.iter().any(is_send);
+            self.note_open_sends(file);
+            let Model { ops, files } = self;
+            let op = &ops[at];
             files[file].check_result(op, its, state);
         }
+    }
+
+    fn note_open_sends(&mut self, file: usize) {
+        let is_open = |op: &OpModel| !op.is_done && !op.has_ended_silently;
+        let is_send = |op: &OpModel| is_open(op) && op.writes_to(file);
+        self.files[file].has_open_send = self.ops.iter().any(is_send);
     }
 
     /// Checks that an operation completes in its turn.
     fn check_order(&self, at: usize, its: &Delivered, io: &FakeIo) {
         let op = &self.ops[at];
-        let is_canceled = its.result.as_ref().is_err_and(|error| {
-            error.raw_os_error() == Some(libc::ECANCELED) || error.kind() == ErrorKind::TimedOut
-        });
         for earlier in self.ops[..at].iter().filter(|earlier| !earlier.is_done) {
-            let shares = earlier.queues(io).any(|its| op.queues(io).any(|other| other == its));
-            if shares && !is_canceled {
+            if earlier.shares_queue(op, io) && !its.is_stopped() {
                 assert!(earlier.may_stop(io.now), "{op:?} completes before {earlier:?}");
             }
             let both = earlier.is_orderly && op.is_orderly && earlier.file == op.file;
@@ -358,7 +424,9 @@ impl FileModel {
         // The end may have come before the reset.
         let may_be_untold = state.has_ended || state.is_read_shut || op.is_removed;
         // The driver may have failed a send before the receive began, and not told so yet.
-        let is_told_later = self.has_open_send && !self.told_reset && is_at_end && moved == 0;
+        // One that receives until the end may have received something before.
+        let is_end = is_at_end && (moved == 0 || op.what == What::RecvExact);
+        let is_told_later = self.has_open_send && !self.told_reset && is_end;
         let is_owed = state.was_reset && is_told_later && !may_be_untold;
         self.owes_reset |= is_owed && op.what.receives();
         let is_reset_told = !state.was_reset || self.told_reset || may_be_untold || is_told_later;

@@ -125,6 +125,7 @@ impl Runner {
             Step::Deregister(link) => self.deregister(link),
             Step::Wait { takes, room } => self.wait(takes, room),
         }
+        self.note_silent_ends();
         self.check();
         self.io.calls = 0;
     }
@@ -140,7 +141,8 @@ impl Runner {
         let at = at.index(self.model.ops.len());
         let op = &mut self.model.ops[at];
         let is_known = self.ops.contains(op.op);
-        assert_eq!(is_known, !op.is_done, "what was not delivered is known: {op:?}");
+        let is_over = op.is_done || op.has_ended_silently;
+        assert_eq!(is_known, !is_over, "what was not delivered is known: {op:?}");
         if is_known {
             op.is_cancelled = true;
             op.end(self.io.now);
@@ -167,6 +169,7 @@ impl Runner {
 
     fn deregister(&mut self, at: usize) {
         self.collect_events();
+        self.note_silent_ends();
         let link = &self.links[at];
         let (slot, kind, file) = (link.slot, link.kind, link.file);
         self.ops.remove(slot, &mut self.io);
@@ -174,7 +177,8 @@ impl Runner {
         self.io.deregister(slot);
         let elsewhere = [self.io.driver.ops(), self.io.threads.ops()].concat();
         let is_its = |op: &&mut OpModel| op.file == Some(file) || op.target == Some(file);
-        for op in self.model.ops.iter_mut().filter(|op| !op.is_done).filter(is_its) {
+        let is_open = |op: &&mut OpModel| !op.is_done && !op.has_ended_silently;
+        for op in self.model.ops.iter_mut().filter(is_open).filter(is_its) {
             let has_ended = op.is_cancelled || op.is_removed;
             op.is_orderly = op.file == Some(file) && !has_ended && !elsewhere.contains(&op.op);
             op.is_removed = true;
@@ -209,11 +213,23 @@ impl Runner {
             self.ops.on_ready(slot, ready, &mut self.io);
             self.ops.run(&mut self.io);
         }
+        self.note_silent_ends();
         let mut events = Events::with_capacity(takes);
         self.ops.deliver(&mut events, &mut self.io.deferred);
         events.completions().for_each(|completion| self.on_completion(completion));
         self.ops.run(&mut self.io);
         self.run_deferred_drops();
+    }
+
+    /// Finds operations that have ended without a completion.
+    fn note_silent_ends(&mut self) {
+        let Runner { ops, io, model, .. } = self;
+        for at in 0..model.ops.len() {
+            let op = &model.ops[at];
+            if !op.is_done && !op.has_ended_silently && !ops.contains(op.op) {
+                model.end_silently(at, io, |op| ops.table.get(op).is_some());
+            }
+        }
     }
 
     fn on_completion(&mut self, completion: Completion) {
@@ -240,7 +256,8 @@ impl Runner {
         let is_runnable = |op: OpSlot| {
             matches!(self.ops.table.get(op).map(|its| &its.state), Some(OpState::Runnable(_)))
         };
-        for op in self.model.ops.iter().filter(|op| !op.is_done) {
+        let is_open = |op: &&OpModel| !op.is_done && !op.has_ended_silently;
+        for op in self.model.ops.iter().filter(is_open) {
             assert!(self.ops.contains(op.op), "an operation is lost: {op:?}");
             assert!(!is_runnable(op.op), "it is left in the run queue: {op:?}");
             let is_elsewhere = self.io.driver.has(op.op) || self.io.threads.has(op.op);
@@ -290,7 +307,7 @@ impl Runner {
             self.change(link, W, |file| file.peer_reads(1 << 20));
         }
         for _ in 0..400 {
-            if self.model.ops.iter().all(|op| op.is_done) {
+            if self.model.ops.iter().all(|op| op.is_done || op.has_ended_silently) {
                 break;
             }
             self.finish_calls();
@@ -300,6 +317,7 @@ impl Runner {
             self.step(&Step::Wait { takes: 8, room: 8 });
             self.step(&Step::ReturnBuffers(1));
         }
+        (0..self.model.ops.len()).for_each(|at| self.model.complete_silently(at, &self.io));
         let open: Vec<_> = self.model.ops.iter().filter(|op| !op.is_done).collect();
         assert!(open.is_empty(), "operations never complete: {open:?}");
         self.model.check_end(&self.io);

@@ -69,6 +69,12 @@ impl What {
         matches!(self, What::Send | What::SendAll | What::SendMsg | What::Write)
     }
 
+    /// Returns true if its success can be silent.
+    pub(super) fn may_skip_success(self) -> bool {
+        use What::*;
+        self.sends() || matches!(self, WriteAt | Sync | Connect | ShutRead | ShutWrite)
+    }
+
     /// Returns the order that it is in: that of the reads, or of the writes.
     pub(super) fn reads(self) -> Option<bool> {
         match self {

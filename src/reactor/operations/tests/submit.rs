@@ -47,6 +47,7 @@ impl Runner {
             return;
         }
         let (op, model) = self.prepare(at, what, target, amount, block);
+        let op = if model.is_silent { op.skip_success() } else { op };
         let op = match deadline {
             Some(after) => op.deadline(Duration::from_millis(after)),
             None => op,
@@ -107,6 +108,8 @@ impl Runner {
             is_removed: false,
             is_ended_early: false,
             is_orderly: false,
+            is_silent: serial % 3 == 1 && what.may_skip_success(),
+            has_ended_silently: false,
             is_done: false,
         };
         (op, model)
