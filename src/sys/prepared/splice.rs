@@ -18,7 +18,7 @@ impl Prepared {
         }
     }
 
-    /// Splices what there is, without waiting. (A socket is asked by its own flag.)
+    /// Splices what there is, without waiting.
     ///
     /// # Errors
     ///
@@ -28,9 +28,9 @@ impl Prepared {
         from: &mut Manner,
         to: &mut Manner,
     ) -> io::Result<Gain> {
-        from.ensure_nonblocking_once(self.number)?;
+        from.ensure_splice_nonblocking(self.number)?;
         if let Some(target) = self.target() {
-            to.ensure_nonblocking_once(target)?;
+            to.ensure_splice_nonblocking(target)?;
         }
         loop {
             match without_sigpipe(|| self.splice()) {
@@ -40,6 +40,7 @@ impl Prepared {
         }
     }
 
+    /// Makes the call, which may raise `SIGPIPE`.
     pub(super) fn splice(&mut self) -> io::Result<usize> {
         let (from, most) = (self.number, self.cargo.left());
         let Some(to) = self.target() else { return Err(io::ErrorKind::InvalidInput.into()) };
