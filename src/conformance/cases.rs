@@ -377,6 +377,7 @@ macro_rules! __conformance_cases {
             c2_bytes_are_spliced_from_end_to_end
             c2_files_are_spliced_where_they_stand
             c2_a_splice_waits_for_either_side
+            c2_splices_that_waited_tell_of_ends_at_once
             c2_no_byte_is_lost_or_doubled
             c2_what_can_not_be_spliced_says_so
             m1_a_splice_is_in_two_directions

@@ -224,6 +224,49 @@ pub(super) fn c2_a_splice_waits_for_either_side(stage: &Stage) {
     }
 }
 
+/// A splice that finds out by a poll that it has to wait must see what the call would say at once.
+pub(super) fn c2_splices_that_waited_tell_of_ends_at_once(stage: &Stage) {
+    let (mut bench, ways) = (Bench::new(stage), sources().into_iter().zip(targets()));
+    for (from, to) in ways.filter(|(from, _)| from.name != "pipe" && from.name != "FIFO") {
+        let (reader, writer) = pipe();
+        let (source, target) = (bench.add(from.here), bench.add(Arc::new(writer)));
+        for _ in 0..2 {
+            bench.submit(Op::splice(source, target, 9), 1);
+            bench.expect_nothing_yet("nothing was said");
+            say(&from.there, b"through");
+            assert_eq!(bytes(bench.one()).0, 7, "{}", from.name);
+        }
+        drop(reader);
+        let done = bench.run(Op::splice(source, target, 9));
+        assert_eq!(errno(&done), libc::EPIPE, "{}: idle, and nobody reads", from.name);
+        let (reader, writer) = pipe();
+        let full = owned(&to.here);
+        let (source, target) = (bench.add(Arc::new(reader)), bench.add(to.here));
+        bench.submit(Op::splice(source, target, 9), 1);
+        bench.expect_nothing_yet("nothing was said");
+        say(&writer, b"through");
+        assert_eq!(bytes(bench.one()).0, 7, "{}", to.name);
+        let itself = bench.add(Arc::new(owned(&writer)));
+        let done = bench.run(Op::splice(source, itself, 9));
+        assert_eq!(errno(&done), libc::EINVAL, "idle, to itself");
+        bench.desk.deregister(itself);
+        for _ in 0..2 {
+            stuff(&full);
+            say(&writer, b"through");
+            bench.submit(Op::splice(source, target, 9), 1);
+            while bench.desk.events.completed() == 0 {
+                let _ = nix::unistd::read(&to.there, &mut vec![0; 1 << 16]);
+                bench.wait(ZERO);
+            }
+            assert_eq!(bytes(bench.one()).0, 7, "{}", to.name);
+        }
+        stuff(&full);
+        drop(writer);
+        let done = bench.run(Op::splice(source, target, 9));
+        assert_eq!(bytes(done).0, 0, "{}: full, and nobody writes", to.name);
+    }
+}
+
 /// Much more than a pipe holds goes through two of them and two sockets, unchanged.
 pub(super) fn c2_no_byte_is_lost_or_doubled(stage: &Stage) {
     const SIZE: usize = 3 << 20;

@@ -139,6 +139,21 @@ impl<S: Selector> Parts<S> {
         file.ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF))
     }
 
+    /// Returns what is true now of these directions, by one call; ready if the kernel can't be
+    /// asked.
+    fn poll_each<const N: usize>(&self, sides: [(Slot, Interest); N]) -> [PollBits; N] {
+        let mut fds = sides.map(|(slot, dir)| sys::poll::pollfd {
+            fd: self.fd(slot).map_or(-1, |fd| fd.as_raw_fd()),
+            events: PollBits::asked(dir).bits() as i16,
+            revents: 0,
+        });
+        let is_told = sys::poll::look(&mut fds).is_ok();
+        fds.map(|its| match is_told && its.fd >= 0 {
+            true => PollBits::from_bits_retain(its.revents as u16),
+            false => PollBits::from_bits_retain(its.events as u16) - PollBits::RDHUP,
+        })
+    }
+
     /// Takes what the selector has to tell of operations.
     pub(super) fn drain_events(&mut self, events: &mut Vec<OpEvent>) {
         if let Some(driver) = self.selector.driver() {
@@ -208,14 +223,12 @@ impl<S: Selector> Io for Parts<S> {
     }
 
     fn poll_now(&mut self, slot: Slot, dir: Interest) -> PollBits {
-        let asked = PollBits::asked(dir);
-        let Ok(fd) = self.fd(slot) else { return asked - PollBits::RDHUP };
-        let mut fds =
-            [sys::poll::pollfd { fd: fd.as_raw_fd(), events: asked.bits() as i16, revents: 0 }];
-        match sys::poll::look(&mut fds) {
-            Ok(_) => PollBits::from_bits_retain(fds[0].revents as u16),
-            Err(_) => asked - PollBits::RDHUP,
-        }
+        let [bits] = self.poll_each([(slot, dir)]);
+        bits
+    }
+
+    fn poll_both(&mut self, sides: [(Slot, Interest); 2]) -> [PollBits; 2] {
+        self.poll_each(sides)
     }
 
     fn has_bytes(&mut self, slot: Slot) -> bool {

@@ -31,6 +31,8 @@ pub(crate) struct Manner {
     is_made_up: bool,
     /// We have set `O_NONBLOCK`, which was off.
     is_made_nonblocking: bool,
+    /// Of sockets: poll(2) may call it full while a call finds room. `None`: that was not asked.
+    hides_room: Option<bool>,
 }
 
 /// For every architecture the same; the crate libc lacks it.
@@ -78,6 +80,7 @@ impl Manner {
             takes_nosignal: true,
             is_made_up: false,
             is_made_nonblocking: false,
+            hides_room: None,
         }
     }
 
@@ -100,6 +103,20 @@ impl Manner {
     pub(crate) fn is_drained_by_short_reads(&mut self, number: RawFd) -> bool {
         let is_drained = &mut self.is_drained_by_short_reads;
         *is_drained.get_or_insert_with(|| super::file::wakes_for_a_byte(number))
+    }
+
+    /// Returns true if poll(2) calls it readable whenever a splice from it finds bytes.
+    pub(crate) fn shows_bytes(&mut self, number: RawFd) -> bool {
+        self.shape == Shape::Pipe || (self.is_stream() && self.is_drained_by_short_reads(number))
+    }
+
+    /// Returns true if a splice to it need not be tried while poll(2) calls it full. A unix socket
+    /// is called full at a quarter, and its peer may wait for more than that. TCP is called full at
+    /// two thirds, and then its peer has to read or to acknowledge before it gets more.
+    pub(crate) fn shows_room(&mut self, number: RawFd) -> bool {
+        let is_stream = self.is_stream();
+        let hides_room = || !is_stream || super::file::is_local(number);
+        self.shape == Shape::Pipe || !*self.hides_room.get_or_insert_with(hides_room)
     }
 
     /// Whether it has a position, which reading and writing share. Writing such a file waits for a

@@ -51,6 +51,15 @@ pub(super) enum Side {
     Target,
 }
 
+/// What the splices from a source have shown, which predicts what the next one waits for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Spliced {
+    /// The target of the last splice that moved bytes, so these two can be spliced.
+    pub(super) to: Option<Slot>,
+    /// The side that the last splice had to wait for.
+    pub(super) awaited: Option<Side>,
+}
+
 /// Why an operation is to end, or to leave the driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::reactor) enum Why {

@@ -88,6 +88,10 @@ pub(in crate::reactor) trait Io {
     /// Returns what is true of a direction now; ready if the kernel can't be asked.
     fn poll_now(&mut self, slot: Slot, dir: Interest) -> PollBits;
 
+    /// Returns what is true now of a direction of each of two sources, by one call; ready if the
+    /// kernel can't be asked.
+    fn poll_both(&mut self, sides: [(Slot, Interest); 2]) -> [PollBits; 2];
+
     /// Returns true if a socket has bytes to receive.
     fn has_bytes(&mut self, slot: Slot) -> bool;
 

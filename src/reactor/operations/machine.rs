@@ -2,7 +2,7 @@
 //! they wait for, and to their completion.
 
 use super::buffer_wait::BufferWaiters;
-use super::entry::{Cause, OpEntry, OpState, Pause, Side};
+use super::entry::{Cause, OpEntry, OpState, Pause, Side, Spliced};
 use super::io::Io;
 use super::queue::{Queue, SourceOps, link_to};
 use super::silent::SilentSends;
@@ -31,6 +31,8 @@ const MAX_UNDELIVERED: RangeInclusive<u32> = 32..=256;
 pub(in crate::reactor) struct Operations {
     pub(super) table: OpTable,
     pub(super) sources: SlotMap<Slot, SourceOps>,
+    /// Of sources that were spliced from.
+    pub(super) splices: SlotMap<Slot, Spliced>,
     /// What can make progress now. Entries of completed operations are skipped.
     pub(super) run_queue: VecDeque<OpSlot>,
     pub(super) buffers: BufferWaiters,
@@ -47,6 +49,7 @@ impl Operations {
         Operations {
             table: OpTable::of_poller(poller),
             sources: SlotMap::default(),
+            splices: SlotMap::default(),
             run_queue: VecDeque::new(),
             buffers: BufferWaiters::default(),
             max_undelivered: *MAX_UNDELIVERED.end(),

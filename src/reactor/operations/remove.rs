@@ -14,6 +14,7 @@ impl Operations {
     pub(in crate::reactor) fn remove(&mut self, slot: Slot, io: &mut impl Io) {
         // Successors of what ends from now on are none: the queues are gone.
         let Some(mut source) = self.sources.remove(slot) else { return };
+        self.splices.remove(slot);
         let mut ops = Vec::new();
         for queue in Queue::ALL {
             ops.extend(self.table.queue((slot, queue), source.queue(queue)).map(|(op, _)| op));

@@ -22,7 +22,7 @@ impl Operations {
     pub(super) fn run_one(&mut self, op: OpSlot, kind: Kind, cause: Cause, io: &mut impl Io) {
         match kind {
             Kind::Shutdown(how) => self.shut_down(op, how, io),
-            Kind::Splice => self.advance_splice(op, io),
+            Kind::Splice => self.advance_splice(op, cause, io),
             Kind::Open => self.spawn(op, Vec::new(), io),
             _ => self.advance(op, cause, io),
         }

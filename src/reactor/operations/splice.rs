@@ -1,11 +1,13 @@
 //! Moving bytes from one source to another, either of which may make it wait.
 
-use super::entry::Side;
+use super::entry::{Cause, Side, Spliced};
 use super::io::Io;
 use super::machine::Operations;
 use crate::event::Interest;
 use crate::key::{OpSlot, Slot};
+use crate::poll_bits::PollBits;
 use crate::sys::file::Held;
+use crate::sys::prepared::Gain;
 use std::io;
 
 /// How often in a row a splice is attempted while both sources seem ready.
@@ -13,7 +15,7 @@ const MAX_ATTEMPTS: usize = 3;
 
 impl Operations {
     /// Attempts a splice, which is at the head of both queues.
-    pub(super) fn advance_splice(&mut self, op: OpSlot, io: &mut impl Io) {
+    pub(super) fn advance_splice(&mut self, op: OpSlot, cause: Cause, io: &mut impl Io) {
         let Some(entry) = self.table.get(op) else { return };
         let (Some((from, _)), Some((to, _))) = (entry.source, entry.target()) else { return };
         let waits_for_disk =
@@ -30,6 +32,9 @@ impl Operations {
                 source.mode.begin_turn();
             }
         }
+        if cause == Cause::Turn && self.await_predicted(op, (from, to), io) {
+            return;
+        }
         for _ in 0..MAX_ATTEMPTS {
             if self.splice_once(op, (from, to), io) || self.await_either(op, io) {
                 return;
@@ -39,38 +44,78 @@ impl Operations {
         self.pause(op, io);
     }
 
+    /// Awaits the side that the last splice between these two had to wait for, if a poll shows that
+    /// the call would block again. That saves the call, and what is needed for it not to block.
+    fn await_predicted(&mut self, op: OpSlot, (from, to): (Slot, Slot), io: &mut impl Io) -> bool {
+        let Some(&Spliced { to: Some(last), awaited: Some(side) }) = self.splices.get(from) else {
+            return false;
+        };
+        let Some([source, target]) = self.sources.get_two_mut(from, to) else { return false };
+        let is_shown = match side {
+            Side::Source => source.mode.shows_bytes(source.number),
+            Side::Target => target.mode.shows_room(target.number),
+        };
+        // What can't be spliced is refused by the call, and may never be ready.
+        if last != to || !is_shown {
+            return false;
+        }
+        let [read, write] = io.poll_both([(from, Interest::READABLE), (to, Interest::WRITABLE)]);
+        let ends = PollBits::RDHUP | PollBits::HUP | PollBits::ERR;
+        let would_block = match side {
+            // A broken target is told at once, also where the source is idle.
+            Side::Source => read.ready(Interest::READABLE).is_empty() && !write.intersects(ends),
+            // The end of the source is told at once, also where the target is full.
+            Side::Target => {
+                let is_full = write.ready(Interest::WRITABLE).is_empty();
+                is_full && read.contains(PollBits::IN) && !read.intersects(ends)
+            }
+        };
+        match would_block {
+            true => self.await_ready(op, side, io),
+            false => self.note_spliced(from, |its| its.awaited = None),
+        }
+        would_block
+    }
+
+    fn note_spliced(&mut self, from: Slot, note: impl FnOnce(&mut Spliced)) {
+        let mut spliced = self.splices.get(from).copied().unwrap_or_default();
+        note(&mut spliced);
+        self.splices.insert(from, spliced);
+    }
+
     /// Makes the call. Returns true unless it would block.
     fn splice_once(&mut self, op: OpSlot, (from, to): (Slot, Slot), io: &mut impl Io) -> bool {
-        let Some([from, target]) = self.sources.get_two_mut(from, to) else { return true };
+        let Some([source, target]) = self.sources.get_two_mut(from, to) else { return true };
         let Some(entry) = self.table.get_mut(op) else { return true };
         let Some(call) = entry.call_mut() else { return true };
-        match io.attempt_splice(call, &mut from.mode, &mut target.mode) {
-            Ok(result) => _ = self.on_result(op, result, io),
+        match io.attempt_splice(call, &mut source.mode, &mut target.mode) {
+            Ok(result) => {
+                if matches!(result, Gain::Moved(1..)) {
+                    self.note_spliced(from, |its| its.to = Some(to));
+                }
+                self.on_result(op, result, io);
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
             Err(error) => self.on_error(op, error, io),
         }
         true
     }
 
-    /// Awaits the source that is not ready. Returns false if both seem ready.
+    /// Awaits the side that is not ready. Returns false if both seem ready.
     pub(super) fn await_either(&mut self, op: OpSlot, io: &mut impl Io) -> bool {
         let Some(entry) = self.table.get(op) else { return true };
-        let sides = [(Side::Source, entry.source), (Side::Target, entry.target())];
-        for (side, place) in sides {
-            let Some((slot, queue)) = place else { continue };
-            let Some(source) = self.sources.get(slot) else { continue };
-            // Reading or writing, whatever queue a file with a position has for both.
-            let dir = match side {
-                Side::Source => Interest::READABLE,
-                Side::Target => Interest::WRITABLE,
-            };
-            debug_assert!(queue.dir() == dir || source.mode.has_position());
-            if io.poll_now(slot, dir).ready(dir).is_empty() {
-                self.await_ready(op, side, io);
-                return true;
-            }
-        }
-        false
+        let (Some((from, _)), Some((to, _))) = (entry.source, entry.target()) else { return true };
+        // Reading or writing, whatever queue a file with a position has for both.
+        let dirs = [Interest::READABLE, Interest::WRITABLE];
+        let bits = io.poll_both([(from, dirs[0]), (to, dirs[1])]);
+        let side = match [0, 1].map(|at| bits[at].ready(dirs[at]).is_empty()) {
+            [true, _] => Side::Source,
+            [false, true] => Side::Target,
+            [false, false] => return false,
+        };
+        self.note_spliced(from, |its| its.awaited = Some(side));
+        self.await_ready(op, side, io);
+        true
     }
 
     fn files_to_splice(&mut self, from: Slot, to: Slot, io: &mut impl Io) -> io::Result<Vec<Held>> {

@@ -266,8 +266,8 @@ fn undelivered_results_cancel_a_submitted_receive() {
     }
 }
 
-#[test]
-fn splice_awaits_the_side_that_is_not_ready() {
+/// Two streams, of which the second is the target of splices.
+fn spliced_streams() -> (Scene, Slot, Key) {
     let log = Arc::new(DropLog::default());
     log.is_allowed.store(true, Ordering::Relaxed);
     let mut scene = Scene::stream(100);
@@ -280,6 +280,12 @@ fn splice_awaits_the_side_that_is_not_ready() {
         let none = Interest::empty();
         scene.ops.add_source(slot, none, &mut scene.io).expect("it is open");
     }
+    (scene, slot, key)
+}
+
+#[test]
+fn splice_awaits_the_side_that_is_not_ready() {
+    let (mut scene, slot, key) = spliced_streams();
     let mut submit = |mut op: Op, source, target| {
         let submitted = scene.ops.submit(&mut op, Token(0), source, target, &mut scene.io);
         submitted.expect("it is in order")
@@ -296,5 +302,41 @@ fn splice_awaits_the_side_that_is_not_ready() {
     scene.ops.on_ready(SLOT, Interest::READABLE, &mut scene.io);
     scene.ops.run(&mut scene.io);
     is_on(&scene, Side::Target);
+    scene.holds();
+}
+
+#[test]
+fn splice_that_waits_again_makes_two_calls() {
+    let (mut scene, slot, key) = spliced_streams();
+    let splice = |scene: &mut Scene| {
+        scene.io.calls = 0;
+        let mut op = Op::splice(KEY, key, 9);
+        let submitted = scene.ops.submit(&mut op, Token(0), Some(SLOT), Some(slot), &mut scene.io);
+        submitted.expect("it is in order")
+    };
+    let arrive = |scene: &mut Scene, count| {
+        scene.io.change(0, Interest::READABLE, |file| file.peer_sends(count));
+        scene.report();
+    };
+    splice(&mut scene);
+    arrive(&mut scene, 1);
+    assert_eq!((scene.io.calls, scene.transferred()), (3, vec![1]), "nothing is known of the two");
+    splice(&mut scene);
+    assert_eq!(scene.io.calls, 1, "a poll");
+    arrive(&mut scene, 1);
+    assert_eq!((scene.io.calls, scene.transferred()), (2, vec![1]), "and a splice");
+    // What is there already is spliced at once, and then without a poll.
+    for calls in [2, 1] {
+        arrive(&mut scene, 1);
+        splice(&mut scene);
+        assert_eq!((scene.io.calls, scene.transferred()), (calls, vec![1]));
+    }
+    // A target that is broken is no reason to wait for the source.
+    splice(&mut scene);
+    arrive(&mut scene, 1);
+    assert_eq!(scene.transferred(), [1]);
+    scene.io.change(1, Interest::WRITABLE, FakeFile::peer_resets);
+    splice(&mut scene);
+    assert_eq!(scene.io.calls, 3, "a poll, and the call that tells of it");
     scene.holds();
 }

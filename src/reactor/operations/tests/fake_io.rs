@@ -334,6 +334,12 @@ impl Io for FakeIo {
         self.fake(slot).bits() & (PollBits::asked(dir) | always)
     }
 
+    fn poll_both(&mut self, sides: [(Slot, Interest); 2]) -> [PollBits; 2] {
+        self.count_call();
+        let always = PollBits::ERR | PollBits::HUP;
+        sides.map(|(slot, dir)| self.fake(slot).bits() & (PollBits::asked(dir) | always))
+    }
+
     fn has_bytes(&mut self, slot: Slot) -> bool {
         self.fake(slot).has_bytes()
     }
