@@ -14,10 +14,11 @@ use crate::sys;
 use crate::sys::file::{Held, has_more, has_not_connected_again};
 use crate::sys::manner::Manner;
 use crate::sys::pool::{BufferPool, PoolBuf};
-use crate::sys::prepared::{CallBox, Gain, Prepared, Work, recv_now, send_now, shutdown};
+use crate::sys::prepared::{CallBox, Gain, Opener, Prepared, Work};
+use crate::sys::prepared::{recv_now, send_now, shutdown};
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::task;
 
 /// The parts of a reactor without its operations.
@@ -28,6 +29,7 @@ pub(super) struct Parts<S> {
     pub(super) has_driver: bool,
     pub(super) readiness: Readiness,
     pub(super) thread_pool: ThreadPool,
+    opener: Opener,
     pub(super) notifier: task::Waker,
     /// Files that are not needed any more, dropped at the end of a call: that may run the user's
     /// code.
@@ -49,6 +51,7 @@ impl<S: Selector> Parts<S> {
             selector,
             readiness: Readiness::default(),
             thread_pool: ThreadPool::new(notifier.clone()),
+            opener: Opener::default(),
             notifier,
             deferred_drops: Vec::new(),
             reports: Vec::new(),
@@ -203,6 +206,10 @@ impl<S: Selector> Io for Parts<S> {
 
     fn recv_now(&mut self, slot: Slot, buf: &mut PoolBuf) -> io::Result<usize> {
         recv_now(self.fd(slot)?, buf)
+    }
+
+    fn open_now(&mut self, call: &Prepared) -> Option<OwnedFd> {
+        call.open_now(&mut self.opener)
     }
 
     fn send_now(&mut self, slot: Slot, bytes: &[u8]) -> io::Result<usize> {

@@ -13,6 +13,7 @@
 //! | `recv`, `send`, `recvmsg`, `sendmsg`, `accept4`, `connect`, `shutdown`, `splice` | into memory and with flags of ours; nix has them for lent slices, behind a feature |
 //! | `preadv2`, `pwritev2`, `write`, `pwrite` | wrapped without flags, or not at all |
 //! | `openat`, `fsync`, `fdatasync` | wrapped, but a feature (`fs`) with much behind it |
+//! | `openat2`, `statx`, `statmount` | the same feature, and no `RESOLVE_CACHED`; not wrapped |
 //! | `mmap`, `munmap`, `io_uring_register` for provided buffers | of the crate io-uring, which leaves the memory to us |
 //! | `sigpending`, `sigtimedwait` | nix has no wait for a signal that may not come |
 //! | `pthread_sigmask`, `sigaction`, `signalfd`, `read` | nix has no real-time signals, and reads one at a time |
@@ -28,6 +29,7 @@ pub(crate) mod fd_table;
 pub(crate) mod file;
 pub(crate) mod fork;
 pub(crate) mod manner;
+mod mount;
 pub(crate) mod owner;
 pub(crate) mod poll;
 pub(crate) mod pool;

@@ -10,6 +10,7 @@ use crate::sys::pool::{BufferPool, PoolBuf};
 use crate::sys::prepared::{CallBox, Gain, Prepared, Work};
 use std::io;
 use std::net::Shutdown;
+use std::os::fd::OwnedFd;
 use std::task;
 use std::time::Instant;
 
@@ -58,6 +59,10 @@ pub(in crate::reactor) trait Io {
     ///
     /// What the call says, `WouldBlock` too.
     fn recv_now(&mut self, slot: Slot, buf: &mut PoolBuf) -> io::Result<usize>;
+
+    /// Opens a file if that cannot wait. Returns `None` if it could, and for every error, which
+    /// is for a thread to find.
+    fn open_now(&mut self, call: &Prepared) -> Option<OwnedFd>;
 
     /// Sends bytes on a socket without blocking.
     ///

@@ -23,8 +23,17 @@ impl Operations {
         match kind {
             Kind::Shutdown(how) => self.shut_down(op, how, io),
             Kind::Splice => self.advance_splice(op, cause, io),
-            Kind::Open => self.spawn(op, Vec::new(), io),
+            Kind::Open => self.open(op, io),
             _ => self.advance(op, cause, io),
+        }
+    }
+
+    /// Opens a file at once if that cannot wait, and else on a thread.
+    fn open(&mut self, op: OpSlot, io: &mut impl Io) {
+        let call = self.table.get(op).and_then(|entry| entry.call());
+        match call.and_then(|call| io.open_now(call)) {
+            Some(file) => self.complete(op, Ok(Outcome::Opened { file }), io),
+            None => self.spawn(op, Vec::new(), io),
         }
     }
 

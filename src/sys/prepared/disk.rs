@@ -4,6 +4,7 @@
 use super::super::manner::Manner;
 use super::super::sigpipe::without_sigpipe;
 use super::super::vectors::{Vectors, counted};
+use super::open::OPENED;
 use super::{Call, Gain, Prepared, With};
 use std::io;
 
@@ -117,6 +118,3 @@ impl Prepared {
         }
     }
 }
-
-/// A FIFO is not waited for, nor a terminal's line; to other files it means nothing.
-const OPENED: libc::c_int = libc::O_CLOEXEC | libc::O_NONBLOCK;

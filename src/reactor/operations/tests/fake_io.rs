@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{self, Wake};
@@ -302,6 +302,12 @@ impl Io for FakeIo {
         self.count_call();
         self.attempts += 1;
         self.fake(slot).receive(buf)
+    }
+
+    fn open_now(&mut self, _call: &Prepared) -> Option<OwnedFd> {
+        self.count_call();
+        let file = || File::open("/dev/null").expect("every Linux has it").into();
+        self.rng.is_percent(50).then(file)
     }
 
     fn send_now(&mut self, slot: Slot, bytes: &[u8]) -> io::Result<usize> {

@@ -1,0 +1,122 @@
+//! What the kernel knows of a file by itself: its kind, and the file system of its mount.
+//!
+//! fstat(2) and fstatfs(2) ask the server of a FUSE or network file system. The calls here do not.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// A mount, by a number that no other mount has until the system restarts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct MountId(u64);
+
+/// What the kernel has in memory of a file.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CachedStat {
+    /// `S_IFREG` and so on.
+    pub(super) kind: libc::mode_t,
+    /// To open the file may read keys or hashes from the disk (fscrypt, fs-verity).
+    pub(super) has_metadata_on_disk: bool,
+    pub(super) mount: MountId,
+}
+
+impl CachedStat {
+    /// Returns what the kernel has in memory of a file, which may be open with `O_PATH`.
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported` before Linux 6.8; what statx(2) says.
+    pub(super) fn of(fd: BorrowedFd<'_>) -> io::Result<Self> {
+        let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC;
+        let mask = libc::STATX_TYPE | STATX_MNT_ID_UNIQUE;
+        let mut stat = MaybeUninit::<libc::statx>::uninit();
+        // SAFETY: the name ends with a zero, and there is room for the answer.
+        let answer =
+            unsafe { libc::statx(fd.as_raw_fd(), c"".as_ptr(), flags, mask, stat.as_mut_ptr()) };
+        super::checked(answer)?;
+        // SAFETY: the call has succeeded, so the answer was written.
+        let stat = unsafe { stat.assume_init() };
+        if stat.stx_mask & mask != mask {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let on_disk = (libc::STATX_ATTR_ENCRYPTED | libc::STATX_ATTR_VERITY) as u64;
+        Ok(CachedStat {
+            kind: libc::mode_t::from(stat.stx_mode) & libc::S_IFMT,
+            has_metadata_on_disk: stat.stx_attributes & on_disk != 0,
+            mount: MountId(stat.stx_mnt_id),
+        })
+    }
+}
+
+impl MountId {
+    /// Returns the magic number of the file system, as statfs(2) does.
+    ///
+    /// # Errors
+    ///
+    /// `ENOSYS` before Linux 6.8; `EPERM` if the mount is out of reach of the root directory, and
+    /// in sandboxes.
+    pub(super) fn fs_magic(self) -> io::Result<u64> {
+        let size = size_of::<MountRequest>() as u32;
+        let request = MountRequest { size, spare: 0, id: self.0, mask: STATMOUNT_SB_BASIC };
+        let mut answer =
+            MountAnswer { sizes: [0; 2], mask: 0, device: [0; 2], magic: 0, rest: [0; 60] };
+        let (from, to, length) = (&raw const request, &raw mut answer, size_of::<MountAnswer>());
+        // SAFETY: the request has the size that it names, and the answer is as long as `length`.
+        let result = unsafe { libc::syscall(SYS_STATMOUNT, from, to, length, 0) };
+        super::checked(result as libc::c_int)?;
+        match answer.mask & STATMOUNT_SB_BASIC {
+            0 => Err(io::ErrorKind::Unsupported.into()),
+            _ => Ok(answer.magic),
+        }
+    }
+}
+
+/// `struct mnt_id_req`.
+#[repr(C)]
+struct MountRequest {
+    size: u32,
+    spare: u32,
+    id: u64,
+    mask: u64,
+}
+
+/// The head of `struct statmount`, and the length of the whole.
+#[repr(C)]
+struct MountAnswer {
+    sizes: [u32; 2],
+    mask: u64,
+    device: [u32; 2],
+    magic: u64,
+    rest: [u64; 60],
+}
+
+/// The libc crate does not have these for every C library.
+const STATX_MNT_ID_UNIQUE: libc::c_uint = 0x4000;
+const STATMOUNT_SB_BASIC: u64 = 1;
+/// Since openat2(2) a call has the same distance from others on every architecture.
+const SYS_STATMOUNT: libc::c_long = libc::SYS_openat2 + 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn mount_of_proc_has_its_magic() {
+        let file = File::open("/proc/version").expect("every Linux has it");
+        let stat = match CachedStat::of(file.as_fd()) {
+            Ok(stat) => stat,
+            Err(error) => return println!("skipped: statx(2): {error}"),
+        };
+        assert_eq!(stat.kind, libc::S_IFREG);
+        assert!(!stat.has_metadata_on_disk);
+        match stat.mount.fs_magic() {
+            Ok(magic) => assert_eq!(magic, libc::PROC_SUPER_MAGIC as u64),
+            Err(error) => println!("skipped: statmount(2): {error}"),
+        }
+        let same = CachedStat::of(File::open("/proc/stat").expect("it is there").as_fd());
+        assert_eq!(same.expect("as before").mount, stat.mount);
+    }
+}
