@@ -431,6 +431,14 @@ macro_rules! __conformance_cases {
             p5_without_a_number_nothing_is_opened
             c2_to_open_takes_the_rights_of_the_thread
         }
+        cached_opens {
+            c2_cached_opens_are_as_by_the_call
+            c2_cached_open_takes_the_file_of_now
+        } own {
+            c2_open_waits_for_a_lease
+            c2_rights_given_up_between_two_opens
+            c7_slow_fuse_open_blocks_nobody
+        }
         ends {
             c8_the_end_comes_after_however_many_results
             c2_a_reset_is_the_readers_whoever_hears_of_it

@@ -25,6 +25,7 @@ mod cases;
 
 mod bench;
 mod crowd;
+mod fuse;
 mod kinds;
 mod kit;
 mod lines;
@@ -34,6 +35,7 @@ mod situations;
 
 mod blocking;
 mod buffers;
+mod cached_opens;
 mod cancels;
 mod capacity;
 mod connects;

@@ -155,6 +155,15 @@ pub(crate) fn signal_this_process(fd: BorrowedFd<'_>, signal: i32) {
     tell(libc::F_SETFL, Signalling::of(fd).flags | libc::O_ASYNC);
 }
 
+/// Takes a lease of a file (fcntl(2), `F_SETLEASE`), whose break is told by `signal`.
+pub(crate) fn take_lease(fd: BorrowedFd<'_>, kind: i32, signal: i32) -> io::Result<()> {
+    for (what, argument) in [(F_SETSIG, signal), (libc::F_SETLEASE, kind)] {
+        // SAFETY: these take an integer and touch no memory.
+        super::checked(unsafe { libc::fcntl(fd.as_raw_fd(), what, argument) })?;
+    }
+    Ok(())
+}
+
 /// `siginfo_t` as rt_sigqueueinfo(2) reads it.
 #[repr(C)]
 struct Info {

@@ -1,0 +1,262 @@
+//! Clauses C2, C6 and C7 for opening files whose names the kernel has in memory, which a poller
+//! may open at once.
+
+use super::bench::*;
+use super::disk::file_of;
+use super::fuse::{self, Fuse};
+use super::kit::*;
+use super::opens::opened;
+use crate::op::{Completion, Op, OpenOptions};
+use crate::sys::staging;
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::sys::stat::fstat;
+use nix::unistd::{Uid, setfsuid};
+use std::fs::{File, Permissions};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+const READ: (bool, bool) = (true, false);
+const WRITE: (bool, bool) = (false, true);
+const READ_WRITE: (bool, bool) = (true, true);
+
+fn options((read, write): (bool, bool), flags: i32) -> OpenOptions {
+    OpenOptions::new().read(read).write(write).custom_flags(flags).clone()
+}
+
+/// What the standard library opens, or the number of its error.
+fn plainly_opened(
+    path: &Path,
+    (read, write): (bool, bool),
+    flags: i32,
+) -> Result<OwnedFd, Option<i32>> {
+    let file = File::options().read(read).write(write).custom_flags(flags).open(path);
+    file.map(OwnedFd::from).map_err(|error| error.raw_os_error())
+}
+
+/// Paths to a file and to a directory in as many ways as there are, and to what is neither.
+fn paths(directory: &Path) -> Vec<PathBuf> {
+    let path = |name: &str| directory.join(name);
+    drop(file_of(&path("file"), b"content"));
+    ok(std::fs::create_dir(path("inner")));
+    drop(file_of(&path("inner/file"), b"other"));
+    for (to, from) in [
+        ("file", "link"),
+        ("link", "link-to-link"),
+        ("inner", "inner-link"),
+        ("inner/", "slash-link"),
+        ("../file", "inner/up"),
+        ("missing", "dangling"),
+        ("loop", "loop"),
+        ("/proc/self/status", "proc-link"),
+        ("/proc/self/fd/0", "magic-link"),
+    ] {
+        ok(symlink(to, path(from)));
+    }
+    ok(nix::unistd::mkfifo(&path("fifo"), nix::sys::stat::Mode::S_IRWXU));
+    drop(ok(std::os::unix::net::UnixListener::bind(path("socket"))));
+    let names = [
+        "file",
+        "file/",
+        "./file",
+        "inner/../file",
+        "inner",
+        "inner/",
+        "inner//",
+        "inner/.",
+        "inner/..",
+        "inner/file",
+        "inner/up",
+        "link",
+        "link/",
+        "link-to-link",
+        "inner-link",
+        "inner-link/",
+        "inner-link/file",
+        "slash-link",
+        "slash-link/up",
+        "dangling",
+        "loop",
+        "proc-link",
+        "magic-link",
+        "fifo",
+        "socket",
+        "missing",
+        "file/below",
+        "",
+    ];
+    let others = ["/", "/dev/null", "/proc", "/proc/self/stat", "/proc/self/fd/1", "/sys", "."];
+    names.iter().map(|name| path(name)).chain(others.map(PathBuf::from)).collect()
+}
+
+pub(super) fn c2_cached_opens_are_as_by_the_call(stage: &Stage) {
+    let directory = TempDir::new();
+    let mut bench = Bench::new(stage);
+    let [dir, no_follow] = [libc::O_DIRECTORY, libc::O_NOFOLLOW];
+    let all = [0, dir, no_follow, dir | no_follow, libc::O_NOATIME, libc::O_SYNC, libc::O_NOCTTY];
+    for path in paths(&directory.0) {
+        for (access, flags) in [READ, WRITE, READ_WRITE]
+            .into_iter()
+            .flat_map(|access| all.map(|flags| (access, flags)))
+        {
+            let why = format!("{} {access:?} {flags:o}", path.display());
+            // C6: `O_NONBLOCK`, without which a FIFO would be waited for.
+            let expected = plainly_opened(&path, access, flags | libc::O_NONBLOCK);
+            let given = opened(bench.run(Op::open(&path, &options(access, flags))));
+            match (given, expected) {
+                (Ok(given), Ok(expected)) => expect_same(&given, &expected, &why),
+                (given, expected) => {
+                    assert_eq!(given.map_err(Some).err(), expected.err(), "{why}");
+                }
+            }
+        }
+    }
+    bench.expect_all_done("one by one");
+}
+
+/// Fails unless both are the same file, opened in the same way.
+fn expect_same(given: &OwnedFd, expected: &OwnedFd, why: &str) {
+    let flags = FdFlag::from_bits_retain(ok(fcntl(given, FcntlArg::F_GETFD)));
+    assert!(flags.contains(FdFlag::FD_CLOEXEC), "{why}: close-on-exec");
+    let status = |file: &OwnedFd| OFlag::from_bits_retain(ok(fcntl(file, FcntlArg::F_GETFL)));
+    assert_eq!(status(given), status(expected), "{why}: F_GETFL");
+    let [given, expected] = [given, expected].map(|file| ok(fstat(file)));
+    let id = |stat: libc::stat| (stat.st_dev, stat.st_ino, stat.st_mode);
+    assert_eq!(id(given), id(expected), "{why}: the file");
+}
+
+/// A name that was replaced stands for the new file.
+pub(super) fn c2_cached_open_takes_the_file_of_now(stage: &Stage) {
+    let directory = TempDir::new();
+    let path = directory.0.join("file");
+    let mut bench = Bench::new(stage);
+    for round in 0..50_u8 {
+        let new = directory.0.join("new");
+        drop(file_of(&new, &[round]));
+        ok(std::fs::rename(&new, &path));
+        let file = opened(bench.run(Op::open(&path, &options(READ, 0))));
+        let mut file = File::from(file.unwrap_or_else(|number| panic!("it is there: {number}")));
+        let mut text = Vec::new();
+        ok(std::io::Read::read_to_end(&mut file, &mut text));
+        assert_eq!(text, [round]);
+        ok(std::fs::remove_file(&path));
+        let gone = opened(bench.run(Op::open(&path, &options(READ, 0))));
+        assert_eq!(gone.err(), Some(libc::ENOENT));
+    }
+}
+
+fn until_released(lease: OwnedFd, bench: &mut Bench, path: &Path, access: (bool, bool)) {
+    bench.submit(Op::open(path, &options(access, 0)), 1);
+    bench.expect_nothing_yet("somebody has a lease of the file");
+    drop(lease);
+    assert!(opened(bench.one()).is_ok(), "the lease was released");
+}
+
+/// An open that does not block says `WouldBlock` of a file that somebody has a lease of.
+pub(super) fn c2_open_waits_for_a_lease(stage: &Stage) {
+    drop(stage.poller());
+    let directory = TempDir::new();
+    let path = directory.0.join("file");
+    drop(file_of(&path, b"content"));
+    let mut bench = Bench::new(stage);
+    for (lease, access) in [(libc::F_WRLCK, READ), (libc::F_RDLCK, WRITE)] {
+        let holder = ok(plainly_opened(&path, READ, 0).map_err(|number| format!("{number:?}")));
+        match staging::take_lease(holder.as_fd(), lease, libc::SIGURG) {
+            Ok(()) => until_released(holder, &mut bench, &path, access),
+            Err(error) => stage.note(&format!("no lease: {error}")),
+        }
+    }
+}
+
+/// What was submitted before the thread gave up its rights is opened with them, or without; what is
+/// submitted afterwards is opened without.
+pub(super) fn c2_rights_given_up_between_two_opens(stage: &Stage) {
+    if !Uid::effective().is_root() {
+        stage.skip("only root has rights to give up, and to take again");
+    }
+    let directory = TempDir::new();
+    ok(std::fs::set_permissions(&directory.0, Permissions::from_mode(0o755)));
+    let [file, inner] = ["file", "inner"].map(|name| directory.0.join(name));
+    ok(std::fs::create_dir(&inner));
+    let below = inner.join("file");
+    for path in [&file, &below] {
+        drop(file_of(path, b"content"));
+        ok(std::fs::set_permissions(path, Permissions::from_mode(0o600)));
+    }
+    // Of this one the file may be read, and not its directory.
+    ok(std::fs::set_permissions(&below, Permissions::from_mode(0o644)));
+    ok(std::fs::set_permissions(&inner, Permissions::from_mode(0o700)));
+    let mut bench = Bench::new(stage);
+    // To write is for a thread, and so is a name that the kernel does not follow by itself.
+    for (path, access) in [&file, &below, &inner]
+        .into_iter()
+        .flat_map(|path| [READ, READ_WRITE].map(|access| (path, access)))
+        .filter(|(path, access)| *path != &inner || *access == READ)
+    {
+        let why = format!("{} {access:?}", path.display());
+        let open = || Op::open(path, &options(access, 0));
+        for round in 0..8 {
+            assert!(opened(bench.run(open())).is_ok(), "{why}: root may");
+            // The second of these is submitted before the first has been delivered.
+            bench.submit(open(), 1);
+            setfsuid(Uid::from_raw(65_534));
+            let plain = plainly_opened(path, access, 0);
+            bench.submit(open(), 2);
+            let done = bench.collect(2);
+            setfsuid(Uid::from_raw(0));
+            assert_eq!(plain.err(), Some(Some(libc::EACCES)), "{why}: nobody may");
+            for done in done.into_iter().filter(|done| done.token.0 == 2) {
+                assert_eq!(opened(done).err(), Some(libc::EACCES), "{why}, round {round}");
+            }
+        }
+    }
+}
+
+/// A server that does not answer keeps nobody from anything else.
+pub(super) fn c7_slow_fuse_open_blocks_nobody(stage: &Stage) {
+    drop(stage.poller());
+    let fuse = Fuse::mount().unwrap_or_else(|why| stage.skip(why));
+    let directory = TempDir::new();
+    let link = directory.0.join("link");
+    ok(symlink(fuse.path("file"), &link));
+    let file = fuse.path("file");
+    for (path, access) in [
+        (&file, READ),
+        (&file, READ_WRITE),
+        (&link, READ),
+        (&fuse.path("directory"), READ),
+        (&fuse.path(""), READ),
+    ] {
+        let why = format!("{} {access:?}", path.display());
+        // Its name is in memory from now on.
+        ok(std::fs::metadata(path));
+        let mut bench = Bench::new(stage);
+        let (here, there) = stream();
+        let key = bench.add(here);
+        bench.submit(Op::recv(key, vec![], 4), 1);
+        bench.submit(Op::timeout(Duration::from_millis(5)), 2);
+        fuse.hold();
+        let started = Instant::now();
+        bench.submit(Op::open(path, &options(access, 0)), 3);
+        put(&there, b"data");
+        let mut done = bench.collect(2);
+        done.sort_by_key(|done| done.token);
+        let tokens: Vec<_> = done.iter().map(|done| done.token.0).collect();
+        let elapsed = started.elapsed();
+        assert_eq!(tokens, [1, 2], "{why}: the others are done first");
+        assert!(elapsed < Duration::from_secs(2), "{why}: the thread was blocked for {elapsed:?}");
+        assert!(done.iter().all(is_done), "{why}: {done:?}");
+        fuse.until_held();
+        bench.expect_nothing_yet("the server has not answered");
+        let asked = fuse.release();
+        let opens = asked.iter().all(|its| [fuse::OPEN, fuse::OPENDIR].contains(its));
+        assert!(opens, "{why}: the server was asked for {asked:?}");
+        let file = opened(bench.one());
+        assert!(file.is_ok(), "{why}: {file:?}");
+    }
+}
+
+fn is_done(done: &Completion) -> bool {
+    done.result.is_ok()
+}
