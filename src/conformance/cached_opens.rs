@@ -6,7 +6,7 @@ use super::disk::file_of;
 use super::fuse::{self, Fuse};
 use super::kit::*;
 use super::opens::opened;
-use crate::op::{Completion, Op, OpenOptions};
+use crate::op::{Op, OpenOptions};
 use crate::sys::staging;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::stat::fstat;
@@ -220,43 +220,41 @@ pub(super) fn c7_slow_fuse_open_blocks_nobody(stage: &Stage) {
     let directory = TempDir::new();
     let link = directory.0.join("link");
     ok(symlink(fuse.path("file"), &link));
-    let file = fuse.path("file");
-    for (path, access) in [
-        (&file, READ),
-        (&file, READ_WRITE),
-        (&link, READ),
-        (&fuse.path("directory"), READ),
-        (&fuse.path(""), READ),
-    ] {
-        let why = format!("{} {access:?}", path.display());
+    let [file, inner, root] = ["file", "directory", ""].map(|name| fuse.path(name));
+    for (path, access) in
+        [(&file, READ), (&file, READ_WRITE), (&link, READ), (&inner, READ), (&root, READ)]
+    {
         // Its name is in memory from now on.
         ok(std::fs::metadata(path));
-        let mut bench = Bench::new(stage);
-        let (here, there) = stream();
-        let key = bench.add(here);
-        bench.submit(Op::recv(key, vec![], 4), 1);
-        bench.submit(Op::timeout(Duration::from_millis(5)), 2);
-        fuse.hold();
-        let started = Instant::now();
-        bench.submit(Op::open(path, &options(access, 0)), 3);
-        put(&there, b"data");
-        let mut done = bench.collect(2);
-        done.sort_by_key(|done| done.token);
-        let tokens: Vec<_> = done.iter().map(|done| done.token.0).collect();
-        let elapsed = started.elapsed();
-        assert_eq!(tokens, [1, 2], "{why}: the others are done first");
-        assert!(elapsed < Duration::from_secs(2), "{why}: the thread was blocked for {elapsed:?}");
-        assert!(done.iter().all(is_done), "{why}: {done:?}");
-        fuse.until_held();
-        bench.expect_nothing_yet("the server has not answered");
-        let asked = fuse.release();
-        let opens = asked.iter().all(|its| [fuse::OPEN, fuse::OPENDIR].contains(its));
-        assert!(opens, "{why}: the server was asked for {asked:?}");
-        let file = opened(bench.one());
-        assert!(file.is_ok(), "{why}: {file:?}");
+        open_slowly(stage, &fuse, path, access, &[fuse::OPEN, fuse::OPENDIR]);
     }
+    open_slowly(stage, &fuse, &fuse.path("new"), READ, &[fuse::LOOKUP]);
 }
 
-fn is_done(done: &Completion) -> bool {
-    done.result.is_ok()
+/// Opens a file while the server answers nothing, and does other things meanwhile. The server is to
+/// be asked for these operations only.
+fn open_slowly(stage: &Stage, fuse: &Fuse, path: &Path, access: (bool, bool), expected: &[u32]) {
+    let why = format!("{} {access:?}", path.display());
+    let mut bench = Bench::new(stage);
+    let (here, there) = stream();
+    let key = bench.add(here);
+    bench.submit(Op::recv(key, vec![], 4), 1);
+    bench.submit(Op::timeout(Duration::from_millis(5)), 2);
+    fuse.hold();
+    let started = Instant::now();
+    bench.submit(Op::open(path, &options(access, 0)), 3);
+    put(&there, b"data");
+    let mut done = bench.collect(2);
+    done.sort_by_key(|done| done.token);
+    let elapsed = started.elapsed();
+    let tokens: Vec<_> = done.iter().map(|done| done.token.0).collect();
+    assert_eq!(tokens, [1, 2], "{why}: the others are done first");
+    assert!(elapsed < Duration::from_secs(2), "{why}: the thread was blocked for {elapsed:?}");
+    assert!(done.iter().all(|done| done.result.is_ok()), "{why}: {done:?}");
+    fuse.until_held();
+    bench.expect_nothing_yet("the server has not answered");
+    let asked = fuse.release();
+    assert!(asked.iter().all(|its| expected.contains(its)), "{why}: it was asked for {asked:?}");
+    let file = opened(bench.one());
+    assert!(file.is_ok(), "{why}: {file:?}");
 }

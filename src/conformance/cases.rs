@@ -411,6 +411,7 @@ macro_rules! __conformance_cases {
             c4_calls_use_the_table_of_the_submitter
             c4_jobs_in_flight_survive_an_unshared_table
             c6_opens_arrive_in_the_table_of_the_submitter
+            c6_cached_opens_use_the_table_of_the_submitter
             c4_message_passes_descriptors_of_the_submitter
             w1_wake_comes_from_a_thread_with_another_table
         }

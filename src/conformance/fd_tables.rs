@@ -226,6 +226,37 @@ pub(super) fn c6_opens_arrive_in_the_table_of_the_submitter(stage: &Stage) {
     bench.expect_all_done("each once");
 }
 
+/// A file that is opened at once is opened by its number in the table of the poller's thread.
+pub(super) fn c6_cached_opens_use_the_table_of_the_submitter(stage: &Stage) {
+    let directory = TempDir::new();
+    let path = |name: &str| directory.0.join(name);
+    let mut before = Bench::new(stage);
+    ok(std::fs::write(path("file"), "ours"));
+    ok(std::fs::write(path("other"), "theirs"));
+    let open = || Op::open(path("file"), OpenOptions::new().read(true));
+    // One poller has opened files while there was one table.
+    assert!(before.run(open()).result.is_ok());
+    let other = OtherThread::spawn();
+    ok(staging::unshare_fd_table());
+    let mut after = Bench::new(stage);
+    let theirs = other.run({
+        let path = path("other");
+        move || [(); 32].map(|()| ok(File::open(&path)))
+    });
+    for bench in [&mut before, &mut after] {
+        for _ in 0..8 {
+            let mut file = match bench.run(open()).result {
+                Ok(Outcome::Opened { file }) => File::from(file),
+                other => panic!("an open file: {other:?}"),
+            };
+            let mut text = String::new();
+            ok(file.read_to_string(&mut text));
+            assert_eq!(text, "ours");
+        }
+    }
+    other.run(move || drop(theirs));
+}
+
 pub(super) fn c4_message_passes_descriptors_of_the_submitter(stage: &Stage) {
     let directory = TempDir::new();
     let path = |name: &str| directory.0.join(name);

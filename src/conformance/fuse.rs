@@ -14,7 +14,7 @@ use std::time::Duration;
 const MAX_HOLD: Duration = Duration::from_secs(4);
 
 /// The operations of `linux/fuse.h` that the server knows.
-const LOOKUP: u32 = 1;
+pub(super) const LOOKUP: u32 = 1;
 const FORGET: u32 = 2;
 const GETATTR: u32 = 3;
 pub(super) const OPEN: u32 = 14;
@@ -31,7 +31,7 @@ const BATCH_FORGET: u32 = 42;
 const FILE: u64 = 2;
 const DIRECTORY: u64 = 3;
 
-/// The mounted file system: `file` and `directory`. The case's thread, and those that it starts,
+/// The mounted file system: `file`, `directory` and `new`, which is a name of the file too. The case's thread, and those that it starts,
 /// are the only ones that see it.
 pub(super) struct Fuse {
     directory: TempDir,
@@ -181,7 +181,7 @@ fn answer(operation: u32, node: u64, body: &[u8]) -> Result<Vec<u8>, i32> {
         INIT => words(&[7, 31, 0, 0, 0, 4096, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0]),
         LOOKUP => {
             let node = match body.split(|&byte| byte == 0).next() {
-                Some(b"file") => FILE,
+                Some(b"file" | b"new") => FILE,
                 Some(b"directory") => DIRECTORY,
                 _ => return Err(libc::ENOENT),
             };

@@ -6,3 +6,4 @@ mod inject;
 mod limits;
 mod refused;
 mod skips;
+mod threads;

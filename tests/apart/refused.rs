@@ -8,6 +8,16 @@ use std::process::Command;
 
 /// From here on this system call fails with `errno` in this thread and those it starts.
 fn refuse(call: libc::c_long, errno: i32) {
+    answer(call, libc::SECCOMP_RET_ERRNO | errno as u32);
+}
+
+/// From here on these system calls end the process if this thread makes one.
+pub(crate) fn kill_on(calls: &[libc::c_long]) {
+    calls.iter().for_each(|&call| answer(call, libc::SECCOMP_RET_KILL_PROCESS));
+}
+
+/// From here on this system call has this outcome in this thread and those it starts.
+fn answer(call: libc::c_long, action: u32) {
     let load_number = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
     let if_equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
     let answer = libc::BPF_RET | libc::BPF_K;
@@ -16,7 +26,7 @@ fn refuse(call: libc::c_long, errno: i32) {
         // The number is the first word of struct seccomp_data.
         step(load_number, 0, 0, 0),
         step(if_equal, 0, 1, call as u32),
-        step(answer, 0, 0, libc::SECCOMP_RET_ERRNO | errno as u32),
+        step(answer, 0, 0, action),
         step(answer, 0, 0, libc::SECCOMP_RET_ALLOW),
     ];
     let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };

@@ -171,3 +171,6 @@ struct OpenHow {
 }
 
 const RESOLVE_CACHED: u64 = 0x20;
+
+#[cfg(test)]
+mod tests;
