@@ -147,7 +147,10 @@ fn serve(mut device: File, gate: &Gate) {
         if matches!(operation, FORGET | BATCH_FORGET | INTERRUPT) {
             continue;
         }
-        gate.pass(operation);
+        // What closes a file comes when it likes.
+        if !matches!(operation, FLUSH | RELEASE | RELEASEDIR) {
+            gate.pass(operation);
+        }
         let node = u64::from(word(request, 16));
         let (error, body) = match answer(operation, node, &request[40..]) {
             Ok(body) => (0, body),
