@@ -208,7 +208,7 @@ impl<S: Selector> Io for Parts<S> {
         recv_now(self.fd(slot)?, buf)
     }
 
-    fn open_now(&mut self, call: &Prepared) -> Option<OwnedFd> {
+    fn open_now(&mut self, call: &Prepared) -> Option<io::Result<OwnedFd>> {
         call.open_now(&mut self.opener)
     }
 

@@ -60,9 +60,12 @@ pub(in crate::reactor) trait Io {
     /// What the call says, `WouldBlock` too.
     fn recv_now(&mut self, slot: Slot, buf: &mut PoolBuf) -> io::Result<usize>;
 
-    /// Opens a file if that cannot wait. Returns `None` if it could, and for every error, which
-    /// is for a thread to find.
-    fn open_now(&mut self, call: &Prepared) -> Option<OwnedFd>;
+    /// Opens a file if that cannot wait. Returns `None` if a thread has to make the call.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`.
+    fn open_now(&mut self, call: &Prepared) -> Option<io::Result<OwnedFd>>;
 
     /// Sends bytes on a socket without blocking.
     ///

@@ -32,7 +32,10 @@ impl Operations {
     fn open(&mut self, op: OpSlot, io: &mut impl Io) {
         let call = self.table.get(op).and_then(|entry| entry.call());
         match call.and_then(|call| io.open_now(call)) {
-            Some(file) => self.complete(op, Ok(Outcome::Opened { file }), io),
+            Some(opened) => {
+                let outcome = opened.map(|file| Outcome::Opened { file });
+                self.complete(op, outcome, io);
+            }
             None => self.spawn(op, Vec::new(), io),
         }
     }

@@ -2,8 +2,11 @@
 //!
 //! The path is resolved from the kernel's cache alone (openat2(2), `RESOLVE_CACHED`), and with
 //! `O_PATH`, which opens nothing. What was found is opened if its kind and its file system are
-//! known not to wait then. Everything else is left to a thread, and so is every error: a thread
-//! makes the plain call, whose error is the right one.
+//! known not to wait then. Everything else is left to a thread, which makes the plain call.
+//!
+//! That a name is missing (`ENOENT`) is known from the cache too: the plain call looks there first,
+//! in the same way, and asks the file system only if that says `ECHILD`. Other errors may come from
+//! a sandbox, or from a step that the plain call does not take, so a thread finds them.
 #![allow(unsafe_code)]
 
 use super::super::mount::{CachedStat, MountId};
@@ -74,18 +77,22 @@ pub(crate) struct Opener {
 }
 
 impl Opener {
-    /// Opens a file if that cannot wait. Returns `None` if it could, and for every error.
-    fn open(&mut self, directory: RawFd, path: &Path) -> Option<OwnedFd> {
+    /// Opens a file if that cannot wait. Returns `None` if it could, and if it is not known why it
+    /// failed.
+    fn open(&mut self, directory: RawFd, path: &Path) -> Option<io::Result<OwnedFd>> {
         if path.flags & !FLAGS != 0 {
             return None;
         }
-        let found = resolve_cached(directory, path).ok()?;
+        let found = match resolve_cached(directory, path) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Some(Err(error)),
+            found => found.ok()?,
+        };
         let stat = CachedStat::of(found.as_fd()).ok()?;
         let is_local = self.opens_of(stat.mount)?.allows(stat.kind);
         if !is_local || stat.has_metadata_on_disk {
             return None;
         }
-        self.reopen(&found, path.flags).ok()
+        self.reopen(&found, path.flags).ok().map(Ok)
     }
 
     /// Returns what can be opened without waiting in a mount. `None` if the kernel does not say.
@@ -115,9 +122,13 @@ impl Opener {
 }
 
 impl Prepared {
-    /// Opens the file if that cannot wait. Returns `None` if it could, and for every error: the
-    /// call is for [`Prepared::perform`] then.
-    pub(crate) fn open_now(&self, opener: &mut Opener) -> Option<OwnedFd> {
+    /// Opens the file if that cannot wait. Returns `None` if the call is for
+    /// [`Prepared::perform`].
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`.
+    pub(crate) fn open_now(&self, opener: &mut Opener) -> Option<io::Result<OwnedFd>> {
         match &self.with {
             With::Path(path) => opener.open(self.number, path),
             _ => None,

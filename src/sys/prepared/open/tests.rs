@@ -22,11 +22,20 @@ fn local_directory() -> Option<tempfile::TempDir> {
     }
 }
 
-fn open(opener: &mut Opener, path: &std::path::Path, flags: libc::c_int) -> Option<OwnedFd> {
+fn try_open(
+    opener: &mut Opener,
+    path: &std::path::Path,
+    flags: libc::c_int,
+) -> Option<io::Result<OwnedFd>> {
     let name = std::ffi::CString::new(path.as_os_str().as_bytes()).expect("no zero in it");
     let with = With::path(name, flags, 0o600);
     let call = Prepared::with(None, Call::Open, Buf::None, Part::Nothing, with);
     call.expect("a call without a buffer").open_now(opener)
+}
+
+fn open(opener: &mut Opener, path: &std::path::Path, flags: libc::c_int) -> Option<OwnedFd> {
+    let opened = try_open(opener, path, flags);
+    opened.map(|opened| opened.expect("it is no error"))
 }
 
 fn text_of(fd: OwnedFd) -> String {
@@ -74,10 +83,28 @@ fn what_may_wait_or_fails_is_left_to_a_thread() {
     ] {
         assert!(open(&mut opener, &path("file"), flags).is_none(), "{flags:o}");
     }
-    for name in ["fifo", "missing", "file/", "file/below", "/proc/version", "/dev/null"] {
+    for name in ["fifo", "file/", "file/below", "/proc/version", "/dev/null"] {
         assert!(open(&mut opener, &path(name), 0).is_none(), "{name}");
     }
     assert!(open(&mut opener, &path("file"), 0).is_some(), "the file is cached");
+}
+
+#[test]
+fn missing_names_are_known_once_they_were_looked_up() {
+    let Some(directory) = local_directory() else { return };
+    let path = |name: &str| directory.path().join(name);
+    std::os::unix::fs::symlink("missing", path("dangling")).expect("room");
+    let mut opener = Opener::default();
+    for name in ["missing", "missing/below", "dangling"] {
+        assert!(!path(name).exists(), "it is looked up");
+        let opened = try_open(&mut opener, &path(name), 0).expect("its name is cached");
+        assert_eq!(opened.expect_err(name).raw_os_error(), Some(libc::ENOENT));
+    }
+    assert!(try_open(&mut opener, &path("missing"), libc::O_CREAT).is_none());
+    fs::write(path("missing"), "content").expect("room");
+    for name in ["missing", "dangling"] {
+        assert_eq!(open(&mut opener, &path(name), 0).map(text_of).as_deref(), Some("content"));
+    }
 }
 
 /// `/proc/self/fd` has the numbers of the first thread, whose files are others.
