@@ -126,7 +126,7 @@ fn expect_same(given: &OwnedFd, expected: &OwnedFd, why: &str) {
     assert_eq!(id(given), id(expected), "{why}: the file");
 }
 
-/// A name that was replaced stands for the new file.
+/// A name that was given to another file stands for that one.
 pub(super) fn c2_cached_open_takes_the_file_of_now(stage: &Stage) {
     let directory = TempDir::new();
     let path = directory.0.join("file");

@@ -31,8 +31,8 @@ const BATCH_FORGET: u32 = 42;
 const FILE: u64 = 2;
 const DIRECTORY: u64 = 3;
 
-/// The mounted file system: `file`, `directory` and `new`, which is a name of the file too. The case's thread, and those that it starts,
-/// are the only ones that see it.
+/// The mounted file system: `file`, `directory` and `new`, which is a name of the file too. The
+/// case's thread, and those that it starts, are the only ones that see it.
 pub(super) struct Fuse {
     directory: TempDir,
     gate: Arc<Gate>,

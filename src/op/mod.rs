@@ -386,6 +386,13 @@ impl Op {
     /// other side of a FIFO (`O_NONBLOCK`, C6): without a reader, to open it for writing is
     /// `ENXIO`.
     ///
+    /// [`submit`](crate::Poller::submit) opens the file itself if that cannot wait: the path is in
+    /// the kernel's cache, nothing is written, created or truncated, and the file is a regular one
+    /// or a directory on a local file system (ext4, tmpfs; regular files on xfs and btrfs). That
+    /// needs Linux 6.8 and procfs. Every other open is made by a thread that is started for it. A
+    /// program that decides on opens, such as a fanotify(7) listener with `FAN_OPEN_PERM`, can keep
+    /// both waiting.
+    ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
     /// use quintpoll::{Backend, Events, Interest, Mode, Op, OpenOptions, Outcome, Token};

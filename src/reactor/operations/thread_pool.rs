@@ -1,9 +1,9 @@
 //! Threads for calls that wait for a disk, where the mechanism does not make them itself.
 //!
 //! A thread has the credentials, and the file descriptor table, that its parent had when it was
-//! started. The poller's thread may change both for itself later. So an open is made by a thread
-//! that was started for it, and a call on an open file by a thread that shares the table of the
-//! poller's thread at that moment: else the number may stand for another file.
+//! started. The poller's thread may change both for itself later. So an open that may wait is made
+//! by a thread that was started for it, and a call on an open file by a thread that shares the
+//! table of the poller's thread at that moment: else the number may stand for another file.
 
 use crate::key::OpSlot;
 use crate::selector::OpEvent;
