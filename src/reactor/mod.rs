@@ -239,11 +239,13 @@ impl<S: Selector> Reactor<S> {
         Ok(())
     }
 
-    /// Returns true if the completions that are to be delivered fill these events, and nothing else
-    /// could be reported beside them. Then the kernel is not asked.
+    /// Returns true if the kernel can add nothing to the completions that are to be delivered:
+    /// nothing is watched, and they fill these events or no operation is under way. Then the kernel
+    /// is not asked.
     fn is_full(&self, events: &Events) -> bool {
-        let room = events.completion_room();
-        !self.parts.readiness.is_watching() && room > 0 && self.operations.completed_len() >= room
+        let (room, count) = (events.completion_room(), self.operations.completed_len());
+        let is_all = count >= room || !self.operations.has_unfinished();
+        !self.parts.readiness.is_watching() && room > 0 && count > 0 && is_all
     }
 
     /// Ends a wait without asking the kernel.

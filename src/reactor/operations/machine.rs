@@ -106,6 +106,11 @@ impl Operations {
         self.table.has_completed()
     }
 
+    /// Returns true if an operation has not completed.
+    pub(in crate::reactor) fn has_unfinished(&self) -> bool {
+        self.table.has_unfinished()
+    }
+
     /// Returns the number of completions that are to be delivered.
     pub(in crate::reactor) fn completed_len(&self) -> usize {
         self.table.completed_len()

@@ -117,6 +117,10 @@ impl OpTable {
         Some(entry)
     }
 
+    pub(super) fn has_unfinished(&self) -> bool {
+        self.slab.len() > 0
+    }
+
     pub(super) fn has_completed(&self) -> bool {
         !self.completed.is_empty()
     }

@@ -12,7 +12,7 @@
 use super::super::mount::{CachedStat, MountId};
 use super::{Path, Prepared, With};
 use std::ffi::CStr;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 /// A FIFO is not waited for, nor a terminal's line; to other files it means nothing.
@@ -113,10 +113,8 @@ impl Opener {
             Some(fds) => fds,
             None => self.fds.insert(thread_fds()?),
         };
-        // The digits of a number and a zero.
-        let mut name = [0; 16];
-        write!(&mut name[..15], "{}", found.as_raw_fd())?;
-        let name = CStr::from_bytes_until_nul(&name).map_err(io::Error::other)?;
+        let mut memory = [0; 12];
+        let name = decimal(found.as_raw_fd().unsigned_abs(), &mut memory);
         open_at(fds.as_raw_fd(), name, flags | OPENED)
     }
 }
@@ -158,6 +156,19 @@ fn thread_fds() -> io::Result<OwnedFd> {
     match CachedStat::of(fds.as_fd())?.mount.fs_magic()? == libc::PROC_SUPER_MAGIC as u64 {
         true => Ok(fds),
         false => Err(io::ErrorKind::NotFound.into()),
+    }
+}
+
+/// Writes the digits of a number to the end of this memory, but for its last byte, which is zero.
+fn decimal(mut number: u32, memory: &mut [u8; 12]) -> &CStr {
+    let mut start = memory.len() - 1;
+    loop {
+        start -= 1;
+        memory[start] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            return CStr::from_bytes_until_nul(&memory[start..]).unwrap_or_default();
+        }
     }
 }
 

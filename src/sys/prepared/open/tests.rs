@@ -132,6 +132,14 @@ fn numbers_are_those_of_the_thread() {
     drop(others);
 }
 
+#[test]
+fn numbers_are_written_in_decimal() {
+    for number in [0, 3, 9, 10, 1023, 1_048_576, i32::MAX as u32, u32::MAX] {
+        let mut memory = [0; 12];
+        assert_eq!(decimal(number, &mut memory).to_str(), Ok(number.to_string().as_str()));
+    }
+}
+
 /// A mount that is pushed out of the cache is asked for again.
 #[test]
 fn mounts_are_looked_up_again() {
