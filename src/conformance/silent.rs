@@ -77,8 +77,11 @@ fn is_silent(stage: &Stage, name: &'static str, source: Source, op: impl Fn(Key)
     bench.expect_all_done(name);
 }
 
+/// An operation, and what it is called.
+type Named = (&'static str, fn(Key) -> Op);
+
 pub(super) fn c1_sends_that_succeed_are_silent(stage: &Stage) {
-    let sends: [(&str, fn(Key) -> Op); 4] = [
+    let sends: [Named; 4] = [
         ("send", |key| Op::send(key, "hello", ..)),
         ("send_all", |key| Op::send_all(key, vec![0, 1, 2, 3, 4, 5], 1..)),
         ("send_msg", |key| Op::send_msg(key, "hello", .., Message::new())),
@@ -108,7 +111,7 @@ pub(super) fn c1_writes_to_a_file_that_succeed_are_silent(stage: &Stage) {
     let directory = TempDir::new();
     let path = directory.0.join("file");
     let file = Arc::new(ok(File::options().write(true).create_new(true).open(&path)));
-    let writes: [(&str, fn(Key) -> Op); 5] = [
+    let writes: [Named; 5] = [
         ("write_at", |key| Op::write_at(key, "abc", .., 0)),
         ("vectored", |key| Op::write_at_vectored(key, ["de".into(), "f".into()], 3)),
         ("write", |key| Op::write(key, "AB", ..)),

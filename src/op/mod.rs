@@ -441,10 +441,10 @@ impl Op {
         self
     }
 
-    /// Has it end silently if it succeeds entirely (C1): without a completion, without a place in
-    /// [`Events`](crate::Events), and without ending a wait. It succeeds entirely if every byte of
-    /// its range was moved. Its buffer goes back to its pool or is dropped, at the latest when the
-    /// next wait returns. Anything else completes as always, and so does what
+    /// Has the operation end silently if it succeeds entirely (C1): it has no completion, takes no
+    /// place in [`Events`](crate::event::Events), and ends no wait. It succeeds entirely if every
+    /// byte of its range was moved. Its buffer goes back to its pool or is dropped, at the latest
+    /// when the next wait returns. Anything else completes as always, and so does what
     /// [`cancel`](crate::Poller::cancel), a deadline or
     /// [`deregister`](crate::Poller::deregister) has begun to end (X2).
     ///

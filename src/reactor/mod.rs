@@ -242,7 +242,7 @@ impl<S: Selector> Reactor<S> {
     /// Returns true if the kernel can add nothing to the completions that are to be delivered:
     /// nothing is watched, and they fill these events or no operation is under way. Then the kernel
     /// is not asked.
-    fn is_full(&self, events: &Events) -> bool {
+    fn has_all_completions(&self, events: &Events) -> bool {
         let (room, count) = (events.completion_room(), self.operations.completed_len());
         let is_all = count >= room || !self.operations.has_unfinished();
         !self.parts.readiness.is_watching() && room > 0 && count > 0 && is_all
@@ -256,14 +256,6 @@ impl<S: Selector> Reactor<S> {
         self.operations.on_time(&mut self.parts);
         self.deliver_completions(events);
         self.parts.run_deferred_drops();
-    }
-
-    /// Returns true if a look has left something in the kernel that this wait must report (L1, T1):
-    /// sources that are watched, and all that is ready where the time is up.
-    fn must_look_again(&mut self, events: &Events, deadline: Deadline) -> bool {
-        let must_complete = || events.completion_room() > 0 && deadline.has_passed();
-        let must_report = self.parts.readiness.is_watching() || must_complete();
-        events.room() > 0 && must_report && self.parts.selector.has_more()
     }
 }
 
@@ -357,7 +349,7 @@ impl<S: Selector> Poller for Reactor<S> {
                 true => deadline.or_at(self.operations.next_time()),
                 false => Deadline::Now,
             };
-            if self.is_full(events) {
+            if self.has_all_completions(events) {
                 self.deliver_what_there_is(events);
                 return Ok(());
             }
@@ -380,7 +372,7 @@ impl<S: Selector> Poller for Reactor<S> {
                 return Err(error);
             }
             let is_ending = events.has_news() || deadline.has_passed();
-            if is_ending && rounds > 0 && self.must_look_again(events, deadline) {
+            if is_ending && rounds > 0 && self.parts.must_look_again(events, deadline) {
                 rounds -= 1;
                 continue;
             }

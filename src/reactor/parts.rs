@@ -5,7 +5,7 @@ use super::batch::Batch;
 use super::operations::Causes;
 use super::operations::{Io, ThreadPool};
 use super::readiness::Readiness;
-use crate::event::{Interest, Mode, Token};
+use crate::event::{Events, Interest, Mode, Token};
 use crate::key::{OpSlot, Slot};
 use crate::poll_bits::PollBits;
 use crate::poller::Capabilities;
@@ -155,6 +155,14 @@ impl<S: Selector> Parts<S> {
             true => PollBits::from_bits_retain(its.revents as u16),
             false => PollBits::from_bits_retain(its.events as u16) - PollBits::RDHUP,
         })
+    }
+
+    /// Returns true if a look has left something in the kernel that this wait must report (L1, T1):
+    /// sources that are watched, and all that is ready where the time is up.
+    pub(super) fn must_look_again(&mut self, events: &Events, deadline: Deadline) -> bool {
+        let must_complete = || events.completion_room() > 0 && deadline.has_passed();
+        let must_report = self.readiness.is_watching() || must_complete();
+        events.room() > 0 && must_report && self.selector.has_more()
     }
 
     /// Takes what the selector has to tell of operations.

@@ -1,39 +1,18 @@
 //! Attempting an operation: the driver gets it, or its call is made, and what would block waits.
 
+use super::attempt::Attempt;
 use super::entry::{Cause, OpEntry, OpState, Side};
 use super::io::Io;
 use super::machine::Operations;
-use super::queue::Queue;
 use crate::key::OpSlot;
 use crate::op::Outcome;
-use crate::poll_bits::PollBits;
-use crate::sys::prepared::{Call, Gain, Work};
-use std::io;
+use crate::sys::prepared::{Call, Gain};
 use std::net::Shutdown;
 
 /// The most calls that an operation makes in one turn, so that a fast peer does not hold up others.
 const MAX_CALLS_PER_TURN: usize = 16;
 /// After so many bytes it makes no more in that turn either.
 const MAX_BYTES_PER_TURN: usize = 1 << 20;
-/// A read of so many bytes that has filled its buffer is the last of its turn where a report will
-/// come if there is more: it is often a whole message, and a call that finds nothing costs more
-/// than a wait, which others share.
-const LARGE_READ: usize = 4096;
-/// What one attempt has come to.
-pub(super) enum Attempt {
-    /// The operation has another state.
-    Settled,
-    /// So many bytes were moved, and it can go on.
-    Moved(usize),
-}
-
-/// What a call that waits returns when reading is shut down, where one that does not wait returns
-/// `WouldBlock`.
-#[derive(Clone, Copy, Debug)]
-enum AfterShutdown {
-    Nothing,
-    Invalid,
-}
 
 impl Operations {
     pub(super) fn advance(&mut self, op: OpSlot, cause: Cause, io: &mut impl Io) {
@@ -47,37 +26,6 @@ impl Operations {
     pub(super) fn start(&mut self, op: OpSlot, io: &mut impl Io) {
         if !self.is_paused_by_backpressure(op) && !self.try_submit(op, io) {
             self.attempt(op, false, io);
-        }
-    }
-
-    /// Submits an operation to the driver. Returns false if the reactor has to do it.
-    fn try_submit(&mut self, op: OpSlot, io: &mut impl Io) -> bool {
-        if !io.has_driver() {
-            return false;
-        }
-        let Some((slot, queue)) = self.source_of(op) else { return false };
-        let Some(source) = self.sources.get(slot) else { return false };
-        let Some(entry) = self.table.get_mut(op) else { return false };
-        let is_emulated = entry.must_emulate || (queue == Queue::Read && source.emulates_reads());
-        let can_submit = |work: &mut Work| !is_emulated && io.can_submit(work, &source.mode);
-        let Some(mut work) = entry.work.take_if(can_submit) else { return false };
-        if let Some(call) = work.prepared_mut() {
-            // What is left of a send is sent as usual.
-            call.set_skips_success(entry.skips_success && call.moved() == 0);
-        }
-        let may_be_silent = work.may_be_silent();
-        match io.submit(op, work) {
-            Ok(()) => {
-                entry.state = OpState::Submitted { cancel: None };
-                if may_be_silent {
-                    self.silent.insert(source.queue(queue).has_several());
-                }
-                true
-            }
-            Err(work) => {
-                entry.work = Some(work);
-                false
-            }
         }
     }
 
@@ -133,104 +81,6 @@ impl Operations {
         match self.on_result(op, result, io) {
             true => Attempt::Moved(count),
             false => Attempt::Settled,
-        }
-    }
-
-    /// Notes that an attempt with so much room has moved so many bytes. Returns true if there is
-    /// probably no more, and readiness will be reported for certain.
-    pub(super) fn note_moved(
-        &mut self,
-        op: OpSlot,
-        count: usize,
-        room: usize,
-        io: &mut impl Io,
-    ) -> bool {
-        let Some((slot, queue)) = self.source_of(op) else { return false };
-        let Some(source) = self.sources.get_mut(slot) else { return false };
-        self.received += if queue == Queue::Read { count } else { 0 };
-        // What comes next in the queue is to complete in this wait too, if it can (T1).
-        let is_last = count < room || (count >= LARGE_READ && !source.queue(queue).has_several());
-        let is_emptied =
-            count > 0 && is_last && source.mode.is_drained_by_short_reads(source.number);
-        is_emptied && io.note_likely_not_ready(slot, queue.dir())
-    }
-
-    pub(super) fn on_failed_attempt(
-        &mut self,
-        op: OpSlot,
-        error: io::Error,
-        was_ready: bool,
-        io: &mut impl Io,
-    ) {
-        match error.kind() {
-            io::ErrorKind::WouldBlock => self.on_would_block(op, was_ready, io),
-            _ => self.on_error(op, error, io),
-        }
-    }
-
-    pub(super) fn on_would_block(&mut self, op: OpSlot, was_ready: bool, io: &mut impl Io) {
-        let Some((slot, queue)) = self.source_of(op) else { return };
-        let Some(source) = self.sources.get(slot) else { return };
-        let Some(entry) = self.table.get(op) else { return };
-        if entry.call().is_some_and(|call| call.is_for_a_disk(&source.mode)) {
-            let files = io.file(slot).into_iter().cloned().collect();
-            return self.spawn(op, files, io);
-        }
-        // It was attempted only because the driver had no buffers for it.
-        if entry.pool().is_some() && self.try_submit(op, io) {
-            return;
-        }
-        if queue == Queue::Unordered {
-            return self.pause(op, io);
-        }
-        if was_ready {
-            return self.await_or_pause(op, io);
-        }
-        self.await_ready(op, Side::Source, io);
-        // A file may call itself writable and take nothing: an eventfd that would overflow, a
-        // datagram socket whose peer's queue is full. Or readable, and give nothing: a datagram
-        // socket that is shut down. No edge tells of these.
-        let may_be_ready = queue == Queue::Write || self.after_shutdown(op).is_some();
-        if may_be_ready && !io.repeats(slot, queue.dir()) {
-            io.recheck(slot, queue.dir());
-        }
-    }
-
-    /// The file was ready, but the call would block: another reader was faster, or its readiness
-    /// says nothing about this call, and would be reported again and again.
-    pub(super) fn await_or_pause(&mut self, op: OpSlot, io: &mut impl Io) {
-        let Some((slot, queue)) = self.source_of(op) else { return };
-        let bits = io.poll_now(slot, queue.dir());
-        if bits.ready(queue.dir()).is_empty() {
-            return self.await_ready(op, Side::Source, io);
-        }
-        match self.after_shutdown(op).filter(|_| bits.contains(PollBits::RDHUP)) {
-            None => self.pause(op, io),
-            Some(AfterShutdown::Invalid) => {
-                self.complete(op, Err(io::Error::from_raw_os_error(libc::EINVAL)), io);
-            }
-            Some(AfterShutdown::Nothing) => {
-                if let Some(call) = self.call_mut(op) {
-                    call.note_nothing();
-                }
-                if self.on_result(op, Gain::Moved(0), io) {
-                    self.await_ready(op, Side::Source, io);
-                }
-            }
-        }
-    }
-
-    /// Returns what the plain call returns once reading is shut down, if it does not say so where
-    /// it must not wait.
-    fn after_shutdown(&self, op: OpSlot) -> Option<AfterShutdown> {
-        let source = self.sources.get(self.source_of(op)?.0)?;
-        let is_message = !source.mode.is_stream() && source.mode.is_socket();
-        match self.table.get(op)?.work.as_ref()?.call() {
-            Call::Accept | Call::AcceptMulti => Some(AfterShutdown::Invalid),
-            Call::Recv | Call::RecvMulti | Call::RecvFrom | Call::RecvMsg if is_message => {
-                Some(AfterShutdown::Nothing)
-            }
-            _ => None,
         }
     }
 

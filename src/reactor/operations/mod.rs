@@ -16,9 +16,11 @@
 //!
 //! This module knows neither registry nor kernel: it asks for both through [`Io`]. Each file calls
 //! methods of those below it alone: `machine` (every transition of a state), `result` and `cancel`,
-//! `advance`, `receive` and `splice` (attempts), `events`, `run`, then `submit` and `remove`.
+//! `attempt` (what an attempt comes to), `receive`, `advance` and `splice` (attempts), `events`,
+//! `run`, then `submit` and `remove`.
 
 mod advance;
+mod attempt;
 mod buffer_wait;
 mod cancel;
 mod entry;

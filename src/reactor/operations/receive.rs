@@ -1,7 +1,7 @@
 //! Multishot receives that the reactor does itself, each into a buffer of a pool.
 
-use super::advance::Attempt;
-use super::entry::{Cause, OpState, Side};
+use super::attempt::Attempt;
+use super::entry::{OpState, Side};
 use super::io::Io;
 use super::machine::Operations;
 use crate::key::OpSlot;
@@ -31,7 +31,7 @@ impl Operations {
         Attempt::Settled
     }
 
-    fn receive_into(
+    pub(super) fn receive_into(
         &mut self,
         mut buf: PoolBuf,
         op: OpSlot,
@@ -84,20 +84,5 @@ impl Operations {
         let Some(pool) = entry.pool() else { return };
         self.buffers.push(op, pool);
         entry.state = OpState::AwaitingBuffer;
-    }
-
-    /// Has a receive use the buffer that it has waited for. Then it joins the end of the queue
-    /// while others wait.
-    pub(super) fn serve(&mut self, op: OpSlot, buf: PoolBuf, io: &mut impl Io) {
-        let Some(entry) = self.table.get_mut(op) else { return };
-        entry.state = OpState::Runnable(Cause::Turn);
-        if matches!(self.receive_into(buf, op, false, io), Attempt::Settled) {
-            return;
-        }
-        let pool = self.table.get(op).and_then(|entry| entry.pool());
-        match pool.is_some_and(|pool| self.buffers.is_short(pool)) {
-            true => self.await_buffer(op),
-            false => self.start(op, io),
-        }
     }
 }

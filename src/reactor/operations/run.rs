@@ -1,5 +1,6 @@
 //! What makes operations runnable, and the loop that runs them.
 
+use super::attempt::Attempt;
 use super::entry::{Cause, OpState, Why};
 use super::io::Io;
 use super::machine::Operations;
@@ -7,6 +8,7 @@ use super::queue::Queue;
 use crate::event::Interest;
 use crate::key::{OpSlot, Slot};
 use crate::op::{Kind, Outcome};
+use crate::sys::pool::PoolBuf;
 
 impl Operations {
     /// Runs what is runnable.
@@ -143,5 +145,20 @@ impl Operations {
             Err(error) => self.complete(op, Err(error), io),
         }
         true
+    }
+
+    /// Has a receive use the buffer that it has waited for. Then it joins the end of the queue
+    /// while others wait.
+    fn serve(&mut self, op: OpSlot, buf: PoolBuf, io: &mut impl Io) {
+        let Some(entry) = self.table.get_mut(op) else { return };
+        entry.state = OpState::Runnable(Cause::Turn);
+        if matches!(self.receive_into(buf, op, false, io), Attempt::Settled) {
+            return;
+        }
+        let pool = self.table.get(op).and_then(|entry| entry.pool());
+        match pool.is_some_and(|pool| self.buffers.is_short(pool)) {
+            true => self.await_buffer(op),
+            false => self.start(op, io),
+        }
     }
 }

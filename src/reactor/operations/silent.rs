@@ -1,8 +1,8 @@
 //! Sends that the driver has, and whose success it may not tell at once.
 //!
-//! A ring knows that a silent send ([`Op::skip_success`](crate::Op::skip_success)) has succeeded
-//! when it has entered the kernel and no completion has come. An enter that also sleeps for
-//! something else would keep back what waits for the send.
+//! A ring knows that a silent send (`Op::skip_success`) has succeeded when it has entered the
+//! kernel and no completion has come. An enter that also sleeps for something else would keep back
+//! what waits for the send.
 
 /// Those that the driver has.
 #[derive(Debug, Default)]

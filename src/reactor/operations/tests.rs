@@ -4,8 +4,10 @@
 mod causes;
 mod fake_driver;
 mod fake_file;
+mod fake_files;
 mod fake_io;
 mod fake_source;
+mod file_model;
 mod model;
 mod parking;
 mod runner;

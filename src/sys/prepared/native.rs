@@ -130,7 +130,8 @@ impl Work {
     ///
     /// # Safety
     ///
-    /// [`Work::entry`] has made it silent, it is over without a completion, and this is called once.
+    /// [`Work::entry`] has made it silent, it is over without a completion, and this is called
+    /// once.
     pub(in crate::sys) unsafe fn complete_silent(&mut self) -> io::Result<Gain> {
         match self {
             Work::Call(call) => {

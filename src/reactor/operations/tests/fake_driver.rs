@@ -1,7 +1,7 @@
 //! A driver and a thread pool without a kernel: both return calls in any order, with any result
 //! that a kernel could give.
 
-use super::fake_io::FakeFiles;
+use super::fake_files::FakeFiles;
 use crate::key::OpSlot;
 use crate::selector::OpEvent;
 use crate::sys::file::Held;

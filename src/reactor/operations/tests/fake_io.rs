@@ -3,6 +3,7 @@
 
 use super::fake_driver::{FakeDriver, FakeThreads, Rng};
 use super::fake_file::FakeFile;
+use super::fake_files::FakeFiles;
 use crate::event::Interest;
 use crate::key::{OpSlot, Slot};
 use crate::poll_bits::PollBits;
@@ -16,83 +17,11 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{self, Wake};
 use std::time::Instant;
-
-/// The files that there ever were, and the descriptors of those that are open.
-#[derive(Debug, Default)]
-pub(super) struct FakeFiles {
-    pub(super) all: Vec<FakeFile>,
-    by_fd: BTreeMap<RawFd, usize>,
-}
-
-impl FakeFiles {
-    pub(super) fn add(&mut self, fd: RawFd, file: FakeFile) -> usize {
-        self.by_fd.insert(fd, self.all.len());
-        self.all.push(file);
-        self.all.len() - 1
-    }
-
-    fn by_fd(&mut self, fd: RawFd) -> &mut FakeFile {
-        &mut self.all[self.by_fd[&fd]]
-    }
-
-    /// Does what waits. Returns `WouldBlock` if it would wait longer.
-    pub(super) fn wait_for_work(&mut self, work: &mut Work, max: usize) -> io::Result<Gain> {
-        let (number, pool) = match work {
-            Work::Call(call) => return self.wait_for_call(call, max),
-            Work::Receive { number, pool } => (*number, pool),
-        };
-        // The buffer first: without one nothing is received.
-        let Some(mut buf) = pool.take() else {
-            return Err(io::Error::from_raw_os_error(libc::ENOBUFS));
-        };
-        self.by_fd(number).receive(&mut buf)?;
-        Ok(Gain::Received(buf))
-    }
-
-    /// Makes a call that waits. Returns `WouldBlock` if it would wait longer.
-    pub(super) fn wait_for_call(&mut self, call: &mut Prepared, max: usize) -> io::Result<Gain> {
-        let result = self.call(call, max);
-        let would_block = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
-        let (fd, what, _) = call.wanted();
-        if !result.as_ref().is_err_and(would_block) || !self.by_fd(fd).is_read_shut {
-            return result;
-        }
-        // What waits is told that reading was shut down, where a call that does not wait is not.
-        match what {
-            Call::Accept | Call::AcceptMulti => Err(io::Error::from_raw_os_error(libc::EINVAL)),
-            Call::Recv | Call::RecvFrom | Call::RecvMsg => Ok(Gain::Moved(0)),
-            _ => result,
-        }
-    }
-
-    /// Makes a call, and moves at most so many bytes.
-    pub(super) fn call(&mut self, call: &mut Prepared, max: usize) -> io::Result<Gain> {
-        let (fd, what, left) = call.wanted();
-        match what {
-            Call::Open => {
-                let file = File::open("/dev/null").expect("every Linux has it");
-                Ok(Gain::Opened(file.into()))
-            }
-            Call::Splice => {
-                let target = call.target().expect("a splice has a target");
-                let [from, to] = [self.by_fd[&fd], self.by_fd[&target]];
-                // Since Rust 1.86 a slice can do that by itself.
-                let (low, high) = self.all.split_at_mut(from.max(to));
-                let (low, high) = (&mut low[from.min(to)], &mut high[0]);
-                let (from, to) = if from < to { (low, high) } else { (high, low) };
-                let count = from.splice_to(to, left.min(max))?;
-                call.note_spliced(count);
-                Ok(Gain::Moved(count))
-            }
-            _ => self.by_fd(fd).call(call, max),
-        }
-    }
-}
 
 /// What is reported of a source.
 #[derive(Debug)]

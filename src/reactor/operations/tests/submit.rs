@@ -2,7 +2,8 @@
 
 use super::fake_file::{BLOCK, BLOCKS, FileKind, NEW};
 use super::fake_source::FakeSource;
-use super::model::{Block, OpModel};
+use super::file_model::Block;
+use super::model::OpModel;
 use super::runner::Runner;
 use super::script::{LINKS, What};
 use crate::event::{Interest, Token};
