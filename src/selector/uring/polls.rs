@@ -397,6 +397,11 @@ impl Polls {
         self.turn
     }
 
+    /// How many receives are to be asked for behind everything else.
+    pub(super) fn waiting_receives(&self) -> usize {
+        self.receives.len()
+    }
+
     /// Cancels a poll as if it had not been us.
     pub(super) fn cancel_behind_our_back(&mut self, id: Id) {
         self.queue.push_back(Ask::Cancel(id));

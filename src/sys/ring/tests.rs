@@ -2,6 +2,7 @@
 
 mod groups;
 mod operations;
+mod silent;
 
 use super::*;
 use crate::testing::{is_alone, making_children};

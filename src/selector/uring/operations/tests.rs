@@ -129,6 +129,19 @@ fn nothing_is_asked_before_the_wait() {
     assert_eq!(there.read(&mut [0; 9]).ok(), Some(4));
 }
 
+/// Peers may answer while the sends of a batch are made.
+#[test]
+fn receives_are_submitted_behind_sends() {
+    let (mut ring, (here, mut there)) = (Uring::new().expect("this kernel has it"), pair());
+    ring.begin_op(0, recv(&here));
+    ring.begin_op(1, send(&here, "data"));
+    assert_eq!(ring.polls.waiting_receives(), 1, "it is not in the ring before the send");
+    assert_eq!(ring.landed().iter().map(moved).collect::<Vec<_>>(), [4]);
+    assert_eq!(ring.polls.waiting_receives(), 0, "it was submitted with it");
+    there.write_all(b"hello").expect("room");
+    assert_eq!(ring.land_all(1).iter().map(moved).collect::<Vec<_>>(), [5]);
+}
+
 #[test]
 fn receive_that_is_stopped_before_the_wait_never_reaches_the_kernel() {
     for mut ring in rings() {

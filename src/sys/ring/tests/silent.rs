@@ -1,0 +1,129 @@
+//! Sends that complete only if they do not succeed entirely.
+
+use super::*;
+use crate::sys::buf::Buf;
+use crate::sys::prepared::{Call, CallBox};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
+
+type Ended = (u64, io::Result<Gain>);
+
+fn pair() -> (UnixStream, UnixStream) {
+    let (here, there) = UnixStream::pair().expect("a pair of sockets");
+    for end in [&here, &there] {
+        end.set_nonblocking(true).expect("a socket");
+    }
+    (here, there)
+}
+
+fn silent_send(fd: &UnixStream, bytes: Vec<u8>) -> Work {
+    let (part, buf) = ((0, bytes.len()), Buf::from(bytes));
+    let mut call = CallBox::new(fd.as_fd(), Call::Send, buf, part, None).expect("all of it");
+    call.set_skips_success(true);
+    call.into()
+}
+
+impl Ring {
+    fn ended(&mut self) -> Vec<Ended> {
+        let mut all = Vec::new();
+        self.reap(|completion| match completion {
+            Completion::Operation { tag, result, .. } => all.push((tag, result)),
+            other => panic!("it was no such request: {other:?}"),
+        });
+        all
+    }
+
+    fn end_all(&mut self) -> Vec<Ended> {
+        let mut all = Vec::new();
+        while self.operations() > 0 {
+            self.enter(0, None).expect("nothing is in the way");
+            all.extend(self.ended());
+        }
+        all
+    }
+}
+
+fn moved(result: &io::Result<Gain>) -> usize {
+    match result {
+        Ok(Gain::Moved(count)) => *count,
+        other => panic!("it was to move something: {other:?}"),
+    }
+}
+
+#[test]
+fn silent_send_is_over_when_it_was_submitted() {
+    for work in TaskWork::LADDER {
+        let (mut ring, (here, mut there)) = (ring(8, work), pair());
+        ring.begin(silent_send(&here, b"hello".to_vec()), 7).expect("there is room");
+        assert!(ring.ended().is_empty() && ring.operations() == 1, "it was not submitted");
+        ring.enter(0, None).expect("an open socket");
+        let is_empty = ring.ring.completion().is_empty();
+        assert!(is_empty, "{work:?}: the kernel does not tell of it");
+        let ended = ring.ended();
+        assert_eq!(
+            ended.iter().map(|(tag, ended)| (*tag, moved(ended))).collect::<Vec<_>>(),
+            [(7, 5)]
+        );
+        assert_eq!(there.read(&mut [0; 9]).expect("it was sent"), 5);
+        assert!(ring.ended().is_empty(), "once");
+    }
+}
+
+#[test]
+fn silent_send_without_room_tells_how_far_it_got() {
+    const MUCH: usize = 1 << 22;
+    let (mut ring, (mut here, there)) = (ring(8, TaskWork::Deferred), pair());
+    ring.begin(silent_send(&here, vec![7; MUCH]), 1).expect("there is room");
+    let part = moved(&ring.end_all()[0].1);
+    assert!(0 < part && part < MUCH, "{part}");
+    while here.write(&[7]).is_ok() {}
+    ring.begin(silent_send(&here, vec![7; 9]), 2).expect("there is room");
+    let ended = ring.end_all();
+    let kind = ended[0].1.as_ref().map_err(io::Error::kind).expect_err("there is no room");
+    assert_eq!((ended.len(), kind), (1, ErrorKind::WouldBlock));
+    drop(there);
+}
+
+/// The completions that the kernel keeps back for want of room are waited for.
+#[test]
+fn failures_beyond_the_queue_are_no_successes() {
+    for work in TaskWork::LADDER {
+        let (mut ring, (here, there)) = (ring(4, work), pair());
+        drop(there);
+        let mut ended = Vec::new();
+        for round in 0..5 {
+            for tag in 0..4 {
+                let tag = round << 32 | (4 * round + tag);
+                ring.begin(silent_send(&here, vec![1]), tag).expect("there is room");
+            }
+            // What has failed is not taken: soon there is no room for more.
+            let _ = ring.enter(0, None);
+        }
+        ended.extend(ring.end_all());
+        let is_error = |(_, result): &Ended| {
+            result.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EPIPE))
+        };
+        assert!(ended.iter().all(is_error), "{work:?}: {ended:?}");
+        assert_eq!(ended.len(), 20, "{work:?}: each once");
+    }
+}
+
+#[test]
+fn ring_before_5_17_tells_of_every_send() {
+    let (mut ring, (here, _there)) = (ring(8, TaskWork::Deferred), pair());
+    ring.forbid_silent_sends();
+    ring.begin(silent_send(&here, b"hello".to_vec()), 7).expect("there is room");
+    ring.enter(0, None).expect("an open socket");
+    assert!(!ring.ring.completion().is_empty(), "as the kernel says it");
+    assert_eq!(moved(&ring.ended()[0].1), 5);
+}
+
+#[test]
+fn lost_completion_leaves_the_result_unknown() {
+    let mut sends = super::super::silent::SilentSends::new(true);
+    for (lost, is_unknown) in [(0, false), (1, true), (1, false), (3, true)] {
+        sends.insert(7);
+        let (all, unknown) = sends.settle(lost);
+        assert_eq!((all.collect::<Vec<_>>(), unknown), (vec![7], is_unknown), "{lost} were lost");
+    }
+}
