@@ -35,10 +35,10 @@
 //!
 //! Mechanisms differ in what they call an edge, so this is a sandwich: what must be reported, what may be, and what must not.
 //!
-//! - **E1** A direction found ready MUST be reported if, since its last report, `register`, `modify`, `rearm` or a truthful `drained` (an I/O call had said `WouldBlock`, and the file was not ready at that moment) named it.
+//! - **E1** A direction found ready MUST be reported if, since its last report, `register`, `modify`, `rearm` or a truthful `drained` (an I/O call had said `WouldBlock`, or had been short as E4 says, and the file was not ready at that moment) named it.
 //! - **E2** A source MAY be reported again when something new happens to it, in either direction. News that come while a wait is under way MAY be told by that wait and again by the next.
 //! - **E3** A source MUST NOT be reported when since its last event there was no wake-up on the file (a TCP acknowledgement is one) and no `register`, `modify`, `rearm` or `drained`, and no operation in the other direction has begun or ceased to wait. (After a kernel queue overflowed, or somebody sent `SIGIO` to the thread of a SIGIO poller, every source is looked at again, which may repeat a report.) Why: a reader that did not finish must not be woken for ever.
-//! - **E4** After `WouldBlock` a program calls `drained` (`try_io` does), and the next readiness MUST be reported. A program that does not call it MAY hear nothing more on backends without native edges: nothing the kernel shows them tells "drained and refilled" from "not drained".
+//! - **E4** After `WouldBlock` a program calls `drained` (`try_io` does), and the next readiness MUST be reported. On a stream a read or write that moved fewer bytes than it was asked for counts as `WouldBlock`, but for: an event with READ_CLOSED or ERROR (data and end are one edge: read on to the end), urgent data, kernel TLS, unix sockets with passed files or credentials, pipes in packet mode, `SO_RCVLOWAT`, and lines of terminals, where more may be there. `drained` after any other call is allowed, and MUST NOT suppress a report that would have come. A program that does not call it MAY hear nothing more on backends without native edges: nothing the kernel shows them tells "drained and refilled" from "not drained".
 //!
 //! # H: flags
 //!

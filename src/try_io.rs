@@ -5,8 +5,12 @@ use crate::key::Key;
 use crate::poller::Poller;
 use std::io;
 
-/// Runs an I/O call, and tells the poller with [`Poller::drained`] if it said `WouldBlock`: the
-/// portable habit for edge mode (E4). `interest` names the direction of the call.
+/// Runs an I/O call, and tells the poller with [`Poller::drained`] if the call would block: the
+/// portable habit for edge mode (E4). `interest` names the direction of the call. A call would
+/// block if it says `WouldBlock`, `EINPROGRESS` or `EALREADY`.
+///
+/// A short read or write of a stream counts as that too (E4), but `try_io` does not know how much
+/// was asked for: call [`Poller::drained`] then.
 ///
 /// # Errors
 ///
@@ -35,7 +39,7 @@ pub fn try_io<T>(
     io: impl FnOnce() -> io::Result<T>,
 ) -> io::Result<T> {
     let result = io();
-    if matches!(&result, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
+    if result.as_ref().is_err_and(would_block) {
         for dir in interest {
             match poller.drained(key, dir) {
                 // Of a direction that is not watched nobody waits to be told.
@@ -45,4 +49,10 @@ pub fn try_io<T>(
         }
     }
     result
+}
+
+fn would_block(error: &io::Error) -> bool {
+    // A connect is under way: the socket becomes writable when it is over.
+    let is_connecting = matches!(error.raw_os_error(), Some(libc::EINPROGRESS | libc::EALREADY));
+    error.kind() == io::ErrorKind::WouldBlock || is_connecting
 }

@@ -80,6 +80,8 @@ macro_rules! __conformance_cases {
             e3_nothing_happens_and_nothing_is_said
             e4_drained_and_refilled_is_reported
             e4_space_after_a_full_pipe_is_reported
+            e4_short_reads_and_writes_count
+            e4_drained_too_early_suppresses_nothing
             e4_try_io_tells_the_poller
         } own {}
         flags {

@@ -195,6 +195,68 @@ pub(super) fn e4_drained_and_refilled_is_reported(stage: &Stage) {
     desk.expect_now(&[(1, Readiness::READABLE)], "drained and refilled between two waits");
 }
 
+pub(super) fn e4_short_reads_and_writes_count(stage: &Stage) {
+    let mut desk = stage.desk(4);
+    let (unix, tcp) = (stream(), tcp());
+    let (reader, writer) = pipe();
+    let (tcp_there, unix_there) = (Arc::new(tcp.1), Arc::new(unix.1));
+    let streams: [(Source, Source); 3] = [
+        (unix.0, unix_there.clone()),
+        (tcp.0, tcp_there.clone()),
+        (Arc::new(reader), Arc::new(writer)),
+    ];
+    for (token, (here, there)) in streams.iter().enumerate() {
+        let key = desk.register(here.clone(), token, READ, Mode::Edge);
+        for _ in 0..3 {
+            assert_eq!(nix::unistd::write(&**there, b"hello"), Ok(5));
+            fence(&**here, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLIN));
+            assert_eq!(desk.next("data"), [(token, Readiness::READABLE)]);
+            assert_eq!(nix::unistd::read(&**here, &mut [0; 64]), Ok(5), "a short read");
+            desk.drained(key, READ);
+            desk.expect_silence("all of it was read");
+        }
+        desk.deregister(key);
+        let key = desk.register(there.clone(), token, WRITE, Mode::Edge);
+        assert_eq!(desk.next("room"), [(token, Readiness::WRITABLE)]);
+        let much = vec![0; 1 << 24];
+        let count = nix::unistd::write(&**there, &much);
+        assert!(count.is_ok_and(|count| count < much.len()), "a short write: {count:?}");
+        desk.drained(key, WRITE);
+        let started = Instant::now();
+        while desk.now().is_empty() {
+            assert!(started.elapsed() < LONG, "there is room again, and no report of it");
+            drain(&**here);
+        }
+        assert_eq!(desk.said(), [(token, Readiness::WRITABLE)]);
+        desk.deregister(key);
+    }
+}
+
+pub(super) fn e4_drained_too_early_suppresses_nothing(stage: &Stage) {
+    let mut desk = stage.desk(4);
+    let (here, there) = stream();
+    let key = desk.register(here.clone(), 1, BOTH, Mode::Edge);
+    desk.next("room");
+    desk.drained(key, BOTH);
+    put(&there, b"first");
+    let is_readable = |said: &[(usize, Readiness)]| {
+        said.iter().any(|(_, readiness)| readiness.contains(Readiness::READABLE))
+    };
+    assert!(is_readable(&desk.next("data")));
+    for part in 0..3 {
+        // Nothing was read, or a part of it.
+        assert_eq!(take(&here, part), part);
+        desk.drained(key, READ);
+        desk.drained(key, BOTH);
+        put(&there, b"more");
+        assert!(is_readable(&desk.next("more data")), "{part} bytes were read");
+    }
+    drain(&*here);
+    desk.drained(key, READ);
+    drop(there);
+    assert!(is_readable(&desk.next("the end")));
+}
+
 pub(super) fn e4_space_after_a_full_pipe_is_reported(stage: &Stage) {
     let mut desk = stage.desk(4);
     let (reader, writer) = pipe();
@@ -234,6 +296,15 @@ pub(super) fn e4_try_io_tells_the_poller(stage: &Stage) {
     let failed =
         try_io(&mut *desk.poller, key, READ, || Err::<(), _>(io::Error::other("not WouldBlock")));
     assert_eq!(refusal(failed), io::ErrorKind::Other, "other errors pass through");
+    // A connect that is under way would block too.
+    for errno in [libc::EINPROGRESS, libc::EALREADY] {
+        drain(&*here);
+        let connect = || Err::<(), _>(io::Error::from_raw_os_error(errno));
+        let told = try_io(&mut *desk.poller, key, READ, connect);
+        assert!(told.is_err_and(|error| error.raw_os_error() == Some(errno)));
+        put(&there, b"x");
+        desk.expect_now(&[(1, Readiness::READABLE)], "it was told of as drained");
+    }
 }
 
 /// A write that succeeds undoes, on TCP, that a poll(2) has asked to be told of room.

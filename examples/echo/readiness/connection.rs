@@ -69,7 +69,10 @@ impl Connection {
             // More came in, which edge mode reports. It is read when the output has gone.
             return Ok(blocked);
         }
-        let turn = if self.flush(echoed)? { self.echo(scratch, echoed)? } else { blocked };
+        // The end, or a reset, may have come with the data: no other event tells of it.
+        let has_ended = readiness.intersects(Readiness::READ_CLOSED | Readiness::ERROR);
+        let turn =
+            if self.flush(echoed)? { self.echo(has_ended, scratch, echoed)? } else { blocked };
         match turn {
             Turn::Blocked(dir) => self.watch.wait_for(poller, dir)?,
             Turn::Unfinished => self.watch.look_again(poller, Interest::READABLE)?,
@@ -84,7 +87,7 @@ impl Connection {
     }
 
     /// Reads and sends back. Nothing is pending.
-    fn echo(&mut self, scratch: &mut [u8], echoed: &mut u64) -> io::Result<Turn> {
+    fn echo(&mut self, has_ended: bool, scratch: &mut [u8], echoed: &mut u64) -> io::Result<Turn> {
         for _ in 0..READS_PER_TURN {
             let length = match (&*self.socket).read(scratch) {
                 Ok(0) => return Ok(Turn::Finished),
@@ -100,8 +103,9 @@ impl Connection {
                 self.pending = scratch[sent..length].to_vec();
                 return Ok(Turn::Blocked(Interest::WRITABLE));
             }
-            if length < scratch.len() && !self.watch.must_drain() {
-                break;
+            if length < scratch.len() && !has_ended {
+                // There was no more. The call that would say so is saved (E4).
+                return Ok(Turn::Blocked(Interest::READABLE));
             }
         }
         Ok(Turn::Unfinished)

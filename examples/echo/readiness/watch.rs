@@ -4,7 +4,7 @@
 //! | | level | edge | one-shot |
 //! |---|---|---|---|
 //! | registered for | what is waited for now | every direction | every direction |
-//! | I/O said `WouldBlock` | `modify`, if that is another direction | `drained` | `rearm` |
+//! | I/O said `WouldBlock`, or was short | `modify`, if that is another direction | `drained` | `rearm` |
 //! | left off before that | the same | `rearm` | `rearm` |
 
 use quintpoll::{Interest, Key, Mode, Poller, Source, Token};
@@ -39,13 +39,8 @@ impl Watch {
         self.key
     }
 
-    /// Whether the source has to be used until it says `WouldBlock`. In the other modes a short
-    /// read may end a turn, which saves the call that says so.
-    pub(crate) fn must_drain(&self) -> bool {
-        self.mode == Mode::Edge
-    }
-
-    /// I/O in this direction said `WouldBlock`: the source waits for it.
+    /// I/O in this direction said `WouldBlock`, or moved less than it could: the source waits for
+    /// it.
     pub(crate) fn wait_for(&mut self, poller: &mut dyn Poller, dir: Interest) -> io::Result<()> {
         match self.mode {
             Mode::Level => self.set_interest(poller, dir),
