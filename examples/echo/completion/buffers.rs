@@ -54,13 +54,32 @@ impl Buffers {
         }
     }
 
-    /// How many of a connection may be on their way back to the peer. Who does not read gets no
-    /// more than these.
+    /// How many buffers of a connection may be on their way back to the peer. A peer that does not
+    /// read gets no more than these.
     pub(super) fn most_sends(&self) -> usize {
         match self {
             // While one is sent the next is filled.
             Buffers::Own(_) => 2,
             Buffers::Pooled(_) => 8,
+        }
+    }
+
+    /// Whether a send behind so many unfinished ones, of which so many complete, completes although
+    /// it succeeds. The buffer of a receive of its own is needed again. One of the pool returns
+    /// there by itself; so only the send that uses up what the peer may leave unread has to say
+    /// when it is over, and with it all before it.
+    pub(super) fn tells_of_success(&self, unfinished: usize, completing: usize) -> bool {
+        match self {
+            Buffers::Own(_) => true,
+            Buffers::Pooled(_) => completing == 0 && unfinished + 1 >= self.most_sends(),
+        }
+    }
+
+    /// How many sends that complete may be under way before the peer has to read.
+    pub(super) fn most_completions(&self) -> usize {
+        match self {
+            Buffers::Own(_) => self.most_sends(),
+            Buffers::Pooled(_) => 1,
         }
     }
 

@@ -4,7 +4,7 @@ use super::buffers::Buffers;
 use super::entrust;
 use quintpoll::{Completion, Key, Op, OpId, Poller, Token};
 use std::io;
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -43,7 +43,7 @@ pub(super) struct Connection {
     /// The peer may send more.
     has_more: bool,
     receiving: Receiving,
-    /// How many sends are under way. One after the other is done.
+    /// How many sends are under way whose completion is still to come. One after the other is done.
     sends: usize,
 }
 
@@ -94,21 +94,46 @@ impl Connection {
             done.result?;
         }
         if part == Part::Receive && done.transferred > 0 {
-            let is_surplus = self.sends >= buffers.most_sends();
+            let is_surplus = self.has_to_read(buffers);
             let buf = if is_surplus { buffers.spare(done.buf) } else { done.buf };
-            poller.submit(Op::send_all(self.key, buf, ..), Part::Send.token(self.index))?;
-            self.sends += 1;
+            self.send(poller, Op::send_all(self.key, buf, ..), buffers)?;
         } else {
             buffers.give_back(done.buf);
             self.has_more &= part == Part::Send || was_held_back;
         }
-        self.receive(poller, buffers)
+        self.receive(poller, buffers)?;
+        self.note_end(poller)
+    }
+
+    fn send(&mut self, poller: &mut dyn Poller, send: Op, buffers: &Buffers) -> io::Result<()> {
+        let receives = usize::from(self.receiving != Receiving::No);
+        let unfinished = poller.pending(self.key).saturating_sub(receives);
+        let completes = buffers.tells_of_success(unfinished, self.sends);
+        let send = if completes { send } else { send.skip_success() };
+        poller.submit(send, Part::Send.token(self.index))?;
+        self.sends += usize::from(completes);
+        Ok(())
+    }
+
+    /// Once the peer has sent everything, has something complete when all of it was sent back.
+    fn note_end(&mut self, poller: &mut dyn Poller) -> io::Result<()> {
+        let is_silent = !self.has_more && self.is_idle() && poller.pending(self.key) > 0;
+        if is_silent {
+            let last = Op::shutdown(self.key, Shutdown::Write);
+            poller.submit(last, Part::Send.token(self.index))?;
+            self.sends += 1;
+        }
+        Ok(())
+    }
+
+    fn has_to_read(&self, buffers: &Buffers) -> bool {
+        self.sends >= buffers.most_completions()
     }
 
     /// Receives, unless it does so already, there is nothing more to come, or the peer has to read
     /// first. A receive that goes on by itself is held back then.
     fn receive(&mut self, poller: &mut dyn Poller, buffers: &mut Buffers) -> io::Result<()> {
-        let has_to_read = self.sends >= buffers.most_sends();
+        let has_to_read = self.has_to_read(buffers);
         match self.receiving {
             Receiving::No if self.has_more && !has_to_read => {
                 let (receive, token) = (buffers.receive(self.key), Part::Receive.token(self.index));

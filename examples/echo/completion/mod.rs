@@ -143,8 +143,13 @@ impl Server {
     fn serve(&mut self, token: Token, done: Completion) -> io::Result<()> {
         let (index, part) = Part::of(token);
         let Some(connection) = self.connections.get_mut(index) else { return Ok(()) };
-        if part == Part::Send {
-            self.stats.bytes += done.transferred as u64;
+        // What is received is sent back, unless the send says that it was not.
+        match part {
+            Part::Receive => self.stats.bytes += done.transferred as u64,
+            Part::Send if done.result.is_err() => {
+                self.stats.bytes -= (done.buf.len() - done.transferred) as u64;
+            }
+            Part::Send => {}
         }
         let (poller, buffers) = (&mut *self.poller, &mut self.buffers);
         let is_broken = connection.on_completion(poller, part, done, buffers).is_err();
