@@ -329,6 +329,10 @@ impl<S: Selector> Causes for Parts<S> {
         self.readiness.awaited(slot)
     }
 
+    fn interest(&self, slot: Slot) -> Option<Interest> {
+        self.readiness.source(slot).map(|(_, interest)| interest)
+    }
+
     fn driver_has(&self, _op: OpSlot) -> Option<bool> {
         None
     }

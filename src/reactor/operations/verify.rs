@@ -13,6 +13,9 @@ pub(in crate::reactor) trait Causes {
     /// Returns the directions of a source that are reported.
     fn awaited(&self, slot: Slot) -> Interest;
 
+    /// Returns the directions that the user watches of a source.
+    fn interest(&self, slot: Slot) -> Option<Interest>;
+
     /// Returns true if the driver has the call of an operation, or an event that brings it back.
     fn driver_has(&self, op: OpSlot) -> Option<bool>;
 
@@ -141,7 +144,7 @@ impl Operations {
 
     fn verify_sources(&self, causes: &impl Causes) {
         for (slot, source) in self.sources.iter() {
-            let mut dirs = Interest::empty();
+            let (mut dirs, mut pending) = (Interest::empty(), 0);
             for queue in Queue::ALL {
                 let (place, ends) = ((slot, queue), source.queue(queue));
                 let mut last = None;
@@ -153,11 +156,15 @@ impl Operations {
                     let is_head = last.is_none();
                     assert!(is_head || !awaits, "only the head awaits readiness: {entry:?}");
                     dirs |= if awaits { queue.dir() } else { Interest::empty() };
-                    last = link_to(op);
+                    (last, pending) = (link_to(op), pending + 1);
                 }
                 assert_eq!(ends.last, last, "a queue ends with its last: {place:?}");
             }
             assert_eq!(causes.awaited(slot), dirs, "each awaited direction has its operation");
+            assert_eq!(source.pending, pending, "its operations are counted: {slot:?}");
+            let interest = causes.interest(slot);
+            let is_same = interest.is_none_or(|interest| interest == source.interest);
+            assert!(is_same, "{slot:?} is watched for {interest:?}, not {:?}", source.interest);
         }
     }
 }

@@ -360,6 +360,10 @@ impl Causes for FakeIo {
         self.awaited_of(slot)
     }
 
+    fn interest(&self, _slot: Slot) -> Option<Interest> {
+        None
+    }
+
     fn driver_has(&self, op: OpSlot) -> Option<bool> {
         Some(self.driver.has(op))
     }
