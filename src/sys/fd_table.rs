@@ -90,32 +90,35 @@ fn new_fd(call: libc::c_long, [a, b, c]: [libc::c_int; 3]) -> io::Result<OwnedFd
 /// A descriptor in the table of the thread that has made this, which another thread is to get.
 #[derive(Debug)]
 pub(crate) struct ForeignFd {
-    fd: OwnedFd,
+    /// `None` once it was fetched by a thread with the same table.
+    fd: Option<OwnedFd>,
     thread: ThreadId,
 }
 
 impl ForeignFd {
     /// The calling thread has to drop this too.
     pub(crate) fn new(fd: OwnedFd) -> Self {
-        ForeignFd { fd, thread: ThreadId::current() }
+        ForeignFd { fd: Some(fd), thread: ThreadId::current() }
     }
 
-    fn has_come_with_the_table(&self) -> bool {
-        let (me, fd) = (ThreadId::current(), self.fd.as_raw_fd());
-        self.thread.compare(me, KCMP_FILE, fd).unwrap_or(false)
+    fn has_come_with_the_table(&self, fd: RawFd) -> bool {
+        self.thread.compare(ThreadId::current(), KCMP_FILE, fd).unwrap_or(false)
     }
 
     /// Returns a descriptor of the same file in the table of the calling thread.
     ///
     /// # Errors
     ///
-    /// In words, if the tables are separate and the file can't be had from there.
-    pub(crate) fn fetch(&self) -> io::Result<OwnedFd> {
-        let fd = self.fd.as_raw_fd();
+    /// In words, if the tables are separate and the file can't be had from there; `NotFound` if it
+    /// was fetched before.
+    pub(crate) fn fetch(&mut self) -> io::Result<OwnedFd> {
+        let Some(opened) = &self.fd else { return Err(io::ErrorKind::NotFound.into()) };
+        let fd = opened.as_raw_fd();
         match self.thread.shares_fd_table() {
-            Sharing::Shared => self.fd.try_clone(),
+            // It is in this table, and moves: to duplicate it might exceed `RLIMIT_NOFILE`.
+            Sharing::Shared => self.fd.take().ok_or_else(|| io::ErrorKind::NotFound.into()),
             // The table was copied when the file was open already.
-            Sharing::Separate if self.has_come_with_the_table() => {
+            Sharing::Separate if self.has_come_with_the_table(fd) => {
                 // SAFETY: the number came with the copy of the table, and nothing owns it here.
                 Ok(unsafe { OwnedFd::from_raw_fd(fd) })
             }
@@ -125,7 +128,7 @@ impl ForeignFd {
                 io::Error::new(error.kind(), format!("{cause}: {error}"))
             }),
             // Where a sandbox forbids both, the program is taken not to unshare meanwhile.
-            Sharing::Unknown => self.thread.duplicate(fd).or_else(|_| self.fd.try_clone()),
+            Sharing::Unknown => self.thread.duplicate(fd).or_else(|_| opened.try_clone()),
         }
     }
 }

@@ -274,7 +274,9 @@ impl Shared {
         let Some(mut call) = job.call.take() else { return queue };
         drop(queue);
         let result = match call.perform() {
-            Ok(Gain::Opened(fd)) if self.submitter.shares_fd_table() != Sharing::Shared => {
+            // Only the submitter can tell whether the tables are the same. While it is in
+            // unshare(2) they seem to be, and what is opened then is missing in its copy.
+            Ok(Gain::Opened(fd)) if self.submitter != ThreadId::current() => {
                 return self.hand_over(job, call, ForeignFd::new(fd));
             }
             result => result,

@@ -4,6 +4,7 @@ use super::*;
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
 
 fn unshare() {
     // SAFETY: no memory is passed.
@@ -39,7 +40,7 @@ fn threads_share_a_table_until_one_unshares() {
 
 /// Runs `look` on a thread that has left this one's table, before or after a file was opened here.
 fn fetched(opened_first: bool) -> String {
-    let (foreign, to_fetch) = channel::<std::sync::Arc<ForeignFd>>();
+    let (foreign, to_fetch) = channel::<Arc<Mutex<ForeignFd>>>();
     let (ready, is_ready) = channel();
     let (unshares, may_unshare) = channel();
     let fetches = std::thread::spawn(move || {
@@ -49,12 +50,12 @@ fn fetched(opened_first: bool) -> String {
         unshare();
         ready.send(()).expect("it is waited for");
         let foreign = to_fetch.recv().expect("it comes");
-        let fd = foreign.fetch();
+        let fd = foreign.lock().expect("no panic").fetch();
         // The thread that has made it drops it.
         drop(foreign);
         fd.map(text_of)
     });
-    let open = || std::sync::Arc::new(ForeignFd::new(file("foreign").into()));
+    let open = || Arc::new(Mutex::new(ForeignFd::new(file("foreign").into())));
     let made = match opened_first {
         true => {
             let made = open();
@@ -82,9 +83,13 @@ fn foreign_fd_that_came_with_a_copied_table_is_taken() {
 }
 
 #[test]
-fn foreign_fd_of_a_shared_table_is_duplicated() {
-    let made = ForeignFd::new(file("shared").into());
+fn foreign_fd_of_a_shared_table_moves() {
+    let opened = OwnedFd::from(file("shared"));
+    let number = opened.as_raw_fd();
+    let mut made = ForeignFd::new(opened);
     let fd = made.fetch().expect("it is open");
+    assert_eq!(fd.as_raw_fd(), number, "no other is needed");
+    assert!(made.fetch().is_err(), "once");
     drop(made);
     assert_eq!(text_of(fd), "shared");
 }
