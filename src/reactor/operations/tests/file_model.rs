@@ -104,8 +104,8 @@ impl FileModel {
         // The end may have come before the reset.
         let may_be_untold = state.has_ended || state.is_read_shut || op.is_removed;
         // The driver may have failed a send before the receive began, and not told so yet.
-        // One that receives until the end may have received something before.
-        let is_end = is_at_end && (moved == 0 || op.what == What::RecvExact);
+        // One that receives an exact length may have received something before the end.
+        let is_end = is_at_end && (moved == 0 || (op.what == What::RecvExact && !is_ok));
         let is_told_later = self.has_open_send && !self.told_reset && is_end;
         let is_owed = state.was_reset && is_told_later && !may_be_untold;
         self.owes_reset |= is_owed && op.what.receives();
