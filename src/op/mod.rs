@@ -444,14 +444,14 @@ impl Op {
     /// Has the operation end silently if it succeeds entirely (C1): it has no completion, takes no
     /// place in [`Events`](crate::event::Events), and ends no wait. It succeeds entirely if every
     /// byte of its range was moved. Its buffer goes back to its pool or is dropped, at the latest
-    /// when the next wait returns. Anything else completes as always, and so does what
-    /// [`cancel`](crate::Poller::cancel), a deadline or
-    /// [`deregister`](crate::Poller::deregister) has begun to end (X2).
+    /// when the next wait returns. Anything else completes as always, and so does what `cancel`, a
+    /// deadline or `deregister` has begun to end (X2).
     ///
     /// For `send`, `send_all`, `send_to`, `send_msg`, `write`, `write_at` and its vectored form,
     /// `fsync`, `fdatasync`, `connect` and `shutdown`; `submit` refuses it of others
-    /// (`InvalidInput`). On io_uring such a send needs no system call of its own (from Linux 5.17
-    /// on): one call sends, and sleeps until the next request comes.
+    /// (`InvalidInput`). On io_uring (Linux 6.1) such a send needs no system call of its own: one
+    /// call sends, and sleeps until the next request comes. Its buffer is the poller's until then;
+    /// pollers that share its pool wait for it so long.
     ///
     /// A completion is also what tells a program that a peer takes what is sent. So that it still
     /// is told, let some sends go without this: whenever

@@ -149,7 +149,7 @@ impl Uring {
         self
     }
 
-    /// Makes the kernel complete every operation, as before Linux 5.17.
+    /// Makes the kernel complete every operation, as before Linux 6.1.
     #[cfg(any(test, feature = "spi"))]
     pub fn without_silent_sends(mut self) -> Self {
         self.polls.forbid_silent_sends();

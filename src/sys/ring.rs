@@ -149,7 +149,9 @@ impl Ring {
         // A sandbox may forbid to ask. Then none is known, and all are the reactor's.
         let _ = ring.submitter().register_probe(&mut known);
         let (in_flight, groups) = Default::default();
-        let silent = SilentSends::new(ring.params().is_feature_skip_cqe_on_success());
+        // This way to work came with Linux 6.1.
+        let can_skip = ring.params().is_feature_skip_cqe_on_success() && work == TaskWork::Deferred;
+        let silent = SilentSends::new(can_skip);
         let ring = Ring { ring, in_flight, groups, silent, work, known, was_full: false, stamp };
         let has = ring.ring.params();
         let [ext_arg, nodrop] = [has.is_feature_ext_arg(), has.is_feature_nodrop()];
@@ -163,7 +165,7 @@ impl Ring {
         self.groups.forbid();
     }
 
-    /// Has every operation complete, as before Linux 5.17.
+    /// Has every operation complete, as before Linux 6.1.
     #[cfg(any(test, feature = "spi"))]
     pub(crate) fn forbid_silent_sends(&mut self) {
         self.silent.forbid();
@@ -343,15 +345,15 @@ impl Ring {
                 take(completion);
             }
         }
-        if !self.silent.is_empty() {
-            self.settle_silent(take);
+        let lost = self.lost();
+        if !self.silent.note_lost(lost) {
+            self.settle_silent(lost, take);
         }
         was_full
     }
 
     /// Completes the silent sends that have succeeded, once that is certain.
-    fn settle_silent(&mut self, mut take: impl FnMut(Completion)) {
-        let lost = self.lost();
+    fn settle_silent(&mut self, lost: u32, mut take: impl FnMut(Completion)) {
         let Ring { ring: queues, in_flight, silent, .. } = self;
         let queue = queues.submission();
         if !queue.is_empty() || queue.cq_overflow() {

@@ -13,9 +13,9 @@ fn ring(entries: u32, work: TaskWork) -> io::Result<Box<dyn Poller>> {
 // A completion queue of 4 overflows.
 conformance_tests!(ring_of_four, || ring(2, TaskWork::Deferred));
 conformance_tests!(ring_before_6_1, || ring(256, TaskWork::Cooperative));
-conformance_tests!(ring_before_5_17, || {
+conformance_tests!(ring_before_5_19, || {
     let selector = Uring::with(256, TaskWork::Prompt)?;
-    let selector = selector.without_provided_buffers().without_silent_sends();
+    let selector = selector.without_provided_buffers();
     Ok(Box::new(Reactor::new(Backend::Other("uring"), selector)?))
 });
 conformance_tests!(ring_of_four_before_5_19, || ring(2, TaskWork::Prompt));

@@ -73,10 +73,10 @@ impl Operations {
                 self.on_result(op, result, io)
             }
             Err(error) => {
-                let call = work.call();
+                let (call, is_unsupported) = (work.call(), is_unsupported(&error, &work));
                 is_short = is_shortage(&error, call);
                 entry.work = Some(work);
-                self.on_returned_error(op, call, error, io)
+                self.on_returned_error(op, (call, is_unsupported), error, io)
             }
         };
         if !goes_on {
@@ -98,15 +98,14 @@ impl Operations {
     fn on_returned_error(
         &mut self,
         op: OpSlot,
-        call: Call,
+        (call, is_unsupported): (Call, bool),
         error: io::Error,
         io: &mut impl Io,
     ) -> bool {
         let Some(entry) = self.table.get_mut(op) else { return false };
         let is_canceled = error.raw_os_error() == Some(libc::ECANCELED);
         let is_short = is_shortage(&error, call);
-        let is_repeatable =
-            is_canceled || is_short || is_unfinished(&error) || is_unsupported(&error, call);
+        let is_repeatable = is_canceled || is_short || is_unfinished(&error) || is_unsupported;
         match entry.stop().and_then(Why::error) {
             Some(stop) if is_repeatable => self.complete(op, Err(stop), io),
             // Not by a request of the program's: the driver could not have it done, or knows no
@@ -132,11 +131,13 @@ fn is_shortage(error: &io::Error, call: Call) -> bool {
     call == Call::RecvMulti && error.raw_os_error() == Some(libc::ENOBUFS)
 }
 
-/// Returns true if the driver does not know how to do it without a signal, or more than once.
-fn is_unsupported(error: &io::Error, call: Call) -> bool {
+/// Returns true if the driver does not know how to do it without a signal, more than once, or
+/// silently: a socket with kernel TLS does not know `MSG_WAITALL`.
+fn is_unsupported(error: &io::Error, work: &Work) -> bool {
+    let call = work.call();
     match error.raw_os_error() {
-        Some(libc::EOPNOTSUPP) => call == Call::Write,
-        Some(libc::EINVAL) => call.is_multi(),
+        Some(libc::EOPNOTSUPP) => call == Call::Write || work.may_be_silent(),
+        Some(libc::EINVAL) => call.is_multi() || work.may_be_silent(),
         _ => false,
     }
 }

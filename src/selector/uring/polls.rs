@@ -95,7 +95,7 @@ impl Polls {
         }
     }
 
-    /// Has every operation complete, as before Linux 5.17.
+    /// Has every operation complete, as before Linux 6.1.
     #[cfg(any(test, feature = "spi"))]
     pub(super) fn forbid_silent_sends(&mut self) {
         self.ring.forbid_silent_sends();

@@ -3,7 +3,8 @@
 //! A send that does not wait (`MSG_DONTWAIT`) is made while it is submitted. If it fails, or sends
 //! only a part (an error where `MSG_WAITALL` is set), its completion is there before the enter
 //! returns. So one that was submitted has sent everything if there is no completion of it among all
-//! that the kernel has, those too that it keeps back for want of room (measured, Linux 6.18).
+//! that the kernel has, those too that it keeps back for want of room (measured, Linux 6.18). Linux
+//! 5.19 and 6.0 may say `EAGAIN` of a part, so silent sends are for rings of 6.1.
 
 /// Those whose success is not certain yet.
 #[derive(Debug)]
@@ -12,7 +13,7 @@ pub(super) struct SilentSends {
     are_known: bool,
     /// The `user_data` of those that were pushed.
     pushed: Vec<u64>,
-    /// How many completions had got lost when there was none of these.
+    /// How many completions had got lost when these were last settled, or when there was none.
     lost: u32,
 }
 
@@ -36,8 +37,11 @@ impl SilentSends {
         self.pushed.push(user_data);
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.pushed.is_empty()
+    /// Returns true if there is none. `lost` counts the completions that have got lost so far.
+    pub(super) fn note_lost(&mut self, lost: u32) -> bool {
+        let is_empty = self.pushed.is_empty();
+        self.lost = if is_empty { lost } else { self.lost };
+        is_empty
     }
 
     /// Takes all of them, which were submitted, after all completions were taken. `lost` counts

@@ -42,7 +42,8 @@ pub(super) enum End {
 }
 
 impl End {
-    fn error(self, call: Call) -> Option<i32> {
+    fn error(self, work: &Work) -> Option<i32> {
+        let call = work.call();
         Some(match self {
             End::Real(_) => return None,
             End::WouldBlock => libc::EAGAIN,
@@ -51,6 +52,7 @@ impl End {
             End::NoBuffer if call == Call::RecvMulti => libc::ENOBUFS,
             End::Unsupported if call.is_multi() => libc::EINVAL,
             End::Unsupported if call == Call::Write => libc::EOPNOTSUPP,
+            End::Unsupported if work.may_be_silent() => libc::EOPNOTSUPP,
             End::Failed => libc::EIO,
             End::NoBuffer | End::Unsupported => return None,
         })
@@ -137,7 +139,7 @@ impl FakeDriver {
     ) -> bool {
         let its = &mut self.calls[at];
         let (op, call) = (its.op, its.work.call());
-        let result = match (end, end.error(call)) {
+        let result = match (end, end.error(&its.work)) {
             (_, Some(code)) => Err(io::Error::from_raw_os_error(code)),
             (End::Real(max), None) => match files.wait_for_work(&mut its.work, max) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
