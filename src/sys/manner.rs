@@ -180,15 +180,6 @@ impl Manner {
         Ok(())
     }
 
-    /// Makes sure that no splice with `SPLICE_F_NONBLOCK` from or to the file blocks. Pipes obey
-    /// the flag; most sockets, and files such as terminals, obey `O_NONBLOCK` alone.
-    pub(super) fn ensure_splice_nonblocking(&mut self, number: RawFd) -> io::Result<()> {
-        match self.shape {
-            Shape::Pipe => Ok(()),
-            _ => self.ensure_nonblocking_once(number),
-        }
-    }
-
     /// Takes back what [`Manner::ensure_nonblocking`] has done.
     pub(crate) fn restore(&mut self, number: RawFd) {
         if std::mem::take(&mut self.is_made_nonblocking) {

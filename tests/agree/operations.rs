@@ -189,6 +189,23 @@ fn udp_receive_ended_before_the_next_datagram() {
     (0..40).for_each(|_| replay(&script, "ECANCELED", 1));
 }
 
+/// A ring keeps a write of no bytes waiting for room, unless the pipe is non-blocking.
+#[test]
+fn empty_write_behind_a_splice_to_a_full_pipe() {
+    let script = Script {
+        kinds: [Kind::PipeWrite, Kind::Stream, Kind::Stream],
+        extras: 0,
+        guest: 0,
+        steps: vec![
+            Step::Submit(At::A, Verb::Write, 1, Limit::Unlimited),
+            Step::Splice(At::B, At::A, 78, Limit::Unlimited),
+            Step::Submit(At::A, Verb::Write, 173, Limit::Unlimited),
+            Step::PeerWrite(At::B, 94),
+        ],
+    };
+    together(&script).expect("all backends do the same");
+}
+
 fn together(script: &Script) -> Result<Tally, String> {
     runner::said(|| numbers::counting(|| play_together(script)).map_err(|apart| apart.to_string()))
 }

@@ -18,7 +18,7 @@ impl Prepared {
         }
     }
 
-    /// Splices what there is, without waiting.
+    /// Splices what there is, without waiting. (A socket is asked by its own flag.)
     ///
     /// # Errors
     ///
@@ -28,9 +28,9 @@ impl Prepared {
         from: &mut Manner,
         to: &mut Manner,
     ) -> io::Result<Gain> {
-        from.ensure_splice_nonblocking(self.number)?;
+        from.ensure_nonblocking_once(self.number)?;
         if let Some(target) = self.target() {
-            to.ensure_splice_nonblocking(target)?;
+            to.ensure_nonblocking_once(target)?;
         }
         loop {
             match without_sigpipe(|| self.splice()) {
