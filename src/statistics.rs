@@ -2,8 +2,7 @@
 
 /// What a poller has counted since it was made.
 ///
-/// Each operation is counted once beside `submitted`: `submitted` is the sum of `completed`,
-/// `silent` and `pending`.
+/// `submitted` is the sum of `completed`, `silent` and `pending`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Statistics {

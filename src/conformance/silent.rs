@@ -69,7 +69,7 @@ fn is_silent(stage: &Stage, name: &'static str, source: Source, op: impl Fn(Key)
     bench.expect_silent(1, name);
     assert_eq!(bench.desk.poller.pending(key), 0, "{name}: nothing is unfinished");
     bench.expect_sleep(name);
-    // Where it would be beside others, it has no completion either.
+    // Together with another operation it has no completion either.
     bench.submit_silently(op(key));
     bench.submit(Op::nop(), 1);
     bench.one();
@@ -341,7 +341,7 @@ pub(super) fn c1_what_a_silent_send_held_is_let_go(stage: &Stage) {
     bench.submit_silently(Op::send_msg(key, "x", .., message));
     bench.expect_silent(4, "a file was passed");
     bench.wait(ZERO);
-    // Nobody takes the message.
+    // The message is never received.
     drop(there);
     fence(&reader, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLHUP));
 }
@@ -382,7 +382,7 @@ enum Stop {
     Deregister,
 }
 
-/// It has ended silently before, or it completes: not both, and not neither.
+/// An operation that is stopped has ended silently before, or completes: exactly one of the two.
 pub(super) fn x2_a_silent_end_or_a_completion(stage: &Stage) {
     for stop in [Stop::Cancel, Stop::Deregister] {
         for moments in 0..3 {

@@ -71,7 +71,7 @@ pub struct Op {
     pub(crate) offset: u64,
     pub(crate) with: With,
     pub(crate) deadline: Option<Duration>,
-    /// It is to complete only if it does not succeed entirely.
+    /// The operation completes only if it does not succeed entirely.
     pub(crate) skip_success: bool,
 }
 
@@ -441,7 +441,7 @@ impl Op {
         self
     }
 
-    /// Has the operation end silently if it succeeds entirely (C1): it has no completion, takes no
+    /// Ends the operation silently if it succeeds entirely (C1): it has no completion, takes no
     /// place in [`Events`](crate::event::Events), and ends no wait. It succeeds entirely if every
     /// byte of its range was moved. Its buffer goes back to its pool or is dropped, at the latest
     /// when the next wait returns. Anything else completes as always, and so does what `cancel`, a

@@ -42,7 +42,7 @@ pub use work::Work;
 
 /// One system call that is to be made, and that may have to be made several times.
 ///
-/// Who holds it keeps its file open.
+/// Its holder keeps its file open.
 pub struct Prepared {
     number: RawFd,
     call: Call,

@@ -189,7 +189,7 @@ fn udp_receive_ended_before_the_next_datagram() {
     (0..40).for_each(|_| replay(&script, "ECANCELED", 1));
 }
 
-/// A ring keeps a write of no bytes waiting for room, unless the pipe is non-blocking.
+/// The write did not complete on uring while splices left their pipes blocking.
 #[test]
 fn empty_write_behind_a_splice_to_a_full_pipe() {
     let script = Script {

@@ -64,8 +64,10 @@ impl Buffers {
         }
     }
 
-    /// Whether a send behind so many unfinished ones, of which so many complete, completes although
-    /// it succeeds. The buffer of a receive of its own is needed again. One of the pool returns
+    /// Returns true if a send has a completion although it succeeds. `unfinished` sends are before
+    /// it, and `completing` of these have a completion.
+    ///
+    /// The buffer of a receive of its own is needed again. One of the pool returns
     /// there by itself; so only the send that uses up what the peer may leave unread has to say
     /// when it is over, and with it all before it.
     pub(super) fn tells_of_success(&self, unfinished: usize, completing: usize) -> bool {

@@ -126,7 +126,7 @@ pub(super) struct OpEntry {
     rare: Option<Box<Rare>>,
     /// The driver must not have it.
     pub(super) must_emulate: bool,
-    /// It completes only if it does not succeed entirely.
+    /// The operation completes only if it does not succeed entirely.
     pub(super) skips_success: bool,
     /// The length of its last pause between two attempts.
     pub(super) pause: Pause,

@@ -62,7 +62,7 @@ impl Operations {
     ///
     /// # Errors
     ///
-    /// `OutOfMemory`: it would wait for ever.
+    /// `OutOfMemory`: it would wait without end.
     fn take_buffer(&mut self, op: OpSlot, io: &mut impl Io) -> io::Result<Option<PoolBuf>> {
         let Some(pool) = self.table.get(op).and_then(|entry| entry.pool()) else {
             return Ok(None);

@@ -91,7 +91,7 @@ impl PoolBuf {
         unsafe { std::slice::from_raw_parts_mut(start.cast(), self.capacity() - length) }
     }
 
-    /// It was set out, and somebody has come.
+    /// Notes that the kernel has taken a buffer that was set out.
     pub(in crate::sys) fn note_taken(&mut self) {
         if std::mem::take(&mut self.is_set_out) {
             self.home().set_out.fetch_sub(1, Ordering::Relaxed);

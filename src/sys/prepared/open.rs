@@ -184,7 +184,7 @@ fn owned(answer: libc::c_int) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(answer) })
 }
 
-/// `struct open_how`, which the libc crate lets nobody make.
+/// `struct open_how`. The libc crate has no constructor for it.
 #[repr(C)]
 struct OpenHow {
     flags: u64,

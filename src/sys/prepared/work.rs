@@ -7,7 +7,7 @@ use std::os::fd::RawFd;
 
 /// What an operation has the kernel do, once or again and again.
 ///
-/// Who holds it keeps its file open.
+/// Its holder keeps its file open.
 #[derive(Debug)]
 pub enum Work {
     /// A call, with the memory that it touches.

@@ -45,7 +45,7 @@ impl SilentSends {
     }
 
     /// Takes all of them, which were submitted, after all completions were taken. `lost` counts
-    /// the completions that have got lost so far. Returns true beside them if theirs may be among
+    /// the completions that have got lost so far. Returns true with them if theirs may be among
     /// these: then it is not known what they have done.
     pub(super) fn settle(&mut self, lost: u32) -> (std::vec::Drain<'_, u64>, bool) {
         let is_unknown = std::mem::replace(&mut self.lost, lost) != lost;

@@ -36,7 +36,7 @@ pub(super) struct OpModel {
     pub(super) is_ended_early: bool,
     /// The operation was queued in `Operations` when its source was deregistered.
     pub(super) is_orderly: bool,
-    /// It completes only if it does not succeed entirely.
+    /// The operation completes only if it does not succeed entirely.
     pub(super) is_silent: bool,
     pub(super) has_ended_silently: bool,
     pub(super) is_done: bool,
