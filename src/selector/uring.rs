@@ -149,13 +149,6 @@ impl Uring {
         self
     }
 
-    /// Makes the kernel complete every operation, as before Linux 6.1.
-    #[cfg(any(test, feature = "spi"))]
-    pub fn without_silent_sends(mut self) -> Self {
-        self.polls.forbid_silent_sends();
-        self
-    }
-
     fn with_ring(ring: Ring) -> io::Result<Self> {
         let (watches, heard, refused, told) = Default::default();
         let mut uring = Uring {

@@ -165,12 +165,6 @@ impl Ring {
         self.groups.forbid();
     }
 
-    /// Has every operation complete, as before Linux 6.1.
-    #[cfg(any(test, feature = "spi"))]
-    pub(crate) fn forbid_silent_sends(&mut self) {
-        self.silent.forbid();
-    }
-
     /// Whether this process was forked from the one that made the ring. Then it must not be used,
     /// but for dropping it.
     pub(crate) fn is_foreign(&self) -> bool {

@@ -95,12 +95,6 @@ impl Polls {
         }
     }
 
-    /// Has every operation complete, as before Linux 6.1.
-    #[cfg(any(test, feature = "spi"))]
-    pub(super) fn forbid_silent_sends(&mut self) {
-        self.ring.forbid_silent_sends();
-    }
-
     /// Provides no buffers of pools, as before Linux 5.19.
     #[cfg(any(test, feature = "spi"))]
     pub(super) fn forbid_groups(&mut self) {

@@ -26,12 +26,6 @@ impl SilentSends {
         self.are_known
     }
 
-    /// Makes it as if the kernel did not know the flag.
-    #[cfg(any(test, feature = "spi"))]
-    pub(super) fn forbid(&mut self) {
-        self.are_known = false;
-    }
-
     /// Notes that one was pushed.
     pub(super) fn insert(&mut self, user_data: u64) {
         self.pushed.push(user_data);

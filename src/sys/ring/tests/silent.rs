@@ -110,16 +110,6 @@ fn failures_beyond_the_queue_are_no_successes() {
 }
 
 #[test]
-fn ring_without_silent_sends_tells_of_every_send() {
-    let (mut ring, (here, _there)) = (ring(8, TaskWork::Deferred), pair());
-    ring.forbid_silent_sends();
-    ring.begin(silent_send(&here, b"hello".to_vec()), 7).expect("there is room");
-    ring.enter(0, None).expect("an open socket");
-    assert!(!ring.ring.completion().is_empty(), "as the kernel says it");
-    assert_eq!(moved(&ring.ended()[0].1), 5);
-}
-
-#[test]
 fn lost_completion_leaves_the_result_unknown() {
     let mut sends = super::super::silent::SilentSends::new(true);
     for (before, lost, is_unknown) in [(0, 0, false), (0, 1, true), (1, 1, false), (2, 2, false)] {
