@@ -89,7 +89,7 @@
 //! # X: cancel
 //!
 //! - **X1** An operation that waits for its turn, and is cancelled, MUST complete with `ECANCELED`. The one whose turn it is completes with its real result, or with `ECANCELED`, and then nothing was consumed beyond `transferred`. After a connect that was stopped only `deregister` is defined.
-//! - **X2** `cancel` MUST be `Ok` until the completion has been delivered, and `NotFound` from then on, for one that has ended silently, and for any other poller's. Once `cancel` was `Ok`, or `deregister` or its deadline has begun to end an operation, `skip_success` is void: it completes with its real result, `ECANCELED` or `TimedOut`. It need not show in the very next wait.
+//! - **X2** `cancel` MUST be `Ok` until the completion has been delivered, and `NotFound` from then on, for one that has ended silently, and for any other poller's. Once `cancel` was `Ok`, or `deregister` or its deadline has begun to end an operation, `skip_success` is void: it completes with its real result, `ECANCELED` or `TimedOut`. Both calls first learn what the kernel has done: an operation that `pending` still counted may prove to have ended silently. It need not show in the very next wait.
 //! - **X3** An operation whose deadline passes MUST complete with `TimedOut`, or with its real result; not before the deadline, and not as a result of a wait that blocks longer.
 //!
 //! # D: drop

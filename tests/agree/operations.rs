@@ -20,8 +20,9 @@ const SCRIPTS: u32 = 220;
 const SHORTENING: Duration = Duration::from_secs(120);
 
 /// How an operation can end, each of which some script must show.
-const ENDS: [&str; 14] = [
+const ENDS: [&str; 15] = [
     "done",
+    "silent",
     "more",
     "EINVAL",
     "ENOENT",

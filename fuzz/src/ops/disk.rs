@@ -183,22 +183,12 @@ impl Disk {
         if let Err(error) = &completion.result {
             expect(is_stopped, "C2", || format!("it can't fail so: {error}"))?;
         }
-        let at = match work {
-            Work::ReadAt(at) | Work::WriteAt(at) => at,
-            Work::ReadVectored(at) | Work::WriteVectored(at) => at,
-            _ => self.position,
-        };
+        let at = self.start(work);
         let is_done = completion.result.is_ok();
         if work.writes() {
             let is_whole = moved == payload.len() || !is_done;
             expect(is_whole && moved <= asked, "C2", || "not all was written".to_owned())?;
-            let end = at + moved;
-            if moved > 0 && self.bytes.len() < end {
-                self.bytes.resize(end, 0);
-            }
-            if moved > 0 {
-                self.bytes[at..end].copy_from_slice(&payload[..moved]);
-            }
+            self.put(at, &payload[..moved]);
         } else if work.reads() {
             let there = self.bytes.get(at..).unwrap_or_default();
             let there = &there[..there.len().min(asked)];
@@ -211,6 +201,36 @@ impl Disk {
             self.position += moved;
         }
         Ok(())
+    }
+
+    /// All of this was written, or it was no write.
+    pub fn note_written(&mut self, work: Work, payload: &[u8]) {
+        if work.writes() {
+            self.put(self.start(work), payload);
+        }
+        if work.is_sequential() {
+            self.position += payload.len();
+        }
+    }
+
+    /// The offset at which it begins.
+    fn start(&self, work: Work) -> usize {
+        match work {
+            Work::ReadAt(at) | Work::WriteAt(at) => at,
+            Work::ReadVectored(at) | Work::WriteVectored(at) => at,
+            _ => self.position,
+        }
+    }
+
+    fn put(&mut self, at: usize, bytes: &[u8]) {
+        let end = at + bytes.len();
+        if bytes.is_empty() {
+            return;
+        }
+        if self.bytes.len() < end {
+            self.bytes.resize(end, 0);
+        }
+        self.bytes[at..end].copy_from_slice(bytes);
     }
 
     fn judge_opened(&self, way: Way, completion: &Completion, is_stopped: bool) -> Verdict {

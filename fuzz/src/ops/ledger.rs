@@ -2,6 +2,7 @@
 
 mod entry;
 mod judge;
+mod silent;
 
 use super::super::model::{Failure, Verdict, expect};
 use super::disk::Work;
@@ -35,6 +36,8 @@ impl Ledger {
             files: Vec::new(),
             prefix,
             memory: (0, 0),
+            is_silent: false,
+            has_ended: false,
             is_cancelled: false,
             is_deregistered: false,
         });
@@ -120,12 +123,15 @@ impl Ledger {
     /// It was cancelled.
     pub fn note_cancelled(&mut self, nth: usize) {
         self.entries[nth].is_cancelled = true;
+        self.entries[nth].is_silent = false;
     }
 
     /// The source at this place was deregistered.
     pub fn note_deregistered(&mut self, place: usize) {
-        let pending = self.entries.iter_mut().filter(|entry| entry.is_pending_at(place));
-        pending.for_each(|entry| entry.is_deregistered = true);
+        for entry in self.entries.iter_mut().filter(|entry| entry.is_pending_at(place)) {
+            // Clients are sources of their own.
+            entry.is_deregistered |= !matches!(entry.task, Task::Connect(_));
+        }
     }
 
     /// All that are pending, with their numbers.
@@ -136,6 +142,13 @@ impl Ledger {
     /// Those of them that concern this place.
     pub fn pending_at(&self, place: usize) -> impl Iterator<Item = &Entry> {
         self.entries.iter().filter(move |entry| entry.is_pending_at(place))
+    }
+
+    /// How many operations of the registration there are pending at this place.
+    pub fn unfinished_at(&self, place: usize) -> usize {
+        let has_source = |task| !matches!(task, Task::Connect(_) | Task::Disk(Work::Open(_), _));
+        let here = self.pending_at(place);
+        here.filter(|one| !one.is_deregistered && !one.has_ended && has_source(one.task)).count()
     }
 
     /// How many bytes or messages may go with the poller from this place.
@@ -236,6 +249,9 @@ impl Ledger {
         // Who is stopped while he waits for his turn has done nothing.
         let is_in_turn = (stop.is_some() && completion.transferred == 0) || self.is_first(nth);
         expect(is_in_turn, "C3", || format!("before its turn: {who}"))?;
+        let is_whole = completion.result.is_ok() && completion.transferred == entry.asked;
+        let is_told_in_vain = entry.is_silent && is_whole && !entry.is_to_end();
+        expect(!is_told_in_vain, "C1", || format!("a silent success is told of: {who}"))?;
         self.judge_barrier(nth, stop.is_some(), &who)?;
         let mut ended = Ended {
             nth,
@@ -245,8 +261,15 @@ impl Ledger {
             results: completion.more.into(),
             clients: Vec::new(),
             more: completion.more,
+            is_silent: false,
             error: error.map(|error| (error.kind(), error.raw_os_error())),
         };
+        for place in entry.places().into_iter().flatten() {
+            let is_less = completion.transferred == 0 || completion.transferred < entry.asked;
+            if is_less && self.may_be_deaf(place) {
+                props.lines[place].is_deaf = true;
+            }
+        }
         let judged = judge(entry, &completion, stop.is_some(), props);
         let named =
             |failure: Failure| Failure { what: format!("{}: {who}", failure.what), ..failure };

@@ -3,6 +3,7 @@
 mod beside;
 mod end;
 mod quiet;
+mod silent;
 mod submit;
 
 use super::super::column::{Column, Subject};
@@ -13,7 +14,8 @@ use super::props::Props;
 use super::script::{At, DISK, DOOR, Limit, PLACES, Room, SOURCES, Script, Step, amount};
 use nix::errno::Errno;
 use quiet::WATCHDOG;
-use quintpoll::{Events, Interest, Key, Mode, Op, Readiness, Rejected, Token};
+use quintpoll::{Events, Interest, Key, Mode, Op, OpId, Readiness, Rejected, Token};
+use silent::Counts;
 use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
@@ -47,6 +49,9 @@ pub struct Player {
     /// The clients that operations connect: the operations, and the keys.
     connecting: Vec<(usize, Key)>,
     ledger: Ledger,
+    counts: Counts,
+    /// All that has ended with a completion was delivered by the last wait.
+    is_all_told: bool,
     shown: Shown,
 }
 
@@ -76,6 +81,8 @@ impl Player {
             watched: [Interest::empty(); PLACES],
             connecting: Vec::new(),
             ledger: Ledger::default(),
+            counts: Counts::default(),
+            is_all_told: true,
             shown: Shown::default(),
         })
     }
@@ -224,21 +231,34 @@ impl Player {
         self.tell(place, kind.map_or(Ok(0), Err));
         let says = || format!("operation {nth}: submit says {told:?}, not {refusal:?}");
         expect(kind == refusal, "C1", says)?;
+        self.is_all_told = false;
         match told {
-            Ok(id) => self.ledger.note_accepted(nth, id),
+            Ok(id) => {
+                self.counts.submitted += 1;
+                self.ledger.note_accepted(nth, id)
+            }
             Err(rejected) => self.ledger.note_refused(nth, rejected.into_parts().0),
         }
     }
 
     fn cancel(&mut self, back: u8) -> Verdict {
         let Some((nth, id)) = self.ledger.find(back) else { return Ok(()) };
+        self.cancel_operation(nth, id)
+    }
+
+    fn cancel_operation(&mut self, nth: usize, id: OpId) -> Verdict {
         let told = self.subject().poller().cancel(id);
         let kind = told.as_ref().err().map(io::Error::kind);
         self.tell(None, kind.map_or(Ok(nth), Err));
-        let right = if self.ledger.is_pending(nth) { None } else { Some(ErrorKind::NotFound) };
-        let says = || format!("operation {nth}: cancel says {told:?}, not {right:?}");
-        expect(kind == right, "X2", says)?;
-        if right.is_none() {
+        self.is_all_told = false;
+        let is_pending = self.ledger.is_pending(nth);
+        let has_ended = kind == Some(ErrorKind::NotFound);
+        let may_have_ended = !is_pending || self.ledger.entry(nth).is_silent();
+        let is_right = if has_ended { may_have_ended } else { kind.is_none() && is_pending };
+        expect(is_right, "X2", || format!("operation {nth}: cancel says {told:?}"))?;
+        if has_ended && self.ledger.silent().contains(&nth) {
+            self.end_silently(&[nth])?;
+        } else if !has_ended {
             self.ledger.note_cancelled(nth);
         }
         Ok(())
@@ -262,8 +282,11 @@ impl Player {
     }
 
     fn deregister(&mut self, place: usize) -> Verdict {
+        // What has ended is not stopped.
+        self.settle_silent_ends()?;
         let key = self.keys[place];
         let told = self.subject().poller().deregister(key);
+        self.is_all_told = false;
         let allowed = match self.numbers[place].take() {
             None => Some(ErrorKind::NotFound),
             Some(_) => None,
@@ -317,6 +340,7 @@ impl Player {
         let subject = self.column.open();
         let why = |error: io::Error| Failure { clause: "P5", what: error.to_string() };
         self.subject = Some(subject.map_err(why)?);
+        self.counts = Counts::default();
         for place in 0..SOURCES {
             self.register(place)?;
         }

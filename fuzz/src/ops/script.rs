@@ -194,6 +194,12 @@ pub fn files(number: u8) -> usize {
     usize::from(number / 16 % 4)
 }
 
+/// Whether the success of an operation for which this number stands is not to be told, where it
+/// sends, writes or shuts down writing.
+pub fn is_silent(number: u8) -> bool {
+    number & 64 != 0
+}
+
 /// The offset for which a number stands.
 pub fn offset(number: u8) -> usize {
     usize::from(number) * 331

@@ -145,6 +145,7 @@ impl Group {
         for ended in shown.iter().flat_map(|(_, shown)| &shown.ended) {
             let how = match ended.error {
                 None if ended.more => "more".to_owned(),
+                None if ended.is_silent => "silent".to_owned(),
                 None => "done".to_owned(),
                 Some((_, Some(errno))) => format!("{:?}", Errno::from_raw(errno)),
                 Some((kind, None)) => format!("{kind:?}"),
@@ -259,6 +260,7 @@ fn by_number(shown: &Shown) -> BTreeMap<usize, Ended> {
                 sum.results += ended.results;
                 sum.clients.extend(&ended.clients);
                 (sum.more, sum.error) = (ended.more, ended.error);
+                sum.is_silent = ended.is_silent;
             }
         }
     }

@@ -48,6 +48,10 @@ pub struct Entry {
     pub(super) prefix: usize,
     /// Where the buffer is, and how long it is.
     pub(super) memory: (usize, usize),
+    /// Its success is not to be told of (`Op::skip_success`), unless something stops it.
+    pub(super) is_silent: bool,
+    /// It has ended silently, while others before it are still to be told of.
+    pub(super) has_ended: bool,
     pub(super) is_cancelled: bool,
     pub(super) is_deregistered: bool,
 }
@@ -78,6 +82,8 @@ pub struct Ended {
     pub clients: Vec<usize>,
     /// It goes on.
     pub more: bool,
+    /// It has ended without a completion.
+    pub is_silent: bool,
     /// `None` if it was done; else the kind of the error and its number.
     pub error: Option<(ErrorKind, Option<i32>)>,
 }
@@ -169,6 +175,11 @@ impl Entry {
         self.is_cancelled || self.is_deregistered || self.limit.passes()
     }
 
+    /// Returns true if it may end without a completion.
+    pub fn is_silent(&self) -> bool {
+        self.is_silent
+    }
+
     /// Whether it has many results.
     pub(super) fn is_multi(&self) -> bool {
         matches!(self.task, Task::Source(Verb::RecvMulti, ..) | Task::Accept(true, _))
@@ -253,6 +264,9 @@ impl fmt::Debug for Ended {
         }
         if self.more {
             return write!(f, " and goes on");
+        }
+        if self.is_silent {
+            return write!(f, " silently");
         }
         match self.error {
             None => Ok(()),

@@ -3,9 +3,11 @@
 use super::super::super::model::{Failure, Verdict, expect};
 use super::super::disk::{Way, Work};
 use super::super::ledger::Task;
-use super::super::script::{At, DISK, DOOR, Job, Kind, Knock, Limit, amount, files, offset};
+use super::super::script::{
+    At, DISK, DOOR, Job, Kind, Knock, Limit, amount, files, is_silent, offset,
+};
 use super::Player;
-use super::quiet::WATCHDOG;
+use super::quiet::{SLICE, WATCHDOG};
 use quintpoll::{Interest, Mode, Op, Token};
 use std::io::{self, ErrorKind};
 use std::time::Instant;
@@ -85,6 +87,7 @@ impl Player {
         let key = registered.map_err(|error| failed(&error))?;
         let op = limit.time().into_iter().fold(Op::connect(key, address), Op::deadline);
         let nth = self.ledger.add(Task::Connect(client), limit, 0, Vec::new());
+        let op = self.silenced(nth, op, client % 2 == 1);
         self.connecting.push((nth, key));
         self.hand_over(nth, op, Some(DOOR), None)
     }
@@ -97,6 +100,8 @@ impl Player {
         for (nth, key) in done {
             let told = self.subject().poller().deregister(key);
             expect(told.is_ok(), "R5", || format!("the client of {nth}: {told:?}"))?;
+            // The call learns what has ended.
+            self.is_all_told = false;
         }
         Ok(())
     }
@@ -118,9 +123,17 @@ impl Player {
             Job::SyncData => (Work::SyncData, 0, Limit::Unlimited),
             Job::Open(way) => (Work::Open(Way::of(way)), 0, Limit::Unlimited),
         };
+        let is_silent = match job {
+            Job::WriteAt(_, number, _) | Job::WriteVectored(_, number) | Job::Write(number, _) => {
+                is_silent(number)
+            }
+            _ => false,
+        };
         let begun = Instant::now();
         while self.is_at_odds(work, length) {
-            self.wait(WATCHDOG)?;
+            // A wait does not return for what ends silently.
+            let is_told = self.ledger.silent_at(DISK).is_empty();
+            self.wait(if is_told { WATCHDOG } else { SLICE })?;
             let is_late = begun.elapsed() > WATCHDOG;
             expect(!is_late, "C1", || format!("{:?} do not end", self.ledger.works()))?;
         }
@@ -129,6 +142,7 @@ impl Player {
         let nth = self.ledger.add(task, limit, length, payload);
         let op = self.disk_operation(work, length, nth);
         let op = limit.time().into_iter().fold(op, Op::deadline);
+        let op = self.silenced(nth, op, is_silent);
         let is_nothing = work.reads() && length == 0;
         let refusal = is_nothing.then_some(ErrorKind::InvalidInput);
         self.hand_over(nth, op, Some(DISK), refusal)

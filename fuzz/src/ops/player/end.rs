@@ -50,7 +50,9 @@ impl Player {
         // operation that nobody has told of, that he is alone.
         let forgets = match line.kind {
             Kind::Tcp => line.is_erratic,
-            Kind::Datagram => line.is_alone() && !self.ledger.unsent(place).is_empty(),
+            Kind::Datagram | Kind::Named => {
+                line.is_alone() && !self.ledger.unsent(place).is_empty()
+            }
             _ => false,
         };
         let lost = if forgets {
@@ -103,13 +105,12 @@ impl Player {
     pub fn end(&mut self) -> Verdict {
         let pending: Vec<usize> = self.ledger.pending().map(|(nth, _)| nth).collect();
         for nth in pending {
-            if self.is_slow && !self.ledger.is_pending(nth) {
+            // A silent one may be known to be over by now.
+            if !self.ledger.is_pending(nth) {
                 continue;
             }
             let id = self.ledger.id(nth).expect("it was accepted");
-            let told = self.subject().poller().cancel(id);
-            expect(told.is_ok(), "X2", || format!("operation {nth}: cancel says {told:?}"))?;
-            self.ledger.note_cancelled(nth);
+            self.cancel_operation(nth, id)?;
             if self.is_slow {
                 self.be_quiet()?;
             }

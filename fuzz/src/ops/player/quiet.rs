@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 /// Within this time whatever must come has come.
 pub(super) const WATCHDOG: Duration = Duration::from_secs(10);
 /// How long one wait takes for what may need several.
-const SLICE: Duration = Duration::from_millis(5);
+pub(super) const SLICE: Duration = Duration::from_millis(5);
 
 /// What may come of what is pending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,6 +30,7 @@ impl Player {
         let subject = self.subject.as_deref_mut().expect("it is there but for a moment");
         let waited = subject.poller().wait(&mut self.events, Some(timeout));
         waited.map_err(|error| Failure { clause: "P5", what: format!("wait: {error}") })?;
+        self.is_all_told = self.events.completed() < self.events.capacity();
         let bits = self.props.look();
         for event in &self.events {
             let place = event.token.0;
@@ -40,14 +41,19 @@ impl Player {
             // After a completion of the same wait it may be true no longer.
             expect(is_true || self.events.completed() > 0, "L2", told)?;
         }
-        self.take_completions()
+        let count = self.take_completions()?;
+        self.note_silent_ends()?;
+        Ok(count)
     }
 
     pub(super) fn take_completions(&mut self) -> Result<usize, Failure> {
         let count = self.events.completed();
-        for completion in self.events.completions() {
+        for completion in self.events.completions().collect::<Vec<_>>() {
+            self.end_silent_before(&completion)?;
             let ended = self.ledger.complete(completion, &mut self.props)?;
+            self.counts.completed += u64::from(!ended.more);
             self.shown.ended.push(ended);
+            self.judge_silent_ends()?;
         }
         self.let_clients_go()?;
         Ok(count)
@@ -117,6 +123,14 @@ impl Player {
     }
 
     fn hope_of(&self, nth: usize, entry: &Entry, bits: &[Bits]) -> Hope {
+        match self.hope_of_told(nth, entry, bits) {
+            // A wait does not return for it.
+            Hope::Completion if entry.is_silent() => Hope::Progress,
+            hope => hope,
+        }
+    }
+
+    fn hope_of_told(&self, nth: usize, entry: &Entry, bits: &[Bits]) -> Hope {
         if entry.is_to_end() {
             return Hope::Completion;
         }

@@ -1,10 +1,10 @@
 //! Submits operations of the pairs.
 
 use super::super::super::model::Verdict;
-use super::super::ledger::{Task, needs_of};
-use super::super::script::{At, Limit, Verb, amount, files};
+use super::super::ledger::{Task, lane_of, needs_of};
+use super::super::script::{At, Limit, Verb, amount, files, is_silent};
 use super::Player;
-use quintpoll::{Message, Op};
+use quintpoll::{Interest, Message, Op};
 use std::io::ErrorKind;
 use std::net::Shutdown;
 
@@ -29,6 +29,9 @@ impl Player {
         let nth = self.ledger.add(task, limit, asked, payload);
         let op = self.operation(place, verb, number, nth);
         let op = limit.time().into_iter().fold(op, Op::deadline);
+        // Of those without an order it could not be told which have ended.
+        let may_be_silent = lane_of(verb) == Some(Interest::WRITABLE);
+        let op = self.silenced(nth, op, may_be_silent && is_silent(number));
         let refusal = if self.numbers[place].is_none() {
             Some(ErrorKind::NotFound)
         } else if (verb.receives() && asked == 0) || self.watched[place].intersects(needs_of(verb))
@@ -38,6 +41,15 @@ impl Player {
             None
         };
         self.hand_over(nth, op, Some(place), refusal)
+    }
+
+    /// An operation of which success is not to be told, if so.
+    pub(super) fn silenced(&mut self, nth: usize, op: Op, is_silent: bool) -> Op {
+        if !is_silent {
+            return op;
+        }
+        self.ledger.note_silent(nth);
+        op.skip_success()
     }
 
     fn operation(&mut self, place: usize, verb: Verb, number: u8, nth: usize) -> Op {
