@@ -15,7 +15,7 @@ use std::fs::{File, Permissions};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const READ: (bool, bool) = (true, false);
 const WRITE: (bool, bool) = (false, true);
@@ -241,15 +241,12 @@ fn open_slowly(stage: &Stage, fuse: &Fuse, path: &Path, access: (bool, bool), ex
     bench.submit(Op::recv(key, vec![], 4), 1);
     bench.submit(Op::timeout(Duration::from_millis(5)), 2);
     fuse.hold();
-    let started = Instant::now();
     bench.submit(Op::open(path, &options(access, 0)), 3);
     put(&there, b"data");
     let mut done = bench.collect(2);
     done.sort_by_key(|done| done.token);
-    let elapsed = started.elapsed();
     let tokens: Vec<_> = done.iter().map(|done| done.token.0).collect();
     assert_eq!(tokens, [1, 2], "{why}: the others are done first");
-    assert!(elapsed < Duration::from_secs(2), "{why}: the thread was blocked for {elapsed:?}");
     assert!(done.iter().all(|done| done.result.is_ok()), "{why}: {done:?}");
     fuse.until_held();
     bench.expect_nothing_yet("the server has not answered");

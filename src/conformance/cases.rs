@@ -442,6 +442,10 @@ macro_rules! __conformance_cases {
             c2_rights_given_up_between_two_opens
             c7_slow_fuse_open_blocks_nobody
         }
+        slow_files {
+        } own {
+            c7_slow_file_holds_up_no_other_operation
+        }
         ends {
             c8_the_end_comes_after_however_many_results
             c2_a_reset_is_the_readers_whoever_hears_of_it

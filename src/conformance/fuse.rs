@@ -11,15 +11,20 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// After that a request is answered, so that a test that waits for its own server goes on.
-const MAX_HOLD: Duration = Duration::from_secs(4);
+const MAX_HOLD: Duration = Duration::from_secs(10);
+/// The length of the file.
+const SIZE: u64 = 8192;
 
 /// The operations of `linux/fuse.h` that the server knows.
 pub(super) const LOOKUP: u32 = 1;
 const FORGET: u32 = 2;
 const GETATTR: u32 = 3;
 pub(super) const OPEN: u32 = 14;
+const READ: u32 = 15;
+const WRITE: u32 = 16;
 const STATFS: u32 = 17;
 const RELEASE: u32 = 18;
+const FSYNC: u32 = 20;
 const FLUSH: u32 = 25;
 const INIT: u32 = 26;
 pub(super) const OPENDIR: u32 = 27;
@@ -50,6 +55,8 @@ struct State {
     is_shut: bool,
     /// The operations of requests that were held back.
     held: Vec<u32>,
+    /// One of them was answered because it was held back for too long.
+    has_expired: bool,
 }
 
 impl Fuse {
@@ -96,18 +103,23 @@ impl Fuse {
         assert!(!state.held.is_empty(), "the server was asked for nothing");
     }
 
-    /// Answers again. Returns the operations of the requests that were held back.
+    /// Answers again. Returns the operations of the requests that were held back: all of them until
+    /// now.
     pub(super) fn release(&self) -> Vec<u32> {
         let mut state = self.gate.state();
         state.is_shut = false;
         self.gate.has_changed.notify_all();
-        std::mem::take(&mut state.held)
+        let (held, has_expired) = (std::mem::take(&mut state.held), state.has_expired);
+        drop(state);
+        assert!(!has_expired, "the thread of the poller has waited for the server: {held:?}");
+        held
     }
 }
 
 impl Drop for Fuse {
     fn drop(&mut self) {
-        self.release();
+        self.gate.state().is_shut = false;
+        self.gate.has_changed.notify_all();
         let _ = umount2(&self.directory.0, MntFlags::MNT_DETACH);
     }
 }
@@ -125,7 +137,8 @@ impl Gate {
             self.has_changed.notify_all();
             let passed =
                 self.has_changed.wait_timeout_while(state, MAX_HOLD, |state| state.is_shut);
-            drop(passed);
+            let (mut state, waited) = passed.unwrap_or_else(PoisonError::into_inner);
+            state.has_expired |= waited.timed_out();
         }
     }
 }
@@ -173,6 +186,15 @@ fn word(request: &[u8], at: usize) -> u32 {
     u32::from_ne_bytes(bytes.unwrap_or_else(|_| panic!("four bytes are four")))
 }
 
+fn long(request: &[u8], at: usize) -> u64 {
+    u64::from(word(request, at)) | u64::from(word(request, at + 4)) << 32
+}
+
+/// Returns what is in the file.
+pub(super) fn contents(offset: u64, length: u64) -> Vec<u8> {
+    (offset..(offset + length).min(SIZE)).map(|at| (at % 251) as u8).collect()
+}
+
 fn words(words: &[u32]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_ne_bytes()).collect()
 }
@@ -195,7 +217,9 @@ fn answer(operation: u32, node: u64, body: &[u8]) -> Result<Vec<u8>, i32> {
         GETATTR => [words(&[0; 4]), attributes(node)].concat(),
         OPEN | OPENDIR => words(&[0; 4]),
         STATFS => vec![0; 80],
-        RELEASE | RELEASEDIR | FLUSH => Vec::new(),
+        READ => contents(long(body, 8), u64::from(word(body, 16))),
+        WRITE => words(&[word(body, 16), 0]),
+        RELEASE | RELEASEDIR | FLUSH | FSYNC => Vec::new(),
         _ => return Err(libc::ENOSYS),
     })
 }
@@ -205,6 +229,7 @@ fn attributes(node: u64) -> Vec<u8> {
     let mode = if node == FILE { libc::S_IFREG | 0o644 } else { libc::S_IFDIR | 0o755 };
     let mut all = [0; 22];
     all[0] = node as u32;
+    all[2] = if node == FILE { SIZE as u32 } else { 0 };
     (all[15], all[16]) = (mode, 1);
     words(&all)
 }

@@ -70,6 +70,7 @@ mod release;
 mod results;
 mod signals;
 mod silent;
+mod slow_files;
 mod splice_lanes;
 mod splices;
 mod stops;

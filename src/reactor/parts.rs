@@ -204,7 +204,7 @@ impl<S: Selector> Io for Parts<S> {
         self.has_driver
     }
 
-    fn can_submit(&mut self, work: &Work, mode: &Manner) -> bool {
+    fn can_submit(&mut self, work: &Work, mode: &mut Manner) -> bool {
         work.suits_a_ring(mode)
     }
 

@@ -1,6 +1,7 @@
 //! File numbers: held beside their owner, and checked.
 #![allow(unsafe_code)]
 
+use super::mount::CachedStat;
 use std::fmt;
 use std::io;
 use std::mem::MaybeUninit;
@@ -42,7 +43,7 @@ impl fmt::Debug for Held {
     }
 }
 
-/// What fstat(2) tells of the kind of file that a number stands for.
+/// What statx(2) tells of the kind of file that a number stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shape {
     Socket,
@@ -61,21 +62,21 @@ pub(crate) enum Shape {
 impl Shape {
     /// # Errors
     ///
-    /// What fstat(2) says.
+    /// What statx(2) says.
     pub(crate) fn of(fd: BorrowedFd<'_>) -> io::Result<Self> {
-        let mut stat = MaybeUninit::<libc::stat>::uninit();
-        // SAFETY: there is room for the answer.
-        super::checked(unsafe { libc::fstat(fd.as_raw_fd(), stat.as_mut_ptr()) })?;
-        // SAFETY: the call has succeeded, so the answer was written.
-        let stat = unsafe { stat.assume_init() };
-        Ok(match stat.st_mode & libc::S_IFMT {
+        Ok(Shape::of_kind(CachedStat::of(fd)?.kind))
+    }
+
+    /// Returns the shape of files of a kind: `S_IFREG` and so on.
+    pub(super) fn of_kind(kind: libc::mode_t) -> Self {
+        match kind {
             libc::S_IFSOCK => Shape::Socket,
             libc::S_IFIFO => Shape::Pipe,
             0 => Shape::Anonymous,
             libc::S_IFREG => Shape::Regular,
             libc::S_IFBLK => Shape::Block,
             _ => Shape::Named,
-        })
+        }
     }
 }
 
@@ -99,7 +100,7 @@ pub(crate) enum Kind {
 impl Kind {
     /// # Errors
     ///
-    /// What fstat(2) says.
+    /// What statx(2) says.
     pub(crate) fn of(fd: BorrowedFd<'_>) -> io::Result<Self> {
         Ok(match Shape::of(fd)? {
             Shape::Socket => Kind::of_socket(fd),
@@ -138,8 +139,9 @@ pub(crate) fn wakes_for_a_byte(number: RawFd) -> bool {
 }
 
 /// Whether a regular file is in a file system that makes its files up, such as procfs, and each of
-/// its kinds has rules of its own: message queues are read like pipes and never at once.
-pub(crate) fn is_made_up(fd: BorrowedFd<'_>) -> bool {
+/// its kinds has rules of its own: message queues are read like pipes and never at once. Before
+/// Linux 6.8 the file system is asked.
+pub(super) fn is_made_up(fd: BorrowedFd<'_>, stat: &CachedStat) -> bool {
     const MADE_UP: [u32; 10] = [
         libc::PROC_SUPER_MAGIC as u32,
         libc::SYSFS_MAGIC as u32,
@@ -152,14 +154,17 @@ pub(crate) fn is_made_up(fd: BorrowedFd<'_>) -> bool {
         MQUEUE_MAGIC,
         SECRETMEM_MAGIC,
     ];
+    let magic = stat.fs_magic().or_else(|| asked_magic(fd));
+    magic.is_some_and(|magic| MADE_UP.contains(&(magic as u32)))
+}
+
+/// Returns what fstatfs(2) says, which may wait for a server.
+fn asked_magic(fd: BorrowedFd<'_>) -> Option<u64> {
     let mut answer = MaybeUninit::<libc::statfs>::uninit();
     // SAFETY: there is room for the answer.
-    if unsafe { libc::fstatfs(fd.as_raw_fd(), answer.as_mut_ptr()) } != 0 {
-        return false;
-    }
+    super::checked(unsafe { libc::fstatfs(fd.as_raw_fd(), answer.as_mut_ptr()) }).ok()?;
     // SAFETY: the call has succeeded, so the answer was written.
-    let answer = unsafe { answer.assume_init() };
-    MADE_UP.contains(&(answer.f_type as u32))
+    Some(unsafe { answer.assume_init() }.f_type as u64)
 }
 
 /// The crate libc lacks these.

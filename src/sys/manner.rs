@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use super::file::Shape;
+use super::mount::CachedStat;
 use super::sigpipe::without_sigpipe;
 use super::vectors::{Vectors, counted};
 use std::io;
@@ -41,15 +42,20 @@ pub(super) const RWF_NOSIGNAL: libc::c_int = 0x100;
 impl Manner {
     /// # Errors
     ///
-    /// What fstat(2) says.
+    /// What statx(2) says.
     pub(crate) fn of(fd: BorrowedFd<'_>) -> io::Result<Self> {
         // Most are sockets, which say so themselves.
         let carries = super::file::type_of_socket(fd);
-        let shape = if carries.is_some() { Shape::Socket } else { Shape::of(fd)? };
-        let mut manner = Manner::of_shape(shape, carries);
-        // That takes another call, which not every source needs.
-        manner.is_drained_by_short_reads.take_if(|may_be| *may_be);
-        manner.is_made_up = shape == Shape::Regular && super::file::is_made_up(fd);
+        if carries.is_some() {
+            let mut manner = Manner::of_shape(Shape::Socket, carries);
+            // That takes another call, which not every source needs.
+            manner.is_drained_by_short_reads.take_if(|may_be| *may_be);
+            return Ok(manner);
+        }
+        let stat = CachedStat::of(fd)?;
+        let shape = Shape::of_kind(stat.kind);
+        let mut manner = Manner::of_shape(shape, None);
+        manner.is_made_up = shape == Shape::Regular && super::file::is_made_up(fd, &stat);
         Ok(manner)
     }
 
@@ -57,7 +63,7 @@ impl Manner {
     ///
     /// # Errors
     ///
-    /// `EBADF`: it is not open, or open with `O_PATH`; what fstat(2) says.
+    /// `EBADF`: it is not open, or open with `O_PATH`; what statx(2) says.
     pub(crate) fn of_pollable(fd: BorrowedFd<'_>) -> io::Result<Self> {
         let manner = Manner::of(fd)?;
         // A socket that has told its type is neither.
@@ -125,10 +131,26 @@ impl Manner {
         matches!(self.shape, Shape::Regular | Shape::Block)
     }
 
-    /// Whether a ring may read and write at an offset of it: of streams it takes no notice of that,
-    /// nor of what files of procfs say of it.
-    pub(super) fn may_be_reached_by_a_ring(&self) -> bool {
-        self.has_position() && !self.is_made_up
+    /// Returns true if a ring may read and write at an offset of it: of streams it takes no notice
+    /// of that, nor of what files of procfs say of it. A file that knows no calls without waiting
+    /// would keep the thread inside io_uring_enter(2) until its server answers (FUSE).
+    pub(super) fn may_be_reached_by_a_ring(&mut self, number: RawFd) -> bool {
+        self.has_position() && !self.is_made_up && self.knows_nowait(number)
+    }
+
+    /// Returns true if the file is known to take `RWF_NOWAIT`. Asks it by a read behind the end of
+    /// any file, which moves nothing. A file that can't be read does not tell.
+    fn knows_nowait(&mut self, number: RawFd) -> bool {
+        if self.takes_nowait && !self.has_taken_nowait {
+            let mut byte = 0_u8;
+            let part = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+            let end = Some(i64::MAX as u64 - 1);
+            // SAFETY: there is room for one byte.
+            let read = || unsafe { Vectors::of(&[part], end).read(number, libc::RWF_NOWAIT) };
+            let answer = if_known(&mut self.takes_nowait, read);
+            self.has_taken_nowait = answer.as_ref().is_some_and(was_asked);
+        }
+        self.has_taken_nowait
     }
 
     /// Whether a ring may read it. If it knows no read without blocking, that would have the thread
@@ -263,6 +285,7 @@ impl Manner {
         // SAFETY: as the caller promises.
         let read = || unsafe { Vectors::of(parts, offset).read(number, libc::RWF_NOWAIT) };
         if let Some(done) = if_known(&mut self.takes_nowait, read) {
+            self.has_taken_nowait |= was_asked(&done);
             return done;
         }
         self.prepare_for_thread(number)?;
@@ -272,14 +295,7 @@ impl Manner {
     /// Prepares a read by a thread: a few files with a position, in procfs and tracefs, wait for
     /// others than a disk, and none of these knows `RWF_NOWAIT`.
     fn prepare_for_thread(&mut self, number: RawFd) -> io::Result<()> {
-        if self.takes_nowait && !self.has_taken_nowait && !is_direct(number)? {
-            let mut byte = 0_u8;
-            let part = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
-            // SAFETY: there is room for one byte.
-            let read = || unsafe { Vectors::of(&[part], Some(0)).read(number, libc::RWF_NOWAIT) };
-            self.has_taken_nowait = if_known(&mut self.takes_nowait, read).is_some();
-        }
-        if self.takes_nowait { Ok(()) } else { self.ensure_nonblocking(number) }
+        if self.knows_nowait(number) { Ok(()) } else { self.ensure_nonblocking(number) }
     }
 
     /// Writes what can be kept in memory of a file with a position. `WouldBlock` if nothing can,
@@ -305,6 +321,7 @@ impl Manner {
         // SAFETY: as the caller promises.
         let write = || unsafe { vectors.write(number, libc::RWF_NOWAIT) };
         let done = if_known(&mut self.takes_nowait_to_write, write);
+        self.has_taken_nowait |= done.as_ref().is_some_and(was_asked);
         done.unwrap_or_else(|| Err(io::ErrorKind::WouldBlock.into()))
     }
 
@@ -323,6 +340,11 @@ fn if_known(
     let done = takes_it.then(call)?;
     *takes_it = !done.as_ref().is_err_and(is_unknown);
     takes_it.then_some(done)
+}
+
+/// Returns true if the file was asked: a call in whose direction it is not open says so first.
+fn was_asked(answer: &io::Result<usize>) -> bool {
+    !answer.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EBADF))
 }
 
 /// Whether a call says that it does not know a flag.

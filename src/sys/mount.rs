@@ -14,19 +14,21 @@ pub(super) struct MountId(u64);
 /// What the kernel has in memory of a file.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CachedStat {
-    /// `S_IFREG` and so on.
+    /// `S_IFREG` and so on; 0 of anonymous files.
     pub(super) kind: libc::mode_t,
     /// To open the file may read keys or hashes from the disk (fscrypt, fs-verity).
     pub(super) has_metadata_on_disk: bool,
-    pub(super) mount: MountId,
+    /// `None` before Linux 6.8.
+    pub(super) mount: Option<MountId>,
 }
 
 impl CachedStat {
-    /// Returns what the kernel has in memory of a file, which may be open with `O_PATH`.
+    /// Returns what the kernel has in memory of a file, which may be open with `O_PATH`. Where
+    /// there is no statx(2), asks fstat(2).
     ///
     /// # Errors
     ///
-    /// `Unsupported` before Linux 6.8; what statx(2) says.
+    /// What the calls say.
     pub(super) fn of(fd: BorrowedFd<'_>) -> io::Result<Self> {
         let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC;
         let mask = libc::STATX_TYPE | STATX_MNT_ID_UNIQUE;
@@ -34,18 +36,41 @@ impl CachedStat {
         // SAFETY: the name ends with a zero, and there is room for the answer.
         let answer =
             unsafe { libc::statx(fd.as_raw_fd(), c"".as_ptr(), flags, mask, stat.as_mut_ptr()) };
-        super::checked(answer)?;
+        match super::checked(answer) {
+            // Linux before 4.11, and sandboxes older than the call.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
+                return CachedStat::by_fstat(fd);
+            }
+            answered => answered?,
+        };
         // SAFETY: the call has succeeded, so the answer was written.
         let stat = unsafe { stat.assume_init() };
-        if stat.stx_mask & mask != mask {
-            return Err(io::ErrorKind::Unsupported.into());
-        }
+        let has_mount = stat.stx_mask & STATX_MNT_ID_UNIQUE != 0;
         let on_disk = (libc::STATX_ATTR_ENCRYPTED | libc::STATX_ATTR_VERITY) as u64;
         Ok(CachedStat {
             kind: libc::mode_t::from(stat.stx_mode) & libc::S_IFMT,
             has_metadata_on_disk: stat.stx_attributes & on_disk != 0,
-            mount: MountId(stat.stx_mnt_id),
+            mount: has_mount.then_some(MountId(stat.stx_mnt_id)),
         })
+    }
+
+    fn by_fstat(fd: BorrowedFd<'_>) -> io::Result<Self> {
+        let mut stat = MaybeUninit::<libc::stat>::uninit();
+        // SAFETY: there is room for the answer.
+        super::checked(unsafe { libc::fstat(fd.as_raw_fd(), stat.as_mut_ptr()) })?;
+        // SAFETY: the call has succeeded, so the answer was written.
+        let stat = unsafe { stat.assume_init() };
+        Ok(CachedStat {
+            kind: stat.st_mode & libc::S_IFMT,
+            has_metadata_on_disk: true,
+            mount: None,
+        })
+    }
+
+    /// Returns the magic number of the file system, as statfs(2) does. `None` if the kernel does
+    /// not tell it without asking the file system.
+    pub(super) fn fs_magic(&self) -> Option<u64> {
+        self.mount?.fs_magic().ok()
     }
 }
 
@@ -111,8 +136,10 @@ mod tests {
             Err(error) => return println!("skipped: statx(2): {error}"),
         };
         assert_eq!(stat.kind, libc::S_IFREG);
+        assert_eq!(stat.kind, CachedStat::by_fstat(file.as_fd()).expect("it is open").kind);
+        let Some(mount) = stat.mount else { return println!("skipped: Linux before 6.8") };
         assert!(!stat.has_metadata_on_disk);
-        match stat.mount.fs_magic() {
+        match mount.fs_magic() {
             Ok(magic) => assert_eq!(magic, libc::PROC_SUPER_MAGIC as u64),
             Err(error) => println!("skipped: statmount(2): {error}"),
         }

@@ -163,7 +163,7 @@ impl Prepared {
     }
 
     /// Returns true if the call can be given to a ring.
-    pub(crate) fn suits_a_ring(&self, manner: &Manner) -> bool {
+    pub(crate) fn suits_a_ring(&self, manner: &mut Manner) -> bool {
         match self.call {
             // A ring retries a connect by making it again, see `ConnectState`.
             Call::Connect => false,
@@ -174,7 +174,7 @@ impl Prepared {
             Call::Splice => false,
             Call::Read => manner.may_be_read_by_a_ring(),
             Call::Write => manner.may_be_written_by_a_ring(),
-            Call::ReadAt(_) | Call::WriteAt(_) => manner.may_be_reached_by_a_ring(),
+            Call::ReadAt(_) | Call::WriteAt(_) => manner.may_be_reached_by_a_ring(self.number),
             // A ring does not report that reading was shut down to one on a unix socket.
             Call::AcceptMulti => !file::is_local(self.number),
             _ => true,

@@ -37,10 +37,10 @@ impl Operations {
             return false;
         }
         let Some((slot, queue)) = self.source_of(op) else { return false };
-        let Some(source) = self.sources.get(slot) else { return false };
+        let Some(source) = self.sources.get_mut(slot) else { return false };
         let Some(entry) = self.table.get_mut(op) else { return false };
         let is_emulated = entry.must_emulate || (queue == Queue::Read && source.emulates_reads());
-        let can_submit = |work: &mut Work| !is_emulated && io.can_submit(work, &source.mode);
+        let can_submit = |work: &mut Work| !is_emulated && io.can_submit(work, &mut source.mode);
         let Some(mut work) = entry.work.take_if(can_submit) else { return false };
         if let Some(call) = work.prepared_mut() {
             // What is left of a send is sent as usual.

@@ -44,7 +44,7 @@ pub(in crate::reactor) trait Io {
     fn has_driver(&self) -> bool;
 
     /// Returns true if a driver can do the work.
-    fn can_submit(&mut self, work: &Work, mode: &Manner) -> bool;
+    fn can_submit(&mut self, work: &Work, mode: &mut Manner) -> bool;
 
     /// Makes a call that does not block.
     ///

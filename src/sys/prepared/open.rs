@@ -88,7 +88,7 @@ impl Opener {
             found => found.ok()?,
         };
         let stat = CachedStat::of(found.as_fd()).ok()?;
-        let is_local = self.opens_of(stat.mount)?.allows(stat.kind);
+        let is_local = self.opens_of(stat.mount?)?.allows(stat.kind);
         if !is_local || stat.has_metadata_on_disk {
             return None;
         }
@@ -153,7 +153,7 @@ fn resolve_cached(directory: RawFd, path: &Path) -> io::Result<OwnedFd> {
 fn thread_fds() -> io::Result<OwnedFd> {
     let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
     let fds = open_at(libc::AT_FDCWD, c"/proc/thread-self/fd", flags)?;
-    match CachedStat::of(fds.as_fd())?.mount.fs_magic()? == libc::PROC_SUPER_MAGIC as u64 {
+    match CachedStat::of(fds.as_fd())?.fs_magic() == Some(libc::PROC_SUPER_MAGIC as u64) {
         true => Ok(fds),
         false => Err(io::ErrorKind::NotFound.into()),
     }

@@ -319,20 +319,25 @@ fn what_suits_a_ring_is_known() {
     let suits = |fd: &dyn AsFd, call| {
         let part = if call == Call::Splice { Part::Through(1) } else { Part::Nothing };
         let prepared = Prepared::with(Some(fd.as_fd()), call, Buf::None, part, With::Nothing);
-        prepared.expect("in order").suits_a_ring(&Manner::of(fd.as_fd()).expect("it is open"))
+        prepared.expect("in order").suits_a_ring(&mut Manner::of(fd.as_fd()).expect("it is open"))
     };
     assert!(suits(&listener, Call::AcceptMulti) && suits(&listener, Call::Accept));
     assert!(!suits(&unix, Call::AcceptMulti) && suits(&unix, Call::Accept));
     let pool = BufferPool::new(8, 2).expect("two");
     let receives = |fd: &dyn AsFd| {
         let work = Work::Receive { number: fd.as_fd().as_raw_fd(), pool: pool.clone() };
-        work.suits_a_ring(&Manner::of(fd.as_fd()).expect("it is open"))
+        work.suits_a_ring(&mut Manner::of(fd.as_fd()).expect("it is open"))
     };
     assert!(receives(&stream) && !receives(&datagram));
     assert!(!suits(&pipe, Call::Splice), "in a ring it takes one of the kernel's own threads");
     assert!(!suits(&stream, Call::Connect), "a ring makes it again");
     let file = tempfile::tempfile().expect("a place for it");
-    assert!(suits(&file, Call::ReadAt(7)) && suits(&file, Call::WriteAt(7)));
+    let (mut byte, mut part) = ([0; 1], libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 1 });
+    part.iov_base = byte.as_mut_ptr().cast();
+    // SAFETY: there is room for one byte.
+    let read = unsafe { libc::preadv2(file.as_raw_fd(), &part, 1, 0, libc::RWF_NOWAIT) };
+    let knows_nowait = read >= 0;
+    assert_eq!([Call::ReadAt(7), Call::WriteAt(7)].map(|it| suits(&file, it)), [knows_nowait; 2]);
     assert!(!suits(&file, Call::Read) && !suits(&file, Call::Write), "they share a position");
     let by_number = [Call::Sync { data_only: true }, Call::Sync { data_only: false }, Call::Open];
     assert!(by_number.iter().all(|&call| !suits(&file, call)), "the worker's table is used");

@@ -55,7 +55,7 @@ impl Work {
     }
 
     /// Returns true if it can be given to a ring.
-    pub(crate) fn suits_a_ring(&self, manner: &Manner) -> bool {
+    pub(crate) fn suits_a_ring(&self, manner: &mut Manner) -> bool {
         match self {
             Work::Call(call) => call.suits_a_ring(manner),
             // A ring does not report that reading was shut down to a multishot receive of

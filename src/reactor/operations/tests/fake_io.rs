@@ -203,7 +203,7 @@ impl Io for FakeIo {
         self.driver.refused < 100
     }
 
-    fn can_submit(&mut self, work: &Work, mode: &Manner) -> bool {
+    fn can_submit(&mut self, work: &Work, mode: &mut Manner) -> bool {
         match work.call() {
             Call::Connect | Call::Sync { .. } | Call::Open | Call::Splice => false,
             Call::Read | Call::Write => !mode.has_position(),

@@ -1,0 +1,77 @@
+//! Files whose server is slow: only what is done with them waits for it.
+
+use super::bench::{Bench, ok};
+use super::fuse::{Fuse, contents};
+use super::kit::{Stage, put, stream};
+use crate::key::Key;
+use crate::op::{Completion, Op};
+use crate::sys::buf::Buf;
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// An operation of a file.
+type MakeOp = fn(Key) -> Op;
+
+const READS: [MakeOp; 3] = [
+    |key| Op::read_at(key, vec![], 100, 10),
+    |key| Op::read_at_vectored(key, [(vec![].into(), 60), (vec![].into(), 40)], 10),
+    |key| Op::read(key, vec![], 100),
+];
+const WRITES: [MakeOp; 5] = [
+    |key| Op::write_at(key, vec![7; 100], .., 10),
+    |key| Op::write_at_vectored(key, [vec![7; 60].into(), vec![7; 40].into()], 10),
+    |key| Op::write(key, vec![7; 100], ..),
+    Op::fsync,
+    Op::fdatasync,
+];
+
+/// Neither `register` nor `submit` nor a wait waits for the server, however the file is open.
+pub(super) fn c7_slow_file_holds_up_no_other_operation(stage: &Stage) {
+    drop(stage.poller());
+    let fuse = Fuse::mount().unwrap_or_else(|why| stage.skip(why));
+    let all = READS.iter().map(|op| (op, true)).chain(WRITES.iter().map(|op| (op, false)));
+    for (at, (op, reads)) in all.enumerate() {
+        for (also, flags) in [(false, 0), (false, libc::O_NONBLOCK), (true, libc::O_NONBLOCK)] {
+            let mut options = File::options();
+            options.read(reads || also).write(!reads || also).custom_flags(flags);
+            let file = ok(options.open(fuse.path("file")));
+            let why = format!("operation {at}, reads: {reads}, both: {also}, flags {flags:o}");
+            let done = run_slowly(stage, &fuse, file, *op, &why);
+            assert!(done.result.is_ok(), "{why}: {:?}", done.result);
+            if reads {
+                let bytes: Vec<u8> = match &done.buf {
+                    Buf::Many(bufs) => bufs.iter().flat_map(|buf| buf.to_vec()).collect(),
+                    buf => buf.to_vec(),
+                };
+                let from = if at == 2 { 0 } else { 10 };
+                assert_eq!(bytes, contents(from, 100), "{why}");
+            }
+        }
+    }
+}
+
+/// Runs an operation while the server answers nothing, and others meanwhile.
+fn run_slowly(stage: &Stage, fuse: &Fuse, file: File, op: MakeOp, why: &str) -> Completion {
+    let mut bench = Bench::new(stage);
+    let (here, there) = stream();
+    let stream = bench.add(here);
+    fuse.hold();
+    let key = bench.add(Arc::new(file));
+    bench.submit(op(key), 1);
+    for round in 0..3 {
+        bench.submit(Op::recv(stream, vec![], 4), 2);
+        bench.submit(Op::timeout(Duration::from_millis(5)), 3);
+        put(&there, b"data");
+        let done = bench.collect(2);
+        assert!(done.iter().all(|done| done.token.0 != 1), "{why}, round {round}: {done:?}");
+        assert!(done.iter().all(|done| done.result.is_ok()), "{why}, round {round}: {done:?}");
+    }
+    // An fsync of a file in which nothing was written may ask for nothing.
+    if bench.left() == 1 {
+        fuse.until_held();
+    }
+    fuse.release();
+    bench.one()
+}
