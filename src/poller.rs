@@ -93,6 +93,26 @@ pub trait Poller {
         Statistics::default()
     }
 
+    /// Sets how many threads of the poller's may wait for disks and file servers: so many that take
+    /// call after call, and as many more that are started for one open each. The default is 16; 0
+    /// counts as 1. A call that waits for a thread is cancelled at once.
+    ///
+    /// Half of the threads of each kind, rounded up, is the most for one mount (before Linux 6.8,
+    /// for all mounts together): if the server of a network file system does not answer, files of
+    /// others go on. A thread that was idle for ten seconds ends. A poller that has no threads
+    /// ignores this.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// let mut poller = quintpoll::Backend::Poll.open()?;
+    /// poller.set_max_threads(64);
+    /// # Ok(())
+    /// # }
+    /// ```
+    fn set_max_threads(&mut self, max: usize) {
+        let _ = max;
+    }
+
     /// Begins to watch a source.
     ///
     /// A source that is ready already is reported by the next wait, in every mode (R1). Any kind of
@@ -259,9 +279,9 @@ pub trait Poller {
     /// which it is not, such as an empty one. The mode does not matter then. Blocking sources will
     /// do, and no operation blocks the thread (C7). Where the kernel has no other way (`accept` and
     /// `connect`; terminals, FIFOs and some more), the first operation may set `O_NONBLOCK`, and
-    /// deregistering takes it back. What has to wait for a disk does so in the kernel, or in one of
-    /// up to four threads of the poller's; opens have up to four others, each started for one, so
-    /// that it has the rights that the poller's thread has then.
+    /// deregistering takes it back. What has to wait for a disk does so in the kernel, or in a
+    /// thread of the poller's ([`set_max_threads`](Poller::set_max_threads)); an open has one that
+    /// is started for it, with the rights that the poller's thread has then.
     ///
     /// # Errors
     ///
@@ -403,6 +423,10 @@ macro_rules! pass_on {
 
             fn statistics(&self) -> Statistics {
                 (**self).statistics()
+            }
+
+            fn set_max_threads(&mut self, max: usize) {
+                (**self).set_max_threads(max);
             }
 
             fn pending(&self, key: Key) -> usize {

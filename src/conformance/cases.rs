@@ -445,6 +445,7 @@ macro_rules! __conformance_cases {
         slow_files {
         } own {
             c7_slow_file_holds_up_no_other_operation
+            c7_hung_mount_leaves_threads_to_other_files
         }
         ends {
             c8_the_end_comes_after_however_many_results

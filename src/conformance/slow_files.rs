@@ -1,12 +1,13 @@
 //! Files whose server is slow: only what is done with them waits for it.
 
-use super::bench::{Bench, ok};
+use super::bench::{Bench, errno, ok};
 use super::fuse::{Fuse, contents};
-use super::kit::{Stage, put, stream};
+use super::kit::{Stage, TempDir, put, stream};
 use crate::key::Key;
-use crate::op::{Completion, Op};
+use crate::op::{Completion, Op, OpenOptions};
 use crate::sys::buf::Buf;
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,6 +50,51 @@ pub(super) fn c7_slow_file_holds_up_no_other_operation(stage: &Stage) {
                 assert_eq!(bytes, contents(from, 100), "{why}");
             }
         }
+    }
+}
+
+/// More operations of one mount hang than there are threads.
+pub(super) fn c7_hung_mount_leaves_threads_to_other_files(stage: &Stage) {
+    const HUNG: usize = 40;
+    drop(stage.poller());
+    let fuse = Fuse::mount().unwrap_or_else(|why| stage.skip(why));
+    let file = Arc::new(ok(File::open(fuse.path("file"))));
+    let path = fuse.path("file");
+    let directory = TempDir::new();
+    let other = directory.0.join("other");
+    ok(std::fs::write(&other, "other"));
+    for max in [None, Some(2), Some(5)] {
+        let mut bench = Bench::new(stage);
+        max.into_iter().for_each(|max| bench.desk.poller.set_max_threads(max));
+        let key = bench.add(file.clone());
+        let key_of_other = bench.add(Arc::new(ok(File::options().write(true).open(&other))));
+        fuse.hold();
+        // Each from another page, so that it has a request of its own.
+        let read = |at: usize| Op::read_at(key, vec![], 1, (at % 2) as u64 * 4096);
+        let ids: Vec<_> = (0..HUNG).map(|at| bench.submit(read(at), at)).collect();
+        let open = |_| Op::open(&path, OpenOptions::new().read(true));
+        let opens: Vec<_> = (0..HUNG).map(|at| bench.submit(open(at), HUNG + at)).collect();
+        fuse.until_held();
+        let why = format!("at most {max:?} threads");
+        for round in 0..3 {
+            assert!(bench.run(Op::write(key_of_other, b"other".to_vec(), ..)).result.is_ok());
+            assert!(bench.run(Op::fsync(key_of_other)).result.is_ok(), "{why}, round {round}");
+            let opened = bench.run(Op::open(&other, OpenOptions::new().read(true).write(true)));
+            assert!(opened.result.is_ok(), "{why}, round {round}: {opened:?}");
+        }
+        // The last ones wait for a thread.
+        for (id, token) in [(ids[HUNG - 1], HUNG - 1), (opens[HUNG - 1], 2 * HUNG - 1)] {
+            bench.cancel(id);
+            let done = bench.one();
+            assert_eq!((done.token.0, errno(&done)), (token, libc::ECANCELED), "{why}");
+        }
+        bench.submit(read(0).deadline(Duration::ZERO), usize::MAX);
+        let done = bench.one();
+        assert_eq!((done.token.0, done.transferred), (usize::MAX, 0), "{why}");
+        assert_eq!(done.result.err().map(|error| error.kind()), Some(ErrorKind::TimedOut));
+        fuse.release();
+        let done = bench.collect(2 * HUNG - 2);
+        assert!(done.iter().all(|done| done.result.is_ok()), "{why}: {done:?}");
     }
 }
 

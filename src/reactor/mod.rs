@@ -276,6 +276,10 @@ impl<S: Selector> Poller for Reactor<S> {
         Statistics { overflows: self.parts.overflows, ..self.operations.statistics() }
     }
 
+    fn set_max_threads(&mut self, max: usize) {
+        self.parts.thread_pool.set_max_threads(max);
+    }
+
     fn register(
         &mut self,
         source: Source,

@@ -29,7 +29,7 @@ pub(crate) mod fd_table;
 pub(crate) mod file;
 pub(crate) mod fork;
 pub(crate) mod manner;
-mod mount;
+pub(crate) mod mount;
 pub(crate) mod owner;
 pub(crate) mod poll;
 pub(crate) mod pool;

@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// A mount, by a number that no other mount has until the system restarts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct MountId(u64);
+pub(crate) struct MountId(u64);
 
 /// What the kernel has in memory of a file.
 #[derive(Clone, Copy, Debug)]

@@ -4,21 +4,30 @@
 //! started. The poller's thread may change both for itself later. So an open that may wait is made
 //! by a thread that was started for it, and a call on an open file by a thread that shares the
 //! table of the poller's thread at that moment: else the number may stand for another file.
+//!
+//! A server that does not answer keeps the threads that wait for it. So one mount gets at most half
+//! of them, and the others are for the rest of the world.
+
+mod fair_queue;
 
 use crate::key::OpSlot;
 use crate::selector::OpEvent;
 use crate::sys::fd_table::{ForeignFd, Sharing, ThreadId};
 use crate::sys::file::Held;
+use crate::sys::mount::MountId;
 use crate::sys::prepared::{Call, CallBox, Gain, Work};
 use crate::sys::signals::spawn_undisturbed;
-use std::collections::VecDeque;
+use fair_queue::FairQueue;
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-/// The most threads of one poller that take job after job, and the most that have one each.
-const MAX_THREADS: usize = 4;
+/// The most threads of one poller that take job after job, and the most that have one each, unless
+/// the program says otherwise.
+const DEFAULT_MAX_THREADS: usize = 16;
+/// How long a thread that has nothing to do waits for a job.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// How long a drop waits for the threads.
 const DROP_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -27,8 +36,6 @@ pub(in crate::reactor) struct ThreadPool {
     shared: Arc<Shared>,
     /// Counts the jobs that were given and not collected.
     count: usize,
-    /// Jobs that wait for the start of a thread of their own.
-    unstarted: VecDeque<Job>,
     /// Every job has a thread of its own: whether one that is older shares the table is unknown.
     has_no_reuse: bool,
 }
@@ -43,11 +50,15 @@ struct Shared {
     /// A descriptor was fetched, or is not needed any more.
     is_fetched: Condvar,
     notifier: Waker,
+    keep_alive: Duration,
 }
 
-#[derive(Default)]
 struct Queue {
-    jobs: VecDeque<Job>,
+    /// The most threads of each of the two kinds.
+    max_threads: usize,
+    jobs: FairQueue,
+    /// Jobs that wait for the start of a thread of their own.
+    unstarted: FairQueue,
     /// Jobs with a thread of their own that has not begun with them.
     own_jobs: Vec<Job>,
     done: Vec<(Job, OpEvent)>,
@@ -69,6 +80,8 @@ struct Queue {
 struct Job {
     op: OpSlot,
     files: Vec<Held>,
+    /// What it may wait for; `None` if that is not known.
+    mount: Option<MountId>,
     /// `None` while a thread makes the call.
     call: Option<CallBox>,
 }
@@ -85,27 +98,43 @@ struct Foreign {
 impl ThreadPool {
     /// Makes the pool of a poller on the calling thread.
     pub(in crate::reactor) fn new(notifier: Waker) -> Self {
+        ThreadPool::with_keep_alive(notifier, KEEP_ALIVE)
+    }
+
+    fn with_keep_alive(notifier: Waker, keep_alive: Duration) -> Self {
         let shared = Shared {
-            queue: Mutex::default(),
+            queue: Mutex::new(Queue::new(DEFAULT_MAX_THREADS)),
             submitter: ThreadId::current(),
             has_jobs: Condvar::new(),
             has_ended: Condvar::new(),
             is_fetched: Condvar::new(),
             notifier,
+            keep_alive,
         };
-        let unstarted = VecDeque::new();
-        ThreadPool { shared: Arc::new(shared), count: 0, unstarted, has_no_reuse: false }
+        ThreadPool { shared: Arc::new(shared), count: 0, has_no_reuse: false }
+    }
+
+    /// Sets the most threads of each of the two kinds.
+    pub(in crate::reactor) fn set_max_threads(&mut self, max: usize) {
+        self.shared.lock().max_threads = max.max(1);
+        // Those that are too many end when they are idle.
+        self.shared.has_jobs.notify_all();
+        self.start_threads();
     }
 
     /// Makes the call of an operation on a thread; on this one, at once, if none can be started.
     pub(in crate::reactor) fn submit(&mut self, op: OpSlot, call: CallBox, files: Vec<Held>) {
         self.count += 1;
         let needs_own_thread = self.has_no_reuse || call.call() == Call::Open;
-        let job = Job { op, files, call: Some(call) };
-        if needs_own_thread {
-            self.unstarted.push_back(job);
-        } else {
-            self.shared.lock().jobs.push_back(job);
+        let mount = call.mount();
+        let job = Job { op, files, mount, call: Some(call) };
+        let mut queue = self.shared.lock();
+        match needs_own_thread {
+            true => queue.unstarted.push_back(job),
+            false => queue.jobs.push_back(job),
+        }
+        drop(queue);
+        if !needs_own_thread {
             self.shared.has_jobs.notify_one();
         }
         self.start_threads();
@@ -120,14 +149,13 @@ impl ThreadPool {
     /// Takes an operation back unless a thread has begun with it.
     pub(in crate::reactor) fn withdraw(&mut self, op: OpSlot) -> Option<CallBox> {
         let mut queue = self.shared.lock();
-        let Queue { jobs, own_jobs, .. } = &mut *queue;
         let is_it = |job: &Job| job.op == op;
-        let job = if let Some(at) = self.unstarted.iter().position(is_it) {
-            self.unstarted.remove(at)
-        } else if let Some(at) = own_jobs.iter().position(is_it) {
-            Some(own_jobs.remove(at))
+        let job = if let Some(at) = queue.own_jobs.iter().position(is_it) {
+            let job = queue.own_jobs.remove(at);
+            queue.unstarted.finish(job.mount);
+            Some(job)
         } else {
-            jobs.iter().position(is_it).and_then(|at| jobs.remove(at))
+            queue.unstarted.remove(is_it).or_else(|| queue.jobs.remove(is_it))
         };
         drop(queue);
         let call = job?.call;
@@ -145,7 +173,9 @@ impl ThreadPool {
         self.shared.fetch_foreign(&mut queue, &mut done);
         if std::mem::take(&mut queue.is_sharing_unknown) {
             self.has_no_reuse = true;
-            self.unstarted.extend(queue.jobs.drain(..));
+            while let Some(job) = queue.jobs.remove(|_| true) {
+                queue.unstarted.push_back(job);
+            }
         }
         drop(queue);
         self.count -= done.len();
@@ -158,31 +188,14 @@ impl ThreadPool {
 
     /// Starts as many threads as there are jobs for and as there may be.
     fn start_threads(&mut self) {
-        loop {
-            let mut queue = self.shared.lock();
-            if queue.idle >= queue.jobs.len() || queue.threads == MAX_THREADS {
-                break;
-            }
-            queue.threads += 1;
-            queue.idle += 1;
-            drop(queue);
+        while self.shared.begin_thread() {
             let shared = self.shared.clone();
             let spawned = spawn_undisturbed("quintpoll-blocking", move || shared.run_jobs());
             if spawned.is_err() && !self.shared.run_without_thread() {
                 break;
             }
         }
-        while !self.unstarted.is_empty() {
-            let mut queue = self.shared.lock();
-            if queue.own_threads == MAX_THREADS {
-                queue.lacks_threads = true;
-                break;
-            }
-            let Some(job) = self.unstarted.pop_front() else { break };
-            let op = job.op;
-            queue.own_threads += 1;
-            queue.own_jobs.push(job);
-            drop(queue);
+        while let Some(op) = self.shared.begin_own_thread() {
             let shared = self.shared.clone();
             if spawn_undisturbed("quintpoll-once", move || shared.run_own_job(op)).is_err() {
                 self.shared.run_own_job(op);
@@ -196,7 +209,7 @@ impl ThreadPool {
         let deadline = Instant::now() + DROP_TIMEOUT;
         let mut queue = self.shared.lock();
         queue.is_closed = true;
-        let jobs = (std::mem::take(&mut queue.jobs), std::mem::take(&mut queue.own_jobs));
+        let jobs = (queue.jobs.take(), queue.unstarted.take(), std::mem::take(&mut queue.own_jobs));
         self.shared.has_jobs.notify_all();
         self.shared.is_fetched.notify_all();
         while queue.threads + queue.own_threads > 0 {
@@ -210,7 +223,31 @@ impl ThreadPool {
         let done = std::mem::take(&mut queue.done);
         drop(queue);
         // Outside the lock, because this may run the user's code.
-        drop((jobs, std::mem::take(&mut self.unstarted), done));
+        drop((jobs, done));
+    }
+}
+
+impl Queue {
+    fn new(max_threads: usize) -> Self {
+        Queue {
+            max_threads,
+            jobs: FairQueue::default(),
+            unstarted: FairQueue::default(),
+            own_jobs: Vec::new(),
+            done: Vec::new(),
+            foreign: Vec::new(),
+            threads: 0,
+            idle: 0,
+            own_threads: 0,
+            lacks_threads: false,
+            is_sharing_unknown: false,
+            is_closed: false,
+        }
+    }
+
+    /// Returns how many threads of each kind may wait for one mount.
+    fn share(&self) -> usize {
+        self.max_threads.div_ceil(2)
     }
 }
 
@@ -220,17 +257,55 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs on a thread that takes job after job, until the poller has gone or the submitter has
-    /// left the table that this thread has.
+    /// Returns true if a thread that takes job after job is to be started, and counts it.
+    fn begin_thread(&self) -> bool {
+        let mut queue = self.lock();
+        let is_lacking =
+            queue.idle < queue.jobs.runnable(queue.share()) && queue.threads < queue.max_threads;
+        if is_lacking {
+            queue.threads += 1;
+            queue.idle += 1;
+        }
+        is_lacking
+    }
+
+    /// Returns the operation for which a thread is to be started, and counts it.
+    fn begin_own_thread(&self) -> Option<OpSlot> {
+        let mut queue = self.lock();
+        let share = queue.share();
+        let may_start = queue.own_threads < queue.max_threads;
+        let job = if may_start { queue.unstarted.pop_front(share) } else { None };
+        let Some(job) = job else {
+            queue.lacks_threads |= !queue.unstarted.is_empty();
+            return None;
+        };
+        let op = job.op;
+        queue.own_threads += 1;
+        queue.own_jobs.push(job);
+        Some(op)
+    }
+
+    /// Runs on a thread that takes job after job, until the poller has gone, the submitter has left
+    /// the table that this thread has, or there was nothing to do for a while.
     fn run_jobs(&self) {
         let _guard = ThreadGuard(self, |queue| &mut queue.threads);
         let mut queue = self.lock();
         queue.idle -= 1;
-        while !queue.is_closed {
-            let Some(job) = queue.jobs.pop_front() else {
+        while !queue.is_closed && queue.threads <= queue.max_threads {
+            let share = queue.share();
+            let Some(job) = queue.jobs.pop_front(share) else {
+                let is_idle = |queue: &mut Queue| {
+                    let may_stay = !queue.is_closed && queue.threads <= queue.max_threads;
+                    may_stay && queue.jobs.runnable(queue.share()) == 0
+                };
                 queue.idle += 1;
-                queue = self.has_jobs.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                let waited = self.has_jobs.wait_timeout_while(queue, self.keep_alive, is_idle);
+                let (its, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+                queue = its;
                 queue.idle -= 1;
+                if timeout.timed_out() {
+                    return;
+                }
                 continue;
             };
             drop(queue);
@@ -238,13 +313,14 @@ impl Shared {
             queue = self.lock();
             if sharing != Sharing::Shared && !queue.is_closed {
                 // Another thread takes it, which the submitter starts if none is idle.
+                queue.jobs.finish(job.mount);
                 queue.jobs.push_front(job);
                 self.has_jobs.notify_one();
                 queue.is_sharing_unknown |= sharing == Sharing::Unknown;
                 queue.lacks_threads = true;
                 return;
             }
-            queue = self.run(queue, job);
+            queue = self.run(queue, job, |queue| &mut queue.jobs);
         }
     }
 
@@ -254,7 +330,7 @@ impl Shared {
         let mut queue = self.lock();
         if let Some(at) = queue.own_jobs.iter().position(|job| job.op == op) {
             let job = queue.own_jobs.remove(at);
-            drop(self.run(queue, job));
+            drop(self.run(queue, job, |queue| &mut queue.unstarted));
         }
     }
 
@@ -264,16 +340,30 @@ impl Shared {
         let mut queue = self.lock();
         queue.threads -= 1;
         queue.idle -= 1;
-        let job = if queue.threads == 0 { queue.jobs.pop_front() } else { None };
+        let job = if queue.threads == 0 { queue.jobs.pop_front(usize::MAX) } else { None };
         let Some(job) = job else { return false };
-        drop(self.run(queue, job));
+        drop(self.run(queue, job, |queue| &mut queue.jobs));
         true
     }
 
-    fn run<'a>(&'a self, queue: MutexGuard<'a, Queue>, mut job: Job) -> MutexGuard<'a, Queue> {
+    /// Runs a job that was popped from this queue.
+    fn run<'a>(
+        &'a self,
+        queue: MutexGuard<'a, Queue>,
+        mut job: Job,
+        from: fn(&mut Queue) -> &mut FairQueue,
+    ) -> MutexGuard<'a, Queue> {
         let Some(mut call) = job.call.take() else { return queue };
         drop(queue);
-        let result = match call.perform() {
+        let result = call.perform();
+        let mut queue = self.lock();
+        from(&mut queue).finish(job.mount);
+        if queue.idle > 0 {
+            // The mount may have another job.
+            self.has_jobs.notify_one();
+        }
+        drop(queue);
+        let result = match result {
             // Only the submitter can tell whether the tables are the same. While it is in
             // unshare(2) they seem to be, and what is opened then is missing in its copy.
             Ok(Gain::Opened(fd)) if self.submitter != ThreadId::current() => {

@@ -2,11 +2,13 @@
 #![allow(unsafe_code)]
 
 use super::super::manner::Manner;
+use super::super::mount::{CachedStat, MountId};
 use super::super::sigpipe::without_sigpipe;
 use super::super::vectors::{Vectors, counted};
-use super::open::OPENED;
+use super::open::{OPENED, mount_of};
 use super::{Call, Gain, Prepared, With};
 use std::io;
+use std::os::fd::BorrowedFd;
 
 impl Prepared {
     /// Whether what it waits for is a disk, or nothing that could be polled for. (A splice is the
@@ -68,6 +70,22 @@ impl Prepared {
         let is_passing =
             matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted);
         is_passing || self.cargo.moved() == 0
+    }
+
+    /// Returns the mount whose file system or disk [`Prepared::perform`] may have to wait for, if
+    /// the kernel tells.
+    pub(crate) fn mount(&self) -> Option<MountId> {
+        // SAFETY: the holder of this value keeps its files open.
+        let stat = |fd| CachedStat::of(unsafe { BorrowedFd::borrow_raw(fd) }).ok();
+        match &self.with {
+            With::Path(path) => mount_of(self.number, &path.name),
+            With::Target(target) => {
+                let on_disk =
+                    |stat: &CachedStat| matches!(stat.kind, libc::S_IFREG | libc::S_IFBLK);
+                [self.number, *target].into_iter().filter_map(stat).find(on_disk)?.mount
+            }
+            _ => stat(self.number)?.mount,
+        }
     }
 
     /// Makes the call, and waits for it: not on a thread that has something else to do.

@@ -11,7 +11,7 @@
 
 use super::super::mount::{CachedStat, MountId};
 use super::{Path, Prepared, With};
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
@@ -83,7 +83,7 @@ impl Opener {
         if path.flags & !FLAGS != 0 {
             return None;
         }
-        let found = match resolve_cached(directory, path) {
+        let found = match resolve_cached(directory, &path.name, path.flags) {
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Some(Err(error)),
             found => found.ok()?,
         };
@@ -134,11 +134,28 @@ impl Prepared {
     }
 }
 
+/// Returns the mount in which a path leaves what the kernel has in memory of it, or ends.
+pub(super) fn mount_of(directory: RawFd, path: &CStr) -> Option<MountId> {
+    let mut name = path.to_bytes();
+    loop {
+        let found = CString::new(name).ok().map(|name| resolve_cached(directory, &name, 0));
+        if let Some(Ok(found)) = found {
+            return CachedStat::of(found.as_fd()).ok()?.mount;
+        }
+        name = match name.iter().rposition(|&byte| byte == b'/') {
+            _ if matches!(name, b"/" | b".") => return None,
+            Some(0) => b"/",
+            Some(end) => &name[..end],
+            None => b".",
+        };
+    }
+}
+
 /// Returns the file of a path, open with `O_PATH`, if the kernel has all of the path in memory.
-fn resolve_cached(directory: RawFd, path: &Path) -> io::Result<OwnedFd> {
-    let flags = libc::O_PATH | libc::O_CLOEXEC | path.flags & libc::O_DIRECTORY;
+fn resolve_cached(directory: RawFd, name: &CStr, flags: libc::c_int) -> io::Result<OwnedFd> {
+    let flags = libc::O_PATH | libc::O_CLOEXEC | flags & libc::O_DIRECTORY;
     let how = OpenHow { flags: flags as u64, mode: 0, resolve: RESOLVE_CACHED };
-    let (name, size) = (path.name.as_ptr(), size_of::<OpenHow>());
+    let (name, size) = (name.as_ptr(), size_of::<OpenHow>());
     // SAFETY: the name ends with a zero, and `how` has that size; both outlive the call.
     let answer = unsafe { libc::syscall(libc::SYS_openat2, directory, name, &raw const how, size) };
     owned(answer as libc::c_int)

@@ -1,0 +1,96 @@
+//! Jobs in the order in which they came, but for those of a mount that has its share of threads.
+
+use super::Job;
+use crate::sys::mount::MountId;
+use std::collections::VecDeque;
+
+/// Jobs, and how many threads are at work for each mount.
+#[derive(Default)]
+pub(super) struct FairQueue {
+    /// The mounts that have jobs or threads; those whose jobs are unknown are one. They take turns:
+    /// the first is the next.
+    mounts: VecDeque<Mount>,
+}
+
+struct Mount {
+    id: Option<MountId>,
+    running: usize,
+    jobs: VecDeque<Job>,
+}
+
+impl FairQueue {
+    pub(super) fn push_back(&mut self, job: Job) {
+        self.mount(job.mount).jobs.push_back(job);
+    }
+
+    pub(super) fn push_front(&mut self, job: Job) {
+        self.mount(job.mount).jobs.push_front(job);
+    }
+
+    /// Takes the next job of the next mount for which fewer than `share` threads are at work. Its
+    /// thread calls [`finish`](FairQueue::finish) afterwards.
+    pub(super) fn pop_front(&mut self, share: usize) -> Option<Job> {
+        let at = self.mounts.iter().position(|mount| mount.runnable(share) > 0)?;
+        let mut mount = self.mounts.remove(at)?;
+        let job = mount.jobs.pop_front();
+        mount.running += 1;
+        self.mounts.push_back(mount);
+        job
+    }
+
+    /// A thread has done its work for this mount.
+    pub(super) fn finish(&mut self, id: Option<MountId>) {
+        self.mount(id).running -= 1;
+        self.remove_empty();
+    }
+
+    /// Removes the first job of which this is true.
+    pub(super) fn remove(&mut self, is_it: impl Fn(&Job) -> bool) -> Option<Job> {
+        let mut jobs = self.mounts.iter_mut().map(|mount| &mut mount.jobs);
+        let job = jobs.find_map(|jobs| jobs.remove(jobs.iter().position(&is_it)?));
+        self.remove_empty();
+        job
+    }
+
+    /// Returns how many jobs could be taken by further threads.
+    pub(super) fn runnable(&self, share: usize) -> usize {
+        self.mounts.iter().map(|mount| mount.runnable(share)).sum()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.mounts.iter().all(|mount| mount.jobs.is_empty())
+    }
+
+    /// Takes all jobs.
+    pub(super) fn take(&mut self) -> Vec<Job> {
+        self.mounts.iter_mut().flat_map(|mount| mount.jobs.drain(..)).collect()
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.mounts.iter().map(|mount| mount.jobs.len()).sum()
+    }
+
+    #[cfg(test)]
+    pub(super) fn ops(&self) -> Vec<crate::key::OpSlot> {
+        self.mounts.iter().flat_map(|mount| mount.jobs.iter().map(|job| job.op)).collect()
+    }
+
+    fn mount(&mut self, id: Option<MountId>) -> &mut Mount {
+        let at = self.mounts.iter().position(|mount| mount.id == id).unwrap_or_else(|| {
+            self.mounts.push_back(Mount { id, running: 0, jobs: VecDeque::new() });
+            self.mounts.len() - 1
+        });
+        &mut self.mounts[at]
+    }
+
+    fn remove_empty(&mut self) {
+        self.mounts.retain(|mount| mount.running > 0 || !mount.jobs.is_empty());
+    }
+}
+
+impl Mount {
+    fn runnable(&self, share: usize) -> usize {
+        self.jobs.len().min(share.saturating_sub(self.running))
+    }
+}
