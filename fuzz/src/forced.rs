@@ -9,7 +9,7 @@ use quintpoll::spi::{
     Applied, Arm, Deadline, Epoll, OpDriver, Poll, PollBits, Raw, Reactor, Select, Selector, Sigio,
     Slot, TaskWork, Trigger, Uring, Wake, WakeHandle,
 };
-use quintpoll::{Backend, Poller};
+use quintpoll::{Backend, Interest, Poller};
 use std::cell::Cell;
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -235,6 +235,10 @@ impl<S: Selector> Selector for Forced<S> {
     fn disarm(&mut self, slot: Slot, fd: BorrowedFd<'_>) {
         self.note_late(Raw::Hint(slot));
         self.inner.disarm(slot, fd);
+    }
+
+    fn note_awaited(&mut self, slot: Slot, fd: BorrowedFd<'_>, dirs: Interest) {
+        self.inner.note_awaited(slot, fd, dirs);
     }
 
     fn remove(&mut self, slot: Slot, fd: BorrowedFd<'_>) {

@@ -180,8 +180,11 @@ macro_rules! __conformance_cases {
             c2_a_reset_is_no_end
             c2_a_refusal_is_told_to_the_connect
             c2_to_shut_down_reading_ends_receives
+            c2_shutdown_by_call_ends_receives
+            c2_receive_completes_after_f_setfl
             c2_shutdown_read_keeps_later_datagrams
             c2_to_shut_a_listener_down_ends_accepts
+            c2_listener_shut_down_by_call_ends_accepts
             c2_nothing_is_written_as_by_the_call
             l1_urgent_data_is_told_of_beside_a_receive
         } own {}

@@ -9,13 +9,16 @@ use crate::key::Key;
 use crate::op::{Completion, Op, OpId, Outcome};
 use crate::poller::Source;
 use crate::sys::pool::BufferPool;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::PollFlags;
 use nix::sys::eventfd::EventFd;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, shutdown, socketpair};
 use std::io::ErrorKind;
 use std::net::{Shutdown, TcpListener, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// The kernel tells of a reset once. A reader who is told that the stream has ended would take what
 /// he has for all there is.
@@ -108,9 +111,61 @@ fn has_ended(done: &Completion, datagram: &[u8]) -> bool {
     is_end
 }
 
+/// How reading is shut down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    Operation,
+    /// The program's own shutdown(2).
+    Call,
+    /// The same, and then the poller never sleeps.
+    CallOfBusyProgram,
+}
+
+/// Completions of some operations, between others that complete at once if the program is busy.
+fn collect(bench: &mut Bench, count: usize, by: By) -> Vec<Completion> {
+    const BUSY: Token = Token(99);
+    if by != By::CallOfBusyProgram {
+        return bench.collect(count);
+    }
+    let (started, mut collected) = (Instant::now(), Vec::new());
+    while collected.len() < count {
+        let have = collected.len();
+        assert!(started.elapsed() < LONG, "{have} of {count} completed beside others");
+        bench.submit(Op::nop(), BUSY.0);
+        collected.extend(bench.collect(1).into_iter().filter(|done| done.token != BUSY));
+    }
+    collected
+}
+
 /// A blocking receive ends when reading is shut down, also one of datagrams, of which a receive
 /// that does not block is told to come again.
 pub(super) fn c2_to_shut_down_reading_ends_receives(stage: &Stage) {
+    shut_down_receives(stage, By::Operation);
+}
+
+/// SIGIO tells nothing of it.
+pub(super) fn c2_shutdown_by_call_ends_receives(stage: &Stage) {
+    shut_down_receives(stage, By::Call);
+    shut_down_receives(stage, By::CallOfBusyProgram);
+}
+
+/// `F_SETFL` takes away what the poller has set (SIGIO: `O_ASYNC`), and bytes come after that.
+pub(super) fn c2_receive_completes_after_f_setfl(stage: &Stage) {
+    for flags in [OFlag::empty(), OFlag::O_NONBLOCK] {
+        let (here, there) = stream();
+        let mut bench = Bench::new(stage);
+        let key = bench.add(here.clone());
+        for round in 0..2 {
+            bench.submit(Op::recv(key, Vec::new(), 4), round);
+            bench.expect_nothing_yet("nothing was sent");
+            ok(fcntl(&*here, FcntlArg::F_SETFL(flags)));
+            put(&there, b"data");
+            assert_eq!(bytes(bench.one()), (4, b"data".to_vec()), "{flags:?}, round {round}");
+        }
+    }
+}
+
+fn shut_down_receives(stage: &Stage, by: By) {
     let (a, b) = (ok(UdpSocket::bind("127.0.0.1:0")), ok(UdpSocket::bind("127.0.0.1:0")));
     ok(a.connect(ok(b.local_addr())));
     let pair = |kind| ok(socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC));
@@ -121,6 +176,7 @@ pub(super) fn c2_to_shut_down_reading_ends_receives(stage: &Stage) {
     let sources = [Arc::new(a) as Source, tcp].into_iter().chain(pairs);
     for (at, source) in sources.enumerate() {
         let (mut bench, pool) = (Bench::new(stage), ok(BufferPool::new(8, 2)));
+        let number = source.as_fd().as_raw_fd();
         let key = bench.add(source);
         // The second time the kernel watches already.
         for round in 0..2 {
@@ -129,10 +185,15 @@ pub(super) fn c2_to_shut_down_reading_ends_receives(stage: &Stage) {
             }
             if round == 0 {
                 bench.expect_nothing_yet("nothing was sent");
-                let done = bench.submit(Op::shutdown(key, Shutdown::Read), RECEIVES);
-                assert_eq!(bench.one().id, done, "it waits for nothing");
+                match by {
+                    By::Operation => {
+                        let done = bench.submit(Op::shutdown(key, Shutdown::Read), RECEIVES);
+                        assert_eq!(bench.one().id, done, "it waits for nothing");
+                    }
+                    _ => ok(shutdown(number, nix::sys::socket::Shutdown::Read)),
+                }
             }
-            for (which, done) in bench.collect(RECEIVES).iter().enumerate() {
+            for (which, done) in collect(&mut bench, RECEIVES, by).iter().enumerate() {
                 assert_eq!(done.token, Token(which), "file {at}, round {round}: in order");
                 assert!(has_ended(done, b""), "file {at}, round {round}: {done:?}");
             }
@@ -180,18 +241,42 @@ pub(super) fn c2_shutdown_read_keeps_later_datagrams(stage: &Stage) {
 }
 
 pub(super) fn c2_to_shut_a_listener_down_ends_accepts(stage: &Stage) {
-    let directory = TempDir::new();
-    let unix = ok(UnixListener::bind(directory.0.join("listener")));
-    let sources: [Source; 2] = [Arc::new(unix), Arc::new(ok(TcpListener::bind("127.0.0.1:0")))];
-    for (at, source) in sources.into_iter().enumerate() {
-        let mut bench = Bench::new(stage);
-        let key = bench.add(source);
-        bench.submit(Op::accept(key), 0);
-        bench.submit(Op::accept(key), 1);
-        bench.expect_nothing_yet("nobody connects");
-        bench.submit(Op::shutdown(key, Shutdown::Both), 2);
-        for done in bench.collect(3).iter().filter(|done| done.token != Token(2)) {
-            assert_eq!(errno(done), libc::EINVAL, "file {at}");
+    shut_down_listeners(stage, By::Operation);
+}
+
+/// SIGIO tells nothing of it.
+pub(super) fn c2_listener_shut_down_by_call_ends_accepts(stage: &Stage) {
+    shut_down_listeners(stage, By::Call);
+    shut_down_listeners(stage, By::CallOfBusyProgram);
+}
+
+fn shut_down_listeners(stage: &Stage, by: By) {
+    for is_multi in [false, true] {
+        let directory = TempDir::new();
+        let unix = ok(UnixListener::bind(directory.0.join("listener")));
+        let tcp = ok(TcpListener::bind("127.0.0.1:0"));
+        for (at, source) in [Arc::new(unix) as Source, Arc::new(tcp)].into_iter().enumerate() {
+            let mut bench = Bench::new(stage);
+            let number = source.as_fd().as_raw_fd();
+            let key = bench.add(source);
+            for token in 0..2 {
+                match is_multi {
+                    true => bench.submit_stream(Op::accept_multi(key), token),
+                    false => bench.submit(Op::accept(key), token),
+                };
+            }
+            bench.expect_nothing_yet("nothing connects");
+            match by {
+                By::Operation => {
+                    bench.submit(Op::shutdown(key, Shutdown::Both), 2);
+                }
+                _ => ok(shutdown(number, nix::sys::socket::Shutdown::Both)),
+            }
+            let count = 2 + usize::from(by == By::Operation);
+            for done in collect(&mut bench, count, by).iter().filter(|done| done.token != Token(2))
+            {
+                assert_eq!(errno(done), libc::EINVAL, "file {at}, multi: {is_multi}");
+            }
         }
     }
 }

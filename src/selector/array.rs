@@ -59,6 +59,14 @@ impl Array {
         }
     }
 
+    /// Watches a slot's file for `dirs`, or no longer if there are none.
+    pub(super) fn set(&mut self, slot: Slot, fd: BorrowedFd<'_>, dirs: Interest) {
+        match dirs.is_empty() {
+            true => self.take_out(slot),
+            false => self.put(slot, fd, dirs),
+        }
+    }
+
     /// Watches it no longer.
     pub(super) fn take_out(&mut self, slot: Slot) {
         if !self.knows(slot) {

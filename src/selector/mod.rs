@@ -48,6 +48,13 @@ pub trait Selector {
     /// Watches nothing for this slot until it is armed again. Late reports do no harm.
     fn disarm(&mut self, slot: Slot, fd: BorrowedFd<'_>);
 
+    /// Notes which of the armed directions operations may await, after each [`Selector::arm`]. What
+    /// the mechanism does not report of these it has to find out otherwise, if late: an operation
+    /// must complete.
+    fn note_awaited(&mut self, slot: Slot, fd: BorrowedFd<'_>, dirs: Interest) {
+        let _ = (slot, fd, dirs);
+    }
+
     /// Lets go of the file: when this returns the kernel holds it no longer on the slot's behalf.
     fn remove(&mut self, slot: Slot, fd: BorrowedFd<'_>);
 

@@ -27,6 +27,10 @@
 //!
 //! What can't signal, and everything that waits to write, stands in a side set: the array of the
 //! ppoll(2) that waits for the signals.
+//!
+//! An operation must complete, also after what sends no signal (i). So what operations await stands
+//! in a larger array. A wait that has slept for a moment goes on with that one, and a poller that
+//! is never idle polls it from time to time.
 
 use super::array::Array;
 use super::{Applied, Arm, Deadline, Raw, Selector, Trigger, Triggers, Wake, WakeHandle};
@@ -40,6 +44,7 @@ use crate::sys::owner::{self, Owner};
 use crate::sys::signals::Signals;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::time::{Duration, Instant};
 
 /// The SIGIO selector.
 #[derive(Debug)]
@@ -49,6 +54,12 @@ pub struct Sigio {
     wake: WakeHandle,
     /// Beside the queue of signals and the eventfd, the side set.
     side: Array,
+    /// The same, and what operations await.
+    all: Array,
+    /// How many files operations await in a direction in which the side set does not poll them.
+    hidden: usize,
+    /// When `all` was polled last.
+    polled_all: Instant,
     /// By slot index.
     files: SlotMap<Slot, File>,
     /// By file number: whose signals name it.
@@ -58,7 +69,12 @@ pub struct Sigio {
     stamp: Stamp,
 }
 
-/// The entries of the array that are not slots'.
+/// How long a wait sleeps before it polls what operations await too.
+const GRACE: Duration = Duration::from_millis(10);
+/// How long that may be put off by a poller that is never idle.
+const MAX_PUT_OFF: Duration = Duration::from_millis(500);
+
+/// The entries of both arrays that are not slots'.
 const QUEUE: usize = 0;
 const WAKE: usize = 1;
 
@@ -71,6 +87,10 @@ struct File {
     /// How its description was before it was made to signal us.
     before: Option<Before>,
     is_heard: bool,
+    /// What it is watched for in the side set.
+    side: Interest,
+    /// What operations may await.
+    awaited: Interest,
 }
 
 /// Whom a description signalled, and how.
@@ -92,9 +112,10 @@ impl Sigio {
     /// `EMFILE`, `ENFILE`, `ENOMEM`.
     pub fn new() -> io::Result<Self> {
         let (stamp, wake, signals) = (Stamp::here()?, WakeHandle::new()?, Signals::take()?);
-        let side = Array::new(&[signals.queue(), wake.as_fd()]);
+        let array = || Array::new(&[signals.queue(), wake.as_fd()]);
+        let (side, all, polled_all) = (array(), array(), Instant::now());
         let (files, named, heard) = Default::default();
-        Ok(Sigio { signals, wake, side, files, named, heard, stamp })
+        Ok(Sigio { signals, wake, side, all, hidden: 0, polled_all, files, named, heard, stamp })
     }
 
     /// Reads the queue of signals.
@@ -109,6 +130,51 @@ impl Sigio {
             }
             true
         });
+    }
+
+    /// Polls the side set, and if nothing comes for a moment also what operations await.
+    fn poll(
+        &mut self,
+        deadline: Deadline,
+        may_sleep: bool,
+        out: &mut Vec<Raw>,
+    ) -> io::Result<Wake> {
+        let is_due = self.hidden > 0 && self.polled_all.elapsed() >= MAX_PUT_OFF;
+        if !is_due {
+            let is_needed = !self.side.is_empty() || (may_sleep && deadline != Deadline::Now);
+            let moment = (self.hidden > 0).then(|| Instant::now() + GRACE);
+            let until = deadline.or_at(moment);
+            let count = if is_needed { self.side.wait(until, out)? } else { 0 };
+            if self.hidden == 0 || count > 0 || deadline.has_passed() {
+                let own = [QUEUE, WAKE].map(|own| is_needed && self.side.is_readable(own));
+                return Ok(self.on_polled(count, own));
+            }
+        }
+        let count = self.all.wait(deadline, out)?;
+        self.polled_all = Instant::now();
+        let own = [QUEUE, WAKE].map(|own| self.all.is_readable(own));
+        Ok(self.on_polled(count, own))
+    }
+
+    fn on_polled(&mut self, count: usize, [has_signals, is_woken]: [bool; 2]) -> Wake {
+        if is_woken {
+            self.wake.drain();
+        }
+        if has_signals {
+            self.listen();
+        }
+        if count == 0 { Wake::TimedOut } else { Wake::Events }
+    }
+
+    /// Changes what a file is polled for.
+    fn set_polled(&mut self, slot: Slot, fd: BorrowedFd<'_>, change: impl FnOnce(&mut File)) {
+        let Some(file) = self.file(slot, fd) else { return };
+        let was_hidden = file.hides();
+        change(file);
+        let (side, all, is_hidden) = (file.side, file.side | file.awaited, file.hides());
+        self.side.set(slot, fd, side);
+        self.all.set(slot, fd, all);
+        self.hidden = self.hidden + usize::from(is_hidden) - usize::from(was_hidden);
     }
 
     /// Of a file that signals, the side set tells only that there is room to write, and so not all
@@ -158,7 +224,10 @@ impl Sigio {
         // Between making a poller and registering files a program may have put its old mask back.
         self.signals.block();
         let number = fd.as_raw_fd();
-        Ok(self.files.insert(slot, File { number, is_mute, before: None, is_heard: false }))
+        let [side, awaited] = [Interest::empty(); 2];
+        Ok(self
+            .files
+            .insert(slot, File { number, is_mute, before: None, is_heard: false, side, awaited }))
     }
 }
 
@@ -177,28 +246,30 @@ impl Selector for Sigio {
         let is_read = arm.dirs != Interest::WRITABLE;
         if arm.trigger == Trigger::Level || !is_read || !file.signals(signal, &stamp)? {
             file.silence();
-            self.side.put(slot, fd, arm.dirs);
+            self.set_polled(slot, fd, |file| file.side = arm.dirs);
             return Ok(Applied::whole(Trigger::Level));
         }
         self.name(slot, fd);
-        if arm.dirs.contains(Interest::WRITABLE) {
-            self.side.put(slot, fd, Interest::WRITABLE);
-        } else {
-            self.side.take_out(slot);
-        }
+        self.set_polled(slot, fd, |file| file.side = arm.dirs & Interest::WRITABLE);
         let by_level = Applied { level: Interest::WRITABLE, ..Applied::whole(Trigger::Edge) };
         Ok(Applied { look: true, ..by_level })
     }
 
     fn disarm(&mut self, slot: Slot, fd: BorrowedFd<'_>) {
-        self.side.take_out(slot);
+        self.set_polled(slot, fd, File::unpoll);
         if let Some(file) = self.file(slot, fd) {
             file.silence();
         }
     }
 
+    fn note_awaited(&mut self, slot: Slot, fd: BorrowedFd<'_>, dirs: Interest) {
+        self.set_polled(slot, fd, |file| file.awaited = dirs);
+    }
+
     fn remove(&mut self, slot: Slot, fd: BorrowedFd<'_>) {
+        self.set_polled(slot, fd, File::unpoll);
         self.side.forget(slot);
+        self.all.forget(slot);
         let signal = self.signals.number();
         if let Some(file) = self.file(slot, fd) {
             file.release(signal);
@@ -213,26 +284,14 @@ impl Selector for Sigio {
         self.listen();
         let is_idle = self.heard.is_empty() && !self.signals.has_overflowed();
         let deadline = if is_idle { deadline } else { Deadline::Now };
-        let mut ended = Ok(Wake::TimedOut);
-        while !self.side.is_empty() || (is_idle && deadline != Deadline::Now) {
-            ended = match self.side.wait(deadline, out) {
-                Ok(0) => Ok(Wake::TimedOut),
-                Ok(_) => {
-                    if self.side.is_readable(WAKE) {
-                        self.wake.drain();
-                    }
-                    if self.side.is_readable(QUEUE) {
-                        self.listen();
-                    }
-                    Ok(Wake::Events)
-                }
-                // Of a look that is cut short the side set has told nothing yet.
-                Err(e) if e.kind() == io::ErrorKind::Interrupted && !is_idle => continue,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(Wake::Interrupted),
-                Err(e) => Err(e),
-            };
-            break;
-        }
+        let ended = loop {
+            match self.poll(deadline, is_idle, out) {
+                // Of a look that is cut short no array has told anything yet.
+                Err(e) if e.kind() == io::ErrorKind::Interrupted && !is_idle => {}
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => break Ok(Wake::Interrupted),
+                ended => break ended,
+            }
+        };
         self.blur(&mut out[old..]);
         self.report_heard(out);
         if self.signals.take_overflow() {
@@ -258,6 +317,15 @@ impl Drop for Sigio {
 }
 
 impl File {
+    /// Returns true if operations await it in a direction in which the side set does not poll it.
+    fn hides(&self) -> bool {
+        !self.side.contains(self.awaited)
+    }
+
+    fn unpoll(&mut self) {
+        (self.side, self.awaited) = (Interest::empty(), Interest::empty());
+    }
+
     /// Makes the file signal this thread. False if it can't, or signals somebody else; it is then
     /// mute until it is registered again.
     ///

@@ -92,6 +92,8 @@ impl Readiness {
         let watched = latch.watched() | registration.awaited.awaited();
         let applied = arm(selector, slot, &registration.source, watched, latch.trigger())?;
         latch.fix_trigger(applied.trigger, applied.level);
+        let awaited = registration.awaited.awaited();
+        selector.note_awaited(slot, registration.source.fd(), awaited);
         self.registry.replace(slot, token, latch);
         self.note_applied(slot, applied, interest);
         Ok(())
@@ -173,6 +175,8 @@ impl Readiness {
             // The mechanism has lost the file's edges, so that less is to be watched.
             applied = arm(selector, slot, &registration.source, now, trigger)?;
         }
+        let awaited = registration.awaited.watched();
+        selector.note_awaited(slot, registration.source.fd(), awaited);
         self.note_applied(slot, applied, named);
         Ok(())
     }

@@ -96,6 +96,10 @@ impl Selector for Forced {
         self.inner.disarm(slot, fd);
     }
 
+    fn note_awaited(&mut self, slot: Slot, fd: BorrowedFd<'_>, dirs: Interest) {
+        self.inner.note_awaited(slot, fd, dirs);
+    }
+
     fn remove(&mut self, slot: Slot, fd: BorrowedFd<'_>) {
         self.inner.remove(slot, fd);
     }
