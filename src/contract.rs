@@ -100,7 +100,7 @@
 //! # P: process
 //!
 //! - **P1** In a forked child every call on an inherited poller that can fail MUST fail with an error that says so, its wakers do nothing, and dropping it changes nothing for the parent. The child may make pollers of its own.
-//! - **P2** Every file the poller makes for itself MUST be close-on-exec.
+//! - **P2** Every file the poller makes for itself MUST be close-on-exec, and MUST have a number above 2, also where 0 to 2 are free. Why: a daemon that has closed these may open others there at any time.
 //! - **P3** A backend that uses signals MUST keep them to itself: they reach the poller's thread alone, never end the process, and what somebody else sends under their number is no event. When the poller has gone, the thread's signal mask and the owner, signal and `O_ASYNC` of every file are as before. Commands prepared by `unblock_in_child` start with none of these signals blocked.
 //! - **P4** A poller MUST NOT be `Send`: signals and rings belong to a thread. Its wakers are `Send` and `Sync`.
 //! - **P5** Running out of files, memory or limits MUST be an error that names the cause, or a slower way; no event is lost by it.

@@ -15,5 +15,6 @@ pub use crate::selector::uring::Uring;
 pub use crate::selector::{
     Applied, Arm, Deadline, OpDriver, OpEvent, Raw, Selector, Trigger, Triggers, Wake, WakeHandle,
 };
+pub use crate::sys::own_fd::above_stdio;
 pub use crate::sys::prepared::{Call, CallBox, Gain, Prepared, Work};
 pub use crate::sys::ring::TaskWork;

@@ -420,6 +420,11 @@ macro_rules! __conformance_cases {
             c4_message_passes_descriptors_of_the_submitter
             w1_wake_comes_from_a_thread_with_another_table
         }
+        numbers {} own {
+            p2_own_descriptors_leave_stdio_free
+            p3_replaced_descriptors_end_no_process
+            c2_what_is_opened_has_the_lowest_number
+        }
         connects {
             c2_tcp_connect_changed_meanwhile_fails_without_peer
             c2_unix_connect_shut_down_meanwhile_fails_without_peer

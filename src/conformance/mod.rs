@@ -57,6 +57,7 @@ mod last_writes;
 mod level;
 mod looks;
 mod messages;
+mod numbers;
 mod one_shot;
 mod opens;
 mod operations;

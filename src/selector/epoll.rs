@@ -24,6 +24,7 @@ use super::{Applied, Arm, Deadline, Raw, Selector, Trigger, Triggers, Wake, Wake
 use crate::key::Slot;
 use crate::poll_bits::PollBits;
 use crate::sys;
+use crate::sys::own_fd::above_stdio;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll as EpollFd, EpollCreateFlags, EpollEvent, EpollFlags};
 use std::io;
@@ -62,7 +63,8 @@ impl Epoll {
     ///
     /// What epoll_create1(2) and eventfd(2) say: `EMFILE`, `ENFILE`, `ENOMEM`.
     pub fn new() -> io::Result<Self> {
-        let epoll = EpollFd::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let create = || Ok(EpollFd::new(EpollCreateFlags::EPOLL_CLOEXEC)?.0);
+        let epoll = EpollFd(above_stdio(create)?);
         let wake = WakeHandle::new()?;
         epoll.add(&wake, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, WAKE))?;
         let empty = sys::epoll::epoll_event { events: 0, u64: 0 };

@@ -17,6 +17,7 @@ use crate::event::Interest;
 use crate::key::{OpSlot, Slot};
 use crate::poll_bits::PollBits;
 use crate::sys::fd_table::{Sharing, ThreadId};
+use crate::sys::own_fd::above_stdio;
 use crate::sys::pool::BufferPool;
 use crate::sys::prepared::{Gain, Work};
 use bitflags::bitflags;
@@ -309,15 +310,15 @@ pub struct WakeHandle {
 }
 
 impl WakeHandle {
-    /// A new eventfd, `CLOEXEC` and `NONBLOCK`. To be made on the thread that waits.
+    /// Makes an eventfd, `CLOEXEC` and `NONBLOCK`. To be made on the thread that waits.
     ///
     /// # Errors
     ///
     /// What eventfd(2) says: `EMFILE`, `ENFILE`, `ENOMEM`.
     pub fn new() -> io::Result<Self> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-        let eventfd = Arc::new(EventFd::from_value_and_flags(0, flags)?);
-        Ok(WakeHandle { eventfd, thread: ThreadId::current() })
+        let eventfd = above_stdio(|| Ok(EventFd::from_value_and_flags(0, flags)?))?;
+        Ok(WakeHandle { eventfd: Arc::new(eventfd), thread: ThreadId::current() })
     }
 
     /// Makes the eventfd readable. Safe to call in a signal handler: system calls alone, and errno

@@ -15,7 +15,7 @@
 //! | `openat`, `fsync`, `fdatasync` | wrapped, but a feature (`fs`) with much behind it |
 //! | `openat2`, `statx`, `statmount` | the same feature, and no `RESOLVE_CACHED`; not wrapped |
 //! | `mmap`, `munmap`, `io_uring_register` for provided buffers | of the crate io-uring, which leaves the memory to us |
-//! | `sigpending`, `sigtimedwait` | nix has no wait for a signal that may not come |
+//! | `sigpending`, `sigtimedwait` | nix has no wait for a signal that may not come, and no real-time signals |
 //! | `pthread_sigmask`, `sigaction`, `signalfd`, `read` | nix has no real-time signals, and reads one at a time |
 //! | `fstat`, `fstatfs`, `getsockopt`, `getpeername`, `getrlimit` | wrapped, but features with much behind them for one call each |
 //! | `io_uring_enter`, the submission queue | of the crate io-uring, which leaves to us what requests point to |
@@ -30,6 +30,7 @@ pub(crate) mod file;
 pub(crate) mod fork;
 pub(crate) mod manner;
 pub(crate) mod mount;
+pub(crate) mod own_fd;
 pub(crate) mod owner;
 pub(crate) mod poll;
 pub(crate) mod pool;

@@ -7,6 +7,7 @@ mod refused;
 mod silent;
 
 use super::fork::Stamp;
+use super::own_fd::above_stdio;
 use super::pool::BufferPool;
 use super::prepared::{Call, Gain, Work, complete_one, note_leaked};
 use groups::{Groups, NO_GROUP};
@@ -144,7 +145,7 @@ impl Ring {
     fn set_up(size: Size, work: TaskWork, stamp: Stamp) -> io::Result<Self> {
         let mut builder = IoUring::builder();
         work.set_up(builder.dontfork().setup_cqsize(size.completions));
-        let ring = ManuallyDrop::new(builder.build(size.requests)?);
+        let ring = ManuallyDrop::new(above_stdio(|| builder.build(size.requests))?);
         let mut known = Probe::new();
         // A sandbox may forbid to ask. Then none is known, and all are the reactor's.
         let _ = ring.submitter().register_probe(&mut known);

@@ -5,11 +5,12 @@
 //! until it is read.
 #![allow(unsafe_code)]
 
+use super::own_fd::above_stdio;
 use libc::{SIG_BLOCK, SIG_UNBLOCK, SIGIO, c_int, signalfd_siginfo};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::fmt;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -62,6 +63,20 @@ impl Set {
         // SAFETY: the set is initialised, and the old mask is not asked for. The only failure is an
         // unknown `how`.
         unsafe { libc::pthread_sigmask(how, &set, ptr::null_mut()) };
+    }
+
+    /// Takes these signals, which this thread blocks, out of its queue. The descriptor of a
+    /// signalfd is not needed: the program may have closed its number, or put another file there.
+    fn discard_pending(self) {
+        let (set, now) = (self.to_kernel(), libc::timespec { tv_sec: 0, tv_nsec: 0 });
+        loop {
+            // SAFETY: a set and a time to read, and nowhere to write.
+            let signal = unsafe { libc::sigtimedwait(&set, ptr::null_mut(), &now) };
+            let is_interrupted = || io::Error::last_os_error().kind() == ErrorKind::Interrupted;
+            if signal == -1 && !is_interrupted() {
+                return;
+            }
+        }
     }
 
     /// What this thread blocks.
@@ -135,7 +150,7 @@ impl Signals {
             shared.blocked_before = Set::of(&[shared.signal, SIGIO]).and(blocked);
         }
         let set = Set::of(&[shared.signal, SIGIO]);
-        let queue = queue_of(set)?;
+        let queue = above_stdio(|| queue_of(set))?;
         shared.users += 1;
         SHARED.set(shared);
         BLOCKED_HERE.fetch_or(set.without(shared.blocked_before).0, Ordering::Relaxed);
@@ -238,9 +253,9 @@ impl Drop for Signals {
         if shared.users > 0 {
             return;
         }
-        // Unblocked while it is queued, a real-time signal would end the process. No file sends
+        // Unblocked while it is pending, a real-time signal would end the process. No file sends
         // more of them.
-        self.drain_at_most(u64::MAX, |_| {});
+        Set::of(&[self.signal, SIGIO]).discard_pending();
         with_strays(BTreeSet::clear);
         Set::of(&[self.signal, SIGIO]).without(shared.blocked_before).apply(SIG_UNBLOCK);
     }
@@ -282,7 +297,7 @@ fn choose(blocked: Set) -> io::Result<c_int> {
     let closed = (first..=last).rev().filter(|&signal| blocked.contains(signal));
     open.chain(closed).find(|&signal| has_default_action(signal)).ok_or_else(|| {
         let message = format!("all real-time signals, {first} to {last}, are in use here");
-        io::Error::new(io::ErrorKind::ResourceBusy, message)
+        io::Error::new(ErrorKind::ResourceBusy, message)
     })
 }
 

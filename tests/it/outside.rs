@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use quintpoll::conformance::check;
 use quintpoll::spi::{Applied, Arm, Deadline, PollBits, Raw, Reactor, Selector, Slot};
-use quintpoll::spi::{Trigger, Triggers, Wake, WakeHandle};
+use quintpoll::spi::{Trigger, Triggers, Wake, WakeHandle, above_stdio};
 use quintpoll::{Backend, Poller, conformance_tests};
 use std::collections::HashSet;
 use std::io;
@@ -41,7 +41,8 @@ struct Outside {
 const WAKE: u64 = u64::MAX;
 
 fn outside(native: Triggers, fault: Fault) -> io::Result<Box<dyn Poller>> {
-    let (epoll, wake) = (Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?, WakeHandle::new()?);
+    let epoll = above_stdio(|| Ok(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?.0))?;
+    let (epoll, wake) = (Epoll(epoll), WakeHandle::new()?);
     epoll.add(&wake, EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
     let selector = Outside { epoll, wake, native, watched: HashSet::new(), fault };
     Ok(Box::new(Reactor::new(Backend::Other("outside"), selector)?))

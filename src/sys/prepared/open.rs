@@ -10,6 +10,7 @@
 #![allow(unsafe_code)]
 
 use super::super::mount::{CachedStat, MountId};
+use super::super::own_fd::above_stdio;
 use super::{Path, Prepared, With};
 use std::ffi::{CStr, CString};
 use std::io;
@@ -83,7 +84,8 @@ impl Opener {
         if path.flags & !FLAGS != 0 {
             return None;
         }
-        let found = match resolve_cached(directory, &path.name, path.flags) {
+        // Under a low number it would take that from the file that is opened.
+        let found = match above_stdio(|| resolve_cached(directory, &path.name, path.flags)) {
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Some(Err(error)),
             found => found.ok()?,
         };
@@ -111,7 +113,7 @@ impl Opener {
     fn reopen(&mut self, found: &OwnedFd, flags: libc::c_int) -> io::Result<OwnedFd> {
         let fds = match &self.fds {
             Some(fds) => fds,
-            None => self.fds.insert(thread_fds()?),
+            None => self.fds.insert(above_stdio(thread_fds)?),
         };
         let mut memory = [0; 12];
         let name = decimal(found.as_raw_fd().unsigned_abs(), &mut memory);

@@ -1,0 +1,75 @@
+//! The numbers of descriptors that the crate makes for itself.
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+
+/// Standard input, output and error have the numbers below this one.
+const FIRST: RawFd = 3;
+
+/// Returns what `make` makes, under a number above 2. A program that has closed 0 to 2, as daemons
+/// do, may put another file there at any time (dup2(2)), and would replace a descriptor of ours.
+///
+/// What comes under a low number keeps that number from the next attempt. A ring can't be moved by
+/// `F_DUPFD_CLOEXEC`: its owner closes the number that it was made with.
+///
+/// # Errors
+///
+/// Those of `make`.
+pub fn above_stdio<T: AsRawFd>(mut make: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let mut low = Vec::new();
+    loop {
+        let made = make()?;
+        if made.as_raw_fd() >= FIRST {
+            return Ok(made);
+        }
+        low.push(made);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+
+    /// A descriptor that is counted while it is open.
+    struct Fake<'a>(RawFd, &'a RefCell<Vec<RawFd>>);
+
+    impl AsRawFd for Fake<'_> {
+        fn as_raw_fd(&self) -> RawFd {
+            self.0
+        }
+    }
+
+    impl Drop for Fake<'_> {
+        fn drop(&mut self) {
+            self.1.borrow_mut().retain(|&number| number != self.0);
+        }
+    }
+
+    #[test]
+    fn low_numbers_are_held_and_closed() {
+        let open = RefCell::new(vec![1]);
+        let make = || {
+            let lowest = (0..).find(|number| !open.borrow().contains(number)).expect("no end");
+            open.borrow_mut().push(lowest);
+            Ok(Fake(lowest, &open))
+        };
+        let made = above_stdio(make).expect("it never fails");
+        assert_eq!((made.0, open.borrow().clone()), (3, vec![1, 3]));
+    }
+
+    #[test]
+    fn failure_closes_low_numbers() {
+        let open = RefCell::new(vec![]);
+        let make = || {
+            let number = open.borrow().len() as RawFd;
+            if number == 2 {
+                return Err(io::Error::from_raw_os_error(libc::EMFILE));
+            }
+            open.borrow_mut().push(number);
+            Ok(Fake(number, &open))
+        };
+        let error = above_stdio(make).map(|made| made.0).expect_err("out of numbers");
+        assert_eq!((error.raw_os_error(), open.borrow().len()), (Some(libc::EMFILE), 0));
+    }
+}
