@@ -405,6 +405,7 @@ macro_rules! __conformance_cases {
             c2_what_is_direct_wants_to_be_aligned
         } own {
             x1_what_waits_for_no_disk_is_given_up
+            c2_no_write_raises_sigxfsz
         }
         file_position {
             c3_writes_share_the_position_with_a_duplicate

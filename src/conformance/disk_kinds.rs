@@ -6,6 +6,9 @@ use super::kit::*;
 use super::scenes;
 use crate::op::Op;
 use crate::sys::buf::Buf;
+use crate::sys::staging;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigSet, Signal};
 use std::fs::File;
 use std::io::ErrorKind::InvalidInput;
 use std::os::fd::{AsFd, OwnedFd};
@@ -208,4 +211,55 @@ pub(super) fn x1_what_waits_for_no_disk_is_given_up(stage: &Stage) {
         ok(nix::unistd::read(&reader, &mut text));
         assert!(String::from_utf8_lossy(&text).contains("this is spliced"));
     }
+}
+
+/// Every way to write to a file beyond `RLIMIT_FSIZE`, in a process that the signal of such a write
+/// would end.
+pub(super) fn c2_no_write_raises_sigxfsz(stage: &Stage) {
+    const LIMIT: usize = 8192;
+    ok(staging::default_action(libc::SIGXFSZ));
+    let directory = TempDir::new();
+    let full = vec![7; LIMIT];
+    let plain = file_of(&directory.0.join("plain"), &full);
+    let path = directory.0.join("direct");
+    drop(file_of(&path, &full));
+    let direct = File::options().write(true).custom_flags(libc::O_DIRECT).open(&path);
+    let (_, hard) = ok(getrlimit(Resource::RLIMIT_FSIZE));
+    ok(setrlimit(Resource::RLIMIT_FSIZE, LIMIT as u64, hard));
+    let pool = pool(LIMIT, 1);
+    let mut bench = Bench::new(stage);
+    let key = bench.add(plain.clone());
+    let end = LIMIT as u64;
+    for round in 0..3 {
+        let why = format!("round {round}");
+        let beyond = Err(libc::EFBIG);
+        assert_eq!(count_of(&bench.run(Op::write_at(key, "x", .., end))), beyond, "{why}");
+        let two = ["1".into(), "2".into()];
+        assert_eq!(count_of(&bench.run(Op::write_at_vectored(key, two, end))), beyond, "{why}");
+        let cut = bench.run(Op::write_at(key, "12345", .., end - 2));
+        assert_eq!(count_of(&cut), Ok(2), "{why}: up to the limit");
+        ok(std::io::Seek::seek(&mut &*plain, std::io::SeekFrom::End(0)));
+        assert_eq!(count_of(&bench.run(Op::write(key, "x", ..))), beyond, "{why}: where it stands");
+        let (reader, writer) = pipe();
+        ok(nix::unistd::write(&writer, b"x"));
+        let reader = bench.add(Arc::new(reader));
+        assert_eq!(count_of(&bench.run(Op::splice(reader, key, 1))), beyond, "{why}: a splice");
+        bench.desk.deregister(reader);
+        // Many at a time, of which a ring takes those at an offset as they are submitted.
+        (0..8).for_each(|at| _ = bench.submit(Op::write_at(key, "x", .., end + at), at as usize));
+        assert!(bench.collect(8).iter().all(|done| count_of(done) == beyond), "{why}");
+    }
+    // A direct write takes other ways in the kernel, and in a ring.
+    if let Ok(direct) = direct {
+        let key = bench.add(Arc::new(direct));
+        let mut aligned = lent(&pool, &full);
+        for offset in [end, end + 4096] {
+            let done = bench.run(Op::write_at(key, aligned, .., offset));
+            assert_eq!(count_of(&done), Err(libc::EFBIG), "a direct write at {offset}");
+            let Buf::Pool(buf) = done.buf else { panic!("another buffer came back") };
+            aligned = buf;
+        }
+    }
+    let blocked = ok(SigSet::thread_get_mask());
+    assert!(!blocked.contains(Signal::SIGXFSZ), "it is blocked no longer than a write takes");
 }

@@ -1,10 +1,10 @@
 //! How the calls on one file are kept from blocking, where they have no flag for it, and from
-//! raising `SIGPIPE`.
+//! raising `SIGPIPE` or `SIGXFSZ`.
 #![allow(unsafe_code)]
 
 use super::file::Shape;
 use super::mount::CachedStat;
-use super::sigpipe::without_sigpipe;
+use super::raised::{without_sigpipe, without_sigxfsz};
 use super::vectors::{Vectors, counted};
 use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
@@ -320,6 +320,7 @@ impl Manner {
         }
         // SAFETY: as the caller promises.
         let write = || unsafe { vectors.write(number, libc::RWF_NOWAIT) };
+        let write = || without_sigxfsz(write);
         let done = if_known(&mut self.takes_nowait_to_write, write);
         self.has_taken_nowait |= done.as_ref().is_some_and(was_asked);
         done.unwrap_or_else(|| Err(io::ErrorKind::WouldBlock.into()))

@@ -35,10 +35,10 @@ pub(crate) mod owner;
 pub(crate) mod poll;
 pub(crate) mod pool;
 pub(crate) mod prepared;
+mod raised;
 pub(crate) mod ring;
 pub(crate) mod select;
 pub(crate) mod signals;
-mod sigpipe;
 #[cfg(feature = "conformance")]
 pub(crate) mod staging;
 mod vectors;

@@ -1,6 +1,7 @@
 //! An io_uring(7): its two queues, and the memory that its requests name.
 #![allow(unsafe_code)]
 
+mod enter;
 mod groups;
 mod in_flight;
 mod refused;
@@ -10,10 +11,12 @@ use super::fork::Stamp;
 use super::own_fd::above_stdio;
 use super::pool::BufferPool;
 use super::prepared::{Call, Gain, Work, complete_one, note_leaked};
+use super::raised::without_sigxfsz;
+use enter::enter_once;
 use groups::{Groups, NO_GROUP};
 use in_flight::{InFlight, OPERATION, user_data_of};
-use io_uring::types::{Fd, SubmitArgs, Timespec};
-use io_uring::{Builder, EnterFlags, IoUring, Probe, cqueue, opcode};
+use io_uring::types::Fd;
+use io_uring::{Builder, IoUring, Probe, cqueue, opcode};
 use silent::SilentSends;
 use std::fmt;
 use std::io;
@@ -34,6 +37,8 @@ pub(crate) struct Ring {
     known: Probe,
     /// There was a moment without room for another completion.
     was_full: bool,
+    /// Requests that write to files were pushed, and perhaps not submitted.
+    has_writes: bool,
     stamp: Stamp,
 }
 
@@ -153,7 +158,9 @@ impl Ring {
         // This way to work came with Linux 6.1.
         let can_skip = ring.params().is_feature_skip_cqe_on_success() && work == TaskWork::Deferred;
         let silent = SilentSends::new(can_skip);
-        let ring = Ring { ring, in_flight, groups, silent, work, known, was_full: false, stamp };
+        let [was_full, has_writes] = [false; 2];
+        let ring =
+            Ring { ring, in_flight, groups, silent, work, known, was_full, has_writes, stamp };
         let has = ring.ring.params();
         let [ext_arg, nodrop] = [has.is_feature_ext_arg(), has.is_feature_nodrop()];
         refused::check_features(ext_arg, nodrop, has.is_feature_resource_tagging())?;
@@ -268,6 +275,7 @@ impl Ring {
         let group = work.pool().and_then(|pool| self.groups.find(pool)).unwrap_or(NO_GROUP);
         let is_silent = self.silent.are_known() && work.may_be_silent();
         let work = self.in_flight.insert(work, tag, group)?;
+        self.has_writes |= matches!(work.call(), Call::WriteAt(_));
         let entry = work.entry(group, is_silent).user_data(user_data_of(tag));
         self.groups.enter(group);
         if is_silent {
@@ -303,9 +311,14 @@ impl Ring {
     pub(crate) fn enter(&mut self, min_complete: u32, timeout: Option<Duration>) -> io::Result<()> {
         self.was_full |= self.is_full();
         loop {
+            let has_writes = self.has_writes;
             let Some(queues) = self.queues() else { return Err(foreign()) };
             let queued = queues.submission().len();
-            match enter_once(queues, queued as u32, min_complete, timeout) {
+            let enter = || enter_once(queues, queued as u32, min_complete, timeout);
+            // The kernel may write as it takes the request, in the name of this thread.
+            let entered = if has_writes { without_sigxfsz(enter) } else { enter() };
+            self.has_writes = has_writes && !queues.submission().is_empty();
+            match entered {
                 // After an invalid request it stops, and does not wait.
                 Ok(submitted) if submitted < queued => {}
                 Ok(_) => return Ok(()),
@@ -418,36 +431,6 @@ fn of_operation(
 
 fn foreign() -> io::Error {
     io::Error::other("this ring belongs to the process that this one was forked from")
-}
-
-fn enter_once(
-    ring: &IoUring,
-    queued: u32,
-    min_complete: u32,
-    timeout: Option<Duration>,
-) -> io::Result<usize> {
-    let mut flags = EnterFlags::GETEVENTS;
-    // A thread that waits for its peers is not waiting for a disk.
-    flags.set(EnterFlags::NO_IOWAIT, ring.params().is_feature_no_iowait());
-    let submitter = ring.submitter();
-    let mut args = SubmitArgs::new();
-    let timespec = timeout.map(timespec);
-    if let Some(timespec) = &timespec {
-        args = args.timespec(timespec);
-    }
-    if timespec.is_none() {
-        // SAFETY: no argument is passed.
-        return unsafe { submitter.enter::<()>(queued, min_complete, flags.bits(), None) };
-    }
-    let flags = (flags | EnterFlags::EXT_ARG).bits();
-    // SAFETY: the flag goes with this type, which points to a timespec that outlives the call.
-    unsafe { submitter.enter(queued, min_complete, flags, Some(&args)) }
-}
-
-/// A duration as io_uring takes it. The kernel adds it to the clock without a look at the range.
-fn timespec(duration: Duration) -> Timespec {
-    const LONGEST: u64 = u32::MAX as u64;
-    Timespec::new().sec(duration.as_secs().min(LONGEST)).nsec(duration.subsec_nanos())
 }
 
 impl fmt::Debug for Ring {

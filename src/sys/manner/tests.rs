@@ -1,7 +1,7 @@
 //! Files of all kinds, blocking ones, with the flags of this kernel and without: no call waits, and
 //! none raises a signal.
 
-use super::super::sigpipe::is_pending;
+use super::super::raised::is_pending;
 use super::*;
 use crate::testing::is_alone;
 use nix::errno::Errno;

@@ -3,7 +3,7 @@
 
 use super::super::manner::Manner;
 use super::super::mount::{CachedStat, MountId};
-use super::super::sigpipe::without_sigpipe;
+use super::super::raised::without_sigpipe;
 use super::super::vectors::{Vectors, counted};
 use super::open::{OPENED, mount_of};
 use super::{Call, Gain, Prepared, With};

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::super::manner::Manner;
-use super::super::sigpipe::without_sigpipe;
+use super::super::raised::without_sigpipe;
 use super::super::vectors::counted;
 use super::{Gain, Prepared, With};
 use std::io;

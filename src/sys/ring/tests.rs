@@ -4,6 +4,7 @@ mod groups;
 mod operations;
 mod silent;
 
+use super::enter::timespec;
 use super::*;
 use crate::testing::{is_alone, making_children};
 use nix::sys::eventfd::{EfdFlags, EventFd};
