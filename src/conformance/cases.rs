@@ -435,6 +435,7 @@ macro_rules! __conformance_cases {
         opens {
             c2_files_are_opened_as_by_the_call
             c2_what_can_not_be_opened_says_why
+            c2_thread_self_is_the_thread_that_submits
             c7_to_open_a_fifo_waits_for_nobody
             c6_what_was_opened_can_be_used_at_once
             x1_an_open_is_done_or_not

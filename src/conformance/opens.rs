@@ -123,6 +123,32 @@ fn expect_alike(given: &OwnedFd, expected: &OwnedFd, why: &str) {
     assert_eq!(given.st_size, expected.st_size, "{why}");
 }
 
+pub(super) fn c2_thread_self_is_the_thread_that_submits(stage: &Stage) {
+    let mut bench = Bench::new(stage);
+    let read = OpenOptions::new().read(true).clone();
+    let owner = |path: &str, file: std::io::Result<File>| {
+        let stat = ok(std::io::read_to_string(ok(file)));
+        let number = stat.split(' ').next().and_then(|number| number.parse::<i32>().ok());
+        number.unwrap_or_else(|| panic!("no number in {path}: {stat}"))
+    };
+    for path in ["/proc/thread-self/stat", "//proc//thread-self//stat", "/proc/self/stat"] {
+        let expected = owner(path, File::open(path));
+        let given = opened(bench.run(Op::open(path, &read))).map(File::from);
+        let given = owner(path, given.map_err(std::io::Error::from_raw_os_error));
+        assert_eq!(given, expected, "{path}");
+    }
+    let [link, directory] = [libc::O_PATH | libc::O_NOFOLLOW, libc::O_DIRECTORY];
+    let places = [("", link), ("", libc::O_NOFOLLOW), ("", directory), ("/", link), ("x", directory)];
+    for (rest, flags) in places {
+        let path = format!("/proc/thread-self{rest}");
+        let how = How { chosen: [true, false, false, false, false, false], mode: 0, flags };
+        let given = opened(bench.run(Op::open(&path, &how.ours())));
+        let identity = |file: OwnedFd| ok(fstat(&file)).st_ino;
+        let expected = how.plainly(path.as_ref()).map(identity);
+        assert_eq!(given.map(identity), expected, "{path} {flags:o}");
+    }
+}
+
 pub(super) fn c2_what_can_not_be_opened_says_why(stage: &Stage) {
     let mut bench = Bench::new(stage);
     let read = OpenOptions::new().read(true).clone();

@@ -67,6 +67,10 @@ impl Op {
     /// umask. It never waits for the other side of a FIFO (`O_NONBLOCK`, C6): without a reader, to
     /// open it for writing is `ENXIO`.
     ///
+    /// `/proc/thread-self` at the beginning of a path is the thread that submits, and `/proc/self`
+    /// the process. A path that leads to the former in another way, by a symbolic link or from the
+    /// working directory, names the thread that opens the file and then ends.
+    ///
     /// [`submit`](crate::Poller::submit) opens the file itself if that cannot wait: the path is in
     /// the kernel's cache, nothing is written, created or truncated, and the file is a regular one
     /// or a directory on a local file system (ext4, tmpfs; regular files on xfs and btrfs). That

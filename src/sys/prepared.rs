@@ -13,6 +13,7 @@ mod native;
 mod open;
 mod socket;
 mod splice;
+mod thread_self;
 mod work;
 
 use super::buf::Buf;
@@ -73,7 +74,9 @@ pub(crate) struct Path {
 }
 
 impl With {
+    /// Returns a path for the calling thread, whichever thread opens it.
     pub(crate) fn path(name: CString, flags: libc::c_int, mode: libc::mode_t) -> Self {
+        let name = thread_self::resolved(name, flags);
         With::Path(Box::new(Path { name, flags, mode }))
     }
 }
