@@ -10,7 +10,7 @@
 //! - **R1** `register`, `modify` and `rearm` MUST look at present readiness: a source that is ready already is reported by the next wait, in every mode. Why: else a program has to try its I/O before it may wait.
 //! - **R2** A file number that is registered MUST be refused a second time with `AlreadyExists`, and the first registration is untouched. A duplicate of it (dup(2)) is another source and works beside it. Why: two answers for one number can't both be right.
 //! - **R3** `modify` MUST replace token, interest and mode together. If it fails, the old registration stands.
-//! - **R4** Among registration calls `NotFound` MUST mean an unknown or stale key and nothing else. A key never names another registration, made later or in another poller; a slot whose generation would wrap is retired.
+//! - **R4** Among registration calls `NotFound` MUST mean an unknown or stale key and nothing else; of another poller's key it says so. A key never names another registration, made later or in another poller; a slot whose generation would wrap is retired.
 //! - **R5** `deregister` MUST be a barrier: no later wait reports that registration, whatever the kernel had queued, and the kernel holds the file no longer, so that after the last drop the peer sees end of file at once. Its operations are cancelled, and each still completes, in the order of submission; one that can't be interrupted (a disk is at work) holds the file until it is done.
 //! - **R6** Dropping the poller MUST release everything: its own files, and every source. (A `Waker` that lives on keeps the one file it writes to.)
 //! - **R7** A number that is not open, or open with `O_PATH`, MUST be refused by `register` with `EBADF`. Why: select(2) and poll(2) would call it ready for ever.

@@ -164,7 +164,7 @@ pub trait Poller {
     ///
     /// # Errors
     ///
-    /// * `NotFound`: an unknown or stale key (R4).
+    /// * `NotFound`: an unknown or stale key, or another poller's (R4).
     /// * `InvalidInput`: `interest` has a bit that is no direction (R10).
     /// * What the mechanism says, as for [`register`](Poller::register). The registration is then
     ///   as it was.
@@ -192,7 +192,7 @@ pub trait Poller {
     ///
     /// # Errors
     ///
-    /// * `NotFound`: an unknown or stale key (R4).
+    /// * `NotFound`: an unknown or stale key, or another poller's (R4).
     /// * `InvalidInput`: a direction that is not in the registered interest (R10).
     /// * What the mechanism says, as for [`register`](Poller::register); nothing has changed then.
     ///
@@ -251,7 +251,7 @@ pub trait Poller {
     ///
     /// # Errors
     ///
-    /// `NotFound`: an unknown or stale key (R4).
+    /// `NotFound`: an unknown or stale key, or another poller's (R4).
     ///
     /// # Panics
     ///
@@ -287,7 +287,7 @@ pub trait Poller {
     ///
     /// The operation comes back, with its buffer:
     ///
-    /// * `NotFound`: an unknown or stale key (R4).
+    /// * `NotFound`: an unknown or stale key, or another poller's (R4).
     /// * `InvalidInput`: the direction is watched (M1); nothing is to be received (C5); a range
     ///   exceeds the buffer; it can't be received into this buffer, or not so much; there are more
     ///   than 1024 buffers; the address is too long; the offset is beyond any file; a path has a

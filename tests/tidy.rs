@@ -361,6 +361,28 @@ fn the_methods_of_operations_call_downwards() {
     expect_no_circle(arrows, "the methods of operations call downwards");
 }
 
+#[test]
+fn errors_have_a_cause() {
+    let is_library = |file: &&File| {
+        let is_test = file.name.contains("test") || file.name.contains("conformance/");
+        file.name.starts_with("src/") && !is_test
+    };
+    let mut broken = Vec::new();
+    for file in rust_files().iter().filter(is_library) {
+        for (at, line) in file.text.lines().enumerate() {
+            // `WouldBlock` is for the reactor, and no program sees it.
+            let is_bare = |kind: &str| {
+                let is_cause = kind.contains(".into()") && !kind.starts_with("WouldBlock");
+                is_cause && kind.split(".into()").next().is_some_and(|kind| !kind.contains(' '))
+            };
+            if line.split("ErrorKind::").skip(1).any(is_bare) {
+                broken.push(format!("{}:{}: {}", file.name, at + 1, line.trim()));
+            }
+        }
+    }
+    report(broken, "an error of this crate's own says its cause in words");
+}
+
 fn read(name: &str) -> String {
     fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }

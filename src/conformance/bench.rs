@@ -69,6 +69,7 @@ impl Bench {
             Ok(id) => panic!("{id:?} was accepted, and had to be rejected"),
             Err(rejected) => {
                 let (op, error) = rejected.into_parts();
+                expect_words(&error);
                 (op.into_buf(), error)
             }
         }
@@ -146,6 +147,7 @@ impl Bench {
                 && error.raw_os_error() != Some(libc::EINPROGRESS)
                 && error.raw_os_error() != Some(libc::EALREADY);
             assert!(is_real, "no operation completes with that: {done:?}");
+            expect_words(error);
         }
         Some(done)
     }

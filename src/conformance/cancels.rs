@@ -277,6 +277,8 @@ pub(super) fn x2_another_pollers_are_unknown(stage: &Stage) {
     for (&id, &theirs) in ids.iter().zip(&others) {
         assert_ne!(id, theirs);
         expect_unknown(&mut bench, theirs, "it is the other's");
+        let told = bench.desk.poller.cancel(theirs).map_err(|error| error.to_string());
+        assert!(told.as_ref().is_err_and(|told| told.contains("another poller")), "{told:?}");
         expect_unknown(&mut other, id, "it is the other's");
     }
     bench.expect_nothing_yet("all go on");

@@ -164,8 +164,17 @@ impl Desk {
 pub(super) fn refusal<T>(answer: io::Result<T>) -> io::ErrorKind {
     match answer {
         Ok(_) => panic!("a call that had to fail did not"),
-        Err(error) => error.kind(),
+        Err(error) => {
+            expect_words(&error);
+            error.kind()
+        }
     }
+}
+
+/// Fails unless an error says its cause: by the number of a system call's, or in words.
+pub(super) fn expect_words(error: &io::Error) {
+    let has_cause = error.raw_os_error().is_some() || error.get_ref().is_some();
+    assert!(has_cause, "an error without a cause: {error:?}");
 }
 
 /// A unix stream to watch, and its peer. Neither blocks.

@@ -138,7 +138,8 @@ pub(super) fn c2_thread_self_is_the_thread_that_submits(stage: &Stage) {
         assert_eq!(given, expected, "{path}");
     }
     let [link, directory] = [libc::O_PATH | libc::O_NOFOLLOW, libc::O_DIRECTORY];
-    let places = [("", link), ("", libc::O_NOFOLLOW), ("", directory), ("/", link), ("x", directory)];
+    let places =
+        [("", link), ("", libc::O_NOFOLLOW), ("", directory), ("/", link), ("x", directory)];
     for (rest, flags) in places {
         let path = format!("/proc/thread-self{rest}");
         let how = How { chosen: [true, false, false, false, false, false], mode: 0, flags };

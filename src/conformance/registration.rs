@@ -2,6 +2,7 @@
 
 use super::kit::*;
 use crate::event::{Interest, Mode, Readiness, Token};
+use crate::op::Op;
 use crate::poller::Source;
 use crate::sys::staging;
 use nix::fcntl::OFlag;
@@ -171,10 +172,19 @@ pub(super) fn r4_a_key_belongs_to_its_poller(stage: &Stage) {
     let key = mine.register(here, 1, READ, Mode::Level);
     let foreign = other.register(elsewhere, 1, READ, Mode::Level);
     assert_ne!(key, foreign);
-    let answer = mine.poller.deregister(foreign);
-    assert_eq!(refusal(answer), io::ErrorKind::NotFound);
+    for gone in [false, true] {
+        let Err(error) = mine.poller.deregister(foreign) else { panic!("it is another's") };
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert!(error.to_string().contains("another poller"), "{error}, {gone}");
+        let Err(rejected) = mine.poller.submit(Op::recv(foreign, vec![], 1), Token(1)) else {
+            panic!("it is another's")
+        };
+        assert!(rejected.to_string().contains("another poller"), "{rejected}");
+        if !gone {
+            other.deregister(foreign);
+        }
+    }
     mine.deregister(key);
-    other.deregister(foreign);
 }
 
 pub(super) fn r4_a_key_never_names_a_later_registration(stage: &Stage) {

@@ -127,11 +127,16 @@ impl<S: Selector> Reactor<S> {
         // Where there are operations they know it too, and what they know is in the cache.
         let known = key.poller == self.id
             && (self.operations.has_source(key.slot) || self.parts.readiness.contains(key.slot));
-        if known {
-            Ok(key.slot)
-        } else {
-            Err(io::Error::new(io::ErrorKind::NotFound, "unknown or stale key"))
+        match known {
+            true => Ok(key.slot),
+            false => Err(self.not_found(key.poller, "unknown or stale key")),
         }
+    }
+
+    /// Returns the error for a name that is unknown here, and was given out by this poller.
+    fn not_found(&self, poller: u32, cause: &'static str) -> io::Error {
+        let cause = if poller == self.id { cause } else { "it was given out by another poller" };
+        io::Error::new(io::ErrorKind::NotFound, cause)
     }
 
     /// Clause R10, for calls that name a part of the interest.
@@ -405,7 +410,7 @@ impl<S: Selector> Poller for Reactor<S> {
     fn cancel(&mut self, id: OpId) -> io::Result<()> {
         self.check_process()?;
         if id.poller != self.id || !self.operations.contains(id.slot) {
-            return Err(io::Error::new(io::ErrorKind::NotFound, "no such operation is under way"));
+            return Err(self.not_found(id.poller, "no such operation is under way"));
         }
         self.operations.cancel(id.slot, Why::User, &mut self.parts);
         self.operations.run(&mut self.parts);

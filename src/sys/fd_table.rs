@@ -112,11 +112,11 @@ impl ForeignFd {
     /// In words, if the tables are separate and the file can't be had from there; `NotFound` if it
     /// was fetched before.
     pub(crate) fn fetch(&mut self) -> io::Result<OwnedFd> {
-        let Some(opened) = &self.fd else { return Err(io::ErrorKind::NotFound.into()) };
+        let Some(opened) = &self.fd else { return Err(fetched_before()) };
         let fd = opened.as_raw_fd();
         match self.thread.shares_fd_table() {
             // It is in this table, and moves: to duplicate it might exceed `RLIMIT_NOFILE`.
-            Sharing::Shared => self.fd.take().ok_or_else(|| io::ErrorKind::NotFound.into()),
+            Sharing::Shared => self.fd.take().ok_or_else(fetched_before),
             // The table was copied when the file was open already.
             Sharing::Separate if self.has_come_with_the_table(fd) => {
                 // SAFETY: the number came with the copy of the table, and nothing owns it here.
@@ -131,6 +131,10 @@ impl ForeignFd {
             Sharing::Unknown => self.thread.duplicate(fd).or_else(|_| opened.try_clone()),
         }
     }
+}
+
+fn fetched_before() -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, "the opened file was fetched before")
 }
 
 #[cfg(test)]

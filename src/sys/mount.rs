@@ -91,10 +91,14 @@ impl MountId {
         let result = unsafe { libc::syscall(SYS_STATMOUNT, from, to, length, 0) };
         super::checked(result as libc::c_int)?;
         match answer.mask & STATMOUNT_SB_BASIC {
-            0 => Err(io::ErrorKind::Unsupported.into()),
+            0 => Err(untold()),
             _ => Ok(answer.magic),
         }
     }
+}
+
+fn untold() -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, "the kernel does not tell the mount of a file")
 }
 
 /// `struct mnt_id_req`.

@@ -174,7 +174,9 @@ impl BufferPool {
         let block = self.take_block(&mut state);
         let is_lent = state.made > self.0.set_out.load(Ordering::Relaxed);
         if block.is_none() && state.made < self.limit() && !is_lent {
-            return Err(io::ErrorKind::OutOfMemory.into());
+            let cause = "there is no memory for a buffer of the pool, and none is lent that could \
+                         come back";
+            return Err(io::Error::new(io::ErrorKind::OutOfMemory, cause));
         }
         // The vtable of a clone may have another address, so `will_wake` could miss it.
         let is_it = |other: &Waker| other.data() == waker.data();

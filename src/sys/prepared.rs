@@ -400,6 +400,11 @@ impl Prepared {
     }
 }
 
+/// Returns the error of a call without what it needs, which the reactor never makes.
+fn unsuitable() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "the call was not made up for this")
+}
+
 /// # Safety
 ///
 /// The kernel has to have just made the number.

@@ -23,7 +23,8 @@ impl Operations {
             }
             OpState::OnThread { cancel } => replace_unless_ending(cancel, why),
             _ => {
-                let error = why.error().unwrap_or_else(|| std::io::ErrorKind::Other.into());
+                let error = why.error();
+                let error = error.unwrap_or_else(|| std::io::Error::other("it was taken back"));
                 self.complete(op, Err(error), io);
             }
         }

@@ -52,8 +52,7 @@ impl Operations {
         let is_whole = !matches!(kind, Kind::RecvExact | Kind::SendAll) || call.left() == 0;
         let outcome = match kind {
             _ if !is_whole => match (count, entry.stop().and_then(Why::error)) {
-                (0, _) if kind == Kind::RecvExact => Err(io::ErrorKind::UnexpectedEof.into()),
-                (0, _) => Err(io::ErrorKind::WriteZero.into()),
+                (0, _) => Err(cut_short(kind)),
                 (_, None) => return true,
                 (_, Some(error)) => Err(error),
             },
@@ -183,6 +182,17 @@ impl Operations {
         // Of records without bytes only the last can't be told from the end.
         let bits = io.poll_now(slot, Interest::READABLE);
         bits.contains(PollBits::RDHUP) && !io.has_bytes(slot)
+    }
+}
+
+/// Returns the error of an operation for all of its bytes whose call has moved none.
+fn cut_short(kind: Kind) -> io::Error {
+    match kind {
+        Kind::RecvExact => {
+            let cause = "the stream has ended before all bytes came";
+            io::Error::new(io::ErrorKind::UnexpectedEof, cause)
+        }
+        _ => io::Error::new(io::ErrorKind::WriteZero, "the stream has taken none of the bytes"),
     }
 }
 

@@ -217,7 +217,10 @@ fn refused<T>(why: &'static str) -> io::Result<T> {
 
 fn make_room(buf: &mut Buf, most: usize) -> io::Result<()> {
     match buf {
-        Buf::Vec(bytes) => bytes.try_reserve(most).map_err(|_| io::ErrorKind::OutOfMemory.into()),
+        Buf::Vec(bytes) => bytes.try_reserve(most).map_err(|_| {
+            let cause = format!("the buffer can't grow by {most} bytes, from {}", bytes.len());
+            io::Error::new(io::ErrorKind::OutOfMemory, cause)
+        }),
         Buf::Pool(bytes) => match most <= bytes.capacity() - bytes.len() {
             true => Ok(()),
             false => refused("the buffer has no room for so much, and is of a fixed size"),

@@ -4,7 +4,7 @@
 
 use super::super::file::{has_peer, take_error};
 use super::super::{checked, poll};
-use super::{Gain, Prepared};
+use super::{Gain, Prepared, unsuitable};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
@@ -30,7 +30,7 @@ impl Prepared {
             }
             ConnectState::Fresh | ConnectState::NoRoom { .. } => {}
         }
-        let Some(message) = self.message() else { return Err(io::ErrorKind::InvalidInput.into()) };
+        let Some(message) = self.message() else { return Err(unsuitable()) };
         let (start, length) = message.named().for_reading();
         // SAFETY: there are `length` bytes, and they outlive the call.
         let Err(error) = checked(unsafe { libc::connect(fd, start, length) }) else {

@@ -6,7 +6,7 @@ use super::super::mount::{CachedStat, MountId};
 use super::super::raised::without_sigpipe;
 use super::super::vectors::{Vectors, counted};
 use super::open::{OPENED, mount_of};
-use super::{Call, Gain, Prepared, With};
+use super::{Call, Gain, Prepared, With, unsuitable};
 use std::io;
 use std::os::fd::BorrowedFd;
 
@@ -123,16 +123,14 @@ impl Prepared {
                 counted(unsafe { libc::fsync(number) } as isize)
             }
             Call::Open => {
-                let With::Path(path) = &self.with else {
-                    return Err(io::ErrorKind::InvalidInput.into());
-                };
+                let With::Path(path) = &self.with else { return Err(unsuitable()) };
                 let (name, flags) = (path.name.as_ptr(), path.flags | OPENED);
                 // SAFETY: the name ends with a zero, and outlives the call.
                 let opened = unsafe { libc::openat(number, name, flags, path.mode) };
                 counted(opened as isize)
             }
             Call::Splice => without_sigpipe(|| self.splice()),
-            _ => Err(io::ErrorKind::InvalidInput.into()),
+            _ => Err(unsuitable()),
         }
     }
 }

@@ -174,7 +174,7 @@ fn thread_fds() -> io::Result<OwnedFd> {
     let fds = open_at(libc::AT_FDCWD, c"/proc/thread-self/fd", flags)?;
     match CachedStat::of(fds.as_fd())?.fs_magic() == Some(libc::PROC_SUPER_MAGIC as u64) {
         true => Ok(fds),
-        false => Err(io::ErrorKind::NotFound.into()),
+        false => Err(io::Error::new(io::ErrorKind::NotFound, "there is no procfs at /proc")),
     }
 }
 

@@ -4,7 +4,7 @@
 use super::super::manner::Manner;
 use super::super::raised::without_sigpipe;
 use super::super::vectors::counted;
-use super::{Gain, Prepared, With};
+use super::{Gain, Prepared, With, unsuitable};
 use std::io;
 use std::os::fd::RawFd;
 use std::ptr;
@@ -43,7 +43,7 @@ impl Prepared {
     /// Makes the call, which may raise `SIGPIPE`.
     pub(super) fn splice(&mut self) -> io::Result<usize> {
         let (from, most) = (self.number, self.cargo.left());
-        let Some(to) = self.target() else { return Err(io::ErrorKind::InvalidInput.into()) };
+        let Some(to) = self.target() else { return Err(unsuitable()) };
         let (here, flags) = (ptr::null_mut(), libc::SPLICE_F_NONBLOCK);
         // SAFETY: no memory is passed; both are at their own positions.
         let answer = unsafe { libc::splice(from, here, to, here, most, flags) };

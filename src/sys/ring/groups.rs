@@ -293,7 +293,8 @@ impl Array {
         }
         // SAFETY: these are the pages from above. If they are inherited, nothing comes of it.
         unsafe { libc::madvise(start, length, libc::MADV_DONTFORK) };
-        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        let at_zero = || io::Error::new(io::ErrorKind::OutOfMemory, "mmap(2) gave address 0");
+        let start = NonNull::new(start.cast()).ok_or_else(at_zero)?;
         Ok(Array { start, entries, tail: 0, stamp })
     }
 
