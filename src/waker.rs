@@ -133,6 +133,16 @@ impl Parker {
         self.0.0.stamp.is_foreign()
     }
 
+    /// Clause P1.
+    pub(crate) fn check_process(&self) -> io::Result<()> {
+        match self.is_in_foreign_process() {
+            false => Ok(()),
+            true => Err(io::Error::other(
+                "this poller belongs to the process that this one was forked from",
+            )),
+        }
+    }
+
     /// Makes wakes come through the kernel from now on. Returns false if a wake or a notification
     /// is pending: then the poller must not sleep.
     ///

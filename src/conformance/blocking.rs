@@ -15,6 +15,7 @@ use nix::sys::stat::Mode as Permissions;
 use nix::sys::termios;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{SocketAddr as UnixAddress, UnixListener, UnixStream};
 use std::sync::Arc;
 
@@ -130,6 +131,65 @@ pub(super) fn c7_a_blocking_fifo_blocks_nobody(stage: &Stage) {
     assert_eq!(bytes(bench.one()).0, 4);
     bench.desk.deregister(key);
     assert!(!flags_of(&*here).contains(OFlag::O_NONBLOCK), "it blocks as before");
+}
+
+/// FIFOs and terminals are often shared with other processes, such as a shell, which the flag would
+/// disturb, also after this process has ended: what waits sets no flag, and a call of theirs meets
+/// none. When `deregister` returns, nothing else of the poller's is open.
+pub(super) fn c7_shared_fifos_and_terminals_stay_blocking(stage: &Stage) {
+    let directory = TempDir::new();
+    let path = directory.0.join("fifo");
+    ok(nix::unistd::mkfifo(&path, Permissions::S_IRWXU));
+    let open = |reads: bool, writes: bool, flags: OFlag| {
+        let mut options = std::fs::File::options();
+        options.read(reads).write(writes).custom_flags(flags.bits());
+        Arc::new(ok(options.open(&path)))
+    };
+    let both = open(true, true, OFlag::empty());
+    let [reader, writer] = [(true, false), (false, true)].map(|(r, w)| open(r, w, OFlag::empty()));
+    let other = open(false, true, OFlag::O_NONBLOCK);
+    let terminal = ok(nix::pty::openpty(None, None));
+    let slave = Arc::new(terminal.slave);
+    let (socket, there) = stream();
+    let mut bench = Bench::new(stage);
+    bench.about = "a FIFO or a terminal";
+    let keys = [&both, &reader, &writer].map(|file| bench.add(file.clone()));
+    let [key_of_slave, key_of_socket] = [bench.add(slave.clone()), bench.add(socket)];
+    let before = open_numbers();
+    let sources: [&dyn AsFd; 4] = [&both, &reader, &writer, &slave];
+    let flags = sources.map(flags_of);
+    let expect_same = |what: &str| assert_eq!(sources.map(flags_of), flags, "{what}");
+    for round in 0..2 {
+        for (token, op) in [Op::read(keys[0], vec![], 4), Op::read(keys[1], vec![], 4)]
+            .into_iter()
+            .chain([Op::read(key_of_slave, vec![], 4)])
+            .enumerate()
+        {
+            bench.submit(op, token);
+            bench.expect_nothing_yet("nothing was written");
+            expect_same("a read that waits");
+            let to: &dyn AsFd = if token == 2 { &terminal.master } else { &other };
+            ok(nix::unistd::write(to, b"abc\n"));
+            let done = bench.one();
+            assert_eq!((done.token.0, bytes(done).1), (token, b"abc\n".to_vec()), "round {round}");
+        }
+        fill(&other);
+        bench.submit(Op::write(keys[2], b"more".to_vec(), ..), 3);
+        bench.submit(Op::splice(key_of_socket, keys[0], 100), 4);
+        bench.expect_nothing_yet("it is full, and nothing has come");
+        put(&there, b"data");
+        expect_same("a write that waits, and a splice");
+        bench.submit(Op::splice(keys[1], key_of_socket, 1 << 20), 5);
+        bench.collect(3);
+        expect_same("all has happened");
+        let emptied = open(true, false, OFlag::O_NONBLOCK);
+        while nix::unistd::read(&*emptied, &mut [0; 4096]).is_ok() {}
+        drop(emptied);
+        drain(&there);
+    }
+    keys.into_iter().chain([key_of_slave]).for_each(|key| bench.desk.deregister(key));
+    assert_eq!(open_numbers(), before, "what was opened is closed");
+    expect_same("nothing is registered");
 }
 
 pub(super) fn c7_sending_very_much_blocks_nobody(stage: &Stage) {

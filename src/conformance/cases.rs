@@ -207,6 +207,7 @@ macro_rules! __conformance_cases {
             c7_pollers_may_share_a_blocking_file
         } own {
             c7_a_terminal_that_nobody_reads_blocks_nobody
+            c7_shared_fifos_and_terminals_stay_blocking
         }
         process {
             p4_wakers_cross_threads

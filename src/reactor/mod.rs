@@ -98,16 +98,6 @@ impl<S: Selector> Reactor<S> {
         }
     }
 
-    /// Clause P1.
-    fn check_process(&self) -> io::Result<()> {
-        if self.parker.is_in_foreign_process() {
-            return Err(io::Error::other(
-                "this poller belongs to the process that this one was forked from",
-            ));
-        }
-        Ok(())
-    }
-
     /// Clause R10: bits that mean nothing here would be watched for nothing, and never reported.
     fn check_directions(interest: Interest) -> io::Result<()> {
         if Interest::all().contains(interest) {
@@ -118,7 +108,7 @@ impl<S: Selector> Reactor<S> {
 
     /// Clauses P1 and R4, which every call on a registration begins with.
     fn resolve(&self, key: Key) -> io::Result<Slot> {
-        self.check_process()?;
+        self.parker.check_process()?;
         self.find(key)
     }
 
@@ -212,7 +202,7 @@ impl<S: Selector> Reactor<S> {
 
     /// Clauses P1, R4 and M1, for an operation. Takes its buffer if it is accepted.
     fn accept(&mut self, op: &mut Op, token: Token) -> io::Result<OpSlot> {
-        self.check_process()?;
+        self.parker.check_process()?;
         let [source, target] = [op.key, op.target()];
         for key in [source, target].into_iter().flatten() {
             self.find(key)?;
@@ -292,7 +282,7 @@ impl<S: Selector> Poller for Reactor<S> {
         interest: Interest,
         mode: Mode,
     ) -> io::Result<Key> {
-        self.check_process()?;
+        self.parker.check_process()?;
         Self::check_directions(interest)?;
         let source = sys::file::Held::new(source);
         let number = source.number();
@@ -340,7 +330,7 @@ impl<S: Selector> Poller for Reactor<S> {
 
     fn wait(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
         events.clear();
-        self.check_process()?;
+        self.parker.check_process()?;
         if events.capacity() == 0 {
             return Err(invalid("these Events have a capacity of 0"));
         }
@@ -408,7 +398,7 @@ impl<S: Selector> Poller for Reactor<S> {
     }
 
     fn cancel(&mut self, id: OpId) -> io::Result<()> {
-        self.check_process()?;
+        self.parker.check_process()?;
         if id.poller != self.id || !self.operations.contains(id.slot) {
             return Err(self.not_found(id.poller, "no such operation is under way"));
         }

@@ -2,12 +2,14 @@
 //! raising `SIGPIPE` or `SIGXFSZ`.
 #![allow(unsafe_code)]
 
+use super::description::reopen;
 use super::file::Shape;
 use super::mount::CachedStat;
 use super::raised::{without_sigpipe, without_sigxfsz};
 use super::vectors::{Vectors, counted};
+use bitflags::bitflags;
 use std::io;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::ptr;
 
 /// What is known of one file.
@@ -18,22 +20,33 @@ pub(crate) struct Manner {
     carries: Option<u8>,
     /// A short read from it usually means that there is no more. `None`: that was not asked.
     is_drained_by_short_reads: Option<bool>,
-    /// It was made sure in this turn that its calls do not block.
-    is_nonblocking_this_turn: bool,
-    /// A call of ours has been taken with `RWF_NOWAIT`.
-    has_taken_nowait: bool,
-    /// `RWF_NOWAIT` may be known to its reads and writes.
-    takes_nowait: bool,
-    /// The same for the writes of a file with a position.
-    takes_nowait_to_write: bool,
-    /// `RWF_NOSIGNAL` may be known to its writes.
-    takes_nosignal: bool,
-    /// There is no disk behind it: procfs and its like, each of whose files has rules of its own.
-    is_made_up: bool,
-    /// We have set `O_NONBLOCK`, which was off.
-    is_made_nonblocking: bool,
+    /// A description of the poller's own, on which calls are made that have no flag against
+    /// blocking.
+    own: Option<OwnedFd>,
+    traits: Traits,
     /// Of sockets: poll(2) may call it full while a call finds room. `None`: that was not asked.
     hides_room: Option<bool>,
+}
+
+bitflags! {
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    struct Traits: u8 {
+        /// It was made sure in this turn that its calls do not block.
+        const NONBLOCKING_THIS_TURN = 1;
+        /// The poller has set `O_NONBLOCK`, which was off.
+        const MADE_NONBLOCKING = 1 << 1;
+        /// `RWF_NOWAIT` may be known to its reads and writes.
+        const MAY_TAKE_NOWAIT = 1 << 2;
+        /// A call was taken with `RWF_NOWAIT`.
+        const HAS_TAKEN_NOWAIT = 1 << 3;
+        /// `RWF_NOWAIT` may be known to the writes of a file with a position.
+        const MAY_TAKE_NOWAIT_TO_WRITE = 1 << 4;
+        /// `RWF_NOSIGNAL` may be known to its writes.
+        const MAY_TAKE_NOSIGNAL = 1 << 5;
+        /// There is no disk behind it: procfs and its like, each of whose files has rules of its
+        /// own.
+        const MADE_UP = 1 << 6;
+    }
 }
 
 /// For every architecture the same; the crate libc lacks it.
@@ -55,7 +68,8 @@ impl Manner {
         let stat = CachedStat::of(fd)?;
         let shape = Shape::of_kind(stat.kind);
         let mut manner = Manner::of_shape(shape, None);
-        manner.is_made_up = shape == Shape::Regular && super::file::is_made_up(fd, &stat);
+        let is_made_up = shape == Shape::Regular && super::file::is_made_up(fd, &stat);
+        manner.traits.set(Traits::MADE_UP, is_made_up);
         Ok(manner)
     }
 
@@ -79,13 +93,10 @@ impl Manner {
             shape,
             carries: socket_type.and_then(|its| u8::try_from(its).ok()),
             is_drained_by_short_reads: Some(socket_type == Some(libc::SOCK_STREAM)),
-            is_nonblocking_this_turn: false,
-            has_taken_nowait: false,
-            takes_nowait: true,
-            takes_nowait_to_write: true,
-            takes_nosignal: true,
-            is_made_up: false,
-            is_made_nonblocking: false,
+            own: None,
+            traits: Traits::MAY_TAKE_NOWAIT
+                | Traits::MAY_TAKE_NOWAIT_TO_WRITE
+                | Traits::MAY_TAKE_NOSIGNAL,
             hides_room: None,
         }
     }
@@ -135,22 +146,32 @@ impl Manner {
     /// of that, nor of what files of procfs say of it. A file that knows no calls without waiting
     /// would keep the thread inside io_uring_enter(2) until its server answers (FUSE).
     pub(super) fn may_be_reached_by_a_ring(&mut self, number: RawFd) -> bool {
-        self.has_position() && !self.is_made_up && self.knows_nowait(number)
+        self.has_position() && !self.traits.contains(Traits::MADE_UP) && self.knows_nowait(number)
     }
 
     /// Returns true if the file is known to take `RWF_NOWAIT`. Asks it by a read behind the end of
     /// any file, which moves nothing. A file that can't be read does not tell.
     fn knows_nowait(&mut self, number: RawFd) -> bool {
-        if self.takes_nowait && !self.has_taken_nowait {
+        if self.traits.contains(Traits::MAY_TAKE_NOWAIT) && !self.has_taken_nowait() {
             let mut byte = 0_u8;
             let part = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
             let end = Some(i64::MAX as u64 - 1);
             // SAFETY: there is room for one byte.
             let read = || unsafe { Vectors::of(&[part], end).read(number, libc::RWF_NOWAIT) };
-            let answer = if_known(&mut self.takes_nowait, read);
-            self.has_taken_nowait = answer.as_ref().is_some_and(was_asked);
+            let answer = self.if_known(Traits::MAY_TAKE_NOWAIT, read);
+            self.note_nowait(answer.as_ref().is_some_and(was_asked));
         }
-        self.has_taken_nowait
+        self.has_taken_nowait()
+    }
+
+    fn has_taken_nowait(&self) -> bool {
+        self.traits.contains(Traits::HAS_TAKEN_NOWAIT)
+    }
+
+    fn note_nowait(&mut self, has_taken_it: bool) {
+        if has_taken_it {
+            self.traits |= Traits::HAS_TAKEN_NOWAIT;
+        }
     }
 
     /// Whether a ring may read it. If it knows no read without blocking, that would have the thread
@@ -159,7 +180,7 @@ impl Manner {
     pub(super) fn may_be_read_by_a_ring(&self) -> bool {
         match self.shape {
             Shape::Socket => true,
-            Shape::Pipe | Shape::Anonymous => self.has_taken_nowait,
+            Shape::Pipe | Shape::Anonymous => self.has_taken_nowait(),
             // A ring moves the position apart from the call, if at all: a write that is cut short
             // leaves it where it was (Linux 6.18), and other descriptors may share it.
             Shape::Regular | Shape::Block | Shape::Named => false,
@@ -174,37 +195,59 @@ impl Manner {
     /// Makes sure that no splice from or to the file blocks, if it is one of those with a position
     /// that wait for others than a disk.
     pub(crate) fn prepare_to_splice(&mut self, number: RawFd) -> io::Result<()> {
-        if self.is_made_up { self.ensure_nonblocking(number) } else { Ok(()) }
+        match self.traits.contains(Traits::MADE_UP) {
+            true => self.ensure_nonblocking(number),
+            false => Ok(()),
+        }
     }
 
-    /// Makes sure that no call on the file blocks. Somebody else who has the description may have
-    /// made it otherwise since the last time.
-    pub(crate) fn ensure_nonblocking(&mut self, number: RawFd) -> io::Result<()> {
-        let flags = flags(number)?;
+    /// Makes sure that no call on the file blocks. Others who have the description may have made it
+    /// otherwise since the last time.
+    fn ensure_nonblocking(&mut self, number: RawFd) -> io::Result<()> {
+        self.set_nonblocking(number, flags(number)?)
+    }
+
+    /// The same, if these are its flags.
+    fn set_nonblocking(&mut self, number: RawFd, flags: libc::c_int) -> io::Result<()> {
         if flags & libc::O_NONBLOCK == 0 {
             set_flags(number, flags | libc::O_NONBLOCK)?;
-            self.is_made_nonblocking = true;
+            self.traits |= Traits::MADE_NONBLOCKING;
         }
         Ok(())
     }
 
     /// Begins a turn, in which one check of `O_NONBLOCK` is enough for any number of calls.
     pub(crate) fn begin_turn(&mut self) {
-        self.is_nonblocking_this_turn = false;
+        self.traits -= Traits::NONBLOCKING_THIS_TURN;
     }
 
-    /// As [`ensure_nonblocking`](Manner::ensure_nonblocking), unless that was done in this turn.
-    pub(super) fn ensure_nonblocking_once(&mut self, number: RawFd) -> io::Result<()> {
-        if !self.is_nonblocking_this_turn {
-            self.ensure_nonblocking(number)?;
-            self.is_nonblocking_this_turn = true;
+    /// Returns a descriptor of the file on which no call blocks. What was made sure in this turn is
+    /// not made sure again.
+    pub(super) fn nonblocking_fd(&mut self, number: RawFd) -> io::Result<RawFd> {
+        if let Some(own) = &self.own {
+            return Ok(own.as_raw_fd());
         }
-        Ok(())
+        if self.traits.contains(Traits::NONBLOCKING_THIS_TURN) {
+            return Ok(number);
+        }
+        let flags = flags(number)?;
+        if flags & libc::O_NONBLOCK == 0 && !self.traits.contains(Traits::MADE_NONBLOCKING) {
+            // SAFETY: the caller has the file open under this number.
+            let fd = unsafe { BorrowedFd::borrow_raw(number) };
+            if let Some(own) = reopen(fd, self.shape, flags) {
+                return Ok(self.own.insert(own).as_raw_fd());
+            }
+        }
+        self.set_nonblocking(number, flags)?;
+        self.traits |= Traits::NONBLOCKING_THIS_TURN;
+        Ok(number)
     }
 
-    /// Takes back what [`Manner::ensure_nonblocking`] has done.
+    /// Leaves the file as it was.
     pub(crate) fn restore(&mut self, number: RawFd) {
-        if std::mem::take(&mut self.is_made_nonblocking) {
+        self.own = None;
+        if self.traits.contains(Traits::MADE_NONBLOCKING) {
+            self.traits -= Traits::MADE_NONBLOCKING;
             // The only failure is that the number was closed behind our back.
             let restored = flags(number);
             let _ = restored.and_then(|flags| set_flags(number, flags & !libc::O_NONBLOCK));
@@ -225,12 +268,13 @@ impl Manner {
         let vectors = Vectors::of(parts, offset);
         // SAFETY: as the caller promises.
         let read = |flags| unsafe { vectors.read(number, flags) };
-        if let Some(done) = if_known(&mut self.takes_nowait, || read(libc::RWF_NOWAIT)) {
-            self.has_taken_nowait = true;
+        if let Some(done) = self.if_known(Traits::MAY_TAKE_NOWAIT, || read(libc::RWF_NOWAIT)) {
+            self.note_nowait(true);
             return done;
         }
-        self.ensure_nonblocking_once(number)?;
-        read(0)
+        let number = self.nonblocking_fd(number)?;
+        // SAFETY: as the caller promises.
+        unsafe { vectors.read(number, 0) }
     }
 
     /// write(2) or pwrite(2), without blocking and without `SIGPIPE`, of a file without position.
@@ -251,14 +295,16 @@ impl Manner {
         // SAFETY: as the caller promises.
         let write = |flags| unsafe { vectors.write(number, flags) };
         let now = || write(libc::RWF_NOWAIT | RWF_NOSIGNAL);
-        if self.takes_nosignal {
-            if let Some(done) = if_known(&mut self.takes_nowait, now) {
-                self.has_taken_nowait = true;
+        if self.traits.contains(Traits::MAY_TAKE_NOSIGNAL) {
+            if let Some(done) = self.if_known(Traits::MAY_TAKE_NOWAIT, now) {
+                self.note_nowait(true);
                 return done;
             }
         }
-        self.ensure_nonblocking_once(number)?;
-        let done = if_known(&mut self.takes_nosignal, || write(RWF_NOSIGNAL));
+        let number = self.nonblocking_fd(number)?;
+        // SAFETY: as the caller promises.
+        let write = |flags| unsafe { vectors.write(number, flags) };
+        let done = self.if_known(Traits::MAY_TAKE_NOSIGNAL, || write(RWF_NOSIGNAL));
         done.unwrap_or_else(|| without_sigpipe(|| write(0)))
     }
 
@@ -279,13 +325,13 @@ impl Manner {
             self.prepare_for_thread(number)?;
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        if self.takes_nowait && is_direct(number)? {
+        if self.traits.contains(Traits::MAY_TAKE_NOWAIT) && is_direct(number)? {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         // SAFETY: as the caller promises.
         let read = || unsafe { Vectors::of(parts, offset).read(number, libc::RWF_NOWAIT) };
-        if let Some(done) = if_known(&mut self.takes_nowait, read) {
-            self.has_taken_nowait |= was_asked(&done);
+        if let Some(done) = self.if_known(Traits::MAY_TAKE_NOWAIT, read) {
+            self.note_nowait(was_asked(&done));
             return done;
         }
         self.prepare_for_thread(number)?;
@@ -321,26 +367,30 @@ impl Manner {
         // SAFETY: as the caller promises.
         let write = || unsafe { vectors.write(number, libc::RWF_NOWAIT) };
         let write = || without_sigxfsz(write);
-        let done = if_known(&mut self.takes_nowait_to_write, write);
-        self.has_taken_nowait |= done.as_ref().is_some_and(was_asked);
+        let done = self.if_known(Traits::MAY_TAKE_NOWAIT_TO_WRITE, write);
+        self.note_nowait(done.as_ref().is_some_and(was_asked));
         done.unwrap_or_else(|| Err(io::ErrorKind::WouldBlock.into()))
+    }
+
+    /// Makes a call with a flag, unless the file is known not to take it.
+    fn if_known(
+        &mut self,
+        may_take_it: Traits,
+        call: impl FnOnce() -> io::Result<usize>,
+    ) -> Option<io::Result<usize>> {
+        let done = self.traits.contains(may_take_it).then(call)?;
+        if done.as_ref().is_err_and(is_unknown) {
+            self.traits -= may_take_it;
+            return None;
+        }
+        Some(done)
     }
 
     /// As before Linux 6.18, or on a file that takes no flags.
     #[cfg(test)]
     pub(super) fn forget_flags(&mut self) {
-        (self.takes_nowait, self.takes_nosignal) = (false, false);
+        self.traits -= Traits::MAY_TAKE_NOWAIT | Traits::MAY_TAKE_NOSIGNAL;
     }
-}
-
-/// Makes a call with a flag, if the file is known to take it or not known not to.
-fn if_known(
-    takes_it: &mut bool,
-    call: impl FnOnce() -> io::Result<usize>,
-) -> Option<io::Result<usize>> {
-    let done = takes_it.then(call)?;
-    *takes_it = !done.as_ref().is_err_and(is_unknown);
-    takes_it.then_some(done)
 }
 
 /// Returns true if the file was asked: a call in whose direction it is not open says so first.

@@ -24,6 +24,7 @@
 //! | `unshare`, `fork`, `tgkill`, `mmap` | for the conformance suite alone; unsafe in nix, or absent |
 
 pub(crate) mod buf;
+mod description;
 pub(crate) mod epoll;
 pub(crate) mod fd_table;
 pub(crate) mod file;

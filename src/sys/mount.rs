@@ -18,6 +18,8 @@ pub(super) struct CachedStat {
     pub(super) kind: libc::mode_t,
     /// To open the file may read keys or hashes from the disk (fscrypt, fs-verity).
     pub(super) has_metadata_on_disk: bool,
+    /// Device and inode, which together name the file.
+    pub(super) identity: Option<[u64; 3]>,
     /// `None` before Linux 6.8.
     pub(super) mount: Option<MountId>,
 }
@@ -31,7 +33,7 @@ impl CachedStat {
     /// What the calls say.
     pub(super) fn of(fd: BorrowedFd<'_>) -> io::Result<Self> {
         let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC;
-        let mask = libc::STATX_TYPE | STATX_MNT_ID_UNIQUE;
+        let mask = libc::STATX_TYPE | libc::STATX_INO | STATX_MNT_ID_UNIQUE;
         let mut stat = MaybeUninit::<libc::statx>::uninit();
         // SAFETY: the name ends with a zero, and there is room for the answer.
         let answer =
@@ -50,6 +52,11 @@ impl CachedStat {
         Ok(CachedStat {
             kind: libc::mode_t::from(stat.stx_mode) & libc::S_IFMT,
             has_metadata_on_disk: stat.stx_attributes & on_disk != 0,
+            identity: Some([
+                u64::from(stat.stx_dev_major),
+                u64::from(stat.stx_dev_minor),
+                stat.stx_ino,
+            ]),
             mount: has_mount.then_some(MountId(stat.stx_mnt_id)),
         })
     }
@@ -63,6 +70,7 @@ impl CachedStat {
         Ok(CachedStat {
             kind: stat.st_mode & libc::S_IFMT,
             has_metadata_on_disk: true,
+            identity: None,
             mount: None,
         })
     }

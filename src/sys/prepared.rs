@@ -176,7 +176,8 @@ impl Prepared {
             // A splice takes a worker until it is done.
             Call::Splice => false,
             Call::Read => manner.may_be_read_by_a_ring(),
-            Call::Write => manner.may_be_written_by_a_ring(),
+            // Where nothing is written a ring waits for room.
+            Call::Write => self.cargo.left() > 0 && manner.may_be_written_by_a_ring(),
             Call::ReadAt(_) | Call::WriteAt(_) => manner.may_be_reached_by_a_ring(self.number),
             // A ring does not report that reading was shut down to one on a unix socket.
             Call::AcceptMulti => !file::is_local(self.number),
@@ -285,7 +286,7 @@ impl Prepared {
 
     fn attempt_once(&mut self, manner: &mut Manner) -> io::Result<Gain> {
         if matches!(self.call, Call::Accept | Call::AcceptMulti | Call::Connect) {
-            manner.ensure_nonblocking_once(self.number)?;
+            manner.nonblocking_fd(self.number)?;
         }
         if self.is_for_a_disk(manner) {
             return self.attempt_on_disk(manner);

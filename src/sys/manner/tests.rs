@@ -1,5 +1,4 @@
-//! Files of all kinds, blocking ones, with the flags of this kernel and without: no call waits, and
-//! none raises a signal.
+//! Blocking files of all kinds, with flags of this kernel and without: no call waits or signals.
 
 use super::super::raised::is_pending;
 use super::*;
@@ -138,18 +137,20 @@ fn no_read_waits_whatever_the_file() {
     let folder = tempfile::tempdir().expect("a place for it");
     for Kind { name, file, fill } in readers(folder.path()) {
         for mut manner in each_way(&file) {
-            let is_old = !manner.takes_nowait;
+            let takes_nowait = manner.traits.contains(Traits::MAY_TAKE_NOWAIT);
             for _ in 0..3 {
                 assert!(blocks(manner.read_from(&file, &mut [0; 64])), "{name}");
                 let count = fill();
                 assert_eq!(manner.read_from(&file, &mut [0; 64]).ok(), Some(count), "{name}");
             }
             assert!(blocks(manner.read_from(&file, &mut [0; 64])), "{name}");
-            assert_eq!(is_nonblocking(&file), manner.is_made_nonblocking, "{name}");
-            assert!(manner.is_made_nonblocking || !is_old, "{name}: what else keeps it?");
-            // Somebody else may have the description, and another opinion.
+            let is_set = manner.traits.contains(Traits::MADE_NONBLOCKING);
+            let may_set = !["pipe", "FIFO", "terminal"].contains(&name);
+            assert!(is_nonblocking(&file) == is_set && is_set <= may_set, "{name}: its own flag");
+            assert!(takes_nowait || is_set || manner.own.is_some(), "{name}: what else keeps it?");
+            // Another process may have the description, and change the flag.
             let flags = fcntl(&file, FcntlArg::F_GETFL).expect("it is open");
-            let flags = OFlag::from_bits_retain(flags) - OFlag::O_NONBLOCK;
+            let flags = OFlag::from_bits_retain(flags & !libc::O_NONBLOCK);
             fcntl(&file, FcntlArg::F_SETFL(flags)).expect("it is open");
             assert!(blocks(manner.read_from(&file, &mut [0; 64])), "{name}");
             manner.restore(file.as_raw_fd());
@@ -229,7 +230,7 @@ fn of_files_with_a_position_what_is_in_memory_is_read_at_once() {
         seen[usize::from(knows)] += 1;
         for mut manner in each_way(&file) {
             assert!(manner.has_position());
-            let can_tell = knows && manner.takes_nowait;
+            let can_tell = knows && manner.traits.contains(Traits::MAY_TAKE_NOWAIT);
             nix::unistd::lseek(&file, 2, Whence::SeekSet).expect("a file");
             let mut bytes = [0; 3];
             assert!(blocks(manner.read_cached_from(&file, &mut bytes, None)), "it is a thread's");
@@ -323,7 +324,10 @@ fn files_of_the_kernel_are_read_by_a_thread_and_do_not_make_it_wait() {
             assert!(manner.has_position());
             for _ in 0..3 {
                 assert!(blocks(manner.read_cached_from(&file, &mut [0; 64], Some(0))), "{path}");
-                assert!(is_nonblocking(&file) && !manner.takes_nowait, "{path}");
+                assert!(
+                    is_nonblocking(&file) && !manner.traits.contains(Traits::MAY_TAKE_NOWAIT),
+                    "{path}"
+                );
             }
             manner.restore(file.as_raw_fd());
             assert!(!is_nonblocking(&file), "as it was");

@@ -6,6 +6,7 @@ use super::super::mount::{CachedStat, MountId};
 use super::super::raised::without_sigpipe;
 use super::super::vectors::{Vectors, counted};
 use super::open::{OPENED, mount_of};
+use super::splice::splice;
 use super::{Call, Gain, Prepared, With, unsuitable};
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -129,7 +130,10 @@ impl Prepared {
                 let opened = unsafe { libc::openat(number, name, flags, path.mode) };
                 counted(opened as isize)
             }
-            Call::Splice => without_sigpipe(|| self.splice()),
+            Call::Splice => {
+                let Some(target) = self.target() else { return Err(unsuitable()) };
+                without_sigpipe(|| splice(self.number, target, self.cargo.left()))
+            }
             _ => Err(unsuitable()),
         }
     }

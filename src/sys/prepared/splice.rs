@@ -28,25 +28,22 @@ impl Prepared {
         from: &mut Manner,
         to: &mut Manner,
     ) -> io::Result<Gain> {
-        from.ensure_nonblocking_once(self.number)?;
-        if let Some(target) = self.target() {
-            to.ensure_nonblocking_once(target)?;
-        }
+        let from = from.nonblocking_fd(self.number)?;
+        let Some(target) = self.target() else { return Err(unsuitable()) };
+        let to = to.nonblocking_fd(target)?;
         loop {
-            match without_sigpipe(|| self.splice()) {
+            match without_sigpipe(|| splice(from, to, self.cargo.left())) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 answer => return self.done(answer?),
             }
         }
     }
+}
 
-    /// Makes the call, which may raise `SIGPIPE`.
-    pub(super) fn splice(&mut self) -> io::Result<usize> {
-        let (from, most) = (self.number, self.cargo.left());
-        let Some(to) = self.target() else { return Err(unsuitable()) };
-        let (here, flags) = (ptr::null_mut(), libc::SPLICE_F_NONBLOCK);
-        // SAFETY: no memory is passed; both are at their own positions.
-        let answer = unsafe { libc::splice(from, here, to, here, most, flags) };
-        counted(answer)
-    }
+/// Makes the call, which may raise `SIGPIPE`.
+pub(super) fn splice(from: RawFd, to: RawFd, most: usize) -> io::Result<usize> {
+    let (here, flags) = (ptr::null_mut(), libc::SPLICE_F_NONBLOCK);
+    // SAFETY: no memory is passed; both are at their own positions.
+    let answer = unsafe { libc::splice(from, here, to, here, most, flags) };
+    counted(answer)
 }
