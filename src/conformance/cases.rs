@@ -41,6 +41,7 @@ macro_rules! __conformance_cases {
             r6_dropping_the_poller_releases_everything
             r6_a_thousand_go_with_the_poller
             r6_very_many_are_let_go
+            r6_port_is_free_at_once
         }
         level {
             l1_repeats_until_drained

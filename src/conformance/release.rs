@@ -1,15 +1,18 @@
 //! Clauses R5 and R6: letting go.
 
+use super::bench::*;
 use super::crowd::{self, Group};
 use super::kinds::{self, Kind};
 use super::kit::*;
 use crate::event::{Interest, Mode, Readiness};
 use crate::key::Key;
+use crate::op::{Op, Outcome};
 use crate::poller::Source;
 use crate::sys::staging;
 use nix::poll::PollFlags;
 use std::any::Any;
 use std::io::{self, Read};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::panic::{self, AssertUnwindSafe};
@@ -367,4 +370,67 @@ pub(super) fn r6_very_many_are_let_go(stage: &Stage) {
     assert!(!abandoned(&groups).contains(&false), "the rest goes with the poller");
     drop(groups);
     assert_eq!(open_numbers(), before, "everything is closed");
+}
+
+/// What a poller has to do with a listener when it lets it go.
+#[derive(Clone, Copy, Debug)]
+enum Listening {
+    Watched,
+    Accepting,
+    AcceptingMany,
+}
+
+/// Returns a listener, as a server has it that goes, with a connection that its poller has.
+fn serve(stage: &Stage, listening: Listening) -> (Bench, Key, SocketAddr) {
+    // An address of the case's own, of which no other test takes ports.
+    let [_, .., high, low] = std::process::id().to_be_bytes();
+    let listener = ok(TcpListener::bind((Ipv4Addr::new(127, 77, high, low), 0)));
+    let address = ok(listener.local_addr());
+    let mut bench = Bench::new(stage);
+    let watched = bench.desk.register(Arc::new(ok(listener.try_clone())), 9, READ, Mode::Level);
+    let key = match listening {
+        Listening::Watched => {
+            drop(listener);
+            watched
+        }
+        Listening::Accepting | Listening::AcceptingMany => {
+            bench.desk.deregister(watched);
+            bench.add(Arc::new(listener))
+        }
+    };
+    let _client = ok(TcpStream::connect(address));
+    let accepted = match listening {
+        Listening::Watched => None,
+        Listening::Accepting => {
+            let done = bench.run(Op::accept(key));
+            bench.submit(Op::accept(key), 1);
+            Some(done)
+        }
+        Listening::AcceptingMany => {
+            bench.submit_stream(Op::accept_multi(key), 1);
+            Some(bench.one())
+        }
+    };
+    if let Some(Ok(Outcome::Accepted { socket, .. })) = accepted.map(|done| done.result) {
+        let connection = bench.add(Arc::new(socket));
+        bench.submit(Op::recv(connection, vec![], 9), 2);
+    }
+    bench.wait(ZERO);
+    (bench, key, address)
+}
+
+pub(super) fn r6_port_is_free_at_once(stage: &Stage) {
+    for listening in [Listening::Watched, Listening::Accepting, Listening::AcceptingMany] {
+        for round in 0..20 {
+            let (mut bench, key, address) = serve(stage, listening);
+            bench.desk.deregister(key);
+            let again = TcpListener::bind(address);
+            assert!(again.is_ok(), "deregistered, {listening:?}, round {round}: {again:?}");
+            drop(again);
+            let (bench, _, address) = serve(stage, listening);
+            drop(bench);
+            let again = TcpListener::bind(address);
+            assert!(again.is_ok(), "dropped, {listening:?}, round {round}: {again:?}");
+        }
+    }
 }

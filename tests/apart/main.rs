@@ -5,5 +5,6 @@
 mod inject;
 mod limits;
 mod refused;
+mod restart;
 mod skips;
 mod threads;
