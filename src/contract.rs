@@ -122,5 +122,16 @@
 //! | L1, O1, E1 | | | | what makes a file readable without a signal is reported with the next signal, or after `rearm`: the program's own shutdown(2), and what arrives while somebody sleeps in a blocking read of the same socket. An `F_SETFL` without `O_ASYNC` silences the file until `rearm` | |
 //! | P3 | | | | urgent data on a registered socket sends `SIGURG` to the thread too, which is ignored unless the program handles it | |
 //!
+//! # Limits of the kernel
+//!
+//! On every backend, also where a clause says otherwise:
+//!
+//! | clause | what happens | what a program does about it |
+//! |---|---|---|
+//! | R5, R6 | to close a socket with `SO_LINGER` blocks `deregister`, and the drop of the poller, until what was to be sent is acknowledged or the time of the option has passed (not always on uring) | it turns the option off before; or it keeps an `Arc` of the source, and drops that on a thread that may block |
+//! | L1, E4, O1 | a unix datagram socket without a peer is writable also while the queue of the receiver is full, and sendto(2) says `EAGAIN`: whoever sends again when it is ready spins | it connects the socket to the receiver, and then the room in that queue counts; or it submits `Op::send_to`, which tries again after 1 to 64 ms |
+//! | C2 | reads of a terminal with `VMIN` 0 say 0, as at an end, whenever nothing was typed | it sets `VMIN` to 1; or it waits until the terminal is READABLE, which takes a byte |
+//! | C8 | an accept that has failed with `EMFILE`, `ENFILE`, `ENOBUFS` or `ENOMEM` leaves the connection in the queue, and fails again at once when it is submitted again | it submits an `Op::timeout` instead, and the accept when that completes or a descriptor was closed |
+//!
 //! The output side of a pseudo-terminal may become ready late on backends other than select and poll: the kernel wakes them
 //! late.

@@ -19,6 +19,9 @@ bitflags! {
         /// A read, `accept` or `recv` would not block (end of file and errors included).
         const READABLE = 1;
         /// A write, `send`, or the outcome of a `connect` would not block.
+        ///
+        /// A unix datagram socket without a peer is always writable, also while the queue of a
+        /// receiver is full: connect(2) it, or submit `Op::send_to`.
         const WRITABLE = 1 << 1;
         /// Exceptional data, such as a TCP urgent byte (`POLLPRI` in [poll(2)]).
         ///

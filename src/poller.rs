@@ -249,6 +249,10 @@ pub trait Poller {
     /// kernel holds its file no longer (R5). The poller's handle is dropped last. To close a
     /// connection, deregister it, then drop it.
     ///
+    /// To close a socket with `SO_LINGER` (socket(7)) blocks the thread until what it was to send
+    /// is acknowledged, or for the time of the option; so does dropping the poller. Turn the
+    /// option off before, or keep an `Arc` of the source and drop it on another thread.
+    ///
     /// # Errors
     ///
     /// `NotFound`: an unknown or stale key, or another poller's (R4).

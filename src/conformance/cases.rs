@@ -428,6 +428,14 @@ macro_rules! __conformance_cases {
             p3_replaced_descriptors_end_no_process
             c2_what_is_opened_has_the_lowest_number
         }
+        limits {
+            r5_kept_handle_spares_a_lingering_close
+            r5_close_does_not_linger_once_that_is_off
+            l1_connected_datagram_sender_awaits_room
+            l1_terminal_with_vmin_0_is_ready_with_bytes
+        } own {
+            c8_accept_out_of_numbers_is_paused
+        }
         connects {
             c2_tcp_connect_changed_meanwhile_fails_without_peer
             c2_unix_connect_shut_down_meanwhile_fails_without_peer

@@ -55,6 +55,7 @@ mod files;
 mod flags;
 mod last_writes;
 mod level;
+mod limits;
 mod looks;
 mod messages;
 mod numbers;

@@ -192,13 +192,18 @@ impl Op {
 
     /// Accepts a connection, as accept4(2) does: [`Outcome::Accepted`]. The new socket is `CLOEXEC`
     /// and `NONBLOCK` (C6).
+    ///
+    /// After `EMFILE`, `ENFILE`, `ENOBUFS` or `ENOMEM` the connection is still in the queue, and
+    /// the next accept fails at once. Do not submit it before a descriptor was closed, or a pause
+    /// has passed: an [`Op::timeout`] of 250 ms, say. Else the program spins.
     pub fn accept(key: Key) -> Self {
         Op::new(Kind::Accept, Some(key))
     }
 
     /// Accepts connections until it is stopped or an error ends it: each is a completion with
     /// [`Outcome::Accepted`] and [`more`](Completion::more), and the last one has the error. After
-    /// `EMFILE` and its like, which leave who knocks waiting, it can be submitted again (C8).
+    /// `EMFILE` and its like, which leave the connection in the queue, it can be submitted again
+    /// (C8): after a pause, as [`Op::accept`] says.
     pub fn accept_multi(key: Key) -> Self {
         Op::new(Kind::AcceptMulti, Some(key))
     }
@@ -277,7 +282,8 @@ impl Op {
         Op::into_buf_of(Kind::RecvFrom, key, buf.into(), max)
     }
 
-    /// Sends `range` as a datagram to an address, as sendto(2) does.
+    /// Sends `range` as a datagram to an address, as sendto(2) does. While the queue of a unix
+    /// receiver is full it tries again after 1 to 64 ms.
     pub fn send_to(
         key: Key,
         buf: impl Into<Buf>,
@@ -309,6 +315,10 @@ impl Op {
 
     /// Reads what there is, at most `max` bytes, as read(2) does: pipes, terminals, eventfds,
     /// timerfds, sockets, and a file from its current position.
+    ///
+    /// `transferred` 0 is the end, but for terminals with `VMIN` 0 (termios(3)), which say so
+    /// whenever nothing was typed. Set `VMIN` to 1, or read when the terminal is
+    /// [`READABLE`](crate::event::Interest::READABLE).
     pub fn read(key: Key, buf: impl Into<Buf>, max: usize) -> Self {
         Op::into_buf_of(Kind::Read, key, buf.into(), max)
     }

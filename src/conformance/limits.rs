@@ -1,0 +1,154 @@
+//! What a program does about limits of the kernel that hold for every backend (the second table of
+//! the contract).
+
+use super::bench::*;
+use super::kit::*;
+use crate::event::{Interest, Mode, Readiness, Token};
+use crate::op::{Op, Outcome};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::pty::openpty;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::termios::{SetArg, SpecialCharacterIndices, cfmakeraw, tcgetattr, tcsetattr};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Sets for how long closing a socket waits for what was not sent.
+fn linger(socket: &TcpStream, seconds: i32) {
+    let onoff = i32::from(seconds > 0);
+    ok(setsockopt(socket, sockopt::Linger, &libc::linger { l_onoff: onoff, l_linger: seconds }));
+}
+
+/// Returns a connection whose peer reads nothing, and whose last close blocks for longer than any
+/// watchdog waits.
+fn lingering() -> (Arc<TcpStream>, TcpStream) {
+    let (here, there) = tcp();
+    fill(&*here);
+    linger(&here, 3600);
+    (here, there)
+}
+
+pub(super) fn r5_kept_handle_spares_a_lingering_close(stage: &Stage) {
+    for interest in [Interest::empty(), READ] {
+        let (here, _there) = lingering();
+        let mut bench = Bench::new(stage);
+        let key = bench.desk.register(here.clone(), 1, interest, Mode::Level);
+        if interest.is_empty() {
+            bench.submit(Op::recv(key, vec![], 9), 2);
+        }
+        bench.wait(ZERO);
+        bench.desk.deregister(key);
+        bench.desk.register(here.clone(), 1, interest, Mode::Level);
+        bench.wait(ZERO);
+        drop(bench);
+        // The program's handle is the last one, and may be dropped anywhere.
+        linger(&here, 0);
+    }
+}
+
+pub(super) fn r5_close_does_not_linger_once_that_is_off(stage: &Stage) {
+    let (here, _there) = lingering();
+    let mut bench = Bench::new(stage);
+    let handle = ok(here.try_clone());
+    let key = bench.add(here);
+    bench.submit(Op::recv(key, vec![], 9), 2);
+    bench.wait(ZERO);
+    linger(&handle, 0);
+    drop(handle);
+    bench.desk.deregister(key);
+    assert!(bench.one().is_canceled());
+}
+
+pub(super) fn l1_connected_datagram_sender_awaits_room(stage: &Stage) {
+    for mode in MODES {
+        let directory = TempDir::new();
+        let address = directory.0.join("receiver");
+        let receiver = ok(UnixDatagram::bind(&address));
+        let sender = ok(UnixDatagram::unbound());
+        ok(sender.set_nonblocking(true));
+        ok(sender.connect(&address));
+        while sender.send(b"x").is_ok() {}
+        let mut desk = stage.desk(4);
+        desk.register(Arc::new(sender), 1, WRITE, mode);
+        desk.expect_silence("the queue of the receiver is full");
+        ok(receiver.set_nonblocking(true));
+        while receiver.recv(&mut [0; 9]).is_ok() {}
+        assert_eq!(desk.next("there is room"), [(1, Readiness::WRITABLE)], "{mode:?}");
+    }
+}
+
+/// Returns a terminal whose reads do not wait for a byte, and its other side.
+fn terminal() -> (Arc<OwnedFd>, OwnedFd) {
+    let pair = ok(openpty(None, None));
+    let mut raw = ok(tcgetattr(&pair.slave));
+    cfmakeraw(&mut raw);
+    raw.control_chars[SpecialCharacterIndices::VMIN as usize] = 0;
+    raw.control_chars[SpecialCharacterIndices::VTIME as usize] = 0;
+    ok(tcsetattr(&pair.slave, SetArg::TCSANOW, &raw));
+    ok(fcntl(&pair.slave, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)));
+    (Arc::new(pair.slave), pair.master)
+}
+
+pub(super) fn l1_terminal_with_vmin_0_is_ready_with_bytes(stage: &Stage) {
+    for mode in MODES {
+        let (terminal, keyboard) = terminal();
+        let mut bench = Bench::new(stage);
+        let key = bench.add(terminal.clone());
+        assert_eq!(bytes(bench.run(Op::read(key, vec![], 9))).0, 0, "nothing, and no end");
+        bench.desk.modify(key, 1, READ, mode);
+        bench.desk.expect_silence("nothing was typed");
+        ok(nix::unistd::write(&keyboard, b"x"));
+        assert_eq!(bench.desk.next("a byte"), [(1, Readiness::READABLE)], "{mode:?}");
+        assert_eq!(nix::unistd::read(&terminal, &mut [0; 9]), Ok(1));
+        // With VMIN 1 the operation waits.
+        let mut settings = ok(tcgetattr(&terminal));
+        settings.control_chars[SpecialCharacterIndices::VMIN as usize] = 1;
+        ok(tcsetattr(&terminal, SetArg::TCSANOW, &settings));
+        bench.desk.modify(key, 1, Interest::empty(), mode);
+        bench.submit(Op::read(key, vec![], 9), 2);
+        bench.expect_nothing_yet("nothing more was typed");
+        ok(nix::unistd::write(&keyboard, b"y"));
+        assert_eq!(bytes(bench.one()).1, b"y");
+    }
+}
+
+pub(super) fn c8_accept_out_of_numbers_is_paused(stage: &Stage) {
+    let listener = ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
+    let address = ok(listener.local_addr());
+    let mut bench = Bench::new(stage);
+    let key = bench.add(Arc::new(listener));
+    let (limit, hard) = ok(getrlimit(Resource::RLIMIT_NOFILE));
+    for is_multi in [false, true] {
+        let client = ok(TcpStream::connect(address));
+        ok(setrlimit(Resource::RLIMIT_NOFILE, 3, hard));
+        let full = match is_multi {
+            true => bench.submit_stream(Op::accept_multi(key), 1),
+            false => bench.submit(Op::accept(key), 1),
+        };
+        let done = bench.one();
+        assert_eq!((done.id, errno(&done)), (full, libc::EMFILE));
+        // Submitted again at once it would fail again, as often as the processor can.
+        let pause = bench.submit(Op::timeout(Duration::from_secs(3600)), 2);
+        bench.expect_nothing_yet("nothing is accepted during the pause");
+        // To see that it sleeps takes numbers.
+        ok(setrlimit(Resource::RLIMIT_NOFILE, limit, hard));
+        bench.expect_sleep("nothing is accepted during the pause");
+        bench.cancel(pause);
+        assert!(bench.one().is_canceled(), "the pause ends early");
+        let id = match is_multi {
+            true => bench.submit_stream(Op::accept_multi(key), 3),
+            false => bench.submit(Op::accept(key), 3),
+        };
+        let done = bench.one();
+        assert_eq!(done.token, Token(3));
+        assert!(matches!(done.result, Ok(Outcome::Accepted { .. })), "{done:?}");
+        if is_multi {
+            bench.cancel(id);
+            assert!(bench.one().is_canceled());
+        }
+        drop(client);
+    }
+}
