@@ -18,12 +18,16 @@ pub use nix::sys::epoll::EpollFlags as Bits;
 pub fn look(files: &[BorrowedFd<'_>]) -> Vec<Bits> {
     let asked = PollFlags::POLLIN | PollFlags::POLLOUT | PollFlags::POLLPRI;
     let hang_up = PollFlags::from_bits_retain(Bits::EPOLLRDHUP.bits() as i16);
-    // Two entries for each file: an answer that has a bit unknown to nix is given as `None`, so the
-    // one unknown bit is asked for apart.
-    let both = |&file| [PollFd::new(file, asked), PollFd::new(file, hang_up)];
-    let mut entries: Vec<PollFd<'_>> = files.iter().flat_map(both).collect();
-    poll(&mut entries, PollTimeout::ZERO).expect("poll(2) with a timeout of zero");
     let bits = |flags: PollFlags| Bits::from_bits_retain(i32::from(flags.bits()));
+    let all = |&file| PollFd::new(file, asked | hang_up);
+    let entries = polled(files.iter().map(all).collect());
+    if let Some(answers) = entries.iter().map(PollFd::revents).collect::<Option<Vec<_>>>() {
+        return answers.into_iter().map(bits).collect();
+    }
+    // An answer that has a bit unknown to nix is given as `None`, so the one unknown bit is asked
+    // for apart, by a second entry for each file.
+    let both = |&file| [PollFd::new(file, asked), PollFd::new(file, hang_up)];
+    let entries = polled(files.iter().flat_map(both).collect());
     let pairs = entries.chunks_exact(2);
     pairs
         .map(|pair| {
@@ -31,6 +35,11 @@ pub fn look(files: &[BorrowedFd<'_>]) -> Vec<Bits> {
             told | pair[1].revents().map_or(Bits::EPOLLRDHUP, bits)
         })
         .collect()
+}
+
+fn polled(mut entries: Vec<PollFd<'_>>) -> Vec<PollFd<'_>> {
+    poll(&mut entries, PollTimeout::ZERO).expect("poll(2) with a timeout of zero");
+    entries
 }
 
 /// The directions of an interest.

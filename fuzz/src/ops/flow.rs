@@ -1,6 +1,12 @@
 //! The bytes that go through a file in one direction, by plain reckoning.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
+
+thread_local! {
+    /// The bytes of every flow, from the first on, as far as one has come: all make the same.
+    static BYTES: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// What was sent and has not been received: a stream, or messages.
 #[derive(Debug)]
@@ -9,7 +15,7 @@ pub struct Flow {
     /// Those of a stream may be cut anywhere.
     queue: VecDeque<Piece>,
     /// How many bytes were ever made for it.
-    made: u64,
+    made: usize,
 }
 
 /// What was sent at once, and the files that go with its first byte.
@@ -30,11 +36,14 @@ impl Flow {
 
     /// The next bytes, which tell their place in the order.
     pub fn make(&mut self, length: usize) -> Vec<u8> {
-        let from = self.made;
-        self.made += length as u64;
+        let part = self.made..self.made + length;
+        self.made = part.end;
         // Multiplicative hashing, of which the upper bits are the good ones.
-        let byte = |at: u64| (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8;
-        (from..self.made).map(byte).collect()
+        let byte = |at: usize| ((at as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8;
+        BYTES.with_borrow_mut(|bytes| {
+            bytes.extend((bytes.len()..part.end).map(byte));
+            bytes[part].to_vec()
+        })
     }
 
     /// How many bytes there are.
@@ -61,7 +70,12 @@ impl Flow {
 
     /// The first of the bytes.
     pub fn first(&self, count: usize) -> Vec<u8> {
-        self.queue.iter().flat_map(|piece| piece.bytes.iter().copied()).take(count).collect()
+        let mut all = Vec::new();
+        for Piece { bytes, .. } in &self.queue {
+            let left = count - all.len();
+            all.extend_from_slice(&bytes[..left.min(bytes.len())]);
+        }
+        all
     }
 
     /// Returns true if the next message has no bytes.
@@ -158,11 +172,21 @@ impl Flow {
 
 fn consists_of(bytes: &[u8], payloads: &[&[u8]]) -> bool {
     let Some((first, others)) = payloads.split_first() else { return bytes.is_empty() };
-    let alike = bytes.iter().zip(*first).take_while(|(one, other)| one == other).count();
+    let alike = count_alike(bytes, first);
     (0..=alike).rev().any(|count| consists_of(&bytes[count..], others))
 }
 
+/// Returns how long the common beginning is.
+fn count_alike(ones: &[u8], others: &[u8]) -> usize {
+    let shorter = ones.len().min(others.len());
+    // Nearly always it is all of the shorter one, which one comparison tells.
+    match ones[..shorter] == others[..shorter] {
+        true => shorter,
+        false => ones.iter().zip(others).take_while(|(one, other)| one == other).count(),
+    }
+}
+
 fn differing(sent: &[u8], received: &[u8]) -> String {
-    let at = sent.iter().zip(received).take_while(|(one, other)| one == other).count();
+    let at = count_alike(sent, received);
     format!("{} bytes for {}, other ones from {at} on", received.len(), sent.len())
 }

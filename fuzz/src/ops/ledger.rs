@@ -232,27 +232,49 @@ impl Ledger {
         props: &mut Props,
     ) -> Result<Ended, Failure> {
         let nth = completion.token.0;
-        let told = format!("{completion:?}");
         let entry = self.entries.get(nth).filter(|entry| entry.id == Some(completion.id));
-        let Some(entry) = entry else { return broken("C1", format!("of nobody: {told}")) };
-        let who = format!("operation {nth} ({:?}, {:?}): {told}", entry.task, entry.limit);
-        expect(entry.state == State::Pending, "C1", || format!("not pending any more: {who}"))?;
+        if entry.is_none() {
+            return broken("C1", format!("of nobody: {completion:?}"));
+        }
+        let ended = self.judge_completion(nth, &completion, props).map_err(|failure| {
+            let Entry { task, limit, .. } = self.entries[nth];
+            let who = format!("operation {nth} ({task:?}, {limit:?}): {completion:?}");
+            Failure { what: format!("{}: {who}", failure.what), ..failure }
+        })?;
+        if let Buf::Pool(buf) = std::mem::take(&mut completion.buf) {
+            props.hand.receive(buf)?;
+        }
+        if !completion.more {
+            self.entries[nth].state = State::Done;
+        }
+        Ok(ended)
+    }
+
+    fn judge_completion(
+        &self,
+        nth: usize,
+        completion: &Completion,
+        props: &mut Props,
+    ) -> Result<Ended, Failure> {
+        let entry = &self.entries[nth];
+        let is_pending = entry.state == State::Pending;
+        expect(is_pending, "C1", || "not pending any more".to_owned())?;
         let may_go_on = entry.is_multi() && completion.result.is_ok();
-        expect(!completion.more || may_go_on, "C8", || format!("goes on: {who}"))?;
-        expect(entry.has_buffer(&completion), "C1", || format!("not its buffer: {who}"))?;
+        expect(!completion.more || may_go_on, "C8", || "goes on".to_owned())?;
+        expect(entry.has_buffer(completion), "C1", || "not its buffer".to_owned())?;
         let error = completion.result.as_ref().err();
         let stop = error.and_then(|error| entry.stop(error));
         if let Some(error) = error {
             let is_asked = stop.is_none_or(|is_asked| is_asked);
-            expect(is_asked, "X3", || format!("nobody has stopped it: {who}, {error:?}"))?;
+            expect(is_asked, "X3", || format!("nobody has stopped it, {error:?}"))?;
         }
         // Who is stopped while he waits for his turn has done nothing.
         let is_in_turn = (stop.is_some() && completion.transferred == 0) || self.is_first(nth);
-        expect(is_in_turn, "C3", || format!("before its turn: {who}"))?;
+        expect(is_in_turn, "C3", || "before its turn".to_owned())?;
         let is_whole = completion.result.is_ok() && completion.transferred == entry.asked;
         let is_told_in_vain = entry.is_silent && is_whole && !entry.is_to_end();
-        expect(!is_told_in_vain, "C1", || format!("a silent success is told of: {who}"))?;
-        self.judge_barrier(nth, stop.is_some(), &who)?;
+        expect(!is_told_in_vain, "C1", || "a silent success is told of".to_owned())?;
+        self.judge_barrier(nth, stop.is_some())?;
         let mut ended = Ended {
             nth,
             places: entry.places(),
@@ -270,21 +292,12 @@ impl Ledger {
                 props.lines[place].is_deaf = true;
             }
         }
-        let judged = judge(entry, &completion, stop.is_some(), props);
-        let named =
-            |failure: Failure| Failure { what: format!("{}: {who}", failure.what), ..failure };
-        ended.clients = judged.map_err(named)?.into_iter().collect();
-        if let Buf::Pool(buf) = std::mem::take(&mut completion.buf) {
-            props.hand.receive(buf)?;
-        }
-        if !completion.more {
-            self.entries[nth].state = State::Done;
-        }
+        ended.clients = judge(entry, completion, stop.is_some(), props)?.into_iter().collect();
         Ok(ended)
     }
 
     /// What a deregistration ends completes in the order of submission (R5).
-    fn judge_barrier(&self, nth: usize, is_stopped: bool, who: &str) -> Verdict {
+    fn judge_barrier(&self, nth: usize, is_stopped: bool) -> Verdict {
         let entry = &self.entries[nth];
         let Task::Source(_, place, number) = entry.task else { return Ok(()) };
         if !(is_stopped && entry.is_deregistered && !entry.is_cancelled) || entry.limit.passes() {
@@ -295,7 +308,7 @@ impl Ledger {
             is_same && one.state == State::Pending
         };
         let others = self.entries[..nth].iter().filter(is_before).count();
-        expect(others == 0, "R5", || format!("{others} before it are still to come: {who}"))
+        expect(others == 0, "R5", || format!("{others} before it are still to come"))
     }
 }
 
@@ -325,7 +338,7 @@ fn judge(
         }
         Task::Disk(work, _) => {
             let received = match &completion.buf {
-                Buf::Many(bufs) => bufs.iter().flat_map(|buf| buf.to_vec()).collect(),
+                Buf::Many(bufs) => bufs.iter().map(|buf| &buf[..]).collect::<Vec<_>>().concat(),
                 buf if work.reads() => buf[entry.prefix..].to_vec(),
                 _ => Vec::new(),
             };

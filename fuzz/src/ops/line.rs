@@ -12,6 +12,7 @@ use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
 use nix::unistd::{read, write};
 use pair::pair;
 use quintpoll::Address;
+use std::cell::RefCell;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
@@ -21,6 +22,21 @@ const CHUNK: usize = 1 << 16;
 /// buffers are not the same at all times.
 const MOST: usize = 5000;
 const MOST_UNDER_WAY: usize = 20_000;
+
+thread_local! {
+    /// The buffer of all plain reads: to clear a fresh one takes longer than most of them.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Calls `read` with a buffer of this length, which has anything in it.
+fn with_buffer<T>(length: usize, read: impl FnOnce(&mut [u8]) -> T) -> T {
+    BUFFER.with_borrow_mut(|buffer| {
+        if buffer.len() < length {
+            buffer.resize(length, 0);
+        }
+        read(&mut buffer[..length])
+    })
+}
 
 /// A pair of files.
 #[derive(Debug)]
@@ -162,14 +178,17 @@ impl Line {
     /// The far end reads once. Gives how much there was.
     pub fn peer_read(&mut self, wanted: usize) -> Result<Result<usize, Errno>, Mismatch> {
         let room = if self.kind.has_messages() { CHUNK } else { wanted.max(1) };
+        with_buffer(room, |bytes| self.peer_read_into(bytes))
+    }
+
+    fn peer_read_into(&mut self, bytes: &mut [u8]) -> Result<Result<usize, Errno>, Mismatch> {
         let Some(far) = &self.far else { return Ok(Ok(0)) };
         if self.kind == Kind::PipeRead {
             return Ok(Ok(0));
         }
-        let mut bytes = vec![0; room];
         let received = match self.kind.is_socket() {
-            true => receive(far.as_fd(), &mut bytes),
-            false => read(far, &mut bytes).map(|count| (count, Vec::new())),
+            true => receive(far.as_fd(), bytes),
+            false => read(far, bytes).map(|count| (count, Vec::new())),
         };
         let (count, files) = match received {
             Ok(received) => received,
@@ -244,12 +263,17 @@ impl Line {
             return Vec::new();
         }
         set_nonblocking(self.near(), true);
+        let pieces = with_buffer(CHUNK, |bytes| self.drain_into(bytes));
+        set_nonblocking(self.near(), self.is_nonblocking);
+        pieces
+    }
+
+    fn drain_into(&self, bytes: &mut [u8]) -> Vec<Vec<u8>> {
         let mut pieces = Vec::new();
-        let mut bytes = vec![0; CHUNK];
         loop {
             let count = match self.kind.is_socket() {
-                true => recv(self.near.as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT),
-                false => read(&self.near, &mut bytes),
+                true => recv(self.near.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT),
+                false => read(&self.near, bytes),
             };
             match count {
                 Ok(count) if count > 0 || self.tells_empty_messages() => {
@@ -257,11 +281,9 @@ impl Line {
                 }
                 // These are told once, and may be told first.
                 Err(Errno::ECONNRESET | Errno::ECONNREFUSED) => {}
-                _ => break,
+                _ => return pieces,
             }
         }
-        set_nonblocking(self.near(), self.is_nonblocking);
-        pieces
     }
 
     /// Whether nothing is a message, and not the end.

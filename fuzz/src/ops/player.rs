@@ -104,7 +104,7 @@ impl Player {
         std::array::from_fn(|place| self.props.lines[place].is_erratic || waits(place))
     }
 
-    /// Does a step.
+    /// Does a step. Call [`settle`](Player::settle) afterwards.
     ///
     /// # Errors
     ///
@@ -157,6 +157,15 @@ impl Player {
             Step::Disk(job) => self.work(job)?,
         }
         self.subject().verify();
+        Ok(())
+    }
+
+    /// Waits after a step until nothing more can come, if the player is slow.
+    ///
+    /// # Errors
+    ///
+    /// The clause that was broken.
+    pub fn settle(&mut self) -> Verdict {
         if self.is_slow { self.be_quiet() } else { Ok(()) }
     }
 

@@ -129,15 +129,21 @@ impl Group {
         Group { way, players, tally, apart: [false; SOURCES], joined: Vec::new() }
     }
 
-    /// Everybody does it before anybody is judged. No step is the end.
+    /// Everybody does it before anybody waits for what comes of it, so that a time passes for all
+    /// of them at once, and before anybody is judged. No step is the end.
     fn step(&mut self, at: Option<(usize, Step)>) -> Result<(), Apart> {
         let mut complaints = Vec::new();
         let mut shown = Vec::new();
-        for player in &mut self.players {
-            let outcome = match at {
-                Some((_, step)) => player.step(step),
+        let begin = |player: &mut Player| match at {
+            Some((_, step)) => player.step(step),
+            None => player.cancel_all(),
+        };
+        let begun: Vec<_> = self.players.iter_mut().map(begin).collect();
+        for (player, begun) in self.players.iter_mut().zip(begun) {
+            let outcome = begun.and_then(|()| match at {
+                Some(_) => player.settle(),
                 None => player.end(),
-            };
+            });
             let complain = |failure: Failure| format!("{}: {failure}", player.column());
             complaints.extend(outcome.err().map(complain));
             shown.push((player.column().to_string(), player.take_shown()));

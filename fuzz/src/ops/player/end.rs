@@ -96,13 +96,14 @@ impl Player {
         self.props.disk.settle_accounts(&works.collect::<Vec<_>>())
     }
 
-    /// Ends everything that is under way, and looks at what is left. Who is slow does it one by
-    /// one: else it is up to chance whether what is next begins before it is cancelled too.
+    /// Cancels everything that is under way. Who is slow does it one by one: else it is up to
+    /// chance whether what is next begins before it is cancelled too. Call [`end`](Player::end)
+    /// afterwards.
     ///
     /// # Errors
     ///
     /// The clause that was broken.
-    pub fn end(&mut self) -> Verdict {
+    pub fn cancel_all(&mut self) -> Verdict {
         let pending: Vec<usize> = self.ledger.pending().map(|(nth, _)| nth).collect();
         for nth in pending {
             // A silent one may be known to be over by now.
@@ -115,6 +116,15 @@ impl Player {
                 self.be_quiet()?;
             }
         }
+        Ok(())
+    }
+
+    /// Waits for what was cancelled, and looks at what is left.
+    ///
+    /// # Errors
+    ///
+    /// The clause that was broken.
+    pub fn end(&mut self) -> Verdict {
         self.be_quiet()?;
         let left: Vec<usize> = self.ledger.pending().map(|(nth, _)| nth).collect();
         expect(left.is_empty(), "C1", || format!("never completed: {left:?}"))?;

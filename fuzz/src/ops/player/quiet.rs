@@ -62,15 +62,16 @@ impl Player {
     /// Waits until nothing more can come. What must come a wait sleeps for.
     pub(super) fn be_quiet(&mut self) -> Verdict {
         let (begun, mut calm) = (Instant::now(), 0);
+        let mut hope = self.hope();
         for turn in 0_usize.. {
-            let hope = self.hope();
             let timeout = match hope {
                 Hope::Completion => WATCHDOG,
                 Hope::Progress if turn > 3 => SLICE,
                 _ => Duration::ZERO,
             };
             let is_calm = self.wait(timeout)? == 0 && hope == Hope::Nothing;
-            calm = if is_calm && self.hope() == Hope::Nothing { calm + 1 } else { 0 };
+            hope = self.hope();
+            calm = if is_calm && hope == Hope::Nothing { calm + 1 } else { 0 };
             // Beside what is ready a ring is asked for the rest of an operation by the next wait.
             if calm == 2 {
                 break;
@@ -117,6 +118,9 @@ impl Player {
 
     /// What may come of what is pending, as poll(2) has it.
     fn hope(&self) -> Hope {
+        if self.ledger.pending().next().is_none() {
+            return Hope::Nothing;
+        }
         let bits = self.bits();
         let of = |(nth, entry)| self.hope_of(nth, entry, &bits);
         self.ledger.pending().map(of).max().unwrap_or(Hope::Nothing)
