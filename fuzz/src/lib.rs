@@ -6,9 +6,10 @@
 //! are others ([`ops`]):
 //!
 //! ```text
-//! cd fuzz && target=script_vs_model && mkdir -p corpus/$target
-//! cargo +stable fuzz run -s none --features fuzzing $target \
-//!     corpus/$target seeds/$target -- -max_total_time=60 -rss_limit_mb=2000
+//! fuzz/run                                # each for a minute
+//! fuzz/run 600 operations                 # one, for ten minutes
+//! fuzz/run +stable                        # without AddressSanitizer, which takes nightly
+//! cd fuzz
 //! cargo run --example show artifacts/script_vs_model/crash-…
 //! cargo run --example show -- --together artifacts/backends_agree/crash-…
 //! cargo run --example show -- --operations artifacts/operations/crash-…
