@@ -20,7 +20,35 @@ pub(crate) struct Slab<K, T> {
     entries: Vec<Entry<T>>,
     free: Vec<u32>,
     len: usize,
+    /// The generation of an entry that is new. Those that were freed had lower ones.
+    first_generation: u32,
+    surplus: Surplus,
     keys: std::marker::PhantomData<K>,
+}
+
+/// Tells when to look for entries that are not used any more: when no value is left, and when the
+/// number of values falls below a quarter of what it was since the last time.
+#[derive(Clone, Copy, Debug, Default)]
+struct Surplus {
+    least: usize,
+}
+
+impl Surplus {
+    /// So few entries are not worth the work.
+    const MIN: usize = 256;
+
+    fn on_insert(&mut self, len: usize) {
+        self.least = self.least.max(len / 4);
+    }
+
+    /// Returns true if entries are to be freed.
+    fn on_remove(&mut self, len: usize, entries: usize) -> bool {
+        let is_due = entries > Surplus::MIN && (len < self.least || len == 0);
+        if is_due {
+            self.least = len / 4;
+        }
+        is_due
+    }
 }
 
 #[derive(Debug)]
@@ -37,7 +65,8 @@ impl<K: SlabKey, T> Slab<K, T> {
             Some(&index) => index,
             None => u32::try_from(self.entries.len()).ok().filter(|&at| at <= K::MAX_INDEX)?,
         };
-        let generation = self.entries.get(index as usize).map_or(0, |entry| entry.generation);
+        let entry = self.entries.get(index as usize);
+        let generation = entry.map_or(self.first_generation, |entry| entry.generation);
         Some(K::new(index, generation))
     }
 
@@ -50,9 +79,10 @@ impl<K: SlabKey, T> Slab<K, T> {
         let key = self.next_key().expect("an index is free");
         let index = key.index() as usize;
         if self.free.pop().is_none() {
-            self.entries.push(Entry { generation: 0, value: None });
+            self.entries.push(Entry { generation: key.generation(), value: None });
         }
         self.len += 1;
+        self.surplus.on_insert(self.len);
         (key, self.entries[index].value.insert(value))
     }
 
@@ -64,7 +94,7 @@ impl<K: SlabKey, T> Slab<K, T> {
     pub(crate) fn take_key(&mut self) -> K {
         let key: K = self.next_key().expect("an index is free");
         if self.free.is_empty() {
-            self.entries.push(Entry { generation: 0, value: None });
+            self.entries.push(Entry { generation: key.generation(), value: None });
             self.free.push(key.index());
         }
         self.retire(key.index());
@@ -113,7 +143,24 @@ impl<K: SlabKey, T> Slab<K, T> {
             self.free.push(key.index());
         }
         self.len -= 1;
+        if self.surplus.on_remove(self.len, self.entries.len()) {
+            self.free_last();
+        }
         Some(value)
+    }
+
+    /// Frees the entries behind the last value. Their indices go on with a generation that none of
+    /// them has had. A retired entry stays.
+    fn free_last(&mut self) {
+        let is_kept =
+            |entry: &Entry<T>| entry.value.is_some() || entry.generation == K::MAX_GENERATION;
+        let kept = self.entries.iter().rposition(is_kept).map_or(0, |last| last + 1);
+        let freed = self.entries[kept..].iter().map(|entry| entry.generation);
+        self.first_generation = freed.fold(self.first_generation, u32::max);
+        self.entries.truncate(kept);
+        self.entries.shrink_to_fit();
+        self.free.retain(|&index| (index as usize) < kept);
+        self.free.shrink_to_fit();
     }
 
     /// Returns the number of values.
@@ -146,7 +193,9 @@ impl<K: SlabKey, T> Slab<K, T> {
 impl<K, T> Default for Slab<K, T> {
     fn default() -> Self {
         let (entries, free) = (Vec::new(), Vec::new());
-        Slab { entries, free, len: 0, keys: std::marker::PhantomData }
+        let surplus = Surplus::default();
+        let keys = std::marker::PhantomData;
+        Slab { entries, free, len: 0, first_generation: 0, surplus, keys }
     }
 }
 
@@ -156,6 +205,7 @@ impl<K, T> Default for Slab<K, T> {
 pub(crate) struct SlotMap<K, T> {
     entries: Vec<Option<(K, T)>>,
     len: usize,
+    surplus: Surplus,
 }
 
 impl<K: SlabKey, T> SlotMap<K, T> {
@@ -167,6 +217,7 @@ impl<K: SlabKey, T> SlotMap<K, T> {
         }
         let entry = &mut self.entries[index];
         self.len += usize::from(entry.is_none());
+        self.surplus.on_insert(self.len);
         &mut entry.insert((key, value)).1
     }
 
@@ -195,6 +246,11 @@ impl<K: SlabKey, T> SlotMap<K, T> {
         let entry = self.entries.get_mut(key.index() as usize)?;
         let (_, value) = entry.take_if(|(its, _)| *its == key)?;
         self.len -= 1;
+        if self.surplus.on_remove(self.len, self.entries.len()) {
+            let kept = self.entries.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+            self.entries.truncate(kept);
+            self.entries.shrink_to_fit();
+        }
         Some(value)
     }
 
@@ -228,7 +284,7 @@ impl<K: SlabKey, T> SlotMap<K, T> {
 
 impl<K, T> Default for SlotMap<K, T> {
     fn default() -> Self {
-        SlotMap { entries: Vec::new(), len: 0 }
+        SlotMap { entries: Vec::new(), len: 0, surplus: Surplus::default() }
     }
 }
 

@@ -40,12 +40,14 @@ proptest! {
 
     #[test]
     fn slab_is_a_list_of_pairs(
-        steps in prop::collection::vec((any::<bool>(), any::<Index>()), 1..120),
+        steps in prop::collection::vec((0..5_u8, any::<Index>()), 1..120),
     ) {
         let mut slab = Slab::<Key, usize>::default();
         let (mut list, mut used) = (Vec::new(), Vec::<Key>::new());
-        for (at, (adds, pick)) in steps.into_iter().enumerate() {
-            if adds {
+        for (at, (step, pick)) in steps.into_iter().enumerate() {
+            if step == 4 {
+                slab.free_last();
+            } else if step % 2 == 0 {
                 let Some(expected) = slab.next_key() else {
                     prop_assert_eq!(slab.entries(), 10, "every index is used or retired");
                     continue;
@@ -141,4 +143,27 @@ fn key_is_taken_once_and_finds_nothing() {
     let mut slab = Slab::<Key, usize>::nearly_retired(&[1]);
     assert_ne!(slab.take_key(), slab.take_key(), "these are its last two");
     assert_eq!(slab.insert(3).0.0, 1, "another index");
+}
+
+/// After each burst all but a few entries are freed, and no key comes again.
+#[test]
+fn bursts_leave_few_entries() {
+    let mut slab = Slab::<crate::key::OpSlot, u32>::default();
+    let mut map = SlotMap::<crate::key::OpSlot, u32>::default();
+    let kept: Vec<_> = (0..3).map(|at| slab.insert(at).0).collect();
+    kept.iter().for_each(|&key| *map.insert(key, 0) = 1);
+    let mut old = Vec::new();
+    for round in 0..5 {
+        let burst: Vec<_> = (0..20_000).map(|at| slab.insert(at).0).collect();
+        burst.iter().for_each(|&key| *map.insert(key, 0) = 1);
+        assert!(slab.entries() >= 20_003 && map.entries.len() >= 20_003);
+        assert!(old.iter().all(|&key| slab.get(key).is_none()), "round {round}");
+        for &key in &burst {
+            assert!(slab.remove(key).is_some() && map.remove(key).is_some());
+        }
+        let memory = [slab.entries.capacity(), slab.free.capacity(), map.entries.capacity()];
+        assert!(memory.iter().all(|&capacity| capacity <= 2000), "round {round}: {memory:?}");
+        assert!(kept.iter().all(|&key| slab.get(key).is_some() && map.get(key).is_some()));
+        old = burst;
+    }
 }
