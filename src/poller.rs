@@ -188,7 +188,9 @@ pub trait Poller {
     /// In one-shot mode this arms exactly that part. In edge mode it is for a source that was left
     /// before it was drained; it may cost a system call. In level mode it changes nothing that
     /// a wait would not find by itself. On SIGIO it also finds what the program has done to its own
-    /// file, such as shutdown(2), and makes a file signal again that an `F_SETFL` has silenced.
+    /// file, such as shutdown(2), and makes a file signal again that an `F_SETFL` has silenced. On
+    /// epoll and io_uring it finds the queue of a file that had none when it was registered, such
+    /// as `/dev/net/tun` before `TUNSETIFF`.
     ///
     /// # Errors
     ///

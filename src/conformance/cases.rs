@@ -435,6 +435,7 @@ macro_rules! __conformance_cases {
             l1_terminal_with_vmin_0_is_ready_with_bytes
         } own {
             c8_accept_out_of_numbers_is_paused
+            r1_device_attached_later_is_heard
         }
         connects {
             c2_tcp_connect_changed_meanwhile_fails_without_peer

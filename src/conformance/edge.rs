@@ -283,7 +283,7 @@ pub(super) fn e4_try_io_tells_the_poller(stage: &Stage) {
         assert_eq!(read().unwrap_or_else(|error| panic!("read: {error}")), 1);
         assert_eq!(refusal(read()), io::ErrorKind::WouldBlock);
     }
-    let refused = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+    let refused = || Err::<(), _>(io::Error::from_raw_os_error(libc::EAGAIN));
     let unwatched = try_io(&mut *desk.poller, key, WRITE, refused);
     assert_eq!(refusal(unwatched), io::ErrorKind::WouldBlock, "an unwatched direction");
     put(&there, b"x");

@@ -5,8 +5,10 @@ use super::bench::*;
 use super::kit::*;
 use crate::event::{Interest, Mode, Readiness, Token};
 use crate::op::{Op, Outcome};
+use crate::sys::staging::{Thread, Tun};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::pty::openpty;
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::termios::{SetArg, SpecialCharacterIndices, cfmakeraw, tcgetattr, tcsetattr};
@@ -151,4 +153,54 @@ pub(super) fn c8_accept_out_of_numbers_is_paused(stage: &Stage) {
         }
         drop(client);
     }
+}
+
+/// A file that gets its queue after it was registered is heard once it was armed anew.
+pub(super) fn r1_device_attached_later_is_heard(stage: &Stage) {
+    // Devices of other programs have other names then.
+    if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
+        stage.skip(format!("no network namespace: {error}"));
+    }
+    if let Err(error) = Tun::new() {
+        stage.skip(format!("/dev/net/tun: {error}"));
+    }
+    for (mode, is_modified, is_waited) in later_devices() {
+        let why = format!("{mode:?}, modified {is_modified}, waited {is_waited}");
+        let mut desk = stage.desk(4);
+        let tun = Arc::new(ok(Tun::new()));
+        let key = desk.register(tun.clone(), 1, READ, mode);
+        if is_waited {
+            let error = Readiness::READABLE | Readiness::ERROR;
+            desk.expect_now(&[(1, error)], "there is no device");
+        }
+        let mut wire = match tun.attach() {
+            Ok(wire) => wire,
+            Err(error) => stage.skip(format!("no device: {error}")),
+        };
+        tun.drain();
+        match is_modified {
+            true => desk.modify(key, 1, READ, mode),
+            false => desk.rearm(key, READ),
+        }
+        desk.expect_silence(&format!("nothing was sent, {why}"));
+        // It comes while the poller sleeps, so that no look finds it.
+        let waiter = Thread::current().id();
+        let sender = std::thread::spawn(move || {
+            until_asleep(waiter);
+            let sent = wire.send();
+            (wire, sent)
+        });
+        desk.next("a frame");
+        assert_eq!(desk.said(), [(1, Readiness::READABLE)], "{why}");
+        let (_wire, sent) = sender.join().unwrap_or_else(|_| panic!("the sending thread failed"));
+        ok(sent);
+        assert_eq!(tun.drain(), 1, "{why}");
+        desk.deregister(key);
+    }
+}
+
+/// Each mode, with `modify` or `rearm`, after a wait that has told of the error or before it.
+fn later_devices() -> impl Iterator<Item = (Mode, bool, bool)> {
+    let ways = [(true, true), (true, false), (false, true), (false, false)];
+    MODES.into_iter().flat_map(move |mode| ways.map(|(modify, wait)| (mode, modify, wait)))
 }

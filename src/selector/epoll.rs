@@ -19,6 +19,9 @@
 //! - **g.** An edge-triggered eventfd reports every write, also while an earlier one is unread:
 //!   nobody has to read it.
 //! - **h.** The bits have the values of poll(2).
+//! - **i.** An entry waits in the queues that the file has when it is added. `EPOLL_CTL_MOD` looks
+//!   for no others, so a file whose queue comes to be later (`/dev/net/tun`, which says ERR until
+//!   `TUNSETIFF`) has to be added anew.
 
 use super::{Applied, Arm, Deadline, Raw, Selector, Trigger, Triggers, Wake, WakeHandle};
 use crate::key::Slot;
@@ -28,7 +31,7 @@ use crate::sys::own_fd::above_stdio;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll as EpollFd, EpollCreateFlags, EpollEvent, EpollFlags};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 /// The data word of the eventfd, which no slot has ([`Slot::MAX_INDEX`]).
 const WAKE: u64 = u64::MAX;
@@ -42,7 +45,7 @@ pub struct Epoll {
     wake: WakeHandle,
     /// By slot index.
     entries: Vec<Entry>,
-    /// How many entries are [`Entry::Watched`].
+    /// How many entries the kernel has.
     watched: usize,
     buffer: Vec<sys::epoll::epoll_event>,
     max_reports: usize,
@@ -53,9 +56,18 @@ pub struct Epoll {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Entry {
     Absent,
+    /// It was added, and has reported nothing but errors: its file may have had no queue (i).
+    Unproven,
     Watched,
     /// Refused with `EPERM` (e).
     AlwaysReady,
+}
+
+impl Entry {
+    /// Returns true if the kernel has the entry.
+    fn is_added(self) -> bool {
+        matches!(self, Entry::Unproven | Entry::Watched)
+    }
 }
 
 impl Epoll {
@@ -83,26 +95,67 @@ impl Epoll {
 
     fn set_entry(&mut self, slot: Slot, entry: Entry) {
         let before = std::mem::replace(self.entry(slot), entry);
-        self.watched -= usize::from(before == Entry::Watched);
-        self.watched += usize::from(entry == Entry::Watched);
+        self.watched -= usize::from(before.is_added());
+        self.watched += usize::from(entry.is_added());
+    }
+
+    /// Deletes the entry of a slot.
+    fn delete(&mut self, slot: Slot, fd: BorrowedFd<'_>) {
+        if self.entry(slot).is_added() {
+            // ENOENT and EBADF are the only failures: the entry has gone with its file (f).
+            let _ = self.epoll.delete(fd);
+        }
+        self.set_entry(slot, Entry::Absent);
     }
 
     /// Adds or modifies, by what the kernel is believed to have and then by what it says it has
     /// (f).
     fn set(&mut self, slot: Slot, fd: BorrowedFd<'_>, flags: EpollFlags) -> Result<(), Errno> {
+        let lacks_queue = *self.entry(slot) == Entry::Unproven && may_lack_queue(fd);
+        let has_error = lacks_queue && has_error(fd);
+        if lacks_queue && !has_error {
+            // Once only: an entry that is added anew is the last in the kernel's order (Q2). If
+            // there is no memory to add it, the error says so, and the kernel has nothing of the
+            // file until it is armed again.
+            self.delete(slot, fd);
+        }
         let mut event = EpollEvent::new(flags, slot.to_bits());
-        if *self.entry(slot) == Entry::Watched {
+        let entry = if self.entry(slot).is_added() {
             match self.epoll.modify(fd, &mut event) {
-                Err(Errno::ENOENT) => self.epoll.add(fd, event),
-                done => done,
+                Err(Errno::ENOENT) => self.epoll.add(fd, event).map(|()| Entry::Unproven),
+                done => done.map(|()| if has_error { Entry::Unproven } else { Entry::Watched }),
             }
         } else {
             match self.epoll.add(fd, event) {
                 Err(Errno::EEXIST) => self.epoll.modify(fd, &mut event),
                 done => done,
             }
+            .map(|()| if lacks_queue { Entry::Watched } else { Entry::Unproven })
+        }?;
+        self.set_entry(slot, entry);
+        Ok(())
+    }
+
+    /// Notes what a report says of the queue of a file (i).
+    fn note_report(entries: &mut [Entry], slot: Slot, bits: PollBits) {
+        if let Some(entry) = entries.get_mut(slot.index()).filter(|entry| entry.is_added()) {
+            *entry = match bits.contains(PollBits::ERR) {
+                true => Entry::Unproven,
+                false => Entry::Watched,
+            };
         }
     }
+}
+
+/// Returns true of devices. Other files have their queues from the beginning.
+fn may_lack_queue(fd: BorrowedFd<'_>) -> bool {
+    sys::file::is_character_device(fd)
+}
+
+fn has_error(fd: BorrowedFd<'_>) -> bool {
+    let mut fds = [sys::poll::pollfd { fd: fd.as_raw_fd(), events: 0, revents: 0 }];
+    let is_told = sys::poll::look(&mut fds).is_ok();
+    is_told && PollBits::from_bits_retain(fds[0].revents as u16).contains(PollBits::ERR)
 }
 
 impl Selector for Epoll {
@@ -118,10 +171,7 @@ impl Selector for Epoll {
         };
         let bits = i32::from(PollBits::asked(arm.dirs).bits());
         match self.set(slot, fd, EpollFlags::from_bits_retain(bits) | trigger) {
-            Ok(()) => {
-                self.set_entry(slot, Entry::Watched);
-                Ok(Applied::whole(arm.trigger))
-            }
+            Ok(()) => Ok(Applied::whole(arm.trigger)),
             // Nothing ever happens to such a file, so it is an edge without events: the reactor's
             // own looks, which poll(2) answers with "ready", are all there is (e).
             Err(Errno::EPERM) => {
@@ -133,11 +183,7 @@ impl Selector for Epoll {
     }
 
     fn disarm(&mut self, slot: Slot, fd: BorrowedFd<'_>) {
-        if *self.entry(slot) == Entry::Watched {
-            // ENOENT and EBADF are the only failures: the entry has gone with its file (f).
-            let _ = self.epoll.delete(fd);
-        }
-        self.set_entry(slot, Entry::Absent);
+        self.delete(slot, fd);
     }
 
     fn remove(&mut self, slot: Slot, fd: BorrowedFd<'_>) {
@@ -163,10 +209,13 @@ impl Selector for Epoll {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(Wake::Interrupted),
                 Err(e) => return Err(e),
             };
+            let entries = &mut self.entries;
             out.extend(self.buffer[..count].iter().filter(|event| event.u64 != WAKE).map(
                 |event| {
                     let bits = PollBits::from_bits_retain(event.events as u16);
-                    Raw::Fact(Slot::from_bits(event.u64), bits)
+                    let slot = Slot::from_bits(event.u64);
+                    Epoll::note_report(entries, slot, bits);
+                    Raw::Fact(slot, bits)
                 },
             ));
             taken += count;

@@ -123,6 +123,10 @@ impl Kind {
     }
 }
 
+pub(crate) fn is_character_device(fd: BorrowedFd<'_>) -> bool {
+    CachedStat::of(fd).is_ok_and(|stat| stat.kind == libc::S_IFCHR)
+}
+
 /// What a socket carries: `SOCK_STREAM` and so on. `None` of other files.
 pub(crate) fn type_of_socket(fd: BorrowedFd<'_>) -> Option<libc::c_int> {
     socket_option(fd, libc::SO_TYPE).ok()

@@ -2,10 +2,13 @@
 //! handlers.
 #![allow(unsafe_code)]
 
+mod tun;
+
 pub(crate) use super::prepared::disconnect;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::panic::{self, AssertUnwindSafe};
+pub(crate) use tun::Tun;
 
 /// Runs `child` in a forked copy of this process, and gives its exit status: what `child` said, or
 /// 101 if it panicked. The caller's process must be its own: no thread but the caller's may be at

@@ -225,6 +225,48 @@ fn an_entry_that_came_back_with_its_file_is_modified() {
     assert_eq!(epoll.watched, 1);
 }
 
+/// Note i: a device that has reported nothing but errors is added anew when it is armed, once.
+#[test]
+fn entry_is_proven_by_a_report_without_error() {
+    let _files_are_ours = no_children();
+    let (mut epoll, idle, ready) = (epoll(), eventfd(0), eventfd(1));
+    let entry = |epoll: &Epoll, at: usize| epoll.entries[at];
+    for expected in [Entry::Unproven, Entry::Watched] {
+        epoll.watch(0, &idle, R, Trigger::Edge);
+        assert_eq!(entry(&epoll, 0), expected, "it has its queue from the beginning");
+    }
+    epoll.watch(1, &ready, R, Trigger::Edge);
+    assert_eq!(epoll.look().1, [readable(1)]);
+    assert_eq!(entry(&epoll, 1), Entry::Watched);
+    let (reader, writer) = nix::unistd::pipe().expect("a pipe");
+    drop(reader);
+    epoll.watch(2, &writer, W, Trigger::Edge);
+    let said = epoll.look().1;
+    let is_error = |raw: &Raw| matches!(raw, Raw::Fact(_, bits) if bits.contains(PollBits::ERR));
+    assert!(said.len() == 1 && said.iter().all(is_error), "{said:?}");
+    assert_eq!(entry(&epoll, 2), Entry::Unproven, "an error proves nothing");
+    let (here, _there) = std::os::unix::net::UnixStream::pair().expect("a pair");
+    let here = OwnedFd::from(here);
+    for expected in [Entry::Unproven, Entry::Watched] {
+        epoll.watch(3, &here, R, Trigger::Edge);
+        assert_eq!(entry(&epoll, 3), expected, "a socket has its queue from the beginning");
+    }
+    assert_eq!(epoll.watched, 4);
+}
+
+/// What is added anew is the last in the kernel's order, and would be left out again (Q2).
+#[test]
+fn arming_keeps_the_order_of_what_was_not_reported() {
+    let _files_are_ours = no_children();
+    let (mut epoll, files) = (epoll(), [eventfd(1), eventfd(1)]);
+    for (at, file) in files.iter().enumerate() {
+        epoll.watch(at, file, R, Trigger::Level);
+    }
+    epoll.watch(0, &files[0], R, Trigger::Level);
+    epoll.set_max_reports(1);
+    assert_eq!([epoll.look().1, epoll.look().1], [[readable(0)], [readable(1)]]);
+}
+
 proptest! {
     /// On the count of entries depends when a wait may stop to look for more.
     #[test]
@@ -237,7 +279,7 @@ proptest! {
                 dirs if dirs.is_empty() => epoll.disarm(slot(at), files[at].as_fd()),
                 dirs => drop(epoll.watch(at, &files[at], dirs, Trigger::Level)),
             }
-            let watched = epoll.entries.iter().filter(|&&entry| entry == Entry::Watched).count();
+            let watched = epoll.entries.iter().filter(|entry| entry.is_added()).count();
             assert_eq!(epoll.watched, watched);
             assert_eq!(epoll.look().1.len(), watched, "each of them is ready");
         }
