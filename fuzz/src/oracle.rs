@@ -16,30 +16,59 @@ pub use nix::sys::epoll::EpollFlags as Bits;
 ///
 /// If poll(2) fails, which takes an interrupting signal or no memory.
 pub fn look(files: &[BorrowedFd<'_>]) -> Vec<Bits> {
-    let asked = PollFlags::POLLIN | PollFlags::POLLOUT | PollFlags::POLLPRI;
-    let hang_up = PollFlags::from_bits_retain(Bits::EPOLLRDHUP.bits() as i16);
-    let bits = |flags: PollFlags| Bits::from_bits_retain(i32::from(flags.bits()));
-    let all = |&file| PollFd::new(file, asked | hang_up);
-    let entries = polled(files.iter().map(all).collect());
-    if let Some(answers) = entries.iter().map(PollFd::revents).collect::<Option<Vec<_>>>() {
-        return answers.into_iter().map(bits).collect();
+    let mut entries: Vec<_> = files.iter().map(one).collect();
+    ask(&mut entries);
+    if entries.iter().all(|entry| entry.revents().is_some()) {
+        return entries.iter().map(told_by_one).collect();
     }
-    // An answer that has a bit unknown to nix is given as `None`, so the one unknown bit is asked
-    // for apart, by a second entry for each file.
-    let both = |&file| [PollFd::new(file, asked), PollFd::new(file, hang_up)];
-    let entries = polled(files.iter().flat_map(both).collect());
-    let pairs = entries.chunks_exact(2);
-    pairs
-        .map(|pair| {
-            let told = bits(pair[0].revents().expect("bits that nix knows"));
-            told | pair[1].revents().map_or(Bits::EPOLLRDHUP, bits)
-        })
-        .collect()
+    let mut pairs: Vec<_> = files.iter().map(both).collect();
+    ask(pairs.as_flattened_mut());
+    pairs.iter().map(told_by_both).collect()
 }
 
-fn polled(mut entries: Vec<PollFd<'_>>) -> Vec<PollFd<'_>> {
-    poll(&mut entries, PollTimeout::ZERO).expect("poll(2) with a timeout of zero");
-    entries
+/// Like [`look`], for a known number of files, and without the heap.
+///
+/// # Panics
+///
+/// As `look` does.
+pub fn look_at<const N: usize>(files: [BorrowedFd<'_>; N]) -> [Bits; N] {
+    let mut entries = files.each_ref().map(one);
+    ask(&mut entries);
+    if entries.iter().all(|entry| entry.revents().is_some()) {
+        return entries.each_ref().map(told_by_one);
+    }
+    let mut pairs = files.each_ref().map(both);
+    ask(pairs.as_flattened_mut());
+    pairs.each_ref().map(told_by_both)
+}
+
+const ASKED: PollFlags = PollFlags::POLLIN.union(PollFlags::POLLOUT).union(PollFlags::POLLPRI);
+const HANG_UP: PollFlags = PollFlags::from_bits_retain(Bits::EPOLLRDHUP.bits() as i16);
+
+fn one<'f>(file: &BorrowedFd<'f>) -> PollFd<'f> {
+    PollFd::new(*file, ASKED | HANG_UP)
+}
+
+/// Two entries for a file: an answer that has a bit unknown to nix is given as `None`, so the one
+/// unknown bit is asked for apart.
+fn both<'f>(file: &BorrowedFd<'f>) -> [PollFd<'f>; 2] {
+    [PollFd::new(*file, ASKED), PollFd::new(*file, HANG_UP)]
+}
+
+fn ask(entries: &mut [PollFd<'_>]) {
+    poll(entries, PollTimeout::ZERO).expect("poll(2) with a timeout of zero");
+}
+
+fn told_by_one(entry: &PollFd<'_>) -> Bits {
+    bits(entry.revents().expect("bits that nix knows"))
+}
+
+fn told_by_both([entry, hang_up]: &[PollFd<'_>; 2]) -> Bits {
+    told_by_one(entry) | hang_up.revents().map_or(Bits::EPOLLRDHUP, bits)
+}
+
+fn bits(flags: PollFlags) -> Bits {
+    Bits::from_bits_retain(i32::from(flags.bits()))
 }
 
 /// The directions of an interest.

@@ -2,7 +2,7 @@
 
 mod pair;
 
-use super::super::oracle::{Bits, look};
+use super::super::oracle::{Bits, look_at};
 use super::flow::{Flow, Mismatch};
 use super::parcel::{Passing, receive, send_with};
 use super::script::Kind;
@@ -326,7 +326,7 @@ impl Line {
         if kind.is_connectionless() {
             return true;
         }
-        let bits = look(&[far.as_fd()])[0];
+        let [bits] = look_at([far.as_fd()]);
         bits.intersects(Bits::EPOLLHUP | Bits::EPOLLRDHUP | Bits::EPOLLERR)
     }
 }

@@ -1,6 +1,6 @@
 //! The files of one player, with what is known of each, and his pool.
 
-use super::super::oracle::{Bits, look};
+use super::super::oracle::{Bits, look_at};
 use super::disk::Disk;
 use super::door::Door;
 use super::hand::Hand;
@@ -56,8 +56,8 @@ impl Props {
     }
 
     /// What poll(2) says of the pairs' near ends and the listening socket.
-    pub fn look(&self) -> Vec<Bits> {
-        let lines = self.lines.iter().map(Line::near);
-        look(&lines.chain([self.door.listener()]).collect::<Vec<_>>())
+    pub fn look(&self) -> [Bits; PLACES + 1] {
+        let [a, b, c] = &self.lines;
+        look_at([a.near(), b.near(), c.near(), self.door.listener()])
     }
 }

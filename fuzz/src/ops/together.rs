@@ -39,7 +39,7 @@ pub struct Apart {
     /// The number of the step, and the step; none at the end.
     at: Option<(usize, Step)>,
     complaints: Vec<String>,
-    shown: Vec<(String, Shown)>,
+    shown: Vec<(Column, Shown)>,
 }
 
 /// Who waits, and when.
@@ -146,7 +146,7 @@ impl Group {
             });
             let complain = |failure: Failure| format!("{}: {failure}", player.column());
             complaints.extend(outcome.err().map(complain));
-            shown.push((player.column().to_string(), player.take_shown()));
+            shown.push((player.column(), player.take_shown()));
         }
         for ended in shown.iter().flat_map(|(_, shown)| &shown.ended) {
             let how = match ended.error {
@@ -167,7 +167,7 @@ impl Group {
         }
     }
 
-    fn compare(&mut self, at: Option<(usize, Step)>, shown: &[(String, Shown)]) -> Vec<String> {
+    fn compare(&mut self, at: Option<(usize, Step)>, shown: &[(Column, Shown)]) -> Vec<String> {
         // A new pair is one that nothing has happened to.
         match at {
             Some((_, Step::Reopen(at))) => {
@@ -310,6 +310,8 @@ impl fmt::Display for Apart {
         }
         self.complaints.iter().try_for_each(|complaint| write!(f, "\n  {complaint}"))?;
         let mut shown = self.shown.iter();
-        shown.try_for_each(|(name, shown)| write!(f, "\n  {name:>8} shows {shown:?}"))
+        shown.try_for_each(|(column, shown)| {
+            write!(f, "\n  {:>8} shows {shown:?}", column.to_string())
+        })
     }
 }

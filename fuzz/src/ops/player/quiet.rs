@@ -86,7 +86,7 @@ impl Player {
         self.look_around()
     }
 
-    fn bits(&self) -> Vec<Bits> {
+    fn bits(&self) -> [Bits; PLACES + 1] {
         self.props.look()
     }
 
