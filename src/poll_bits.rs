@@ -91,6 +91,11 @@ const fn ready_by(dir: Interest) -> (Interest, PollBits) {
 }
 
 impl PollBits {
+    /// The end of what can be read, hang-up and errors (E5). To ask of what is not open is an
+    /// error.
+    pub(crate) const ENDS: Self =
+        PollBits::RDHUP.union(PollBits::HUP).union(PollBits::ERR).union(PollBits::NVAL);
+
     /// What to ask a kernel for so that `dirs` are reported. `ERR` and `HUP` come unasked.
     pub fn asked(dirs: Interest) -> Self {
         let rows = TABLE.iter().filter(|row| row.asked_by.intersects(dirs));
@@ -105,6 +110,12 @@ impl PollBits {
             ready.set(dir, dirs.contains(dir) && self.intersects(bits.union(PollBits::NVAL)));
         }
         ready
+    }
+
+    /// Leaves the bits that make one of `dirs` ready.
+    pub(crate) fn about(self, dirs: Interest) -> Self {
+        let about = READY_BY.iter().filter(|(dir, _)| dirs.contains(*dir));
+        self & about.fold(PollBits::empty(), |all, &(_, bits)| all | bits | PollBits::NVAL)
     }
 
     /// What these bits say to someone who asked for `dirs`. Empty when none of them is ready.

@@ -33,12 +33,17 @@ bitflags! {
     pub struct Capabilities: u32 {
         /// [`Mode::Level`] is the kernel's own.
         const NATIVE_LEVEL = 1;
-        /// [`Mode::Edge`] is the kernel's own; [`Poller::drained`] costs nothing.
+        /// [`Mode::Edge`] is the kernel's own in all directions of all sources;
+        /// [`Poller::drained`] costs nothing.
         const NATIVE_EDGE = 1 << 1;
         /// [`Mode::OneShot`] is the kernel's own.
         const NATIVE_ONESHOT = 1 << 2;
         /// Operations ([`Poller::submit`]) are the kernel's own.
         const NATIVE_OPERATIONS = 1 << 3;
+        /// [`Mode::Edge`] is the kernel's own for `READABLE` and `PRIORITY` of the sources that the
+        /// contract names (E2, in the table of permitted differences); [`Poller::drained`] of these
+        /// costs nothing. Also set where `NATIVE_EDGE` is.
+        const NATIVE_READ_EDGE = 1 << 4;
     }
 }
 
@@ -222,9 +227,12 @@ pub trait Poller {
     /// From now on the next readiness is reported (E1). Free where edges are native; ignored in
     /// the other modes. [`try_io`](crate::try_io()) calls this for you.
     ///
+    /// A hang-up or error that was reported and is still there is not reported again (E5). Where
+    /// edges are emulated one poll(2) tells whether it is.
+    ///
     /// # Errors
     ///
-    /// As for [`rearm`](Poller::rearm).
+    /// As for [`rearm`](Poller::rearm); `OutOfMemory` if that poll(2) says so.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {

@@ -24,6 +24,8 @@ pub mod member;
 pub mod oracle;
 #[path = "../fuzz/src/tcp.rs"]
 pub mod tcp;
+#[path = "../fuzz/src/told.rs"]
+pub mod told;
 
 use column::Column;
 use crowd::{Dirs, Kind, Those};

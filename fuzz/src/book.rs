@@ -198,7 +198,7 @@ impl Book {
         let answer = self.subject.poller().drained(entry.key, dirs);
         agree("drained", answer, entry.accepts(dirs))?;
         if entry.mode == Mode::Edge && entry.interest.contains(dirs) {
-            entry.name(dirs, dirs - ready(bits, dirs));
+            entry.drained(dirs, bits);
         }
         Ok(())
     }
@@ -243,8 +243,10 @@ impl Book {
             self.bits = bits.to_vec();
             self.ready = bits.iter().map(|&bits| ready(bits, Interest::all())).collect();
         }
-        for (entry, &ready) in self.entries.iter_mut().zip(&self.ready) {
-            if let Some(entry) = entry.as_mut().filter(|entry| entry.claim(ready).must.is_empty()) {
+        for (entry, &bits) in self.entries.iter_mut().zip(&self.bits) {
+            let Some(entry) = entry else { continue };
+            entry.told.observe(entry.edges, bits);
+            if entry.claim(bits).must.is_empty() {
                 entry.waited = 0;
             }
         }
@@ -279,13 +281,13 @@ impl Book {
             self.wait_once(room, false)?;
         }
         let round = std::mem::take(&mut self.round);
-        for (source, (entry, &ready)) in self.entries.iter().zip(&self.ready).enumerate() {
+        for (source, (entry, &bits)) in self.entries.iter().zip(&self.bits).enumerate() {
             let Some(entry) = entry else { continue };
             let is_told = match entry.mode {
                 Mode::Level => round.contains_key(&source),
                 Mode::OneShot | Mode::Edge => false,
             };
-            let is_due = !entry.claim(ready).must.is_empty();
+            let is_due = !entry.claim(bits).must.is_empty();
             expect(is_told || !is_due, "Q2", || format!("{source} had no turn: {entry:?}"))?;
         }
         let is_laid_down = |&source: &usize| {
@@ -299,8 +301,13 @@ impl Book {
     }
 
     fn wait_once(&mut self, room: usize, is_patient: bool) -> Verdict {
-        let claims = self.entries.iter().zip(&self.ready);
-        let mut claims = claims.filter_map(|(entry, &ready)| Some(entry.as_ref()?.claim(ready)));
+        for (entry, &bits) in self.entries.iter_mut().zip(&self.bits) {
+            if let Some(entry) = entry {
+                entry.look(bits);
+            }
+        }
+        let claims = self.entries.iter().zip(&self.bits);
+        let mut claims = claims.filter_map(|(entry, &bits)| Some(entry.as_ref()?.claim(bits)));
         let is_due = self.is_wake_pending || claims.any(|claim| !claim.must.is_empty());
         let timeout = if is_patient && is_due { WATCHDOG } else { Duration::ZERO };
         let mut events = Events::with_capacity(room);
@@ -344,7 +351,7 @@ impl Book {
         let crowd = self.registered();
         for (source, entry) in self.entries.iter_mut().enumerate() {
             if let Some(entry) = entry.as_mut().filter(|_| !is_seen[source]) {
-                entry.left_out(source, self.ready[source], (room, count, crowd))?;
+                entry.left_out(source, self.bits[source], (room, count, crowd))?;
             }
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! One registration in a [book](super::book), and what a wait must and may say of it.
 
 use super::oracle::{Bits, DIRECTIONS, readiness, ready};
+use super::told::Told;
 use quintpoll::{Interest, Key, Mode, Readiness, Token};
 use std::fmt;
 use std::io::ErrorKind;
@@ -34,6 +35,8 @@ pub struct Entry {
     pub armed: Interest,
     /// Edge: what must be reported when it is ready, because it was named since its last report.
     pub owed: Interest,
+    /// Edge: what is no news.
+    pub told: Told,
     /// Something has happened to it since its last report.
     pub is_fresh: bool,
     /// Something may happen to it at any time.
@@ -75,6 +78,7 @@ impl Entry {
             edges,
             armed,
             owed,
+            told: Told::NOTHING,
             is_fresh,
             is_restless,
             is_open,
@@ -99,8 +103,30 @@ impl Entry {
         self.is_fresh = true;
     }
 
-    /// What a wait must and may say of it, while it is ready for `ready`.
-    pub fn claim(&self, ready: Interest) -> Claim {
+    /// Edge: `drained` has named these directions.
+    pub fn drained(&mut self, dirs: Interest, bits: Bits) {
+        if !self.told.ended(dirs & self.closed()).is_empty() {
+            self.look(bits);
+        }
+        self.name(dirs - self.told.ended(self.closed()), dirs - ready(bits, dirs));
+    }
+
+    /// A wait begins, while poll(2) says this, and looks at the ends that were told.
+    pub fn look(&mut self, bits: Bits) {
+        let drained = self.told.look(self.closed(), bits);
+        self.armed |= drained;
+        self.owed |= drained;
+    }
+
+    /// Edge: what is not reported again but for news, for it has no edges of its own.
+    fn closed(&self) -> Interest {
+        let closed = self.interest - self.edges - self.armed;
+        if self.mode == Mode::Edge { closed } else { Interest::empty() }
+    }
+
+    /// What a wait must and may say of it, while poll(2) says `bits`.
+    pub fn claim(&self, bits: Bits) -> Claim {
+        let ready = ready(bits, self.interest);
         let exactly = |dirs| Claim { must: ready & dirs, may: ready & dirs };
         match self.mode {
             Mode::Level => exactly(self.interest),
@@ -108,8 +134,9 @@ impl Entry {
             Mode::Edge => {
                 let may_repeat = self.is_fresh || self.is_restless;
                 let by_edges = if may_repeat { self.interest } else { self.owed };
-                let may = (by_edges & self.edges) | (self.armed - self.edges);
-                Claim { must: ready & self.owed, may: ready & may }
+                let news = self.told.news(self.interest, bits);
+                let may = (by_edges & self.edges) | ((self.armed | news) - self.edges);
+                Claim { must: ready & (self.owed | news), may: ready & may }
             }
         }
     }
@@ -121,7 +148,7 @@ impl Entry {
     /// The clause it breaks.
     pub fn reported(&mut self, source: usize, bits: Bits, says: Readiness) -> Verdict {
         let ready = ready(bits, Interest::all());
-        let claim = self.claim(ready);
+        let claim = self.claim(bits);
         let what = || format!("{source} says {says:?} while poll(2) says {bits:?}: {self:?}");
         expect(!claim.may.is_empty(), self.silence(ready), what)?;
         let Some(reported) = claim.explain(bits, says) else { return fail("H3", what()) };
@@ -131,6 +158,7 @@ impl Entry {
             Mode::Edge => {
                 self.armed -= reported;
                 self.owed -= reported;
+                self.told.report(reported, bits);
                 self.is_fresh = false;
             }
         }
@@ -144,23 +172,19 @@ impl Entry {
     /// # Errors
     ///
     /// The clause that is broken by it.
-    pub fn left_out(
-        &mut self,
-        source: usize,
-        ready: Interest,
-        wait: (usize, usize, usize),
-    ) -> Verdict {
+    pub fn left_out(&mut self, source: usize, bits: Bits, wait: (usize, usize, usize)) -> Verdict {
         let (room, count, crowd) = wait;
-        if self.claim(ready).must.is_empty() {
+        if self.claim(bits).must.is_empty() {
             return Ok(());
         }
         let clause = match self.mode {
             Mode::Level => "L1",
             Mode::OneShot => "O1",
-            Mode::Edge => "E1",
+            Mode::Edge if self.told.news(self.interest, bits).is_empty() => "E1",
+            Mode::Edge => "E5",
         };
         expect(count == room, clause, || {
-            format!("{source} was left out while it is ready for {ready:?}: {self:?}")
+            format!("{source} was left out while poll(2) says {bits:?}: {self:?}")
         })?;
         self.crowd = if self.waited == 0 { crowd } else { self.crowd.max(crowd) };
         self.waited += room;

@@ -223,6 +223,10 @@ impl<S: Selector> Selector for Forced<S> {
         self.triggers
     }
 
+    fn edges(&self) -> Interest {
+        self.inner.edges()
+    }
+
     fn arm(&mut self, slot: Slot, fd: BorrowedFd<'_>, arm: Arm) -> io::Result<Applied> {
         // What has nothing but edges leaves to the reactor what is ready already.
         let tells = self.inner.native() != Triggers::EDGE;

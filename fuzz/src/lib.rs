@@ -33,6 +33,7 @@ pub mod play;
 pub mod player;
 pub mod script;
 pub mod together;
+pub mod told;
 
 use arbitrary::{Arbitrary, Unstructured};
 use column::Column;

@@ -7,12 +7,14 @@
 //! sandwich. What *must* be reported is what is `owed`: directions that were named since their last
 //! report, by a call that counts (E1). What *may* be is, with native edges, anything that is ready
 //! after anything has happened (E2, E3); without them, a direction that was named since its last
-//! report by any call (table of permitted differences). SIGIO has native edges for some directions
+//! report by any call (table of permitted differences). A new end must be reported everywhere (E5):
+//! of that a [`Told`] knows. SIGIO has native edges for some directions
 //! of some files, and may miss what sends no signal: an [`Ear`] tells which.
 
 use super::ear::{Described, Ear, Heard};
 use super::oracle::{Bits, DIRECTIONS, readiness, ready};
 use super::script::{Kind, PLACES};
+use super::told::Told;
 use quintpoll::{Interest, Mode, Readiness, Token};
 use std::fmt;
 use std::io::ErrorKind;
@@ -58,6 +60,8 @@ struct Entry {
     armed: Interest,
     /// Edge: what must be reported when it is ready.
     owed: Interest,
+    /// Edge: what is no news.
+    told: Told,
     /// Something has happened to the file since its last event, or a call has named it.
     fresh: bool,
     /// The capacities of the waits that left it out although it was due all the time.
@@ -169,7 +173,10 @@ impl Model {
     pub fn drained(&mut self, place: usize, dirs: Interest, bits: Bits) -> Answer {
         let entry = self.part(place, dirs)?;
         if entry.mode == Mode::Edge {
-            entry.armed |= dirs;
+            if !entry.told.ended(dirs & entry.closed()).is_empty() {
+                entry.look(bits);
+            }
+            entry.armed |= dirs - entry.told.ended(entry.closed());
             entry.owed |= dirs - ready(bits, dirs);
             entry.fresh = true;
         }
@@ -221,8 +228,13 @@ impl Model {
         self.wake_pending = true;
     }
 
-    /// Whether a wait that begins now must end without its timeout.
-    pub fn is_due(&self, bits: &[Bits]) -> bool {
+    /// A wait begins. Gives whether it must end without its timeout.
+    pub fn begin_wait(&mut self, bits: &[Bits]) -> bool {
+        for (entry, &bits) in self.entries.iter_mut().zip(bits) {
+            if let Some(entry) = entry {
+                entry.look(bits);
+            }
+        }
         self.wake_pending || self.claims(bits).any(|claim| !claim.must.is_empty())
     }
 
@@ -230,7 +242,9 @@ impl Model {
     /// all the time.
     pub fn observe(&mut self, bits: &[Bits]) {
         for (entry, &bits) in self.entries.iter_mut().zip(bits) {
-            if let Some(entry) = entry.as_mut().filter(|entry| entry.claim(bits).must.is_empty()) {
+            let Some(entry) = entry else { continue };
+            entry.told.observe(entry.native, bits);
+            if entry.claim(bits).must.is_empty() {
                 entry.waited = 0;
             }
         }
@@ -299,6 +313,7 @@ impl Entry {
             ear,
             armed: interest,
             owed: interest,
+            told: Told::NOTHING,
             fresh: true,
             waited: 0,
             crowd: 0,
@@ -315,9 +330,29 @@ impl Entry {
         self.native = native;
     }
 
+    /// Edge: what was reported, and is not to be again but for news, without native edges.
+    fn closed(&self) -> Interest {
+        let closed = self.interest - self.native - self.armed;
+        if self.mode == Mode::Edge { closed } else { Interest::empty() }
+    }
+
+    /// The poller looks at the ends that it has told.
+    fn look(&mut self, bits: Bits) {
+        let drained = self.told.look(self.closed(), bits);
+        self.armed |= drained;
+        self.owed |= drained;
+    }
+
+    /// The directions of which an end was not told.
+    fn news(&self, bits: Bits) -> Interest {
+        let is_edge = self.mode == Mode::Edge;
+        if is_edge { self.told.news(self.interest, bits) } else { Interest::empty() }
+    }
+
     /// What is not due although it is ready.
     fn unheard(&self, bits: Bits) -> Interest {
-        let watched = if self.mode == Mode::Level { self.interest } else { self.armed };
+        let armed = self.armed | self.news(bits);
+        let watched = if self.mode == Mode::Level { self.interest } else { armed };
         let has_room = !ready(bits, watched & Interest::WRITABLE).is_empty();
         let missed = self.ear.filter(|_| !has_room).map(|ear| ear.unheard());
         missed.unwrap_or(Interest::empty())
@@ -331,8 +366,9 @@ impl Entry {
             Mode::OneShot => exactly(self.armed),
             Mode::Edge => {
                 let by_edges = if self.fresh { self.interest } else { self.owed };
-                let may = (by_edges & self.native) | (self.armed - self.native);
-                Claim { must: due(self.owed), may: ready(bits, may) }
+                let news = self.news(bits);
+                let may = (by_edges & self.native) | ((self.armed | news) - self.native);
+                Claim { must: due(self.owed | news), may: ready(bits, may) }
             }
         }
     }
@@ -349,7 +385,7 @@ impl Entry {
         let Some(reported) = claim.explain(bits, readiness) else {
             return Err(Failure { clause: "H3", what: what() });
         };
-        expect(reported.contains(claim.must), self.completeness(), what)?;
+        expect(reported.contains(claim.must), self.completeness(bits), what)?;
         if let Some(ear) = &mut self.ear {
             ear.reported(reported, self.mode == Mode::Level);
         }
@@ -359,6 +395,7 @@ impl Entry {
             Mode::Edge => {
                 self.armed -= reported;
                 self.owed -= reported;
+                self.told.report(reported, bits);
                 self.fresh = false;
             }
         }
@@ -372,7 +409,7 @@ impl Entry {
         if must.is_empty() {
             return Ok(());
         }
-        expect(count == capacity, self.completeness(), || {
+        expect(count == capacity, self.completeness(bits), || {
             format!("{must:?} was not reported while poll(2) says {bits:?}: {self:?}")
         })?;
         self.crowd = if self.waited == 0 { crowd } else { self.crowd.max(crowd) };
@@ -383,8 +420,9 @@ impl Entry {
     }
 
     /// The clause that is broken when something due is not reported.
-    fn completeness(&self) -> &'static str {
+    fn completeness(&self, bits: Bits) -> &'static str {
         match self.mode {
+            Mode::Edge if !self.news(bits).is_empty() => "E5",
             Mode::Level => "L1",
             Mode::OneShot => "O1",
             Mode::Edge => "E1",

@@ -95,6 +95,16 @@ pub fn ready(bits: Bits, dirs: Interest) -> Interest {
     each.filter(|&direction| !readiness(bits, direction).is_empty()).collect()
 }
 
+/// Which of these bits say something of a direction.
+pub fn about(bits: Bits, direction: Interest) -> Bits {
+    bits.iter().filter(|&bit| !readiness(bit, direction).is_empty()).collect()
+}
+
+/// Which of these bits say that a direction has ended or failed (clause E5).
+pub fn ends(bits: Bits, direction: Interest) -> Bits {
+    about(bits, direction) & (ENDED | Bits::EPOLLERR)
+}
+
 fn to_readers(bits: Bits) -> Readiness {
     let mut says = Readiness::empty();
     says.set(Readiness::READABLE, bits.intersects(Bits::EPOLLIN | ENDED | Bits::EPOLLERR));

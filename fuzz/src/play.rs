@@ -5,7 +5,7 @@ use super::column::Column;
 use super::ear::Heard;
 use super::files::{Files, Moved, Place};
 use super::model::{Failure, Verdict, expect};
-use super::oracle::{Bits, look, ready};
+use super::oracle::{Bits, DIRECTIONS, ends, look, ready};
 use super::player::{Player, SLEPT, Sleep};
 use super::script::{At, Script, Step, interrupted_timeout, length, timeout};
 use quintpoll::Interest;
@@ -349,7 +349,10 @@ impl Table {
         let after = self.files.look();
         for place in self.files.sharing(at) {
             let ready = |bits: &[Bits]| ready(bits[place], Interest::all());
-            let news = ready(&after) - ready(before);
+            let new_end =
+                |dir: &Interest| !(ends(after[place], *dir) - ends(before[place], *dir)).is_empty();
+            let ended: Interest = DIRECTIONS.into_iter().filter(new_end).collect();
+            let news = (ready(&after) - ready(before)) | ended;
             self.tell(|player| player.model_mut().touch(place, heard, news));
         }
     }

@@ -234,7 +234,7 @@ impl Player {
     /// Waits once.
     pub fn wait(&mut self, files: &Files, sleep: Sleep) -> Verdict {
         let bits = files.look();
-        let due = self.model.is_due(&bits);
+        let due = self.model.begin_wait(&bits);
         let Sleep { timeout, interrupted: is_interrupted } = sleep;
         let timeout = if due && !timeout.is_zero() { LONG } else { timeout };
         let (looks, losses) = (self.subject.looks(), self.subject.losses());

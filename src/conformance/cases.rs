@@ -85,6 +85,20 @@ macro_rules! __conformance_cases {
             e4_drained_too_early_suppresses_nothing
             e4_try_io_tells_the_poller
         } own {}
+        edge_ends {
+            e5_a_pipe_writer_is_told_that_its_reader_has_gone
+            e5_a_pipe_reader_is_told_that_its_writer_has_gone
+            e5_a_socket_watched_for_writing_is_told_of_hang_up
+            e5_half_a_close_and_a_whole_one_are_told_apart
+            e5_an_end_is_told_though_another_direction_was_drained
+            e5_an_end_ends_a_wait_of_a_drained_reader
+            e5_rearm_and_modify_tell_of_an_end_again
+            e5_each_error_is_told
+            e5_a_fifo_is_told_of_its_next_writer
+            e5_a_fifo_that_hung_up_ends_a_wait_when_its_writer_stays
+            e5_drained_at_the_end_does_not_tell_of_it_again
+            e5_a_connect_after_registering_is_told
+        } own {}
         flags {
             h1_what_one_handler_took_is_not_reported_to_the_next
             h1_a_hint_that_came_to_nothing_does_not_end_the_wait

@@ -47,6 +47,7 @@ mod disk_kinds;
 mod doors;
 mod drops;
 mod edge;
+mod edge_ends;
 mod endings;
 mod ends;
 mod fd_tables;

@@ -337,7 +337,7 @@ impl<S: Selector> Poller for Reactor<S> {
         self.operations.set_room(events.capacity());
         let deadline = Deadline::after(timeout);
         let mut rounds = MAX_ROUNDS;
-        self.parts.readiness.begin_wait();
+        self.parts.readiness.begin_wait()?;
         loop {
             let reified = self.parts.readiness.reify_all(&mut self.parts.selector);
             let is_done = events.has_news()

@@ -86,7 +86,10 @@ impl<S: Selector> Parts<S> {
         let native = self.selector.native();
         let mut capabilities = Capabilities::empty();
         capabilities.set(Capabilities::NATIVE_LEVEL, native.contains(Triggers::LEVEL));
-        capabilities.set(Capabilities::NATIVE_EDGE, native.contains(Triggers::EDGE));
+        let has_edges = native.contains(Triggers::EDGE);
+        let edges = if has_edges { self.selector.edges() } else { Interest::empty() };
+        capabilities.set(Capabilities::NATIVE_EDGE, edges.is_all());
+        capabilities.set(Capabilities::NATIVE_READ_EDGE, edges.contains(Interest::READABLE));
         capabilities.set(Capabilities::NATIVE_ONESHOT, native.contains(Triggers::ONESHOT));
         capabilities.set(Capabilities::NATIVE_OPERATIONS, self.has_driver);
         capabilities

@@ -4,6 +4,7 @@
 mod calls;
 mod columns;
 mod delivery;
+mod ends;
 mod failures;
 mod fake;
 mod kernel;

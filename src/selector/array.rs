@@ -1,7 +1,6 @@
 //! The array that ppoll(2) is given, and whose entry each is: for the mechanisms that wait by it.
 
 use super::{Deadline, Raw};
-use crate::event::Interest;
 use crate::key::Slot;
 use crate::poll_bits::PollBits;
 use crate::sys;
@@ -28,7 +27,7 @@ const UNKNOWN: u32 = u32::MAX;
 
 impl Array {
     pub(super) fn new(own: &[BorrowedFd<'_>]) -> Self {
-        let fds = own.iter().map(|&fd| entry(fd, Interest::READABLE)).collect();
+        let fds = own.iter().map(|&fd| entry(fd, PollBits::IN)).collect();
         Array { fds, own: own.len(), owners: Vec::new(), places: Vec::new() }
     }
 
@@ -42,28 +41,28 @@ impl Array {
         self.places.get(slot.index()).is_some_and(|&place| place != UNKNOWN)
     }
 
-    /// Watches a slot's file for `dirs`, instead of what it was watched for before.
-    pub(super) fn put(&mut self, slot: Slot, fd: BorrowedFd<'_>, dirs: Interest) {
+    /// Watches a slot's file for these bits, instead of what it was watched for before.
+    pub(super) fn put(&mut self, slot: Slot, fd: BorrowedFd<'_>, bits: PollBits) {
         let (next, own) = (self.owners.len() as u32, self.own);
         match self.place(slot) {
             place @ &mut (OUT | UNKNOWN) => {
                 *place = next;
-                self.fds.push(entry(fd, dirs));
+                self.fds.push(entry(fd, bits));
                 self.owners.push(slot);
             }
             &mut place => {
                 let held = &mut self.fds[own + place as usize];
                 assert_eq!(held.fd, fd.as_raw_fd(), "an entry is its slot's own");
-                *held = entry(fd, dirs);
+                *held = entry(fd, bits);
             }
         }
     }
 
-    /// Watches a slot's file for `dirs`, or no longer if there are none.
-    pub(super) fn set(&mut self, slot: Slot, fd: BorrowedFd<'_>, dirs: Interest) {
-        match dirs.is_empty() {
+    /// Watches a slot's file for `bits`, or no longer if there are none.
+    pub(super) fn set(&mut self, slot: Slot, fd: BorrowedFd<'_>, bits: PollBits) {
+        match bits.is_empty() {
             true => self.take_out(slot),
-            false => self.put(slot, fd, dirs),
+            false => self.put(slot, fd, bits),
         }
     }
 
@@ -118,9 +117,8 @@ impl Array {
     }
 }
 
-fn entry(fd: BorrowedFd<'_>, dirs: Interest) -> sys::poll::pollfd {
-    let events = PollBits::asked(dirs).bits() as i16;
-    sys::poll::pollfd { fd: fd.as_raw_fd(), events, revents: 0 }
+fn entry(fd: BorrowedFd<'_>, bits: PollBits) -> sys::poll::pollfd {
+    sys::poll::pollfd { fd: fd.as_raw_fd(), events: bits.bits() as i16, revents: 0 }
 }
 
 #[cfg(test)]

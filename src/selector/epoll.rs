@@ -169,7 +169,7 @@ impl Selector for Epoll {
             Trigger::Edge => EpollFlags::EPOLLET,
             Trigger::OneShot => EpollFlags::EPOLLONESHOT,
         };
-        let bits = i32::from(PollBits::asked(arm.dirs).bits());
+        let bits = i32::from(arm.bits().bits());
         match self.set(slot, fd, EpollFlags::from_bits_retain(bits) | trigger) {
             Ok(()) => Ok(Applied::whole(arm.trigger)),
             // Nothing ever happens to such a file, so it is an edge without events: the reactor's

@@ -33,7 +33,13 @@ pub trait Selector {
     /// The triggers that [`Selector::arm`] can be asked for; at least one.
     fn native(&self) -> Triggers;
 
-    /// Watches `fd` for `arm.dirs` (never empty) from now on, instead of what was watched for this
+    /// The directions in which files get [`Trigger::Edge`], if it is native: all of them for every
+    /// file, or some for some files.
+    fn edges(&self) -> Interest {
+        Interest::all()
+    }
+
+    /// Watches `fd` for `arm` (never for nothing) from now on, instead of what was watched for this
     /// slot before.
     ///
     /// Readiness that is present already must be reported by the next wait, unless
@@ -184,9 +190,20 @@ pub enum Trigger {
 pub struct Arm {
     /// The directions; [`PollBits::asked`] gives their bits.
     pub dirs: Interest,
+    /// Ends that are to be reported too, of directions that are not in `dirs`: of `HUP` and `ERR`
+    /// either both or none, and `RDHUP`. Empty if all that there is to watch is
+    /// [`Trigger::Edge`]'s.
+    pub ends: PollBits,
     /// How to report them: one of [`Selector::native`], or what an earlier [`Applied`] of the
     /// registration named.
     pub trigger: Trigger,
+}
+
+impl Arm {
+    /// The bits to watch for.
+    pub fn bits(self) -> PollBits {
+        PollBits::asked(self.dirs) | self.ends
+    }
 }
 
 /// What arming came to.

@@ -51,7 +51,7 @@ impl Selector for Poll {
         if !self.array.knows(slot) {
             sys::file::check_pollable(fd)?;
         }
-        self.array.put(slot, fd, arm.dirs);
+        self.array.put(slot, fd, arm.bits());
         Ok(Applied::whole(Trigger::Level))
     }
 

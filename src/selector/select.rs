@@ -12,6 +12,7 @@
 //! - **d.** Hence HUP is in no set for those who only want to write, and neither HUP nor ERR nor
 //!   RDHUP for those who only wait for PRI. Adding such a number to the set to read would end every
 //!   wait while there is something to read.
+//!   Nor can a set show an end alone of what may be readable (E5).
 //! - **e.** One number that is not open fails the whole call with `EBADF`, and the sets say nothing
 //!   of the others. (Beyond the size of the process's table of files it would be ignored, but the
 //!   table never shrinks, and the number was open when it was registered.)

@@ -36,6 +36,7 @@ use super::array::Array;
 use super::{Applied, Arm, Deadline, Raw, Selector, Trigger, Triggers, Wake, WakeHandle};
 use crate::event::Interest;
 use crate::key::Slot;
+use crate::poll_bits::PollBits;
 use crate::slab::SlotMap;
 use crate::sys;
 use crate::sys::file::Kind;
@@ -88,9 +89,9 @@ struct File {
     before: Option<Before>,
     is_heard: bool,
     /// What it is watched for in the side set.
-    side: Interest,
+    side: PollBits,
     /// What operations may await.
-    awaited: Interest,
+    awaited: PollBits,
 }
 
 /// Whom a description signalled, and how.
@@ -224,7 +225,7 @@ impl Sigio {
         // Between making a poller and registering files a program may have put its old mask back.
         self.signals.block();
         let number = fd.as_raw_fd();
-        let [side, awaited] = [Interest::empty(); 2];
+        let [side, awaited] = [PollBits::empty(); 2];
         Ok(self
             .files
             .insert(slot, File { number, is_mute, before: None, is_heard: false, side, awaited }))
@@ -236,6 +237,10 @@ impl Selector for Sigio {
         Triggers::EDGE
     }
 
+    fn edges(&self) -> Interest {
+        Interest::all() - Interest::WRITABLE
+    }
+
     fn arm(&mut self, slot: Slot, fd: BorrowedFd<'_>, arm: Arm) -> io::Result<Applied> {
         let (signal, stamp) = (self.signals.number(), self.stamp);
         let file = match self.file(slot, fd) {
@@ -243,14 +248,15 @@ impl Selector for Sigio {
             None => self.enter(slot, fd)?,
         };
         // Signals say nothing that only a writer wants to know (e).
-        let is_read = arm.dirs != Interest::WRITABLE;
+        let is_read = !(arm.dirs - Interest::WRITABLE).is_empty();
         if arm.trigger == Trigger::Level || !is_read || !file.signals(signal, &stamp)? {
             file.silence();
-            self.set_polled(slot, fd, |file| file.side = arm.dirs);
+            self.set_polled(slot, fd, |file| file.side = arm.bits());
             return Ok(Applied::whole(Trigger::Level));
         }
         self.name(slot, fd);
-        self.set_polled(slot, fd, |file| file.side = arm.dirs & Interest::WRITABLE);
+        let room = PollBits::asked(arm.dirs & Interest::WRITABLE) | arm.ends;
+        self.set_polled(slot, fd, |file| file.side = room);
         let by_level = Applied { level: Interest::WRITABLE, ..Applied::whole(Trigger::Edge) };
         Ok(Applied { look: true, ..by_level })
     }
@@ -263,7 +269,7 @@ impl Selector for Sigio {
     }
 
     fn note_awaited(&mut self, slot: Slot, fd: BorrowedFd<'_>, dirs: Interest) {
-        self.set_polled(slot, fd, |file| file.awaited = dirs);
+        self.set_polled(slot, fd, |file| file.awaited = PollBits::asked(dirs));
     }
 
     fn remove(&mut self, slot: Slot, fd: BorrowedFd<'_>) {
@@ -323,7 +329,7 @@ impl File {
     }
 
     fn unpoll(&mut self) {
-        (self.side, self.awaited) = (Interest::empty(), Interest::empty());
+        (self.side, self.awaited) = (PollBits::empty(), PollBits::empty());
     }
 
     /// Makes the file signal this thread. False if it can't, or signals somebody else; it is then

@@ -5,7 +5,9 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{MsgFlags, send};
-use quintpoll::{Backend, Events, Interest, Mode, Op, Poller, Readiness, Source, Token};
+use quintpoll::{
+    Backend, Capabilities, Events, Interest, Mode, Op, Poller, Readiness, Source, Token,
+};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -128,6 +130,96 @@ fn t2_a_hang_up_while_only_writability_is_watched() {
         assert_eq!((woken, count), if overlooked { (true, 0) } else { (false, 1) }, "{backend}");
         let hung_up = Readiness::WRITABLE | Readiness::WRITE_CLOSED;
         assert_eq!(next, hung_up, "{backend}: the next wait reports it");
+    }
+}
+
+/// What is reported at first in edge mode, by a wait that sleeps while `act` is done, and by the
+/// wait after that. If the sleeping one is to overlook it, it is woken.
+fn while_asleep(
+    backend: Backend,
+    source: Source,
+    interest: Interest,
+    overlooked: bool,
+    act: impl FnOnce(),
+) -> [Readiness; 3] {
+    let (sleeping, is_sleeping) = mpsc::channel();
+    let waiter = thread::spawn(move || {
+        let mut poller = open(backend);
+        poller.register(source, Token(0), interest, Mode::Edge).expect("fresh");
+        let first = now(&mut *poller);
+        assert_eq!(now(&mut *poller), Readiness::empty(), "{backend}");
+        let thread = nix::unistd::gettid().as_raw();
+        sleeping.send((thread, poller.waker())).expect("the test waits for this");
+        let mut events = Events::with_capacity(8);
+        poller.wait(&mut events, None).expect("a wait");
+        let said = events.iter().fold(Readiness::empty(), |all, event| all | event.readiness);
+        [first, said, now(&mut *poller)]
+    });
+    let (thread, waker) = is_sleeping.recv().expect("the waiter got as far as its wait");
+    until_asleep(thread);
+    act();
+    if overlooked {
+        thread::yield_now();
+        until_asleep(thread);
+        waker.wake();
+    }
+    waiter.join().expect("the wait ends")
+}
+
+/// E5 on select: no set shows an end alone.
+#[test]
+fn e5_an_end_while_the_wait_sleeps() {
+    for backend in available() {
+        let (reader, writer) = nix::unistd::pipe().expect("a pipe");
+        let overlooked = backend == Backend::Select;
+        let act = move || drop(reader);
+        let said = while_asleep(backend, Arc::new(writer), WRITE, overlooked, act);
+        let broken = Readiness::WRITABLE | Readiness::WRITE_CLOSED | Readiness::ERROR;
+        let mut expected = [Readiness::WRITABLE, broken, Readiness::empty()];
+        if overlooked {
+            expected.swap(1, 2);
+        }
+        assert_eq!(said, expected, "{backend}");
+    }
+}
+
+/// E1: where edges are emulated, an end that was told is not watched any more.
+#[test]
+fn e1_an_end_that_passes_while_the_wait_sleeps() {
+    let path = std::env::temp_dir().join(format!("quintpoll-fifo-{}", std::process::id()));
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("a new name");
+    let open = |flags| {
+        let flags = flags | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        nix::fcntl::open(&path, flags, nix::sys::stat::Mode::empty()).expect("a FIFO")
+    };
+    for backend in available() {
+        let reader = Arc::new(open(OFlag::O_RDONLY));
+        drop(open(OFlag::O_WRONLY));
+        let end = Readiness::READABLE | Readiness::READ_CLOSED;
+        let overlooked = matches!(backend, Backend::Select | Backend::Poll);
+        let mut writer = None;
+        let said = while_asleep(backend, reader, READ, overlooked, || {
+            let opened = writer.insert(open(OFlag::O_WRONLY));
+            nix::unistd::write(opened, b"x").expect("room");
+        });
+        let mut expected = [end, Readiness::READABLE, Readiness::empty()];
+        if overlooked {
+            expected.swap(1, 2);
+        }
+        assert_eq!(said, expected, "{backend}");
+    }
+    fs::remove_file(&path).expect("it is there");
+}
+
+/// E2 on SIGIO: so much of the native edges is true.
+#[test]
+fn e2_native_edges_are_said_to_be_what_they_are() {
+    for backend in available() {
+        let capabilities = open(backend).capabilities();
+        let all = matches!(backend, Backend::Epoll | Backend::Uring);
+        let to_read = all || backend == Backend::Sigio;
+        assert_eq!(capabilities.contains(Capabilities::NATIVE_EDGE), all, "{backend}");
+        assert_eq!(capabilities.contains(Capabilities::NATIVE_READ_EDGE), to_read, "{backend}");
     }
 }
 

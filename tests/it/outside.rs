@@ -63,7 +63,7 @@ impl Selector for Outside {
             Trigger::Edge => EpollFlags::EPOLLET,
             Trigger::OneShot => EpollFlags::EPOLLONESHOT,
         };
-        let bits = EpollFlags::from_bits_retain(i32::from(PollBits::asked(arm.dirs).bits()));
+        let bits = EpollFlags::from_bits_retain(i32::from(arm.bits().bits()));
         let mut event = EpollEvent::new(bits | trigger, slot.to_bits());
         let done = match is_watched {
             true => self.epoll.modify(fd, &mut event),

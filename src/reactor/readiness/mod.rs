@@ -7,6 +7,7 @@
 mod awaited;
 mod latch;
 mod registry;
+mod shown;
 mod verify;
 
 use crate::event::{Event, Events, Interest, Mode, Token};
@@ -66,8 +67,8 @@ impl Readiness {
         if interest.is_empty() {
             check(source.fd())?;
         }
-        let (watched, trigger) = (latch.watched(), latch.trigger());
-        let applied = arm(selector, slot, &source, watched, trigger)?;
+        let watched = (latch.watched(), latch.ends());
+        let applied = arm(selector, slot, &source, watched, latch.trigger())?;
         latch.fix_trigger(applied.trigger, applied.level);
         self.registry.insert(slot, source, token, latch);
         self.note_applied(slot, applied, interest);
@@ -89,7 +90,7 @@ impl Readiness {
     ) -> io::Result<()> {
         let mut latch = Latch::new(mode, interest, selector.native());
         let Some(registration) = self.registry.get_mut(slot) else { return Ok(()) };
-        let watched = latch.watched() | registration.awaited.awaited();
+        let watched = (latch.watched() | registration.awaited.awaited(), latch.ends());
         let applied = arm(selector, slot, &registration.source, watched, latch.trigger())?;
         latch.fix_trigger(applied.trigger, applied.level);
         let awaited = registration.awaited.awaited();
@@ -113,17 +114,21 @@ impl Readiness {
         self.change(selector, slot, dirs, |latch| latch.rearm(dirs))
     }
 
-    /// Notes that the user's I/O said `WouldBlock` in these directions.
+    /// Notes that the user's I/O said `WouldBlock` in these directions. If it was told of an end,
+    /// that may have passed.
     ///
     /// # Errors
     ///
-    /// What the selector says; the registration is as before.
+    /// What the selector says, or poll(2); the registration is as before.
     pub(super) fn drained<S: Selector>(
         &mut self,
         selector: &mut S,
         slot: Slot,
         dirs: Interest,
     ) -> io::Result<()> {
+        if self.registry.get(slot).is_some_and(|its| its.latch.ended().intersects(dirs)) {
+            self.verifier.look_at_ended(&mut self.registry, &[slot])?;
+        }
         self.change(selector, slot, dirs, |latch| latch.drained(dirs))
     }
 
@@ -167,7 +172,7 @@ impl Readiness {
         let Some(registration) = self.registry.get_mut(slot) else { return Ok(()) };
         let (watched, trigger) = (registration.watched(), registration.latch.trigger());
         let mut applied = arm(selector, slot, &registration.source, watched, trigger)?;
-        if !watched.is_empty() {
+        if !watched.0.is_empty() {
             registration.latch.fix_trigger(applied.trigger, applied.level);
         }
         let (now, trigger) = (registration.watched(), registration.latch.trigger());
@@ -177,6 +182,9 @@ impl Readiness {
         }
         let awaited = registration.awaited.watched();
         selector.note_awaited(slot, registration.source.fd(), awaited);
+        if now != watched {
+            self.registry.note_ended(slot);
+        }
         self.note_applied(slot, applied, named);
         Ok(())
     }
@@ -184,8 +192,12 @@ impl Readiness {
     /// Notes what the kernel watches now, and queues what it does not report by itself.
     fn note_applied(&mut self, slot: Slot, applied: Applied, named: Interest) {
         let Some(registration) = self.registry.get(slot) else { return };
-        let reported = (named | registration.latch.owed()) & registration.latch.armed();
-        let dirs = reported | registration.awaited.awaited();
+        let latch = &registration.latch;
+        let mut dirs = (named | latch.owed()) & latch.armed();
+        if applied.blind {
+            dirs |= latch.owed() | latch.open();
+        }
+        dirs |= registration.awaited.awaited();
         // A selector that cannot report these directions cannot report present readiness either.
         if (applied.look || applied.blind) && !dirs.is_empty() {
             self.registry.queue_look(slot, dirs);
@@ -198,9 +210,17 @@ impl Readiness {
 /// The parts of a wait.
 impl Readiness {
     /// Queues what has to be polled in each wait.
-    pub(super) fn begin_wait(&mut self) {
+    ///
+    /// # Errors
+    ///
+    /// What poll(2) says.
+    pub(super) fn begin_wait(&mut self) -> io::Result<()> {
         self.registry.begin_wait();
         self.registry.queue_blind();
+        let listed = self.registry.take_ended();
+        let looked = self.verifier.look_at_ended(&mut self.registry, &listed);
+        self.registry.put_ended(listed);
+        looked
     }
 
     /// Tells the kernel what deliveries have changed. Where it refuses, this wait polls by itself
@@ -236,7 +256,7 @@ impl Readiness {
     pub(super) fn on_reports(&mut self, reports: &mut Vec<Raw>) {
         for report in reports.drain(..) {
             match report {
-                Raw::Fact(slot, bits) => self.registry.queue_fact(slot, bits),
+                Raw::Fact(slot, bits) => self.registry.queue_report(slot, bits),
                 Raw::Seen(slot, bits) => self.registry.queue_seen(slot, bits),
                 Raw::Hint(slot) => self.registry.queue_hint(slot),
             }
@@ -277,7 +297,7 @@ impl Readiness {
         if registration.latch.interest().is_empty() {
             return;
         }
-        let dirs = bits.ready(registration.latch.armed());
+        let dirs = registration.latch.due(bits);
         if !dirs.is_empty() && !self.registry.note_reported(slot) {
             // A second look has found it again: that is for the next wait.
             return self.registry.queue_hint(slot);
@@ -287,7 +307,11 @@ impl Readiness {
             registration.latch.missed()
         } else {
             events.push(Event { token: registration.token, key, readiness: bits.readiness(dirs) });
-            registration.latch.delivered(dirs)
+            let step = registration.latch.delivered(dirs, bits);
+            if !registration.latch.ended().is_empty() {
+                self.registry.note_ended(slot);
+            }
+            step
         };
         match step {
             Step::Nothing => {}
@@ -388,17 +412,17 @@ impl Readiness {
     }
 }
 
-/// Makes the kernel watch these directions, which may be none.
+/// Makes the kernel watch these directions, and these ends of others. There may be none.
 fn arm<S: Selector>(
     selector: &mut S,
     slot: Slot,
     source: &Held,
-    dirs: Interest,
+    (dirs, ends): (Interest, PollBits),
     trigger: Trigger,
 ) -> io::Result<Applied> {
-    if dirs.is_empty() {
+    if dirs.is_empty() && ends.is_empty() {
         selector.disarm(slot, source.fd());
         return Ok(Applied::whole(trigger));
     }
-    selector.arm(slot, source.fd(), Arm { dirs, trigger })
+    selector.arm(slot, source.fd(), Arm { dirs, ends, trigger })
 }

@@ -2,7 +2,7 @@
 //! and the list of those whose kernel state lags behind.
 
 use super::awaited::AwaitedInterest;
-use super::latch::Latch;
+use super::latch::{Latch, Step};
 use crate::event::{Interest, Token};
 use crate::key::Slot;
 use crate::poll_bits::PollBits;
@@ -43,6 +43,8 @@ bitflags! {
         const AMONG_BLIND = 1 << 3;
         /// There may be more to its fact: it is to be looked at in that round too.
         const PARTIAL = 1 << 4;
+        /// In the list of those that were told of an end.
+        const AMONG_ENDED = 1 << 5;
     }
 }
 
@@ -62,6 +64,8 @@ pub(super) struct Registry {
     lagging: VecDeque<Slot>,
     /// Those that are blind, and some that were.
     blind: Vec<Slot>,
+    /// Those that were told of an end, and some that were.
+    ended: Vec<Slot>,
     /// Facts hold for one round, which is one look into the kernel.
     round: u32,
     /// Something in the queue may be no fact of this round.
@@ -165,26 +169,40 @@ impl Registry {
     }
 
     /// Queues a source for which the kernel vouches. Unknown slots are late reports, and ignored.
+    pub(super) fn queue_report(&mut self, slot: Slot, bits: PollBits) {
+        // Where the kernel watches for an end alone, it shows nothing else.
+        self.queue_bits(slot, bits, |its| !its.latch.news(bits).is_empty());
+    }
+
+    /// Queues a source of which this is true, and all that matters.
     pub(super) fn queue_fact(&mut self, slot: Slot, bits: PollBits) {
-        let round = self.round;
-        // To vouch for nothing is no fact.
-        self.has_hints |= bits.is_empty();
-        self.enqueue(slot, |registration| {
-            let known = registration.fact_in(round).unwrap_or_default();
-            (registration.fact, registration.fact_round) = (known | bits, round);
-            registration.set(Marks::PARTIAL, false);
-            // If its turn does not come in this round, the fact has become a reason to look.
-            registration.look |= registration.relevant();
-        });
+        self.queue_bits(slot, bits, |_| false);
     }
 
     /// Queues a source of which the kernel has shown a part, for a probe of the rest.
     pub(super) fn queue_seen(&mut self, slot: Slot, bits: PollBits) {
-        self.queue_fact(slot, bits);
-        self.has_hints = true;
-        if let Some(registration) = self.get_mut(slot) {
-            registration.set(Marks::PARTIAL, true);
-        }
+        self.queue_bits(slot, bits, |_| true);
+    }
+
+    fn queue_bits(
+        &mut self,
+        slot: Slot,
+        bits: PollBits,
+        is_partial: impl Fn(&Registration) -> bool,
+    ) {
+        let round = self.round;
+        // To vouch for nothing is no fact.
+        let mut is_hint = bits.is_empty();
+        self.enqueue(slot, |registration| {
+            let known = registration.fact_in(round).unwrap_or_default();
+            (registration.fact, registration.fact_round) = (known | bits, round);
+            let is_partial = is_partial(registration);
+            registration.set(Marks::PARTIAL, is_partial);
+            is_hint |= is_partial;
+            // If its turn does not come in this round, the fact has become a reason to look.
+            registration.look |= registration.relevant();
+        });
+        self.has_hints |= is_hint;
     }
 
     /// Queues a source for a probe of `dirs`.
@@ -203,7 +221,8 @@ impl Registry {
     pub(super) fn queue_owed(&mut self, slot: Slot) {
         self.has_hints = true;
         self.enqueue(slot, |registration| {
-            registration.look |= registration.latch.owed() | registration.awaited.awaited();
+            let latch = &registration.latch;
+            registration.look |= latch.owed() | latch.open() | registration.awaited.awaited();
         });
     }
 
@@ -301,45 +320,61 @@ impl Registry {
 
     /// Queues every source that has to be looked at in every wait.
     pub(super) fn queue_blind(&mut self) {
-        let mut listed = std::mem::take(&mut self.blind);
-        listed.retain(|&slot| {
-            let Some(registration) = self.get_mut(slot) else { return false };
-            let stays = registration.is(Marks::BLIND);
-            registration.set(Marks::AMONG_BLIND, stays);
-            if stays {
-                self.queue_hint(slot);
-            }
-            stays
-        });
-        self.blind = listed;
+        let listed = std::mem::take(&mut self.blind);
+        self.blind = self.still(listed, Marks::AMONG_BLIND, |its| its.is(Marks::BLIND));
+        for at in 0..self.blind.len() {
+            self.queue_hint(self.blind[at]);
+        }
     }
 
-    /// Checks everything that must hold between calls; panics with the first thing that does not.
-    #[cfg(any(test, feature = "spi"))]
-    pub(super) fn verify(&self) {
-        let queued = |slot: &Slot| self.get(*slot).is_some_and(|its| its.is(Marks::QUEUED));
-        let stale = self.queue.iter().filter(|&&slot| self.get(slot).is_none()).count();
-        assert_eq!(stale, self.stale_in_queue, "stale queue entries are counted");
-        assert!(self.queue.iter().all(|slot| self.get(*slot).is_none() || queued(slot)));
-        let marked = self.slots().iter().filter(|slot| queued(slot)).count();
-        assert_eq!(marked + stale, self.queue.len(), "a slot is queued once, and knows it");
-        for slot in self.slots() {
-            let number = self.get(slot).expect("just listed").source.number() as usize;
-            assert_eq!(self.by_number[number], slot.index + 1, "a number leads to its slot");
+    /// Returns those of a list that are still to be in it, and unmarks the others.
+    fn still(
+        &mut self,
+        mut listed: Vec<Slot>,
+        mark: Marks,
+        stays: impl Fn(&Registration) -> bool,
+    ) -> Vec<Slot> {
+        listed.retain(|&slot| {
+            let Some(registration) = self.get_mut(slot) else { return false };
+            let stays = stays(registration);
+            registration.set(mark, stays);
+            stays
+        });
+        listed
+    }
+
+    /// Notes whether the source was told of an end.
+    pub(super) fn note_ended(&mut self, slot: Slot) {
+        let Some(registration) = self.get_mut(slot) else { return };
+        let is_ended = !registration.latch.ended().is_empty();
+        if is_ended && !registration.set(Marks::AMONG_ENDED, true) {
+            self.ended.push(slot);
         }
-        let mut queued = self.queue.iter().filter_map(|&slot| self.get(slot));
-        let is_verified = self.has_hints || queued.all(|its| !its.is_open(self.round));
-        assert!(is_verified, "what is no fact is a hint");
-        let unique: std::collections::HashSet<_> = self.blind.iter().collect();
-        assert_eq!(unique.len(), self.blind.len(), "nobody is listed as blind twice");
-        for slot in self.slots() {
-            let registration = self.get(slot).expect("just listed");
-            let is_listed = registration.is(Marks::AMONG_BLIND);
-            assert_eq!(is_listed, unique.contains(&slot), "the listed know it");
-            assert!(is_listed || !registration.is(Marks::BLIND), "the blind are listed");
+    }
+
+    /// A look at the directions that were told of an end has found all that is true of them.
+    pub(super) fn on_look_at_ended(&mut self, slot: Slot, bits: PollBits) {
+        let Some(registration) = self.get_mut(slot) else { return };
+        let ended = registration.latch.ended();
+        let step = registration.latch.look_at_ended(bits);
+        let ready = bits.ready(registration.latch.armed() & ended);
+        if step == Step::Arm {
+            self.note_lagging(slot);
         }
-        let numbers = self.by_number.iter().filter(|&&slot| slot != 0).count();
-        assert_eq!(numbers, self.slots().len(), "no number leads to a free slot");
+        if !ready.is_empty() {
+            self.queue_look(slot, ready);
+        }
+    }
+
+    /// Returns the sources that were told of an end, which
+    /// [`put_ended`](Registry::put_ended) gives back.
+    pub(super) fn take_ended(&mut self) -> Vec<Slot> {
+        let listed = std::mem::take(&mut self.ended);
+        self.still(listed, Marks::AMONG_ENDED, |its| !its.latch.ended().is_empty())
+    }
+
+    pub(super) fn put_ended(&mut self, listed: Vec<Slot>) {
+        self.ended = listed;
     }
 }
 
@@ -367,19 +402,22 @@ impl Registration {
 
     /// The directions to probe.
     pub(super) fn look(&self) -> Interest {
-        self.look & self.relevant()
+        let look = self.look & self.relevant();
+        if look.is_empty() { look } else { look | self.latch.looked_at_together() }
     }
 
-    /// What the kernel should watch.
-    pub(super) fn watched(&self) -> Interest {
-        self.latch.watched() | self.awaited.watched()
+    /// What the kernel should watch: directions, and ends of others.
+    pub(super) fn watched(&self) -> (Interest, PollBits) {
+        (self.latch.watched() | self.awaited.watched(), self.latch.ends())
     }
 
     /// The directions of which it matters whether they are ready.
     fn relevant(&self) -> Interest {
-        self.latch.armed() | self.awaited.watched()
+        self.latch.relevant() | self.awaited.watched()
     }
 }
 
+#[cfg(any(test, feature = "spi"))]
+mod invariants;
 #[cfg(test)]
 mod tests;

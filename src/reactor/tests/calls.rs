@@ -288,6 +288,7 @@ fn capabilities_are_the_native_triggers() {
         let pairs = [
             (Triggers::LEVEL, Capabilities::NATIVE_LEVEL),
             (Triggers::EDGE, Capabilities::NATIVE_EDGE),
+            (Triggers::EDGE, Capabilities::NATIVE_READ_EDGE),
             (Triggers::ONESHOT, Capabilities::NATIVE_ONESHOT),
         ];
         for (trigger, capability) in pairs {

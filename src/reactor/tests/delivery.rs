@@ -346,9 +346,11 @@ fn what_deliveries_change_is_told_before_the_next_look() {
     assert_eq!(stage.take_calls(), [look], "not before there is need");
     stage.script.borrow_mut().report(&[Raw::Fact(slot(key), PollBits::OUT)]);
     assert_eq!(stage.look(), [0]);
-    assert_eq!(stage.take_calls(), [Call::Arm(slot(key), W, Trigger::Level), look]);
+    let ends = PollBits::HUP | PollBits::ERR | PollBits::RDHUP;
+    let arm = |dirs| Call::ArmWithEnds(slot(key), dirs, ends, Trigger::Level);
+    assert_eq!(stage.take_calls(), [arm(W), look]);
     stage.look();
-    assert_eq!(stage.take_calls(), [Call::Disarm(slot(key)), look]);
+    assert_eq!(stage.take_calls(), [arm(Interest::empty()), look]);
     stage.look();
     assert_eq!(stage.take_calls(), [look]);
 }

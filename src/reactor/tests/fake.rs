@@ -3,6 +3,7 @@
 use crate::backend::Backend;
 use crate::event::{Events, Interest};
 use crate::key::{Key, Slot};
+use crate::poll_bits::PollBits;
 use crate::poller::{Poller, Source};
 use crate::reactor::{Reactor, Waker};
 use crate::selector::{Applied, Arm, Deadline, Raw, Selector, Trigger, Triggers, Wake, WakeHandle};
@@ -20,6 +21,8 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Call {
     Arm(Slot, Interest, Trigger),
+    /// Of directions that are not among these the ends are watched.
+    ArmWithEnds(Slot, Interest, PollBits, Trigger),
     Disarm(Slot),
     Remove(Slot),
     Wait(Deadline),
@@ -92,8 +95,12 @@ impl Selector for Fake {
 
     fn arm(&mut self, slot: Slot, _fd: BorrowedFd<'_>, arm: Arm) -> io::Result<Applied> {
         let mut script = self.script.borrow_mut();
-        script.calls.push(Call::Arm(slot, arm.dirs, arm.trigger));
-        assert!(!arm.dirs.is_empty(), "nothing is disarmed, not armed");
+        let Arm { dirs, ends, trigger } = arm;
+        script.calls.push(match ends.is_empty() {
+            true => Call::Arm(slot, dirs, trigger),
+            false => Call::ArmWithEnds(slot, dirs, ends, trigger),
+        });
+        assert!(!arm.bits().is_empty(), "nothing is disarmed, not armed");
         let trigger = script.side_trigger.unwrap_or(arm.trigger);
         let applied =
             Applied { trigger, level: script.level, look: script.look, blind: script.blind };

@@ -127,7 +127,12 @@ fn a_direction_with_levels_is_watched_while_it_is_armed() {
         assert_eq!(stage.look(), [0], "{case}");
         assert_eq!(stage.take_calls(), [LOOK]);
         // Told anew, the reactor does not look at what was reported, though the script says so.
-        let rest = if interest == W { Call::Disarm(slot(key)) } else { arm(key, R) };
+        let (rest, ends) = (interest - W, PollBits::HUP | PollBits::ERR);
+        let rest = match mode {
+            Mode::Edge => Call::ArmWithEnds(slot(key), rest, ends, Trigger::Edge),
+            _ if rest.is_empty() => Call::Disarm(slot(key)),
+            _ => arm(key, rest),
+        };
         let calls = if mode == Mode::Level { vec![LOOK] } else { vec![rest, LOOK] };
         let again = if mode == Mode::Level && interest != W { vec![0] } else { vec![] };
         assert_eq!(stage.look(), again, "{case}");
@@ -214,7 +219,9 @@ fn what_loses_its_edges_keeps_what_is_owed() {
     assert_eq!(readiness(&mut stage), Readiness::READABLE | Readiness::WRITABLE);
     stage.take_calls();
     assert_eq!(stage.look(), []);
-    assert_eq!(stage.take_calls(), [Call::Disarm(slot(key)), LOOK]);
+    let ends = PollBits::HUP | PollBits::ERR | PollBits::RDHUP;
+    let arm = Call::ArmWithEnds(slot(key), Interest::empty(), ends, Trigger::Level);
+    assert_eq!(stage.take_calls(), [arm, LOOK]);
 }
 
 #[test]

@@ -29,7 +29,8 @@ fn epoll() -> Epoll {
 
 impl Epoll {
     fn watch(&mut self, at: usize, fd: &OwnedFd, dirs: Interest, trigger: Trigger) -> Applied {
-        self.arm(slot(at), fd.as_fd(), Arm { dirs, trigger }).expect("an open file")
+        self.arm(slot(at), fd.as_fd(), Arm { dirs, ends: PollBits::empty(), trigger })
+            .expect("an open file")
     }
 
     fn look(&mut self) -> (Wake, Vec<Raw>) {
@@ -191,7 +192,7 @@ fn a_refusal_leaves_what_was_watched() {
     let path = path.expect("every Linux has it");
     let (mut epoll, file) = (epoll(), eventfd(1));
     epoll.watch(0, &file, R, Trigger::Level);
-    let arm = Arm { dirs: R, trigger: Trigger::Level };
+    let arm = Arm { dirs: R, ends: PollBits::empty(), trigger: Trigger::Level };
     let error = epoll.arm(slot(1), path.as_fd(), arm).expect_err("for naming only");
     assert_eq!(error.raw_os_error(), Some(libc::EBADF));
     assert_eq!((epoll.entries[1], epoll.watched), (Entry::Absent, 1));

@@ -21,7 +21,7 @@ fn eventfd(value: u32) -> EventFd {
 }
 
 fn level(dirs: Interest) -> Arm {
-    Arm { dirs, trigger: Trigger::Level }
+    Arm { dirs, ends: PollBits::empty(), trigger: Trigger::Level }
 }
 
 /// Every slot leads to its entry, and every entry to its slot.

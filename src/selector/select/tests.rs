@@ -56,7 +56,7 @@ fn files_under(numbers: &[usize]) -> Vec<OwnedFd> {
 
 impl Select {
     fn put(&mut self, at: usize, fd: impl AsFd, dirs: Interest) -> Applied {
-        let arm = Arm { dirs, trigger: Trigger::Level };
+        let arm = Arm { dirs, ends: PollBits::empty(), trigger: Trigger::Level };
         self.arm(slot(at), fd.as_fd(), arm).expect("an open file")
     }
 
@@ -241,7 +241,7 @@ fn a_limit_below_the_numbers_does_not_matter() {
 fn a_number_that_is_used_again_has_a_new_owner() {
     let (mut select, file) = (select(), eventfd(1));
     let (old, new) = (slot(0), Slot { generation: 8, ..slot(0) });
-    let arm = Arm { dirs: R, trigger: Trigger::Level };
+    let arm = Arm { dirs: R, ends: PollBits::empty(), trigger: Trigger::Level };
     select.put(0, &file, R | W);
     select.remove(old, file.as_fd());
     assert_eq!(select.look(), (Wake::TimedOut, vec![]));
@@ -257,7 +257,7 @@ fn a_refused_file_enters_no_set() {
     let path = path.expect("every Linux has it");
     let length = select.length;
     for dirs in [R, W, P] {
-        let arm = Arm { dirs, trigger: Trigger::Level };
+        let arm = Arm { dirs, ends: PollBits::empty(), trigger: Trigger::Level };
         let refused = select.arm(slot(3), path.as_fd(), arm).expect_err("for naming only");
         assert_eq!(refused.raw_os_error(), Some(libc::EBADF));
         assert_eq!(select.owner(number_of(path.as_fd())), NOBODY);

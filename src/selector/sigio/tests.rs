@@ -110,7 +110,11 @@ fn blocked() -> String {
 
 impl Sigio {
     fn try_watch(&mut self, at: usize, fd: &OwnedFd, dirs: Interest) -> io::Result<Applied> {
-        self.arm(slot(at), fd.as_fd(), Arm { dirs, trigger: Trigger::Edge })
+        self.arm(
+            slot(at),
+            fd.as_fd(),
+            Arm { dirs, ends: PollBits::empty(), trigger: Trigger::Edge },
+        )
     }
 
     fn watch(&mut self, at: usize, fd: &OwnedFd, dirs: Interest) -> Applied {
@@ -231,7 +235,7 @@ fn late_signals_name_nobody_or_who_has_the_number_now() {
     put(&there);
     sigio.remove(slot(0), here.as_fd());
     let ((elsewhere, peer), next) = (stream(), Slot { generation: 8, ..slot(0) });
-    let arm = Arm { dirs: R, trigger: Trigger::Edge };
+    let arm = Arm { dirs: R, ends: PollBits::empty(), trigger: Trigger::Edge };
     assert_eq!(sigio.arm(next, elsewhere.as_fd(), arm).expect("an open file"), LOUD);
     assert_eq!(sigio.look(), quiet());
     put(&peer);
@@ -413,16 +417,16 @@ fn the_array_knows_whom_it_has_had() {
     array.forget(slot(2));
     array.take_out(slot(2));
     assert!(!array.knows(slot(2)) && array.is_empty());
-    array.put(slot(2), file.as_fd(), R);
+    array.put(slot(2), file.as_fd(), PollBits::asked(R));
     assert!(array.knows(slot(2)) && !array.knows(slot(1)) && !array.is_empty());
     array.take_out(slot(2));
     array.take_out(slot(2));
     assert!(array.knows(slot(2)) && array.is_empty(), "it is out, and known");
-    array.put(slot(2), file.as_fd(), R | W);
-    array.put(slot(0), own.as_fd(), R);
+    array.put(slot(2), file.as_fd(), PollBits::asked(R | W));
+    array.put(slot(0), own.as_fd(), PollBits::asked(R));
     array.forget(slot(2));
     assert!(!array.knows(slot(2)) && array.entry_of(slot(2)).is_none());
     assert_eq!(array.entry_of(slot(0)), Some((own.as_raw_fd(), PollBits::asked(R))));
-    array.put(slot(2), own.as_fd(), R);
+    array.put(slot(2), own.as_fd(), PollBits::asked(R));
     assert_eq!(array.len(), 2, "forgotten, it may have another file");
 }

@@ -54,7 +54,7 @@ const LOOK: Applied = Applied { look: true, ..WHOLE };
 
 impl Uring {
     fn watch_for(&mut self, at: usize, fd: &impl AsFd, dirs: Interest) -> Applied {
-        let arm = Arm { dirs, trigger: Trigger::Edge };
+        let arm = Arm { dirs, ends: PollBits::empty(), trigger: Trigger::Edge };
         self.arm(slot(at), fd.as_fd(), arm).expect("an open file")
     }
 
@@ -425,7 +425,7 @@ fn who_is_removed_is_refused_no_longer() {
 fn what_can_not_be_watched_is_refused_and_leaves_nothing() {
     let mut ring = ring();
     let path = open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).expect("the root");
-    let arm = Arm { dirs: R, trigger: Trigger::Edge };
+    let arm = Arm { dirs: R, ends: PollBits::empty(), trigger: Trigger::Edge };
     let error = ring.arm(slot(0), path.as_fd(), arm).expect_err("it names, it does not open");
     assert_eq!(error.raw_os_error(), Some(libc::EBADF));
     assert!(ring.watches.len() == 0 && !ring.polls.has_queued());

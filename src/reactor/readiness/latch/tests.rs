@@ -8,7 +8,7 @@ mod bench;
 mod contract;
 
 use super::*;
-use bench::{Bench, Column, Flavour, Op, only};
+use bench::{Bench, Column, Flavour, Op, only, own_bits};
 use proptest::prelude::*;
 use std::collections::HashMap;
 
@@ -40,14 +40,21 @@ const SPLIT: Column = Column { level: W, ..EDGE_NEWS };
 /// A file that its selector can only watch for its level, though it has edges for others.
 const SIDE_SET: Column = column(Triggers::EDGE, Trigger::Level, Flavour::Fact);
 
+/// Delivers `dirs`, which have data and room, and no end.
+fn deliver(latch: &mut Latch, dirs: Interest) -> Step {
+    latch.delivered(dirs, own_bits(dirs))
+}
+
 /// The ways to pick from two directions.
 fn subsets() -> [Interest; 4] {
     [Interest::empty(), R, W, R | W]
 }
 
-fn alphabet() -> Vec<Op> {
+/// All that can happen, with one kind of end.
+fn alphabet(end: PollBits) -> Vec<Op> {
     let mut ops = vec![Op::Wait, Op::Stir, Op::Starve, Op::Overflow];
     ops.extend([Op::Wake(R), Op::Wake(W), Op::Clear(R), Op::Clear(W)]);
+    ops.extend([Op::End(end), Op::Pass(end)]);
     ops.extend(subsets().map(Op::Rearm));
     ops.extend([R, W, R | W].map(Op::Drained));
     for mode in MODES {
@@ -65,10 +72,14 @@ struct Visit {
 /// Plays every operation in every state that can be reached, the nearest first, so that a failure
 /// prints the shortest script that leads to it.
 fn check_every_script(column: Column) {
+    check_every_script_with(column, PollBits::HUP);
+}
+
+fn check_every_script_with(column: Column, end: PollBits) {
     let (mut visits, mut seen) = (Vec::new(), HashMap::new());
     let start = Bench::new(column, Mode::Level, Interest::empty());
     visits.push(Visit { bench: start, from: None });
-    let (alphabet, mut next) = (alphabet(), 0);
+    let (alphabet, mut next) = (alphabet(end), 0);
     while next < visits.len() {
         for &op in &alphabet {
             let mut bench = visits[next].bench;
@@ -97,6 +108,14 @@ fn script(visits: &[Visit], mut at: usize) -> Vec<Op> {
 #[test]
 fn every_script_on_level_facts() {
     check_every_script(LEVEL_FACTS);
+}
+
+#[test]
+fn every_script_with_other_ends() {
+    for (column, end) in [(LEVEL_FACTS, PollBits::ERR), (LEVEL_FACTS, PollBits::RDHUP)] {
+        check_every_script_with(column, end);
+    }
+    check_every_script_with(SPLIT, PollBits::ERR);
 }
 
 #[test]
@@ -170,6 +189,10 @@ fn any_dirs() -> impl Strategy<Value = Interest> {
     (0..8_u8).prop_map(Interest::from_bits_truncate)
 }
 
+fn any_end() -> impl Strategy<Value = PollBits> {
+    proptest::sample::select(vec![PollBits::HUP, PollBits::ERR, PollBits::RDHUP])
+}
+
 fn any_op() -> impl Strategy<Value = Op> {
     prop_oneof![
         6 => Just(Op::Wait),
@@ -178,6 +201,8 @@ fn any_op() -> impl Strategy<Value = Op> {
         1 => Just(Op::Overflow),
         4 => any_dirs().prop_map(Op::Wake),
         3 => any_dirs().prop_map(Op::Clear),
+        3 => any_end().prop_map(Op::End),
+        2 => any_end().prop_map(Op::Pass),
         2 => any_dirs().prop_map(Op::Rearm),
         2 => any_dirs().prop_map(Op::Drained),
         1 => (proptest::sample::select(MODES.to_vec()), any_dirs())
@@ -243,7 +268,7 @@ fn nothing_is_asked_of_a_kernel_that_does_it_by_itself() {
                 _ => Step::Nothing,
             };
             let mut after = latch;
-            assert_eq!(after.delivered(R), delivered, "{cell} after a delivery");
+            assert_eq!(deliver(&mut after, R), delivered, "{cell} after a delivery");
             let watched = match (mode, trigger) {
                 (Mode::Level, _) | (_, Trigger::Edge) => R | W,
                 (Mode::OneShot, _) => Interest::empty(),
@@ -263,10 +288,10 @@ fn nothing_is_asked_of_a_kernel_that_does_it_by_itself() {
 #[test]
 fn a_latch_with_nothing_armed_leaves_a_one_shot_kernel_alone() {
     let mut latch = Latch::new(Mode::OneShot, R, Triggers::ONESHOT);
-    latch.delivered(R);
+    deliver(&mut latch, R);
     assert_eq!(latch.missed(), Step::Nothing);
     let mut latch = Latch::new(Mode::Edge, R, Triggers::ONESHOT);
-    assert_eq!(latch.delivered(R), Step::Nothing);
+    assert_eq!(latch.delivered(R, PollBits::HUP), Step::Nothing);
     assert_eq!(latch.missed(), Step::Nothing);
 }
 
@@ -274,7 +299,7 @@ fn a_latch_with_nothing_armed_leaves_a_one_shot_kernel_alone() {
 fn drained_direction_outlives_lost_edges() {
     for is_drained in [false, true] {
         let mut latch = Latch::new(Mode::Edge, R, Triggers::EDGE);
-        latch.delivered(R);
+        deliver(&mut latch, R);
         if is_drained {
             latch.drained(R);
         }
@@ -289,7 +314,7 @@ fn drained_direction_outlives_lost_edges() {
 fn reports_for_nobody_silence_the_kernel_until_it_is_armed_again() {
     let mut latch = Latch::new(Mode::OneShot, R | W, Triggers::EDGE);
     assert_eq!([latch.missed(), latch.missed(), latch.missed()], [Step::Nothing; 3], "armed");
-    assert_eq!(latch.delivered(R), Step::Nothing);
+    assert_eq!(deliver(&mut latch, R), Step::Nothing);
     for _ in 0..3 {
         for _ in 1..MAX_SPURIOUS {
             assert_eq!((latch.missed(), latch.watched()), (Step::Nothing, R | W));
@@ -297,7 +322,7 @@ fn reports_for_nobody_silence_the_kernel_until_it_is_armed_again() {
         assert_eq!((latch.missed(), latch.watched()), (Step::Arm, Interest::empty()));
         assert_eq!((latch.missed(), latch.watched()), (Step::Nothing, Interest::empty()));
         assert_eq!((latch.rearm(W), latch.watched()), (Step::Arm, R | W));
-        assert_eq!(latch.delivered(W), Step::Nothing);
+        assert_eq!(deliver(&mut latch, W), Step::Nothing);
     }
 }
 
@@ -323,7 +348,7 @@ fn a_direction_with_levels_costs_what_levels_do() {
                 Mode::Edge if dirs.contains(W) => Step::Arm,
                 Mode::Level | Mode::Edge => Step::Nothing,
             };
-            assert_eq!(latch.delivered(dirs), step, "{cell} were delivered");
+            assert_eq!(deliver(&mut latch, dirs), step, "{cell} were delivered");
             let (armed, watched) = match mode {
                 Mode::Level => (R | W, R | W),
                 Mode::OneShot => (Interest::empty(), R),
@@ -337,7 +362,7 @@ fn a_direction_with_levels_costs_what_levels_do() {
         }
     }
     let mut reader = split(Mode::OneShot, R);
-    assert_eq!(reader.delivered(R), Step::Nothing, "nobody watches its level");
+    assert_eq!(deliver(&mut reader, R), Step::Nothing, "nobody watches its level");
 }
 
 /// What has to be looked at when a kernel is told anew that says nothing of what is there.
@@ -348,7 +373,7 @@ fn what_was_reported_is_owed_no_longer() {
         let latch = |mode| Latch::new(mode, R | W, only(trigger));
         let owed = |mut latch: Latch| {
             let before = latch.owed();
-            latch.delivered(R);
+            deliver(&mut latch, R);
             let after = latch.owed();
             latch.rearm(R);
             [before, after, latch.owed()]
@@ -359,9 +384,9 @@ fn what_was_reported_is_owed_no_longer() {
         assert_eq!(owed(latch(Mode::Edge)), edge, "{trigger:?}");
         let mut split = split(Mode::Edge, R | W);
         assert_eq!(split.owed(), W, "of its edges nobody knows which were reported");
-        split.delivered(R);
+        deliver(&mut split, R);
         assert_eq!(split.owed(), W);
-        split.delivered(W);
+        deliver(&mut split, W);
         assert_eq!(split.owed(), none);
         split.drained(W);
         assert_eq!(split.owed(), W);
@@ -372,7 +397,7 @@ fn what_was_reported_is_owed_no_longer() {
 fn only_edges_have_levels_beside_them() {
     for trigger in [Trigger::Level, Trigger::OneShot] {
         let mut latch = split(Mode::OneShot, R | W);
-        latch.delivered(R);
+        deliver(&mut latch, R);
         assert_eq!(latch.watched(), R);
         latch.fix_trigger(trigger, W);
         let mut plain = latch;

@@ -2,6 +2,7 @@
 
 use crate::event::Interest;
 use crate::key::Slot;
+use crate::poll_bits::PollBits;
 use crate::selector::epoll::Epoll;
 use crate::selector::poll::Poll;
 use crate::selector::{Applied, Arm, Deadline, Raw, Selector, Trigger, Triggers, Wake, WakeHandle};
@@ -37,12 +38,13 @@ impl Selector for Split {
         if self.watched.insert(slot, edges) != Some(edges) {
             self.edges.disarm(slot, fd);
             if !edges.is_empty() {
-                self.edges.arm(slot, fd, Arm { dirs: edges, trigger: Trigger::Edge })?;
+                let ends = PollBits::empty();
+                self.edges.arm(slot, fd, Arm { dirs: edges, ends, trigger: Trigger::Edge })?;
             }
         }
         self.levels.disarm(slot, fd);
-        if !levels.is_empty() {
-            self.levels.arm(slot, fd, Arm { dirs: levels, trigger: Trigger::Level })?;
+        if !levels.is_empty() || !asked.ends.is_empty() {
+            self.levels.arm(slot, fd, Arm { dirs: levels, trigger: Trigger::Level, ..asked })?;
         }
         Ok(Applied { level: LEVEL, look: true, ..Applied::whole(Trigger::Edge) })
     }
