@@ -190,3 +190,20 @@ fn looks_at_ends_repeat_no_edges() {
         stage.reactor.drained(key, W).expect("known");
     }
 }
+
+/// A look for one direction shows an end to the others too: what is beside it is not new later.
+#[test]
+fn looks_for_one_direction_show_all_that_is_told() {
+    let mut stage = Stage::new(Triggers::LEVEL, 4);
+    let (here, there) = std::os::unix::net::UnixStream::pair().expect("a pair of sockets");
+    nix::unistd::write(&there, b"x").expect("room");
+    let key = stage.reactor.register(Arc::new(here), Token(0), R | W, Mode::Edge).expect("fresh");
+    let both = Readiness::READABLE | Readiness::WRITABLE;
+    assert_eq!(report(&mut stage, key, PollBits::IN | PollBits::OUT), both);
+    drop(there);
+    stage.reactor.parts.readiness.recheck(slot(key), W);
+    assert_eq!(readiness(&mut stage), READ_END | Readiness::WRITABLE | Readiness::WRITE_CLOSED);
+    for _ in 0..3 {
+        assert_eq!(readiness(&mut stage), Readiness::empty());
+    }
+}
