@@ -100,12 +100,9 @@ pub trait Poller {
 
     /// Sets how many threads of the poller's may wait for disks and file servers: so many that take
     /// call after call, and as many more that are started for one open each. The default is 16; 0
-    /// counts as 1. A call that waits for a thread is cancelled at once.
-    ///
-    /// Half of the threads of each kind, rounded up, is the most for one mount (before Linux 6.8,
-    /// for all mounts together): if the server of a network file system does not answer, files of
-    /// others go on. A thread that was idle for ten seconds ends. A poller that has no threads
-    /// ignores this.
+    /// counts as 1. One mount (before Linux 6.8, all mounts together) gets at most half of them,
+    /// rounded up: files of others go on while a server does not answer. What waits for a thread is
+    /// cancelled at once. A thread that was idle for ten seconds ends.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {

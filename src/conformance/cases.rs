@@ -1,6 +1,4 @@
-//! The list of cases, by room.
-
-/// The one list of cases: `room { cases } own { cases with a process of their own }`.
+//! The one list of cases: `module { cases } own { cases with a process of their own }`.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __conformance_cases {
@@ -477,8 +475,7 @@ macro_rules! __conformance_cases {
             c2_rights_given_up_between_two_opens
             c7_slow_fuse_open_blocks_nobody
         }
-        slow_files {
-        } own {
+        slow_files {} own {
             c7_slow_file_holds_up_no_other_operation
             c7_hung_mount_leaves_threads_to_other_files
         }
