@@ -64,12 +64,9 @@ impl Selector for Outside {
             Trigger::OneShot => EpollFlags::EPOLLONESHOT,
         };
         let bits = EpollFlags::from_bits_retain(i32::from(arm.bits().bits()));
-        let mut event = EpollEvent::new(bits | trigger, slot.to_bits());
-        let done = match is_watched {
-            true => self.epoll.modify(fd, &mut event),
-            false => self.epoll.add(fd, event),
-        };
-        match done {
+        // To modify it would not find a queue that the file has got since it was added.
+        self.disarm(slot, fd);
+        match self.epoll.add(fd, EpollEvent::new(bits | trigger, slot.to_bits())) {
             Ok(()) => {}
             // No file without a poll operation can be watched; poll(2) calls them always ready.
             Err(Errno::EPERM) => {
