@@ -5,6 +5,8 @@
 
 mod encode;
 mod mechanisms;
+#[path = "../../../tests/agree/numbers.rs"]
+mod numbers;
 mod scripts;
 mod together;
 
@@ -66,28 +68,28 @@ fn compare(target: &str, seeds: Vec<Seed>, decode: impl Fn(&[u8]) -> Option<Scri
 fn seeds_hold() {
     for (name, data, _) in seeds() {
         println!("{name}");
-        script_vs_model(&data);
+        numbers::uncounted(|| script_vs_model(&data));
     }
     for (name, data, _) in seeds_together() {
         println!("{name}");
-        backends_agree(&data);
+        numbers::uncounted(|| backends_agree(&data));
     }
 }
 
 #[test]
 fn pseudo_random_data_holds() {
-    pseudo_random(INPUTS, script_vs_model);
+    pseudo_random(INPUTS, |data| numbers::uncounted(|| script_vs_model(data)));
 }
 
 #[test]
 fn pseudo_random_data_holds_together() {
-    pseudo_random(INPUTS_TOGETHER, backends_agree);
+    pseudo_random(INPUTS_TOGETHER, |data| numbers::uncounted(|| backends_agree(data)));
 }
 
 /// These have no seeds: nearly any data is a script that does something.
 #[test]
 fn pseudo_random_data_holds_of_operations() {
-    pseudo_random(INPUTS_OPERATIONS, operations);
+    pseudo_random(INPUTS_OPERATIONS, |data| numbers::counting(|| operations(data)));
 }
 
 fn pseudo_random(inputs: usize, target: fn(&[u8])) {
