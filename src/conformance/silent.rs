@@ -299,6 +299,8 @@ pub(super) fn c1_a_wait_does_not_sleep_on_what_follows_a_silent_send(stage: &Sta
         expect_end(&last, "the peer has gone");
         peer.join().unwrap_or_else(|_| panic!("the peer failed"));
         bench.expect_silent(100, name);
+        // A ring returns what it has provided for the receive with the next wait.
+        bench.wait(ZERO);
         assert_eq!(pool.idle(), pool.made(), "all buffers are back");
     }
     let (Line { here, there, .. }, mut bench) = (Line::tcp(), Bench::new(stage));
