@@ -48,9 +48,9 @@ pub struct Entry {
     pub(super) prefix: usize,
     /// Where the buffer is, and how long it is.
     pub(super) memory: (usize, usize),
-    /// Its success is not to be told of (`Op::skip_success`), unless something stops it.
+    /// A success is not told (`Op::skip_success`), unless something stops the operation.
     pub(super) is_silent: bool,
-    /// It has ended silently, while others before it are still to be told of.
+    /// The operation has ended silently; completions before it may be missing.
     pub(super) has_ended: bool,
     pub(super) is_cancelled: bool,
     pub(super) is_deregistered: bool,
@@ -82,7 +82,7 @@ pub struct Ended {
     pub clients: Vec<usize>,
     /// It goes on.
     pub more: bool,
-    /// It has ended without a completion.
+    /// The operation has ended without a completion.
     pub is_silent: bool,
     /// `None` if it was done; else the kind of the error and its number.
     pub error: Option<(ErrorKind, Option<i32>)>,

@@ -13,31 +13,31 @@ impl Ledger {
         self.entries[nth].is_silent = true;
     }
 
-    /// Those that may have ended and of which nothing will be told, in the order of submission.
+    /// Returns the silent operations that are not known to have ended, in the order of submission.
     pub fn silent(&self) -> Vec<usize> {
         let is_so = |entry: &Entry| entry.is_silent && !entry.has_ended;
         self.pending().filter(|(_, entry)| is_so(entry)).map(|(nth, _)| nth).collect()
     }
 
-    /// Those of them at this place, as it is registered now.
+    /// Returns those of a place, as it is registered now.
     pub fn silent_at(&self, place: usize) -> Vec<usize> {
         let is_here = |entry: &Entry| entry.is_pending_at(place) && !entry.is_deregistered;
         self.silent().into_iter().filter(|&nth| is_here(&self.entries[nth])).collect()
     }
 
-    /// Those of them of which the source was deregistered. The kernel may have done them before.
+    /// Returns those whose source was deregistered. The kernel may have done them before.
     pub fn silent_deregistered(&self) -> Vec<usize> {
         self.silent().into_iter().filter(|&nth| self.entries[nth].is_deregistered).collect()
     }
 
-    /// Those of them that must have ended before this one can be told of.
+    /// Returns those that must have ended before an operation can complete.
     pub fn silent_before(&self, nth: usize) -> Vec<usize> {
         let Some(entry) = self.entries.get(nth) else { return Vec::new() };
         let is_before = |one: &usize| *one < nth && self.entries[*one].shares(entry);
         self.silent().into_iter().filter(is_before).collect()
     }
 
-    /// It has ended without a completion.
+    /// Notes that an operation has ended without a completion.
     pub fn note_ended(&mut self, nth: usize) {
         self.entries[nth].has_ended = true;
     }
