@@ -3,7 +3,10 @@
 use super::crowd;
 use super::kit::*;
 use crate::event::{Events, Mode, Readiness};
+use crate::key::Key;
+use crate::poller::Source;
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -109,6 +112,34 @@ pub(super) fn q2_a_late_comer_gets_his_turn(stage: &Stage) {
                 assert!(passed < 16, "left out of waits with room for {passed}, of 16 sources");
             }
             drain(&*late);
+        }
+    }
+}
+
+/// Of two ready sources a wait reports one, and a third takes the place of that. The source that
+/// was left out comes next.
+pub(super) fn q2_newcomer_overtakes_no_ready_source(stage: &Stage) {
+    for (mode, is_device) in MODES.into_iter().flat_map(|mode| [(mode, false), (mode, true)]) {
+        let mut desk = stage.desk(1);
+        // A stream whose peer has gone, or a device that is always ready.
+        let source = |is_device| -> Source {
+            if is_device {
+                Arc::new(File::open("/dev/null").expect("it is there"))
+            } else {
+                stream().0
+            }
+        };
+        let mut keys: BTreeMap<usize, Key> = BTreeMap::new();
+        for token in 0..2 {
+            keys.insert(token, desk.register(source(false), token, READ, Mode::Level));
+        }
+        for newcomer in 2..8 {
+            let reported = desk.now()[0].0;
+            desk.deregister(keys.remove(&reported).expect("registered"));
+            keys.insert(newcomer, desk.register(source(is_device), newcomer, READ, mode));
+            let left_out = *keys.keys().next().expect("two are registered");
+            let said = desk.now();
+            assert_eq!(said[0].0, left_out, "{mode:?}, newcomers are devices: {is_device}");
         }
     }
 }

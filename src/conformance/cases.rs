@@ -55,8 +55,7 @@ macro_rules! __conformance_cases {
         looks {
             t1_what_came_to_nothing_hides_nothing
             e1_who_is_woken_by_a_ring_is_heard_again
-        } own {
-        }
+        } own {}
         one_shot {
             o1_once_until_rearmed
             o1_drained_and_refilled_is_no_rearm
@@ -128,6 +127,7 @@ macro_rules! __conformance_cases {
             q1_no_room_is_refused
             q2_nobody_starves
             q2_a_late_comer_gets_his_turn
+            q2_newcomer_overtakes_no_ready_source
         } own {
             q1_two_thousand_come_once_each
             q2_none_of_two_thousand_starves

@@ -104,7 +104,8 @@ impl<S: Selector> Parts<S> {
         self.readiness.begin_look();
         let waited = self.selector.wait(deadline, &mut self.reports);
         self.reported = self.reports.len();
-        self.readiness.on_reports(&mut self.reports);
+        let has_more = self.selector.has_more();
+        self.readiness.on_reports(&mut self.reports, has_more);
         if let Ok(Wake::Overflow) = waited {
             self.overflows += 1;
             self.readiness.on_overflow();

@@ -6,6 +6,7 @@
 
 mod awaited;
 mod latch;
+mod queue;
 mod registry;
 mod shown;
 mod verify;
@@ -252,8 +253,10 @@ impl Readiness {
         self.registry.begin_round();
     }
 
-    /// Queues what the selector has reported.
-    pub(super) fn on_reports(&mut self, reports: &mut Vec<Raw>) {
+    /// Queues what the selector has reported. `has_more` is true if it has left reports in the
+    /// kernel.
+    pub(super) fn on_reports(&mut self, reports: &mut Vec<Raw>, has_more: bool) {
+        let begun = self.registry.begin_reports();
         for report in reports.drain(..) {
             match report {
                 Raw::Fact(slot, bits) => self.registry.queue_report(slot, bits),
@@ -261,6 +264,7 @@ impl Readiness {
                 Raw::Hint(slot) => self.registry.queue_hint(slot),
             }
         }
+        self.registry.end_reports(begun, has_more);
     }
 
     /// Queues every registration: the kernel has lost reports.

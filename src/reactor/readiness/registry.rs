@@ -3,6 +3,7 @@
 
 use super::awaited::AwaitedInterest;
 use super::latch::{Latch, Step};
+use super::queue::{ReportQueue, Reports};
 use crate::event::{Interest, Token};
 use crate::key::Slot;
 use crate::poll_bits::PollBits;
@@ -58,9 +59,7 @@ pub(super) struct Registry {
     slab: Slab<Slot, Registration>,
     /// By file number: the index of its slot plus one, or 0.
     by_number: Vec<u32>,
-    /// First come, first served: this order is what makes delivery fair (Q2).
-    queue: VecDeque<Slot>,
-    stale_in_queue: usize,
+    queue: ReportQueue,
     lagging: VecDeque<Slot>,
     /// Those that are blind, and some that were.
     blind: Vec<Slot>,
@@ -116,10 +115,8 @@ impl Registry {
         let registration = self.slab.remove(slot)?;
         self.by_number[registration.source.number() as usize] = 0;
         self.watched -= usize::from(!registration.latch.interest().is_empty());
-        self.stale_in_queue += usize::from(registration.is(Marks::QUEUED));
-        if self.stale_in_queue > self.queue.len() / 2 {
-            self.sweep_queue();
-        }
+        let is_queued = registration.is(Marks::QUEUED);
+        self.queue.on_removed(is_queued, |slot| self.slab.get(slot).is_some());
         Some(registration.source)
     }
 
@@ -230,13 +227,23 @@ impl Registry {
         let Some(registration) = self.get_mut(slot) else { return };
         note(registration);
         if !registration.set(Marks::QUEUED, true) {
-            self.queue.push_back(slot);
+            self.queue.push(slot);
         }
     }
 
     /// Returns true if something in the queue may have to be verified.
     pub(super) fn has_hints(&self) -> bool {
         self.has_hints
+    }
+
+    /// Begins with the reports of a look.
+    pub(super) fn begin_reports(&mut self) -> Reports {
+        self.queue.begin_reports()
+    }
+
+    /// Ends the reports of a look. `has_more` is true if it has left some in the kernel.
+    pub(super) fn end_reports(&mut self, reports: Reports, has_more: bool) {
+        self.queue.end_reports(reports, has_more);
     }
 
     /// How many entries the queue has; some may be stale.
@@ -246,17 +253,17 @@ impl Registry {
 
     /// The first `count` entries of the queue, stale ones left out.
     pub(super) fn queue_front(&self, count: usize) -> impl Iterator<Item = (Slot, &Registration)> {
-        let front = self.queue.iter().take(count);
-        front.filter_map(|&slot| self.get(slot).map(|registration| (slot, registration)))
+        let front = self.queue.front(count);
+        front.filter_map(|slot| self.get(slot).map(|registration| (slot, registration)))
     }
 
     /// Takes the first entry off the queue, with the bits the kernel vouches for in this round:
     /// empty if there are none. `None` for a stale entry.
     pub(super) fn pop_queue(&mut self) -> Option<(Slot, PollBits)> {
-        let slot = self.queue.pop_front()?;
+        let slot = self.queue.pop()?;
         let round = self.round;
         let Some(registration) = self.get_mut(slot) else {
-            self.stale_in_queue -= 1;
+            self.queue.note_stale_popped();
             return None;
         };
         let fact = registration.fact_in(round).unwrap_or_default();
@@ -268,13 +275,6 @@ impl Registry {
 
     pub(super) fn round(&self) -> u32 {
         self.round
-    }
-
-    fn sweep_queue(&mut self) {
-        let mut queue = std::mem::take(&mut self.queue);
-        queue.retain(|&slot| self.get(slot).is_some());
-        self.queue = queue;
-        self.stale_in_queue = 0;
     }
 
     /// Notes that the kernel watches something else for this source than its latch says.

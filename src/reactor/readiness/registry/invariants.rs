@@ -8,17 +8,16 @@ impl Registry {
     /// Checks everything that must hold between calls; panics with the first thing that does not.
     pub(in crate::reactor::readiness) fn verify(&self) {
         let queued = |slot: &Slot| self.get(*slot).is_some_and(|its| its.is(Marks::QUEUED));
-        let stale = self.queue.iter().filter(|&&slot| self.get(slot).is_none()).count();
-        assert_eq!(stale, self.stale_in_queue, "stale queue entries are counted");
-        assert!(self.queue.iter().all(|slot| self.get(*slot).is_none() || queued(slot)));
+        let stale = self.queue.verify(|slot| self.get(slot).is_some());
+        let live = || self.queue.front(usize::MAX).filter_map(|slot| self.get(slot));
+        assert!(live().all(|its| its.is(Marks::QUEUED)), "what is in the queue knows it");
         let marked = self.slots().iter().filter(|slot| queued(slot)).count();
         assert_eq!(marked + stale, self.queue.len(), "a slot is queued once, and knows it");
         for slot in self.slots() {
             let number = self.get(slot).expect("just listed").source.number() as usize;
             assert_eq!(self.by_number[number], slot.index + 1, "a number leads to its slot");
         }
-        let mut queued = self.queue.iter().filter_map(|&slot| self.get(slot));
-        let is_verified = self.has_hints || queued.all(|its| !its.is_open(self.round));
+        let is_verified = self.has_hints || live().all(|its| !its.is_open(self.round));
         assert!(is_verified, "what is no fact is a hint");
         self.verify_list(&self.blind, Marks::AMONG_BLIND, |its| its.is(Marks::BLIND));
         self.verify_list(&self.ended, Marks::AMONG_ENDED, |its| !its.latch.ended().is_empty());
