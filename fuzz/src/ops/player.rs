@@ -104,6 +104,11 @@ impl Player {
         std::array::from_fn(|place| self.props.lines[place].is_erratic || waits(place))
     }
 
+    /// Returns true if a network lies between the ends of this place.
+    pub fn is_network(&self, place: usize) -> bool {
+        self.props.lines[place].kind.is_network()
+    }
+
     /// Does a step. Call [`settle`](Player::settle) afterwards.
     ///
     /// # Errors

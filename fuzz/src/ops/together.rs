@@ -188,25 +188,40 @@ impl Group {
         self.spread();
         let Some(((leader, first), others)) = shown.split_first() else { return Vec::new() };
         let mut complaints = Vec::new();
+        let unequal =
+            |name: &Column, what: &str| format!("{name} and {leader} do not agree: {what}");
         // How a stream is cut depends on the moment at which the kernel goes on.
-        let is_prompt: Vec<bool> =
-            self.players[1..].iter().map(|player| player.column().is_prompt()).collect();
-        for ((name, shown), _) in others.iter().zip(is_prompt).filter(|(_, is_prompt)| !is_prompt) {
-            let unequal = |what: &str| format!("{name} and {leader} do not agree: {what}");
+        for (name, shown) in others.iter().filter(|(name, _)| !name.is_prompt()) {
             // What chance has done shows in these first.
             if let Some(what) = self.differing_ends(first, shown) {
-                complaints.push(unequal(&what));
+                complaints.push(unequal(name, &what));
             }
             if let Some(what) = self.differing_answers(&first.answers, &shown.answers) {
-                complaints.push(unequal(&what));
+                complaints.push(unequal(name, &what));
             }
+        }
+        for ended in &first.ended {
+            if let Some(to) = self.cut_pages(ended) {
+                self.apart[to] = true;
+            }
+        }
+        self.spread();
+        for (name, shown) in others.iter().filter(|(name, _)| !name.is_prompt()) {
             for place in (0..PLACES).filter(|&place| !self.apart[place]) {
                 if first.ready[place] != shown.ready[place] {
-                    complaints.push(unequal(&format!("whether {place} is ready")));
+                    complaints.push(unequal(name, &format!("whether {place} is ready")));
                 }
             }
         }
         complaints
+    }
+
+    /// Returns the place that this operation has spliced to from a network. How many pages of a
+    /// pipe the bytes take depends on where the packets lay in memory, and so does whether there is
+    /// room for more.
+    fn cut_pages(&self, ended: &Ended) -> Option<usize> {
+        let [Some(from), Some(to)] = ended.places else { return None };
+        (ended.moved > 0 && self.players[0].is_network(from)).then_some(to)
     }
 
     fn spread(&mut self) {
@@ -231,14 +246,18 @@ impl Group {
     /// The order between lanes is nobody's business, and that within them the ledger's.
     fn differing_ends(&mut self, one: &Shown, other: &Shown) -> Option<String> {
         let (ones, others) = (by_number(one), by_number(other));
+        let mut is_cut = [false; SOURCES];
         for nth in ones.keys().chain(others.keys().filter(|nth| !ones.contains_key(nth))) {
             let (one, other) = (ones.get(nth), others.get(nth));
             let ended = one.or(other)?;
-            if ended.places.iter().flatten().any(|&place| self.apart[place]) {
+            if ended.places.iter().flatten().any(|&place| self.apart[place] || is_cut[place]) {
                 self.tally.left_out += 1;
                 continue;
             }
             self.tally.compared += 1;
+            if let Some(to) = self.cut_pages(ended) {
+                is_cut[to] = true;
+            }
             if one == other {
                 continue;
             }
