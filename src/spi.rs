@@ -13,8 +13,9 @@ pub use crate::selector::select::Select;
 pub use crate::selector::sigio::Sigio;
 pub use crate::selector::uring::Uring;
 pub use crate::selector::{
-    Applied, Arm, Deadline, OpDriver, OpEvent, Raw, Selector, Trigger, Triggers, Wake, WakeHandle,
+    ArmOutcome, ArmRequest, Deadline, OpDriver, OpEvent, Report, Selector, Trigger, Triggers,
+    WaitOutcome, WakeHandle,
 };
+pub use crate::sys::io_call::{Call, CallBox, CallResult, IoCall, Work};
 pub use crate::sys::own_fd::above_stdio;
-pub use crate::sys::prepared::{Call, CallBox, Gain, Prepared, Work};
 pub use crate::sys::ring::TaskWork;

@@ -1,7 +1,7 @@
 //! Ends a wait from elsewhere: a flag first, an eventfd only if the poller sleeps.
 
 use crate::selector::WakeHandle;
-use crate::sys::fork::Stamp;
+use crate::sys::fork::ForkGeneration;
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -43,7 +43,7 @@ struct Shared {
     /// A buffer was returned, or a thread has made a call: the poller can make progress.
     has_notifications: AtomicBool,
     handle: WakeHandle,
-    stamp: Stamp,
+    generation: ForkGeneration,
 }
 
 impl Waker {
@@ -54,7 +54,7 @@ impl Waker {
     /// [eventfd(2)]: https://man7.org/linux/man-pages/man2/eventfd.2.html
     pub fn wake(&self) {
         let shared = &*self.0;
-        if shared.stamp.is_foreign() {
+        if shared.generation.is_forked_child() {
             return;
         }
         // Release what the waking thread did before, for the poller that acquires it in
@@ -82,7 +82,9 @@ impl task::Wake for Notifier {
 
     fn wake_by_ref(self: &Arc<Self>) {
         let Some(shared) = self.0.upgrade() else { return };
-        if shared.stamp.is_foreign() || shared.has_notifications.swap(true, Ordering::SeqCst) {
+        if shared.generation.is_forked_child()
+            || shared.has_notifications.swap(true, Ordering::SeqCst)
+        {
             return;
         }
         // Either this sees that the poller sleeps, or the poller sees this before it sleeps.
@@ -109,7 +111,7 @@ impl Parker {
             state,
             has_notifications,
             handle,
-            stamp: Stamp::here()?,
+            generation: ForkGeneration::current()?,
         }))))
     }
 
@@ -130,7 +132,7 @@ impl Parker {
     }
 
     pub(crate) fn is_in_foreign_process(&self) -> bool {
-        self.0.0.stamp.is_foreign()
+        self.0.0.generation.is_forked_child()
     }
 
     /// Clause P1.

@@ -6,8 +6,8 @@
 
 use super::column::Subject;
 use quintpoll::spi::{
-    Applied, Arm, Deadline, Epoll, OpDriver, Poll, PollBits, Raw, Reactor, Select, Selector, Sigio,
-    Slot, TaskWork, Trigger, Uring, Wake, WakeHandle,
+    ArmOutcome, ArmRequest, Deadline, Epoll, OpDriver, Poll, PollBits, Reactor, Report, Select,
+    Selector, Sigio, Slot, TaskWork, Trigger, Uring, WaitOutcome, WakeHandle,
 };
 use quintpoll::{Backend, Interest, Poller};
 use std::cell::Cell;
@@ -164,7 +164,7 @@ struct Forced<S> {
     is_aided: bool,
     counts: Rc<Counts>,
     /// Late reports for the next wait.
-    late: Vec<Raw>,
+    late: Vec<Report>,
     /// How many facts were passed on as something less.
     blurred: usize,
 }
@@ -176,19 +176,19 @@ impl<S> Forced<S> {
         Forced { inner, triggers, distortion, is_aided, counts, late, blurred }
     }
 
-    fn note_late(&mut self, report: Raw) {
+    fn note_late(&mut self, report: Report) {
         if self.distortion == Distortion::Hints {
             self.late.push(report);
         }
     }
 
     /// Passes the reports on as [`Distortion::Hints`] has it, those from `old` on.
-    fn blur(&mut self, out: &mut Vec<Raw>, old: usize) {
+    fn blur(&mut self, out: &mut Vec<Report>, old: usize) {
         for report in &mut out[old..] {
-            if let Raw::Fact(slot, bits) = *report {
+            if let Report::Fact(slot, bits) = *report {
                 self.blurred += 1;
                 let part = bits.iter().next().filter(|_| self.blurred % 2 == 0);
-                *report = part.map_or(Raw::Hint(slot), |part| Raw::Seen(slot, part));
+                *report = part.map_or(Report::Hint(slot), |part| Report::Partial(slot, part));
             }
         }
         out.append(&mut self.late);
@@ -198,22 +198,27 @@ impl<S> Forced<S> {
 impl<S: Selector> Forced<S> {
     /// Arms an edge, and hides what it tells because of that alone. What there was to tell before
     /// is told by the next wait.
-    fn arm_untold(&mut self, slot: Slot, fd: BorrowedFd<'_>, arm: Arm) -> io::Result<Applied> {
+    fn arm_untold(
+        &mut self,
+        slot: Slot,
+        fd: BorrowedFd<'_>,
+        arm: ArmRequest,
+    ) -> io::Result<ArmOutcome> {
         self.take_reports(|_| true)?;
         let applied = self.inner.arm(slot, fd, arm)?;
         if applied.trigger != Trigger::Edge {
             return Ok(applied);
         }
         self.take_reports(|report| report.slot() != slot)?;
-        Ok(Applied { look: true, ..applied })
+        Ok(ArmOutcome { look: true, ..applied })
     }
 
     /// Takes what there is to report, and puts some of it aside.
-    fn take_reports(&mut self, stays: impl Fn(Raw) -> bool) -> io::Result<()> {
+    fn take_reports(&mut self, stays: impl Fn(Report) -> bool) -> io::Result<()> {
         let mut reports = Vec::new();
         self.inner.wait(Deadline::Now, &mut reports)?;
         let kept = reports.into_iter().filter(|&report| stays(report));
-        self.late.extend(kept.map(|report| Raw::Hint(report.slot())));
+        self.late.extend(kept.map(|report| Report::Hint(report.slot())));
         Ok(())
     }
 }
@@ -227,7 +232,7 @@ impl<S: Selector> Selector for Forced<S> {
         self.inner.edges()
     }
 
-    fn arm(&mut self, slot: Slot, fd: BorrowedFd<'_>, arm: Arm) -> io::Result<Applied> {
+    fn arm(&mut self, slot: Slot, fd: BorrowedFd<'_>, arm: ArmRequest) -> io::Result<ArmOutcome> {
         // What has nothing but edges leaves to the reactor what is ready already.
         let tells = self.inner.native() != Triggers::EDGE;
         if tells && self.distortion == Distortion::Hints && arm.trigger == Trigger::Edge {
@@ -237,7 +242,7 @@ impl<S: Selector> Selector for Forced<S> {
     }
 
     fn disarm(&mut self, slot: Slot, fd: BorrowedFd<'_>) {
-        self.note_late(Raw::Hint(slot));
+        self.note_late(Report::Hint(slot));
         self.inner.disarm(slot, fd);
     }
 
@@ -246,11 +251,11 @@ impl<S: Selector> Selector for Forced<S> {
     }
 
     fn remove(&mut self, slot: Slot, fd: BorrowedFd<'_>) {
-        self.note_late(Raw::Fact(slot, PollBits::all()));
+        self.note_late(Report::Fact(slot, PollBits::all()));
         self.inner.remove(slot, fd);
     }
 
-    fn wait(&mut self, deadline: Deadline, out: &mut Vec<Raw>) -> io::Result<Wake> {
+    fn wait(&mut self, deadline: Deadline, out: &mut Vec<Report>) -> io::Result<WaitOutcome> {
         let old = out.len();
         let waits = self.counts.waits.get() + 1;
         self.counts.waits.set(waits);
@@ -269,7 +274,7 @@ impl<S: Selector> Selector for Forced<S> {
             Distortion::Losses if waits % LOSES_EVERY == 0 => {
                 out.truncate(old);
                 self.counts.losses.set(self.counts.losses.get() + 1);
-                Ok(Wake::Overflow)
+                Ok(WaitOutcome::Overflow)
             }
             Distortion::Losses => Ok(wake),
         }

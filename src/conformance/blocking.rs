@@ -4,9 +4,9 @@
 //! If a submission or a wait of zero blocks, the watchdog of the case sees it, for only then
 //! something happens that could end it.
 
-use super::bench::*;
-use super::kit::*;
-use super::scenes::{self, Do, Scene, new_socket, set_blocking, stuff};
+use super::op_harness::*;
+use super::scenarios::{self, CallScenario, SysCall, new_socket, set_blocking, stuff};
+use super::util::*;
 use crate::op::{Op, Outcome};
 use crate::poller::Source;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -25,17 +25,17 @@ fn flags_of(file: impl AsFd) -> OFlag {
 }
 
 /// What there is to wait for, on files that block.
-fn waiting() -> Vec<Scene> {
+fn waiting() -> Vec<CallScenario> {
     let all = [
-        scenes::pipes,
-        scenes::unix_streams,
-        scenes::tcp_streams,
-        scenes::unix_datagrams,
-        scenes::udp,
-        scenes::sequences,
-        scenes::accepts,
-        scenes::counters,
-        scenes::terminals,
+        scenarios::pipes,
+        scenarios::unix_streams,
+        scenarios::tcp_streams,
+        scenarios::unix_datagrams,
+        scenarios::udp,
+        scenarios::sequences,
+        scenarios::accepts,
+        scenarios::counters,
+        scenarios::terminals,
     ];
     let mut scenes: Vec<_> = all.into_iter().flat_map(|some| some()).collect();
     scenes.retain(|scene| !scene.is_there() && scene.is_settled);
@@ -48,95 +48,95 @@ fn is_socket(source: &Source) -> bool {
 }
 
 /// Runs them all; with `go` the registrations go.
-fn run_all(stage: &Stage, go: impl Fn(Bench, &[crate::key::Key])) {
-    let mut bench = Bench::with_room(stage, 1000);
+fn run_all(cx: &TestContext, go: impl Fn(OpHarness, &[crate::key::Key])) {
+    let mut ops = OpHarness::with_room(cx, 1000);
     let (mut scenes, mut keys, mut kept) = (waiting(), Vec::new(), Vec::new());
     let sources: Vec<_> = scenes.iter().map(|scene| scene.source.clone()).collect();
     for (token, scene) in scenes.iter().enumerate() {
-        let key = bench.add(scene.source.clone());
-        bench.submit(scene.what.op(key), token);
+        let key = ops.add(scene.source.clone());
+        ops.submit(scene.what.op(key), token);
         keys.push(key);
     }
-    bench.expect_nothing_yet("nothing can be done yet");
+    ops.expect_nothing_yet("nothing can be done yet");
     for scene in &scenes {
-        let is_plain = is_socket(&scene.source) && !matches!(scene.what, Do::Accept);
+        let is_plain = is_socket(&scene.source) && !matches!(scene.what, SysCall::Accept);
         let flags = flags_of(&scene.source);
         let is_kept = !flags.contains(OFlag::O_NONBLOCK);
         assert!(!is_plain || is_kept, "{}: a socket's calls have flags for it", scene.name);
     }
     for (token, scene) in scenes.iter_mut().enumerate() {
         kept.push(scene.happen());
-        bench.about = scene.name;
-        assert_eq!(bench.one().token.0, token, "{}", scene.name);
+        ops.about = scene.name;
+        assert_eq!(ops.one().token.0, token, "{}", scene.name);
     }
-    bench.expect_all_done("all has happened");
+    ops.expect_all_done("all has happened");
     // Under way while the registrations go, or at an end already.
     for (token, (scene, key)) in scenes.iter().zip(&keys).enumerate() {
-        bench.submit(scene.what.op(*key), token);
+        ops.submit(scene.what.op(*key), token);
     }
-    bench.wait(ZERO);
-    go(bench, &keys);
+    ops.wait(ZERO);
+    go(ops, &keys);
     for (scene, source) in scenes.iter().zip(&sources) {
         let flags = flags_of(source);
         assert!(!flags.contains(OFlag::O_NONBLOCK), "{}: blocks as before", scene.name);
     }
 }
 
-pub(super) fn c7_blocking_files_block_nobody(stage: &Stage) {
-    run_all(stage, |mut bench, keys| {
-        keys.iter().for_each(|&key| bench.desk.deregister(key));
+pub(super) fn c7_blocking_files_block_nobody(cx: &TestContext) {
+    run_all(cx, |mut ops, keys| {
+        keys.iter().for_each(|&key| ops.harness.deregister(key));
     });
 }
 
-pub(super) fn c7_the_flags_outlive_the_poller_unchanged(stage: &Stage) {
-    run_all(stage, |bench, _| drop(bench));
+pub(super) fn c7_the_flags_outlive_the_poller_unchanged(cx: &TestContext) {
+    run_all(cx, |ops, _| drop(ops));
 }
 
-pub(super) fn c7_what_did_not_block_goes_on_so(stage: &Stage) {
-    let mut bench = Bench::new(stage);
+pub(super) fn c7_what_did_not_block_goes_on_so(cx: &TestContext) {
+    let mut ops = OpHarness::new(cx);
     let listener = Arc::new(ok(TcpListener::bind("127.0.0.1:0")));
     let (reader, writer) = pipe();
     let reader = Arc::new(reader);
     ok(listener.set_nonblocking(true));
     let before = [flags_of(&*listener), flags_of(&*reader)];
-    let keys = [bench.add(listener.clone()), bench.add(reader.clone())];
-    bench.submit(Op::accept(keys[0]), 0);
-    bench.submit(Op::read(keys[1], vec![], 9), 1);
-    bench.expect_nothing_yet("nobody has connected, and nothing is to be read");
+    let keys = [ops.add(listener.clone()), ops.add(reader.clone())];
+    ops.submit(Op::accept(keys[0]), 0);
+    ops.submit(Op::read(keys[1], vec![], 9), 1);
+    ops.expect_nothing_yet("nobody has connected, and nothing is to be read");
     let _client = ok(TcpStream::connect(ok(listener.local_addr())));
     ok(nix::unistd::write(&writer, b"x"));
-    bench.collect(2);
-    keys.into_iter().for_each(|key| bench.desk.deregister(key));
+    ops.collect(2);
+    keys.into_iter().for_each(|key| ops.harness.deregister(key));
     assert_eq!([flags_of(&*listener), flags_of(&*reader)], before, "O_NONBLOCK was the program's");
 }
 
-pub(super) fn c7_a_blocking_fifo_blocks_nobody(stage: &Stage) {
+pub(super) fn c7_a_blocking_fifo_blocks_nobody(cx: &TestContext) {
     let directory = TempDir::new();
     let path = directory.0.join("fifo");
     ok(nix::unistd::mkfifo(&path, Permissions::S_IRWXU));
     let open = || ok(std::fs::File::options().read(true).write(true).open(&path));
     let (here, there) = (Arc::new(open()), open());
-    let mut bench = Bench::new(stage);
-    let key = bench.add(here.clone());
-    bench.submit(Op::read(key, vec![], 9), 1);
-    bench.expect_nothing_yet("nothing is to be read");
+    let mut ops = OpHarness::new(cx);
+    let key = ops.add(here.clone());
+    ops.submit(Op::read(key, vec![], 9), 1);
+    ops.expect_nothing_yet("nothing is to be read");
     ok(nix::unistd::write(&there, b"hello"));
-    assert_eq!(bytes(bench.one()).1, b"hello");
+    assert_eq!(bytes(ops.one()).1, b"hello");
     stuff(&ok(there.as_fd().try_clone_to_owned()));
-    bench.submit(Op::write(key, "more", ..), 2);
-    bench.expect_nothing_yet("it is full");
+    ops.submit(Op::write(key, "more", ..), 2);
+    ops.expect_nothing_yet("it is full");
     // The other description's calls do not block either, for a moment.
     set_blocking(&there, false);
     drain(&there);
-    assert_eq!(bytes(bench.one()).0, 4);
-    bench.desk.deregister(key);
+    assert_eq!(bytes(ops.one()).0, 4);
+    ops.harness.deregister(key);
     assert!(!flags_of(&*here).contains(OFlag::O_NONBLOCK), "it blocks as before");
 }
 
 /// FIFOs and terminals are often shared with other processes, such as a shell, which the flag would
 /// disturb, also after this process has ended: what waits sets no flag, and a call of theirs meets
 /// none. When `deregister` returns, nothing else of the poller's is open.
-pub(super) fn c7_shared_fifos_and_terminals_stay_blocking(stage: &Stage) {
+pub(super) fn c7_shared_fifos_and_terminals_stay_blocking(cx: &TestContext) {
     let directory = TempDir::new();
     let path = directory.0.join("fifo");
     ok(nix::unistd::mkfifo(&path, Permissions::S_IRWXU));
@@ -151,10 +151,10 @@ pub(super) fn c7_shared_fifos_and_terminals_stay_blocking(stage: &Stage) {
     let terminal = ok(nix::pty::openpty(None, None));
     let slave = Arc::new(terminal.slave);
     let (socket, there) = stream();
-    let mut bench = Bench::new(stage);
-    bench.about = "a FIFO or a terminal";
-    let keys = [&both, &reader, &writer].map(|file| bench.add(file.clone()));
-    let [key_of_slave, key_of_socket] = [bench.add(slave.clone()), bench.add(socket)];
+    let mut ops = OpHarness::new(cx);
+    ops.about = "a FIFO or a terminal";
+    let keys = [&both, &reader, &writer].map(|file| ops.add(file.clone()));
+    let [key_of_slave, key_of_socket] = [ops.add(slave.clone()), ops.add(socket)];
     let before = open_numbers();
     let sources: [&dyn AsFd; 4] = [&both, &reader, &writer, &slave];
     let flags = sources.map(flags_of);
@@ -165,125 +165,125 @@ pub(super) fn c7_shared_fifos_and_terminals_stay_blocking(stage: &Stage) {
             .chain([Op::read(key_of_slave, vec![], 4)])
             .enumerate()
         {
-            bench.submit(op, token);
-            bench.expect_nothing_yet("nothing was written");
+            ops.submit(op, token);
+            ops.expect_nothing_yet("nothing was written");
             expect_same("a read that waits");
             let to: &dyn AsFd = if token == 2 { &terminal.master } else { &other };
             ok(nix::unistd::write(to, b"abc\n"));
-            let done = bench.one();
+            let done = ops.one();
             assert_eq!((done.token.0, bytes(done).1), (token, b"abc\n".to_vec()), "round {round}");
         }
         fill(&other);
-        bench.submit(Op::write(keys[2], b"more".to_vec(), ..), 3);
-        bench.submit(Op::splice(key_of_socket, keys[0], 100), 4);
-        bench.expect_nothing_yet("it is full, and nothing has come");
+        ops.submit(Op::write(keys[2], b"more".to_vec(), ..), 3);
+        ops.submit(Op::splice(key_of_socket, keys[0], 100), 4);
+        ops.expect_nothing_yet("it is full, and nothing has come");
         put(&there, b"data");
         expect_same("a write that waits, and a splice");
-        bench.submit(Op::splice(keys[1], key_of_socket, 1 << 20), 5);
-        bench.collect(3);
+        ops.submit(Op::splice(keys[1], key_of_socket, 1 << 20), 5);
+        ops.collect(3);
         expect_same("all has happened");
         let emptied = open(true, false, OFlag::O_NONBLOCK);
         while nix::unistd::read(&*emptied, &mut [0; 4096]).is_ok() {}
         drop(emptied);
         drain(&there);
     }
-    keys.into_iter().chain([key_of_slave]).for_each(|key| bench.desk.deregister(key));
+    keys.into_iter().chain([key_of_slave]).for_each(|key| ops.harness.deregister(key));
     assert_eq!(open_numbers(), before, "what was opened is closed");
     expect_same("nothing is registered");
 }
 
-pub(super) fn c7_sending_very_much_blocks_nobody(stage: &Stage) {
+pub(super) fn c7_sending_very_much_blocks_nobody(cx: &TestContext) {
     const LENGTH: usize = 1 << 24;
     let (listener, here) = tcp_listener_and_client();
     let (there, _) = ok(listener.accept());
     set_blocking(&here, true);
-    let mut bench = Bench::new(stage);
-    let key = bench.add(here.clone());
-    bench.submit(Op::send_all(key, vec![1; LENGTH], ..), 1);
-    bench.expect_nothing_yet("nobody reads");
+    let mut ops = OpHarness::new(cx);
+    let key = ops.add(here.clone());
+    ops.submit(Op::send_all(key, vec![1; LENGTH], ..), 1);
+    ops.expect_nothing_yet("nobody reads");
     assert!(!flags_of(&*here).contains(OFlag::O_NONBLOCK), "a socket's calls have flags for it");
     let reader = std::thread::spawn(move || {
         let mut there = there;
         let mut all = vec![0; LENGTH];
         ok(std::io::Read::read_exact(&mut there, &mut all));
     });
-    assert_eq!(bytes(bench.one()).0, LENGTH);
+    assert_eq!(bytes(ops.one()).0, LENGTH);
     assert!(reader.join().is_ok(), "all has come");
     assert!(!flags_of(&*here).contains(OFlag::O_NONBLOCK), "it blocks as before");
 }
 
-pub(super) fn c7_connecting_blocks_nobody(stage: &Stage) {
+pub(super) fn c7_connecting_blocks_nobody(cx: &TestContext) {
     let directory = TempDir::new();
     let address = ok(UnixAddress::from_pathname(directory.0.join("listener")));
     let listener = ok(UnixListener::bind_addr(&address));
     ok(listen(&listener, ok(Backlog::new(0))));
     let _first = ok(UnixStream::connect_addr(&address));
-    let mut bench = Bench::new(stage);
+    let mut ops = OpHarness::new(cx);
     let here = Arc::new(new_socket(AddressFamily::Unix, SockType::Stream));
-    let key = bench.add(here.clone());
-    bench.submit(Op::connect(key, address), 1);
-    bench.expect_nothing_yet("the queue of connections is full");
+    let key = ops.add(here.clone());
+    ops.submit(Op::connect(key, address), 1);
+    ops.expect_nothing_yet("the queue of connections is full");
     drop(ok(listener.accept()));
-    assert_eq!(bytes(bench.one()).0, 0);
-    bench.desk.deregister(key);
+    assert_eq!(bytes(ops.one()).0, 0);
+    ops.harness.deregister(key);
     assert!(!flags_of(&*here).contains(OFlag::O_NONBLOCK), "it blocks as before");
     drop(ok(listener.accept()));
 }
 
 /// A terminal takes what its buffer holds, and the rest when somebody reads.
-pub(super) fn c7_a_terminal_that_nobody_reads_blocks_nobody(stage: &Stage) {
+pub(super) fn c7_a_terminal_that_nobody_reads_blocks_nobody(cx: &TestContext) {
     const LENGTH: usize = 1 << 16;
     let pair = ok(nix::pty::openpty(None, None));
     let mut raw = ok(termios::tcgetattr(&pair.slave));
     termios::cfmakeraw(&mut raw);
     ok(termios::tcsetattr(&pair.slave, termios::SetArg::TCSANOW, &raw));
     let here = Arc::new(pair.slave);
-    let mut bench = Bench::new(stage);
-    let key = bench.add(here.clone());
-    bench.submit(Op::read(key, Vec::new(), 8), 1);
+    let mut ops = OpHarness::new(cx);
+    let key = ops.add(here.clone());
+    ops.submit(Op::read(key, Vec::new(), 8), 1);
     let (mut written, mut tries) = (0, 0);
     let waiting = loop {
         tries += 1;
         assert!(tries < LENGTH, "it is full some time");
-        let id = bench.submit(Op::write(key, vec![b'x'; LENGTH], ..), 2);
-        bench.wait(ZERO);
-        if bench.left() == 2 && bench.desk.events.completed() == 0 {
+        let id = ops.submit(Op::write(key, vec![b'x'; LENGTH], ..), 2);
+        ops.wait(ZERO);
+        if ops.left() == 2 && ops.harness.events.completed() == 0 {
             break id;
         }
-        written += bytes(bench.one()).0;
+        written += bytes(ops.one()).0;
     };
-    bench.cancel(waiting);
-    assert_eq!(errno(&bench.one()), libc::ECANCELED);
+    ops.cancel(waiting);
+    assert_eq!(errno(&ops.one()), libc::ECANCELED);
     let mut reader = std::fs::File::from(pair.master);
     ok(std::io::Read::read_exact(&mut reader, &mut vec![0; written]));
     ok(std::io::Write::write_all(&mut reader, b"line"));
-    assert_eq!(bytes(bench.one()), (4, b"line".to_vec()));
-    bench.desk.deregister(key);
+    assert_eq!(bytes(ops.one()), (4, b"line".to_vec()));
+    ops.harness.deregister(key);
     assert!(!flags_of(&*here).contains(OFlag::O_NONBLOCK), "it blocks as before");
 }
 
 /// What one poller restores, another may rely on.
-pub(super) fn c7_pollers_may_share_a_blocking_file(stage: &Stage) {
+pub(super) fn c7_pollers_may_share_a_blocking_file(cx: &TestContext) {
     for by_drop in [false, true] {
         let listener = Arc::new(ok(TcpListener::bind("127.0.0.1:0")));
         let address = ok(listener.local_addr());
         let (reader, writer) = ok(nix::unistd::pipe());
         let reader = Arc::new(reader);
-        let mut benches = [Bench::new(stage), Bench::new(stage)];
+        let mut benches = [OpHarness::new(cx), OpHarness::new(cx)];
         let mut keys = Vec::new();
-        for bench in &mut benches {
-            let accepts = bench.add(listener.clone());
-            let reads = bench.add(reader.clone());
-            bench.submit(Op::accept(accepts), 1);
-            bench.submit(Op::read(reads, vec![], 1), 2);
-            bench.expect_nothing_yet("nobody has connected, and nothing is to be read");
+        for ops in &mut benches {
+            let accepts = ops.add(listener.clone());
+            let reads = ops.add(reader.clone());
+            ops.submit(Op::accept(accepts), 1);
+            ops.submit(Op::read(reads, vec![], 1), 2);
+            ops.expect_nothing_yet("nobody has connected, and nothing is to be read");
             keys.push([accepts, reads]);
         }
         let [mut one, mut other] = benches;
         if by_drop {
             drop(one);
         } else {
-            keys[0].into_iter().for_each(|key| one.desk.deregister(key));
+            keys[0].into_iter().for_each(|key| one.harness.deregister(key));
             assert!(one.collect(2).iter().all(|done| done.is_canceled()));
         }
         // Somebody else is faster, so that there is nothing left to take, unless the kernel has
@@ -303,7 +303,7 @@ pub(super) fn c7_pollers_may_share_a_blocking_file(stage: &Stage) {
         let accepted = done.iter().any(|done| matches!(done.result, Ok(Outcome::Accepted { .. })));
         assert!(accepted, "{done:?}");
         drop((first, second, third));
-        keys[1].into_iter().for_each(|key| other.desk.deregister(key));
+        keys[1].into_iter().for_each(|key| other.harness.deregister(key));
         for file in [listener.as_fd(), reader.as_fd()] {
             assert!(!flags_of(file).contains(OFlag::O_NONBLOCK), "it blocks as before");
         }

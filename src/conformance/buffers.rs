@@ -1,8 +1,8 @@
 //! Clauses C1 and C5: every operation completes once and gives its buffer back, with what was
 //! received appended.
 
-use super::bench::*;
-use super::kit::*;
+use super::op_harness::*;
+use super::util::*;
 use crate::event::Token;
 use crate::key::Key;
 use crate::op::{Op, Outcome};
@@ -21,18 +21,18 @@ type Receive<B> = fn(Key, B, usize) -> Op;
 type Send<B> = fn(Key, B, (Bound<usize>, Bound<usize>)) -> Op;
 
 /// Hundreds of operations on many sources, of which each has something of its own to tell.
-fn exchange(stage: &Stage, capacity: usize) {
+fn exchange(cx: &TestContext, capacity: usize) {
     const PAIRS: usize = 60;
     const ROUNDS: usize = 3;
-    let mut bench = Bench::with_room(stage, capacity);
+    let mut ops = OpHarness::with_room(cx, capacity);
     let mut keys = Vec::new();
     for at in 0..PAIRS {
         keys.push(if at % 2 == 0 {
             let (here, there) = stream();
-            (bench.add(here), bench.add(Arc::new(there)))
+            (ops.add(here), ops.add(Arc::new(there)))
         } else {
             let (here, there) = tcp();
-            (bench.add(here), bench.add(Arc::new(there)))
+            (ops.add(here), ops.add(Arc::new(there)))
         });
     }
     let token = |at: usize, round: usize, lane: usize| (at * ROUNDS + round) * 2 + lane;
@@ -42,17 +42,17 @@ fn exchange(stage: &Stage, capacity: usize) {
             // Some are there before they are asked for, and some are not.
             let receive = Op::recv_exact(there, vec![at as u8], 4);
             if at % 3 == 0 {
-                bench.submit(Op::send_all(here, text, ..), token(at, round, 1));
-                bench.submit(receive, token(at, round, 0));
+                ops.submit(Op::send_all(here, text, ..), token(at, round, 1));
+                ops.submit(receive, token(at, round, 0));
             } else {
-                bench.submit(receive, token(at, round, 0));
-                bench.submit(Op::send_all(here, text, ..), token(at, round, 1));
+                ops.submit(receive, token(at, round, 0));
+                ops.submit(Op::send_all(here, text, ..), token(at, round, 1));
             }
         }
-        bench.wait(ZERO);
+        ops.wait(ZERO);
     }
     let mut seen = vec![false; PAIRS * ROUNDS * 2];
-    for done in bench.collect(PAIRS * ROUNDS * 2) {
+    for done in ops.collect(PAIRS * ROUNDS * 2) {
         let Token(token) = done.token;
         assert!(!std::mem::replace(&mut seen[token], true), "{token} has completed twice");
         let (count, buf) = bytes(done);
@@ -62,35 +62,35 @@ fn exchange(stage: &Stage, capacity: usize) {
         }
         assert_eq!((count, buf), (4, expected), "operation {token}, room for {capacity}");
     }
-    bench.expect_all_done("each completes once");
+    ops.expect_all_done("each completes once");
 }
 
-pub(super) fn c1_each_of_hundreds_completes_once(stage: &Stage) {
+pub(super) fn c1_each_of_hundreds_completes_once(cx: &TestContext) {
     for capacity in [1, 3, 1000] {
-        exchange(stage, capacity);
+        exchange(cx, capacity);
     }
 }
 
 /// A buffer that holds something and has room for 96 bytes more.
-fn roomy() -> Vec<u8> {
+fn with_spare_capacity() -> Vec<u8> {
     let mut buf = Vec::with_capacity(100);
     buf.extend(b"mine");
     buf
 }
 
-/// Runs an operation on [`roomy`], lets `then` happen, and fails unless the same memory comes back
-/// with exactly `expected` behind what it held.
+/// Runs an operation on [`with_spare_capacity`], lets `then` happen, and fails unless the same
+/// memory comes back with exactly `expected` behind what it held.
 fn same_memory(
-    bench: &mut Bench,
+    ops: &mut OpHarness,
     op: Op,
     expected: &[u8],
-    then: impl FnOnce(&mut Bench, crate::op::OpId),
+    then: impl FnOnce(&mut OpHarness, crate::op::OpId),
 ) -> Result<Outcome, std::io::Error> {
     let place = op.buf.as_ptr();
     let text = format!("{op:?}");
-    let id = bench.submit(op, 1);
-    then(bench, id);
-    let done = bench.one();
+    let id = ops.submit(op, 1);
+    then(ops, id);
+    let done = ops.one();
     assert_eq!(done.transferred, expected.len(), "{text}: {done:?}");
     let buf = done.buf.into_vec();
     assert_eq!((buf.as_ptr(), buf.capacity()), (place, 100), "{text}: the same memory comes back");
@@ -98,46 +98,46 @@ fn same_memory(
     done.result
 }
 
-pub(super) fn c1_the_buffer_comes_back_whatever_the_result(stage: &Stage) {
-    let mut bench = Bench::new(stage);
+pub(super) fn c1_the_buffer_comes_back_whatever_the_result(cx: &TestContext) {
+    let mut ops = OpHarness::new(cx);
     let receives: [Receive<Vec<u8>>; 3] = [Op::recv, Op::recv_exact, Op::read];
     for receive in receives {
         let (here, there) = stream();
-        let key = bench.add(here);
-        let op = || receive(key, roomy(), 3);
-        let result = same_memory(&mut bench, op(), b"abc", |_, _| put(&there, b"abc"));
+        let key = ops.add(here);
+        let op = || receive(key, with_spare_capacity(), 3);
+        let result = same_memory(&mut ops, op(), b"abc", |_, _| put(&there, b"abc"));
         assert!(result.is_ok(), "{result:?}");
-        let result = same_memory(&mut bench, op(), b"", |bench, id| bench.cancel(id));
+        let result = same_memory(&mut ops, op(), b"", |ops, id| ops.cancel(id));
         assert_eq!(result.err().and_then(|e| e.raw_os_error()), Some(libc::ECANCELED));
         // Nobody has read that, which makes the end of the other side an error.
-        bench.run(Op::send(key, "unread", ..));
-        let result = same_memory(&mut bench, op(), b"", |_, _| drop(there));
+        ops.run(Op::send(key, "unread", ..));
+        let result = same_memory(&mut ops, op(), b"", |_, _| drop(there));
         assert_eq!(result.err().and_then(|e| e.raw_os_error()), Some(libc::ECONNRESET));
-        let op = Op::send_all(key, roomy(), 1..);
-        let result = same_memory(&mut bench, op, b"", |_, _| ()).map_err(|e| e.raw_os_error());
+        let op = Op::send_all(key, with_spare_capacity(), 1..);
+        let result = same_memory(&mut ops, op, b"", |_, _| ()).map_err(|e| e.raw_os_error());
         assert!(matches!(result, Err(Some(libc::EPIPE))), "{result:?}");
         let (reader, _writer) = pipe();
-        let key = bench.add(Arc::new(reader));
-        let result = same_memory(&mut bench, Op::recv(key, roomy(), 3), b"", |_, _| ());
+        let key = ops.add(Arc::new(reader));
+        let result = same_memory(&mut ops, Op::recv(key, with_spare_capacity(), 3), b"", |_, _| ());
         assert_eq!(result.err().and_then(|e| e.raw_os_error()), Some(libc::ENOTSOCK));
     }
     let (here, there) = stream();
     let (full, _unread) = stream();
     fill(&*full);
-    let [here, full] = [here, full].map(|source| bench.add(source));
+    let [here, full] = [here, full].map(|source| ops.add(source));
     let text: &'static [u8] = b"static";
-    let done = bench.run(Op::send(here, text, ..));
+    let done = ops.run(Op::send(here, text, ..));
     assert!(matches!(done.buf, Buf::Static(back) if std::ptr::eq(back, text)), "{done:?}");
     assert_eq!(take(&there, 9), 6);
-    let buf = roomy();
+    let buf = with_spare_capacity();
     let place = buf.as_ptr();
-    for op in [Op::send(here, buf, 1..3), Op::send_all(full, roomy(), ..)] {
+    for op in [Op::send(here, buf, 1..3), Op::send_all(full, with_spare_capacity(), ..)] {
         let kept = if op.key == Some(here) { place } else { op.buf.as_ptr() };
-        let id = bench.submit(op, 1);
-        bench.wait(ZERO);
+        let id = ops.submit(op, 1);
+        ops.wait(ZERO);
         // The first is done, and the second is not.
-        let _ = bench.desk.poller.cancel(id);
-        let done = bench.one();
+        let _ = ops.harness.poller.cancel(id);
+        let done = ops.one();
         assert_eq!(done.buf.as_ptr(), kept, "{done:?}");
         assert_eq!(done.buf.into_vec(), b"mine");
     }
@@ -150,35 +150,35 @@ fn reset(there: TcpStream) {
 }
 
 /// Waits until an operation has taken what there was to be read.
-fn until_taken(bench: &mut Bench, from: impl AsFd) {
+fn until_taken(ops: &mut OpHarness, from: impl AsFd) {
     let started = std::time::Instant::now();
     while oracle(&from, PollFlags::POLLIN).contains(PollFlags::POLLIN) {
         assert!(started.elapsed() < LONG, "the operation takes nothing");
-        bench.expect_nothing_yet("it has not all that it needs");
+        ops.expect_nothing_yet("it has not all that it needs");
     }
 }
 
-pub(super) fn c1_bytes_are_counted_beside_an_error(stage: &Stage) {
-    let mut bench = Bench::new(stage);
+pub(super) fn c1_bytes_are_counted_beside_an_error(cx: &TestContext) {
+    let mut ops = OpHarness::new(cx);
     for how in ["end", "late end", "reset", "cancel"] {
         let (here, there) = tcp();
-        let key = bench.add(here.clone());
+        let key = ops.add(here.clone());
         ok((&there).write_all(b"abc"));
-        fence(&*here, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLIN));
+        wait_until_kernel(&*here, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLIN));
         let mut there = Some(there);
         if how == "end" {
             there.take();
         }
-        let id = bench.submit(Op::recv_exact(key, b"> ".to_vec(), 10), 1);
+        let id = ops.submit(Op::recv_exact(key, b"> ".to_vec(), 10), 1);
         if how != "end" {
-            until_taken(&mut bench, &*here);
+            until_taken(&mut ops, &*here);
         }
         match how {
             "reset" => there.take().into_iter().for_each(reset),
-            "cancel" => bench.cancel(id),
+            "cancel" => ops.cancel(id),
             _ => drop(there.take()),
         }
-        let done = bench.one();
+        let done = ops.one();
         assert_eq!((done.transferred, &done.buf[..]), (3, &b"> abc"[..]), "{how}");
         let error = done.result.err().unwrap_or_else(|| panic!("{how}: it is not all"));
         let is_right = match how {
@@ -190,15 +190,15 @@ pub(super) fn c1_bytes_are_counted_beside_an_error(stage: &Stage) {
     }
 }
 
-pub(super) fn c1_what_was_sent_is_counted_beside_an_error(stage: &Stage) {
+pub(super) fn c1_what_was_sent_is_counted_beside_an_error(cx: &TestContext) {
     const LENGTH: usize = 1 << 24;
-    let mut bench = Bench::new(stage);
+    let mut ops = OpHarness::new(cx);
     for is_tcp in [false, true] {
         let (tcp_ends, unix_ends) = (tcp(), stream());
-        let key = if is_tcp { bench.add(tcp_ends.0) } else { bench.add(unix_ends.0) };
+        let key = if is_tcp { ops.add(tcp_ends.0) } else { ops.add(unix_ends.0) };
         let bytes: Vec<u8> = (0..LENGTH).map(|at| (at % 251) as u8).collect();
-        bench.submit(Op::send_all(key, bytes.clone(), ..), 1);
-        bench.expect_nothing_yet("nobody reads so much");
+        ops.submit(Op::send_all(key, bytes.clone(), ..), 1);
+        ops.expect_nothing_yet("nobody reads so much");
         // Some of it is read, so that it goes on; then the rest is thrown away.
         let there: Box<dyn AsFd> =
             if is_tcp { Box::new(tcp_ends.1) } else { Box::new(unix_ends.1) };
@@ -209,10 +209,10 @@ pub(super) fn c1_what_was_sent_is_counted_beside_an_error(stage: &Stage) {
                 Ok(count) => read.extend(&part[..count]),
                 Err(error) => assert_eq!(error, nix::errno::Errno::EAGAIN),
             }
-            bench.expect_nothing_yet("it has not sent all");
+            ops.expect_nothing_yet("it has not sent all");
         }
         drop(there);
-        let done = bench.one();
+        let done = ops.one();
         let error = done.result.err().and_then(|error| error.raw_os_error());
         assert!(matches!(error, Some(libc::ECONNRESET | libc::EPIPE)), "{error:?}");
         assert_eq!(read, bytes[..read.len()], "in order");
@@ -222,10 +222,10 @@ pub(super) fn c1_what_was_sent_is_counted_beside_an_error(stage: &Stage) {
     }
 }
 
-pub(super) fn c5_what_is_received_is_appended(stage: &Stage) {
-    let mut bench = Bench::new(stage);
+pub(super) fn c5_what_is_received_is_appended(cx: &TestContext) {
+    let mut ops = OpHarness::new(cx);
     let (here, there) = stream();
-    let key = bench.add(here.clone());
+    let key = ops.add(here.clone());
     for early in [true, false] {
         for (held, room, max, sent) in [(0, 0, 5, 5), (0, 0, 5, 9), (3, 3, 4, 2), (3, 100, 4, 9)] {
             let mut buf = Vec::with_capacity(room);
@@ -233,12 +233,12 @@ pub(super) fn c5_what_is_received_is_appended(stage: &Stage) {
             if early {
                 put(&there, &b"abcdefghi"[..sent]);
             }
-            bench.submit(Op::recv(key, buf, max), 1);
+            ops.submit(Op::recv(key, buf, max), 1);
             if !early {
-                bench.expect_nothing_yet("nothing is there");
+                ops.expect_nothing_yet("nothing is there");
                 put(&there, &b"abcdefghi"[..sent]);
             }
-            let (count, buf) = bytes(bench.one());
+            let (count, buf) = bytes(ops.one());
             let moved = sent.min(max);
             let expected = [&b"..."[..held], &b"abcdefghi"[..moved]].concat();
             assert_eq!((count, buf), (moved, expected), "at most {max} of {sent}");
@@ -249,40 +249,40 @@ pub(super) fn c5_what_is_received_is_appended(stage: &Stage) {
     }
     let large = vec![5; 100_000];
     let (reader, writer) = tcp();
-    let [reader, writer] = [bench.add(reader), bench.add(Arc::new(writer))];
-    bench.submit(Op::recv_exact(reader, b"x".to_vec(), 100_000), 1);
-    bench.submit(Op::send_all(writer, large.clone(), ..), 2);
-    let mut done = bench.collect(2);
+    let [reader, writer] = [ops.add(reader), ops.add(Arc::new(writer))];
+    ops.submit(Op::recv_exact(reader, b"x".to_vec(), 100_000), 1);
+    ops.submit(Op::send_all(writer, large.clone(), ..), 2);
+    let mut done = ops.collect(2);
     done.sort_by_key(|done| done.token);
     let (count, received) = bytes(done.remove(0));
     assert!(count == 100_000 && received[0] == b'x' && received[1..] == large[..], "{count}");
 }
 
-pub(super) fn c5_exactly_so_much_in_many_pieces(stage: &Stage) {
-    let mut bench = Bench::new(stage);
+pub(super) fn c5_exactly_so_much_in_many_pieces(cx: &TestContext) {
+    let mut ops = OpHarness::new(cx);
     let ((here, mut there), (tcp_here, mut tcp_there)) = (stream(), tcp());
     let ends: [(Key, &mut dyn Write); 2] =
-        [(bench.add(here), &mut there), (bench.add(tcp_here), &mut tcp_there)];
+        [(ops.add(here), &mut there), (ops.add(tcp_here), &mut tcp_there)];
     for (key, there) in ends {
-        bench.submit(Op::recv_exact(key, Vec::new(), 40), 1);
+        ops.submit(Op::recv_exact(key, Vec::new(), 40), 1);
         for byte in 0..39 {
             ok(there.write_all(&[byte]));
             if byte % 3 != 0 {
-                bench.expect_nothing_yet("it is not all");
+                ops.expect_nothing_yet("it is not all");
             }
         }
         ok(there.write_all(&[39, 40, 41]));
-        assert_eq!(bytes(bench.one()), (40, (0..40).collect()));
-        let rest = bytes(bench.run(Op::recv_exact(key, Vec::new(), 2)));
+        assert_eq!(bytes(ops.one()), (40, (0..40).collect()));
+        let rest = bytes(ops.run(Op::recv_exact(key, Vec::new(), 2)));
         assert_eq!(rest, (2, vec![40, 41]), "no more than that was taken");
     }
-    bench.expect_all_done("four receives");
+    ops.expect_all_done("four receives");
 }
 
-pub(super) fn c5_ranges_are_sent(stage: &Stage) {
-    let mut bench = Bench::new(stage);
+pub(super) fn c5_ranges_are_sent(cx: &TestContext) {
+    let mut ops = OpHarness::new(cx);
     let (here, there) = stream();
-    let key = bench.add(here);
+    let key = ops.add(here);
     let sends: [Send<Vec<u8>>; 3] = [Op::send, Op::send_all, Op::write];
     use Bound::{Excluded, Included, Unbounded};
     let ranges = [
@@ -296,7 +296,7 @@ pub(super) fn c5_ranges_are_sent(stage: &Stage) {
         ((Included(3), Excluded(3)), b""),
     ];
     for (send, (range, expected)) in sends.into_iter().flat_map(|s| ranges.map(|r| (s, r))) {
-        let (count, buf) = bytes(bench.run(send(key, b"abcdef".to_vec(), range)));
+        let (count, buf) = bytes(ops.run(send(key, b"abcdef".to_vec(), range)));
         assert_eq!((count, &buf[..]), (expected.len(), &b"abcdef"[..]), "{range:?}");
         let mut got = [0; 10];
         let count = match nix::unistd::read(&there, &mut got) {
@@ -305,22 +305,22 @@ pub(super) fn c5_ranges_are_sent(stage: &Stage) {
         };
         assert_eq!(&got[..count], expected, "{range:?}");
     }
-    bench.run(Op::shutdown(key, Shutdown::Write));
+    ops.run(Op::shutdown(key, Shutdown::Write));
     let (pair, flags) = (nix::sys::socket::SockType::Datagram, nix::sys::socket::SockFlag::empty());
     let family = nix::sys::socket::AddressFamily::Unix;
     let (from, to) = ok(nix::sys::socket::socketpair(family, pair, None, flags));
-    let [from, to] = [from, to].map(|end| bench.add(Arc::new(end)));
-    assert_eq!(bytes(bench.run(Op::send(from, "abc", 3..))).0, 0);
-    assert_eq!(bytes(bench.run(Op::send(from, "abc", 1..))).0, 2);
-    assert_eq!(bytes(bench.run(Op::recv(to, Vec::new(), 9))), (0, vec![]), "an empty datagram");
-    assert_eq!(bytes(bench.run(Op::recv(to, Vec::new(), 9))), (2, b"bc".to_vec()));
+    let [from, to] = [from, to].map(|end| ops.add(Arc::new(end)));
+    assert_eq!(bytes(ops.run(Op::send(from, "abc", 3..))).0, 0);
+    assert_eq!(bytes(ops.run(Op::send(from, "abc", 1..))).0, 2);
+    assert_eq!(bytes(ops.run(Op::recv(to, Vec::new(), 9))), (0, vec![]), "an empty datagram");
+    assert_eq!(bytes(ops.run(Op::recv(to, Vec::new(), 9))), (2, b"bc".to_vec()));
 }
 
-pub(super) fn c5_what_can_not_be_done_is_refused(stage: &Stage) {
-    let mut bench = Bench::new(stage);
+pub(super) fn c5_what_can_not_be_done_is_refused(cx: &TestContext) {
+    let mut ops = OpHarness::new(cx);
     let (here, there) = stream();
     let number = here.as_raw_fd();
-    let key = bench.add(here);
+    let key = ops.add(here);
     put(&there, b"data");
     let receives: [(&str, Receive<Buf>); 4] = [
         ("recv", Op::recv),
@@ -328,19 +328,24 @@ pub(super) fn c5_what_can_not_be_done_is_refused(stage: &Stage) {
         ("recv_from", Op::recv_from),
         ("read", Op::read),
     ];
-    let refused = |bench: &mut Bench, what: &str, kind, op: Op| {
+    let refused = |ops: &mut OpHarness, what: &str, kind, op: Op| {
         let (place, length) = (op.buf.as_ptr(), op.buf.len());
-        let (buf, error) = bench.rejected(op);
+        let (buf, error) = ops.rejected(op);
         assert_eq!(error.kind(), kind, "{what}: {error}");
         assert_eq!((buf.as_ptr(), buf.len()), (place, length), "{what}: the same buffer");
     };
     use ErrorKind::{InvalidInput, OutOfMemory};
     for (what, receive) in receives {
-        refused(&mut bench, what, InvalidInput, receive(key, roomy().into(), 0));
-        refused(&mut bench, what, InvalidInput, receive(key, Buf::Static(b"static"), 3));
-        refused(&mut bench, what, InvalidInput, receive(key, Buf::None, 3));
-        refused(&mut bench, what, OutOfMemory, receive(key, roomy().into(), usize::MAX));
-        refused(&mut bench, what, OutOfMemory, receive(key, roomy().into(), 1 << 62));
+        refused(&mut ops, what, InvalidInput, receive(key, with_spare_capacity().into(), 0));
+        refused(&mut ops, what, InvalidInput, receive(key, Buf::Static(b"static"), 3));
+        refused(&mut ops, what, InvalidInput, receive(key, Buf::None, 3));
+        refused(
+            &mut ops,
+            what,
+            OutOfMemory,
+            receive(key, with_spare_capacity().into(), usize::MAX),
+        );
+        refused(&mut ops, what, OutOfMemory, receive(key, with_spare_capacity().into(), 1 << 62));
     }
     let sends: [(&str, Send<Buf>); 3] =
         [("send", Op::send), ("send_all", Op::send_all), ("write", Op::write)];
@@ -355,33 +360,33 @@ pub(super) fn c5_what_can_not_be_done_is_refused(stage: &Stage) {
             (Excluded(usize::MAX), Unbounded),
             (Included(2), Included(usize::MAX)),
         ] {
-            refused(&mut bench, what, InvalidInput, send(key, roomy().into(), range));
-            refused(&mut bench, what, InvalidInput, send(key, Buf::Static(b"four"), range));
+            refused(&mut ops, what, InvalidInput, send(key, with_spare_capacity().into(), range));
+            refused(&mut ops, what, InvalidInput, send(key, Buf::Static(b"four"), range));
         }
-        refused(&mut bench, what, InvalidInput, send(key, Buf::None, (Unbounded, Excluded(1))));
+        refused(&mut ops, what, InvalidInput, send(key, Buf::None, (Unbounded, Excluded(1))));
     }
-    bench.expect_all_done("nothing was accepted");
-    assert_eq!(bytes(bench.run(Op::recv(key, Vec::new(), 9))).1, b"data", "on {number}");
+    ops.expect_all_done("nothing was accepted");
+    assert_eq!(bytes(ops.run(Op::recv(key, Vec::new(), 9))).1, b"data", "on {number}");
     drain(&there);
 }
 
 /// A receive stops before urgent data, also if the program has taken that already. What comes
 /// behind it is not to be forgotten.
-pub(super) fn c1_urgent_data_hides_nothing(stage: &Stage) {
+pub(super) fn c1_urgent_data_hides_nothing(cx: &TestContext) {
     for is_taken in [false, true] {
         let (here, mut there) = tcp();
-        let mut bench = Bench::new(stage);
-        let key = bench.add(here.clone());
-        bench.submit(Op::recv_exact(key, Vec::new(), 4), 1);
-        bench.expect_nothing_yet("nothing was sent");
+        let mut ops = OpHarness::new(cx);
+        let key = ops.add(here.clone());
+        ops.submit(Op::recv_exact(key, Vec::new(), 4), 1);
+        ops.expect_nothing_yet("nothing was sent");
         ok(there.write_all(b"ab"));
         put_urgent(&there);
         ok(there.write_all(b"cd"));
-        fence(&*here, PollFlags::POLLPRI, |bits| bits.contains(PollFlags::POLLPRI));
+        wait_until_kernel(&*here, PollFlags::POLLPRI, |bits| bits.contains(PollFlags::POLLPRI));
         if is_taken {
             let taken = recv(here.as_raw_fd(), &mut [0; 1], MsgFlags::MSG_OOB);
             assert_eq!(taken, Ok(1), "the urgent byte");
         }
-        assert_eq!(bytes(bench.one()), (4, b"abcd".to_vec()), "taken: {is_taken}");
+        assert_eq!(bytes(ops.one()), (4, b"abcd".to_vec()), "taken: {is_taken}");
     }
 }

@@ -1,11 +1,11 @@
 //! Clauses C2, C6 and C7 for opening files whose names the kernel has in memory, which a poller
 //! may open at once.
 
-use super::bench::*;
 use super::disk::file_of;
 use super::fuse::{self, Fuse};
-use super::kit::*;
+use super::op_harness::*;
 use super::opens::opened;
+use super::util::*;
 use crate::op::{Op, OpenOptions};
 use crate::sys::staging;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
@@ -90,9 +90,9 @@ fn paths(directory: &Path) -> Vec<PathBuf> {
     names.iter().map(|name| path(name)).chain(others.map(PathBuf::from)).collect()
 }
 
-pub(super) fn c2_cached_opens_are_as_by_the_call(stage: &Stage) {
+pub(super) fn c2_cached_opens_are_as_by_the_call(cx: &TestContext) {
     let directory = TempDir::new();
-    let mut bench = Bench::new(stage);
+    let mut ops = OpHarness::new(cx);
     let [dir, no_follow] = [libc::O_DIRECTORY, libc::O_NOFOLLOW];
     let all = [0, dir, no_follow, dir | no_follow, libc::O_NOATIME, libc::O_SYNC, libc::O_NOCTTY];
     for path in paths(&directory.0) {
@@ -103,7 +103,7 @@ pub(super) fn c2_cached_opens_are_as_by_the_call(stage: &Stage) {
             let why = format!("{} {access:?} {flags:o}", path.display());
             // C6: `O_NONBLOCK`, without which a FIFO would be waited for.
             let expected = plainly_opened(&path, access, flags | libc::O_NONBLOCK);
-            let given = opened(bench.run(Op::open(&path, &options(access, flags))));
+            let given = opened(ops.run(Op::open(&path, &options(access, flags))));
             match (given, expected) {
                 (Ok(given), Ok(expected)) => expect_same(&given, &expected, &why),
                 (given, expected) => {
@@ -112,7 +112,7 @@ pub(super) fn c2_cached_opens_are_as_by_the_call(stage: &Stage) {
             }
         }
     }
-    bench.expect_all_done("one by one");
+    ops.expect_all_done("one by one");
 }
 
 /// Fails unless both are the same file, opened in the same way.
@@ -127,53 +127,53 @@ fn expect_same(given: &OwnedFd, expected: &OwnedFd, why: &str) {
 }
 
 /// A name that was given to another file stands for that one.
-pub(super) fn c2_cached_open_takes_the_file_of_now(stage: &Stage) {
+pub(super) fn c2_cached_open_takes_the_file_of_now(cx: &TestContext) {
     let directory = TempDir::new();
     let path = directory.0.join("file");
-    let mut bench = Bench::new(stage);
+    let mut ops = OpHarness::new(cx);
     for round in 0..50_u8 {
         let new = directory.0.join("new");
         drop(file_of(&new, &[round]));
         ok(std::fs::rename(&new, &path));
-        let file = opened(bench.run(Op::open(&path, &options(READ, 0))));
+        let file = opened(ops.run(Op::open(&path, &options(READ, 0))));
         let mut file = File::from(file.unwrap_or_else(|number| panic!("it is there: {number}")));
         let mut text = Vec::new();
         ok(std::io::Read::read_to_end(&mut file, &mut text));
         assert_eq!(text, [round]);
         ok(std::fs::remove_file(&path));
-        let gone = opened(bench.run(Op::open(&path, &options(READ, 0))));
+        let gone = opened(ops.run(Op::open(&path, &options(READ, 0))));
         assert_eq!(gone.err(), Some(libc::ENOENT));
     }
 }
 
-fn until_released(lease: OwnedFd, bench: &mut Bench, path: &Path, access: (bool, bool)) {
-    bench.submit(Op::open(path, &options(access, 0)), 1);
-    bench.expect_nothing_yet("somebody has a lease of the file");
+fn until_released(lease: OwnedFd, ops: &mut OpHarness, path: &Path, access: (bool, bool)) {
+    ops.submit(Op::open(path, &options(access, 0)), 1);
+    ops.expect_nothing_yet("somebody has a lease of the file");
     drop(lease);
-    assert!(opened(bench.one()).is_ok(), "the lease was released");
+    assert!(opened(ops.one()).is_ok(), "the lease was released");
 }
 
 /// An open that does not block says `WouldBlock` of a file that somebody has a lease of.
-pub(super) fn c2_open_waits_for_a_lease(stage: &Stage) {
-    drop(stage.poller());
+pub(super) fn c2_open_waits_for_a_lease(cx: &TestContext) {
+    drop(cx.poller());
     let directory = TempDir::new();
     let path = directory.0.join("file");
     drop(file_of(&path, b"content"));
-    let mut bench = Bench::new(stage);
+    let mut ops = OpHarness::new(cx);
     for (lease, access) in [(libc::F_WRLCK, READ), (libc::F_RDLCK, WRITE)] {
         let holder = ok(plainly_opened(&path, READ, 0).map_err(|number| format!("{number:?}")));
         match staging::take_lease(holder.as_fd(), lease, libc::SIGURG) {
-            Ok(()) => until_released(holder, &mut bench, &path, access),
-            Err(error) => stage.note(&format!("no lease: {error}")),
+            Ok(()) => until_released(holder, &mut ops, &path, access),
+            Err(error) => cx.note(&format!("no lease: {error}")),
         }
     }
 }
 
 /// What was submitted before the thread gave up its rights is opened with them, or without; what is
 /// submitted afterwards is opened without.
-pub(super) fn c2_rights_given_up_between_two_opens(stage: &Stage) {
+pub(super) fn c2_rights_given_up_between_two_opens(cx: &TestContext) {
     if !Uid::effective().is_root() {
-        stage.skip("only root has rights to give up, and to take again");
+        cx.skip("only root has rights to give up, and to take again");
     }
     let directory = TempDir::new();
     ok(std::fs::set_permissions(&directory.0, Permissions::from_mode(0o755)));
@@ -187,7 +187,7 @@ pub(super) fn c2_rights_given_up_between_two_opens(stage: &Stage) {
     // Of this one the file may be read, and not its directory.
     ok(std::fs::set_permissions(&below, Permissions::from_mode(0o644)));
     ok(std::fs::set_permissions(&inner, Permissions::from_mode(0o700)));
-    let mut bench = Bench::new(stage);
+    let mut ops = OpHarness::new(cx);
     // To write is for a thread, and so is a name that the kernel does not follow by itself.
     for (path, access) in [&file, &below, &inner]
         .into_iter()
@@ -197,13 +197,13 @@ pub(super) fn c2_rights_given_up_between_two_opens(stage: &Stage) {
         let why = format!("{} {access:?}", path.display());
         let open = || Op::open(path, &options(access, 0));
         for round in 0..8 {
-            assert!(opened(bench.run(open())).is_ok(), "{why}: root may");
+            assert!(opened(ops.run(open())).is_ok(), "{why}: root may");
             // The second of these is submitted before the first has been delivered.
-            bench.submit(open(), 1);
+            ops.submit(open(), 1);
             setfsuid(Uid::from_raw(65_534));
             let plain = plainly_opened(path, access, 0);
-            bench.submit(open(), 2);
-            let done = bench.collect(2);
+            ops.submit(open(), 2);
+            let done = ops.collect(2);
             setfsuid(Uid::from_raw(0));
             assert_eq!(plain.err(), Some(Some(libc::EACCES)), "{why}: nobody may");
             for done in done.into_iter().filter(|done| done.token.0 == 2) {
@@ -214,9 +214,9 @@ pub(super) fn c2_rights_given_up_between_two_opens(stage: &Stage) {
 }
 
 /// A server that does not answer keeps nobody from anything else.
-pub(super) fn c7_slow_fuse_open_blocks_nobody(stage: &Stage) {
-    drop(stage.poller());
-    let fuse = Fuse::mount().unwrap_or_else(|why| stage.skip(why));
+pub(super) fn c7_slow_fuse_open_blocks_nobody(cx: &TestContext) {
+    drop(cx.poller());
+    let fuse = Fuse::mount().unwrap_or_else(|why| cx.skip(why));
     let directory = TempDir::new();
     let link = directory.0.join("link");
     ok(symlink(fuse.path("file"), &link));
@@ -226,32 +226,32 @@ pub(super) fn c7_slow_fuse_open_blocks_nobody(stage: &Stage) {
     {
         // Its name is in memory from now on.
         ok(std::fs::metadata(path));
-        open_slowly(stage, &fuse, path, access, &[fuse::OPEN, fuse::OPENDIR]);
+        open_slowly(cx, &fuse, path, access, &[fuse::OPEN, fuse::OPENDIR]);
     }
-    open_slowly(stage, &fuse, &fuse.path("new"), READ, &[fuse::LOOKUP]);
+    open_slowly(cx, &fuse, &fuse.path("new"), READ, &[fuse::LOOKUP]);
 }
 
 /// Opens a file while the server answers nothing, and does other things meanwhile. The server is to
 /// be asked for these operations only.
-fn open_slowly(stage: &Stage, fuse: &Fuse, path: &Path, access: (bool, bool), expected: &[u32]) {
+fn open_slowly(cx: &TestContext, fuse: &Fuse, path: &Path, access: (bool, bool), expected: &[u32]) {
     let why = format!("{} {access:?}", path.display());
-    let mut bench = Bench::new(stage);
+    let mut ops = OpHarness::new(cx);
     let (here, there) = stream();
-    let key = bench.add(here);
-    bench.submit(Op::recv(key, vec![], 4), 1);
-    bench.submit(Op::timeout(Duration::from_millis(5)), 2);
+    let key = ops.add(here);
+    ops.submit(Op::recv(key, vec![], 4), 1);
+    ops.submit(Op::timeout(Duration::from_millis(5)), 2);
     fuse.hold();
-    bench.submit(Op::open(path, &options(access, 0)), 3);
+    ops.submit(Op::open(path, &options(access, 0)), 3);
     put(&there, b"data");
-    let mut done = bench.collect(2);
+    let mut done = ops.collect(2);
     done.sort_by_key(|done| done.token);
     let tokens: Vec<_> = done.iter().map(|done| done.token.0).collect();
     assert_eq!(tokens, [1, 2], "{why}: the others are done first");
     assert!(done.iter().all(|done| done.result.is_ok()), "{why}: {done:?}");
     fuse.until_held();
-    bench.expect_nothing_yet("the server has not answered");
+    ops.expect_nothing_yet("the server has not answered");
     let asked = fuse.release();
     assert!(asked.iter().all(|its| expected.contains(its)), "{why}: it was asked for {asked:?}");
-    let file = opened(bench.one());
+    let file = opened(ops.one());
     assert!(file.is_ok(), "{why}: {file:?}");
 }

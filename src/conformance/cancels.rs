@@ -1,7 +1,7 @@
 //! Clauses X1 and X2: operations that are cancelled.
 
-use super::bench::{Bench, bytes};
-use super::kit::*;
+use super::op_harness::{OpHarness, bytes};
+use super::util::*;
 use crate::key::Key;
 use crate::op::{Completion, Op, OpId, Outcome};
 use nix::poll::PollFlags;
@@ -23,77 +23,77 @@ fn expect_canceled(done: &Completion, id: OpId) {
 /// Once as it was submitted, and once as the kernel has it.
 const MOMENTS: [bool; 2] = [false, true];
 
-pub(super) fn x1_one_that_waits_its_turn_is_cancelled_at_once(stage: &Stage) {
+pub(super) fn x1_one_that_waits_its_turn_is_cancelled_at_once(cx: &TestContext) {
     for is_under_way in MOMENTS {
-        let mut bench = Bench::new(stage);
+        let mut ops = OpHarness::new(cx);
         let (here, there) = stream();
-        let key = bench.add(here);
+        let key = ops.add(here);
         let ids: Vec<_> =
-            (0..6).map(|token| bench.submit(Op::recv(key, vec![9], 1), token)).collect();
+            (0..6).map(|token| ops.submit(Op::recv(key, vec![9], 1), token)).collect();
         if is_under_way {
-            bench.expect_nothing_yet("nothing has come");
+            ops.expect_nothing_yet("nothing has come");
         }
         for at in [4, 1, 5] {
-            bench.cancel(ids[at]);
-            bench.wait(ZERO);
-            assert_eq!(bench.desk.events.completed(), 1, "it shows at once");
-            let done = bench.one();
+            ops.cancel(ids[at]);
+            ops.wait(ZERO);
+            assert_eq!(ops.harness.events.completed(), 1, "it shows at once");
+            let done = ops.one();
             expect_canceled(&done, ids[at]);
             assert_eq!(&*done.buf, [9], "its buffer is as it was");
         }
-        bench.expect_nothing_yet("the others wait on");
+        ops.expect_nothing_yet("the others wait on");
         put(&there, b"abc");
-        let rest = bench.collect(3);
+        let rest = ops.collect(3);
         let received: Vec<_> = rest.iter().map(|done| (done.id, done.buf.to_vec())).collect();
         let expected = [(0, b'a'), (2, b'b'), (3, b'c')];
         assert_eq!(received, expected.map(|(at, byte)| (ids[at], vec![9, byte])), "in order");
-        bench.expect_all_done("six operations");
+        ops.expect_all_done("six operations");
     }
 }
 
-pub(super) fn x1_a_send_that_waits_its_turn_is_never_sent(stage: &Stage) {
+pub(super) fn x1_a_send_that_waits_its_turn_is_never_sent(cx: &TestContext) {
     for is_under_way in MOMENTS {
-        let mut bench = Bench::new(stage);
+        let mut ops = OpHarness::new(cx);
         let (here, there) = stream();
         fill(&*here);
-        let key = bench.add(here);
+        let key = ops.add(here);
         let loads: [&[u8]; 4] = [b"first", b"second", b"third", b"fourth"];
-        let ids = loads.map(|load| bench.submit(Op::send_all(key, load, ..), load.len()));
+        let ids = loads.map(|load| ops.submit(Op::send_all(key, load, ..), load.len()));
         if is_under_way {
-            bench.expect_nothing_yet("there is no room");
+            ops.expect_nothing_yet("there is no room");
         }
-        bench.cancel(ids[1]);
-        expect_canceled(&bench.one(), ids[1]);
+        ops.cancel(ids[1]);
+        expect_canceled(&ops.one(), ids[1]);
         // The kernel may send the first of them as soon as there is room for it.
         let mut arrived = Vec::new();
         assert_eq!(refusal((&there).read_to_end(&mut arrived)), io::ErrorKind::WouldBlock);
-        let sent = bench.collect(3);
+        let sent = ops.collect(3);
         assert_eq!(sent.iter().map(|done| done.id).collect::<Vec<_>>(), [ids[0], ids[2], ids[3]]);
         assert_eq!(refusal((&there).read_to_end(&mut arrived)), io::ErrorKind::WouldBlock);
         assert!(arrived.ends_with(b"firstthirdfourth"), "{} bytes", arrived.len());
-        bench.expect_all_done("four operations");
+        ops.expect_all_done("four operations");
     }
 }
 
 /// The one at work is cancelled: nothing was consumed, and the next goes on.
-pub(super) fn x1_who_comes_after_goes_on(stage: &Stage) {
+pub(super) fn x1_who_comes_after_goes_on(cx: &TestContext) {
     for is_under_way in MOMENTS {
-        let mut bench = Bench::new(stage);
+        let mut ops = OpHarness::new(cx);
         let (here, there) = stream();
-        let key = bench.add(here);
+        let key = ops.add(here);
         let ids: Vec<_> =
-            (0..4).map(|token| bench.submit(Op::recv(key, Vec::new(), 2), token)).collect();
+            (0..4).map(|token| ops.submit(Op::recv(key, Vec::new(), 2), token)).collect();
         if is_under_way {
-            bench.expect_nothing_yet("nothing has come");
+            ops.expect_nothing_yet("nothing has come");
         }
-        bench.cancel(ids[0]);
-        expect_canceled(&bench.one(), ids[0]);
+        ops.cancel(ids[0]);
+        expect_canceled(&ops.one(), ids[0]);
         // Two at once: the second gets its turn while it is being cancelled.
-        bench.cancel(ids[1]);
-        bench.cancel(ids[2]);
+        ops.cancel(ids[1]);
+        ops.cancel(ids[2]);
         put(&there, b"xy");
         loop {
-            let done = bench.one();
+            let done = ops.one();
             let (id, is_last) = (done.id, done.id == ids[3]);
             if done.is_canceled() {
                 assert!(!is_last && done.transferred == 0, "{done:?}");
@@ -107,58 +107,58 @@ pub(super) fn x1_who_comes_after_goes_on(stage: &Stage) {
             assert_eq!(id, ids[1], "who was not at work is certainly cancelled");
             put(&there, b"xy");
         }
-        bench.expect_all_done("four operations");
+        ops.expect_all_done("four operations");
     }
 }
 
 /// Waits until operations have taken everything out of the socket.
-fn until_consumed(bench: &mut Bench, here: &impl std::os::fd::AsFd) {
+fn until_consumed(ops: &mut OpHarness, here: &impl std::os::fd::AsFd) {
     while oracle(here, PollFlags::POLLIN).contains(PollFlags::POLLIN) {
-        bench.wait(ZERO);
+        ops.wait(ZERO);
     }
 }
 
-pub(super) fn x1_what_was_received_before_is_kept(stage: &Stage) {
-    let mut bench = Bench::new(stage);
+pub(super) fn x1_what_was_received_before_is_kept(cx: &TestContext) {
+    let mut ops = OpHarness::new(cx);
     let (here, there) = stream();
-    let key = bench.add(here.clone());
-    let id = bench.submit(Op::recv_exact(key, b"> ".to_vec(), 10), 1);
-    let next = bench.submit(Op::recv(key, Vec::new(), 10), 2);
+    let key = ops.add(here.clone());
+    let id = ops.submit(Op::recv_exact(key, b"> ".to_vec(), 10), 1);
+    let next = ops.submit(Op::recv(key, Vec::new(), 10), 2);
     for part in [&b"ab"[..], b"cd"] {
         put(&there, part);
-        until_consumed(&mut bench, &here);
-        bench.expect_nothing_yet("it is not whole");
+        until_consumed(&mut ops, &here);
+        ops.expect_nothing_yet("it is not whole");
     }
-    bench.cancel(id);
-    let done = bench.one();
+    ops.cancel(id);
+    let done = ops.one();
     assert!(done.id == id && done.is_canceled(), "{done:?}");
     assert_eq!((done.transferred, &*done.buf), (4, &b"> abcd"[..]), "what came before is kept");
     put(&there, b"ef");
-    let done = bench.one();
+    let done = ops.one();
     assert_eq!(done.id, next);
     assert_eq!(bytes(done), (2, b"ef".to_vec()), "and nothing of what comes after");
-    bench.expect_all_done("two operations");
+    ops.expect_all_done("two operations");
 }
 
-pub(super) fn x1_what_was_sent_before_is_counted(stage: &Stage) {
+pub(super) fn x1_what_was_sent_before_is_counted(cx: &TestContext) {
     for is_under_way in MOMENTS {
-        let mut bench = Bench::new(stage);
+        let mut ops = OpHarness::new(cx);
         let (here, mut there) = stream();
-        let key = bench.add(here);
+        let key = ops.add(here);
         let load: Vec<u8> = (0..1 << 22).map(|at| (at % 251) as u8).collect();
-        let id = bench.submit(Op::send_all(key, load.clone(), 1..), 1);
+        let id = ops.submit(Op::send_all(key, load.clone(), 1..), 1);
         if is_under_way {
-            bench.expect_nothing_yet("there is no room for so much");
+            ops.expect_nothing_yet("there is no room for so much");
         }
-        bench.cancel(id);
-        let done = bench.one();
+        ops.cancel(id);
+        let done = ops.one();
         assert!(done.id == id && done.is_canceled() && *done.buf == load, "{done:?}");
         assert!(done.transferred > 0 || !is_under_way, "there was room for some");
         let mut arrived = Vec::new();
         assert_eq!(refusal(there.read_to_end(&mut arrived)), io::ErrorKind::WouldBlock);
         assert!(arrived == load[1..=done.transferred], "{} bytes arrived", arrived.len());
-        assert_eq!(bytes(bench.run(Op::send(key, "!", ..))), (1, b"!".to_vec()), "it goes on");
-        bench.expect_all_done("two operations");
+        assert_eq!(bytes(ops.run(Op::send(key, "!", ..))), (1, b"!".to_vec()), "it goes on");
+        ops.expect_all_done("two operations");
     }
 }
 
@@ -183,131 +183,129 @@ pub(super) fn unconnected() -> Arc<OwnedFd> {
     Arc::new(made.unwrap_or_else(|error| panic!("socket: {error}")))
 }
 
-pub(super) fn x1_a_connect_is_given_up(stage: &Stage) {
+pub(super) fn x1_a_connect_is_given_up(cx: &TestContext) {
     let (_listener, address, _filling) = crowded_listener();
     for is_under_way in MOMENTS {
-        let mut bench = Bench::new(stage);
+        let mut ops = OpHarness::new(cx);
         let source = unconnected();
-        let key = bench.add(source.clone());
-        let id = bench.submit(Op::connect(key, address), 1);
-        let behind = bench.submit(Op::send(key, "x", ..), 2);
+        let key = ops.add(source.clone());
+        let id = ops.submit(Op::connect(key, address), 1);
+        let behind = ops.submit(Op::send(key, "x", ..), 2);
         if is_under_way {
-            bench.expect_nothing_yet("nobody answers");
+            ops.expect_nothing_yet("nobody answers");
         }
-        bench.cancel(behind);
-        bench.cancel(id);
-        let done = bench.collect(2);
+        ops.cancel(behind);
+        ops.cancel(id);
+        let done = ops.collect(2);
         expect_canceled(&done[0], behind);
         expect_canceled(&done[1], id);
-        bench.desk.deregister(key);
+        ops.harness.deregister(key);
         assert_eq!(Arc::strong_count(&source), 1, "the poller has let go of it");
-        bench.expect_all_done("two operations");
+        ops.expect_all_done("two operations");
     }
 }
 
-pub(super) fn x1_timeouts_and_nops_can_be_cancelled(stage: &Stage) {
-    let mut bench = Bench::new(stage);
+pub(super) fn x1_timeouts_and_nops_can_be_cancelled(cx: &TestContext) {
+    let mut ops = OpHarness::new(cx);
     let hour = Duration::from_secs(3600);
-    let ids: Vec<_> = (0..3).map(|token| bench.submit(Op::timeout(hour), token)).collect();
-    bench.expect_nothing_yet("an hour");
-    bench.cancel(ids[1]);
-    expect_canceled(&bench.one(), ids[1]);
-    bench.expect_nothing_yet("the others wait on");
-    bench.cancel(ids[2]);
-    bench.cancel(ids[0]);
-    expect_canceled(&bench.one(), ids[2]);
-    expect_canceled(&bench.one(), ids[0]);
-    let nop = bench.submit(Op::nop(), 4);
-    bench.cancel(nop);
-    let done = bench.one();
+    let ids: Vec<_> = (0..3).map(|token| ops.submit(Op::timeout(hour), token)).collect();
+    ops.expect_nothing_yet("an hour");
+    ops.cancel(ids[1]);
+    expect_canceled(&ops.one(), ids[1]);
+    ops.expect_nothing_yet("the others wait on");
+    ops.cancel(ids[2]);
+    ops.cancel(ids[0]);
+    expect_canceled(&ops.one(), ids[2]);
+    expect_canceled(&ops.one(), ids[0]);
+    let nop = ops.submit(Op::nop(), 4);
+    ops.cancel(nop);
+    let done = ops.one();
     assert!(done.id == nop && (done.is_canceled() || done.result.is_ok()), "{done:?}");
-    bench.expect_all_done("four operations");
+    ops.expect_all_done("four operations");
 }
 
-fn expect_unknown(bench: &mut Bench, id: OpId, why: &str) {
-    let answer = bench.desk.poller.cancel(id);
+fn expect_unknown(ops: &mut OpHarness, id: OpId, why: &str) {
+    let answer = ops.harness.poller.cancel(id);
     assert_eq!(refusal(answer), io::ErrorKind::NotFound, "{why}");
 }
 
-pub(super) fn x2_what_was_delivered_is_unknown(stage: &Stage) {
-    let mut bench = Bench::with_room(stage, 1);
+pub(super) fn x2_what_was_delivered_is_unknown(cx: &TestContext) {
+    let mut ops = OpHarness::with_room(cx, 1);
     let (here, there) = stream();
-    let key = bench.add(here);
-    let ids: Vec<_> =
-        (0..3).map(|token| bench.submit(Op::recv(key, Vec::new(), 1), token)).collect();
+    let key = ops.add(here);
+    let ids: Vec<_> = (0..3).map(|token| ops.submit(Op::recv(key, Vec::new(), 1), token)).collect();
     put(&there, b"ab");
     // There is room for one completion; the second is done, but not delivered.
-    bench.wait(LONG);
-    assert_eq!(bench.desk.events.completed(), 1);
-    expect_unknown(&mut bench, ids[0], "it was delivered, if not taken");
-    (0..3).for_each(|_| bench.cancel(ids[1]));
-    (0..3).for_each(|_| bench.cancel(ids[2]));
-    let mut done = bench.collect(3);
+    ops.wait(LONG);
+    assert_eq!(ops.harness.events.completed(), 1);
+    expect_unknown(&mut ops, ids[0], "it was delivered, if not taken");
+    (0..3).for_each(|_| ops.cancel(ids[1]));
+    (0..3).for_each(|_| ops.cancel(ids[2]));
+    let mut done = ops.collect(3);
     done.sort_by_key(|done| done.token);
     assert!(done[0].result.is_ok() && done[2].is_canceled(), "{done:?}");
     let consumed: usize = done.iter().map(|done| done.transferred).sum();
     assert_eq!(consumed, usize::from(done[1].result.is_ok()) + 1, "{done:?}");
     for id in ids {
-        expect_unknown(&mut bench, id, "it was delivered");
+        expect_unknown(&mut ops, id, "it was delivered");
     }
-    bench.desk.deregister(key);
-    bench.expect_all_done("three operations");
+    ops.harness.deregister(key);
+    ops.expect_all_done("three operations");
 }
 
-pub(super) fn x2_deregistered_ones_are_known_until_delivered(stage: &Stage) {
-    let mut bench = Bench::new(stage);
+pub(super) fn x2_deregistered_ones_are_known_until_delivered(cx: &TestContext) {
+    let mut ops = OpHarness::new(cx);
     let (here, _there) = stream();
-    let key = bench.add(here);
-    let ids: Vec<_> =
-        (0..3).map(|token| bench.submit(Op::recv(key, Vec::new(), 1), token)).collect();
-    bench.wait(ZERO);
-    bench.desk.deregister(key);
-    ids.iter().for_each(|&id| bench.cancel(id));
-    for (done, id) in bench.collect(3).iter().zip(&ids) {
+    let key = ops.add(here);
+    let ids: Vec<_> = (0..3).map(|token| ops.submit(Op::recv(key, Vec::new(), 1), token)).collect();
+    ops.wait(ZERO);
+    ops.harness.deregister(key);
+    ids.iter().for_each(|&id| ops.cancel(id));
+    for (done, id) in ops.collect(3).iter().zip(&ids) {
         expect_canceled(done, *id);
     }
-    ids.into_iter().for_each(|id| expect_unknown(&mut bench, id, "it was delivered"));
+    ids.into_iter().for_each(|id| expect_unknown(&mut ops, id, "it was delivered"));
 }
 
-pub(super) fn x2_another_pollers_are_unknown(stage: &Stage) {
-    let (mut bench, mut other) = (Bench::new(stage), Bench::new(stage));
+pub(super) fn x2_another_pollers_are_unknown(cx: &TestContext) {
+    let (mut ops, mut other) = (OpHarness::new(cx), OpHarness::new(cx));
     let hour = Duration::from_secs(3600);
-    let ids: Vec<_> = (0..4).map(|token| bench.submit(Op::timeout(hour), token)).collect();
+    let ids: Vec<_> = (0..4).map(|token| ops.submit(Op::timeout(hour), token)).collect();
     let others: Vec<_> = (0..4).map(|token| other.submit(Op::timeout(hour), token)).collect();
     for (&id, &theirs) in ids.iter().zip(&others) {
         assert_ne!(id, theirs);
-        expect_unknown(&mut bench, theirs, "it is the other's");
-        let told = bench.desk.poller.cancel(theirs).map_err(|error| error.to_string());
+        expect_unknown(&mut ops, theirs, "it is the other's");
+        let told = ops.harness.poller.cancel(theirs).map_err(|error| error.to_string());
         assert!(told.as_ref().is_err_and(|told| told.contains("another poller")), "{told:?}");
         expect_unknown(&mut other, id, "it is the other's");
     }
-    bench.expect_nothing_yet("all go on");
+    ops.expect_nothing_yet("all go on");
     other.expect_nothing_yet("all go on");
-    drop(bench);
+    drop(ops);
     expect_unknown(&mut other, ids[0], "its poller has gone");
     others.into_iter().for_each(|id| other.cancel(id));
     assert_eq!(other.collect(4).len(), 4);
 }
 
 /// What has taken the place of an operation is another one.
-pub(super) fn x2_an_id_never_names_another_operation(stage: &Stage) {
-    let mut bench = Bench::new(stage);
+pub(super) fn x2_an_id_never_names_another_operation(cx: &TestContext) {
+    let mut ops = OpHarness::new(cx);
     let (here, there) = stream();
-    let key: Key = bench.add(here);
+    let key: Key = ops.add(here);
     let mut old: Vec<OpId> = Vec::new();
     for round in 0..500usize {
-        let id = bench.submit(Op::recv(key, Vec::new(), 1), round);
+        let id = ops.submit(Op::recv(key, Vec::new(), 1), round);
         assert!(!old.contains(&id), "{id:?} was the name of another operation");
         let latest = old.len().saturating_sub(20);
         for &old in &old[latest..] {
-            expect_unknown(&mut bench, old, "it is over");
+            expect_unknown(&mut ops, old, "it is over");
         }
         put(&there, &[round as u8]);
-        let done = bench.one();
+        let done = ops.one();
         assert!(matches!(done.result, Ok(Outcome::Done)), "not cancelled by an old name: {done:?}");
         assert_eq!(bytes(done), (1, vec![round as u8]));
         old.push(id);
     }
-    old.into_iter().for_each(|old| expect_unknown(&mut bench, old, "it is over"));
-    bench.expect_all_done("all were received");
+    old.into_iter().for_each(|old| expect_unknown(&mut ops, old, "it is over"));
+    ops.expect_all_done("all were received");
 }

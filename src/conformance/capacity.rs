@@ -1,7 +1,7 @@
 //! Clauses Q: capacity.
 
 use super::crowd;
-use super::kit::*;
+use super::util::*;
 use crate::event::{Events, Mode, Readiness};
 use crate::key::Key;
 use crate::poller::Source;
@@ -14,48 +14,48 @@ use std::sync::Arc;
 type Pairs = Vec<(Arc<UnixStream>, UnixStream)>;
 
 /// Registers `count` streams with data to read; their tokens count from 0.
-fn ready_streams(desk: &mut Desk, count: usize, mode: Mode) -> Pairs {
+fn ready_streams(harness: &mut ReadinessHarness, count: usize, mode: Mode) -> Pairs {
     let pairs: Pairs = (0..count).map(|_| stream()).collect();
     for (token, (here, there)) in pairs.iter().enumerate() {
-        desk.register(here.clone(), token, READ, mode);
+        harness.register(here.clone(), token, READ, mode);
         put(there, b"x");
     }
     pairs
 }
 
-pub(super) fn q1_no_more_than_there_is_room_for(stage: &Stage) {
+pub(super) fn q1_no_more_than_there_is_room_for(cx: &TestContext) {
     for mode in [Mode::Edge, Mode::OneShot] {
         for capacity in [1, 3, 7, 20, 64] {
-            let mut desk = stage.desk(capacity);
-            let _pairs = ready_streams(&mut desk, 20, mode);
+            let mut harness = cx.harness(capacity);
+            let _pairs = ready_streams(&mut harness, 20, mode);
             let mut seen = Vec::new();
             for _ in 0..20_usize.div_ceil(capacity) {
-                seen.extend(desk.now().into_iter().map(|event| event.0));
+                seen.extend(harness.now().into_iter().map(|event| event.0));
             }
             seen.sort_unstable();
             let all: Vec<usize> = (0..20).collect();
             assert_eq!(seen, all, "each once, in as few waits as can be; {mode:?}, {capacity}");
-            desk.expect_silence("each was reported");
+            harness.expect_silence("each was reported");
         }
     }
 }
 
-pub(super) fn q1_what_is_left_over_is_verified_again(stage: &Stage) {
+pub(super) fn q1_what_is_left_over_is_verified_again(cx: &TestContext) {
     for mode in MODES {
-        let mut desk = stage.desk(3);
-        let pairs = ready_streams(&mut desk, 9, mode);
-        let first = desk.now();
+        let mut harness = cx.harness(3);
+        let pairs = ready_streams(&mut harness, 9, mode);
+        let first = harness.now();
         assert_eq!(first.len(), 3);
         let untold = |token: &usize| first.iter().all(|event| event.0 != *token);
         let untold: Vec<usize> = (0..9).filter(untold).collect();
         pairs.iter().for_each(|(here, _)| drain(&**here));
-        desk.expect_silence("what was true when it was queued is not true now");
+        harness.expect_silence("what was true when it was queued is not true now");
         for &token in &untold {
             put(&pairs[token].1, b"y");
         }
         let mut seen = Vec::new();
         for _ in 0..2 {
-            let said = desk.now();
+            let said = harness.now();
             assert!(said.iter().all(|event| event.1 == Readiness::READABLE));
             seen.extend(said.into_iter().map(|event| event.0));
         }
@@ -64,25 +64,25 @@ pub(super) fn q1_what_is_left_over_is_verified_again(stage: &Stage) {
     }
 }
 
-pub(super) fn q1_no_room_is_refused(stage: &Stage) {
-    let mut desk = stage.desk(0);
+pub(super) fn q1_no_room_is_refused(cx: &TestContext) {
+    let mut harness = cx.harness(0);
     let (here, there) = stream();
-    desk.register(here, 1, READ, Mode::Edge);
+    harness.register(here, 1, READ, Mode::Edge);
     put(&there, b"x");
-    let answer = desk.poller.wait(&mut desk.events, Some(ZERO));
+    let answer = harness.poller.wait(&mut harness.events, Some(ZERO));
     assert_eq!(refusal(answer), io::ErrorKind::InvalidInput);
-    desk.events = Events::with_capacity(1);
-    desk.expect_now(&[(1, Readiness::READABLE)], "nothing is lost by that");
+    harness.events = Events::with_capacity(1);
+    harness.expect_now(&[(1, Readiness::READABLE)], "nothing is lost by that");
 }
 
-pub(super) fn q2_nobody_starves(stage: &Stage) {
+pub(super) fn q2_nobody_starves(cx: &TestContext) {
     for capacity in [1, 2, 3, 7, 19] {
-        let mut desk = stage.desk(capacity);
-        let _pairs = ready_streams(&mut desk, 20, Mode::Level);
+        let mut harness = cx.harness(capacity);
+        let _pairs = ready_streams(&mut harness, 20, Mode::Level);
         // By token: the capacities of the waits since its last report.
         let mut passed_over: BTreeMap<usize, usize> = (0..20).map(|token| (token, 0)).collect();
         for _ in 0..100 {
-            let said = desk.now();
+            let said = harness.now();
             assert_eq!(said.len(), capacity, "all are ready, so every place is taken");
             for (token, passed) in &mut passed_over {
                 let reported = said.iter().any(|event| event.0 == *token);
@@ -97,17 +97,17 @@ pub(super) fn q2_nobody_starves(stage: &Stage) {
     }
 }
 
-pub(super) fn q2_a_late_comer_gets_his_turn(stage: &Stage) {
+pub(super) fn q2_a_late_comer_gets_his_turn(cx: &TestContext) {
     for capacity in [1, 3] {
-        let mut desk = stage.desk(capacity);
+        let mut harness = cx.harness(capacity);
         let (late, late_there) = stream();
-        desk.register(late.clone(), 99, READ, Mode::Level);
-        let _pairs = ready_streams(&mut desk, 15, Mode::Level);
+        harness.register(late.clone(), 99, READ, Mode::Level);
+        let _pairs = ready_streams(&mut harness, 15, Mode::Level);
         for round in 0..10 {
-            (0..round).for_each(|_| assert_eq!(desk.now().len(), capacity));
+            (0..round).for_each(|_| assert_eq!(harness.now().len(), capacity));
             put(&late_there, b"x");
             let mut passed = 0;
-            while !desk.now().iter().any(|event| event.0 == 99) {
+            while !harness.now().iter().any(|event| event.0 == 99) {
                 passed += capacity;
                 assert!(passed < 16, "left out of waits with room for {passed}, of 16 sources");
             }
@@ -118,9 +118,9 @@ pub(super) fn q2_a_late_comer_gets_his_turn(stage: &Stage) {
 
 /// Of two ready sources a wait reports one, and a third takes the place of that. The source that
 /// was left out comes next.
-pub(super) fn q2_newcomer_overtakes_no_ready_source(stage: &Stage) {
+pub(super) fn q2_newcomer_overtakes_no_ready_source(cx: &TestContext) {
     for (mode, is_device) in MODES.into_iter().flat_map(|mode| [(mode, false), (mode, true)]) {
-        let mut desk = stage.desk(1);
+        let mut harness = cx.harness(1);
         // A stream whose peer has gone, or a device that is always ready.
         let source = |is_device| -> Source {
             if is_device {
@@ -131,14 +131,14 @@ pub(super) fn q2_newcomer_overtakes_no_ready_source(stage: &Stage) {
         };
         let mut keys: BTreeMap<usize, Key> = BTreeMap::new();
         for token in 0..2 {
-            keys.insert(token, desk.register(source(false), token, READ, Mode::Level));
+            keys.insert(token, harness.register(source(false), token, READ, Mode::Level));
         }
         for newcomer in 2..8 {
-            let reported = desk.now()[0].0;
-            desk.deregister(keys.remove(&reported).expect("registered"));
-            keys.insert(newcomer, desk.register(source(is_device), newcomer, READ, mode));
+            let reported = harness.now()[0].0;
+            harness.deregister(keys.remove(&reported).expect("registered"));
+            keys.insert(newcomer, harness.register(source(is_device), newcomer, READ, mode));
             let left_out = *keys.keys().next().expect("two are registered");
-            let said = desk.now();
+            let said = harness.now();
             assert_eq!(said[0].0, left_out, "{mode:?}, newcomers are devices: {is_device}");
         }
     }
@@ -147,43 +147,43 @@ pub(super) fn q2_newcomer_overtakes_no_ready_source(stage: &Stage) {
 /// Divisible by what cases have room for.
 const MANY: usize = 2002;
 
-fn register_streams(desk: &mut Desk, streams: &[Arc<UnixStream>], mode: Mode) {
+fn register_streams(harness: &mut ReadinessHarness, streams: &[Arc<UnixStream>], mode: Mode) {
     for (token, stream) in streams.iter().enumerate() {
-        desk.register(stream.clone(), token, READ, mode);
+        harness.register(stream.clone(), token, READ, mode);
     }
 }
 
 /// Waits as often as it takes to report every one of `count` sources once, if none comes twice.
-fn rotation(desk: &mut Desk, count: usize, why: &str) {
+fn rotation(harness: &mut ReadinessHarness, count: usize, why: &str) {
     let mut seen = vec![0_u32; count];
-    for _ in 0..count / desk.events.capacity() {
-        desk.wait(Some(ZERO));
-        assert_eq!(desk.events.len(), desk.events.capacity(), "all are ready; {why}");
-        desk.events.iter().for_each(|event| seen[event.token.0] += 1);
+    for _ in 0..count / harness.events.capacity() {
+        harness.wait(Some(ZERO));
+        assert_eq!(harness.events.len(), harness.events.capacity(), "all are ready; {why}");
+        harness.events.iter().for_each(|event| seen[event.token.0] += 1);
     }
     let odd = seen.iter().enumerate().find(|&(_, &times)| times != 1);
     assert_eq!(odd, None, "each of {count} comes once before anybody comes again; {why}");
 }
 
-pub(super) fn q1_two_thousand_come_once_each(stage: &Stage) {
-    let streams = crowd::ready_streams(stage, MANY);
+pub(super) fn q1_two_thousand_come_once_each(cx: &TestContext) {
+    let streams = crowd::ready_streams(cx, MANY);
     for mode in [Mode::Edge, Mode::OneShot] {
         for capacity in [7, 1] {
-            let mut desk = stage.desk(capacity);
-            register_streams(&mut desk, &streams, mode);
+            let mut harness = cx.harness(capacity);
+            register_streams(&mut harness, &streams, mode);
             // What happens after they were registered is told no other way.
             streams.iter().step_by(2).for_each(|stream| put(stream, b"y"));
-            rotation(&mut desk, streams.len(), &format!("{mode:?}, room for {capacity}"));
-            desk.expect_silence("each was reported");
+            rotation(&mut harness, streams.len(), &format!("{mode:?}, room for {capacity}"));
+            harness.expect_silence("each was reported");
         }
     }
 }
 
-pub(super) fn q2_none_of_two_thousand_starves(stage: &Stage) {
-    let streams = crowd::ready_streams(stage, MANY);
+pub(super) fn q2_none_of_two_thousand_starves(cx: &TestContext) {
+    let streams = crowd::ready_streams(cx, MANY);
     for capacity in [7, 1] {
-        let mut desk = stage.desk(capacity);
-        register_streams(&mut desk, &streams, Mode::Level);
-        rotation(&mut desk, streams.len(), &format!("room for {capacity}"));
+        let mut harness = cx.harness(capacity);
+        register_streams(&mut harness, &streams, Mode::Level);
+        rotation(&mut harness, streams.len(), &format!("room for {capacity}"));
     }
 }

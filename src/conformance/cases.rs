@@ -52,7 +52,7 @@ macro_rules! __conformance_cases {
         } own {
             l1_a_few_are_busy_among_very_many
         }
-        looks {
+        missed_wakeups {
             t1_what_came_to_nothing_hides_nothing
             e1_who_is_woken_by_a_ring_is_heard_again
         } own {}
@@ -189,7 +189,7 @@ macro_rules! __conformance_cases {
             c2_a_datagram_waits_for_room_in_the_queue
             c2_no_operation_raises_sigpipe
         }
-        endings {
+        eof {
             c2_a_reset_is_no_end
             c2_a_refusal_is_told_to_the_connect
             c2_to_shut_down_reading_ends_receives
@@ -278,7 +278,7 @@ macro_rules! __conformance_cases {
         } own {
             c8_begun_behind_hundreds_of_others_it_sleeps
         }
-        stops {
+        multishot_cancel {
             x1_nothing_is_lost_when_a_stream_is_stopped
             x3_a_stream_ends_at_its_deadline
             r5_a_stream_ends_with_its_registration
@@ -286,7 +286,7 @@ macro_rules! __conformance_cases {
             x1_a_stream_stopped_in_a_race_loses_nothing
             d1_a_thousand_drops_with_hundreds_of_streams
         }
-        doors {
+        accept_multi {
             c8_every_client_comes_once_and_in_order
             c6_each_of_many_neither_blocks_nor_outlives_exec
             c3_who_accepts_many_takes_his_turn
@@ -329,7 +329,7 @@ macro_rules! __conformance_cases {
             c8_a_buffer_that_comes_home_is_never_overlooked
             c8_hundreds_of_pools_leave_nothing
         }
-        last_writes {} own {
+        drop_writes {} own {
             d1_a_thousand_drops_with_thousands_under_way
             d1_a_disk_that_is_at_work_is_waited_for
         }
@@ -338,7 +338,7 @@ macro_rules! __conformance_cases {
             x1_what_is_said_to_be_sent_arrives
             x1_a_connection_is_accepted_or_still_there
         }
-        together {
+        mixed {
             w1_a_wake_ends_a_wait_for_completions
             t1_readiness_and_completions_come_together
             t1_two_directions_of_one_source
@@ -385,7 +385,7 @@ macro_rules! __conformance_cases {
             c2_a_message_waits_for_room_and_passes_its_files_once
             c2_a_part_of_a_message_is_sent_as_by_the_call
         } own {}
-        passing {} own {
+        scm_rights {} own {
             c2_as_many_files_pass_as_one_message_can
             d2_passed_files_that_nobody_takes_are_closed
             x1_a_file_is_received_or_still_there
@@ -479,7 +479,7 @@ macro_rules! __conformance_cases {
             c7_slow_file_holds_up_no_other_operation
             c7_hung_mount_leaves_threads_to_other_files
         }
-        ends {
+        multishot_end {
             c8_the_end_comes_after_however_many_results
             c2_a_reset_is_the_readers_whoever_hears_of_it
             c2_a_reset_is_of_one_connection

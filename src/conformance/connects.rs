@@ -1,9 +1,9 @@
 //! Clause C2 for a connect whose socket the program changes while it waits: it is never made again.
 
-use super::bench::*;
 use super::cancels::{crowded_listener, unconnected};
-use super::kit::*;
-use super::scenes;
+use super::op_harness::*;
+use super::scenarios;
+use super::util::*;
 use crate::op::Op;
 use crate::sys::staging;
 use nix::poll::PollFlags;
@@ -50,33 +50,33 @@ fn accept_all<T>(mut accept: impl FnMut() -> io::Result<T>) -> usize {
     }
 }
 
-pub(super) fn c2_tcp_connect_changed_meanwhile_fails_without_peer(stage: &Stage) {
+pub(super) fn c2_tcp_connect_changed_meanwhile_fails_without_peer(cx: &TestContext) {
     for change in [Change::ShutDown, Change::ShutDownAndAsk, Change::Disconnect] {
         let (listener, address, filling) = crowded_listener();
         let listener = TcpListener::from(listener);
         ok(listener.set_nonblocking(true));
         let socket = unconnected();
-        let mut bench = Bench::new(stage);
-        let key = bench.add(socket.clone());
-        bench.submit(Op::connect(key, address), 1);
-        bench.expect_nothing_yet("the queue is full");
+        let mut ops = OpHarness::new(cx);
+        let key = ops.add(socket.clone());
+        ops.submit(Op::connect(key, address), 1);
+        ops.expect_nothing_yet("the queue is full");
         change.make(&socket);
         let room = ok(listener.accept());
-        let done = bench.one();
+        let done = ops.one();
         assert!(done.result.is_err(), "{change:?}: nothing was connected: {done:?}");
         // A connection made now comes behind any that this socket has begun.
         let last = ok(TcpStream::connect(address));
         let mine = ok(last.local_addr());
-        fence(&listener, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLIN));
+        wait_until_kernel(&listener, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLIN));
         let mut peers = Vec::new();
         accept_all(|| listener.accept().inspect(|(_, peer)| peers.push(*peer)));
         assert_eq!(peers, [mine], "{change:?}: the listener got a peer: {done:?}");
-        bench.expect_all_done("one connect");
+        ops.expect_all_done("one connect");
         drop((room, filling));
     }
 }
 
-pub(super) fn c2_unix_connect_shut_down_meanwhile_fails_without_peer(stage: &Stage) {
+pub(super) fn c2_unix_connect_shut_down_meanwhile_fails_without_peer(cx: &TestContext) {
     let directory = TempDir::new();
     let address = ok(UnixAddress::from_pathname(directory.0.join("listener")));
     let listener = ok(UnixListener::bind_addr(&address));
@@ -84,56 +84,56 @@ pub(super) fn c2_unix_connect_shut_down_meanwhile_fails_without_peer(stage: &Sta
     let _first = ok(UnixStream::connect_addr(&address));
     ok(listener.set_nonblocking(true));
     for how in [nix::sys::socket::Shutdown::Both, nix::sys::socket::Shutdown::Read] {
-        let socket = Arc::new(scenes::unconnected_unix_stream(false));
-        let mut bench = Bench::new(stage);
-        let key = bench.add(socket.clone());
-        bench.submit(Op::connect(key, address.clone()), 1);
-        bench.expect_nothing_yet("the queue is full");
+        let socket = Arc::new(scenarios::unconnected_unix_stream(false));
+        let mut ops = OpHarness::new(cx);
+        let key = ops.add(socket.clone());
+        ops.submit(Op::connect(key, address.clone()), 1);
+        ops.expect_nothing_yet("the queue is full");
         ok(shutdown(socket.as_raw_fd(), how));
         let room = ok(listener.accept());
-        let done = bench.one();
+        let done = ops.one();
         assert!(done.result.is_err(), "{how:?}: nothing was connected: {done:?}");
         assert_eq!(accept_all(|| listener.accept()), 0, "{how:?}: the listener got a peer");
-        bench.expect_all_done("one connect");
+        ops.expect_all_done("one connect");
         drop(room);
         let _first = ok(UnixStream::connect_addr(&address));
     }
 }
 
 /// What was shut down before is no news: such a socket connects, as by the call.
-pub(super) fn c2_unix_socket_shut_down_before_connects(stage: &Stage) {
+pub(super) fn c2_unix_socket_shut_down_before_connects(cx: &TestContext) {
     let directory = TempDir::new();
     let address = ok(UnixAddress::from_pathname(directory.0.join("listener")));
     let listener = ok(UnixListener::bind_addr(&address));
     ok(listen(&listener, ok(Backlog::new(0))));
     let _first = ok(UnixStream::connect_addr(&address));
-    let socket = Arc::new(scenes::unconnected_unix_stream(true));
+    let socket = Arc::new(scenarios::unconnected_unix_stream(true));
     ok(shutdown(socket.as_raw_fd(), nix::sys::socket::Shutdown::Read));
-    let mut bench = Bench::new(stage);
-    let key = bench.add(socket);
-    bench.submit(Op::connect(key, address), 1);
-    bench.submit(Op::send_all(key, "hello", ..), 2);
-    bench.expect_nothing_yet("the queue is full");
+    let mut ops = OpHarness::new(cx);
+    let key = ops.add(socket);
+    ops.submit(Op::connect(key, address), 1);
+    ops.submit(Op::send_all(key, "hello", ..), 2);
+    ops.expect_nothing_yet("the queue is full");
     drop(ok(listener.accept()));
-    let results: Vec<_> = bench.collect(2).into_iter().map(|done| bytes(done).0).collect();
+    let results: Vec<_> = ops.collect(2).into_iter().map(|done| bytes(done).0).collect();
     assert_eq!(results, [0, 5]);
     let (last, _) = ok(listener.accept());
     assert_eq!(take(&last, 9), 5);
 }
 
 /// An attempt that was refused leaves the socket as it was, as a plain connect(2) does.
-pub(super) fn c2_refused_socket_connects_again(stage: &Stage) {
+pub(super) fn c2_refused_socket_connects_again(cx: &TestContext) {
     let listener = ok(TcpListener::bind("127.0.0.1:0"));
     let address = ok(listener.local_addr());
     drop(listener);
-    let mut bench = Bench::new(stage);
-    let key = bench.add(unconnected());
+    let mut ops = OpHarness::new(cx);
+    let key = ops.add(unconnected());
     for _ in 0..2 {
-        let done = bench.run(Op::connect(key, address));
+        let done = ops.run(Op::connect(key, address));
         assert_eq!(errno(&done), libc::ECONNREFUSED);
     }
     let listener = ok(TcpListener::bind(address));
-    let done = bench.run(Op::connect(key, address));
+    let done = ops.run(Op::connect(key, address));
     assert!(done.result.is_ok(), "somebody listens now: {done:?}");
     let (_, peer) = ok(listener.accept());
     assert!(peer.ip().is_loopback());

@@ -1,6 +1,6 @@
 //! Very many files, as far as the limit on open files goes. For cases with a process of their own.
 
-use super::kit::*;
+use super::util::*;
 use crate::event::Mode;
 use crate::key::Key;
 use crate::poller::Source;
@@ -17,7 +17,7 @@ const SPARE: usize = 100;
 
 /// How many of `wanted` files a case may open. If that is not all of them it is said, and where it
 /// is too few for anything the case is skipped.
-pub(super) fn room_for(stage: &Stage, wanted: usize) -> usize {
+pub(super) fn room_for(cx: &TestContext, wanted: usize) -> usize {
     let resource = Resource::RLIMIT_NOFILE;
     let (soft, hard) = getrlimit(resource).unwrap_or_else(|e| panic!("getrlimit: {e}"));
     // Many systems begin with room for 1,024 files.
@@ -27,10 +27,10 @@ pub(super) fn room_for(stage: &Stage, wanted: usize) -> usize {
     let room = usize::try_from(hard).unwrap_or(usize::MAX).saturating_sub(open + SPARE);
     let why = format!("RLIMIT_NOFILE is {hard}, and {open} files are open already");
     if room < SPARE {
-        stage.skip(why);
+        cx.skip(why);
     }
     if room < wanted {
-        stage.note(&format!("{room} files instead of {wanted}: {why}"));
+        cx.note(&format!("{room} files instead of {wanted}: {why}"));
     }
     room.min(wanted)
 }
@@ -67,8 +67,8 @@ impl Group {
 }
 
 /// As many idle groups as `wanted` sources make, within the limit.
-pub(super) fn groups(stage: &Stage, wanted: usize) -> Vec<Group> {
-    let room = room_for(stage, wanted + wanted / GROUP);
+pub(super) fn groups(cx: &TestContext, wanted: usize) -> Vec<Group> {
+    let room = room_for(cx, wanted + wanted / GROUP);
     (0..room / (GROUP + 1)).map(|_| Group::new()).collect()
 }
 
@@ -78,15 +78,15 @@ pub(super) fn mode_of(token: usize) -> Mode {
 }
 
 /// Registers all of them for reading; tokens count from 0, and go with [`mode_of`].
-pub(super) fn register_all(desk: &mut Desk, groups: &[Group]) -> Vec<Key> {
+pub(super) fn register_all(harness: &mut ReadinessHarness, groups: &[Group]) -> Vec<Key> {
     let readers = groups.iter().flat_map(|group| &group.readers).enumerate();
-    readers.map(|(token, one)| desk.register(one.clone(), token, READ, mode_of(token))).collect()
+    readers.map(|(token, one)| harness.register(one.clone(), token, READ, mode_of(token))).collect()
 }
 
 /// `wanted` streams that are each other's peers, with a byte to read on each; or fewer, within the
 /// limit, but a multiple of 14.
-pub(super) fn ready_streams(stage: &Stage, wanted: usize) -> Vec<Arc<UnixStream>> {
-    let pairs = room_for(stage, wanted) / 14 * 7;
+pub(super) fn ready_streams(cx: &TestContext, wanted: usize) -> Vec<Arc<UnixStream>> {
+    let pairs = room_for(cx, wanted) / 14 * 7;
     let mut streams = Vec::with_capacity(pairs * 2);
     for _ in 0..pairs {
         let (here, there) = stream();

@@ -1,8 +1,8 @@
 //! Clause X3: deadlines of operations, and timeouts.
 
-use super::bench::{Bench, bytes};
 use super::cancels::{crowded_listener, unconnected};
-use super::kit::*;
+use super::op_harness::{OpHarness, bytes};
+use super::util::*;
 use crate::key::Key;
 use crate::op::{Completion, Op, Outcome};
 use std::io::{self, Read};
@@ -19,124 +19,124 @@ fn is_timed_out(done: &Completion) -> bool {
 }
 
 /// The next completion, by waits without a timeout.
-fn next_without_timeout(bench: &mut Bench) -> Completion {
-    bench.desk.wait(None);
-    assert_eq!(bench.desk.events.completed(), 1, "only a completion ends this wait");
-    bench.one()
+fn next_without_timeout(ops: &mut OpHarness) -> Completion {
+    ops.harness.wait(None);
+    assert_eq!(ops.harness.events.completed(), 1, "only a completion ends this wait");
+    ops.one()
 }
 
 /// What must wait, as the first of its lane: the deadline ends it, and a wait that has none.
-fn expect_deadline(bench: &mut Bench, what: &str, op: Op) {
+fn expect_deadline(ops: &mut OpHarness, what: &str, op: Op) {
     let started = Instant::now();
-    let id = bench.submit(op.deadline(SOON), 1);
-    let done = next_without_timeout(bench);
+    let id = ops.submit(op.deadline(SOON), 1);
+    let done = next_without_timeout(ops);
     let elapsed = started.elapsed();
     assert!(done.id == id && is_timed_out(&done), "{what}: {done:?}");
     assert_eq!(done.transferred, 0, "{what}");
     assert!(elapsed >= SOON, "{what}: {elapsed:?} are less than {SOON:?}");
 }
 
-pub(super) fn x3_whatever_waits_is_ended(stage: &Stage) {
-    let mut bench = Bench::new(stage);
+pub(super) fn x3_whatever_waits_is_ended(cx: &TestContext) {
+    let mut ops = OpHarness::new(cx);
     let ((here, _there), (reader, _writer)) = (stream(), pipe());
     let (_reader, writer) = pipe();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
     let listener = Arc::new(listener.unwrap_or_else(|error| panic!("bind: {error}")));
     fill(&*here);
     fill(&writer);
-    let key = bench.add(here);
-    expect_deadline(&mut bench, "recv", Op::recv(key, Vec::new(), 8));
-    expect_deadline(&mut bench, "recv_exact", Op::recv_exact(key, Vec::new(), 8));
-    expect_deadline(&mut bench, "send", Op::send(key, "x", ..));
-    expect_deadline(&mut bench, "send_all", Op::send_all(key, "x", ..));
-    let key = bench.add(Arc::new(reader));
-    expect_deadline(&mut bench, "read", Op::read(key, Vec::new(), 8));
-    let key = bench.add(Arc::new(writer));
-    expect_deadline(&mut bench, "write", Op::write(key, "x", ..));
-    let key = bench.add(listener);
-    expect_deadline(&mut bench, "accept", Op::accept(key));
+    let key = ops.add(here);
+    expect_deadline(&mut ops, "recv", Op::recv(key, Vec::new(), 8));
+    expect_deadline(&mut ops, "recv_exact", Op::recv_exact(key, Vec::new(), 8));
+    expect_deadline(&mut ops, "send", Op::send(key, "x", ..));
+    expect_deadline(&mut ops, "send_all", Op::send_all(key, "x", ..));
+    let key = ops.add(Arc::new(reader));
+    expect_deadline(&mut ops, "read", Op::read(key, Vec::new(), 8));
+    let key = ops.add(Arc::new(writer));
+    expect_deadline(&mut ops, "write", Op::write(key, "x", ..));
+    let key = ops.add(listener);
+    expect_deadline(&mut ops, "accept", Op::accept(key));
     let (_listener, address, _filling) = crowded_listener();
-    let key = bench.add(unconnected());
-    expect_deadline(&mut bench, "connect", Op::connect(key, address));
-    bench.desk.deregister(key);
-    expect_deadline(&mut bench, "timeout", Op::timeout(HOUR));
-    bench.expect_all_done("all were ended");
+    let key = ops.add(unconnected());
+    expect_deadline(&mut ops, "connect", Op::connect(key, address));
+    ops.harness.deregister(key);
+    expect_deadline(&mut ops, "timeout", Op::timeout(HOUR));
+    ops.expect_all_done("all were ended");
 }
 
-pub(super) fn x3_what_waits_its_turn_is_ended_too(stage: &Stage) {
-    let mut bench = Bench::new(stage);
+pub(super) fn x3_what_waits_its_turn_is_ended_too(cx: &TestContext) {
+    let mut ops = OpHarness::new(cx);
     let (here, there) = stream();
-    let key = bench.add(here);
-    let first = bench.submit(Op::recv(key, Vec::new(), 2), 1);
-    expect_deadline(&mut bench, "the second", Op::recv(key, Vec::new(), 2));
-    let last = bench.submit(Op::recv(key, Vec::new(), 2), 3);
-    bench.expect_nothing_yet("these have no deadline");
+    let key = ops.add(here);
+    let first = ops.submit(Op::recv(key, Vec::new(), 2), 1);
+    expect_deadline(&mut ops, "the second", Op::recv(key, Vec::new(), 2));
+    let last = ops.submit(Op::recv(key, Vec::new(), 2), 3);
+    ops.expect_nothing_yet("these have no deadline");
     put(&there, b"abcd");
-    let done = bench.collect(2);
+    let done = ops.collect(2);
     assert_eq!((done[0].id, done[1].id), (first, last), "the others are as before");
     assert!(*done[0].buf == *b"ab" && *done[1].buf == *b"cd", "{done:?}");
-    bench.expect_all_done("three operations");
+    ops.expect_all_done("three operations");
 }
 
-pub(super) fn x3_who_comes_after_goes_on(stage: &Stage) {
-    let mut bench = Bench::new(stage);
+pub(super) fn x3_who_comes_after_goes_on(cx: &TestContext) {
+    let mut ops = OpHarness::new(cx);
     let (here, there) = stream();
-    let key = bench.add(here.clone());
+    let key = ops.add(here.clone());
     let started = Instant::now();
-    let exact = bench.submit(Op::recv_exact(key, b"> ".to_vec(), 10).deadline(SOON), 1);
-    let next = bench.submit(Op::recv(key, Vec::new(), 10), 2);
+    let exact = ops.submit(Op::recv_exact(key, b"> ".to_vec(), 10).deadline(SOON), 1);
+    let next = ops.submit(Op::recv(key, Vec::new(), 10), 2);
     put(&there, b"abc");
-    let done = next_without_timeout(&mut bench);
+    let done = next_without_timeout(&mut ops);
     assert!(done.id == exact && is_timed_out(&done), "{done:?}");
     assert!(started.elapsed() >= SOON, "not before");
     assert_eq!((done.transferred, &*done.buf), (3, &b"> abc"[..]), "what came before is kept");
     put(&there, b"def");
-    let done = bench.one();
+    let done = ops.one();
     assert_eq!(done.id, next);
     assert_eq!(bytes(done), (3, b"def".to_vec()));
     // And in the other direction.
     let load: Vec<u8> = (0..1 << 22).map(|at| (at % 251) as u8).collect();
-    let all = bench.submit(Op::send_all(key, load.clone(), ..).deadline(SOON), 3);
-    let next = bench.submit(Op::send(key, "!", ..), 4);
-    let done = next_without_timeout(&mut bench);
+    let all = ops.submit(Op::send_all(key, load.clone(), ..).deadline(SOON), 3);
+    let next = ops.submit(Op::send(key, "!", ..), 4);
+    let done = next_without_timeout(&mut ops);
     assert!(done.id == all && is_timed_out(&done) && *done.buf == load, "{done:?}");
     let sent = done.transferred;
     let mut arrived = Vec::new();
     assert_eq!(refusal((&there).read_to_end(&mut arrived)), io::ErrorKind::WouldBlock);
-    let done = bench.one();
+    let done = ops.one();
     assert_eq!(done.id, next);
     assert_eq!(bytes(done), (1, b"!".to_vec()));
     let rest = (&there).read_to_end(&mut arrived);
     assert!(rest.is_err() && arrived.pop() == Some(b'!'), "the next one's comes last");
     assert!(arrived == load[..sent], "{} bytes arrived of {sent}", arrived.len());
-    bench.expect_all_done("four operations");
+    ops.expect_all_done("four operations");
 }
 
-pub(super) fn x3_no_time_and_all_the_time(stage: &Stage) {
-    let mut bench = Bench::new(stage);
+pub(super) fn x3_no_time_and_all_the_time(cx: &TestContext) {
+    let mut ops = OpHarness::new(cx);
     let (here, there) = stream();
-    let key = bench.add(here);
+    let key = ops.add(here);
     for round in 0..50usize {
-        let id = bench.submit(Op::recv(key, Vec::new(), 8).deadline(ZERO), round);
-        let done = next_without_timeout(&mut bench);
+        let id = ops.submit(Op::recv(key, Vec::new(), 8).deadline(ZERO), round);
+        let done = next_without_timeout(&mut ops);
         assert!(done.id == id && is_timed_out(&done) && done.transferred == 0, "{done:?}");
     }
     put(&there, b"a");
-    let done = bench.run(Op::recv(key, Vec::new(), 8).deadline(ZERO));
+    let done = ops.run(Op::recv(key, Vec::new(), 8).deadline(ZERO));
     let is_real = done.result.is_ok();
     assert!(is_real || is_timed_out(&done), "{done:?}");
     assert_eq!(done.transferred, usize::from(is_real), "{done:?}");
     // The longest time that can be said, and one that the clock can't hold by a little.
     let mut received = done.buf.into_vec();
     for time in [Duration::MAX, Duration::from_secs(u64::MAX >> 1), HOUR] {
-        let id = bench.submit(Op::recv(key, Vec::new(), 1).deadline(time), 1);
+        let id = ops.submit(Op::recv(key, Vec::new(), 1).deadline(time), 1);
         put(&there, b"b");
-        let done = bench.one();
+        let done = ops.one();
         assert_eq!(done.id, id);
         received.extend(bytes(done).1);
     }
     assert!(b"abbb".starts_with(&received[..]), "nothing got lost: {received:?}");
-    bench.expect_all_done("all were waited for");
+    ops.expect_all_done("all were waited for");
 }
 
 /// Permutes the numbers below 300.
@@ -144,21 +144,21 @@ fn shuffled() -> impl Iterator<Item = u64> {
     (0..300).map(|at| at * 119 % 300)
 }
 
-pub(super) fn x3_timeouts_come_in_the_order_of_time(stage: &Stage) {
-    let mut bench = Bench::with_room(stage, 16);
+pub(super) fn x3_timeouts_come_in_the_order_of_time(cx: &TestContext) {
+    let mut ops = OpHarness::with_room(cx, 16);
     let step = Duration::from_micros(200);
     let mut started = vec![Instant::now(); 300];
     for at in shuffled() {
         // Measured before it is submitted, so that it is not early by the clock of the case.
         started[at as usize] = Instant::now();
-        bench.submit(Op::timeout(step * at as u32), at as usize);
+        ops.submit(Op::timeout(step * at as u32), at as usize);
     }
     // Many were submitted later than others that are to come before them.
     let spread = started.iter().max().zip(started.iter().min());
     let spread = spread.map_or(ZERO, |(last, first)| *last - *first);
     let mut latest = ZERO;
     for _ in 0..300 {
-        let done = next_or_more(&mut bench);
+        let done = next_or_more(&mut ops);
         let (at, now) = (done.token.0, Instant::now());
         let time = step * at as u32;
         assert!(matches!(done.result, Ok(Outcome::Done)), "{done:?}");
@@ -166,65 +166,65 @@ pub(super) fn x3_timeouts_come_in_the_order_of_time(stage: &Stage) {
         assert!(time + spread >= latest, "{time:?} comes after {latest:?}");
         latest = latest.max(time);
     }
-    bench.expect_all_done("all timeouts");
+    ops.expect_all_done("all timeouts");
 }
 
 /// The next completion, by waits without a timeout which may bring several.
-fn next_or_more(bench: &mut Bench) -> Completion {
-    if bench.desk.events.completed() == 0 {
-        bench.desk.wait(None);
-        assert!(bench.desk.events.completed() > 0, "only completions end this wait");
+fn next_or_more(ops: &mut OpHarness) -> Completion {
+    if ops.harness.events.completed() == 0 {
+        ops.harness.wait(None);
+        assert!(ops.harness.events.completed() > 0, "only completions end this wait");
     }
-    bench.one()
+    ops.one()
 }
 
-pub(super) fn x3_hundreds_of_deadlines(stage: &Stage) {
-    let mut bench = Bench::with_room(stage, 16);
+pub(super) fn x3_hundreds_of_deadlines(cx: &TestContext) {
+    let mut ops = OpHarness::with_room(cx, 16);
     let pairs: Vec<_> = (0..10).map(|_| stream()).collect();
-    let keys: Vec<Key> = pairs.iter().map(|(here, _)| bench.add(here.clone())).collect();
+    let keys: Vec<Key> = pairs.iter().map(|(here, _)| ops.add(here.clone())).collect();
     let step = Duration::from_micros(200);
     let mut started = vec![Instant::now(); 300];
     for at in shuffled() {
         started[at as usize] = Instant::now();
         let op = Op::recv(keys[at as usize % 10], Vec::new(), 8).deadline(step * at as u32);
-        bench.submit(op, at as usize);
+        ops.submit(op, at as usize);
     }
     for _ in 0..300 {
-        let done = next_or_more(&mut bench);
+        let done = next_or_more(&mut ops);
         let at = done.token.0;
         assert!(is_timed_out(&done) && done.transferred == 0, "{done:?}");
         assert!(started[at].elapsed() >= step * at as u32, "{at} is early");
     }
-    bench.expect_all_done("all were ended");
+    ops.expect_all_done("all were ended");
     put(&pairs[3].1, b"x");
-    assert_eq!(bytes(bench.run(Op::recv(keys[3], Vec::new(), 8))), (1, b"x".to_vec()));
+    assert_eq!(bytes(ops.run(Op::recv(keys[3], Vec::new(), 8))), (1, b"x".to_vec()));
 }
 
-pub(super) fn x3_timeouts_of_any_length(stage: &Stage) {
-    let mut bench = Bench::new(stage);
-    let ages = bench.submit(Op::timeout(Duration::MAX), 1);
-    let years = bench.submit(Op::timeout(Duration::from_secs(u64::MAX >> 1)), 2);
+pub(super) fn x3_timeouts_of_any_length(cx: &TestContext) {
+    let mut ops = OpHarness::new(cx);
+    let ages = ops.submit(Op::timeout(Duration::MAX), 1);
+    let years = ops.submit(Op::timeout(Duration::from_secs(u64::MAX >> 1)), 2);
     for micros in [0, 1, 10, 999, 1000, 1001, 20_000] {
         let (started, time) = (Instant::now(), Duration::from_micros(micros));
-        bench.submit(Op::timeout(time), 3);
-        let done = next_without_timeout(&mut bench);
+        ops.submit(Op::timeout(time), 3);
+        let done = next_without_timeout(&mut ops);
         assert!(started.elapsed() >= time, "{time:?} is early");
         assert!(matches!(done.result, Ok(Outcome::Done)) && done.token.0 == 3, "{done:?}");
     }
-    let nothing = bench.submit(Op::timeout(Duration::from_nanos(1)), 4);
-    assert_eq!(next_without_timeout(&mut bench).id, nothing);
-    bench.cancel(ages);
-    bench.cancel(years);
-    assert!(bench.collect(2).iter().all(Completion::is_canceled));
-    bench.expect_all_done("all timeouts");
+    let nothing = ops.submit(Op::timeout(Duration::from_nanos(1)), 4);
+    assert_eq!(next_without_timeout(&mut ops).id, nothing);
+    ops.cancel(ages);
+    ops.cancel(years);
+    assert!(ops.collect(2).iter().all(Completion::is_canceled));
+    ops.expect_all_done("all timeouts");
 }
 
 /// A deadline that passes as the bytes come: they are in the completion, or in the socket.
-pub(super) fn x3_together_with_data(stage: &Stage) {
+pub(super) fn x3_together_with_data(cx: &TestContext) {
     const ROUNDS: u32 = 400;
-    let mut bench = Bench::new(stage);
+    let mut ops = OpHarness::new(cx);
     let (here, there) = stream();
-    let key = bench.add(here.clone());
+    let key = ops.add(here.clone());
     let (order, orders) = std::sync::mpsc::channel();
     let writer = thread::spawn(move || {
         for (round, at) in orders {
@@ -241,12 +241,12 @@ pub(super) fn x3_together_with_data(stage: &Stage) {
         let at = started + Duration::from_micros(240 + u64::from(round * 7 % 120));
         let sent = order.send((round, at));
         sent.unwrap_or_else(|_| panic!("the writer failed"));
-        let id = bench.submit(Op::recv(key, Vec::new(), 8).deadline(time), 1);
-        let done = bench.one();
+        let id = ops.submit(Op::recv(key, Vec::new(), 8).deadline(time), 1);
+        let done = ops.one();
         assert_eq!(done.id, id);
         if is_timed_out(&done) {
             assert!(started.elapsed() >= time && done.transferred == 0, "{done:?}");
-            let done = bench.run(Op::recv(key, Vec::new(), 8));
+            let done = ops.run(Op::recv(key, Vec::new(), 8));
             assert_eq!(bytes(done), (1, vec![round as u8]), "it is in the socket still");
         } else {
             assert_eq!(bytes(done), (1, vec![round as u8]), "it was received");
@@ -254,23 +254,23 @@ pub(super) fn x3_together_with_data(stage: &Stage) {
     }
     drop(order);
     writer.join().unwrap_or_else(|_| panic!("the writer failed"));
-    bench.expect_all_done("all were waited for");
+    ops.expect_all_done("all were waited for");
 }
 
 /// Deadlines of what is over disturb nobody: a wait sleeps through them.
-pub(super) fn x3_what_is_over_keeps_no_wait_awake(stage: &Stage) {
-    let mut bench = Bench::new(stage);
+pub(super) fn x3_what_is_over_keeps_no_wait_awake(cx: &TestContext) {
+    let mut ops = OpHarness::new(cx);
     let (here, there) = stream();
-    let key = bench.add(here);
+    let key = ops.add(here);
     put(&there, &[b'x'; 1000]);
     // So dense that a fraction of the time for which the thread is watched is enough to tell.
     for at in 1..=1000 {
         let (time, between) = (Duration::from_millis(at), Duration::from_micros(500));
-        bench.submit(Op::recv(key, Vec::new(), 1).deadline(time), at as usize);
-        let id = bench.submit(Op::timeout(time + between), at as usize);
-        bench.cancel(id);
+        ops.submit(Op::recv(key, Vec::new(), 1).deadline(time), at as usize);
+        let id = ops.submit(Op::timeout(time + between), at as usize);
+        ops.cancel(id);
     }
-    assert_eq!(bench.collect(2000).len(), 2000, "received, late or cancelled");
-    bench.expect_sleep("all operations are over");
-    bench.expect_all_done("all are over");
+    assert_eq!(ops.collect(2000).len(), 2000, "received, late or cancelled");
+    ops.expect_sleep("all operations are over");
+    ops.expect_all_done("all are over");
 }

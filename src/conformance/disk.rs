@@ -1,7 +1,7 @@
 //! Clauses C2, C3, C5 and M1 for what is at an offset of a file, and for having it kept.
 
-use super::bench::*;
-use super::kit::*;
+use super::op_harness::*;
+use super::util::*;
 use crate::event::Mode;
 use crate::op::{Completion, Message, Op};
 use crate::sys::buf::Buf;
@@ -15,9 +15,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// Numbers that look as if they were thrown, and are the same every time.
-pub(super) struct Dice(pub(super) u64);
+pub(super) struct Rng(pub(super) u64);
 
-impl Dice {
+impl Rng {
     pub(super) fn below(&mut self, end: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -82,68 +82,68 @@ pub(super) fn plainly_read(file: &File, max: usize, offset: u64) -> (Result<usiz
     (count, bytes)
 }
 
-pub(super) fn c2_what_is_at_an_offset_is_as_by_the_call(stage: &Stage) {
+pub(super) fn c2_what_is_at_an_offset_is_as_by_the_call(cx: &TestContext) {
     const MOST: usize = 200_000;
     let directory = TempDir::new();
     let [ours, twin] = ["ours", "twin"].map(|name| file_of(&directory.0.join(name), b"begun"));
-    let (mut bench, mut dice) = (Bench::new(stage), Dice(4711));
-    let key = bench.add(ours);
+    let (mut ops, mut rng) = (OpHarness::new(cx), Rng(4711));
+    let key = ops.add(ours);
     for round in 0..300 {
         // Most of them near the others, some far beyond the end.
-        let offset = dice.below(if round % 10 == 0 { 3_000_000 } else { MOST });
-        let size = dice.below([9, 5000, MOST][round % 3]);
-        if dice.below(2) == 0 {
+        let offset = rng.below(if round % 10 == 0 { 3_000_000 } else { MOST });
+        let size = rng.below([9, 5000, MOST][round % 3]);
+        if rng.below(2) == 0 {
             let expected = plainly_read(&twin, size + 1, offset as u64);
-            let before = dice.bytes(round % 4);
-            let done = bench.run(Op::read_at(key, before.clone(), size + 1, offset as u64));
+            let before = rng.bytes(round % 4);
+            let done = ops.run(Op::read_at(key, before.clone(), size + 1, offset as u64));
             let given = (count_of(&done), done.buf.into_vec());
             let all = [before, expected.1].concat();
             assert!(given == (expected.0, all), "read {size} + 1 at {offset}: {:?}", given.0);
         } else {
-            let bytes = dice.bytes(size);
-            let start = dice.below(size + 1);
+            let bytes = rng.bytes(size);
+            let start = rng.below(size + 1);
             let expected = plain(twin.write_at(&bytes[start..], offset as u64));
-            let done = bench.run(Op::write_at(key, bytes.clone(), start.., offset as u64));
+            let done = ops.run(Op::write_at(key, bytes.clone(), start.., offset as u64));
             assert_eq!(count_of(&done), expected, "write {start}..{size} at {offset}");
             assert!(*done.buf == *bytes, "the buffer is only lent");
         }
     }
     let [ours, twin] = ["ours", "twin"].map(|name| ok(std::fs::read(directory.0.join(name))));
     assert!(ours == twin, "the files are {} and {} bytes", ours.len(), twin.len());
-    bench.expect_all_done("one by one");
+    ops.expect_all_done("one by one");
 }
 
-pub(super) fn c2_nothing_written_is_nothing_changed(stage: &Stage) {
+pub(super) fn c2_nothing_written_is_nothing_changed(cx: &TestContext) {
     let directory = TempDir::new();
     let path = directory.0.join("file");
-    let mut bench = Bench::new(stage);
-    let key = bench.add(file_of(&path, b"content"));
+    let mut ops = OpHarness::new(cx);
+    let key = ops.add(file_of(&path, b"content"));
     for offset in [0, 3, 7, 5000, i64::MAX as u64] {
         let twin = file_of(&directory.0.join("twin"), b"content");
         let expected = plain(twin.write_at(&[], offset));
-        let done = bench.run(Op::write_at(key, vec![1, 2], 1..1, offset));
+        let done = ops.run(Op::write_at(key, vec![1, 2], 1..1, offset));
         assert_eq!(count_of(&done), expected, "at {offset}");
         let several = [Buf::None, Buf::Vec(Vec::new()), "".into()];
-        let done = bench.run(Op::write_at_vectored(key, several, offset));
+        let done = ops.run(Op::write_at_vectored(key, several, offset));
         assert_eq!(count_of(&done), expected, "several at {offset}");
         assert_eq!(done.buf.into_many().len(), 3);
-        let done = bench.run(Op::write_at_vectored(key, [], offset));
+        let done = ops.run(Op::write_at_vectored(key, [], offset));
         assert_eq!(count_of(&done), expected, "no buffer at {offset}");
     }
     assert_eq!(ok(std::fs::read(&path)), b"content", "it has not grown");
 }
 
 /// A call that finds the first of it in memory could give that alone, which pread(2) does not.
-pub(super) fn c2_what_memory_lacks_is_read_too(stage: &Stage) {
+pub(super) fn c2_what_memory_lacks_is_read_too(cx: &TestContext) {
     const SIZE: usize = 512 << 10;
     let directory = TempDir::new();
-    let content = Dice(31).bytes(SIZE);
+    let content = Rng(31).bytes(SIZE);
     let file = file_of(&directory.0.join("file"), &content);
     let pool = pool(SIZE, 1);
     let (half, quarter) = (SIZE / 2, SIZE / 4);
     let gaps = [(0, SIZE), (0, half), (half, half), (quarter, half), (4096, SIZE - 4096)];
-    let mut bench = Bench::new(stage);
-    let key = bench.add(file.clone());
+    let mut ops = OpHarness::new(cx);
+    let key = ops.add(file.clone());
     for (from, length) in gaps {
         let prepare = || {
             assert_eq!(ok(std::fs::read(directory.0.join("file"))).len(), SIZE);
@@ -151,39 +151,39 @@ pub(super) fn c2_what_memory_lacks_is_read_too(stage: &Stage) {
         };
         let why = format!("{length} from {from} on were not in memory");
         prepare();
-        let (count, read) = bytes(bench.run(Op::read_at(key, vec![7], SIZE, 0)));
+        let (count, read) = bytes(ops.run(Op::read_at(key, vec![7], SIZE, 0)));
         assert!(count == SIZE && read[1..] == content, "{why}: {count}");
         prepare();
-        let buf = bench.run(Op::read_at(key, lent(&pool, b""), SIZE, 0)).buf;
+        let buf = ops.run(Op::read_at(key, lent(&pool, b""), SIZE, 0)).buf;
         assert!(*buf == *content, "a buffer of a pool, {why}: {}", buf.len());
         prepare();
         let parts = [quarter, 1, half].map(|most| (Buf::Vec(Vec::new()), most));
-        let done = bench.run(Op::read_at_vectored(key, parts, 0));
+        let done = ops.run(Op::read_at_vectored(key, parts, 0));
         let all = quarter + 1 + half;
         let is_right = done.transferred == all && done.buf.into_vec() == content[..all];
         assert!(is_right, "several, {why}");
         prepare();
-        let done = bench.run(Op::read(key, Vec::new(), SIZE + 1));
+        let done = ops.run(Op::read(key, Vec::new(), SIZE + 1));
         let is_right = done.transferred == SIZE && *done.buf == *content;
         assert!(is_right, "from its position, {why}: {}", done.transferred);
         ok((&*file).rewind());
     }
 }
 
-pub(super) fn c3_offsets_are_worked_at_side_by_side(stage: &Stage) {
+pub(super) fn c3_offsets_are_worked_at_side_by_side(cx: &TestContext) {
     const BLOCK: usize = 4096;
     const BLOCKS: usize = 300;
     let directory = TempDir::new();
     let path = directory.0.join("file");
     let file = file_of(&path, b"");
-    let mut bench = Bench::with_room(stage, 2 * BLOCKS);
-    let key = bench.add(file.clone());
-    let content = Dice(5).bytes(BLOCK * BLOCKS);
+    let mut ops = OpHarness::with_room(cx, 2 * BLOCKS);
+    let key = ops.add(file.clone());
+    let content = Rng(5).bytes(BLOCK * BLOCKS);
     let blocks: Vec<_> = content.chunks(BLOCK).enumerate().collect();
     for (at, block) in blocks.iter().rev() {
-        bench.submit(Op::write_at(key, block.to_vec(), .., (at * BLOCK) as u64), *at);
+        ops.submit(Op::write_at(key, block.to_vec(), .., (at * BLOCK) as u64), *at);
     }
-    let done = bench.collect(BLOCKS);
+    let done = ops.collect(BLOCKS);
     assert!(done.iter().all(|done| count_of(done) == Ok(BLOCK)), "{done:?}");
     assert!(ok(std::fs::read(&path)) == content, "each where it belongs");
     for is_cold in [false, true] {
@@ -191,11 +191,11 @@ pub(super) fn c3_offsets_are_worked_at_side_by_side(stage: &Stage) {
             forget(&file, 0, content.len());
         }
         for (at, _) in &blocks {
-            bench.submit(Op::read_at(key, vec![1], BLOCK, (at * BLOCK) as u64), *at);
-            bench.submit(Op::read(key, vec![], BLOCK), BLOCKS + at);
+            ops.submit(Op::read_at(key, vec![1], BLOCK, (at * BLOCK) as u64), *at);
+            ops.submit(Op::read(key, vec![], BLOCK), BLOCKS + at);
         }
         let (mut in_order, mut loose) = (Vec::new(), 0);
-        for done in bench.collect(2 * BLOCKS) {
+        for done in ops.collect(2 * BLOCKS) {
             let token = done.token.0;
             let (_, read) = bytes(done);
             let at = token % BLOCKS;
@@ -211,73 +211,73 @@ pub(super) fn c3_offsets_are_worked_at_side_by_side(stage: &Stage) {
         assert_eq!(ok((&*file).stream_position()), content.len() as u64);
         ok((&*file).rewind());
     }
-    bench.expect_all_done("writes and reads");
+    ops.expect_all_done("writes and reads");
 }
 
-pub(super) fn m1_what_is_at_an_offset_is_in_no_direction(stage: &Stage) {
+pub(super) fn m1_what_is_at_an_offset_is_in_no_direction(cx: &TestContext) {
     let directory = TempDir::new();
     let path = directory.0.join("file");
     let file = file_of(&path, b"content");
-    let mut bench = Bench::new(stage);
-    let key = bench.desk.register(file.clone(), 5, BOTH, Mode::OneShot);
+    let mut ops = OpHarness::new(cx);
+    let key = ops.harness.register(file.clone(), 5, BOTH, Mode::OneShot);
     for (token, op) in [Op::read(key, vec![], 1), Op::write(key, "x", ..)].into_iter().enumerate() {
-        let why = bench.rejected(op).1.kind();
+        let why = ops.rejected(op).1.kind();
         assert_eq!(why, InvalidInput, "{token} is in a direction");
     }
-    bench.submit(Op::read_at(key, vec![], 4, 3), 1);
-    bench.submit(Op::write_at(key, "C", .., 0), 2);
-    bench.submit(Op::fsync(key), 3);
-    bench.submit(Op::fdatasync(key), 4);
-    bench.desk.modify(key, 5, READ, Mode::Level);
-    bench.desk.modify(key, 5, BOTH, Mode::Level);
-    for done in bench.collect(4) {
+    ops.submit(Op::read_at(key, vec![], 4, 3), 1);
+    ops.submit(Op::write_at(key, "C", .., 0), 2);
+    ops.submit(Op::fsync(key), 3);
+    ops.submit(Op::fdatasync(key), 4);
+    ops.harness.modify(key, 5, READ, Mode::Level);
+    ops.harness.modify(key, 5, BOTH, Mode::Level);
+    for done in ops.collect(4) {
         assert!(done.result.is_ok(), "{done:?}");
         assert!(done.token.0 != 1 || *done.buf == *b"tent", "{done:?}");
     }
-    assert_eq!(bench.desk.now().len(), 1, "and it is watched");
+    assert_eq!(ops.harness.now().len(), 1, "and it is watched");
     assert_eq!(ok(std::fs::read(&path)), b"Content");
 }
 
-pub(super) fn c5_what_is_read_at_an_offset_is_appended(stage: &Stage) {
+pub(super) fn c5_what_is_read_at_an_offset_is_appended(cx: &TestContext) {
     let directory = TempDir::new();
-    let mut bench = Bench::new(stage);
-    let key = bench.add(file_of(&directory.0.join("file"), b"0123456789"));
+    let mut ops = OpHarness::new(cx);
+    let key = ops.add(file_of(&directory.0.join("file"), b"0123456789"));
     let pool = pool(8, 1);
-    assert_eq!(bytes(bench.run(Op::read_at(key, b"> ".to_vec(), 3, 2))), (3, b"> 234".to_vec()));
-    let done = bench.run(Op::read_at(key, lent(&pool, b"> "), 6, 2));
+    assert_eq!(bytes(ops.run(Op::read_at(key, b"> ".to_vec(), 3, 2))), (3, b"> 234".to_vec()));
+    let done = ops.run(Op::read_at(key, lent(&pool, b"> "), 6, 2));
     assert!(matches!(&done.buf, Buf::Pool(_)) && *done.buf == *b"> 234567", "{done:?}");
     drop(done);
-    let done = bench.run(Op::read_at(key, lent(&pool, b"> "), 6, 8));
+    let done = ops.run(Op::read_at(key, lent(&pool, b"> "), 6, 8));
     assert_eq!((done.transferred, &*done.buf), (2, &b"> 89"[..]), "to its end");
     drop(done);
     for (max, why) in [(7, "no room"), (usize::MAX, "no room"), (0, "nothing")] {
-        let (buf, error) = bench.rejected(Op::read_at(key, lent(&pool, b"> "), max, 0));
+        let (buf, error) = ops.rejected(Op::read_at(key, lent(&pool, b"> "), max, 0));
         assert_eq!(error.kind(), InvalidInput, "{why}: {error}");
         assert!(matches!(&buf, Buf::Pool(_)) && *buf == *b"> ", "{why}: it comes back");
     }
     for buf in [Buf::None, "static".into()] {
-        let (_, error) = bench.rejected(Op::read_at(key, buf, 1, 0));
+        let (_, error) = ops.rejected(Op::read_at(key, buf, 1, 0));
         assert_eq!(error.kind(), InvalidInput, "no room at all: {error}");
     }
-    let (buf, error) = bench.rejected(Op::read_at(key, b"kept".to_vec(), usize::MAX, 0));
+    let (buf, error) = ops.rejected(Op::read_at(key, b"kept".to_vec(), usize::MAX, 0));
     assert_eq!((&*buf, error.kind()), (&b"kept"[..], OutOfMemory));
-    let (buf, error) = bench.rejected(Op::write_at(key, lent(&pool, b"abc"), 2..4, 0));
+    let (buf, error) = ops.rejected(Op::write_at(key, lent(&pool, b"abc"), 2..4, 0));
     assert_eq!((&*buf, error.kind()), (&b"abc"[..], InvalidInput));
 }
 
-pub(super) fn c5_several_buffers_are_filled_and_written_in_turn(stage: &Stage) {
+pub(super) fn c5_several_buffers_are_filled_and_written_in_turn(cx: &TestContext) {
     let directory = TempDir::new();
     let path = directory.0.join("file");
-    let (mut bench, mut dice) = (Bench::new(stage), Dice(77));
-    let content = dice.bytes(30_000);
-    let key = bench.add(file_of(&path, &content));
+    let (mut ops, mut rng) = (OpHarness::new(cx), Rng(77));
+    let content = rng.bytes(30_000);
+    let key = ops.add(file_of(&path, &content));
     let pool = pool(4096, 8);
     for offset in [0, 1, 9_999, 27_000, 29_999, 30_000, 40_000] {
         let mut rest = &content[content.len().min(offset)..];
         let (mut parts, mut expected, mut total) = (Vec::new(), Vec::new(), 0);
         for at in 0..12 {
-            let before = dice.bytes(at % 3);
-            let most = if at % 4 == 1 { 0 } else { dice.below(3000) };
+            let before = rng.bytes(at % 3);
+            let most = if at % 4 == 1 { 0 } else { rng.below(3000) };
             let buf: Buf = match at % 2 {
                 0 if at < 8 => lent(&pool, &before).into(),
                 _ => before.clone().into(),
@@ -292,20 +292,20 @@ pub(super) fn c5_several_buffers_are_filled_and_written_in_turn(stage: &Stage) {
         let (last, _) = rest.split_at(rest.len().min(1));
         expected.push(last.to_vec());
         total += last.len();
-        let done = bench.run(Op::read_at_vectored(key, parts, offset as u64));
+        let done = ops.run(Op::read_at_vectored(key, parts, offset as u64));
         assert_eq!(count_of(&done), Ok(total), "at {offset}");
         let bufs = done.buf.into_many();
         let is_right = bufs.iter().map(|buf| &**buf).eq(expected.iter().map(|its| &**its));
         assert!(is_right, "at {offset}: {bufs:?}");
         // And back, as they are now.
         let whole = expected.concat();
-        let done = bench.run(Op::write_at_vectored(key, bufs, 100));
+        let done = ops.run(Op::write_at_vectored(key, bufs, 100));
         assert_eq!(count_of(&done), Ok(whole.len()), "back");
         assert!(ok(std::fs::read(&path))[100..100 + whole.len()] == whole, "back");
         ok(std::fs::write(&path, &content));
     }
     let parts = ["sta".into(), Buf::None, b"Vec".to_vec().into(), lent(&pool, b"Pool").into()];
-    let done = bench.run(Op::write_at_vectored(key, parts, 29_998));
+    let done = ops.run(Op::write_at_vectored(key, parts, 29_998));
     assert_eq!(count_of(&done), Ok(10));
     assert_eq!(ok(std::fs::read(&path))[29_998..], *b"staVecPool");
 }
@@ -314,22 +314,22 @@ pub(super) fn several(count: usize) -> Vec<Buf> {
     (0..count).map(|at| vec![at as u8].into()).collect()
 }
 
-pub(super) fn c5_what_several_buffers_can_not_do_is_refused(stage: &Stage) {
+pub(super) fn c5_what_several_buffers_can_not_do_is_refused(cx: &TestContext) {
     let directory = TempDir::new();
     let path = directory.0.join("file");
-    let mut bench = Bench::new(stage);
-    let key = bench.add(file_of(&path, b""));
-    let done = bench.run(Op::write_at_vectored(key, several(1024), 0));
+    let mut ops = OpHarness::new(cx);
+    let key = ops.add(file_of(&path, b""));
+    let done = ops.run(Op::write_at_vectored(key, several(1024), 0));
     assert_eq!(count_of(&done), Ok(1024));
     let content = ok(std::fs::read(&path));
     assert!(content.iter().enumerate().all(|(at, &byte)| byte == at as u8), "each in its turn");
     let each = several(1024).into_iter().map(|buf| (buf, 1));
-    let done = bench.run(Op::read_at_vectored(key, each, 0));
+    let done = ops.run(Op::read_at_vectored(key, each, 0));
     assert_eq!(count_of(&done), Ok(1024));
     let bufs = done.buf.into_many();
     assert!(bufs.iter().enumerate().all(|(at, buf)| **buf == [at as u8; 2]), "{bufs:?}");
     let (here, _there) = stream();
-    let line = bench.add(here);
+    let line = ops.add(here);
     let many = || Buf::Many(several(3).into());
     let nested = || [Buf::Vec(vec![1]), many()];
     let refused = [
@@ -352,7 +352,7 @@ pub(super) fn c5_what_several_buffers_can_not_do_is_refused(stage: &Stage) {
         ("send_msg", Op::send_msg(line, many(), .., Message::new()), 3),
     ];
     for (what, op, count) in refused {
-        let (buf, error) = bench.rejected(op);
+        let (buf, error) = ops.rejected(op);
         assert_eq!(error.kind(), InvalidInput, "{what}: {error}");
         assert_eq!(buf.into_many().len(), count, "{what}: all come back");
     }

@@ -1,14 +1,14 @@
 //! Clause D1 for reads of disks that are under way when the poller goes.
 
-use super::bench::*;
 use super::disk::forget;
-use super::kit::*;
+use super::op_harness::*;
+use super::util::*;
 use crate::event::{Interest, Mode, Token};
 use crate::key::Key;
 use crate::op::Op;
 use crate::sys::buf::Buf;
+use crate::sys::io_call::leaked_buffers;
 use crate::sys::pool::{BufferPool, PoolBuf};
-use crate::sys::prepared::leaked_buffers;
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -38,17 +38,17 @@ fn file(directory: &TempDir, flags: i32) -> Option<Arc<File>> {
 struct Canary {
     pool: BufferPool,
     /// Fills them with zeroes.
-    bench: Bench,
+    ops: OpHarness,
     zeroes: Key,
     /// What was read into in the round before, and must not change any more.
     last: Option<PoolBuf>,
 }
 
 impl Canary {
-    fn new(stage: &Stage) -> Self {
-        let mut bench = Bench::new(stage);
-        let zeroes = bench.add(Arc::new(ok(File::open("/dev/zero"))));
-        Canary { pool: ok(BufferPool::new(SIZE, 2)), bench, zeroes, last: None }
+    fn new(cx: &TestContext) -> Self {
+        let mut ops = OpHarness::new(cx);
+        let zeroes = ops.add(Arc::new(ok(File::open("/dev/zero"))));
+        Canary { pool: ok(BufferPool::new(SIZE, 2)), ops, zeroes, last: None }
     }
 
     fn take(&self, round: usize) -> PoolBuf {
@@ -68,7 +68,7 @@ impl Canary {
         // A device may give a part when somebody else is to run.
         while buf.len() < SIZE {
             let room = SIZE - buf.len();
-            let done = self.bench.run(Op::read_at(self.zeroes, buf, room, 0));
+            let done = self.ops.run(Op::read_at(self.zeroes, buf, room, 0));
             assert!(done.transferred > 0, "zeroes never end");
             let Buf::Pool(back) = done.buf else { panic!("the buffer comes back") };
             buf = back;
@@ -86,37 +86,37 @@ fn until_let_go(file: &Arc<File>) {
     }
 }
 
-fn drop_while_reading(stage: &Stage, file: &Arc<File>, prepare: impl Fn()) {
-    let mut canary = Canary::new(stage);
+fn drop_while_reading(cx: &TestContext, file: &Arc<File>, prepare: impl Fn()) {
+    let mut canary = Canary::new(cx);
     let before = open_numbers();
     let mut under_way = 0;
-    for round in 0..if stage.is_in_full() { DROPS } else { FEWER_DROPS } {
+    for round in 0..if cx.is_in_full() { DROPS } else { FEWER_DROPS } {
         prepare();
-        let mut desk = stage.desk(16);
+        let mut harness = cx.harness(16);
         let registered =
-            desk.poller.register(file.clone(), Token(0), Interest::empty(), Mode::Edge);
+            harness.poller.register(file.clone(), Token(0), Interest::empty(), Mode::Edge);
         let key = registered.unwrap_or_else(|error| panic!("register: {error}"));
         let op = match round % 2 {
             0 => Op::read_at(key, canary.take(round), SIZE, 0),
             _ => Op::read_at_vectored(key, [(canary.take(round).into(), SIZE)], 0),
         };
-        let submitted = desk.poller.submit(op, Token(0));
+        let submitted = harness.poller.submit(op, Token(0));
         submitted.unwrap_or_else(|rejected| panic!("submit: {rejected}"));
         if round % 4 > 0 {
-            desk.wait(Some(ZERO));
+            harness.wait(Some(ZERO));
         }
         if round % 8 > 3 {
-            desk.deregister(key);
+            harness.deregister(key);
         }
-        under_way += usize::from(desk.events.completed() == 0);
+        under_way += usize::from(harness.events.completed() == 0);
         let (dropped, leaked) = (Instant::now(), leaked_buffers());
-        drop(desk);
+        drop(harness);
         if dropped.elapsed() < LAST_WAIT {
             assert_eq!(Arc::strong_count(file), 1, "the poller has let go of it, round {round}");
             assert_eq!(leaked_buffers(), leaked, "it was over in time, round {round}");
         }
         if leaked_buffers() > leaked {
-            return stage.note(&format!("the disk was too slow for more than {round} rounds"));
+            return cx.note(&format!("the disk was too slow for more than {round} rounds"));
         }
         until_let_go(file);
         canary.expect_untouched(round);
@@ -125,16 +125,16 @@ fn drop_while_reading(stage: &Stage, file: &Arc<File>, prepare: impl Fn()) {
     assert_eq!(open_numbers(), before, "no number is left open");
 }
 
-pub(super) fn d1_no_direct_read_outlives_the_poller(stage: &Stage) {
+pub(super) fn d1_no_direct_read_outlives_the_poller(cx: &TestContext) {
     let directory = TempDir::new();
     let Some(file) = file(&directory, libc::O_DIRECT) else {
-        stage.skip("the temporary directory is on a file system without O_DIRECT")
+        cx.skip("the temporary directory is on a file system without O_DIRECT")
     };
-    drop_while_reading(stage, &file, || {});
+    drop_while_reading(cx, &file, || {});
 }
 
-pub(super) fn d1_no_cold_read_outlives_the_poller(stage: &Stage) {
+pub(super) fn d1_no_cold_read_outlives_the_poller(cx: &TestContext) {
     let directory = TempDir::new();
     let file = file(&directory, 0).unwrap_or_else(|| panic!("it can be read"));
-    drop_while_reading(stage, &file, || forget(&file, 0, SIZE));
+    drop_while_reading(cx, &file, || forget(&file, 0, SIZE));
 }

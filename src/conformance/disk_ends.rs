@@ -1,8 +1,8 @@
 //! Clauses X1, X3, R5, C4, C7 and P5 for what waits for a disk.
 
-use super::bench::*;
-use super::disk::{Dice, file_of, forget};
-use super::kit::*;
+use super::disk::{Rng, file_of, forget};
+use super::op_harness::*;
+use super::util::*;
 use crate::event::{Mode, Readiness};
 use crate::key::Key;
 use crate::op::{Completion, Op, OpId, OpenOptions, Outcome};
@@ -17,7 +17,7 @@ const BLOCK: usize = 256 << 10;
 const BLOCKS: usize = 24;
 
 /// A file that has to come from the disk, and operations on each of its blocks.
-struct Ground {
+struct DiskFixture {
     directory: TempDir,
     file: Arc<File>,
     content: Vec<u8>,
@@ -28,12 +28,12 @@ fn is_write(at: usize) -> bool {
     at % 3 == 1
 }
 
-impl Ground {
+impl DiskFixture {
     fn new() -> Self {
         let directory = TempDir::new();
-        let content = Dice(11).bytes(BLOCK * BLOCKS);
+        let content = Rng(11).bytes(BLOCK * BLOCKS);
         let file = file_of(&directory.0.join("file"), &content);
-        Ground { directory, file, content }
+        DiskFixture { directory, file, content }
     }
 
     /// Makes it as it was, and forgets it.
@@ -85,80 +85,80 @@ impl Ground {
     }
 }
 
-pub(super) fn x1_at_a_disk_it_is_done_or_canceled(stage: &Stage) {
-    let ground = Ground::new();
-    let mut bench = Bench::with_room(stage, BLOCKS);
-    let key = bench.add(ground.file.clone());
+pub(super) fn x1_at_a_disk_it_is_done_or_canceled(cx: &TestContext) {
+    let disk = DiskFixture::new();
+    let mut ops = OpHarness::with_room(cx, BLOCKS);
+    let key = ops.add(disk.file.clone());
     for round in 0..8 {
-        ground.renew();
-        let ids: Vec<_> = (0..BLOCKS).map(|at| bench.submit(ground.op(key, at), at)).collect();
+        disk.renew();
+        let ids: Vec<_> = (0..BLOCKS).map(|at| ops.submit(disk.op(key, at), at)).collect();
         if round % 2 == 1 {
-            bench.wait(ZERO);
+            ops.wait(ZERO);
         }
         for id in ids.into_iter().rev() {
-            let canceled = bench.desk.poller.cancel(id);
-            assert!(canceled.is_ok() || bench.desk.events.completed() > 0, "it is known");
+            let canceled = ops.harness.poller.cancel(id);
+            assert!(canceled.is_ok() || ops.harness.events.completed() > 0, "it is known");
         }
-        for done in bench.collect(BLOCKS) {
-            ground.check(done, Completion::is_canceled);
+        for done in ops.collect(BLOCKS) {
+            disk.check(done, Completion::is_canceled);
         }
     }
-    bench.expect_all_done("each once");
+    ops.expect_all_done("each once");
 }
 
-pub(super) fn x3_at_a_disk_it_is_done_or_its_time_has_passed(stage: &Stage) {
-    let ground = Ground::new();
-    let mut bench = Bench::with_room(stage, BLOCKS);
-    let key = bench.add(ground.file.clone());
+pub(super) fn x3_at_a_disk_it_is_done_or_its_time_has_passed(cx: &TestContext) {
+    let disk = DiskFixture::new();
+    let mut ops = OpHarness::with_room(cx, BLOCKS);
+    let key = ops.add(disk.file.clone());
     let is_late = |done: &Completion| {
         done.result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::TimedOut)
     };
     for micros in [0, 0, 100, 300, 1000, 3000, 60_000_000] {
-        ground.renew();
+        disk.renew();
         let time = Duration::from_micros(micros);
         let started = Instant::now();
         for at in 0..BLOCKS {
-            bench.submit(ground.op(key, at).deadline(time), at);
+            ops.submit(disk.op(key, at).deadline(time), at);
         }
-        for done in bench.collect(BLOCKS) {
-            let is_stopped = ground.check(done, is_late);
+        for done in ops.collect(BLOCKS) {
+            let is_stopped = disk.check(done, is_late);
             assert!(!is_stopped || started.elapsed() >= time, "not before its time, {time:?}");
         }
     }
-    bench.expect_all_done("each once");
+    ops.expect_all_done("each once");
 }
 
-pub(super) fn r5_at_a_disk_the_file_is_held_until_then(stage: &Stage) {
-    let ground = Ground::new();
+pub(super) fn r5_at_a_disk_the_file_is_held_until_then(cx: &TestContext) {
+    let disk = DiskFixture::new();
     for round in 0..8 {
-        ground.renew();
-        let mut bench = Bench::with_room(stage, BLOCKS);
-        let file = Arc::new(ok(ground.file.try_clone()));
-        let key = bench.add(file.clone());
-        let ids: Vec<OpId> = (0..BLOCKS).map(|at| bench.submit(ground.op(key, at), at)).collect();
+        disk.renew();
+        let mut ops = OpHarness::with_room(cx, BLOCKS);
+        let file = Arc::new(ok(disk.file.try_clone()));
+        let key = ops.add(file.clone());
+        let ids: Vec<OpId> = (0..BLOCKS).map(|at| ops.submit(disk.op(key, at), at)).collect();
         if round % 2 == 1 {
-            bench.wait(ZERO);
+            ops.wait(ZERO);
         }
-        bench.desk.deregister(key);
-        let again = bench.rejected(Op::fsync(key)).1;
+        ops.harness.deregister(key);
+        let again = ops.rejected(Op::fsync(key)).1;
         assert_eq!(again.kind(), io::ErrorKind::NotFound, "the key is stale");
-        let done = bench.collect(BLOCKS);
+        let done = ops.collect(BLOCKS);
         let canceled = done.iter().filter(|done| done.is_canceled()).map(|done| done.id);
         let canceled: Vec<_> = canceled.collect();
         let of_these = |id: &&OpId| canceled.contains(id);
         let in_order: Vec<_> = ids.iter().filter(of_these).copied().collect();
         assert_eq!(canceled, in_order, "in the order of their submission");
         for done in done {
-            ground.check(done, Completion::is_canceled);
+            disk.check(done, Completion::is_canceled);
         }
         assert_eq!(Arc::strong_count(&file), 1, "the poller has let go of it");
-        bench.expect_all_done("each once");
+        ops.expect_all_done("each once");
     }
 }
 
 /// In some of a few tries at least reads are under way still when the poller has come round, and
 /// has served others, and has been woken.
-pub(super) fn c7_a_disk_blocks_nobody(stage: &Stage) {
+pub(super) fn c7_a_disk_blocks_nobody(cx: &TestContext) {
     const SIZE: usize = 4 << 20;
     const FILES: usize = 8;
     let directory = TempDir::new();
@@ -168,20 +168,20 @@ pub(super) fn c7_a_disk_blocks_nobody(stage: &Stage) {
     let mut were_under_way = 0;
     for _ in 0..10 {
         files.iter().for_each(|file| forget(file, 0, SIZE));
-        let mut bench = Bench::new(stage);
+        let mut ops = OpHarness::new(cx);
         let (here, there) = stream();
-        bench.desk.register(here, 1, READ, Mode::Level);
+        ops.harness.register(here, 1, READ, Mode::Level);
         for (token, file) in files.iter().enumerate() {
-            let key = bench.add(file.clone());
-            bench.submit(Op::read_at(key, Vec::new(), SIZE, 0), token);
+            let key = ops.add(file.clone());
+            ops.submit(Op::read_at(key, Vec::new(), SIZE, 0), token);
         }
         put(&there, b"x");
-        bench.desk.poller.waker().wake();
-        bench.desk.wait(Some(ZERO));
-        assert_eq!(bench.desk.said(), [(1, Readiness::READABLE)], "it is told of");
-        assert!(bench.desk.events.woken(), "it was woken");
-        were_under_way += i32::from(bench.desk.events.completed() < FILES);
-        for done in bench.collect(FILES) {
+        ops.harness.poller.waker().wake();
+        ops.harness.wait(Some(ZERO));
+        assert_eq!(ops.harness.said(), [(1, Readiness::READABLE)], "it is told of");
+        assert!(ops.harness.events.woken(), "it was woken");
+        were_under_way += i32::from(ops.harness.events.completed() < FILES);
+        for done in ops.collect(FILES) {
             assert!(bytes(done).1 == content, "all of it");
         }
     }
@@ -206,32 +206,32 @@ fn expect_few_threads(max: usize) {
     assert!(threads.iter().all(|&count| count <= max), "{threads:?} threads, at most {max}");
 }
 
-pub(super) fn c7_a_few_threads_wait_for_disks(stage: &Stage) {
-    let ground = Ground::new();
+pub(super) fn c7_a_few_threads_wait_for_disks(cx: &TestContext) {
+    let disk = DiskFixture::new();
     let read = OpenOptions::new().read(true).clone();
     let before = {
-        drop(stage.poller());
+        drop(cx.poller());
         open_numbers()
     };
     for round in 0..10 {
-        let mut benches: Vec<_> = (0..3).map(|_| Bench::with_room(stage, 2 * BLOCKS)).collect();
+        let mut benches: Vec<_> = (0..3).map(|_| OpHarness::with_room(cx, 2 * BLOCKS)).collect();
         // The first is the default.
         let max = [16, 4, 1][round % 3];
-        for bench in &mut benches {
+        for ops in &mut benches {
             if max < 16 {
-                bench.desk.poller.set_max_threads(max);
+                ops.harness.poller.set_max_threads(max);
             }
-            ground.renew();
-            let key = bench.add(ground.file.clone());
+            disk.renew();
+            let key = ops.add(disk.file.clone());
             for at in 0..BLOCKS {
-                bench.submit(Op::read_at(key, vec![], BLOCK, (at * BLOCK) as u64), at);
-                bench.submit(Op::open(ground.directory.0.join("file"), &read), BLOCKS + at);
+                ops.submit(Op::read_at(key, vec![], BLOCK, (at * BLOCK) as u64), at);
+                ops.submit(Op::open(disk.directory.0.join("file"), &read), BLOCKS + at);
                 expect_few_threads(3 * max);
             }
         }
         if round % 2 == 0 {
-            for bench in &mut benches {
-                let done = bench.collect(2 * BLOCKS);
+            for ops in &mut benches {
+                let done = ops.collect(2 * BLOCKS);
                 assert!(done.iter().all(|done| done.result.is_ok()), "{done:?}");
             }
             expect_few_threads(3 * max);
@@ -246,48 +246,48 @@ pub(super) fn c7_a_few_threads_wait_for_disks(stage: &Stage) {
     }
 }
 
-pub(super) fn c4_a_file_at_work_is_kept_open(stage: &Stage) {
-    let ground = Ground::new();
-    ground.renew();
-    let mut bench = Bench::with_room(stage, BLOCKS);
-    let file = Arc::new(ok(ground.file.try_clone()));
-    let key = bench.add(file.clone());
+pub(super) fn c4_a_file_at_work_is_kept_open(cx: &TestContext) {
+    let disk = DiskFixture::new();
+    disk.renew();
+    let mut ops = OpHarness::with_room(cx, BLOCKS);
+    let file = Arc::new(ok(disk.file.try_clone()));
+    let key = ops.add(file.clone());
     for at in 0..BLOCKS {
-        bench.submit(ground.op(key, at), at);
+        ops.submit(disk.op(key, at), at);
     }
     assert!(Arc::strong_count(&file) > 1, "it is the poller's too");
     let number = std::os::fd::AsRawFd::as_raw_fd(&*file);
     drop(file);
     let path = ok(std::fs::read_link(format!("/proc/self/fd/{number}")));
-    assert_eq!(path, ground.directory.0.join("file"), "its number is still its own");
-    for done in bench.collect(BLOCKS) {
-        assert!(!ground.check(done, |_| false), "nobody has stopped it");
+    assert_eq!(path, disk.directory.0.join("file"), "its number is still its own");
+    for done in ops.collect(BLOCKS) {
+        assert!(!disk.check(done, |_| false), "nobody has stopped it");
     }
-    bench.desk.deregister(key);
+    ops.harness.deregister(key);
     let gone = std::fs::read_link(format!("/proc/self/fd/{number}"));
-    assert_ne!(gone.ok(), Some(ground.directory.0.join("file")), "and then it is closed");
+    assert_ne!(gone.ok(), Some(disk.directory.0.join("file")), "and then it is closed");
 }
 
 /// One and the same file is written, kept, opened anew and read, each when the one before is done.
-pub(super) fn f2_what_was_written_is_kept_and_read_again(stage: &Stage) {
+pub(super) fn f2_what_was_written_is_kept_and_read_again(cx: &TestContext) {
     let directory = TempDir::new();
     let path = directory.0.join("file");
-    let mut bench = Bench::new(stage);
+    let mut ops = OpHarness::new(cx);
     let mut expected = Vec::new();
     for round in 0..5_u8 {
         let both = OpenOptions::new().read(true).write(true).create(true).clone();
-        let Ok(Outcome::Opened { file }) = bench.run(Op::open(&path, &both)).result else {
+        let Ok(Outcome::Opened { file }) = ops.run(Op::open(&path, &both)).result else {
             panic!("it can be made")
         };
-        let key = bench.add(Arc::new(file));
+        let key = ops.add(Arc::new(file));
         let new = vec![round; 10_000];
-        let done = bench.run(Op::write_at(key, new.clone(), .., expected.len() as u64));
+        let done = ops.run(Op::write_at(key, new.clone(), .., expected.len() as u64));
         assert_eq!(bytes(done), (10_000, new.clone()));
         expected.extend(new);
-        let done = bench.run(if round % 2 == 0 { Op::fsync(key) } else { Op::fdatasync(key) });
+        let done = ops.run(if round % 2 == 0 { Op::fsync(key) } else { Op::fdatasync(key) });
         assert_eq!(bytes(done), (0, vec![]), "nothing to show");
-        let done = bench.run(Op::read_at(key, vec![], 1 << 20, 0));
+        let done = ops.run(Op::read_at(key, vec![], 1 << 20, 0));
         assert!(*done.buf == *expected, "{done:?}");
-        bench.desk.deregister(key);
+        ops.harness.deregister(key);
     }
 }

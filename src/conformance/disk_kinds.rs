@@ -1,9 +1,9 @@
 //! Clause C2 for what is at an offset of files of every kind, and where those end.
 
-use super::bench::*;
 use super::disk::*;
-use super::kit::*;
-use super::scenes;
+use super::op_harness::*;
+use super::scenarios;
+use super::util::*;
 use crate::op::Op;
 use crate::sys::buf::Buf;
 use crate::sys::staging;
@@ -17,31 +17,31 @@ use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub(super) fn c2_the_ends_of_files_are_those_of_the_call(stage: &Stage) {
+pub(super) fn c2_the_ends_of_files_are_those_of_the_call(cx: &TestContext) {
     let directory = TempDir::new();
     let [ours, twin] = ["ours", "twin"].map(|name| file_of(&directory.0.join(name), b"content"));
-    let mut bench = Bench::new(stage);
-    let key = bench.add(ours);
+    let mut ops = OpHarness::new(cx);
+    let key = ops.add(ours);
     for offset in [i64::MAX as u64 + 1, u64::MAX - 1, u64::MAX] {
-        let (buf, error) = bench.rejected(Op::read_at(key, b"kept".to_vec(), 1, offset));
+        let (buf, error) = ops.rejected(Op::read_at(key, b"kept".to_vec(), 1, offset));
         assert_eq!((&*buf, error.kind()), (&b"kept"[..], InvalidInput));
-        let (buf, error) = bench.rejected(Op::write_at(key, b"kept".to_vec(), .., offset));
+        let (buf, error) = ops.rejected(Op::write_at(key, b"kept".to_vec(), .., offset));
         assert_eq!((&*buf, error.kind()), (&b"kept"[..], InvalidInput));
     }
     // Beyond what a file system holds, and what an offset can say.
     for offset in [1 << 44, 1 << 50, i64::MAX as u64 - 5, i64::MAX as u64] {
         let expected = plainly_read(&twin, 9, offset).0;
-        let done = bench.run(Op::read_at(key, vec![], 9, offset));
+        let done = ops.run(Op::read_at(key, vec![], 9, offset));
         assert_eq!(count_of(&done), expected, "a read at {offset}");
         let expected = plain(twin.write_at(b"123456789", offset));
-        let done = bench.run(Op::write_at(key, "123456789", .., offset));
+        let done = ops.run(Op::write_at(key, "123456789", .., offset));
         assert_eq!(count_of(&done), expected, "a write at {offset}");
     }
     let full = |path: &str| Arc::new(ok(File::options().read(true).write(true).open(path)));
-    let key = bench.add(full("/dev/full"));
-    assert_eq!(count_of(&bench.run(Op::write_at(key, "x", .., 3))), Err(libc::ENOSPC));
-    assert_eq!(count_of(&bench.run(Op::write_at_vectored(key, several(3), 3))), Err(libc::ENOSPC));
-    assert_eq!(bytes(bench.run(Op::read_at(key, vec![1], 3, 9))), (3, vec![1, 0, 0, 0]));
+    let key = ops.add(full("/dev/full"));
+    assert_eq!(count_of(&ops.run(Op::write_at(key, "x", .., 3))), Err(libc::ENOSPC));
+    assert_eq!(count_of(&ops.run(Op::write_at_vectored(key, several(3), 3))), Err(libc::ENOSPC));
+    assert_eq!(bytes(ops.run(Op::read_at(key, vec![1], 3, 9))), (3, vec![1, 0, 0, 0]));
 }
 
 /// Files of all kinds, and their names.
@@ -61,8 +61,8 @@ fn others(directory: &Path) -> Vec<(&'static str, OwnedFd)> {
         nix::sys::eventfd::EfdFlags::EFD_NONBLOCK,
     ));
     let terminal = ok(nix::pty::openpty(None, None));
-    scenes::set_blocking(&terminal.slave, false);
-    scenes::set_blocking(&terminal.master, false);
+    scenarios::set_blocking(&terminal.slave, false);
+    scenarios::set_blocking(&terminal.master, false);
     vec![
         ("reader", reader),
         ("writer", writer),
@@ -82,74 +82,74 @@ fn others(directory: &Path) -> Vec<(&'static str, OwnedFd)> {
     ]
 }
 
-pub(super) fn c2_offsets_of_all_kinds_of_files_are_as_by_the_call(stage: &Stage) {
+pub(super) fn c2_offsets_of_all_kinds_of_files_are_as_by_the_call(cx: &TestContext) {
     let directory = TempDir::new();
     let [ours, twins] = [0, 1].map(|_| others(&directory.0));
     for ((name, ours), (_, twin)) in ours.into_iter().zip(twins) {
-        let mut bench = Bench::new(stage);
-        bench.about = name;
-        let (key, twin) = (bench.add(Arc::new(ours)), File::from(twin));
+        let mut ops = OpHarness::new(cx);
+        ops.about = name;
+        let (key, twin) = (ops.add(Arc::new(ours)), File::from(twin));
         for offset in [0, 5] {
             let expected = plainly_read(&twin, 8, offset);
-            let done = bench.run(Op::read_at(key, vec![], 8, offset));
+            let done = ops.run(Op::read_at(key, vec![], 8, offset));
             let given = (count_of(&done), done.buf.into_vec());
             assert_eq!(given, expected, "{name}: a read at {offset}");
             let two = [1, 7].map(|most| (Buf::Vec(vec![]), most));
-            let done = bench.run(Op::read_at_vectored(key, two, offset));
+            let done = ops.run(Op::read_at_vectored(key, two, offset));
             assert_eq!((count_of(&done), done.buf.into_vec()), expected, "{name}: into two");
             let expected = plain(twin.write_at(b"12345678", offset));
-            let done = bench.run(Op::write_at(key, "12345678", .., offset));
+            let done = ops.run(Op::write_at(key, "12345678", .., offset));
             assert_eq!(count_of(&done), expected, "{name}: a write at {offset}");
             let two = ["12".into(), "345678".into()];
-            let done = bench.run(Op::write_at_vectored(key, two, offset));
+            let done = ops.run(Op::write_at_vectored(key, two, offset));
             assert_eq!(count_of(&done), expected, "{name}: of two at {offset}");
             let expected = plain(twin.write_at(b"", offset));
-            let done = bench.run(Op::write_at(key, "", .., offset));
+            let done = ops.run(Op::write_at(key, "", .., offset));
             assert_eq!(count_of(&done), expected, "{name}: a write of nothing at {offset}");
         }
         let kept = |answer: nix::Result<()>| answer.map(|()| 0).map_err(|error| error as i32);
-        let done = bench.run(Op::fsync(key));
+        let done = ops.run(Op::fsync(key));
         assert_eq!(count_of(&done), kept(nix::unistd::fsync(&twin)), "{name}: fsync");
-        let done = bench.run(Op::fdatasync(key));
+        let done = ops.run(Op::fdatasync(key));
         assert_eq!(count_of(&done), kept(nix::unistd::fdatasync(&twin)), "{name}: fdatasync");
-        bench.expect_all_done(name);
+        ops.expect_all_done(name);
     }
 }
 
-pub(super) fn c2_what_is_direct_wants_to_be_aligned(stage: &Stage) {
+pub(super) fn c2_what_is_direct_wants_to_be_aligned(cx: &TestContext) {
     const SIZE: usize = 64 << 10;
     let directory = TempDir::new();
     let path = directory.0.join("file");
-    let content = Dice(9).bytes(SIZE + 1000);
+    let content = Rng(9).bytes(SIZE + 1000);
     drop(file_of(&path, &content));
     let mut options = File::options();
     let opened = options.read(true).write(true).custom_flags(libc::O_DIRECT).open(&path);
     let Ok(file) = opened else {
-        stage.skip("the temporary directory is on a file system without O_DIRECT")
+        cx.skip("the temporary directory is on a file system without O_DIRECT")
     };
     let (file, pool) = (Arc::new(file), pool(SIZE, 2));
-    let mut bench = Bench::new(stage);
-    let key = bench.add(file.clone());
+    let mut ops = OpHarness::new(cx);
+    let key = ops.add(file.clone());
     // How many bytes are in the buffer before, which shifts the room; how many are asked for.
     let asked = [(0, 4096, 0), (0, SIZE, 4096), (4096, 4096, 512), (0, SIZE, SIZE), (0, 512, 512)];
     let askew = [(1, 4096, 0), (0, 4095, 0), (0, 4096, 1), (4, 512, 512), (0, 7, 3)];
-    let mut dice = Dice(17);
+    let mut rng = Rng(17);
     for (before, size, offset) in asked.into_iter().chain(askew) {
         let why = format!("{size} at {offset}, behind {before}");
-        let mut room = lent(&pool, &dice.bytes(SIZE));
+        let mut room = lent(&pool, &rng.bytes(SIZE));
         let part = before..before + size;
         let expected = plain(file.read_at(&mut room[part.clone()], offset as u64));
         let read = room[before..][..expected.unwrap_or(0)].to_vec();
         let buf = lent(&pool, &vec![7; before]);
-        let done = bench.run(Op::read_at(key, buf, size, offset as u64));
+        let done = ops.run(Op::read_at(key, buf, size, offset as u64));
         assert_eq!(count_of(&done), expected, "a read of {why}");
         assert!(done.buf[before..] == read, "a read of {why}");
         drop(done);
-        let new = dice.bytes(SIZE);
+        let new = rng.bytes(SIZE);
         room.copy_from_slice(&new);
         let expected = plain(file.write_at(&room[part.clone()], offset as u64));
         room[part.clone()].reverse();
-        let done = bench.run(Op::write_at(key, room, part.clone(), offset as u64));
+        let done = ops.run(Op::write_at(key, room, part.clone(), offset as u64));
         assert_eq!(count_of(&done), expected, "a write of {why}");
         let written =
             expected.is_ok() && ok(std::fs::read(&path))[offset..][..size] == done.buf[part];
@@ -181,33 +181,33 @@ impl Drop for Traces {
 }
 
 /// A thread that waited in such a call would be lost.
-pub(super) fn x1_what_waits_for_no_disk_is_given_up(stage: &Stage) {
-    let Some(traces) = Traces::new() else { stage.skip("there is no tracefs, or not for us") };
+pub(super) fn x1_what_waits_for_no_disk_is_given_up(cx: &TestContext) {
+    let Some(traces) = Traces::new() else { cx.skip("there is no tracefs, or not for us") };
     let file = Arc::new(ok(File::open(traces.0.join("trace_pipe"))));
     let (reader, writer) = pipe();
-    let mut bench = Bench::new(stage);
-    let (from, to) = (bench.add(file), bench.add(Arc::new(writer)));
+    let mut ops = OpHarness::new(cx);
+    let (from, to) = (ops.add(file), ops.add(Arc::new(writer)));
     for round in 0..8 {
         // A read would see to it that no splice blocks.
         let operations = || [Op::splice(from, to, 4096), Op::read(from, vec![], 4096)];
         for op in operations() {
-            let id = bench.submit(op, 1);
+            let id = ops.submit(op, 1);
             // Time enough for a thread to get to it.
-            bench.expect_sleep("nothing has happened");
-            bench.cancel(id);
-            let done = bench.one();
+            ops.expect_sleep("nothing has happened");
+            ops.cancel(id);
+            let done = ops.one();
             assert!(done.is_canceled(), "round {round}: {done:?}");
         }
         let [splice, read] = operations();
-        bench.submit(read, 2);
-        bench.expect_sleep("nothing has happened");
+        ops.submit(read, 2);
+        ops.expect_sleep("nothing has happened");
         traces.say("this is read");
-        let (_, text) = bytes(bench.one());
+        let (_, text) = bytes(ops.one());
         assert!(String::from_utf8_lossy(&text).contains("this is read"));
-        bench.submit(splice, 3);
-        bench.expect_sleep("nothing more has happened");
+        ops.submit(splice, 3);
+        ops.expect_sleep("nothing more has happened");
         traces.say("this is spliced");
-        let mut text = vec![0; bench.one().transferred];
+        let mut text = vec![0; ops.one().transferred];
         ok(nix::unistd::read(&reader, &mut text));
         assert!(String::from_utf8_lossy(&text).contains("this is spliced"));
     }
@@ -215,7 +215,7 @@ pub(super) fn x1_what_waits_for_no_disk_is_given_up(stage: &Stage) {
 
 /// Every way to write to a file beyond `RLIMIT_FSIZE`, in a process that the signal of such a write
 /// would end.
-pub(super) fn c2_no_write_raises_sigxfsz(stage: &Stage) {
+pub(super) fn c2_no_write_raises_sigxfsz(cx: &TestContext) {
     const LIMIT: usize = 8192;
     ok(staging::default_action(libc::SIGXFSZ));
     let directory = TempDir::new();
@@ -227,34 +227,34 @@ pub(super) fn c2_no_write_raises_sigxfsz(stage: &Stage) {
     let (_, hard) = ok(getrlimit(Resource::RLIMIT_FSIZE));
     ok(setrlimit(Resource::RLIMIT_FSIZE, LIMIT as u64, hard));
     let pool = pool(LIMIT, 1);
-    let mut bench = Bench::new(stage);
-    let key = bench.add(plain.clone());
+    let mut ops = OpHarness::new(cx);
+    let key = ops.add(plain.clone());
     let end = LIMIT as u64;
     for round in 0..3 {
         let why = format!("round {round}");
         let beyond = Err(libc::EFBIG);
-        assert_eq!(count_of(&bench.run(Op::write_at(key, "x", .., end))), beyond, "{why}");
+        assert_eq!(count_of(&ops.run(Op::write_at(key, "x", .., end))), beyond, "{why}");
         let two = ["1".into(), "2".into()];
-        assert_eq!(count_of(&bench.run(Op::write_at_vectored(key, two, end))), beyond, "{why}");
-        let cut = bench.run(Op::write_at(key, "12345", .., end - 2));
+        assert_eq!(count_of(&ops.run(Op::write_at_vectored(key, two, end))), beyond, "{why}");
+        let cut = ops.run(Op::write_at(key, "12345", .., end - 2));
         assert_eq!(count_of(&cut), Ok(2), "{why}: up to the limit");
         ok(std::io::Seek::seek(&mut &*plain, std::io::SeekFrom::End(0)));
-        assert_eq!(count_of(&bench.run(Op::write(key, "x", ..))), beyond, "{why}: where it stands");
+        assert_eq!(count_of(&ops.run(Op::write(key, "x", ..))), beyond, "{why}: where it stands");
         let (reader, writer) = pipe();
         ok(nix::unistd::write(&writer, b"x"));
-        let reader = bench.add(Arc::new(reader));
-        assert_eq!(count_of(&bench.run(Op::splice(reader, key, 1))), beyond, "{why}: a splice");
-        bench.desk.deregister(reader);
+        let reader = ops.add(Arc::new(reader));
+        assert_eq!(count_of(&ops.run(Op::splice(reader, key, 1))), beyond, "{why}: a splice");
+        ops.harness.deregister(reader);
         // Many at a time, of which a ring takes those at an offset as they are submitted.
-        (0..8).for_each(|at| _ = bench.submit(Op::write_at(key, "x", .., end + at), at as usize));
-        assert!(bench.collect(8).iter().all(|done| count_of(done) == beyond), "{why}");
+        (0..8).for_each(|at| _ = ops.submit(Op::write_at(key, "x", .., end + at), at as usize));
+        assert!(ops.collect(8).iter().all(|done| count_of(done) == beyond), "{why}");
     }
     // A direct write takes other ways in the kernel, and in a ring.
     if let Ok(direct) = direct {
-        let key = bench.add(Arc::new(direct));
+        let key = ops.add(Arc::new(direct));
         let mut aligned = lent(&pool, &full);
         for offset in [end, end + 4096] {
-            let done = bench.run(Op::write_at(key, aligned, .., offset));
+            let done = ops.run(Op::write_at(key, aligned, .., offset));
             assert_eq!(count_of(&done), Err(libc::EFBIG), "a direct write at {offset}");
             let Buf::Pool(buf) = done.buf else { panic!("another buffer came back") };
             aligned = buf;

@@ -1,7 +1,7 @@
 //! Clauses D1 and D2, and R5 and P1 with operations under way: letting go of them.
 
-use super::bench::Bench;
-use super::kit::*;
+use super::op_harness::OpHarness;
+use super::util::*;
 use crate::event::{Events, Token};
 use crate::key::Key;
 use crate::op::{Completion, Op, OpId};
@@ -16,15 +16,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// A stream without room, and operations in both of its lanes: some at work, some behind them.
-fn busy(bench: &mut Bench) -> (Arc<UnixStream>, UnixStream, Key, Vec<OpId>) {
+fn busy(ops: &mut OpHarness) -> (Arc<UnixStream>, UnixStream, Key, Vec<OpId>) {
     let (here, there) = stream();
     fill(&*here);
-    let key = bench.add(here.clone());
+    let key = ops.add(here.clone());
     let mut ids = Vec::new();
     for token in 0..4 {
-        ids.push(bench.submit(Op::recv_exact(key, vec![token as u8], 3), token));
-        ids.push(bench.submit(Op::send_all(key, vec![token as u8; 9], 1..), 10 + token));
-        ids.push(bench.submit(Op::recv(key, vec![token as u8], 3), 20 + token));
+        ids.push(ops.submit(Op::recv_exact(key, vec![token as u8], 3), token));
+        ids.push(ops.submit(Op::send_all(key, vec![token as u8; 9], 1..), 10 + token));
+        ids.push(ops.submit(Op::recv(key, vec![token as u8], 3), 20 + token));
     }
     (here, there, key, ids)
 }
@@ -33,22 +33,22 @@ fn in_order(done: &[Completion]) -> Vec<OpId> {
     done.iter().map(|done| done.id).collect()
 }
 
-pub(super) fn r5_operations_complete_in_the_order_of_their_submission(stage: &Stage) {
+pub(super) fn r5_operations_complete_in_the_order_of_their_submission(cx: &TestContext) {
     for is_under_way in [false, true] {
         for (received, what) in [(0, "nothing"), (2, "a part"), (3, "one"), (7, "some")] {
-            let mut bench = Bench::new(stage);
-            let (_here, there, key, ids) = busy(&mut bench);
-            let others = bench.submit(Op::timeout(Duration::from_secs(3600)), 99);
+            let mut ops = OpHarness::new(cx);
+            let (_here, there, key, ids) = busy(&mut ops);
+            let others = ops.submit(Op::timeout(Duration::from_secs(3600)), 99);
             if is_under_way {
-                bench.expect_nothing_yet("nothing has come, and there is no room");
+                ops.expect_nothing_yet("nothing has come, and there is no room");
             }
             put(&there, &[b'x'; 7][..received]);
-            bench.desk.deregister(key);
-            let again = bench.desk.poller.submit(Op::recv(key, vec![1, 2], 3), Token(0));
+            ops.harness.deregister(key);
+            let again = ops.harness.poller.submit(Op::recv(key, vec![1, 2], 3), Token(0));
             let refused = again.err().unwrap_or_else(|| panic!("the key is stale"));
             assert_eq!(refused.kind(), io::ErrorKind::NotFound);
             assert_eq!(&*refused.into_parts().0.into_buf(), [1, 2], "the buffer comes back");
-            let done = bench.collect(12);
+            let done = ops.collect(12);
             assert_eq!(in_order(&done), ids, "{what} was received, under way: {is_under_way}");
             let mut consumed = 0;
             for done in &done {
@@ -64,28 +64,28 @@ pub(super) fn r5_operations_complete_in_the_order_of_their_submission(stage: &St
                 }
             }
             assert!(consumed <= received, "{consumed} of {received}");
-            bench.cancel(others);
-            assert!(bench.one().is_canceled(), "what needs no source goes on");
-            bench.expect_all_done("all of the source, and the timeout");
+            ops.cancel(others);
+            assert!(ops.one().is_canceled(), "what needs no source goes on");
+            ops.expect_all_done("all of the source, and the timeout");
         }
     }
 }
 
-pub(super) fn r5_the_peer_sees_the_end_of_a_busy_stream_at_once(stage: &Stage) {
+pub(super) fn r5_the_peer_sees_the_end_of_a_busy_stream_at_once(cx: &TestContext) {
     for is_under_way in [false, true] {
         for by_deregister in [false, true] {
-            let mut bench = Bench::new(stage);
-            let (here, there, key, _) = busy(&mut bench);
+            let mut ops = OpHarness::new(cx);
+            let (here, there, key, _) = busy(&mut ops);
             if is_under_way {
-                bench.expect_nothing_yet("nothing has come, and there is no room");
+                ops.expect_nothing_yet("nothing has come, and there is no room");
             }
             let stays = match by_deregister {
                 true => {
-                    bench.desk.deregister(key);
-                    Some(bench)
+                    ops.harness.deregister(key);
+                    Some(ops)
                 }
                 false => {
-                    drop(bench);
+                    drop(ops);
                     None
                 }
             };
@@ -98,30 +98,29 @@ pub(super) fn r5_the_peer_sees_the_end_of_a_busy_stream_at_once(stage: &Stage) {
     }
 }
 
-pub(super) fn r5_operations_on_a_number_used_again(stage: &Stage) {
-    let mut bench = Bench::new(stage);
+pub(super) fn r5_operations_on_a_number_used_again(cx: &TestContext) {
+    let mut ops = OpHarness::new(cx);
     let (here, there) = stream();
     // A duplicate keeps the old file open, and its data coming.
     let duplicate = here.try_clone().unwrap_or_else(|error| panic!("dup: {error}"));
     let number = here.as_raw_fd();
     let (new, new_there) = stream();
-    let key = bench.add(here);
-    let old: Vec<_> =
-        (0..3).map(|token| bench.submit(Op::recv(key, Vec::new(), 8), token)).collect();
-    bench.expect_nothing_yet("nothing has come");
-    bench.desk.deregister(key);
+    let key = ops.add(here);
+    let old: Vec<_> = (0..3).map(|token| ops.submit(Op::recv(key, Vec::new(), 8), token)).collect();
+    ops.expect_nothing_yet("nothing has come");
+    ops.harness.deregister(key);
     let new = staging::duplicate_onto(new.as_fd(), number);
-    let key = bench.add(Arc::new(new.unwrap_or_else(|error| panic!("dup3: {error}"))));
-    let id = bench.submit(Op::recv(key, Vec::new(), 8), 3);
-    let done = bench.collect(3);
+    let key = ops.add(Arc::new(new.unwrap_or_else(|error| panic!("dup3: {error}"))));
+    let id = ops.submit(Op::recv(key, Vec::new(), 8), 3);
+    let done = ops.collect(3);
     assert!(in_order(&done) == old && done.iter().all(Completion::is_canceled), "{done:?}");
     put(&there, b"old");
-    bench.expect_nothing_yet("what comes to the old file is not the new one's");
+    ops.expect_nothing_yet("what comes to the old file is not the new one's");
     put(&new_there, b"new");
-    let done = bench.one();
+    let done = ops.one();
     assert!(done.id == id && *done.buf == *b"new", "{done:?}");
     assert_eq!(take(&duplicate, 8), 3, "and nobody has taken it");
-    bench.expect_all_done("old and new");
+    ops.expect_all_done("old and new");
 }
 
 /// So many connections to a listener, whose queue has room for them.
@@ -138,7 +137,7 @@ fn clients(listener: &TcpListener, count: usize) -> Vec<TcpStream> {
 /// Fails unless the other side of each of them is closed.
 fn expect_closed(clients: &[TcpStream], why: &str) {
     for mut client in clients {
-        fence(client, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLIN));
+        wait_until_kernel(client, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLIN));
         assert_eq!(client.read(&mut [0; 8]).ok(), Some(0), "{why}");
     }
 }
@@ -148,32 +147,32 @@ fn listener() -> Arc<TcpListener> {
     Arc::new(listener.unwrap_or_else(|error| panic!("bind: {error}")))
 }
 
-pub(super) fn d2_accepted_sockets_that_nobody_takes_are_closed(stage: &Stage) {
-    drop(stage.poller());
+pub(super) fn d2_accepted_sockets_that_nobody_takes_are_closed(cx: &TestContext) {
+    drop(cx.poller());
     let before = open_numbers();
     let all = listener();
-    let mut bench = Bench::with_room(stage, 4);
-    let key = bench.add(all.clone());
-    let accept = |bench: &mut Bench, count| {
+    let mut ops = OpHarness::with_room(cx, 4);
+    let key = ops.add(all.clone());
+    let accept = |ops: &mut OpHarness, count| {
         for token in 0..count {
-            bench.submit(Op::accept(key), token);
+            ops.submit(Op::accept(key), token);
         }
     };
     // With its completion.
-    accept(&mut bench, 2);
+    accept(&mut ops, 2);
     let peers = clients(&all, 2);
-    let done = bench.collect(2);
+    let done = ops.collect(2);
     assert!(done.iter().all(|done| done.result.is_ok()), "{done:?}");
     drop(done);
     expect_closed(&peers, "closed with the completion");
     drop(peers);
     // With its Events.
-    accept(&mut bench, 3);
+    accept(&mut ops, 3);
     let peers = clients(&all, 3);
     let mut taken = 0;
     while taken < 3 {
         let mut events = Events::with_capacity(4);
-        let waited = bench.desk.poller.wait(&mut events, Some(LONG));
+        let waited = ops.harness.poller.wait(&mut events, Some(LONG));
         waited.unwrap_or_else(|error| panic!("wait: {error}"));
         assert!(events.completed() > 0, "there are connections");
         taken += events.completed();
@@ -181,13 +180,13 @@ pub(super) fn d2_accepted_sockets_that_nobody_takes_are_closed(stage: &Stage) {
     expect_closed(&peers, "closed with the events");
     drop(peers);
     // With the poller: delivered and not taken, done and not delivered, and still under way.
-    accept(&mut bench, 9);
+    accept(&mut ops, 9);
     let peers = clients(&all, 7);
-    while bench.desk.events.completed() < 4 {
-        bench.wait(LONG);
+    while ops.harness.events.completed() < 4 {
+        ops.wait(LONG);
     }
-    let Bench { desk, .. } = bench;
-    let Desk { poller, events } = desk;
+    let OpHarness { harness, .. } = ops;
+    let ReadinessHarness { poller, events } = harness;
     drop(poller);
     assert_eq!(events.completed(), 4, "these are not the poller's any more");
     drop(events);
@@ -201,24 +200,24 @@ pub(super) fn d2_accepted_sockets_that_nobody_takes_are_closed(stage: &Stage) {
     assert_eq!(open_numbers(), before, "no number is left open");
 }
 
-pub(super) fn d2_what_is_done_as_the_poller_goes_is_closed(stage: &Stage) {
-    drop(stage.poller());
+pub(super) fn d2_what_is_done_as_the_poller_goes_is_closed(cx: &TestContext) {
+    drop(cx.poller());
     let before = open_numbers();
     let all = listener();
     all.set_nonblocking(true).unwrap_or_else(|error| panic!("O_NONBLOCK: {error}"));
     for round in 0..200 {
-        let mut bench = Bench::new(stage);
-        let key = bench.add(all.clone());
-        bench.submit(Op::accept(key), 1);
-        bench.submit(Op::accept(key), 2);
+        let mut ops = OpHarness::new(cx);
+        let key = ops.add(all.clone());
+        ops.submit(Op::accept(key), 1);
+        ops.submit(Op::accept(key), 2);
         if round % 2 == 0 {
-            bench.wait(ZERO);
+            ops.wait(ZERO);
         }
         let peers = clients(&all, 2);
         if round % 4 < 2 {
-            bench.desk.deregister(key);
+            ops.harness.deregister(key);
         }
-        drop(bench);
+        drop(ops);
         while let Ok(accepted) = all.accept() {
             drop(accepted);
         }
@@ -233,24 +232,24 @@ fn said_so(error: &io::Error) -> bool {
     error.to_string().contains("fork")
 }
 
-pub(super) fn p1_operations_are_the_parents(stage: &Stage) {
-    let mut bench = Bench::new(stage);
+pub(super) fn p1_operations_are_the_parents(cx: &TestContext) {
+    let mut ops = OpHarness::new(cx);
     let ((here, there), all) = (stream(), listener());
-    let (key, door) = (bench.add(here.clone()), bench.add(all.clone()));
+    let (key, listener) = (ops.add(here.clone()), ops.add(all.clone()));
     let ids = [
-        bench.submit(Op::recv_exact(key, b"> ".to_vec(), 4), 1),
-        bench.submit(Op::recv(key, Vec::new(), 4), 2),
-        bench.submit(Op::accept(door), 3),
-        bench.submit(Op::timeout(Duration::from_secs(3600)), 4),
-        bench.submit(Op::recv(key, Vec::new(), 4).deadline(Duration::from_secs(3600)), 5),
+        ops.submit(Op::recv_exact(key, b"> ".to_vec(), 4), 1),
+        ops.submit(Op::recv(key, Vec::new(), 4), 2),
+        ops.submit(Op::accept(listener), 3),
+        ops.submit(Op::timeout(Duration::from_secs(3600)), 4),
+        ops.submit(Op::recv(key, Vec::new(), 4).deadline(Duration::from_secs(3600)), 5),
     ];
     put(&there, b"ab");
-    bench.expect_nothing_yet("a half");
+    ops.expect_nothing_yet("a half");
     let flags = || fcntl(&*all, FcntlArg::F_GETFL).map(OFlag::from_bits_retain);
-    let (before, mut inherited) = (flags(), Some(bench));
+    let (before, mut inherited) = (flags(), Some(ops));
     let status = staging::in_forked_child(|| {
-        let Some(Bench { desk, .. }) = inherited.take() else { return 1 };
-        let Desk { mut poller, mut events } = desk;
+        let Some(OpHarness { harness, .. }) = inherited.take() else { return 1 };
+        let ReadinessHarness { mut poller, mut events } = harness;
         let refused = poller.submit(Op::send(key, b"load".to_vec(), ..), Token(6));
         let is_refused = refused.err().is_some_and(|refused| {
             said_so(refused.error()) && *refused.into_parts().0.into_buf() == *b"load"
@@ -267,17 +266,17 @@ pub(super) fn p1_operations_are_the_parents(stage: &Stage) {
     });
     let status = status.unwrap_or_else(|error| panic!("fork: {error}"));
     assert_eq!(status, 0, "every call in the child fails and says why");
-    let Some(mut bench) = inherited else { panic!("the parent's copy is its own") };
+    let Some(mut ops) = inherited else { panic!("the parent's copy is its own") };
     assert_eq!(flags(), before, "the child has restored nothing");
-    bench.expect_nothing_yet("the child has ended nothing");
+    ops.expect_nothing_yet("the child has ended nothing");
     put(&there, b"cdefgh");
-    let done = bench.collect(2);
+    let done = ops.collect(2);
     assert_eq!(in_order(&done), ids[..2]);
     assert!(*done[0].buf == *b"> abcd" && *done[1].buf == *b"efgh", "{done:?}");
     let _peers = clients(&all, 1);
-    let done = bench.one();
+    let done = ops.one();
     assert!(done.id == ids[2] && done.result.is_ok(), "{done:?}");
-    ids[3..].iter().for_each(|&id| bench.cancel(id));
-    assert!(bench.collect(2).iter().all(Completion::is_canceled));
-    bench.expect_all_done("all are the parent's");
+    ids[3..].iter().for_each(|&id| ops.cancel(id));
+    assert!(ops.collect(2).iter().all(Completion::is_canceled));
+    ops.expect_all_done("all are the parent's");
 }

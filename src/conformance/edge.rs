@@ -1,6 +1,6 @@
 //! Clauses E: edge.
 
-use super::kit::*;
+use super::util::*;
 use crate::event::{Mode, Readiness};
 use crate::poller::Source;
 use crate::try_io::try_io;
@@ -13,190 +13,190 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::time::Instant;
 
-pub(super) fn e1_each_direction_is_owed_its_own_report(stage: &Stage) {
-    let mut desk = stage.desk(4);
+pub(super) fn e1_each_direction_is_owed_its_own_report(cx: &TestContext) {
+    let mut harness = cx.harness(4);
     let (here, there) = stream();
-    let key = desk.register(here.clone(), 1, BOTH, Mode::Edge);
-    desk.expect_now(&[(1, Readiness::WRITABLE)], "room");
+    let key = harness.register(here.clone(), 1, BOTH, Mode::Edge);
+    harness.expect_now(&[(1, Readiness::WRITABLE)], "room");
     put(&there, b"x");
-    let said = desk.now();
+    let said = harness.now();
     assert!(said[0].1.contains(Readiness::READABLE), "the first report was not of this: {said:?}");
     fill(&*here);
-    desk.drained(key, WRITE);
+    harness.drained(key, WRITE);
     drain(&there);
-    let said = desk.now();
+    let said = harness.now();
     assert!(said[0].1.contains(Readiness::WRITABLE), "unread data hides no room: {said:?}");
 }
 
-pub(super) fn e1_hang_up_after_data_is_reported(stage: &Stage) {
-    let mut desk = stage.desk(4);
+pub(super) fn e1_hang_up_after_data_is_reported(cx: &TestContext) {
+    let mut harness = cx.harness(4);
     let (here, there) = stream();
-    let key = desk.register(here.clone(), 1, READ, Mode::Edge);
+    let key = harness.register(here.clone(), 1, READ, Mode::Edge);
     put(&there, b"x");
-    desk.expect_now(&[(1, Readiness::READABLE)], "data");
+    harness.expect_now(&[(1, Readiness::READABLE)], "data");
     drain(&*here);
-    desk.drained(key, READ);
+    harness.drained(key, READ);
     drop(there);
     let end = Readiness::READABLE | Readiness::READ_CLOSED;
-    desk.expect_now(&[(1, end)], "the end is news");
-    desk.expect_silence("it was told");
+    harness.expect_now(&[(1, end)], "the end is news");
+    harness.expect_silence("it was told");
 }
 
-pub(super) fn e1_a_connection_made_is_reported(stage: &Stage) {
+pub(super) fn e1_a_connection_made_is_reported(cx: &TestContext) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap_or_else(|e| panic!("bind: {e}"));
     let address = listener.local_addr().unwrap_or_else(|e| panic!("getsockname: {e}"));
     for mode in MODES {
-        let mut desk = stage.desk(4);
+        let mut harness = cx.harness(4);
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
         let client = socket(AddressFamily::Inet, SockType::Stream, flags, None);
         let client = Arc::new(client.unwrap_or_else(|error| panic!("socket: {error}")));
         let std::net::SocketAddr::V4(address) = address else { panic!("an IPv4 address") };
         let connecting = connect(client.as_raw_fd(), &SockaddrIn::from(address));
         assert!(matches!(connecting, Ok(()) | Err(nix::errno::Errno::EINPROGRESS)));
-        let key = desk.register(client, 1, WRITE, mode);
-        let said = desk.next("the connection was made");
+        let key = harness.register(client, 1, WRITE, mode);
+        let said = harness.next("the connection was made");
         assert_eq!(said, [(1, Readiness::WRITABLE)], "{mode:?}");
-        desk.deregister(key);
+        harness.deregister(key);
         listener.accept().unwrap_or_else(|error| panic!("accept: {error}"));
     }
 }
 
-pub(super) fn e1_what_waited_for_room_or_a_wake_is_still_reported(stage: &Stage) {
-    let mut desk = stage.desk(1);
+pub(super) fn e1_what_waited_for_room_or_a_wake_is_still_reported(cx: &TestContext) {
+    let mut harness = cx.harness(1);
     let pairs: Vec<_> = (0..4).map(|_| stream()).collect();
     for (token, (here, there)) in pairs.iter().enumerate() {
-        desk.register(here.clone(), token, READ, Mode::Edge);
+        harness.register(here.clone(), token, READ, Mode::Edge);
         put(there, b"x");
     }
     let mut seen = Vec::new();
     for _ in 0..4 {
-        desk.poller.waker().wake();
-        let said = desk.now();
-        assert!(desk.events.woken());
+        harness.poller.waker().wake();
+        let said = harness.now();
+        assert!(harness.events.woken());
         seen.extend(said.into_iter().map(|event| event.0));
     }
     seen.sort_unstable();
     assert_eq!(seen, [0, 1, 2, 3], "each edge is reported once");
-    desk.expect_silence("all were reported");
+    harness.expect_silence("all were reported");
 }
 
-pub(super) fn e1_rearm_reports_what_was_left(stage: &Stage) {
-    let mut desk = stage.desk(4);
+pub(super) fn e1_rearm_reports_what_was_left(cx: &TestContext) {
+    let mut harness = cx.harness(4);
     let (here, there) = stream();
-    let key = desk.register(here.clone(), 1, READ, Mode::Edge);
+    let key = harness.register(here.clone(), 1, READ, Mode::Edge);
     put(&there, b"abcdef");
-    desk.expect_now(&[(1, Readiness::READABLE)], "data");
+    harness.expect_now(&[(1, Readiness::READABLE)], "data");
     for _ in 0..3 {
         assert_eq!(take(&here, 2), 2);
-        desk.rearm(key, READ);
+        harness.rearm(key, READ);
         let left = oracle(&here, PollFlags::POLLIN).contains(PollFlags::POLLIN);
         let expected: &[_] = if left { &[(1, Readiness::READABLE)] } else { &[] };
-        desk.expect_now(expected, "a reader that stops early calls rearm");
+        harness.expect_now(expected, "a reader that stops early calls rearm");
     }
     put(&there, b"g");
-    desk.expect_now(&[(1, Readiness::READABLE)], "rearmed while empty, then data");
+    harness.expect_now(&[(1, Readiness::READABLE)], "rearmed while empty, then data");
 }
 
-pub(super) fn e1_a_thousand_rounds(stage: &Stage) {
-    let mut desk = stage.desk(4);
+pub(super) fn e1_a_thousand_rounds(cx: &TestContext) {
+    let mut harness = cx.harness(4);
     let (here, there) = stream();
-    let key = desk.register(here.clone(), 1, READ, Mode::Edge);
+    let key = harness.register(here.clone(), 1, READ, Mode::Edge);
     for round in 0..1000 {
         put(&there, &vec![0; 1 + round % 7]);
-        desk.expect_now(&[(1, Readiness::READABLE)], &format!("round {round}"));
+        harness.expect_now(&[(1, Readiness::READABLE)], &format!("round {round}"));
         drain(&*here);
-        desk.drained(key, READ);
+        harness.drained(key, READ);
         if round % 3 == 0 {
-            desk.expect_silence("drained");
+            harness.expect_silence("drained");
         }
     }
 }
 
-pub(super) fn e2_new_data_may_be_reported_and_is_true(stage: &Stage) {
-    let mut desk = stage.desk(4);
+pub(super) fn e2_new_data_may_be_reported_and_is_true(cx: &TestContext) {
+    let mut harness = cx.harness(4);
     let (here, there) = stream();
-    let key = desk.register(here.clone(), 1, READ, Mode::Edge);
+    let key = harness.register(here.clone(), 1, READ, Mode::Edge);
     put(&there, b"x");
-    desk.expect_now(&[(1, Readiness::READABLE)], "data");
+    harness.expect_now(&[(1, Readiness::READABLE)], "data");
     for _ in 0..3 {
         put(&there, b"y");
-        let said = desk.now();
+        let said = harness.now();
         assert!(said.is_empty() || said == [(1, Readiness::READABLE)], "{said:?}");
-        desk.expect_silence("one piece of news is told at most once");
+        harness.expect_silence("one piece of news is told at most once");
     }
     drain(&*here);
-    desk.drained(key, READ);
+    harness.drained(key, READ);
     put(&there, b"z");
-    desk.expect_now(&[(1, Readiness::READABLE)], "drained, then data");
+    harness.expect_now(&[(1, Readiness::READABLE)], "drained, then data");
 }
 
-pub(super) fn e3_a_partial_read_is_no_news(stage: &Stage) {
-    let mut desk = stage.desk(4);
+pub(super) fn e3_a_partial_read_is_no_news(cx: &TestContext) {
+    let mut harness = cx.harness(4);
     let (reader, writer) = pipe();
     let reader = Arc::new(reader);
-    desk.register(reader.clone(), 1, READ, Mode::Edge);
+    harness.register(reader.clone(), 1, READ, Mode::Edge);
     let written = nix::unistd::write(&writer, b"abcdef");
     assert_eq!(written, Ok(6));
-    desk.expect_now(&[(1, Readiness::READABLE)], "data");
+    harness.expect_now(&[(1, Readiness::READABLE)], "data");
     for _ in 0..3 {
         assert_eq!(nix::unistd::read(&*reader, &mut [0; 1]), Ok(1));
-        desk.expect_silence("a partial read is no news");
+        harness.expect_silence("a partial read is no news");
     }
 }
 
-pub(super) fn e3_an_accept_is_no_news(stage: &Stage) {
-    let mut desk = stage.desk(4);
+pub(super) fn e3_an_accept_is_no_news(cx: &TestContext) {
+    let mut harness = cx.harness(4);
     let directory = TempDir::new();
     let path = directory.0.join("socket");
     let listener = UnixListener::bind(&path).unwrap_or_else(|error| panic!("bind: {error}"));
     listener.set_nonblocking(true).unwrap_or_else(|error| panic!("O_NONBLOCK: {error}"));
     let listener = Arc::new(listener);
-    let key = desk.register(listener.clone(), 1, READ, Mode::Edge);
+    let key = harness.register(listener.clone(), 1, READ, Mode::Edge);
     let dial = || UnixStream::connect(&path).unwrap_or_else(|error| panic!("connect: {error}"));
     let (_first, _second) = (dial(), dial());
-    desk.expect_now(&[(1, Readiness::READABLE)], "two in the queue");
+    harness.expect_now(&[(1, Readiness::READABLE)], "two in the queue");
     listener.accept().unwrap_or_else(|error| panic!("accept: {error}"));
-    desk.expect_silence("one is left, which is no news");
+    harness.expect_silence("one is left, which is no news");
     listener.accept().unwrap_or_else(|error| panic!("accept: {error}"));
-    desk.drained(key, READ);
+    harness.drained(key, READ);
     let _third = dial();
-    desk.expect_now(&[(1, Readiness::READABLE)], "a third one came");
+    harness.expect_now(&[(1, Readiness::READABLE)], "a third one came");
 }
 
-pub(super) fn e3_nothing_happens_and_nothing_is_said(stage: &Stage) {
-    let mut desk = stage.desk(256);
+pub(super) fn e3_nothing_happens_and_nothing_is_said(cx: &TestContext) {
+    let mut harness = cx.harness(256);
     let pairs: Vec<_> = (0..100).map(|_| stream()).collect();
     for (token, (here, there)) in pairs.iter().enumerate() {
         put(there, b"x");
-        desk.register(here.clone(), token, BOTH, Mode::Edge);
+        harness.register(here.clone(), token, BOTH, Mode::Edge);
     }
-    assert_eq!(desk.now().len(), 100);
+    assert_eq!(harness.now().len(), 100);
     for _ in 0..10 {
-        desk.expect_silence("all was told");
+        harness.expect_silence("all was told");
     }
     // Nor does the news of one source make the others repeat theirs.
     put(&pairs[7].1, b"y");
-    let said = desk.now();
+    let said = harness.now();
     assert!(said.iter().all(|event| event.0 == 7), "{said:?}");
 }
 
-pub(super) fn e4_drained_and_refilled_is_reported(stage: &Stage) {
-    let mut desk = stage.desk(4);
+pub(super) fn e4_drained_and_refilled_is_reported(cx: &TestContext) {
+    let mut harness = cx.harness(4);
     let (here, there) = stream();
-    let key = desk.register(here.clone(), 1, READ, Mode::Edge);
+    let key = harness.register(here.clone(), 1, READ, Mode::Edge);
     put(&there, b"x");
-    desk.expect_now(&[(1, Readiness::READABLE)], "data");
+    harness.expect_now(&[(1, Readiness::READABLE)], "data");
     drain(&*here);
-    desk.drained(key, READ);
+    harness.drained(key, READ);
     put(&there, b"y");
     drain(&*here);
-    desk.drained(key, READ);
+    harness.drained(key, READ);
     put(&there, b"z");
-    desk.expect_now(&[(1, Readiness::READABLE)], "drained and refilled between two waits");
+    harness.expect_now(&[(1, Readiness::READABLE)], "drained and refilled between two waits");
 }
 
-pub(super) fn e4_short_reads_and_writes_count(stage: &Stage) {
-    let mut desk = stage.desk(4);
+pub(super) fn e4_short_reads_and_writes_count(cx: &TestContext) {
+    let mut harness = cx.harness(4);
     let (unix, tcp) = (stream(), tcp());
     let (reader, writer) = pipe();
     let (tcp_there, unix_there) = (Arc::new(tcp.1), Arc::new(unix.1));
@@ -206,109 +206,110 @@ pub(super) fn e4_short_reads_and_writes_count(stage: &Stage) {
         (Arc::new(reader), Arc::new(writer)),
     ];
     for (token, (here, there)) in streams.iter().enumerate() {
-        let key = desk.register(here.clone(), token, READ, Mode::Edge);
+        let key = harness.register(here.clone(), token, READ, Mode::Edge);
         for _ in 0..3 {
             assert_eq!(nix::unistd::write(&**there, b"hello"), Ok(5));
-            fence(&**here, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLIN));
-            assert_eq!(desk.next("data"), [(token, Readiness::READABLE)]);
+            wait_until_kernel(&**here, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLIN));
+            assert_eq!(harness.next("data"), [(token, Readiness::READABLE)]);
             assert_eq!(nix::unistd::read(&**here, &mut [0; 64]), Ok(5), "a short read");
-            desk.drained(key, READ);
-            desk.expect_silence("all of it was read");
+            harness.drained(key, READ);
+            harness.expect_silence("all of it was read");
         }
-        desk.deregister(key);
-        let key = desk.register(there.clone(), token, WRITE, Mode::Edge);
-        assert_eq!(desk.next("room"), [(token, Readiness::WRITABLE)]);
+        harness.deregister(key);
+        let key = harness.register(there.clone(), token, WRITE, Mode::Edge);
+        assert_eq!(harness.next("room"), [(token, Readiness::WRITABLE)]);
         let much = vec![0; 1 << 24];
         let count = nix::unistd::write(&**there, &much);
         assert!(count.is_ok_and(|count| count < much.len()), "a short write: {count:?}");
-        desk.drained(key, WRITE);
+        harness.drained(key, WRITE);
         let started = Instant::now();
-        while desk.now().is_empty() {
+        while harness.now().is_empty() {
             assert!(started.elapsed() < LONG, "there is room again, and no report of it");
             drain(&**here);
         }
-        assert_eq!(desk.said(), [(token, Readiness::WRITABLE)]);
-        desk.deregister(key);
+        assert_eq!(harness.said(), [(token, Readiness::WRITABLE)]);
+        harness.deregister(key);
     }
 }
 
-pub(super) fn e4_drained_too_early_suppresses_nothing(stage: &Stage) {
-    let mut desk = stage.desk(4);
+pub(super) fn e4_drained_too_early_suppresses_nothing(cx: &TestContext) {
+    let mut harness = cx.harness(4);
     let (here, there) = stream();
-    let key = desk.register(here.clone(), 1, BOTH, Mode::Edge);
-    desk.next("room");
-    desk.drained(key, BOTH);
+    let key = harness.register(here.clone(), 1, BOTH, Mode::Edge);
+    harness.next("room");
+    harness.drained(key, BOTH);
     put(&there, b"first");
     let is_readable = |said: &[(usize, Readiness)]| {
         said.iter().any(|(_, readiness)| readiness.contains(Readiness::READABLE))
     };
-    assert!(is_readable(&desk.next("data")));
+    assert!(is_readable(&harness.next("data")));
     for part in 0..3 {
         // Nothing was read, or a part of it.
         assert_eq!(take(&here, part), part);
-        desk.drained(key, READ);
-        desk.drained(key, BOTH);
+        harness.drained(key, READ);
+        harness.drained(key, BOTH);
         put(&there, b"more");
-        assert!(is_readable(&desk.next("more data")), "{part} bytes were read");
+        assert!(is_readable(&harness.next("more data")), "{part} bytes were read");
     }
     drain(&*here);
-    desk.drained(key, READ);
+    harness.drained(key, READ);
     drop(there);
-    assert!(is_readable(&desk.next("the end")));
+    assert!(is_readable(&harness.next("the end")));
 }
 
-pub(super) fn e4_space_after_a_full_pipe_is_reported(stage: &Stage) {
-    let mut desk = stage.desk(4);
+pub(super) fn e4_space_after_a_full_pipe_is_reported(cx: &TestContext) {
+    let mut harness = cx.harness(4);
     let (reader, writer) = pipe();
     let writer = Arc::new(writer);
-    let key = desk.register(writer.clone(), 1, WRITE, Mode::Edge);
-    desk.expect_now(&[(1, Readiness::WRITABLE)], "room");
+    let key = harness.register(writer.clone(), 1, WRITE, Mode::Edge);
+    harness.expect_now(&[(1, Readiness::WRITABLE)], "room");
     for _ in 0..3 {
         fill(&*writer);
-        desk.drained(key, WRITE);
-        desk.expect_silence("full");
+        harness.drained(key, WRITE);
+        harness.expect_silence("full");
         drain(&reader);
-        desk.expect_now(&[(1, Readiness::WRITABLE)], "room again");
+        harness.expect_now(&[(1, Readiness::WRITABLE)], "room again");
     }
 }
 
-pub(super) fn e4_try_io_tells_the_poller(stage: &Stage) {
-    let mut desk = stage.desk(4);
+pub(super) fn e4_try_io_tells_the_poller(cx: &TestContext) {
+    let mut harness = cx.harness(4);
     let (here, there) = stream();
-    let key = desk.register(here.clone(), 1, READ, Mode::Edge);
+    let key = harness.register(here.clone(), 1, READ, Mode::Edge);
     for _ in 0..3 {
         put(&there, b"x");
-        desk.expect_now(&[(1, Readiness::READABLE)], "data");
-        let mut read = || try_io(&mut *desk.poller, key, READ, || (&*here).read(&mut [0; 64]));
+        harness.expect_now(&[(1, Readiness::READABLE)], "data");
+        let mut read = || try_io(&mut *harness.poller, key, READ, || (&*here).read(&mut [0; 64]));
         assert_eq!(read().unwrap_or_else(|error| panic!("read: {error}")), 1);
         assert_eq!(refusal(read()), io::ErrorKind::WouldBlock);
     }
     let refused = || Err::<(), _>(io::Error::from_raw_os_error(libc::EAGAIN));
-    let unwatched = try_io(&mut *desk.poller, key, WRITE, refused);
+    let unwatched = try_io(&mut *harness.poller, key, WRITE, refused);
     assert_eq!(refusal(unwatched), io::ErrorKind::WouldBlock, "an unwatched direction");
     put(&there, b"x");
-    desk.expect_now(&[(1, Readiness::READABLE)], "data");
+    harness.expect_now(&[(1, Readiness::READABLE)], "data");
     drain(&*here);
-    let both = try_io(&mut *desk.poller, key, BOTH, refused);
+    let both = try_io(&mut *harness.poller, key, BOTH, refused);
     assert_eq!(refusal(both), io::ErrorKind::WouldBlock);
     put(&there, b"x");
-    desk.expect_now(&[(1, Readiness::READABLE)], "the watched one of two directions is told");
-    let failed =
-        try_io(&mut *desk.poller, key, READ, || Err::<(), _>(io::Error::other("not WouldBlock")));
+    harness.expect_now(&[(1, Readiness::READABLE)], "the watched one of two directions is told");
+    let failed = try_io(&mut *harness.poller, key, READ, || {
+        Err::<(), _>(io::Error::other("not WouldBlock"))
+    });
     assert_eq!(refusal(failed), io::ErrorKind::Other, "other errors pass through");
     // A connect that is under way would block too.
     for errno in [libc::EINPROGRESS, libc::EALREADY] {
         drain(&*here);
         let connect = || Err::<(), _>(io::Error::from_raw_os_error(errno));
-        let told = try_io(&mut *desk.poller, key, READ, connect);
+        let told = try_io(&mut *harness.poller, key, READ, connect);
         assert!(told.is_err_and(|error| error.raw_os_error() == Some(errno)));
         put(&there, b"x");
-        desk.expect_now(&[(1, Readiness::READABLE)], "it was told of as drained");
+        harness.expect_now(&[(1, Readiness::READABLE)], "it was told of as drained");
     }
 }
 
 /// A write that succeeds undoes, on TCP, that a poll(2) has asked to be told of room.
-pub(super) fn e1_room_is_reported_though_a_write_came_between(stage: &Stage) {
+pub(super) fn e1_room_is_reported_though_a_write_came_between(cx: &TestContext) {
     for mode in MODES {
         for name in ["TCP", "unix stream", "pipe"] {
             let ((tcp_here, tcp_there), (here, there), (reader, writer)) =
@@ -318,7 +319,7 @@ pub(super) fn e1_room_is_reported_though_a_write_came_between(stage: &Stage) {
                 "pipe" => (Arc::new(writer), reader),
                 _ => (here, there.into()),
             };
-            let mut desk = stage.desk(4);
+            let mut harness = cx.harness(4);
             let file = (*source).as_fd();
             let has_room = || oracle(file, PollFlags::POLLOUT).contains(PollFlags::POLLOUT);
             // What TCP has under way may make room again.
@@ -329,20 +330,20 @@ pub(super) fn e1_room_is_reported_though_a_write_came_between(stage: &Stage) {
                     let written = nix::unistd::write(file, &[0; 512]);
                     assert!(written.is_ok_and(|count| count > 0), "there is room");
                 }
-                let key = desk.register(source.clone(), 1, WRITE, mode);
-                if desk.now().is_empty() {
+                let key = harness.register(source.clone(), 1, WRITE, mode);
+                if harness.now().is_empty() {
                     break key;
                 }
-                desk.deregister(key);
+                harness.deregister(key);
             };
             // It may be refused; then there was no room for that either.
             let _ = nix::unistd::write(file, b"x");
             while !has_room() {
                 drain(&other);
             }
-            let said = desk.next(name);
+            let said = harness.next(name);
             assert_eq!(said, [(1, Readiness::WRITABLE)], "{name}, {mode:?}");
-            desk.deregister(key);
+            harness.deregister(key);
         }
     }
 }

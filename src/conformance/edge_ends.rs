@@ -1,6 +1,6 @@
 //! Clause E5, and ends that pass: what edge mode tells of hang-ups and errors.
 
-use super::kit::*;
+use super::util::*;
 use crate::event::{Mode, Readiness};
 use crate::poller::Source;
 use nix::fcntl::OFlag;
@@ -20,179 +20,179 @@ const WRITE_END: Readiness = WRITABLE.union(Readiness::WRITE_CLOSED);
 const BROKEN: Readiness = WRITE_END.union(Readiness::ERROR);
 
 /// Waits that find nothing, some of which sleep: what repeats itself would end them.
-fn expect_silences(desk: &mut Desk, why: &str) {
+fn expect_silences(harness: &mut ReadinessHarness, why: &str) {
     for round in 0..30 {
         let timeout = if round % 10 == 9 { Duration::from_millis(2) } else { ZERO };
-        desk.wait(Some(timeout));
-        let said = desk.said();
+        harness.wait(Some(timeout));
+        let said = harness.said();
         assert!(said.is_empty(), "expected nothing ({why}), got {said:?} in round {round}");
     }
 }
 
 /// Expects this once, and then nothing.
-fn expect_once(desk: &mut Desk, expected: &[(usize, Readiness)], why: &str) {
-    assert_eq!(desk.next(why), expected, "{why}");
-    expect_silences(desk, why);
+fn expect_once(harness: &mut ReadinessHarness, expected: &[(usize, Readiness)], why: &str) {
+    assert_eq!(harness.next(why), expected, "{why}");
+    expect_silences(harness, why);
 }
 
 fn unwrap<T, E: std::fmt::Display>(made: Result<T, E>) -> T {
     made.unwrap_or_else(|error| panic!("{error}"))
 }
 
-pub(super) fn e5_a_pipe_writer_is_told_that_its_reader_has_gone(stage: &Stage) {
+pub(super) fn e5_a_pipe_writer_is_told_that_its_reader_has_gone(cx: &TestContext) {
     for is_full in [false, true] {
-        let mut desk = stage.desk(4);
+        let mut harness = cx.harness(4);
         let (reader, writer) = pipe();
         let writer = Arc::new(writer);
-        desk.register(writer.clone(), 1, WRITE, Mode::Edge);
-        expect_once(&mut desk, &[(1, WRITABLE)], "room");
+        harness.register(writer.clone(), 1, WRITE, Mode::Edge);
+        expect_once(&mut harness, &[(1, WRITABLE)], "room");
         if is_full {
             fill(&*writer);
         }
         drop(reader);
-        expect_once(&mut desk, &[(1, BROKEN)], "the reader has gone");
+        expect_once(&mut harness, &[(1, BROKEN)], "the reader has gone");
     }
 }
 
-pub(super) fn e5_a_pipe_reader_is_told_that_its_writer_has_gone(stage: &Stage) {
+pub(super) fn e5_a_pipe_reader_is_told_that_its_writer_has_gone(cx: &TestContext) {
     for takes in [0, 1, 3] {
-        let mut desk = stage.desk(4);
+        let mut harness = cx.harness(4);
         let (reader, writer) = pipe();
         let reader = Arc::new(reader);
-        desk.register(reader.clone(), 1, READ, Mode::Edge);
+        harness.register(reader.clone(), 1, READ, Mode::Edge);
         assert_eq!(nix::unistd::write(&writer, b"abc"), Ok(3));
-        expect_once(&mut desk, &[(1, READABLE)], "data");
+        expect_once(&mut harness, &[(1, READABLE)], "data");
         if takes > 0 {
             assert_eq!(nix::unistd::read(&*reader, &mut [0; 8][..takes]), Ok(takes));
         }
         drop(writer);
-        expect_once(&mut desk, &[(1, READ_END)], "the writer has gone");
+        expect_once(&mut harness, &[(1, READ_END)], "the writer has gone");
         drain(&*reader);
-        expect_silences(&mut desk, "to read on is no news");
+        expect_silences(&mut harness, "to read on is no news");
     }
 }
 
-pub(super) fn e5_a_socket_watched_for_writing_is_told_of_hang_up(stage: &Stage) {
-    let mut desk = stage.desk(4);
+pub(super) fn e5_a_socket_watched_for_writing_is_told_of_hang_up(cx: &TestContext) {
+    let mut harness = cx.harness(4);
     let (here, there) = stream();
-    desk.register(here, 1, WRITE, Mode::Edge);
-    expect_once(&mut desk, &[(1, WRITABLE)], "room");
+    harness.register(here, 1, WRITE, Mode::Edge);
+    expect_once(&mut harness, &[(1, WRITABLE)], "room");
     drop(there);
-    expect_once(&mut desk, &[(1, WRITE_END)], "a unix stream whose peer closed");
+    expect_once(&mut harness, &[(1, WRITE_END)], "a unix stream whose peer closed");
 
     let (here, there) = tcp();
-    desk.register(here.clone(), 2, WRITE, Mode::Edge);
-    expect_once(&mut desk, &[(2, WRITABLE)], "room");
+    harness.register(here.clone(), 2, WRITE, Mode::Edge);
+    expect_once(&mut harness, &[(2, WRITABLE)], "room");
     unwrap(here.shutdown(Shutdown::Write));
     drop(there);
-    fence(&*here, PollFlags::empty(), |bits| bits.contains(PollFlags::POLLHUP));
-    assert!(desk.next("both sides shut")[0].1.contains(WRITE_END));
-    expect_silences(&mut desk, "both sides of TCP are shut");
+    wait_until_kernel(&*here, PollFlags::empty(), |bits| bits.contains(PollFlags::POLLHUP));
+    assert!(harness.next("both sides shut")[0].1.contains(WRITE_END));
+    expect_silences(&mut harness, "both sides of TCP are shut");
 
     let (here, there) = tcp();
-    desk.register(here.clone(), 3, WRITE, Mode::Edge);
-    expect_once(&mut desk, &[(3, WRITABLE)], "room");
+    harness.register(here.clone(), 3, WRITE, Mode::Edge);
+    expect_once(&mut harness, &[(3, WRITABLE)], "room");
     reset(&here, there);
-    assert!(desk.next("a reset")[0].1.contains(BROKEN));
-    expect_silences(&mut desk, "a reset");
+    assert!(harness.next("a reset")[0].1.contains(BROKEN));
+    expect_silences(&mut harness, "a reset");
 }
 
 /// The other side closes before it has read what was sent to it.
 fn reset(here: &std::net::TcpStream, there: std::net::TcpStream) {
     unwrap(std::io::Write::write_all(&mut &*here, b"x"));
-    fence(&there, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLIN));
+    wait_until_kernel(&there, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLIN));
     drop(there);
-    fence(here, PollFlags::empty(), |bits| bits.contains(PollFlags::POLLERR));
+    wait_until_kernel(here, PollFlags::empty(), |bits| bits.contains(PollFlags::POLLERR));
 }
 
-pub(super) fn e5_half_a_close_and_a_whole_one_are_told_apart(stage: &Stage) {
+pub(super) fn e5_half_a_close_and_a_whole_one_are_told_apart(cx: &TestContext) {
     for interest in [READ, BOTH, READ | crate::event::Interest::PRIORITY] {
         let room = if interest.contains(WRITE) { WRITABLE } else { Readiness::empty() };
-        let mut desk = stage.desk(4);
+        let mut harness = cx.harness(4);
         let (here, there) = stream();
         put(&there, b"x");
-        desk.register(here, 1, interest, Mode::Edge);
-        expect_once(&mut desk, &[(1, READABLE | room)], "data");
+        harness.register(here, 1, interest, Mode::Edge);
+        expect_once(&mut harness, &[(1, READABLE | room)], "data");
         unwrap(there.shutdown(Shutdown::Write));
-        let said = desk.next("RDHUP");
+        let said = harness.next("RDHUP");
         assert!(said[0].1.contains(READ_END), "{said:?}");
         assert!(!said[0].1.contains(Readiness::WRITE_CLOSED), "{said:?}");
-        expect_silences(&mut desk, "RDHUP was told");
+        expect_silences(&mut harness, "RDHUP was told");
         drop(there);
-        let said = desk.next("HUP");
+        let said = harness.next("HUP");
         assert!(said[0].1.contains(READ_END), "{said:?}");
         assert_eq!(said[0].1.contains(WRITE_END), interest.contains(WRITE), "{said:?}");
-        expect_silences(&mut desk, "HUP was told");
+        expect_silences(&mut harness, "HUP was told");
     }
 }
 
-pub(super) fn e5_an_end_is_told_though_another_direction_was_drained(stage: &Stage) {
+pub(super) fn e5_an_end_is_told_though_another_direction_was_drained(cx: &TestContext) {
     for drained in [READ, WRITE] {
-        let mut desk = stage.desk(4);
+        let mut harness = cx.harness(4);
         let (here, there) = stream();
         put(&there, b"x");
-        let key = desk.register(here.clone(), 1, BOTH, Mode::Edge);
-        expect_once(&mut desk, &[(1, READABLE | WRITABLE)], "data and room");
+        let key = harness.register(here.clone(), 1, BOTH, Mode::Edge);
+        expect_once(&mut harness, &[(1, READABLE | WRITABLE)], "data and room");
         if drained == READ {
             drain(&*here);
         } else {
             fill(&*here);
         }
-        desk.drained(key, drained);
-        expect_silences(&mut desk, "drained");
+        harness.drained(key, drained);
+        expect_silences(&mut harness, "drained");
         drop(there);
-        let said = desk.next("the end");
+        let said = harness.next("the end");
         assert!(said[0].1.contains(READ_END | WRITE_END), "{said:?}");
-        expect_silences(&mut desk, "the end was told");
+        expect_silences(&mut harness, "the end was told");
     }
 }
 
 /// While a wait sleeps select sees an end only of what it watches for reading.
-pub(super) fn e5_an_end_ends_a_wait_of_a_drained_reader(stage: &Stage) {
-    let mut desk = stage.desk(4);
+pub(super) fn e5_an_end_ends_a_wait_of_a_drained_reader(cx: &TestContext) {
+    let mut harness = cx.harness(4);
     let (here, there) = stream();
-    let key = desk.register(here, 1, BOTH, Mode::Edge);
-    expect_once(&mut desk, &[(1, WRITABLE)], "room");
-    desk.drained(key, READ);
+    let key = harness.register(here, 1, BOTH, Mode::Edge);
+    expect_once(&mut harness, &[(1, WRITABLE)], "room");
+    harness.drained(key, READ);
     let waiter = nix::unistd::gettid().as_raw();
     let peer = std::thread::spawn(move || {
         until_asleep(waiter);
         drop(there);
     });
-    let said = desk.next("the end, while the wait sleeps");
+    let said = harness.next("the end, while the wait sleeps");
     assert!(said[0].1.contains(READ_END | WRITE_END), "{said:?}");
     unwrap(peer.join().map_err(|_| "the other thread failed"));
-    expect_silences(&mut desk, "the end was told");
+    expect_silences(&mut harness, "the end was told");
 }
 
-pub(super) fn e5_rearm_and_modify_tell_of_an_end_again(stage: &Stage) {
+pub(super) fn e5_rearm_and_modify_tell_of_an_end_again(cx: &TestContext) {
     let (reader, writer) = pipe();
     let (here, there) = stream();
     let sources: [(Source, _, _); 2] = [(Arc::new(writer), WRITE, BROKEN), (here, READ, READ_END)];
-    let mut desk = stage.desk(4);
+    let mut harness = cx.harness(4);
     let keys = sources.map(|(source, interest, end)| {
-        let key = desk.register(source, 1, interest, Mode::Edge);
+        let key = harness.register(source, 1, interest, Mode::Edge);
         (key, interest, end)
     });
-    desk.now();
+    harness.now();
     drop((reader, there));
-    desk.wait(Some(LONG));
-    assert_eq!(desk.events.len(), 2);
+    harness.wait(Some(LONG));
+    assert_eq!(harness.events.len(), 2);
     for (key, interest, end) in keys {
         for _ in 0..3 {
-            desk.rearm(key, interest);
-            expect_once(&mut desk, &[(1, end)], "rearmed");
+            harness.rearm(key, interest);
+            expect_once(&mut harness, &[(1, end)], "rearmed");
         }
-        desk.modify(key, 2, interest, Mode::Edge);
-        expect_once(&mut desk, &[(2, end)], "modified");
-        desk.modify(key, 1, interest, Mode::Edge);
-        expect_once(&mut desk, &[(1, end)], "modified");
+        harness.modify(key, 2, interest, Mode::Edge);
+        expect_once(&mut harness, &[(2, end)], "modified");
+        harness.modify(key, 1, interest, Mode::Edge);
+        expect_once(&mut harness, &[(1, end)], "modified");
     }
 }
 
-pub(super) fn e5_each_error_is_told(stage: &Stage) {
+pub(super) fn e5_each_error_is_told(cx: &TestContext) {
     for interest in [WRITE, BOTH] {
-        let mut desk = stage.desk(4);
+        let mut harness = cx.harness(4);
         let closed = unwrap(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)));
         let address = unwrap(closed.local_addr());
         drop(closed);
@@ -200,17 +200,19 @@ pub(super) fn e5_each_error_is_told(stage: &Stage) {
         unwrap(socket.set_nonblocking(true));
         unwrap(socket.connect(address));
         let socket = Arc::new(socket);
-        desk.register(socket.clone(), 1, interest, Mode::Edge);
-        expect_once(&mut desk, &[(1, WRITABLE)], "room");
+        harness.register(socket.clone(), 1, interest, Mode::Edge);
+        expect_once(&mut harness, &[(1, WRITABLE)], "room");
         for round in 0..3 {
             // The answer to it is that the port is closed.
             assert_eq!(unwrap(socket.send(b"x")), 1);
-            fence(&*socket, PollFlags::empty(), |bits| bits.contains(PollFlags::POLLERR));
-            let said = desk.next("an error");
+            wait_until_kernel(&*socket, PollFlags::empty(), |bits| {
+                bits.contains(PollFlags::POLLERR)
+            });
+            let said = harness.next("an error");
             assert!(said[0].1.contains(WRITABLE | Readiness::ERROR), "{said:?}, round {round}");
-            expect_silences(&mut desk, "the error was told");
+            expect_silences(&mut harness, "the error was told");
             assert!(unwrap(socket.take_error()).is_some());
-            expect_silences(&mut desk, "to take it is no news");
+            expect_silences(&mut harness, "to take it is no news");
         }
     }
 }
@@ -256,121 +258,121 @@ fn read_to_the_end(of: impl AsFd) -> usize {
 }
 
 /// At the end of a FIFO a read says 0 and not `WouldBlock`.
-pub(super) fn e5_a_fifo_is_told_of_its_next_writer(stage: &Stage) {
+pub(super) fn e5_a_fifo_is_told_of_its_next_writer(cx: &TestContext) {
     let fifo = Fifo::new();
-    let mut desk = stage.desk(4);
+    let mut harness = cx.harness(4);
     let reader = fifo.reader();
-    desk.register(reader.clone(), 1, READ, Mode::Edge);
-    expect_silences(&mut desk, "there was no writer yet");
+    harness.register(reader.clone(), 1, READ, Mode::Edge);
+    expect_silences(&mut harness, "there was no writer yet");
     for round in 0..4 {
         let writer = fifo.writer();
         // The writer may have gone when the poller looks.
         if round % 2 == 0 {
-            expect_once(&mut desk, &[(1, READABLE)], "data");
+            expect_once(&mut harness, &[(1, READABLE)], "data");
             if round == 0 {
                 assert_eq!(read_to_the_end(&*reader), 3);
             }
             drop(writer);
-            expect_once(&mut desk, &[(1, READ_END)], "the end");
+            expect_once(&mut harness, &[(1, READ_END)], "the end");
         } else {
             drop(writer);
-            expect_once(&mut desk, &[(1, READ_END)], "data and the end");
+            expect_once(&mut harness, &[(1, READ_END)], "data and the end");
         }
         let rest = read_to_the_end(&*reader);
         assert_eq!(rest, if round == 0 { 0 } else { 3 });
         if round == 2 {
-            expect_silences(&mut desk, "the end was told");
+            expect_silences(&mut harness, "the end was told");
         }
     }
     // The next writer comes without a word, and a look between finds no data.
-    expect_silences(&mut desk, "the end was told");
+    expect_silences(&mut harness, "the end was told");
     let writer = fifo.open(OFlag::O_WRONLY);
-    expect_silences(&mut desk, "nothing was written");
+    expect_silences(&mut harness, "nothing was written");
     assert_eq!(nix::unistd::write(&writer, b"abc"), Ok(3));
-    expect_once(&mut desk, &[(1, READABLE)], "data");
+    expect_once(&mut harness, &[(1, READABLE)], "data");
 }
 
-pub(super) fn e5_a_fifo_that_hung_up_ends_a_wait_when_its_writer_stays(stage: &Stage) {
+pub(super) fn e5_a_fifo_that_hung_up_ends_a_wait_when_its_writer_stays(cx: &TestContext) {
     let fifo = Fifo::new();
-    let mut desk = stage.desk(4);
+    let mut harness = cx.harness(4);
     let reader = fifo.reader();
-    desk.register(reader.clone(), 1, READ, Mode::Edge);
+    harness.register(reader.clone(), 1, READ, Mode::Edge);
     drop(fifo.writer());
-    expect_once(&mut desk, &[(1, READ_END)], "data and the end");
+    expect_once(&mut harness, &[(1, READ_END)], "data and the end");
     assert_eq!(read_to_the_end(&*reader), 3);
     // The remedy: while the program has a writer of its own, there is no end.
     let own = fifo.open(OFlag::O_WRONLY);
-    expect_silences(&mut desk, "nothing was written");
+    expect_silences(&mut harness, "nothing was written");
     let waiter = nix::unistd::gettid().as_raw();
     let writer = fifo.open(OFlag::O_WRONLY);
     let peer = std::thread::spawn(move || {
         until_asleep(waiter);
         assert_eq!(nix::unistd::write(&writer, b"abc"), Ok(3));
     });
-    assert_eq!(desk.next("data, while the wait sleeps"), [(1, READABLE)]);
+    assert_eq!(harness.next("data, while the wait sleeps"), [(1, READABLE)]);
     unwrap(peer.join().map_err(|_| "the other thread failed"));
-    expect_silences(&mut desk, "the data were told, and there is no end");
+    expect_silences(&mut harness, "the data were told, and there is no end");
     drop(own);
 }
 
-pub(super) fn e5_drained_at_the_end_does_not_tell_of_it_again(stage: &Stage) {
+pub(super) fn e5_drained_at_the_end_does_not_tell_of_it_again(cx: &TestContext) {
     let fifo = Fifo::new();
-    let mut desk = stage.desk(8);
+    let mut harness = cx.harness(8);
     let (here, there) = stream();
     let (reader, writer) = pipe();
     let sources: [(Source, _); 3] =
         [(fifo.reader(), READ), (here, BOTH), (Arc::new(writer), WRITE)];
     let mut keys = Vec::new();
     for (token, (source, interest)) in sources.iter().enumerate() {
-        keys.push((desk.register(source.clone(), token, *interest, Mode::Edge), *interest));
+        keys.push((harness.register(source.clone(), token, *interest, Mode::Edge), *interest));
     }
-    desk.now();
+    harness.now();
     drop((fifo.writer(), there, reader));
     let mut count = 0;
     for _ in 0..200 {
-        count += desk.now().len();
+        count += harness.now().len();
         read_to_the_end(&*sources[0].0);
         for &(key, interest) in &keys {
-            desk.drained(key, interest);
+            harness.drained(key, interest);
         }
     }
     assert_eq!(count, 3, "each end is told once");
     // Nor does it suppress anything.
     let writer = fifo.writer();
-    expect_once(&mut desk, &[(0, READABLE)], "the next writer");
+    expect_once(&mut harness, &[(0, READABLE)], "the next writer");
     read_to_the_end(&*sources[0].0);
-    desk.drained(keys[0].0, READ);
+    harness.drained(keys[0].0, READ);
     drop(writer);
-    expect_once(&mut desk, &[(0, READ_END)], "the next end");
+    expect_once(&mut harness, &[(0, READ_END)], "the next end");
     // It is drained while there is a writer, and hangs up again before the poller looks.
     let writer = fifo.open(OFlag::O_WRONLY);
-    desk.drained(keys[0].0, READ);
+    harness.drained(keys[0].0, READ);
     drop(writer);
-    expect_once(&mut desk, &[(0, READ_END)], "the end after a truthful `drained`");
+    expect_once(&mut harness, &[(0, READ_END)], "the end after a truthful `drained`");
 }
 
 /// A TCP socket hangs up before it connects.
-pub(super) fn e5_a_connect_after_registering_is_told(stage: &Stage) {
+pub(super) fn e5_a_connect_after_registering_is_told(cx: &TestContext) {
     for (interest, rearms) in [(WRITE, false), (BOTH, false), (WRITE, true), (BOTH, true)] {
         let listener = unwrap(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
         let std::net::SocketAddr::V4(address) = unwrap(listener.local_addr()) else {
             panic!("an IPv4 address")
         };
-        let mut desk = stage.desk(4);
+        let mut harness = cx.harness(4);
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
         let client = unwrap(socket(AddressFamily::Inet, SockType::Stream, flags, None));
         let client = Arc::new(client);
-        let key = desk.register(client.clone(), 1, interest, Mode::Edge);
-        let said = desk.next("it is not connected");
+        let key = harness.register(client.clone(), 1, interest, Mode::Edge);
+        let said = harness.next("it is not connected");
         assert!(said[0].1.contains(WRITE_END), "{said:?}");
-        expect_silences(&mut desk, "that was told");
+        expect_silences(&mut harness, "that was told");
         let connecting = connect(client.as_raw_fd(), &SockaddrIn::from(address));
         assert!(matches!(connecting, Ok(()) | Err(nix::errno::Errno::EINPROGRESS)));
         if rearms {
             // So it is told also if it takes longer than until the next wait.
-            desk.rearm(key, interest);
+            harness.rearm(key, interest);
         }
-        assert_eq!(desk.next("it is connected"), [(1, WRITABLE)]);
-        expect_silences(&mut desk, "that was told");
+        assert_eq!(harness.next("it is connected"), [(1, WRITABLE)]);
+        expect_silences(&mut harness, "that was told");
     }
 }

@@ -1,9 +1,9 @@
 //! Clauses C4, C6 and W1 where the threads of a process have several file descriptor tables, after
 //! unshare(2) with `CLONE_FILES`. Every case has a process of its own.
 
-use super::bench::*;
 use super::disk::{file_of, forget};
-use super::kit::*;
+use super::op_harness::*;
+use super::util::*;
 use crate::op::{Message, Op, OpenOptions, Outcome};
 use crate::sys::buf::Buf;
 use crate::sys::staging;
@@ -74,26 +74,26 @@ fn take_place_of(victim: File, path: &std::path::Path, bytes: &[u8]) -> Arc<File
 }
 
 /// Makes a poller start whatever threads it has for calls that wait for a disk.
-fn warm_up(bench: &mut Bench, directory: &TempDir) {
+fn warm_up(ops: &mut OpHarness, directory: &TempDir) {
     let file = cold_file(&directory.0.join("warm"), &[7; 64 << 10]);
-    let key = bench.add(file.clone());
+    let key = ops.add(file.clone());
     for _ in 0..4 {
         forget(&file, 0, 64 << 10);
         for token in 0..4 {
-            bench.submit(Op::fsync(key), token);
-            bench.submit(Op::read_at(key, Vec::new(), 4096, 16_384 * token as u64), token + 4);
+            ops.submit(Op::fsync(key), token);
+            ops.submit(Op::read_at(key, Vec::new(), 4096, 16_384 * token as u64), token + 4);
         }
-        for done in bench.collect(8) {
+        for done in ops.collect(8) {
             assert!(done.result.is_ok(), "{done:?}");
         }
     }
-    bench.desk.deregister(key);
+    ops.harness.deregister(key);
 }
 
-pub(super) fn c4_calls_use_the_table_of_the_submitter(stage: &Stage) {
+pub(super) fn c4_calls_use_the_table_of_the_submitter(cx: &TestContext) {
     let directory = TempDir::new();
     let path = |name: &str| directory.0.join(name);
-    let mut before = Bench::new(stage);
+    let mut before = OpHarness::new(cx);
     warm_up(&mut before, &directory);
     let victims = ["victim", "other"].map(|name| {
         ok(std::fs::write(path(name), b"victim"));
@@ -103,39 +103,39 @@ pub(super) fn c4_calls_use_the_table_of_the_submitter(stage: &Stage) {
     ok(staging::unshare_fd_table());
     let [victim, _second] = victims;
     let ours = take_place_of(victim, &path("ours"), b"content");
-    let mut after = Bench::new(stage);
-    for (round, bench) in [&mut before, &mut after].into_iter().enumerate() {
+    let mut after = OpHarness::new(cx);
+    for (round, ops) in [&mut before, &mut after].into_iter().enumerate() {
         // A number that stands for nothing in the other table.
         let new = file_of(&path("new"), b"");
-        let key = bench.add(new);
-        assert_eq!(bytes(bench.run(Op::fsync(key))).0, 0);
-        bench.desk.deregister(key);
-        let key = bench.add(ours.clone());
+        let key = ops.add(new);
+        assert_eq!(bytes(ops.run(Op::fsync(key))).0, 0);
+        ops.harness.deregister(key);
+        let key = ops.add(ours.clone());
         for at in 0..16_u8 {
             let byte = vec![b'a' + at; 5000];
             let offset = 5000 * u64::from(at);
-            assert_eq!(bytes(bench.run(Op::write_at(key, byte.clone(), .., offset))).0, 5000);
+            assert_eq!(bytes(ops.run(Op::write_at(key, byte.clone(), .., offset))).0, 5000);
             let several = [Buf::Vec(byte.clone()), Buf::Vec(byte.clone())];
-            let done = bench.run(Op::write_at_vectored(key, several, offset));
+            let done = ops.run(Op::write_at_vectored(key, several, offset));
             assert_eq!(done.transferred, 10_000, "{done:?}");
-            assert_eq!(bytes(bench.run(Op::fsync(key))).0, 0);
-            assert_eq!(bytes(bench.run(Op::fdatasync(key))).0, 0);
+            assert_eq!(bytes(ops.run(Op::fsync(key))).0, 0);
+            assert_eq!(bytes(ops.run(Op::fdatasync(key))).0, 0);
             forget(&ours, 0, 100_000);
-            let (count, read) = bytes(bench.run(Op::read_at(key, Vec::new(), 5000, offset)));
+            let (count, read) = bytes(ops.run(Op::read_at(key, Vec::new(), 5000, offset)));
             assert!((count, &read) == (5000, &byte), "round {round}: {count} bytes read");
         }
         // Where it stands, and from a pipe to it.
-        assert_eq!(bytes(bench.run(Op::write(key, b"position".to_vec(), ..))).0, 8);
+        assert_eq!(bytes(ops.run(Op::write(key, b"position".to_vec(), ..))).0, 8);
         let (reader, writer) = pipe();
-        let from = bench.add(Arc::new(reader));
+        let from = ops.add(Arc::new(reader));
         assert_eq!(nix::unistd::write(&writer, b"spliced"), Ok(7));
-        let done = bench.run(Op::splice(from, key, 7));
+        let done = ops.run(Op::splice(from, key, 7));
         assert_eq!(done.transferred, 7, "{done:?}");
         let mut start = [0; 15];
         ok(ours.read_exact_at(&mut start, 15 * round as u64));
         assert_eq!(&start, b"positionspliced", "round {round}");
-        bench.desk.deregister(from);
-        bench.desk.deregister(key);
+        ops.harness.deregister(from);
+        ops.harness.deregister(key);
     }
     for name in ["victim", "other"] {
         assert_eq!(ok(std::fs::read(path(name))), b"victim", "{name} was not written to");
@@ -145,27 +145,27 @@ pub(super) fn c4_calls_use_the_table_of_the_submitter(stage: &Stage) {
 
 /// Of jobs that threads have when the table is unshared each is done on its own file, and nothing
 /// stays open in the table of the poller's thread.
-pub(super) fn c4_jobs_in_flight_survive_an_unshared_table(stage: &Stage) {
+pub(super) fn c4_jobs_in_flight_survive_an_unshared_table(cx: &TestContext) {
     const SIZE: usize = 1 << 20;
     const COUNT: usize = 12;
     let directory = TempDir::new();
-    let mut bench = Bench::new(stage);
-    warm_up(&mut bench, &directory);
+    let mut ops = OpHarness::new(cx);
+    warm_up(&mut ops, &directory);
     for deregisters in [false, true] {
         let other = OtherThread::spawn();
         let before = thread_fds();
         let files: Vec<_> = (0..COUNT)
             .map(|at| cold_file(&directory.0.join(format!("{at}")), &vec![at as u8; SIZE]))
             .collect();
-        let keys: Vec<_> = files.into_iter().map(|file| bench.add(file)).collect();
+        let keys: Vec<_> = files.into_iter().map(|file| ops.add(file)).collect();
         for (at, &key) in keys.iter().enumerate() {
-            bench.submit(Op::read_at(key, Vec::new(), SIZE, 0), at);
+            ops.submit(Op::read_at(key, Vec::new(), SIZE, 0), at);
         }
         ok(staging::unshare_fd_table());
         if deregisters {
-            keys.iter().for_each(|&key| bench.desk.deregister(key));
+            keys.iter().for_each(|&key| ops.harness.deregister(key));
         }
-        for done in bench.collect(COUNT) {
+        for done in ops.collect(COUNT) {
             if deregisters && done.is_canceled() {
                 continue;
             }
@@ -174,31 +174,31 @@ pub(super) fn c4_jobs_in_flight_survive_an_unshared_table(stage: &Stage) {
             assert!(is_right, "file {token}: {count} bytes");
         }
         if !deregisters {
-            keys.iter().for_each(|&key| bench.desk.deregister(key));
+            keys.iter().for_each(|&key| ops.harness.deregister(key));
         }
-        bench.expect_all_done("each once");
+        ops.expect_all_done("each once");
         assert_eq!(thread_fds(), before, "no descriptor is left, deregistered: {deregisters}");
         drop(other);
     }
 }
 
 /// What is opened while the table is unshared is open in the table of the poller's thread.
-pub(super) fn c6_opens_arrive_in_the_table_of_the_submitter(stage: &Stage) {
+pub(super) fn c6_opens_arrive_in_the_table_of_the_submitter(cx: &TestContext) {
     const COUNT: usize = 8;
     let directory = TempDir::new();
     let path = |at: usize| directory.0.join(format!("{at}"));
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true);
-    let mut bench = Bench::new(stage);
+    let mut ops = OpHarness::new(cx);
     for round in 0..60 {
         let other = OtherThread::spawn();
         let before = thread_fds();
         for at in 0..COUNT {
             ok(std::fs::write(path(at), format!("file {at}")));
-            bench.submit(Op::open(path(at), &options), at);
+            ops.submit(Op::open(path(at), &options), at);
         }
         if round % 3 == 1 {
-            bench.wait(ZERO);
+            ops.wait(ZERO);
         }
         if round % 3 == 2 {
             // Some are open by now, and were not collected.
@@ -206,7 +206,7 @@ pub(super) fn c6_opens_arrive_in_the_table_of_the_submitter(stage: &Stage) {
             std::thread::yield_now();
         }
         ok(staging::unshare_fd_table());
-        for done in bench.collect(COUNT) {
+        for done in ops.collect(COUNT) {
             let at = done.token.0;
             let file = match done.result {
                 Ok(Outcome::Opened { file }) => File::from(file),
@@ -223,14 +223,14 @@ pub(super) fn c6_opens_arrive_in_the_table_of_the_submitter(stage: &Stage) {
         assert_eq!(thread_fds(), before, "each was closed, and no other was opened: {round}");
         drop(other);
     }
-    bench.expect_all_done("each once");
+    ops.expect_all_done("each once");
 }
 
 /// A file that is opened at once is opened by its number in the table of the poller's thread.
-pub(super) fn c6_cached_opens_use_the_table_of_the_submitter(stage: &Stage) {
+pub(super) fn c6_cached_opens_use_the_table_of_the_submitter(cx: &TestContext) {
     let directory = TempDir::new();
     let path = |name: &str| directory.0.join(name);
-    let mut before = Bench::new(stage);
+    let mut before = OpHarness::new(cx);
     ok(std::fs::write(path("file"), "ours"));
     ok(std::fs::write(path("other"), "theirs"));
     let open = || Op::open(path("file"), OpenOptions::new().read(true));
@@ -238,14 +238,14 @@ pub(super) fn c6_cached_opens_use_the_table_of_the_submitter(stage: &Stage) {
     assert!(before.run(open()).result.is_ok());
     let other = OtherThread::spawn();
     ok(staging::unshare_fd_table());
-    let mut after = Bench::new(stage);
+    let mut after = OpHarness::new(cx);
     let theirs = other.run({
         let path = path("other");
         move || [(); 32].map(|()| ok(File::open(&path)))
     });
-    for bench in [&mut before, &mut after] {
+    for ops in [&mut before, &mut after] {
         for _ in 0..8 {
-            let mut file = match bench.run(open()).result {
+            let mut file = match ops.run(open()).result {
                 Ok(Outcome::Opened { file }) => File::from(file),
                 other => panic!("an open file: {other:?}"),
             };
@@ -257,31 +257,31 @@ pub(super) fn c6_cached_opens_use_the_table_of_the_submitter(stage: &Stage) {
     other.run(move || drop(theirs));
 }
 
-pub(super) fn c4_message_passes_descriptors_of_the_submitter(stage: &Stage) {
+pub(super) fn c4_message_passes_descriptors_of_the_submitter(cx: &TestContext) {
     let directory = TempDir::new();
     let path = |name: &str| directory.0.join(name);
-    let mut before = Bench::new(stage);
+    let mut before = OpHarness::new(cx);
     warm_up(&mut before, &directory);
     ok(std::fs::write(path("victim"), b"victim"));
     let victim = ok(File::open(path("victim")));
     let other = OtherThread::spawn();
     ok(staging::unshare_fd_table());
     let ours = take_place_of(victim, &path("ours"), b"ours");
-    let mut after = Bench::new(stage);
-    for bench in [&mut before, &mut after] {
+    let mut after = OpHarness::new(cx);
+    for ops in [&mut before, &mut after] {
         let (here, there) = ok(UnixStream::pair());
-        let (here, there) = (bench.add(Arc::new(here)), bench.add(Arc::new(there)));
+        let (here, there) = (ops.add(Arc::new(here)), ops.add(Arc::new(there)));
         for waits in [false, true] {
             if waits {
-                bench.submit(Op::recv_msg(there, Vec::new(), 8), 1);
-                bench.expect_nothing_yet("nothing was sent");
+                ops.submit(Op::recv_msg(there, Vec::new(), 8), 1);
+                ops.expect_nothing_yet("nothing was sent");
             }
             let message = Message::new().file(ours.clone());
-            bench.submit(Op::send_msg(here, "x", .., message), 2);
+            ops.submit(Op::send_msg(here, "x", .., message), 2);
             if !waits {
-                bench.submit(Op::recv_msg(there, Vec::new(), 8), 1);
+                ops.submit(Op::recv_msg(there, Vec::new(), 8), 1);
             }
-            let mut done = bench.collect(2);
+            let mut done = ops.collect(2);
             done.sort_by_key(|done| done.token);
             let files: Vec<OwnedFd> = match done.remove(0).result {
                 Ok(Outcome::Message(message)) => message.files,
@@ -298,11 +298,11 @@ pub(super) fn c4_message_passes_descriptors_of_the_submitter(stage: &Stage) {
 }
 
 /// The number by which a waker names its poller may be another file's in the thread that wakes.
-pub(super) fn w1_wake_comes_from_a_thread_with_another_table(stage: &Stage) {
+pub(super) fn w1_wake_comes_from_a_thread_with_another_table(cx: &TestContext) {
     let directory = TempDir::new();
     let other = OtherThread::spawn();
     ok(staging::unshare_fd_table());
-    let mut desk = stage.desk(1);
+    let mut harness = cx.harness(1);
     let highest = thread_fds().last().copied().unwrap_or(0);
     let paths: Vec<_> = (0..highest).map(|at| directory.0.join(format!("{at}"))).collect();
     let files = other.run({
@@ -312,7 +312,7 @@ pub(super) fn w1_wake_comes_from_a_thread_with_another_table(stage: &Stage) {
     let last = files.last().map_or(0, AsRawFd::as_raw_fd);
     assert!(last >= highest, "the other table has files under all these numbers");
     for round in 0..20 {
-        let (waker, sleeper) = (desk.poller.waker(), staging::Thread::current().id());
+        let (waker, sleeper) = (harness.poller.waker(), staging::Thread::current().id());
         let is_asleep = round % 2 == 0;
         let woken = std::thread::scope(|scope| {
             let other = &other;
@@ -327,8 +327,8 @@ pub(super) fn w1_wake_comes_from_a_thread_with_another_table(stage: &Stage) {
             if !is_asleep {
                 wakes.join().unwrap_or_else(|_| panic!("the waking thread failed"));
             }
-            desk.wait(Some(LONG));
-            desk.events.woken()
+            harness.wait(Some(LONG));
+            harness.events.woken()
         });
         assert!(woken, "round {round}");
     }

@@ -1,9 +1,9 @@
 //! Clauses C2 and C3 for reads and writes at the position of a file, which every descriptor of its
 //! description shares.
 
-use super::bench::*;
-use super::disk::{Dice, file_of, forget};
-use super::kit::*;
+use super::disk::{Rng, file_of, forget};
+use super::op_harness::*;
+use super::util::*;
 use crate::op::Op;
 use crate::sys::staging;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -23,23 +23,23 @@ fn position(file: &Arc<File>) -> u64 {
     ok((&**file).stream_position())
 }
 
-pub(super) fn c2_write_cut_short_moves_the_position(stage: &Stage) {
+pub(super) fn c2_write_cut_short_moves_the_position(cx: &TestContext) {
     const LIMIT: usize = 8000;
     ok(staging::ignore(libc::SIGXFSZ));
     let directory = TempDir::new();
-    let content = Dice(8).bytes(12_000);
+    let content = Rng(8).bytes(12_000);
     for is_lifted in [true, false] {
         let file = file_of(&directory.0.join("file"), b"");
-        let mut bench = Bench::new(stage);
-        let key = bench.add(file.clone());
+        let mut ops = OpHarness::new(cx);
+        let key = ops.add(file.clone());
         limit_file_size(Some(LIMIT as u64));
-        let done = bench.run(Op::write(key, content.clone(), ..));
+        let done = ops.run(Op::write(key, content.clone(), ..));
         assert_eq!(bytes(done).0, LIMIT, "as much as the limit allows");
         assert_eq!(position(&file), LIMIT as u64, "the position is behind what was written");
         if is_lifted {
             limit_file_size(None);
         }
-        let done = bench.run(Op::write(key, content.clone(), LIMIT..));
+        let done = ops.run(Op::write(key, content.clone(), LIMIT..));
         if is_lifted {
             assert_eq!(bytes(done).0, content.len() - LIMIT, "the rest");
         } else {
@@ -54,21 +54,21 @@ pub(super) fn c2_write_cut_short_moves_the_position(stage: &Stage) {
 }
 
 /// A plain writer with a duplicate descriptor writes records at the same time.
-pub(super) fn c3_writes_share_the_position_with_a_duplicate(stage: &Stage) {
+pub(super) fn c3_writes_share_the_position_with_a_duplicate(cx: &TestContext) {
     const RECORD: usize = 3000;
     const COUNT: usize = 400;
     let directory = TempDir::new();
     let file = file_of(&directory.0.join("file"), b"");
     let mut duplicate = ok(file.try_clone());
-    let mut bench = Bench::new(stage);
-    let key = bench.add(file.clone());
+    let mut ops = OpHarness::new(cx);
+    let key = ops.add(file.clone());
     let writer = std::thread::spawn(move || {
         for at in 0..COUNT {
             assert_eq!(ok(duplicate.write(&[at as u8 | 1; RECORD])), RECORD);
         }
     });
     for at in 0..COUNT {
-        let done = bench.run(Op::write(key, vec![at as u8 & !1; RECORD], ..));
+        let done = ops.run(Op::write(key, vec![at as u8 & !1; RECORD], ..));
         assert_eq!(bytes(done).0, RECORD);
     }
     writer.join().unwrap_or_else(|_| panic!("the writing thread failed"));
@@ -82,7 +82,7 @@ pub(super) fn c3_writes_share_the_position_with_a_duplicate(stage: &Stage) {
 
 /// A plain reader with a duplicate descriptor reads records at the same time. Of some records one
 /// page is in memory and the next is not.
-pub(super) fn c3_reads_share_the_position_with_a_duplicate(stage: &Stage) {
+pub(super) fn c3_reads_share_the_position_with_a_duplicate(cx: &TestContext) {
     const PAGE: usize = 4096;
     const RECORD: usize = 3 * PAGE / 2;
     const COUNT: usize = 600;
@@ -90,9 +90,9 @@ pub(super) fn c3_reads_share_the_position_with_a_duplicate(stage: &Stage) {
     let content: Vec<u8> = (0..COUNT).flat_map(|at| [at as u8; RECORD]).collect();
     let file = file_of(&directory.0.join("file"), &content);
     forget(&file, 0, content.len());
-    let mut dice = Dice(77);
+    let mut rng = Rng(77);
     for page in 0..content.len() / PAGE {
-        if dice.below(2) == 0 {
+        if rng.below(2) == 0 {
             ok(file.read_exact_at(&mut [0], (page * PAGE) as u64));
         }
     }
@@ -115,11 +115,11 @@ pub(super) fn c3_reads_share_the_position_with_a_duplicate(stage: &Stage) {
             records
         }
     });
-    let mut bench = Bench::new(stage);
-    let key = bench.add(file);
+    let mut ops = OpHarness::new(cx);
+    let key = ops.add(file);
     let mut records = Vec::new();
     loop {
-        let (count, record) = bytes(bench.run(Op::read(key, Vec::new(), RECORD)));
+        let (count, record) = bytes(ops.run(Op::read(key, Vec::new(), RECORD)));
         if count == 0 {
             break;
         }

@@ -1,39 +1,40 @@
 //! Clauses H: flags.
 
-use super::kit::*;
 use super::situations::{Situation, all};
+use super::util::*;
 use crate::event::{Interest, Mode, Readiness};
 use nix::poll::PollFlags;
 use std::io::{ErrorKind, Read};
 use std::sync::{Arc, mpsc};
 use std::thread;
 
-pub(super) fn h1_what_one_handler_took_is_not_reported_to_the_next(stage: &Stage) {
+pub(super) fn h1_what_one_handler_took_is_not_reported_to_the_next(cx: &TestContext) {
     for mode in MODES {
-        let mut desk = stage.desk(1);
+        let mut harness = cx.harness(1);
         let (here, there) = stream();
         let duplicate = Arc::new(here.try_clone().unwrap_or_else(|error| panic!("dup: {error}")));
-        desk.register(here.clone(), 1, READ, mode);
-        desk.register(duplicate, 2, READ, mode);
+        harness.register(here.clone(), 1, READ, mode);
+        harness.register(duplicate, 2, READ, mode);
         put(&there, b"x");
-        assert_eq!(desk.now().len(), 1, "room for one");
+        assert_eq!(harness.now().len(), 1, "room for one");
         drain(&*here);
-        desk.expect_silence(&format!("what the second was to be told is not true now, {mode:?}"));
+        harness
+            .expect_silence(&format!("what the second was to be told is not true now, {mode:?}"));
         put(&there, b"y");
-        let mut said = desk.now();
-        said.extend(desk.now());
+        let mut said = harness.now();
+        said.extend(harness.now());
         let second = said.iter().any(|event| event.0 == 2 || event.0 == 1);
         assert!(second, "whoever was passed over is watched still, {mode:?}: {said:?}");
     }
 }
 
-pub(super) fn h1_a_hint_that_came_to_nothing_does_not_end_the_wait(stage: &Stage) {
+pub(super) fn h1_a_hint_that_came_to_nothing_does_not_end_the_wait(cx: &TestContext) {
     for mode in MODES {
-        let mut desk = stage.desk(4);
+        let mut harness = cx.harness(4);
         let (here, there) = stream();
         let (later, later_there) = stream();
-        desk.register(here.clone(), 1, READ, mode);
-        desk.register(later, 2, READ, mode);
+        harness.register(here.clone(), 1, READ, mode);
+        harness.register(later, 2, READ, mode);
         put(&there, b"x");
         drain(&*here);
         let (waiting, is_waiting) = mpsc::channel();
@@ -44,55 +45,55 @@ pub(super) fn h1_a_hint_that_came_to_nothing_does_not_end_the_wait(stage: &Stage
             put(&later_there, b"y");
             later_there
         });
-        let said = desk.next("what comes later");
+        let said = harness.next("what comes later");
         assert_eq!(said, [(2, Readiness::READABLE)], "{mode:?}");
         writer.join().unwrap_or_else(|_| panic!("the writer failed"));
     }
 }
 
-pub(super) fn h2_a_pipe_without_writer_is_readable(stage: &Stage) {
+pub(super) fn h2_a_pipe_without_writer_is_readable(cx: &TestContext) {
     for mode in MODES {
-        let mut desk = stage.desk(4);
+        let mut harness = cx.harness(4);
         let (reader, writer) = pipe();
         let reader = Arc::new(reader);
-        let key = desk.register(reader.clone(), 1, READ, mode);
+        let key = harness.register(reader.clone(), 1, READ, mode);
         drop(writer);
         let asked = PollFlags::POLLIN;
         assert_eq!(oracle(&reader, asked), PollFlags::POLLHUP, "the kernel does not say IN");
         let end = Readiness::READABLE | Readiness::READ_CLOSED;
-        desk.expect_now(&[(1, end)], &format!("{mode:?}"));
-        desk.deregister(key);
+        harness.expect_now(&[(1, end)], &format!("{mode:?}"));
+        harness.deregister(key);
     }
 }
 
-pub(super) fn h2_a_full_pipe_without_reader_is_writable(stage: &Stage) {
+pub(super) fn h2_a_full_pipe_without_reader_is_writable(cx: &TestContext) {
     for mode in MODES {
-        let mut desk = stage.desk(4);
+        let mut harness = cx.harness(4);
         let (reader, writer) = pipe();
         let writer = Arc::new(writer);
         fill(&*writer);
-        desk.register(writer.clone(), 1, WRITE, mode);
-        desk.expect_silence("full");
+        harness.register(writer.clone(), 1, WRITE, mode);
+        harness.expect_silence("full");
         drop(reader);
         let asked = PollFlags::POLLOUT;
         assert_eq!(oracle(&writer, asked), PollFlags::POLLERR, "the kernel does not say OUT");
         let gone = Readiness::WRITABLE | Readiness::WRITE_CLOSED | Readiness::ERROR;
-        desk.expect_now(&[(1, gone)], &format!("{mode:?}"));
+        harness.expect_now(&[(1, gone)], &format!("{mode:?}"));
     }
 }
 
-pub(super) fn h2_a_peer_that_closes_ends_the_wait(stage: &Stage) {
+pub(super) fn h2_a_peer_that_closes_ends_the_wait(cx: &TestContext) {
     for mode in MODES {
-        let mut desk = stage.desk(4);
+        let mut harness = cx.harness(4);
         let (here, there) = stream();
-        desk.register(here, 1, READ, mode);
+        harness.register(here, 1, READ, mode);
         let waiter = crate::sys::staging::Thread::current();
         let closer = thread::spawn(move || {
             until_asleep(waiter.id());
             drop(there);
         });
         let end = Readiness::READABLE | Readiness::READ_CLOSED;
-        assert_eq!(desk.next("the end of file"), [(1, end)], "{mode:?}");
+        assert_eq!(harness.next("the end of file"), [(1, end)], "{mode:?}");
         closer.join().unwrap_or_else(|_| panic!("the closer failed"));
     }
 }
@@ -124,50 +125,50 @@ fn expected(bits: u16, asked: Interest) -> Readiness {
     readiness
 }
 
-pub(super) fn h3_every_situation_reads_the_same(stage: &Stage) {
+pub(super) fn h3_every_situation_reads_the_same(cx: &TestContext) {
     for Situation { name, source, bits, keep } in all() {
-        let mut desk = stage.desk(4);
+        let mut harness = cx.harness(4);
         for asked in (0..8).map(Interest::from_bits_truncate) {
             for mode in MODES {
-                let key = desk.register(source.clone(), 1, asked, mode);
+                let key = harness.register(source.clone(), 1, asked, mode);
                 let readiness = expected(bits, asked);
                 let one = if readiness.is_empty() { vec![] } else { vec![(1, readiness)] };
-                assert_eq!(desk.now(), one, "{name}, asked for {asked:?}, {mode:?}");
-                desk.deregister(key);
+                assert_eq!(harness.now(), one, "{name}, asked for {asked:?}, {mode:?}");
+                harness.deregister(key);
             }
         }
         drop(keep);
     }
 }
 
-pub(super) fn h3_an_error_that_was_collected_is_gone(stage: &Stage) {
-    let mut desk = stage.desk(4);
+pub(super) fn h3_an_error_that_was_collected_is_gone(cx: &TestContext) {
+    let mut harness = cx.harness(4);
     let (here, there) = stream();
     put(&here, b"unread");
-    desk.register(here.clone(), 1, BOTH, Mode::Level);
+    harness.register(here.clone(), 1, BOTH, Mode::Level);
     drop(there);
     let closed = Readiness::all() - Readiness::PRIORITY;
-    desk.expect_now(&[(1, closed)], "the peer left our data unread");
+    harness.expect_now(&[(1, closed)], "the peer left our data unread");
     let read = (&*here).read(&mut [0; 8]);
     assert_eq!(refusal(read), ErrorKind::ConnectionReset);
-    desk.expect_now(&[(1, closed - Readiness::ERROR)], "the read took the error");
+    harness.expect_now(&[(1, closed - Readiness::ERROR)], "the read took the error");
 }
 
-pub(super) fn h4_everything_about_a_source_is_one_event(stage: &Stage) {
+pub(super) fn h4_everything_about_a_source_is_one_event(cx: &TestContext) {
     for mode in MODES {
-        let mut desk = stage.desk(16);
+        let mut harness = cx.harness(16);
         let (here, there) = tcp();
-        let key = desk.register(here.clone(), 1, Interest::all(), mode);
-        desk.now();
+        let key = harness.register(here.clone(), 1, Interest::all(), mode);
+        harness.now();
         put_urgent(&there);
         let urgent = PollFlags::POLLPRI | PollFlags::POLLIN;
-        fence(&*here, urgent, |bits| bits.contains(PollFlags::POLLPRI));
-        desk.modify(key, 1, Interest::all(), mode);
-        desk.rearm(key, READ);
-        desk.rearm(key, Interest::all());
-        desk.drained(key, READ);
+        wait_until_kernel(&*here, urgent, |bits| bits.contains(PollFlags::POLLPRI));
+        harness.modify(key, 1, Interest::all(), mode);
+        harness.rearm(key, READ);
+        harness.rearm(key, Interest::all());
+        harness.drained(key, READ);
         let all = Readiness::WRITABLE | Readiness::PRIORITY;
-        let said = desk.now();
+        let said = harness.now();
         assert_eq!(said.len(), 1, "{said:?}");
         assert!(said[0].1.contains(all), "{said:?}");
     }

@@ -1,6 +1,6 @@
 //! A file system whose server answers when it is told to: FUSE, spoken over `/dev/fuse`.
 
-use super::kit::TempDir;
+use super::util::TempDir;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use std::fs::File;

@@ -1,7 +1,7 @@
 //! The kinds of files there are: one of each on which nothing has happened yet, and how to make
 //! something happen.
 
-use super::kit::*;
+use super::util::*;
 use crate::poller::Source;
 use crate::sys::staging::{self, Thread};
 use nix::fcntl::{FcntlArg, FdFlag, OFlag};

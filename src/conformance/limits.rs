@@ -1,8 +1,8 @@
 //! What a program does about limits of the kernel that hold for every backend (the second table of
 //! the contract).
 
-use super::bench::*;
-use super::kit::*;
+use super::op_harness::*;
+use super::util::*;
 use crate::event::{Interest, Mode, Readiness, Token};
 use crate::op::{Op, Outcome};
 use crate::sys::staging::{Thread, Tun};
@@ -33,38 +33,38 @@ fn lingering() -> (Arc<TcpStream>, TcpStream) {
     (here, there)
 }
 
-pub(super) fn r5_kept_handle_spares_a_lingering_close(stage: &Stage) {
+pub(super) fn r5_kept_handle_spares_a_lingering_close(cx: &TestContext) {
     for interest in [Interest::empty(), READ] {
         let (here, _there) = lingering();
-        let mut bench = Bench::new(stage);
-        let key = bench.desk.register(here.clone(), 1, interest, Mode::Level);
+        let mut ops = OpHarness::new(cx);
+        let key = ops.harness.register(here.clone(), 1, interest, Mode::Level);
         if interest.is_empty() {
-            bench.submit(Op::recv(key, vec![], 9), 2);
+            ops.submit(Op::recv(key, vec![], 9), 2);
         }
-        bench.wait(ZERO);
-        bench.desk.deregister(key);
-        bench.desk.register(here.clone(), 1, interest, Mode::Level);
-        bench.wait(ZERO);
-        drop(bench);
+        ops.wait(ZERO);
+        ops.harness.deregister(key);
+        ops.harness.register(here.clone(), 1, interest, Mode::Level);
+        ops.wait(ZERO);
+        drop(ops);
         // The program's handle is the last one, and may be dropped anywhere.
         linger(&here, 0);
     }
 }
 
-pub(super) fn r5_close_does_not_linger_once_that_is_off(stage: &Stage) {
+pub(super) fn r5_close_does_not_linger_once_that_is_off(cx: &TestContext) {
     let (here, _there) = lingering();
-    let mut bench = Bench::new(stage);
+    let mut ops = OpHarness::new(cx);
     let handle = ok(here.try_clone());
-    let key = bench.add(here);
-    bench.submit(Op::recv(key, vec![], 9), 2);
-    bench.wait(ZERO);
+    let key = ops.add(here);
+    ops.submit(Op::recv(key, vec![], 9), 2);
+    ops.wait(ZERO);
     linger(&handle, 0);
     drop(handle);
-    bench.desk.deregister(key);
-    assert!(bench.one().is_canceled());
+    ops.harness.deregister(key);
+    assert!(ops.one().is_canceled());
 }
 
-pub(super) fn l1_connected_datagram_sender_awaits_room(stage: &Stage) {
+pub(super) fn l1_connected_datagram_sender_awaits_room(cx: &TestContext) {
     for mode in MODES {
         let directory = TempDir::new();
         let address = directory.0.join("receiver");
@@ -73,12 +73,12 @@ pub(super) fn l1_connected_datagram_sender_awaits_room(stage: &Stage) {
         ok(sender.set_nonblocking(true));
         ok(sender.connect(&address));
         while sender.send(b"x").is_ok() {}
-        let mut desk = stage.desk(4);
-        desk.register(Arc::new(sender), 1, WRITE, mode);
-        desk.expect_silence("the queue of the receiver is full");
+        let mut harness = cx.harness(4);
+        harness.register(Arc::new(sender), 1, WRITE, mode);
+        harness.expect_silence("the queue of the receiver is full");
         ok(receiver.set_nonblocking(true));
         while receiver.recv(&mut [0; 9]).is_ok() {}
-        assert_eq!(desk.next("there is room"), [(1, Readiness::WRITABLE)], "{mode:?}");
+        assert_eq!(harness.next("there is room"), [(1, Readiness::WRITABLE)], "{mode:?}");
     }
 }
 
@@ -94,95 +94,95 @@ fn terminal() -> (Arc<OwnedFd>, OwnedFd) {
     (Arc::new(pair.slave), pair.master)
 }
 
-pub(super) fn l1_terminal_with_vmin_0_is_ready_with_bytes(stage: &Stage) {
+pub(super) fn l1_terminal_with_vmin_0_is_ready_with_bytes(cx: &TestContext) {
     for mode in MODES {
         let (terminal, keyboard) = terminal();
-        let mut bench = Bench::new(stage);
-        let key = bench.add(terminal.clone());
-        assert_eq!(bytes(bench.run(Op::read(key, vec![], 9))).0, 0, "nothing, and no end");
-        bench.desk.modify(key, 1, READ, mode);
-        bench.desk.expect_silence("nothing was typed");
+        let mut ops = OpHarness::new(cx);
+        let key = ops.add(terminal.clone());
+        assert_eq!(bytes(ops.run(Op::read(key, vec![], 9))).0, 0, "nothing, and no end");
+        ops.harness.modify(key, 1, READ, mode);
+        ops.harness.expect_silence("nothing was typed");
         ok(nix::unistd::write(&keyboard, b"x"));
-        assert_eq!(bench.desk.next("a byte"), [(1, Readiness::READABLE)], "{mode:?}");
+        assert_eq!(ops.harness.next("a byte"), [(1, Readiness::READABLE)], "{mode:?}");
         assert_eq!(nix::unistd::read(&terminal, &mut [0; 9]), Ok(1));
         // With VMIN 1 the operation waits.
         let mut settings = ok(tcgetattr(&terminal));
         settings.control_chars[SpecialCharacterIndices::VMIN as usize] = 1;
         ok(tcsetattr(&terminal, SetArg::TCSANOW, &settings));
-        bench.desk.modify(key, 1, Interest::empty(), mode);
-        bench.submit(Op::read(key, vec![], 9), 2);
-        bench.expect_nothing_yet("nothing more was typed");
+        ops.harness.modify(key, 1, Interest::empty(), mode);
+        ops.submit(Op::read(key, vec![], 9), 2);
+        ops.expect_nothing_yet("nothing more was typed");
         ok(nix::unistd::write(&keyboard, b"y"));
-        assert_eq!(bytes(bench.one()).1, b"y");
+        assert_eq!(bytes(ops.one()).1, b"y");
     }
 }
 
-pub(super) fn c8_accept_out_of_numbers_is_paused(stage: &Stage) {
+pub(super) fn c8_accept_out_of_numbers_is_paused(cx: &TestContext) {
     let listener = ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
     let address = ok(listener.local_addr());
-    let mut bench = Bench::new(stage);
-    let key = bench.add(Arc::new(listener));
+    let mut ops = OpHarness::new(cx);
+    let key = ops.add(Arc::new(listener));
     let (limit, hard) = ok(getrlimit(Resource::RLIMIT_NOFILE));
     for is_multi in [false, true] {
         let client = ok(TcpStream::connect(address));
         ok(setrlimit(Resource::RLIMIT_NOFILE, 3, hard));
         let full = match is_multi {
-            true => bench.submit_stream(Op::accept_multi(key), 1),
-            false => bench.submit(Op::accept(key), 1),
+            true => ops.submit_stream(Op::accept_multi(key), 1),
+            false => ops.submit(Op::accept(key), 1),
         };
-        let done = bench.one();
+        let done = ops.one();
         assert_eq!((done.id, errno(&done)), (full, libc::EMFILE));
         // Submitted again at once it would fail again, as often as the processor can.
-        let pause = bench.submit(Op::timeout(Duration::from_secs(3600)), 2);
-        bench.expect_nothing_yet("nothing is accepted during the pause");
+        let pause = ops.submit(Op::timeout(Duration::from_secs(3600)), 2);
+        ops.expect_nothing_yet("nothing is accepted during the pause");
         // To see that it sleeps takes numbers.
         ok(setrlimit(Resource::RLIMIT_NOFILE, limit, hard));
-        bench.expect_sleep("nothing is accepted during the pause");
-        bench.cancel(pause);
-        assert!(bench.one().is_canceled(), "the pause ends early");
+        ops.expect_sleep("nothing is accepted during the pause");
+        ops.cancel(pause);
+        assert!(ops.one().is_canceled(), "the pause ends early");
         let id = match is_multi {
-            true => bench.submit_stream(Op::accept_multi(key), 3),
-            false => bench.submit(Op::accept(key), 3),
+            true => ops.submit_stream(Op::accept_multi(key), 3),
+            false => ops.submit(Op::accept(key), 3),
         };
-        let done = bench.one();
+        let done = ops.one();
         assert_eq!(done.token, Token(3));
         assert!(matches!(done.result, Ok(Outcome::Accepted { .. })), "{done:?}");
         if is_multi {
-            bench.cancel(id);
-            assert!(bench.one().is_canceled());
+            ops.cancel(id);
+            assert!(ops.one().is_canceled());
         }
         drop(client);
     }
 }
 
 /// A file that gets its queue after it was registered is heard once it was armed anew.
-pub(super) fn r1_device_attached_later_is_heard(stage: &Stage) {
+pub(super) fn r1_device_attached_later_is_heard(cx: &TestContext) {
     // Devices of other programs have other names then.
     if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
-        stage.skip(format!("no network namespace: {error}"));
+        cx.skip(format!("no network namespace: {error}"));
     }
     if let Err(error) = Tun::new() {
-        stage.skip(format!("/dev/net/tun: {error}"));
+        cx.skip(format!("/dev/net/tun: {error}"));
     }
     for (mode, is_modified, is_waited) in later_devices() {
         let why = format!("{mode:?}, modified {is_modified}, waited {is_waited}");
-        let mut desk = stage.desk(4);
+        let mut harness = cx.harness(4);
         let tun = Arc::new(ok(Tun::new()));
-        let key = desk.register(tun.clone(), 1, READ, mode);
+        let key = harness.register(tun.clone(), 1, READ, mode);
         if is_waited {
             let error = Readiness::READABLE | Readiness::ERROR;
-            desk.expect_now(&[(1, error)], "there is no device");
+            harness.expect_now(&[(1, error)], "there is no device");
         }
         let mut wire = match tun.attach() {
             Ok(wire) => wire,
-            Err(error) => stage.skip(format!("no device: {error}")),
+            Err(error) => cx.skip(format!("no device: {error}")),
         };
         tun.drain();
         match is_modified {
-            true => desk.modify(key, 1, READ, mode),
-            false => desk.rearm(key, READ),
+            true => harness.modify(key, 1, READ, mode),
+            false => harness.rearm(key, READ),
         }
-        desk.expect_silence(&format!("nothing was sent, {why}"));
+        harness.expect_silence(&format!("nothing was sent, {why}"));
         // It comes while the poller sleeps, so that no look finds it.
         let waiter = Thread::current().id();
         let sender = std::thread::spawn(move || {
@@ -190,12 +190,12 @@ pub(super) fn r1_device_attached_later_is_heard(stage: &Stage) {
             let sent = wire.send();
             (wire, sent)
         });
-        desk.next("a frame");
-        assert_eq!(desk.said(), [(1, Readiness::READABLE)], "{why}");
+        harness.next("a frame");
+        assert_eq!(harness.said(), [(1, Readiness::READABLE)], "{why}");
         let (_wire, sent) = sender.join().unwrap_or_else(|_| panic!("the sending thread failed"));
         ok(sent);
         assert_eq!(tun.drain(), 1, "{why}");
-        desk.deregister(key);
+        harness.deregister(key);
     }
 }
 

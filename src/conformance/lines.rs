@@ -1,8 +1,8 @@
 //! What the cases about streams of results are written with: sockets of all kinds, and what comes
 //! from them.
 
-use super::bench::*;
-use super::kit::*;
+use super::op_harness::*;
+use super::util::*;
 use crate::op::{Completion, Outcome};
 use crate::poller::Source;
 use crate::sys::pool::{BufferPool, PoolBuf};
@@ -68,7 +68,9 @@ impl Line {
     pub(super) fn left(&self, count: usize) -> Vec<u8> {
         let (mut left, mut buffer) = (Vec::new(), [0; 4096]);
         while left.len() < count {
-            fence(&self.here, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLIN));
+            wait_until_kernel(&self.here, PollFlags::POLLIN, |bits| {
+                bits.contains(PollFlags::POLLIN)
+            });
             match ok(nix::unistd::read(&self.here, &mut buffer)) {
                 0 => break,
                 more => left.extend(&buffer[..more]),
@@ -101,10 +103,10 @@ pub(super) fn take_all(pool: &BufferPool) -> Vec<PoolBuf> {
 }
 
 /// What the only operation under way still brings, and its last completion.
-pub(super) fn until_last(bench: &mut Bench) -> (Vec<Vec<u8>>, Completion) {
+pub(super) fn until_last(ops: &mut OpHarness) -> (Vec<Vec<u8>>, Completion) {
     let mut pieces = Vec::new();
     loop {
-        let done = bench.one();
+        let done = ops.one();
         if !done.more {
             return (pieces, done);
         }
@@ -113,10 +115,10 @@ pub(super) fn until_last(bench: &mut Bench) -> (Vec<Vec<u8>>, Completion) {
 }
 
 /// So many bytes, which results bring that are not the last.
-pub(super) fn until_bytes(bench: &mut Bench, count: usize) -> Vec<u8> {
+pub(super) fn until_bytes(ops: &mut OpHarness, count: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     while bytes.len() < count {
-        let done = bench.one();
+        let done = ops.one();
         assert!(done.more, "it goes on: {done:?}");
         bytes.extend(&*done.buf);
     }

@@ -1,9 +1,9 @@
 //! Clauses C2 to C6 for messages: bytes, and what goes and comes beside them.
 
-use super::bench::*;
 use super::disk::file_of;
-use super::kit::*;
-use super::scenes::stuff;
+use super::op_harness::*;
+use super::scenarios::stuff;
+use super::util::*;
 use crate::op::{
     Address, Completion, Control, Message, MessageFlags, Op, Outcome, ReceivedMessage,
 };
@@ -82,28 +82,28 @@ pub(super) fn expect_same(given: &[OwnedFd], sent: &[Arc<File>], why: &str) {
     }
 }
 
-pub(super) fn c6_files_pass_in_order_and_close_on_exec(stage: &Stage) {
+pub(super) fn c6_files_pass_in_order_and_close_on_exec(cx: &TestContext) {
     let directory = TempDir::new();
     let files = numbered(&directory, 20);
     for kind in KINDS {
         for is_late in [false, true] {
             for count in [0, 1, 2, 20] {
                 let why = format!("{count} by {kind:?}, late: {is_late}");
-                let mut bench = Bench::new(stage);
+                let mut ops = OpHarness::new(cx);
                 let (here, there) = pair(kind);
-                let [here, there] = [here, there].map(|socket| bench.add(socket));
+                let [here, there] = [here, there].map(|socket| ops.add(socket));
                 let receive = || Op::recv_msg(there, b"> ".to_vec(), 9);
                 if is_late {
-                    bench.submit(receive(), 1);
-                    bench.expect_nothing_yet("nothing was sent");
+                    ops.submit(receive(), 1);
+                    ops.expect_nothing_yet("nothing was sent");
                 }
                 let message = with_files(&files[..count]);
-                bench.submit(Op::send_msg(here, "(hello)", 1..6, message), 2);
+                ops.submit(Op::send_msg(here, "(hello)", 1..6, message), 2);
                 if !is_late {
-                    assert_eq!(bytes(bench.one()).0, 5, "{why}");
-                    bench.submit(receive(), 1);
+                    assert_eq!(bytes(ops.one()).0, 5, "{why}");
+                    ops.submit(receive(), 1);
                 }
-                let mut done = bench.collect(if is_late { 2 } else { 1 });
+                let mut done = ops.collect(if is_late { 2 } else { 1 });
                 let place = done.iter().position(|done| done.token.0 == 1);
                 let its = came(done.remove(place.unwrap_or_else(|| panic!("{why}: none"))));
                 assert_eq!(its.bytes, b"> hello", "{why}");
@@ -114,23 +114,23 @@ pub(super) fn c6_files_pass_in_order_and_close_on_exec(stage: &Stage) {
     }
 }
 
-pub(super) fn c3_messages_stand_in_line_with_the_others(stage: &Stage) {
+pub(super) fn c3_messages_stand_in_line_with_the_others(cx: &TestContext) {
     let directory = TempDir::new();
     let files = numbered(&directory, 3);
-    let mut bench = Bench::new(stage);
+    let mut ops = OpHarness::new(cx);
     let (here, there) = pair(SockType::Stream);
-    let [here, there] = [here, there].map(|socket| bench.add(socket));
-    bench.submit(Op::recv_exact(there, vec![], 3), 0);
-    bench.submit(Op::recv_msg(there, vec![], 2), 1);
-    bench.submit(Op::recv_msg(there, vec![], 9), 2);
-    bench.submit(Op::recv(there, vec![], 9), 3);
-    bench.expect_nothing_yet("nothing was sent");
-    bench.submit(Op::send_all(here, "abc", ..), 10);
-    bench.submit(Op::send_msg(here, "DEF", .., with_files(&files[..2])), 11);
-    bench.submit(Op::shutdown(here, std::net::Shutdown::Write), 12);
-    bench.submit(Op::send_msg(here, "too late", .., Message::new()), 13);
+    let [here, there] = [here, there].map(|socket| ops.add(socket));
+    ops.submit(Op::recv_exact(there, vec![], 3), 0);
+    ops.submit(Op::recv_msg(there, vec![], 2), 1);
+    ops.submit(Op::recv_msg(there, vec![], 9), 2);
+    ops.submit(Op::recv(there, vec![], 9), 3);
+    ops.expect_nothing_yet("nothing was sent");
+    ops.submit(Op::send_all(here, "abc", ..), 10);
+    ops.submit(Op::send_msg(here, "DEF", .., with_files(&files[..2])), 11);
+    ops.submit(Op::shutdown(here, std::net::Shutdown::Write), 12);
+    ops.submit(Op::send_msg(here, "too late", .., Message::new()), 13);
     let (mut read, mut written) = (Vec::new(), Vec::new());
-    for done in bench.collect(8) {
+    for done in ops.collect(8) {
         match done.token.0 {
             0..10 => read.push(done),
             _ => written.push((done.token.0, done.result.map(drop).map_err(|e| e.kind()))),
@@ -149,49 +149,49 @@ pub(super) fn c3_messages_stand_in_line_with_the_others(stage: &Stage) {
     let its = came(next());
     assert!(its.bytes == b"F" && its.files.is_empty(), "the rest of it, {:?}", its.bytes);
     assert_eq!(bytes(next()).1, b"", "the end");
-    let its = came(bench.run(Op::recv_msg(there, vec![1], 9)));
+    let its = came(ops.run(Op::recv_msg(there, vec![1], 9)));
     assert!(its.bytes == [1] && its.files.is_empty() && its.flags.is_empty(), "the end, again");
 }
 
-pub(super) fn c2_a_message_that_is_cut_says_so(stage: &Stage) {
+pub(super) fn c2_a_message_that_is_cut_says_so(cx: &TestContext) {
     for kind in [SockType::Datagram, SockType::SeqPacket] {
-        let mut bench = Bench::new(stage);
+        let mut ops = OpHarness::new(cx);
         let (here, there) = pair(kind);
-        let [here, there] = [here, there].map(|socket| bench.add(socket));
+        let [here, there] = [here, there].map(|socket| ops.add(socket));
         for (max, flags) in [(4, MessageFlags::TRUNCATED), (5, MessageFlags::empty())] {
-            bench.run(Op::send_msg(here, "12345", .., Message::new()));
-            let its = came(bench.run(Op::recv_msg(there, vec![], max)));
+            ops.run(Op::send_msg(here, "12345", .., Message::new()));
+            let its = came(ops.run(Op::recv_msg(there, vec![], max)));
             assert_eq!((&*its.bytes, its.flags), (&b"12345"[..max], flags), "{kind:?}");
         }
-        bench.run(Op::send_msg(here, "", .., Message::new()));
-        let its = came(bench.run(Op::recv_msg(there, vec![7], 9)));
+        ops.run(Op::send_msg(here, "", .., Message::new()));
+        let its = came(ops.run(Op::recv_msg(there, vec![7], 9)));
         assert_eq!((&*its.bytes, its.flags), (&[7][..], MessageFlags::empty()), "{kind:?}: empty");
     }
 }
 
-pub(super) fn c5_messages_are_appended(stage: &Stage) {
-    let mut bench = Bench::new(stage);
+pub(super) fn c5_messages_are_appended(cx: &TestContext) {
+    let mut ops = OpHarness::new(cx);
     let (here, there) = pair(SockType::Datagram);
-    let [here, there] = [here, there].map(|socket| bench.add(socket));
+    let [here, there] = [here, there].map(|socket| ops.add(socket));
     let pool = ok(BufferPool::new(4, 1));
     let lent = || pool.take().unwrap_or_else(|| panic!("it has come home"));
     for (max, buf) in [(0, vec![1].into()), (5, lent().into()), (1, "static".into())] {
         let kept: Buf = buf;
         let length = kept.len();
-        let (buf, error) = bench.rejected(Op::recv_msg(there, kept, max));
+        let (buf, error) = ops.rejected(Op::recv_msg(there, kept, max));
         assert_eq!((error.kind(), buf.len()), (InvalidInput, length), "{max}: {error}");
     }
-    bench.run(Op::send_msg(here, lent(), .., Message::new()));
-    let its = came(bench.run(Op::recv_msg(there, lent(), 4)));
+    ops.run(Op::send_msg(here, lent(), .., Message::new()));
+    let its = came(ops.run(Op::recv_msg(there, lent(), 4)));
     assert_eq!(its.bytes, b"", "an empty buffer was sent");
-    let (buf, error) = bench.rejected(Op::send_msg(here, "four", 3..5, Message::new()));
+    let (buf, error) = ops.rejected(Op::send_msg(here, "four", 3..5, Message::new()));
     assert_eq!((error.kind(), &*buf), (InvalidInput, &b"four"[..]));
     let number = 0_i32.to_ne_bytes().to_vec();
     let (level, kind) = (libc::SOL_SOCKET, libc::SCM_RIGHTS);
     let message = Message::new().control(Control { level, kind, data: number });
-    let (buf, error) = bench.rejected(Op::send_msg(here, b"kept".to_vec(), .., message));
+    let (buf, error) = ops.rejected(Op::send_msg(here, b"kept".to_vec(), .., message));
     assert_eq!((error.kind(), &*buf), (InvalidInput, &b"kept"[..]), "files by number: {error}");
-    bench.expect_nothing_yet("nothing was sent");
+    ops.expect_nothing_yet("nothing was sent");
 }
 
 /// Who somebody is: `struct ucred`.
@@ -199,7 +199,7 @@ fn credentials(process: u32, user: u32, group: u32) -> Vec<u8> {
     [process, user, group].into_iter().flat_map(u32::to_ne_bytes).collect()
 }
 
-pub(super) fn c2_credentials_pass(stage: &Stage) {
+pub(super) fn c2_credentials_pass(cx: &TestContext) {
     let me = std::process::id();
     let (user, group) = (nix::unistd::getuid().as_raw(), nix::unistd::getgid().as_raw());
     let directory = TempDir::new();
@@ -207,19 +207,19 @@ pub(super) fn c2_credentials_pass(stage: &Stage) {
     let (level, kind) = (libc::SOL_SOCKET, libc::SCM_CREDENTIALS);
     let mine = Control { level, kind, data: credentials(me, user, group) };
     for socket in KINDS {
-        let mut bench = Bench::new(stage);
+        let mut ops = OpHarness::new(cx);
         let (here, there) = pair(socket);
         ok(setsockopt(&there, sockopt::PassCred, &true));
-        let [here, there] = [here, there].map(|socket| bench.add(socket));
+        let [here, there] = [here, there].map(|socket| ops.add(socket));
         let messages = [with_files(&files), with_files(&files).control(mine.clone())];
         for message in messages {
-            bench.run(Op::send_msg(here, "me", .., message));
-            let its = came(bench.run(Op::recv_msg(there, vec![], 9)));
+            ops.run(Op::send_msg(here, "me", .., message));
+            let its = came(ops.run(Op::recv_msg(there, vec![], 9)));
             assert_eq!(its.control, std::slice::from_ref(&mine), "{socket:?}");
             expect_same(&its.files, &files, "beside them");
         }
         let nobody = Control { level, kind, data: vec![1, 2, 3] };
-        let done = bench.run(Op::send_msg(here, "me", .., Message::new().control(nobody)));
+        let done = ops.run(Op::send_msg(here, "me", .., Message::new().control(nobody)));
         assert_eq!(errno(&done), libc::EINVAL, "that is nobody's");
     }
 }
@@ -230,15 +230,15 @@ fn udp(at: &str) -> (UdpSocket, SocketAddr) {
     (socket, address)
 }
 
-pub(super) fn c2_the_time_of_a_datagram_is_told(stage: &Stage) {
+pub(super) fn c2_the_time_of_a_datagram_is_told(cx: &TestContext) {
     let now = || ok(SystemTime::now().duration_since(UNIX_EPOCH)).as_micros();
-    let mut bench = Bench::new(stage);
+    let mut ops = OpHarness::new(cx);
     let ((here, address), (there, _)) = (udp("127.0.0.1:0"), udp("127.0.0.1:0"));
     ok(setsockopt(&here, sockopt::ReceiveTimestamp, &true));
-    let key = bench.add(Arc::new(here));
+    let key = ops.add(Arc::new(here));
     let before = now();
     ok(there.send_to(b"hello", address));
-    let its = came(bench.run(Op::recv_msg(key, vec![], 9)));
+    let its = came(ops.run(Op::recv_msg(key, vec![], 9)));
     let after = now();
     let [Control { level, kind, data }] = &its.control[..] else { panic!("{:?}", its.control) };
     assert_eq!((*level, *kind), (libc::SOL_SOCKET, libc::SCM_TIMESTAMP));
@@ -259,41 +259,41 @@ fn packet_info(ours: Ipv4Addr) -> Control {
     Control { level: libc::IPPROTO_IP, kind: libc::IP_PKTINFO, data }
 }
 
-pub(super) fn c2_the_address_of_a_packet_comes_and_is_chosen(stage: &Stage) {
-    let mut bench = Bench::new(stage);
+pub(super) fn c2_the_address_of_a_packet_comes_and_is_chosen(cx: &TestContext) {
+    let mut ops = OpHarness::new(cx);
     let ((here, address), (there, _)) = (udp("0.0.0.0:0"), udp("127.0.0.1:0"));
     let theirs = ok(there.local_addr());
     ok(setsockopt(&here, sockopt::Ipv4PacketInfo, &true));
-    let key = bench.add(Arc::new(here));
+    let key = ops.add(Arc::new(here));
     for last in [1, 2, 77] {
         let ours = Ipv4Addr::new(127, 0, 0, last);
         ok(there.send_to(b"hello", (ours, address.port())));
-        let its = came(bench.run(Op::recv_msg(key, vec![], 9)));
+        let its = came(ops.run(Op::recv_msg(key, vec![], 9)));
         let [Control { level, kind, data }] = &its.control[..] else { panic!("{:?}", its.control) };
         assert_eq!((*level, *kind), (libc::IPPROTO_IP, libc::IP_PKTINFO));
         assert_eq!(data[8..12], ours.octets(), "where it was sent to");
         assert!(matches!(its.from, Some(Address::Inet(from)) if from == theirs), "{:?}", its.from);
         // And back, from there.
         let message = Message::new().to(theirs).control(packet_info(ours));
-        assert_eq!(bytes(bench.run(Op::send_msg(key, "back", .., message))).0, 4);
+        assert_eq!(bytes(ops.run(Op::send_msg(key, "back", .., message))).0, 4);
         let mut back = [0; 9];
         let from = ok(there.recv_from(&mut back)).1;
         assert_eq!((from, &back[..4]), (SocketAddr::from((ours, address.port())), &b"back"[..]));
     }
 }
 
-pub(super) fn c2_messages_name_their_sender(stage: &Stage) {
+pub(super) fn c2_messages_name_their_sender(cx: &TestContext) {
     let directory = TempDir::new();
     let address = |name: &str| ok(UnixAddress::from_pathname(directory.0.join(name)));
-    let mut bench = Bench::new(stage);
-    let here = bench.add(Arc::new(ok(UnixDatagram::bind_addr(&address("here")))));
-    let there = bench.add(Arc::new(ok(UnixDatagram::bind_addr(&address("there")))));
-    let nobody = bench.add(Arc::new(ok(UnixDatagram::unbound())));
+    let mut ops = OpHarness::new(cx);
+    let here = ops.add(Arc::new(ok(UnixDatagram::bind_addr(&address("here")))));
+    let there = ops.add(Arc::new(ok(UnixDatagram::bind_addr(&address("there")))));
+    let nobody = ops.add(Arc::new(ok(UnixDatagram::unbound())));
     let files = numbered(&directory, 1);
     for (sender, name) in [(there, Some("there")), (nobody, None)] {
         let message = with_files(&files).to(address("here"));
-        assert_eq!(bytes(bench.run(Op::send_msg(sender, "hello", .., message))).0, 5);
-        let its = came(bench.run(Op::recv_msg(here, vec![], 9)));
+        assert_eq!(bytes(ops.run(Op::send_msg(sender, "hello", .., message))).0, 5);
+        let its = came(ops.run(Op::recv_msg(here, vec![], 9)));
         let from = match &its.from {
             Some(Address::Unix(from)) => from.as_pathname().map(ToOwned::to_owned),
             None => None,
@@ -303,7 +303,7 @@ pub(super) fn c2_messages_name_their_sender(stage: &Stage) {
         expect_same(&its.files, &files, "with an address");
     }
     let message = Message::new().to(address("nowhere"));
-    let done = bench.run(Op::send_msg(there, "hello", .., message));
+    let done = ops.run(Op::send_msg(there, "hello", .., message));
     assert_eq!(errno(&done), libc::ENOENT, "nobody is there");
 }
 
@@ -317,58 +317,58 @@ fn drained(socket: &OwnedFd) -> usize {
     count
 }
 
-pub(super) fn c2_a_message_waits_for_room_and_passes_its_files_once(stage: &Stage) {
+pub(super) fn c2_a_message_waits_for_room_and_passes_its_files_once(cx: &TestContext) {
     let directory = TempDir::new();
     let files = numbered(&directory, 3);
     for kind in KINDS {
-        let mut bench = Bench::with_room(stage, 8);
+        let mut ops = OpHarness::with_room(cx, 8);
         let (here, there) = pair(kind);
         stuff(&here);
-        let (from, to) = (bench.add(here.clone()), bench.add(there.clone()));
-        bench.submit(Op::send_msg(from, "first", .., with_files(&files)), 1);
-        bench.submit(Op::send_msg(from, "second", .., with_files(&files[..1])), 2);
-        bench.expect_nothing_yet("there is no room");
+        let (from, to) = (ops.add(here.clone()), ops.add(there.clone()));
+        ops.submit(Op::send_msg(from, "first", .., with_files(&files)), 1);
+        ops.submit(Op::send_msg(from, "second", .., with_files(&files[..1])), 2);
+        ops.expect_nothing_yet("there is no room");
         let shared = |at: usize| Arc::strong_count(&files[at]);
         assert!(shared(0) >= 3 && shared(2) >= 2, "{kind:?}: C4: they are the operations' too");
         assert!(drained(&there) > 0, "it was full");
-        let done = bench.collect(2);
+        let done = ops.collect(2);
         let sent: Vec<_> = done.iter().map(|done| (done.token.0, done.transferred)).collect();
         assert_eq!(sent, [(1, 5), (2, 6)], "{kind:?}");
         drop(done);
         assert_eq!([shared(0), shared(2)], [1, 1], "{kind:?}: C4: until they have completed");
         let mut passed = Vec::new();
         for (text, count) in [("first", 3), ("second", 1)] {
-            let its = came(bench.run(Op::recv_msg(to, vec![], 5.max(text.len()))));
+            let its = came(ops.run(Op::recv_msg(to, vec![], 5.max(text.len()))));
             assert_eq!(its.bytes, text.as_bytes(), "{kind:?}");
             assert_eq!(its.files.len(), count, "{kind:?}: {text}");
             passed.extend(its.files);
         }
-        bench.submit(Op::recv_msg(to, vec![], 9), 3);
-        bench.expect_nothing_yet("nothing else was sent");
+        ops.submit(Op::recv_msg(to, vec![], 9), 3);
+        ops.expect_nothing_yet("nothing else was sent");
     }
 }
 
 /// One message of which there is room for a part: the files go with it, and not with the rest.
-pub(super) fn c2_a_part_of_a_message_is_sent_as_by_the_call(stage: &Stage) {
+pub(super) fn c2_a_part_of_a_message_is_sent_as_by_the_call(cx: &TestContext) {
     const SIZE: usize = 8 << 20;
     let directory = TempDir::new();
     let files = numbered(&directory, 2);
-    let mut bench = Bench::new(stage);
+    let mut ops = OpHarness::new(cx);
     let (here, there) = pair(SockType::Stream);
-    let (from, to) = (bench.add(here), bench.add(there));
-    let done = bench.run(Op::send_msg(from, vec![7; SIZE], .., with_files(&files)));
+    let (from, to) = (ops.add(here), ops.add(there));
+    let done = ops.run(Op::send_msg(from, vec![7; SIZE], .., with_files(&files)));
     let sent = done.transferred;
     assert!(done.result.is_ok() && 0 < sent && sent < SIZE, "what there is room for: {done:?}");
     let (mut left, mut passed) = (sent, Vec::new());
     while left > 0 {
-        let its = came(bench.run(Op::recv_msg(to, Vec::new(), SIZE)));
+        let its = came(ops.run(Op::recv_msg(to, Vec::new(), SIZE)));
         assert!(!its.bytes.is_empty() && its.bytes.iter().all(|&byte| byte == 7));
         left -= its.bytes.len();
         passed.extend(its.files);
     }
     expect_same(&passed, &files, "once, with the part that was sent");
     let rest = sent..sent + 10;
-    assert_eq!(bench.run(Op::send_msg(from, done.buf, rest, Message::new())).transferred, 10);
-    let its = came(bench.run(Op::recv_msg(to, Vec::new(), SIZE)));
+    assert_eq!(ops.run(Op::send_msg(from, done.buf, rest, Message::new())).transferred, 10);
+    let its = came(ops.run(Op::recv_msg(to, Vec::new(), SIZE)));
     assert!(its.bytes == [7; 10] && its.files.is_empty(), "the rest is without");
 }

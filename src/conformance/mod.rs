@@ -23,16 +23,17 @@
 #[macro_use]
 mod cases;
 
-mod bench;
 mod crowd;
 mod fuse;
 mod kinds;
-mod kit;
 mod lines;
+mod op_harness;
 mod runner;
-mod scenes;
+mod scenarios;
 mod situations;
+mod util;
 
+mod accept_multi;
 mod blocking;
 mod buffers;
 mod cached_opens;
@@ -44,49 +45,48 @@ mod disk;
 mod disk_drops;
 mod disk_ends;
 mod disk_kinds;
-mod doors;
+mod drop_writes;
 mod drops;
 mod edge;
 mod edge_ends;
-mod endings;
-mod ends;
+mod eof;
 mod fd_tables;
 mod file_position;
 mod files;
 mod flags;
-mod last_writes;
 mod level;
 mod limits;
-mod looks;
 mod messages;
+mod missed_wakeups;
+mod mixed;
+mod multishot_cancel;
+mod multishot_end;
 mod numbers;
 mod one_shot;
 mod opens;
 mod operations;
 mod order;
-mod passing;
 mod pools;
 mod process;
 mod races;
 mod registration;
 mod release;
 mod results;
+mod scm_rights;
 mod signals;
 mod silent;
 mod slow_files;
 mod splice_lanes;
 mod splices;
-mod stops;
 mod streams;
 mod time;
-mod together;
 mod wake;
 
 pub use runner::check;
 
 use crate::poller::Poller;
-use kit::Stage;
 use std::io;
+use util::TestContext;
 
 /// Makes a poller of the backend under test.
 pub type Maker = fn() -> io::Result<Box<dyn Poller>>;
@@ -98,7 +98,7 @@ pub struct Case {
     pub name: &'static str,
     /// Whether it is run in a process of its own.
     pub own_process: bool,
-    run: fn(&Stage),
+    run: fn(&TestContext),
 }
 
 impl Case {

@@ -1,10 +1,10 @@
 //! Clauses P2, P3 and C2 for the numbers of descriptors: where 0 to 2 are free, and where the
 //! poller's own were replaced. Every case has a process of its own.
 
-use super::bench::*;
-use super::kit::*;
 use super::messages::{came, with_files};
+use super::op_harness::*;
 use super::opens::opened;
+use super::util::*;
 use crate::event::{Mode, Readiness};
 use crate::key::Key;
 use crate::op::{Op, OpenOptions, Outcome};
@@ -55,38 +55,38 @@ fn stdio_numbers() -> Vec<RawFd> {
 
 /// Has the poller report readiness, be woken while it sleeps, and perform operations of all kinds:
 /// on a socket, and on files that are opened and read here and by threads.
-fn work(bench: &mut Bench, key: Key, mode: Mode, cached: &Path) {
-    bench.desk.modify(key, 1, READ, mode);
-    bench.desk.expect_now(&[(1, Readiness::READABLE)], "a byte");
+fn work(ops: &mut OpHarness, key: Key, mode: Mode, cached: &Path) {
+    ops.harness.modify(key, 1, READ, mode);
+    ops.harness.expect_now(&[(1, Readiness::READABLE)], "a byte");
     // Reported once, it is silent, and the poller sleeps.
-    bench.desk.modify(key, 1, READ, Mode::OneShot);
-    bench.desk.expect_now(&[(1, Readiness::READABLE)], "still there");
-    let (waker, waiter) = (bench.desk.poller.waker(), Thread::current().id());
+    ops.harness.modify(key, 1, READ, Mode::OneShot);
+    ops.harness.expect_now(&[(1, Readiness::READABLE)], "still there");
+    let (waker, waiter) = (ops.harness.poller.waker(), Thread::current().id());
     let thread = std::thread::spawn(move || {
         until_asleep(waiter);
         waker.wake();
     });
-    bench.desk.wait(None);
-    assert!(bench.desk.events.woken(), "only the wake ends it");
+    ops.harness.wait(None);
+    assert!(ops.harness.events.woken(), "only the wake ends it");
     thread.join().unwrap_or_else(|_| panic!("the waking thread failed"));
 
     let (here, there) = stream();
-    let here = bench.add(here);
-    bench.submit(Op::recv(here, vec![], 4), 2);
-    bench.expect_nothing_yet("nothing was sent");
+    let here = ops.add(here);
+    ops.submit(Op::recv(here, vec![], 4), 2);
+    ops.expect_nothing_yet("nothing was sent");
     put(&there, b"abcd");
-    assert_eq!(bytes(bench.one()).1, b"abcd");
-    bench.desk.deregister(here);
+    assert_eq!(bytes(ops.one()).1, b"abcd");
+    ops.harness.deregister(here);
     let read = OpenOptions::new().read(true).clone();
     for path in [cached, "/proc/version".as_ref()] {
-        let file = opened(bench.run(Op::open(path, &read)));
-        let file = bench.add(Arc::new(file.unwrap_or_else(|errno| panic!("open: {errno}"))));
-        assert!(bytes(bench.run(Op::read(file, vec![], 4))).0 > 0, "{}", path.display());
-        bench.desk.deregister(file);
+        let file = opened(ops.run(Op::open(path, &read)));
+        let file = ops.add(Arc::new(file.unwrap_or_else(|errno| panic!("open: {errno}"))));
+        assert!(bytes(ops.run(Op::read(file, vec![], 4))).0 > 0, "{}", path.display());
+        ops.harness.deregister(file);
     }
 }
 
-pub(super) fn p2_own_descriptors_leave_stdio_free(stage: &Stage) {
+pub(super) fn p2_own_descriptors_leave_stdio_free(cx: &TestContext) {
     let directory = TempDir::new();
     let cached = directory.0.join("cached");
     ok(std::fs::write(&cached, "content"));
@@ -95,19 +95,19 @@ pub(super) fn p2_own_descriptors_leave_stdio_free(stage: &Stage) {
         // The descriptors of the case have higher numbers too.
         let (here, there) = stream();
         let stdio = ClosedStdio::new();
-        let mut bench = Bench::new(stage);
-        let key = bench.desk.register(here, 1, READ, mode);
+        let mut ops = OpHarness::new(cx);
+        let key = ops.harness.register(here, 1, READ, mode);
         put(&there, b"x");
-        work(&mut bench, key, mode, &cached);
+        work(&mut ops, key, mode, &cached);
         assert_eq!(stdio_numbers(), [], "the poller keeps no descriptor there, {mode:?}");
         stdio.replace(&null);
-        work(&mut bench, key, mode, &cached);
-        drop(bench);
+        work(&mut ops, key, mode, &cached);
+        drop(ops);
         assert_eq!(stdio_numbers(), [0, 1, 2], "and closes none there");
     }
 }
 
-pub(super) fn c2_what_is_opened_has_the_lowest_number(stage: &Stage) {
+pub(super) fn c2_what_is_opened_has_the_lowest_number(cx: &TestContext) {
     let directory = TempDir::new();
     let cached = directory.0.join("cached");
     ok(std::fs::write(&cached, "content"));
@@ -116,53 +116,53 @@ pub(super) fn c2_what_is_opened_has_the_lowest_number(stage: &Stage) {
     let (here, there) = stream();
     let passed = [Arc::new(ok(File::open(&cached)))];
     let read = OpenOptions::new().read(true).clone();
-    let mut bench = Bench::new(stage);
-    let [listener, receiver] = [bench.add(Arc::new(listener)), bench.add(here)];
-    let sender = bench.add(Arc::new(there));
+    let mut ops = OpHarness::new(cx);
+    let [listener, receiver] = [ops.add(Arc::new(listener)), ops.add(here)];
+    let sender = ops.add(Arc::new(there));
     let _client = ok(TcpStream::connect(address));
-    bytes(bench.run(Op::send_msg(sender, "x", .., with_files(&passed))));
+    bytes(ops.run(Op::send_msg(sender, "x", .., with_files(&passed))));
     // What the poller makes when it is first needed is not made again.
-    ok(opened(bench.run(Op::open(&cached, &read))));
+    ok(opened(ops.run(Op::open(&cached, &read))));
     let stdio = ClosedStdio::new();
     let mut given: Vec<(&str, OwnedFd)> = Vec::new();
-    given.push(("cached", ok(opened(bench.run(Op::open(&cached, &read))))));
-    let accepted = bench.run(Op::accept(listener)).result;
+    given.push(("cached", ok(opened(ops.run(Op::open(&cached, &read))))));
+    let accepted = ops.run(Op::accept(listener)).result;
     let Ok(Outcome::Accepted { socket, .. }) = accepted else { panic!("{accepted:?}") };
     given.push(("accepted", socket));
-    let mut message = came(bench.run(Op::recv_msg(receiver, vec![], 9)));
+    let mut message = came(ops.run(Op::recv_msg(receiver, vec![], 9)));
     given.push(("passed", message.files.remove(0)));
     let numbers = |given: &[(&str, OwnedFd)]| given.iter().map(|its| its.1.as_raw_fd()).collect();
     let first: Vec<RawFd> = numbers(&given);
     given.clear();
-    given.push(("on a thread", ok(opened(bench.run(Op::open("/proc/version", &read))))));
+    given.push(("on a thread", ok(opened(ops.run(Op::open("/proc/version", &read))))));
     let second: Vec<RawFd> = numbers(&given);
     given.clear();
     drop(stdio);
     assert_eq!((first, second), (vec![0, 1, 2], vec![0]), "as by the calls");
 }
 
-pub(super) fn p3_replaced_descriptors_end_no_process(stage: &Stage) {
+pub(super) fn p3_replaced_descriptors_end_no_process(cx: &TestContext) {
     // Reads of the first never end, and reads of the second block.
     let (empty, _writer) = pipe();
     ok(fcntl(&empty, FcntlArg::F_SETFL(OFlag::empty())));
     for file in [OwnedFd::from(ok(File::open("/dev/zero"))), empty] {
         let pairs: Vec<_> = (0..4).map(|_| stream()).collect();
         let before = open_numbers();
-        let mut bench = Bench::new(stage);
+        let mut ops = OpHarness::new(cx);
         for (here, there) in &pairs[..3] {
-            bench.desk.register(here.clone(), 1, READ, Mode::Edge);
+            ops.harness.register(here.clone(), 1, READ, Mode::Edge);
             put(there, b"x");
         }
-        let key = bench.add(pairs[3].0.clone());
-        bench.submit(Op::recv(key, vec![], 4), 2);
-        bench.wait(ZERO);
+        let key = ops.add(pairs[3].0.clone());
+        ops.submit(Op::recv(key, vec![], 4), 2);
+        ops.wait(ZERO);
         // Where there are signals, these are pending when the poller goes.
         pairs.iter().for_each(|(_, there)| put(there, b"y"));
         for number in open_numbers().into_iter().filter(|number| !before.contains(number)) {
             // The poller closes it.
             _ = ok(duplicate_onto(file.as_fd(), number)).into_raw_fd();
         }
-        drop(bench);
+        drop(ops);
         pairs.iter().for_each(|(_, there)| put(there, b"z"));
     }
 }

@@ -1,86 +1,86 @@
 //! Clauses O: one-shot.
 
-use super::kit::*;
+use super::util::*;
 use crate::event::{Mode, Readiness, Token};
 use std::io;
 use std::sync::Arc;
 
-pub(super) fn o1_once_until_rearmed(stage: &Stage) {
-    let mut desk = stage.desk(4);
+pub(super) fn o1_once_until_rearmed(cx: &TestContext) {
+    let mut harness = cx.harness(4);
     let (here, there) = stream();
-    let key = desk.register(here.clone(), 1, READ, Mode::OneShot);
+    let key = harness.register(here.clone(), 1, READ, Mode::OneShot);
     put(&there, b"x");
     for _ in 0..3 {
-        desk.expect_now(&[(1, Readiness::READABLE)], "armed");
+        harness.expect_now(&[(1, Readiness::READABLE)], "armed");
         for _ in 0..3 {
-            desk.expect_silence("it was reported");
+            harness.expect_silence("it was reported");
         }
         put(&there, b"more");
-        desk.expect_silence("more data is no rearm");
-        let again = desk.poller.register(here.clone(), Token(2), READ, Mode::OneShot);
+        harness.expect_silence("more data is no rearm");
+        let again = harness.poller.register(here.clone(), Token(2), READ, Mode::OneShot);
         assert_eq!(refusal(again), io::ErrorKind::AlreadyExists, "still registered");
-        desk.rearm(key, READ);
+        harness.rearm(key, READ);
     }
-    desk.deregister(key);
-    desk.expect_silence("deregistered while armed");
+    harness.deregister(key);
+    harness.expect_silence("deregistered while armed");
 }
 
-pub(super) fn o1_drained_and_refilled_is_no_rearm(stage: &Stage) {
-    let mut desk = stage.desk(4);
+pub(super) fn o1_drained_and_refilled_is_no_rearm(cx: &TestContext) {
+    let mut harness = cx.harness(4);
     let (here, there) = stream();
-    let key = desk.register(here.clone(), 1, READ, Mode::OneShot);
+    let key = harness.register(here.clone(), 1, READ, Mode::OneShot);
     put(&there, b"x");
-    desk.expect_now(&[(1, Readiness::READABLE)], "armed");
+    harness.expect_now(&[(1, Readiness::READABLE)], "armed");
     drain(&*here);
-    desk.drained(key, READ);
+    harness.drained(key, READ);
     put(&there, b"y");
-    desk.expect_silence("drained is for edges");
-    desk.rearm(key, READ);
+    harness.expect_silence("drained is for edges");
+    harness.rearm(key, READ);
     drain(&*here);
-    desk.expect_silence("armed, and nothing is there");
+    harness.expect_silence("armed, and nothing is there");
     put(&there, b"z");
-    desk.expect_now(&[(1, Readiness::READABLE)], "armed, and something came");
+    harness.expect_now(&[(1, Readiness::READABLE)], "armed, and something came");
 }
 
-pub(super) fn o1_hang_up_does_not_break_the_silence(stage: &Stage) {
-    let mut desk = stage.desk(4);
+pub(super) fn o1_hang_up_does_not_break_the_silence(cx: &TestContext) {
+    let mut harness = cx.harness(4);
     let (here, there) = stream();
-    let key = desk.register(here, 1, READ, Mode::OneShot);
+    let key = harness.register(here, 1, READ, Mode::OneShot);
     put(&there, b"x");
-    desk.expect_now(&[(1, Readiness::READABLE)], "armed");
+    harness.expect_now(&[(1, Readiness::READABLE)], "armed");
     drop(there);
-    desk.expect_silence("the peer closed, and nobody is armed");
-    desk.rearm(key, READ);
+    harness.expect_silence("the peer closed, and nobody is armed");
+    harness.rearm(key, READ);
     let end = Readiness::READABLE | Readiness::READ_CLOSED;
-    desk.expect_now(&[(1, end)], "armed again");
-    desk.expect_silence("and reported again");
+    harness.expect_now(&[(1, end)], "armed again");
+    harness.expect_silence("and reported again");
 }
 
-pub(super) fn o1_one_direction_ends_both(stage: &Stage) {
-    let mut desk = stage.desk(4);
+pub(super) fn o1_one_direction_ends_both(cx: &TestContext) {
+    let mut harness = cx.harness(4);
     let (here, there) = stream();
-    let key = desk.register(here, 1, BOTH, Mode::OneShot);
-    desk.expect_now(&[(1, Readiness::WRITABLE)], "room");
+    let key = harness.register(here, 1, BOTH, Mode::OneShot);
+    harness.expect_now(&[(1, Readiness::WRITABLE)], "room");
     put(&there, b"x");
-    desk.expect_silence("one event was all");
-    desk.rearm(key, BOTH);
-    desk.expect_now(&[(1, Readiness::READABLE | Readiness::WRITABLE)], "both in one event");
+    harness.expect_silence("one event was all");
+    harness.rearm(key, BOTH);
+    harness.expect_now(&[(1, Readiness::READABLE | Readiness::WRITABLE)], "both in one event");
 }
 
-pub(super) fn o1_modify_arms_again(stage: &Stage) {
-    let mut desk = stage.desk(4);
+pub(super) fn o1_modify_arms_again(cx: &TestContext) {
+    let mut harness = cx.harness(4);
     let (here, there) = stream();
-    let key = desk.register(here, 1, READ, Mode::OneShot);
+    let key = harness.register(here, 1, READ, Mode::OneShot);
     put(&there, b"x");
-    desk.expect_now(&[(1, Readiness::READABLE)], "armed");
-    desk.modify(key, 2, BOTH, Mode::OneShot);
+    harness.expect_now(&[(1, Readiness::READABLE)], "armed");
+    harness.modify(key, 2, BOTH, Mode::OneShot);
     let both = Readiness::READABLE | Readiness::WRITABLE;
-    desk.expect_now(&[(2, both)], "armed by modify");
-    desk.expect_silence("once");
+    harness.expect_now(&[(2, both)], "armed by modify");
+    harness.expect_silence("once");
 }
 
-pub(super) fn o1_a_thousand_rounds_of_two_pollers(stage: &Stage) {
-    let (mut left, mut right) = (stage.desk(4), stage.desk(4));
+pub(super) fn o1_a_thousand_rounds_of_two_pollers(cx: &TestContext) {
+    let (mut left, mut right) = (cx.harness(4), cx.harness(4));
     let (here, there) = stream();
     let there = Arc::new(there);
     let left_key = left.register(here.clone(), 1, READ, Mode::OneShot);

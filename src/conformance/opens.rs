@@ -1,8 +1,8 @@
 //! Clauses C2, C6 and D2 for opening files.
 
-use super::bench::*;
 use super::disk::file_of;
-use super::kit::*;
+use super::op_harness::*;
+use super::util::*;
 use crate::event::Events;
 use crate::op::{Completion, Op, OpenOptions, Outcome};
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
@@ -80,9 +80,9 @@ fn furnish(directory: &Path) -> Vec<PathBuf> {
     names.into_iter().chain(others).map(name).collect()
 }
 
-pub(super) fn c2_files_are_opened_as_by_the_call(stage: &Stage) {
+pub(super) fn c2_files_are_opened_as_by_the_call(cx: &TestContext) {
     let directory = TempDir::new();
-    let mut bench = Bench::new(stage);
+    let mut ops = OpHarness::new(cx);
     for (round, chosen) in choices().enumerate() {
         let [ours, twins] =
             ["ours", "twins"].map(|name| directory.0.join(format!("{name}{round}")));
@@ -91,11 +91,11 @@ pub(super) fn c2_files_are_opened_as_by_the_call(stage: &Stage) {
             let why = format!("{} {how:?}", our.display());
             let expected = how.plainly(&twin);
             if expected.as_ref().err() == Some(&0) {
-                let refused = bench.rejected(Op::open(our, &how.ours())).1;
+                let refused = ops.rejected(Op::open(our, &how.ours())).1;
                 assert_eq!(refused.kind(), InvalidInput, "{why}");
                 continue;
             }
-            let given = opened(bench.run(Op::open(our, &how.ours())));
+            let given = opened(ops.run(Op::open(our, &how.ours())));
             match (given, expected) {
                 (Ok(given), Ok(expected)) => expect_alike(&given, &expected, &why),
                 (given, expected) => assert_eq!(given.err(), expected.err(), "{why}"),
@@ -106,7 +106,7 @@ pub(super) fn c2_files_are_opened_as_by_the_call(stage: &Stage) {
         ok(std::fs::remove_dir_all(&ours));
         ok(std::fs::remove_dir_all(&twins));
     }
-    bench.expect_all_done("one by one");
+    ops.expect_all_done("one by one");
 }
 
 fn status(file: &OwnedFd) -> OFlag {
@@ -123,8 +123,8 @@ fn expect_alike(given: &OwnedFd, expected: &OwnedFd, why: &str) {
     assert_eq!(given.st_size, expected.st_size, "{why}");
 }
 
-pub(super) fn c2_thread_self_is_the_thread_that_submits(stage: &Stage) {
-    let mut bench = Bench::new(stage);
+pub(super) fn c2_thread_self_is_the_thread_that_submits(cx: &TestContext) {
+    let mut ops = OpHarness::new(cx);
     let read = OpenOptions::new().read(true).clone();
     let owner = |path: &str, file: std::io::Result<File>| {
         let stat = ok(std::io::read_to_string(ok(file)));
@@ -133,7 +133,7 @@ pub(super) fn c2_thread_self_is_the_thread_that_submits(stage: &Stage) {
     };
     for path in ["/proc/thread-self/stat", "//proc//thread-self//stat", "/proc/self/stat"] {
         let expected = owner(path, File::open(path));
-        let given = opened(bench.run(Op::open(path, &read))).map(File::from);
+        let given = opened(ops.run(Op::open(path, &read))).map(File::from);
         let given = owner(path, given.map_err(std::io::Error::from_raw_os_error));
         assert_eq!(given, expected, "{path}");
     }
@@ -143,26 +143,26 @@ pub(super) fn c2_thread_self_is_the_thread_that_submits(stage: &Stage) {
     for (rest, flags) in places {
         let path = format!("/proc/thread-self{rest}");
         let how = How { chosen: [true, false, false, false, false, false], mode: 0, flags };
-        let given = opened(bench.run(Op::open(&path, &how.ours())));
+        let given = opened(ops.run(Op::open(&path, &how.ours())));
         let identity = |file: OwnedFd| ok(fstat(&file)).st_ino;
         let expected = how.plainly(path.as_ref()).map(identity);
         assert_eq!(given.map(identity), expected, "{path} {flags:o}");
     }
 }
 
-pub(super) fn c2_what_can_not_be_opened_says_why(stage: &Stage) {
-    let mut bench = Bench::new(stage);
+pub(super) fn c2_what_can_not_be_opened_says_why(cx: &TestContext) {
+    let mut ops = OpHarness::new(cx);
     let read = OpenOptions::new().read(true).clone();
     for path in ["with\0zero", "\0"] {
-        let refused = bench.rejected(Op::open(path, &read)).1;
+        let refused = ops.rejected(Op::open(path, &read)).1;
         assert_eq!(refused.kind(), InvalidInput, "a path with a zero");
     }
-    let refused = bench.rejected(Op::open("/dev/null", &OpenOptions::new())).1;
+    let refused = ops.rejected(Op::open("/dev/null", &OpenOptions::new())).1;
     assert_eq!(refused.kind(), InvalidInput, "neither read nor written");
     // A program that runs is not written to.
     let running = ok(std::env::current_exe());
     let write = OpenOptions::new().write(true).clone();
-    assert_eq!(opened(bench.run(Op::open(running, &write))).err(), Some(libc::ETXTBSY));
+    assert_eq!(opened(ops.run(Op::open(running, &write))).err(), Some(libc::ETXTBSY));
     let flags = [libc::O_DIRECTORY, libc::O_NOFOLLOW, libc::O_DIRECT, libc::O_SYNC, libc::O_PATH];
     let directory = TempDir::new();
     for path in furnish(&directory.0.join("all")).into_iter().chain(["/dev/tty".into(), ".".into()])
@@ -172,7 +172,7 @@ pub(super) fn c2_what_can_not_be_opened_says_why(stage: &Stage) {
             let how = How { chosen, mode: 0, flags };
             let why = format!("{} {how:?}", path.display());
             let expected = how.plainly(&path);
-            match (opened(bench.run(Op::open(&path, &how.ours()))), expected) {
+            match (opened(ops.run(Op::open(&path, &how.ours()))), expected) {
                 (Ok(given), Ok(expected)) if flags == libc::O_PATH => {
                     assert_eq!(status(&given), status(&expected), "{why}");
                 }
@@ -183,52 +183,52 @@ pub(super) fn c2_what_can_not_be_opened_says_why(stage: &Stage) {
     }
 }
 
-pub(super) fn c7_to_open_a_fifo_waits_for_nobody(stage: &Stage) {
+pub(super) fn c7_to_open_a_fifo_waits_for_nobody(cx: &TestContext) {
     let directory = TempDir::new();
     let path = directory.0.join("fifo");
     ok(nix::unistd::mkfifo(&path, Permissions::S_IRWXU));
-    let mut bench = Bench::new(stage);
+    let mut ops = OpHarness::new(cx);
     let [read, write] = [(true, false), (false, true)]
         .map(|(read, write)| OpenOptions::new().read(read).write(write).clone());
-    let given = opened(bench.run(Op::open(&path, &write)));
+    let given = opened(ops.run(Op::open(&path, &write)));
     assert_eq!(given.err(), Some(libc::ENXIO), "nobody reads");
-    let reader = opened(bench.run(Op::open(&path, &read)));
+    let reader = opened(ops.run(Op::open(&path, &read)));
     let reader = reader.unwrap_or_else(|number| panic!("to read needs nobody: {number}"));
-    let writer = opened(bench.run(Op::open(&path, &write)));
+    let writer = opened(ops.run(Op::open(&path, &write)));
     let writer = writer.unwrap_or_else(|number| panic!("there is a reader: {number}"));
     assert!(status(&reader).contains(OFlag::O_NONBLOCK), "C6");
     assert!(status(&writer).contains(OFlag::O_NONBLOCK | OFlag::O_WRONLY), "C6");
-    let (reader, writer) = (bench.add(Arc::new(reader)), bench.add(Arc::new(writer)));
-    bench.submit(Op::read(reader, vec![], 9), 1);
-    bench.expect_nothing_yet("nothing was written");
-    bench.submit(Op::write(writer, "through", ..), 2);
-    let done = bench.collect(2);
+    let (reader, writer) = (ops.add(Arc::new(reader)), ops.add(Arc::new(writer)));
+    ops.submit(Op::read(reader, vec![], 9), 1);
+    ops.expect_nothing_yet("nothing was written");
+    ops.submit(Op::write(writer, "through", ..), 2);
+    let done = ops.collect(2);
     assert!(done.iter().any(|done| done.token.0 == 1 && *done.buf == *b"through"), "{done:?}");
 }
 
-pub(super) fn c6_what_was_opened_can_be_used_at_once(stage: &Stage) {
+pub(super) fn c6_what_was_opened_can_be_used_at_once(cx: &TestContext) {
     const FILES: usize = 40;
     let directory = TempDir::new();
-    let mut bench = Bench::with_room(stage, FILES);
+    let mut ops = OpHarness::with_room(cx, FILES);
     let new = OpenOptions::new().read(true).write(true).create_new(true).clone();
     for token in 0..FILES {
-        bench.submit(Op::open(directory.0.join(token.to_string()), &new), token);
+        ops.submit(Op::open(directory.0.join(token.to_string()), &new), token);
     }
-    for done in bench.collect(FILES) {
+    for done in ops.collect(FILES) {
         let token = done.token.0;
         let file = opened(done).unwrap_or_else(|number| panic!("file {token}: {number}"));
-        let key = bench.add(Arc::new(file));
-        bench.submit(Op::write_at(key, token.to_string(), .., 0), token);
+        let key = ops.add(Arc::new(file));
+        ops.submit(Op::write_at(key, token.to_string(), .., 0), token);
     }
-    for done in bench.collect(FILES) {
+    for done in ops.collect(FILES) {
         let path = directory.0.join(done.token.0.to_string());
         assert_eq!(ok(std::fs::read(path)), &*done.buf, "{done:?}");
     }
 }
 
-pub(super) fn x1_an_open_is_done_or_not(stage: &Stage) {
+pub(super) fn x1_an_open_is_done_or_not(cx: &TestContext) {
     let directory = TempDir::new();
-    let mut bench = Bench::with_room(stage, 100);
+    let mut ops = OpHarness::with_room(cx, 100);
     let new = OpenOptions::new().write(true).create_new(true).clone();
     for round in 0..40 {
         for token in 0..3 {
@@ -236,19 +236,19 @@ pub(super) fn x1_an_open_is_done_or_not(stage: &Stage) {
             let open = Op::open(&path, &new);
             match token {
                 0 => {
-                    let id = bench.submit(open, token);
+                    let id = ops.submit(open, token);
                     if round % 2 == 1 {
-                        bench.wait(ZERO);
+                        ops.wait(ZERO);
                     }
                     // It is known until it was delivered, and this may have done that.
-                    let canceled = bench.desk.poller.cancel(id);
-                    assert!(canceled.is_ok() || bench.desk.events.completed() > 0);
+                    let canceled = ops.harness.poller.cancel(id);
+                    assert!(canceled.is_ok() || ops.harness.events.completed() > 0);
                 }
-                1 => _ = bench.submit(open.deadline(ZERO), token),
-                _ => _ = bench.submit(open.deadline(Duration::from_micros(50)), token),
+                1 => _ = ops.submit(open.deadline(ZERO), token),
+                _ => _ = ops.submit(open.deadline(Duration::from_micros(50)), token),
             }
         }
-        for done in bench.collect(3) {
+        for done in ops.collect(3) {
             let path = directory.0.join(format!("{round}-{}", done.token.0));
             let is_stopped = match &done.result {
                 Ok(Outcome::Opened { .. }) => false,
@@ -262,51 +262,51 @@ pub(super) fn x1_an_open_is_done_or_not(stage: &Stage) {
             assert_eq!(path.exists(), !is_stopped, "{done:?}");
         }
     }
-    bench.expect_all_done("each once");
+    ops.expect_all_done("each once");
 }
 
-pub(super) fn d2_opened_files_that_nobody_takes_are_closed(stage: &Stage) {
-    drop(stage.poller());
+pub(super) fn d2_opened_files_that_nobody_takes_are_closed(cx: &TestContext) {
+    drop(cx.poller());
     let directory = TempDir::new();
     let path = directory.0.join("file");
     let held = file_of(&path, b"content");
     let before = open_numbers();
     let read = OpenOptions::new().read(true).clone();
-    let open = |bench: &mut Bench, count| {
-        (0..count).for_each(|token| _ = bench.submit(Op::open(&path, &read), token));
+    let open = |ops: &mut OpHarness, count| {
+        (0..count).for_each(|token| _ = ops.submit(Op::open(&path, &read), token));
     };
-    let mut bench = Bench::with_room(stage, 4);
+    let mut ops = OpHarness::with_room(cx, 4);
     // What a poller keeps for itself once it has opened a file.
-    open(&mut bench, 1);
-    drop(bench.one());
+    open(&mut ops, 1);
+    drop(ops.one());
     let with_poller = open_numbers();
-    open(&mut bench, 3);
-    let done = bench.collect(3);
+    open(&mut ops, 3);
+    let done = ops.collect(3);
     assert!(done.iter().all(|done| done.result.is_ok()), "{done:?}");
     assert_eq!(open_numbers().len(), with_poller.len() + 3, "they are open");
     drop(done);
     assert_eq!(open_numbers(), with_poller, "closed with the completion");
-    open(&mut bench, 3);
+    open(&mut ops, 3);
     let mut taken = 0;
     while taken < 3 {
         let mut events = Events::with_capacity(4);
-        let waited = bench.desk.poller.wait(&mut events, Some(LONG));
+        let waited = ops.harness.poller.wait(&mut events, Some(LONG));
         waited.unwrap_or_else(|error| panic!("wait: {error}"));
         taken += events.completed();
     }
     assert_eq!(open_numbers(), with_poller, "closed with the events");
-    drop(bench);
+    drop(ops);
     assert_eq!(open_numbers(), before, "and the poller");
     // Delivered and not taken, done and not delivered, and under way.
     for round in 0..100 {
-        let mut bench = Bench::with_room(stage, 4);
-        open(&mut bench, 12);
+        let mut ops = OpHarness::with_room(cx, 4);
+        open(&mut ops, 12);
         match round % 3 {
             0 => {}
-            1 => bench.wait(ZERO),
-            _ => bench.wait(LONG),
+            1 => ops.wait(ZERO),
+            _ => ops.wait(LONG),
         }
-        drop(bench);
+        drop(ops);
         assert_eq!(open_numbers(), before, "closed with the poller, round {round}");
     }
     drop(held);
@@ -334,51 +334,51 @@ impl Drop for UsedUp {
     }
 }
 
-pub(super) fn p5_without_a_number_nothing_is_opened(stage: &Stage) {
+pub(super) fn p5_without_a_number_nothing_is_opened(cx: &TestContext) {
     let directory = TempDir::new();
     let path = directory.0.join("file");
     let file = file_of(&path, b"content");
-    let mut bench = Bench::new(stage);
-    let key = bench.add(file.clone());
+    let mut ops = OpHarness::new(cx);
+    let key = ops.add(file.clone());
     let read = OpenOptions::new().read(true).clone();
     // What the mechanism makes for itself at the first time.
-    drop(bench.run(Op::open(&path, &read)));
+    drop(ops.run(Op::open(&path, &read)));
     let before = open_numbers();
     let used_up = UsedUp::new();
-    let done = bench.run(Op::open(&path, &read));
+    let done = ops.run(Op::open(&path, &read));
     let new = OpenOptions::new().write(true).create_new(true).clone();
-    let made = bench.run(Op::open(directory.0.join("new"), &new));
-    let read_on = bench.run(Op::read_at(key, vec![], 9, 3));
+    let made = ops.run(Op::open(directory.0.join("new"), &new));
+    let read_on = ops.run(Op::read_at(key, vec![], 9, 3));
     drop(used_up);
     assert_eq!(opened(done).err(), Some(libc::EMFILE));
     assert_eq!(opened(made).err(), Some(libc::EMFILE));
     assert!(!directory.0.join("new").exists(), "nothing was made");
     assert_eq!(bytes(read_on).1, b"tent", "what is open goes on");
     assert_eq!(open_numbers(), before);
-    let again = opened(bench.run(Op::open(&path, &read)));
+    let again = opened(ops.run(Op::open(&path, &read)));
     let again = File::from(again.unwrap_or_else(|number| panic!("there is room: {number}")));
     assert_eq!(ok(again.read_at(&mut [0; 9], 0)), 7);
 }
 
 /// Threads have rights of their own: what the poller's gives up, nobody keeps for it.
-pub(super) fn c2_to_open_takes_the_rights_of_the_thread(stage: &Stage) {
+pub(super) fn c2_to_open_takes_the_rights_of_the_thread(cx: &TestContext) {
     if !Uid::effective().is_root() {
-        stage.skip("only root has rights to give up, and to take again");
+        cx.skip("only root has rights to give up, and to take again");
     }
     let directory = TempDir::new();
     ok(std::fs::set_permissions(&directory.0, std::os::unix::fs::PermissionsExt::from_mode(0o755)));
     let path = directory.0.join("private");
     let file = file_of(&path, b"content");
     ok(file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600)));
-    let mut bench = Bench::new(stage);
+    let mut ops = OpHarness::new(cx);
     let open = || Op::open(&path, OpenOptions::new().read(true));
     for _ in 0..3 {
         // Those who have done these have the rights yet.
-        (0..8).for_each(|at| _ = bench.submit(open(), at));
-        let done = bench.collect(8);
+        (0..8).for_each(|at| _ = ops.submit(open(), at));
+        let done = ops.collect(8);
         assert!(done.into_iter().all(|done| opened(done).is_ok()), "root may");
         setfsuid(Uid::from_raw(65_534));
-        let (plain, done) = (File::open(&path), bench.run(open()));
+        let (plain, done) = (File::open(&path), ops.run(open()));
         setfsuid(Uid::from_raw(0));
         assert!(plain.is_err_and(|error| error.raw_os_error() == Some(libc::EACCES)));
         assert_eq!(opened(done).err(), Some(libc::EACCES), "nobody may");

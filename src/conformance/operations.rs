@@ -1,7 +1,7 @@
 //! Clauses M1, C4, C6, F2 and Q3: operations beside readiness, and what they do to sources.
 
-use super::bench::*;
-use super::kit::*;
+use super::op_harness::*;
+use super::util::*;
 use crate::event::{Interest, Mode, Readiness, Token};
 use crate::key::Key;
 use crate::op::{Address, Op, Outcome};
@@ -43,23 +43,23 @@ fn that_write(key: Key, buf: impl Fn() -> Vec<u8>) -> Vec<(&'static str, Op)> {
     ]
 }
 
-pub(super) fn m1_a_watched_direction_is_not_operated(stage: &Stage) {
+pub(super) fn m1_a_watched_direction_is_not_operated(cx: &TestContext) {
     let buf = || {
         let mut buf = Vec::with_capacity(100);
         buf.extend(b"mine");
         buf
     };
     for (watched, mode) in [READ, WRITE, BOTH].into_iter().flat_map(|w| MODES.map(|m| (w, m))) {
-        let mut bench = Bench::new(stage);
+        let mut ops = OpHarness::new(cx);
         let (here, there) = stream();
         put(&there, b"x");
-        let key = bench.desk.register(here.clone(), 1, watched, mode);
-        let mut ops = Vec::new();
-        ops.extend(watched.contains(READ).then(|| that_read(key, buf)));
-        ops.extend(watched.contains(WRITE).then(|| that_write(key, buf)));
-        for (name, op) in ops.into_iter().flatten() {
+        let key = ops.harness.register(here.clone(), 1, watched, mode);
+        let mut refused = Vec::new();
+        refused.extend(watched.contains(READ).then(|| that_read(key, buf)));
+        refused.extend(watched.contains(WRITE).then(|| that_write(key, buf)));
+        for (name, op) in refused.into_iter().flatten() {
             let place = op.buf.as_ptr();
-            let (buf, error) = bench.rejected(op);
+            let (buf, error) = ops.rejected(op);
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{name}, {watched:?}: {error}");
             let has_buf = !["accept", "connect"].contains(&name) && !name.starts_with("shutdown");
             if has_buf {
@@ -71,118 +71,118 @@ pub(super) fn m1_a_watched_direction_is_not_operated(stage: &Stage) {
         // The registration stands, nothing was read, and nothing was shut down.
         let readiness = |dir| if dir == READ { Readiness::READABLE } else { Readiness::WRITABLE };
         let ready = watched.iter().map(readiness).fold(Readiness::empty(), |all, one| all | one);
-        bench.desk.expect_now(&[(1, ready)], "the registration stands");
-        bench.expect_all_done("nothing was accepted");
+        ops.harness.expect_now(&[(1, ready)], "the registration stands");
+        ops.expect_all_done("nothing was accepted");
         assert_eq!((take(&here, 9), oracle(&there, PollFlags::POLLIN)), (1, PollFlags::empty()));
     }
 }
 
-pub(super) fn m1_an_operated_direction_is_not_watched(stage: &Stage) {
+pub(super) fn m1_an_operated_direction_is_not_watched(cx: &TestContext) {
     for mode in MODES {
-        let mut bench = Bench::new(stage);
+        let mut ops = OpHarness::new(cx);
         let (here, there) = stream();
-        let key = bench.desk.register(here.clone(), 1, WRITE, Mode::Level);
-        bench.submit(Op::recv(key, Vec::new(), 10), 2);
-        bench.submit(Op::recv(key, Vec::new(), 10), 3);
+        let key = ops.harness.register(here.clone(), 1, WRITE, Mode::Level);
+        ops.submit(Op::recv(key, Vec::new(), 10), 2);
+        ops.submit(Op::recv(key, Vec::new(), 10), 3);
         for interest in [READ, BOTH] {
-            let modified = bench.desk.poller.modify(key, Token(9), interest, mode);
+            let modified = ops.harness.poller.modify(key, Token(9), interest, mode);
             assert_eq!(refusal(modified), ErrorKind::InvalidInput, "{interest:?}, {mode:?}");
         }
         for _ in 0..2 {
-            bench.desk.expect_now(&[(1, Readiness::WRITABLE)], "the old registration goes on");
+            ops.harness.expect_now(&[(1, Readiness::WRITABLE)], "the old registration goes on");
         }
         put(&there, b"one");
-        assert_eq!(bytes(bench.one()).1, b"one", "the operation goes on");
-        let modified = bench.desk.poller.modify(key, Token(9), READ, mode);
+        assert_eq!(bytes(ops.one()).1, b"one", "the operation goes on");
+        let modified = ops.harness.poller.modify(key, Token(9), READ, mode);
         assert_eq!(refusal(modified), ErrorKind::InvalidInput, "there is another");
         put(&there, b"two");
-        assert_eq!(bytes(bench.one()).1, b"two");
-        bench.desk.modify(key, 4, READ, mode);
+        assert_eq!(bytes(ops.one()).1, b"two");
+        ops.harness.modify(key, 4, READ, mode);
         put(&there, b"three");
-        bench.desk.expect_now(&[(4, Readiness::READABLE)], "no operation reads any more");
-        bench.rejected(Op::recv(key, Vec::new(), 10));
-        bench.desk.modify(key, 5, Interest::empty(), mode);
-        assert_eq!(bytes(bench.run(Op::recv(key, Vec::new(), 10))).1, b"three");
+        ops.harness.expect_now(&[(4, Readiness::READABLE)], "no operation reads any more");
+        ops.rejected(Op::recv(key, Vec::new(), 10));
+        ops.harness.modify(key, 5, Interest::empty(), mode);
+        assert_eq!(bytes(ops.run(Op::recv(key, Vec::new(), 10))).1, b"three");
     }
 }
 
-pub(super) fn m1_one_may_watch_for_data_beside_sends(stage: &Stage) {
+pub(super) fn m1_one_may_watch_for_data_beside_sends(cx: &TestContext) {
     for mode in MODES {
-        let mut bench = Bench::new(stage);
+        let mut ops = OpHarness::new(cx);
         let (here, there) = stream();
         fill(&*here);
-        let key = bench.desk.register(here.clone(), 1, READ, mode);
-        bench.submit(Op::send_all(key, vec![7; 1000], ..), 2);
-        bench.submit(Op::send(key, "more", ..), 3);
-        bench.expect_nothing_yet("the socket is full");
-        bench.desk.expect_silence("nothing is there to be read");
+        let key = ops.harness.register(here.clone(), 1, READ, mode);
+        ops.submit(Op::send_all(key, vec![7; 1000], ..), 2);
+        ops.submit(Op::send(key, "more", ..), 3);
+        ops.expect_nothing_yet("the socket is full");
+        ops.harness.expect_silence("nothing is there to be read");
         put(&there, b"x");
-        assert_eq!(bench.desk.next("data"), [(1, Readiness::READABLE)], "{mode:?}");
+        assert_eq!(ops.harness.next("data"), [(1, Readiness::READABLE)], "{mode:?}");
         if mode == Mode::Level {
-            bench.desk.expect_now(&[(1, Readiness::READABLE)], "again and again");
+            ops.harness.expect_now(&[(1, Readiness::READABLE)], "again and again");
         }
         if mode == Mode::OneShot {
-            bench.desk.expect_silence("once");
+            ops.harness.expect_silence("once");
         }
         assert_eq!(take(&here, 10), 1);
-        bench.desk.drained(key, READ);
-        bench.desk.expect_silence("it was read");
+        ops.harness.drained(key, READ);
+        ops.harness.expect_silence("it was read");
         drain(&there);
-        let done = bench.collect(2);
+        let done = ops.collect(2);
         assert_eq!([done[0].token, done[1].token], [Token(2), Token(3)]);
         put(&there, b"y");
         if mode == Mode::OneShot {
-            bench.desk.expect_silence("what the sends do does not arm it");
-            bench.desk.rearm(key, READ);
+            ops.harness.expect_silence("what the sends do does not arm it");
+            ops.harness.rearm(key, READ);
         }
-        bench.desk.expect_now(&[(1, Readiness::READABLE)], "new data");
-        bench.expect_all_done("two sends");
+        ops.harness.expect_now(&[(1, Readiness::READABLE)], "new data");
+        ops.expect_all_done("two sends");
     }
 }
 
-pub(super) fn m1_one_may_watch_for_room_beside_receives(stage: &Stage) {
+pub(super) fn m1_one_may_watch_for_room_beside_receives(cx: &TestContext) {
     for mode in MODES {
-        let mut bench = Bench::new(stage);
+        let mut ops = OpHarness::new(cx);
         let (here, there) = stream();
-        let key = bench.desk.register(here.clone(), 1, WRITE, mode);
-        bench.submit(Op::recv(key, Vec::new(), 10), 2);
-        assert_eq!(bench.desk.next("room"), [(1, Readiness::WRITABLE)], "{mode:?}");
+        let key = ops.harness.register(here.clone(), 1, WRITE, mode);
+        ops.submit(Op::recv(key, Vec::new(), 10), 2);
+        assert_eq!(ops.harness.next("room"), [(1, Readiness::WRITABLE)], "{mode:?}");
         if mode == Mode::Level {
-            bench.desk.expect_now(&[(1, Readiness::WRITABLE)], "again and again");
+            ops.harness.expect_now(&[(1, Readiness::WRITABLE)], "again and again");
         }
         fill(&*here);
-        bench.desk.drained(key, WRITE);
-        bench.desk.expect_silence("no room, no data");
+        ops.harness.drained(key, WRITE);
+        ops.harness.expect_silence("no room, no data");
         put(&there, b"data");
-        assert_eq!(bytes(bench.one()).1, b"data");
-        bench.submit(Op::recv_exact(key, Vec::new(), 2), 3);
-        bench.desk.expect_silence("what the receives do is no room");
+        assert_eq!(bytes(ops.one()).1, b"data");
+        ops.submit(Op::recv_exact(key, Vec::new(), 2), 3);
+        ops.harness.expect_silence("what the receives do is no room");
         drain(&there);
         if mode == Mode::OneShot {
-            bench.desk.expect_silence("once");
-            bench.desk.rearm(key, WRITE);
+            ops.harness.expect_silence("once");
+            ops.harness.rearm(key, WRITE);
         }
-        bench.desk.expect_now(&[(1, Readiness::WRITABLE)], "room");
+        ops.harness.expect_now(&[(1, Readiness::WRITABLE)], "room");
         put(&there, b"zz");
-        assert_eq!(bytes(bench.one()).1, b"zz");
-        bench.expect_all_done("two receives");
+        assert_eq!(bytes(ops.one()).1, b"zz");
+        ops.expect_all_done("two receives");
     }
 }
 
-pub(super) fn c4_the_source_is_the_pollers_until_then(stage: &Stage) {
-    let mut bench = Bench::new(stage);
+pub(super) fn c4_the_source_is_the_pollers_until_then(cx: &TestContext) {
+    let mut ops = OpHarness::new(cx);
     let (here, mut there) = stream();
-    let key = bench.add(here);
-    bench.submit(Op::recv(key, Vec::new(), 10), 1);
-    bench.submit(Op::recv(key, Vec::new(), 10), 2);
-    bench.expect_nothing_yet("no data");
+    let key = ops.add(here);
+    ops.submit(Op::recv(key, Vec::new(), 10), 1);
+    ops.submit(Op::recv(key, Vec::new(), 10), 2);
+    ops.expect_nothing_yet("no data");
     assert_eq!(oracle(&there, PollFlags::POLLIN), PollFlags::empty(), "nobody else holds it");
     for (token, text) in [(1, b"first"), (2, b"other")] {
         ok(there.write_all(text));
-        let done = bench.one();
+        let done = ops.one();
         assert_eq!((done.token, bytes(done).1), (Token(token), text.to_vec()));
     }
-    bench.desk.deregister(key);
+    ops.harness.deregister(key);
     let told = oracle(&there, PollFlags::POLLIN);
     assert!(told.contains(PollFlags::POLLHUP), "and then it is closed: {told:?}");
 }
@@ -195,42 +195,47 @@ fn flags_of(file: &OwnedFd) -> (bool, bool) {
 }
 
 /// Accepts a connection, that was or will be made, and gives it with its peer's address.
-fn accept(bench: &mut Bench, key: Key, connect: impl FnOnce(), first: bool) -> (OwnedFd, Address) {
+fn accept(
+    ops: &mut OpHarness,
+    key: Key,
+    connect: impl FnOnce(),
+    first: bool,
+) -> (OwnedFd, Address) {
     let mut connect = Some(connect);
     if first {
         connect.take().into_iter().for_each(|connect| connect());
     }
-    bench.submit(Op::accept(key), 1);
+    ops.submit(Op::accept(key), 1);
     if let Some(connect) = connect {
-        bench.expect_nothing_yet("nobody has connected");
+        ops.expect_nothing_yet("nobody has connected");
         connect();
     }
-    match bench.one().result {
+    match ops.one().result {
         Ok(Outcome::Accepted { socket, peer: Some(peer) }) => (socket, peer),
         other => panic!("a connection and its peer, got {other:?}"),
     }
 }
 
-pub(super) fn c6_accepted_sockets_neither_block_nor_outlive_exec(stage: &Stage) {
+pub(super) fn c6_accepted_sockets_neither_block_nor_outlive_exec(cx: &TestContext) {
     let directory = TempDir::new();
     let name = format!("quintpoll-{}", directory.0.display());
     for (first, nonblocking) in [(true, true), (true, false), (false, true), (false, false)] {
-        let mut bench = Bench::new(stage);
+        let mut ops = OpHarness::new(cx);
         for at in ["127.0.0.1:0", "[::1]:0"] {
             let Ok(listener) = TcpListener::bind(at) else { continue };
             ok(listener.set_nonblocking(nonblocking));
             let address = ok(listener.local_addr());
-            let (key, mut client) = (bench.add(Arc::new(listener)), None);
+            let (key, mut client) = (ops.add(Arc::new(listener)), None);
             let connect = || client = Some(ok(TcpStream::connect(address)));
-            let (socket, peer) = accept(&mut bench, key, connect, first);
+            let (socket, peer) = accept(&mut ops, key, connect, first);
             assert_eq!(flags_of(&socket), (true, true), "close-on-exec, does not block");
             let client = client.unwrap_or_else(|| panic!("it has connected"));
             let expected = ok(client.local_addr());
             assert!(matches!(peer, Address::Inet(peer) if peer == expected), "{peer:?}");
             ok((&client).write_all(b"hello"));
             drop(client);
-            let (mut text, key) = (Vec::new(), bench.add(Arc::new(socket)));
-            while let (1.., part) = bytes(bench.run(Op::recv(key, Vec::new(), 9))) {
+            let (mut text, key) = (Vec::new(), ops.add(Arc::new(socket)));
+            while let (1.., part) = bytes(ops.run(Op::recv(key, Vec::new(), 9))) {
                 text.extend(part);
             }
             assert_eq!(text, b"hello", "it is connected to that client");
@@ -241,116 +246,116 @@ pub(super) fn c6_accepted_sockets_neither_block_nor_outlive_exec(stage: &Stage) 
         for address in addresses {
             let listener = ok(UnixListener::bind_addr(&address));
             ok(listener.set_nonblocking(nonblocking));
-            let (key, mut client) = (bench.add(Arc::new(listener)), None);
+            let (key, mut client) = (ops.add(Arc::new(listener)), None);
             let connect = || client = Some(ok(UnixStream::connect_addr(&address)));
-            let (socket, peer) = accept(&mut bench, key, connect, first);
+            let (socket, peer) = accept(&mut ops, key, connect, first);
             assert_eq!(flags_of(&socket), (true, true), "close-on-exec, does not block");
             assert!(matches!(&peer, Address::Unix(peer) if peer.is_unnamed()), "{peer:?}");
         }
     }
 }
 
-pub(super) fn f2_files_are_read_and_written_where_they_stand(stage: &Stage) {
+pub(super) fn f2_files_are_read_and_written_where_they_stand(cx: &TestContext) {
     let directory = TempDir::new();
     let path = directory.0.join("file");
-    let mut bench = Bench::new(stage);
+    let mut ops = OpHarness::new(cx);
     let open = || File::options().read(true).write(true).create(true).truncate(false).open(&path);
     let file = Arc::new(ok(open()));
-    let key = bench.add(file.clone());
+    let key = ops.add(file.clone());
     for (token, text) in ["hello", " ", "world"].into_iter().enumerate() {
-        bench.submit(Op::write(key, text, ..), token);
+        ops.submit(Op::write(key, text, ..), token);
     }
-    let moved: Vec<_> = bench.collect(3).into_iter().map(|d| (d.token.0, bytes(d).0)).collect();
+    let moved: Vec<_> = ops.collect(3).into_iter().map(|d| (d.token.0, bytes(d).0)).collect();
     assert_eq!(moved, [(0, 5), (1, 1), (2, 5)], "in order, and all of each");
     assert_eq!(ok(std::fs::read(&path)), b"hello world");
     assert_eq!(ok((&*file).stream_position()), 11, "it has moved on");
-    assert_eq!(bytes(bench.run(Op::read(key, vec![1, 2], 9))), (0, vec![1, 2]), "its end");
+    assert_eq!(bytes(ops.run(Op::read(key, vec![1, 2], 9))), (0, vec![1, 2]), "its end");
     ok((&*file).seek(io::SeekFrom::Start(3)));
     for (token, max) in [4, 2, 100, 100].into_iter().enumerate() {
-        bench.submit(Op::read(key, Vec::new(), max), token);
+        ops.submit(Op::read(key, Vec::new(), max), token);
     }
-    let read: Vec<_> = bench.collect(4).into_iter().map(|done| bytes(done).1).collect();
+    let read: Vec<_> = ops.collect(4).into_iter().map(|done| bytes(done).1).collect();
     assert_eq!(read, [&b"lo w"[..], b"or", b"ld", b""], "from where it stands");
     let appended = Arc::new(ok(File::options().append(true).open(&path)));
-    let key = bench.add(appended);
-    assert_eq!(bytes(bench.run(Op::write(key, "-and more-", 1..=3))).0, 3);
+    let key = ops.add(appended);
+    assert_eq!(bytes(ops.run(Op::write(key, "-and more-", 1..=3))).0, 3);
     assert_eq!(ok(std::fs::read(&path)), b"hello worldand", "where it appends");
     let big: Vec<u8> = (0..3_000_000_u32).flat_map(u32::to_ne_bytes).collect();
     ok(std::fs::write(&path, &big));
-    let key = bench.add(Arc::new(ok(File::open(&path))));
-    let (count, read) = bytes(bench.run(Op::read(key, Vec::new(), big.len() + 1)));
+    let key = ops.add(Arc::new(ok(File::open(&path))));
+    let (count, read) = bytes(ops.run(Op::read(key, Vec::new(), big.len() + 1)));
     assert!(count == big.len() && read == big, "a large file, of which {count} bytes were read");
-    bench.expect_all_done("files never wait");
+    ops.expect_all_done("files never wait");
 }
 
-pub(super) fn f2_devices_do_what_they_do(stage: &Stage) {
-    let mut bench = Bench::new(stage);
+pub(super) fn f2_devices_do_what_they_do(cx: &TestContext) {
+    let mut ops = OpHarness::new(cx);
     let open = |path: &str| Arc::new(ok(File::options().read(true).write(true).open(path)));
-    let [null, zero] = ["/dev/null", "/dev/zero"].map(|path| bench.add(open(path)));
-    assert_eq!(bytes(bench.run(Op::write(null, "gone", ..))).0, 4);
-    assert_eq!(bytes(bench.run(Op::read(null, b"kept".to_vec(), 9))), (0, b"kept".to_vec()));
-    assert_eq!(bytes(bench.run(Op::read(zero, vec![1], 3))), (3, vec![1, 0, 0, 0]));
-    assert_eq!(bytes(bench.run(Op::write(zero, "gone too", 5..))).0, 3);
+    let [null, zero] = ["/dev/null", "/dev/zero"].map(|path| ops.add(open(path)));
+    assert_eq!(bytes(ops.run(Op::write(null, "gone", ..))).0, 4);
+    assert_eq!(bytes(ops.run(Op::read(null, b"kept".to_vec(), 9))), (0, b"kept".to_vec()));
+    assert_eq!(bytes(ops.run(Op::read(zero, vec![1], 3))), (3, vec![1, 0, 0, 0]));
+    assert_eq!(bytes(ops.run(Op::write(zero, "gone too", 5..))).0, 3);
     let mut random = [0; 64];
     ok(ok(File::open("/dev/urandom")).read_exact(&mut random));
-    let key = bench.add(open("/dev/urandom"));
-    let (count, read) = bytes(bench.run(Op::read(key, Vec::new(), 64)));
+    let key = ops.add(open("/dev/urandom"));
+    let (count, read) = bytes(ops.run(Op::read(key, Vec::new(), 64)));
     assert!(count == 64 && read != random && read != [0; 64], "64 other bytes, got {read:?}");
 }
 
-pub(super) fn q3_completions_stay_until_they_are_taken(stage: &Stage) {
-    let mut bench = Bench::with_room(stage, 4);
+pub(super) fn q3_completions_stay_until_they_are_taken(cx: &TestContext) {
+    let mut ops = OpHarness::with_room(cx, 4);
     let pairs: Vec<_> = (0..10).map(|_| stream()).collect();
-    let keys: Vec<_> = pairs.iter().map(|(here, _)| bench.add(here.clone())).collect();
+    let keys: Vec<_> = pairs.iter().map(|(here, _)| ops.add(here.clone())).collect();
     for (token, (key, (_, there))) in keys.iter().zip(&pairs).enumerate() {
-        bench.submit(Op::recv(*key, Vec::new(), 9), token);
+        ops.submit(Op::recv(*key, Vec::new(), 9), token);
         put(there, &[token as u8]);
     }
     let (idle, peer) = stream();
-    let idle_key = bench.desk.register(idle.clone(), 77, READ, Mode::Level);
+    let idle_key = ops.harness.register(idle.clone(), 77, READ, Mode::Level);
     // None of these may block: completions are there, and nothing else will ever come.
     for _ in 0..3 {
-        bench.desk.wait(None);
-        assert_eq!(bench.desk.events.completed(), 4, "as many as there is room for");
+        ops.harness.wait(None);
+        assert_eq!(ops.harness.events.completed(), 4, "as many as there is room for");
     }
     put(&peer, b"x");
-    bench.desk.wait(None);
-    assert_eq!(bench.desk.said(), [(77, Readiness::READABLE)], "readiness has its own room");
-    bench.desk.deregister(idle_key);
+    ops.harness.wait(None);
+    assert_eq!(ops.harness.said(), [(77, Readiness::READABLE)], "readiness has its own room");
+    ops.harness.deregister(idle_key);
     let mut order = Vec::new();
     for taken in [1, 2, 3] {
-        order.extend(bench.collect(taken).into_iter().map(|done| (done.token.0, bytes(done).1)));
-        bench.desk.wait(None);
+        order.extend(ops.collect(taken).into_iter().map(|done| (done.token.0, bytes(done).1)));
+        ops.harness.wait(None);
         let left = 4.min(10 - order.len());
-        assert_eq!(bench.desk.events.completed(), left, "{} were taken", order.len());
+        assert_eq!(ops.harness.events.completed(), left, "{} were taken", order.len());
     }
-    bench.desk.events.clear();
-    assert_eq!(bench.desk.events.completed(), 4, "they are not forgotten with the events");
-    order.extend(bench.collect(4).into_iter().map(|done| (done.token.0, bytes(done).1)));
-    bench.expect_all_done("ten receives");
+    ops.harness.events.clear();
+    assert_eq!(ops.harness.events.completed(), 4, "they are not forgotten with the events");
+    order.extend(ops.collect(4).into_iter().map(|done| (done.token.0, bytes(done).1)));
+    ops.expect_all_done("ten receives");
     order.sort();
     let expected: Vec<_> = (0..10).map(|token| (token, vec![token as u8])).collect();
     assert_eq!(order, expected, "each once, with its own byte");
 }
 
-pub(super) fn q3_completions_keep_their_order(stage: &Stage) {
+pub(super) fn q3_completions_keep_their_order(cx: &TestContext) {
     for capacity in [1, 2, 3, 7, 100] {
-        let mut bench = Bench::with_room(stage, capacity);
+        let mut ops = OpHarness::with_room(cx, capacity);
         let (here, there) = stream();
-        let key = bench.add(here);
+        let key = ops.add(here);
         for token in 0..20 {
-            bench.submit(Op::recv(key, Vec::new(), 1), token);
+            ops.submit(Op::recv(key, Vec::new(), 1), token);
         }
         put(&there, b"abcdefghijklmnopqrst");
         let mut order = Vec::new();
         for turn in 0.. {
-            if bench.left() == 0 {
+            if ops.left() == 0 {
                 break;
             }
             // Some waits find them untaken.
-            bench.wait(LONG);
-            bench.wait(ZERO);
-            order.extend(bench.collect(1 + turn % 2 * (bench.left() - 1).min(1)));
+            ops.wait(LONG);
+            ops.wait(ZERO);
+            order.extend(ops.collect(1 + turn % 2 * (ops.left() - 1).min(1)));
         }
         let order: Vec<_> = order.into_iter().map(|done| (done.token.0, bytes(done).1)).collect();
         let expected: Vec<_> = (0..20).map(|token| (token, vec![b'a' + token as u8])).collect();

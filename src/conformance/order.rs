@@ -1,8 +1,8 @@
 //! Clause C3: the operations of a lane take effect and complete in the order of their submission.
 
-use super::bench::*;
-use super::kit::*;
-use super::scenes::{new_socket, set_blocking, stuff};
+use super::op_harness::*;
+use super::scenarios::{new_socket, set_blocking, stuff};
+use super::util::*;
 use crate::event::Token;
 use crate::key::Key;
 use crate::op::{Address, Op, Outcome};
@@ -50,69 +50,69 @@ fn in_order(done: &[crate::op::Completion], why: &str) {
     assert_eq!(tokens, (0..done.len()).collect::<Vec<_>>(), "in order of submission, {why}");
 }
 
-fn receives(is_tcp: bool, count: usize, chunk: usize, bench: &mut Bench) {
+fn receives(is_tcp: bool, count: usize, chunk: usize, ops: &mut OpHarness) {
     let (here, there) = ends(is_tcp);
-    let key = bench.add(here.clone());
+    let key = ops.add(here.clone());
     let lengths: Vec<usize> = (0..count).map(|at| 1 + (at * 7 + chunk) % 11).collect();
     for (token, &length) in lengths.iter().enumerate() {
         let receive: fn(Key, Vec<u8>, usize) -> Op =
             [Op::recv, Op::recv_exact, Op::read, Op::recv_exact][token % 4];
-        bench.submit(receive(key, Vec::new(), length), token);
+        ops.submit(receive(key, Vec::new(), length), token);
     }
-    bench.expect_nothing_yet("no data");
+    ops.expect_nothing_yet("no data");
     let all = sequence(lengths.iter().sum());
     for part in all.chunks(chunk) {
         write_all(&there, part);
         if chunk % 2 == 0 {
-            bench.wait(ZERO);
+            ops.wait(ZERO);
         }
     }
-    let done = bench.collect(count);
+    let done = ops.collect(count);
     in_order(&done, "of parked receives");
     let mut received: Vec<u8> = done.into_iter().flat_map(|done| bytes(done).1).collect();
     // Each has taken something, and the rest is where it was.
     let rest = all.len() - received.len();
     if rest > 0 {
-        received.extend(bytes(bench.run(Op::recv_exact(key, Vec::new(), rest))).1);
+        received.extend(bytes(ops.run(Op::recv_exact(key, Vec::new(), rest))).1);
     }
     assert_eq!(received, all, "{count} receives, parts of {chunk}, TCP: {is_tcp}");
 }
 
-pub(super) fn c3_parked_receives_get_the_bytes_in_order(stage: &Stage) {
+pub(super) fn c3_parked_receives_get_the_bytes_in_order(cx: &TestContext) {
     for is_tcp in [false, true] {
-        let mut bench = Bench::new(stage);
+        let mut ops = OpHarness::new(cx);
         for count in 2..=8 {
             for chunk in [1, 2, 5, 8, 100] {
-                receives(is_tcp, count, chunk, &mut bench);
+                receives(is_tcp, count, chunk, &mut ops);
             }
         }
-        bench.expect_all_done("every receive");
+        ops.expect_all_done("every receive");
     }
 }
 
-pub(super) fn c3_a_late_receive_does_not_overtake(stage: &Stage) {
+pub(super) fn c3_a_late_receive_does_not_overtake(cx: &TestContext) {
     for is_tcp in [false, true] {
-        let mut bench = Bench::new(stage);
+        let mut ops = OpHarness::new(cx);
         let (here, there) = ends(is_tcp);
-        let key = bench.add(here.clone());
+        let key = ops.add(here.clone());
         let arrives = |text: &[u8]| {
             write_all(&there, text);
-            fence(&*here, nix::poll::PollFlags::POLLIN, |bits| !bits.is_empty());
+            wait_until_kernel(&*here, nix::poll::PollFlags::POLLIN, |bits| !bits.is_empty());
         };
-        bench.submit(Op::recv(key, Vec::new(), 3), 0);
-        bench.expect_nothing_yet("no data");
+        ops.submit(Op::recv(key, Vec::new(), 3), 0);
+        ops.expect_nothing_yet("no data");
         arrives(b"abcdef");
-        bench.submit(Op::recv(key, Vec::new(), 3), 1);
-        let done = bench.collect(2);
+        ops.submit(Op::recv(key, Vec::new(), 3), 1);
+        let done = ops.collect(2);
         in_order(&done, "though data were there");
         let texts: Vec<_> = done.into_iter().map(|done| bytes(done).1).collect();
         assert_eq!(texts, [b"abc", b"def"]);
-        bench.submit(Op::recv_exact(key, Vec::new(), 6), 0);
+        ops.submit(Op::recv_exact(key, Vec::new(), 6), 0);
         arrives(b"gh");
-        bench.expect_nothing_yet("it is not all");
+        ops.expect_nothing_yet("it is not all");
         arrives(b"ijklmnop");
-        bench.submit(Op::recv(key, Vec::new(), 9), 1);
-        let done = bench.collect(2);
+        ops.submit(Op::recv(key, Vec::new(), 9), 1);
+        let done = ops.collect(2);
         in_order(&done, "also if the first had begun");
         let texts: Vec<_> = done.into_iter().map(|done| bytes(done).1).collect();
         assert_eq!(texts, [&b"ghijkl"[..], b"mnop"]);
@@ -132,13 +132,13 @@ fn read_all(from: &OwnedFd, into: &mut Vec<u8>) -> bool {
     }
 }
 
-pub(super) fn c3_sends_reach_the_peer_in_order(stage: &Stage) {
+pub(super) fn c3_sends_reach_the_peer_in_order(cx: &TestContext) {
     let sends: [Send; 3] = [Op::send, Op::send_all, Op::write];
     for (is_tcp, is_full) in [(false, true), (true, true), (false, false), (true, false)] {
         for count in [2, 3, 8] {
-            let mut bench = Bench::new(stage);
+            let mut ops = OpHarness::new(cx);
             let (here, there) = ends(is_tcp);
-            let key = bench.add(here.clone());
+            let key = ops.add(here.clone());
             if is_full {
                 stuff(&here);
             }
@@ -148,16 +148,16 @@ pub(super) fn c3_sends_reach_the_peer_in_order(stage: &Stage) {
                 at * 100_000..at * 100_000 + length
             };
             for token in 0..count {
-                bench.submit(sends[(token + count) % 3](key, all.clone(), range(token)), token);
+                ops.submit(sends[(token + count) % 3](key, all.clone(), range(token)), token);
             }
-            bench.submit(Op::shutdown(key, Shutdown::Write), count);
+            ops.submit(Op::shutdown(key, Shutdown::Write), count);
             let started = std::time::Instant::now();
             let mut received = Vec::new();
             while !read_all(&there, &mut received) {
                 assert!(started.elapsed() < LONG, "the end does not come");
-                bench.wait(ZERO);
+                ops.wait(ZERO);
             }
-            let done = bench.collect(count + 1);
+            let done = ops.collect(count + 1);
             in_order(&done, "of sends and a shutdown");
             // What filled the socket is not ours: nothing of it is in the sequence's end.
             let mut expected = Vec::new();
@@ -171,31 +171,31 @@ pub(super) fn c3_sends_reach_the_peer_in_order(stage: &Stage) {
             let filler = received.len() - expected.len();
             assert!(received[..filler].iter().all(|&byte| byte == 0) && (filler > 0) == is_full);
             assert!(received[filler..] == expected[..], "{count} sends, TCP: {is_tcp}, in order");
-            bench.expect_all_done("every send");
+            ops.expect_all_done("every send");
         }
     }
 }
 
-pub(super) fn c3_connections_are_accepted_in_order(stage: &Stage) {
+pub(super) fn c3_connections_are_accepted_in_order(cx: &TestContext) {
     for parked in [true, false] {
-        let mut bench = Bench::new(stage);
+        let mut ops = OpHarness::new(cx);
         let listener = ok(TcpListener::bind("127.0.0.1:0"));
         let address = ok(listener.local_addr());
-        let key = bench.add(Arc::new(listener));
-        let accept = |bench: &mut Bench| {
+        let key = ops.add(Arc::new(listener));
+        let accept = |ops: &mut OpHarness| {
             for token in 0..6 {
-                bench.submit(Op::accept(key), token);
+                ops.submit(Op::accept(key), token);
             }
         };
         if parked {
-            accept(&mut bench);
-            bench.expect_nothing_yet("nobody has connected");
+            accept(&mut ops);
+            ops.expect_nothing_yet("nobody has connected");
         }
         let clients: Vec<_> = (0..6).map(|_| ok(TcpStream::connect(address))).collect();
         if !parked {
-            accept(&mut bench);
+            accept(&mut ops);
         }
-        let done = bench.collect(6);
+        let done = ops.collect(6);
         in_order(&done, "of accepts");
         for (done, client) in done.into_iter().zip(&clients) {
             let expected: SocketAddr = ok(client.local_addr());
@@ -207,81 +207,81 @@ pub(super) fn c3_connections_are_accepted_in_order(stage: &Stage) {
     }
 }
 
-pub(super) fn c3_the_lanes_do_not_wait_for_each_other(stage: &Stage) {
+pub(super) fn c3_the_lanes_do_not_wait_for_each_other(cx: &TestContext) {
     for is_tcp in [false, true] {
-        let mut bench = Bench::new(stage);
+        let mut ops = OpHarness::new(cx);
         let (here, there) = ends(is_tcp);
-        let key = bench.add(here.clone());
+        let key = ops.add(here.clone());
         for token in 0..3 {
-            bench.submit(Op::recv(key, Vec::new(), 9), token);
+            ops.submit(Op::recv(key, Vec::new(), 9), token);
         }
-        let done = bench.run(Op::send(key, "out", ..));
+        let done = ops.run(Op::send(key, "out", ..));
         assert_eq!(bytes(done).0, 3, "a send, while receives wait");
-        bench.submit(Op::send_all(key, vec![0; 1 << 24], ..), 9);
-        bench.expect_nothing_yet("no data, no room");
+        ops.submit(Op::send_all(key, vec![0; 1 << 24], ..), 9);
+        ops.expect_nothing_yet("no data, no room");
         write_all(&there, b"in");
-        let done = bench.one();
+        let done = ops.one();
         assert_eq!((done.token, bytes(done).1), (Token(0), b"in".to_vec()), "beside a send");
         // This waits for nobody, and ends the receives.
-        bench.submit(Op::shutdown(key, Shutdown::Read), 10);
-        let mut done = bench.collect(3);
+        ops.submit(Op::shutdown(key, Shutdown::Read), 10);
+        let mut done = ops.collect(3);
         done.sort_by_key(|done| done.token);
         let tokens: Vec<_> = done.iter().map(|done| done.token.0).collect();
         assert_eq!(tokens, [1, 2, 10]);
         done.into_iter().for_each(|done| assert_eq!(bytes(done), (0, vec![]), "the end"));
         let started = std::time::Instant::now();
-        while bench.desk.events.completed() == 0 {
+        while ops.harness.events.completed() == 0 {
             assert!(started.elapsed() < LONG, "the send does not go on");
             read_all(&there, &mut Vec::new());
-            bench.wait(ZERO);
+            ops.wait(ZERO);
         }
-        assert_eq!(bytes(bench.one()).0, 1 << 24, "the send goes on");
-        bench.expect_all_done("all of both lanes");
+        assert_eq!(bytes(ops.one()).0, 1 << 24, "the send goes on");
+        ops.expect_all_done("all of both lanes");
     }
 }
 
-pub(super) fn c3_what_follows_a_connect_waits_for_it(stage: &Stage) {
+pub(super) fn c3_what_follows_a_connect_waits_for_it(cx: &TestContext) {
     for blocking in [false, true] {
-        let mut bench = Bench::new(stage);
+        let mut ops = OpHarness::new(cx);
         let listener = ok(TcpListener::bind("127.0.0.1:0"));
         let address = ok(listener.local_addr());
         let here = new_socket(AddressFamily::Inet, SockType::Stream);
         set_blocking(&here, blocking);
-        let key = bench.add(Arc::new(here));
-        bench.submit(Op::connect(key, address), 0);
-        bench.submit(Op::send_all(key, "hello", ..), 1);
-        bench.submit(Op::write(key, " world", ..), 2);
-        bench.submit(Op::shutdown(key, Shutdown::Write), 3);
-        let done = bench.collect(4);
+        let key = ops.add(Arc::new(here));
+        ops.submit(Op::connect(key, address), 0);
+        ops.submit(Op::send_all(key, "hello", ..), 1);
+        ops.submit(Op::write(key, " world", ..), 2);
+        ops.submit(Op::shutdown(key, Shutdown::Write), 3);
+        let done = ops.collect(4);
         in_order(&done, "of a connect and what follows");
         done.into_iter().for_each(|done| drop(bytes(done)));
         let (mut there, _) = ok(listener.accept());
         assert_eq!(ok(std::io::read_to_string(&mut there)), "hello world");
-        let again = bench.run(Op::connect(key, address));
+        let again = ops.run(Op::connect(key, address));
         assert_eq!(errno(&again), libc::EISCONN);
     }
 }
 
-pub(super) fn c3_datagrams_come_and_go_in_order(stage: &Stage) {
-    let mut bench = Bench::new(stage);
+pub(super) fn c3_datagrams_come_and_go_in_order(cx: &TestContext) {
+    let mut ops = OpHarness::new(cx);
     let [here, there] = [(); 2].map(|()| Arc::new(ok(UdpSocket::bind("127.0.0.1:0"))));
     ok(setsockopt(&here, sockopt::RcvBuf, &(1 << 20)));
     let to = ok(here.local_addr());
-    let [here, there] = [here, there].map(|socket| bench.add(socket));
-    let tell = |bench: &mut Bench, number: usize| {
-        bench.submit(Op::send_to(there, vec![number as u8; number], .., to), 100 + number);
+    let [here, there] = [here, there].map(|socket| ops.add(socket));
+    let tell = |ops: &mut OpHarness, number: usize| {
+        ops.submit(Op::send_to(there, vec![number as u8; number], .., to), 100 + number);
     };
     for parked in [8, 3, 0] {
         for token in 0..parked {
-            bench.submit(Op::recv_from(here, vec![], 99), token);
+            ops.submit(Op::recv_from(here, vec![], 99), token);
         }
-        bench.expect_nothing_yet("no datagram");
-        (0..8).for_each(|number| tell(&mut bench, number));
+        ops.expect_nothing_yet("no datagram");
+        (0..8).for_each(|number| tell(&mut ops, number));
         for token in parked..8 {
-            bench.submit(Op::recv_from(here, vec![], 99), token);
+            ops.submit(Op::recv_from(here, vec![], 99), token);
         }
         let (sent, received): (Vec<_>, Vec<_>) =
-            bench.collect(16).into_iter().partition(|done| done.token.0 >= 100);
+            ops.collect(16).into_iter().partition(|done| done.token.0 >= 100);
         in_order(&received, "of datagrams");
         for (number, done) in received.into_iter().enumerate() {
             assert_eq!(bytes(done), (number, vec![number as u8; number]));

@@ -1,15 +1,15 @@
 //! Clause C8 where buffers are few: receives share the buffers of a pool, wait for them, and give
 //! all of them back.
 
-use super::bench::*;
-use super::kit::*;
 use super::lines::*;
+use super::op_harness::*;
+use super::util::*;
 use crate::event::{Interest, Mode};
 use crate::op::{Completion, Op, OpId};
 use crate::poller::Source;
 use crate::sys::buf::Buf;
+use crate::sys::io_call::leaked_buffers;
 use crate::sys::pool::BufferPool;
-use crate::sys::prepared::leaked_buffers;
 use crate::sys::staging;
 use nix::errno::Errno;
 use std::thread;
@@ -47,13 +47,13 @@ impl Sender {
 
 /// Streams whose tokens count from 0.
 fn receive_all<'a>(
-    bench: &mut Bench,
+    ops: &mut OpHarness,
     sources: impl Iterator<Item = &'a Source>,
     pool: &BufferPool,
 ) -> Vec<OpId> {
     let receive = |(token, source): (usize, &Source)| {
-        let key = bench.add(source.clone());
-        bench.submit_stream(Op::recv_multi(key, pool), token)
+        let key = ops.add(source.clone());
+        ops.submit_stream(Op::recv_multi(key, pool), token)
     };
     sources.enumerate().map(receive).collect()
 }
@@ -63,18 +63,18 @@ fn expect_home(pool: &BufferPool, why: &str) {
     assert_eq!(take_all(pool).len(), pool.limit(), "{why}: and all can be taken");
 }
 
-pub(super) fn c8_four_buffers_serve_sixty_four_senders(stage: &Stage) {
+pub(super) fn c8_four_buffers_serve_sixty_four_senders(cx: &TestContext) {
     const SENDERS: usize = 64;
     const SIZE: usize = 512;
     // How many results the program keeps for a while.
     for kept in [0, 1, 3] {
-        let (pool, mut bench) = (new_pool(SIZE, 4), Bench::new(stage));
+        let (pool, mut ops) = (new_pool(SIZE, 4), OpHarness::new(cx));
         let mut senders: Vec<Sender> = (0..SENDERS).map(|_| Sender::new()).collect();
         senders.iter_mut().for_each(Sender::flood);
-        receive_all(&mut bench, senders.iter().map(|sender| &sender.line.here), &pool);
+        receive_all(&mut ops, senders.iter().map(|sender| &sender.line.here), &pool);
         let mut keep = Vec::new();
         for _ in 0..SENDERS * 40 {
-            let done = bench.one();
+            let done = ops.one();
             assert!(done.more, "all go on: {done:?}");
             let sender = &mut senders[done.token.0];
             sender.expect_next(&done.buf, done.token.0);
@@ -89,14 +89,14 @@ pub(super) fn c8_four_buffers_serve_sixty_four_senders(stage: &Stage) {
         let (least, most) = (shares.clone().min(), shares.max());
         let is_fair = least.zip(most).is_some_and(|(least, most)| 0 < most && most <= 3 * least);
         assert!(is_fair, "{kept} kept: shares from {least:?} to {most:?}");
-        finish(&mut bench, senders);
-        drop(bench);
+        finish(&mut ops, senders);
+        drop(ops);
         expect_home(&pool, "all streams have ended");
     }
 }
 
 /// The senders go, and everything they have sent comes.
-fn finish(bench: &mut Bench, senders: Vec<Sender>) {
+fn finish(ops: &mut OpHarness, senders: Vec<Sender>) {
     // Each of them has sent so much, and of that so much has come.
     let mut counts = Vec::new();
     for Sender { sent, received, line } in senders {
@@ -105,7 +105,7 @@ fn finish(bench: &mut Bench, senders: Vec<Sender>) {
     }
     let mut left = counts.len();
     while left > 0 {
-        let done = bench.one();
+        let done = ops.one();
         let (token, (sent, received)) = (done.token.0, &mut counts[done.token.0]);
         assert!(*done.buf == bytes_from(*received, done.buf.len()), "stream {token}: out of order");
         *received += done.buf.len();
@@ -115,25 +115,25 @@ fn finish(bench: &mut Bench, senders: Vec<Sender>) {
             left -= 1;
         }
     }
-    bench.expect_all_done("all senders have gone");
+    ops.expect_all_done("all senders have gone");
 }
 
 /// Everyone's peer says something new; nobody has a buffer for it.
-pub(super) fn c8_without_a_buffer_they_sleep(stage: &Stage) {
+pub(super) fn c8_without_a_buffer_they_sleep(cx: &TestContext) {
     for (limit, keeps_pool) in [(1, true), (1, false), (2, true), (7, false)] {
         let pool = new_pool(64, limit);
         let mut held = take_all(&pool);
         assert_eq!(held.len(), limit, "the pool is new");
-        let mut bench = Bench::new(stage);
+        let mut ops = OpHarness::new(cx);
         let lines = [Line::unix(), Line::tcp(), Line::unix()];
         lines[0].say(b"early");
-        receive_all(&mut bench, lines.iter().map(|line| &line.here), &pool);
+        receive_all(&mut ops, lines.iter().map(|line| &line.here), &pool);
         let pool = keeps_pool.then_some(pool);
-        bench.expect_nothing_yet("there is no buffer");
-        bench.expect_sleep("something is there, and no buffer for it");
+        ops.expect_nothing_yet("there is no buffer");
+        ops.expect_sleep("something is there, and no buffer for it");
         lines[1..].iter().for_each(|line| line.say(b"late!"));
-        bench.expect_nothing_yet("there is no buffer");
-        bench.expect_sleep("more is there, and no buffer for it");
+        ops.expect_nothing_yet("there is no buffer");
+        ops.expect_sleep("more is there, and no buffer for it");
         // One comes home, and goes from one to the next.
         let waiter = staging::Thread::current().id();
         let first = held.pop();
@@ -143,35 +143,35 @@ pub(super) fn c8_without_a_buffer_they_sleep(stage: &Stage) {
         });
         let mut tokens = Vec::new();
         for _ in 0..3 {
-            let done = bench.one();
+            let done = ops.one();
             assert!(done.more && done.transferred == 5, "{done:?}");
             tokens.push(done.token.0);
-            bench.expect_nothing_yet("its buffer is the only one");
+            ops.expect_nothing_yet("its buffer is the only one");
             drop(done);
         }
         other.join().unwrap_or_else(|_| panic!("the other thread failed"));
         tokens.sort_unstable();
         assert_eq!(tokens, [0, 1, 2], "each once");
-        bench.expect_nothing_yet("these were all");
+        ops.expect_nothing_yet("these were all");
         drop((held, lines));
-        for done in bench.collect(3) {
+        for done in ops.collect(3) {
             expect_end(&done, "the peers have gone");
         }
-        bench.expect_all_done("the peers have gone");
-        drop(bench);
+        ops.expect_all_done("the peers have gone");
+        drop(ops);
         pool.iter().for_each(|pool| expect_home(pool, "at last"));
     }
 }
 
 /// What comes meanwhile does not keep a wait awake.
-pub(super) fn c8_a_flood_for_which_there_is_no_buffer_wakes_nobody(stage: &Stage) {
+pub(super) fn c8_a_flood_for_which_there_is_no_buffer_wakes_nobody(cx: &TestContext) {
     let pool = new_pool(64, 2);
     let held = take_all(&pool);
-    let mut bench = Bench::new(stage);
+    let mut ops = OpHarness::new(cx);
     let Line { here, there, .. } = Line::unix();
-    let key = bench.add(here);
-    bench.submit_stream(Op::recv_multi(key, &pool), 1);
-    bench.expect_nothing_yet("nothing was sent");
+    let key = ops.add(here);
+    ops.submit_stream(Op::recv_multi(key, &pool), 1);
+    ops.expect_nothing_yet("nothing was sent");
     let (stop, is_over) = std::sync::mpsc::channel::<()>();
     let pause = std::time::Duration::from_millis(1);
     let flood = thread::spawn(move || {
@@ -182,47 +182,47 @@ pub(super) fn c8_a_flood_for_which_there_is_no_buffer_wakes_nobody(stage: &Stage
         sent
     });
     // The first byte may be told of.
-    bench.wait(std::time::Duration::from_millis(20));
-    bench.expect_sleep("there is no buffer for all that");
+    ops.wait(std::time::Duration::from_millis(20));
+    ops.expect_sleep("there is no buffer for all that");
     ok(stop.send(()));
     let sent = flood.join().unwrap_or_else(|_| panic!("the flood failed"));
     drop(held);
-    let (pieces, last) = until_last(&mut bench);
+    let (pieces, last) = until_last(&mut ops);
     assert!(pieces.concat() == bytes_from(0, sent), "each byte once, in order");
     expect_end(&last, "the peer has gone");
 }
 
-pub(super) fn c8_who_waited_longest_comes_first(stage: &Stage) {
+pub(super) fn c8_who_waited_longest_comes_first(cx: &TestContext) {
     const LINES: usize = 9;
     let pool = new_pool(1, 1);
     let held = pool.take();
-    let mut bench = Bench::new(stage);
+    let mut ops = OpHarness::new(cx);
     let lines: Vec<Line> = (0..LINES).map(|_| Line::unix()).collect();
     lines.iter().for_each(|line| line.say(b"abc"));
     let (late, early) = lines.split_last().unwrap_or_else(|| panic!("there are lines"));
-    receive_all(&mut bench, early.iter().map(|line| &line.here), &pool);
-    bench.expect_nothing_yet("there is no buffer");
+    receive_all(&mut ops, early.iter().map(|line| &line.here), &pool);
+    ops.expect_nothing_yet("there is no buffer");
     drop(held);
     // A buffer is at home, but others have waited for it.
-    let key = bench.add(late.here.clone());
-    bench.submit_stream(Op::recv_multi(key, &pool), LINES - 1);
+    let key = ops.add(late.here.clone());
+    ops.submit_stream(Op::recv_multi(key, &pool), LINES - 1);
     for turn in 0..3 {
-        let tokens: Vec<usize> = (0..LINES).map(|_| bench.one().token.0).collect();
+        let tokens: Vec<usize> = (0..LINES).map(|_| ops.one().token.0).collect();
         assert!(tokens.iter().copied().eq(0..LINES), "one buffer each, in turn {turn}: {tokens:?}");
     }
-    bench.expect_nothing_yet("these were all");
+    ops.expect_nothing_yet("these were all");
 }
 
-pub(super) fn c8_a_buffer_that_comes_home_is_never_overlooked(stage: &Stage) {
-    let (pool, mut bench) = (new_pool(8, 1), Bench::new(stage));
+pub(super) fn c8_a_buffer_that_comes_home_is_never_overlooked(cx: &TestContext) {
+    let (pool, mut ops) = (new_pool(8, 1), OpHarness::new(cx));
     let line = Line::unix();
-    let (key, (give, is_given)) = (bench.add(line.here.clone()), std::sync::mpsc::channel());
-    bench.submit_stream(Op::recv_multi(key, &pool), 1);
+    let (key, (give, is_given)) = (ops.add(line.here.clone()), std::sync::mpsc::channel());
+    ops.submit_stream(Op::recv_multi(key, &pool), 1);
     // The other thread drops each as soon as it has it.
     let other = thread::spawn(move || is_given.iter().for_each(|buf: Buf| drop(buf)));
     for round in 0..2000 {
         line.say(&[byte_at(round)]);
-        let done = bench.one();
+        let done = ops.one();
         assert!(done.more && *done.buf == [byte_at(round)], "round {round}: {done:?}");
         ok(give.send(done.buf).map_err(|_| "the other thread has failed"));
     }
@@ -232,23 +232,23 @@ pub(super) fn c8_a_buffer_that_comes_home_is_never_overlooked(stage: &Stage) {
 
 /// What the kernel says while there is no wait is not overlooked: a buffer is at home, but not set
 /// out.
-pub(super) fn c8_a_shortage_that_shows_outside_of_a_wait(stage: &Stage) {
+pub(super) fn c8_a_shortage_that_shows_outside_of_a_wait(cx: &TestContext) {
     for by_modify in [true, false] {
-        let (pool, mut bench) = (new_pool(4, 2), Bench::new(stage));
+        let (pool, mut ops) = (new_pool(4, 2), OpHarness::new(cx));
         let (line, other) = (Line::unix(), Line::tcp());
-        receive_all(&mut bench, [&line.here].into_iter(), &pool);
-        let key = bench.add(other.here.clone());
-        bench.submit(Op::recv(key, Vec::new(), 8), 1);
-        bench.expect_nothing_yet("nothing was sent");
+        receive_all(&mut ops, [&line.here].into_iter(), &pool);
+        let key = ops.add(other.here.clone());
+        ops.submit(Op::recv(key, Vec::new(), 8), 1);
+        ops.expect_nothing_yet("nothing was sent");
         line.say(b"kept");
-        let kept = bench.one();
-        bench.expect_nothing_yet("that was all");
+        let kept = ops.one();
+        ops.expect_nothing_yet("that was all");
         line.say(b"more");
         match by_modify {
-            true => bench.desk.modify(key, 1, Interest::PRIORITY, Mode::Level),
-            false => bench.desk.deregister(key),
+            true => ops.harness.modify(key, 1, Interest::PRIORITY, Mode::Level),
+            false => ops.harness.deregister(key),
         }
-        let mut done = bench.collect(if by_modify { 1 } else { 2 });
+        let mut done = ops.collect(if by_modify { 1 } else { 2 });
         // The receive of the other may be told of before it, or after.
         done.retain(|done| !done.is_canceled());
         let done = done.remove(0);
@@ -257,19 +257,19 @@ pub(super) fn c8_a_shortage_that_shows_outside_of_a_wait(stage: &Stage) {
     }
 }
 
-pub(super) fn c8_buffers_outlive_the_poller(stage: &Stage) {
+pub(super) fn c8_buffers_outlive_the_poller(cx: &TestContext) {
     for limit in [1, 2, 5] {
-        let (pool, mut bench) = (new_pool(64, limit), Bench::new(stage));
+        let (pool, mut ops) = (new_pool(64, limit), OpHarness::new(cx));
         let lines = [Line::unix(), Line::tcp(), Line::unix()];
-        receive_all(&mut bench, lines.iter().map(|line| &line.here), &pool);
-        bench.expect_nothing_yet("nothing was sent");
+        receive_all(&mut ops, lines.iter().map(|line| &line.here), &pool);
+        ops.expect_nothing_yet("nothing was sent");
         lines[0].say(b"kept");
-        let kept = bench.one();
+        let kept = ops.one();
         lines.iter().for_each(|line| line.say(b"for nobody"));
         // Delivered and not taken, done and not delivered, waiting, and set out.
-        bench.wait(ZERO);
-        let Bench { desk, .. } = bench;
-        let Desk { poller, events } = desk;
+        ops.wait(ZERO);
+        let OpHarness { harness, .. } = ops;
+        let ReadinessHarness { poller, events } = harness;
         drop(poller);
         lines.iter().for_each(|line| line.say(b"later"));
         drop(events);
@@ -293,10 +293,10 @@ fn resident() -> usize {
 }
 
 /// One poller sees many pools come and go, and keeps nothing of them.
-pub(super) fn c8_hundreds_of_pools_leave_nothing(stage: &Stage) {
+pub(super) fn c8_hundreds_of_pools_leave_nothing(cx: &TestContext) {
     const SIZE: usize = 64 << 10;
     const ROUNDS: usize = 400;
-    let mut bench = Bench::with_room(stage, 8);
+    let mut ops = OpHarness::with_room(cx, 8);
     let text = vec![7; SIZE];
     let mut before = 0;
     for round in 0..ROUNDS + 40 {
@@ -304,14 +304,14 @@ pub(super) fn c8_hundreds_of_pools_leave_nothing(stage: &Stage) {
             before = resident();
         }
         let (pool, line) = (new_pool(SIZE, 2), Line::unix());
-        let key = bench.add(line.here.clone());
-        let id = bench.submit_stream(Op::recv_multi(key, &pool), 1);
+        let key = ops.add(line.here.clone());
+        let id = ops.submit_stream(Op::recv_multi(key, &pool), 1);
         // One byte needs a buffer as many do, but these are memory.
         let text = if round % 3 == 2 { &text[..1] } else { &text };
         line.say(text);
         let mut results = Vec::new();
         while results.iter().map(|done: &Completion| done.transferred).sum::<usize>() < text.len() {
-            results.push(bench.one());
+            results.push(ops.one());
         }
         if round % 7 > 4 {
             results.clear();
@@ -319,15 +319,15 @@ pub(super) fn c8_hundreds_of_pools_leave_nothing(stage: &Stage) {
         // In some rounds the poller is the last to have the pool.
         let pool = (round % 5 > 0).then_some(pool);
         match round % 4 {
-            0 | 1 => bench.cancel(id),
-            2 => bench.desk.deregister(key),
+            0 | 1 => ops.cancel(id),
+            2 => ops.harness.deregister(key),
             _ => drop(line),
         }
-        drop(bench.one());
+        drop(ops.one());
         if round % 4 != 2 {
-            bench.desk.deregister(key);
+            ops.harness.deregister(key);
         }
-        bench.expect_all_done("it was stopped");
+        ops.expect_all_done("it was stopped");
         drop(results);
         let is_home = pool.is_none_or(|pool| pool.idle() == pool.made());
         assert!(is_home, "round {round}: all buffers are at home");
@@ -336,14 +336,14 @@ pub(super) fn c8_hundreds_of_pools_leave_nothing(stage: &Stage) {
     assert!(more < ROUNDS * SIZE / 8, "{ROUNDS} pools have left {more} bytes");
 }
 
-pub(super) fn c8_two_pollers_share_a_pool(stage: &Stage) {
+pub(super) fn c8_two_pollers_share_a_pool(cx: &TestContext) {
     for limit in [1, 2, 3, 8] {
         let pool = new_pool(4, limit);
-        let mut benches = [Bench::new(stage), Bench::new(stage)];
+        let mut benches = [OpHarness::new(cx), OpHarness::new(cx)];
         let lines = [Line::unix(), Line::unix()];
-        for (bench, line) in benches.iter_mut().zip(&lines) {
-            receive_all(bench, [&line.here].into_iter(), &pool);
-            bench.expect_nothing_yet("nothing was sent");
+        for (ops, line) in benches.iter_mut().zip(&lines) {
+            receive_all(ops, [&line.here].into_iter(), &pool);
+            ops.expect_nothing_yet("nothing was sent");
         }
         for round in 0..20 {
             let (one, other) = (round % 2, 1 - round % 2);
@@ -352,7 +352,7 @@ pub(super) fn c8_two_pollers_share_a_pool(stage: &Stage) {
             let mut kept = benches[one].collect(1);
             while kept.len() < limit {
                 benches[one].wait(ZERO);
-                if benches[one].desk.events.completed() == 0 {
+                if benches[one].harness.events.completed() == 0 {
                     break;
                 }
                 kept.extend(benches[one].collect(1));
@@ -368,28 +368,28 @@ pub(super) fn c8_two_pollers_share_a_pool(stage: &Stage) {
             let count = kept.len() + 1;
             drop(kept);
             drop(benches[one].collect(limit - count));
-            benches.iter_mut().for_each(|bench| bench.expect_nothing_yet("these were all"));
+            benches.iter_mut().for_each(|ops| ops.expect_nothing_yet("these were all"));
         }
         drop(benches);
         expect_home(&pool, "both pollers have gone");
     }
 }
 
-pub(super) fn c8_a_program_takes_buffers_too(stage: &Stage) {
+pub(super) fn c8_a_program_takes_buffers_too(cx: &TestContext) {
     for limit in [1, 2, 5, 64] {
-        let (pool, mut bench) = (new_pool(4, limit), Bench::new(stage));
+        let (pool, mut ops) = (new_pool(4, limit), OpHarness::new(cx));
         let lines = [Line::unix(), Line::unix()];
-        receive_all(&mut bench, lines.iter().map(|line| &line.here), &pool);
+        receive_all(&mut ops, lines.iter().map(|line| &line.here), &pool);
         for round in 0..10 {
             lines.iter().for_each(|line| line.say(&bytes_from(round, 10)));
             let (mut received, mut count) = ([Vec::<u8>::new(), Vec::new()], 0);
             while count < 20 {
-                let done = bench.one();
+                let done = ops.one();
                 count += done.transferred;
                 received[done.token.0].extend(&*done.buf);
             }
             assert_eq!(received, [bytes_from(round, 10), bytes_from(round, 10)]);
-            bench.expect_nothing_yet("these were all");
+            ops.expect_nothing_yet("these were all");
             let taken = take_all(&pool);
             assert!(taken.len() >= limit.div_ceil(2), "{} of {limit} can be had", taken.len());
         }
@@ -397,26 +397,26 @@ pub(super) fn c8_a_program_takes_buffers_too(stage: &Stage) {
 }
 
 /// One floods, and the others say a byte at a time, each when the last has been received.
-pub(super) fn c8_a_flood_starves_nobody(stage: &Stage) {
+pub(super) fn c8_a_flood_starves_nobody(cx: &TestContext) {
     const OTHERS: usize = 31;
     for (size, limit, turns) in [(64, 4096, 60), (64, 8, 20), (4096, 64, 20)] {
-        let (pool, mut bench) = (new_pool(size, limit), Bench::with_room(stage, 16));
+        let (pool, mut ops) = (new_pool(size, limit), OpHarness::with_room(cx, 16));
         let mut flood = Sender::new();
         let lines: Vec<Line> = (0..OTHERS).map(|_| Line::unix()).collect();
         let sources = [&flood.line.here].into_iter().chain(lines.iter().map(|line| &line.here));
-        receive_all(&mut bench, sources, &pool);
+        receive_all(&mut ops, sources, &pool);
         for turn in 0..turns {
             lines.iter().for_each(|line| line.say(&[turn]));
             let (mut heard, mut waits) = (0, 0);
             while heard < OTHERS {
                 flood.flood();
-                bench.wait(LONG);
+                ops.wait(LONG);
                 waits += 1;
                 assert!(
                     waits <= 60,
                     "{limit}: {heard} of {OTHERS} heard in {waits} waits, turn {turn}"
                 );
-                for done in bench.collect(bench.desk.events.completed()) {
+                for done in ops.collect(ops.harness.events.completed()) {
                     match done.token.0 {
                         0 => flood.expect_next(&done.buf, 0),
                         _ => {
@@ -432,19 +432,19 @@ pub(super) fn c8_a_flood_starves_nobody(stage: &Stage) {
 }
 
 /// A mechanism may provide buffers to a stream on which nothing comes.
-pub(super) fn c8_silent_streams_keep_no_buffer_from_others(stage: &Stage) {
+pub(super) fn c8_silent_streams_keep_no_buffer_from_others(cx: &TestContext) {
     for make in ALL {
         for limit in [2, 4] {
             let (silent, line) = (Line::unix(), make());
-            let (pool, mut bench) = (new_pool(64, limit), Bench::new(stage));
-            bench.about = line.name;
-            receive_all(&mut bench, [&silent.here].into_iter(), &pool);
-            bench.expect_nothing_yet("nothing was sent");
+            let (pool, mut ops) = (new_pool(64, limit), OpHarness::new(cx));
+            ops.about = line.name;
+            receive_all(&mut ops, [&silent.here].into_iter(), &pool);
+            ops.expect_nothing_yet("nothing was sent");
             let kept: Vec<_> = (1..limit).map_while(|_| pool.take()).collect();
-            let key = bench.add(line.here.clone());
-            bench.submit_stream(Op::recv_multi(key, &pool), 1);
+            let key = ops.add(line.here.clone());
+            ops.submit_stream(Op::recv_multi(key, &pool), 1);
             let mut expect = |token: usize, record: &[u8]| {
-                let done = bench.one();
+                let done = ops.one();
                 assert_eq!((done.token.0, &*done.buf), (token, record), "{}, {limit}", line.name);
             };
             for record in [&b"one"[..], b"another", b"third"] {
@@ -456,7 +456,7 @@ pub(super) fn c8_silent_streams_keep_no_buffer_from_others(stage: &Stage) {
             drop(kept);
             line.say(b"last");
             expect(1, b"last");
-            drop(bench);
+            drop(ops);
             expect_home(&pool, line.name);
         }
     }

@@ -1,6 +1,6 @@
 //! Clauses P: process.
 
-use super::kit::*;
+use super::util::*;
 use crate::backend::Backend;
 use crate::event::{Events, Mode, Readiness, Token};
 use crate::sys::staging;
@@ -14,27 +14,27 @@ fn said_so(answer: io::Result<impl Sized>) -> bool {
     answer.is_err_and(|error| error.to_string().contains("fork"))
 }
 
-pub(super) fn p1_a_forked_child_is_refused(stage: &Stage) {
+pub(super) fn p1_a_forked_child_is_refused(cx: &TestContext) {
     for mode in MODES {
-        let mut desk = stage.desk(4);
+        let mut harness = cx.harness(4);
         let (here, there) = stream();
         let (other, _other_there) = stream();
-        let key = desk.register(here.clone(), 1, READ, mode);
-        let waker = desk.poller.waker();
-        let mut inherited = Some(desk);
+        let key = harness.register(here.clone(), 1, READ, mode);
+        let waker = harness.poller.waker();
+        let mut inherited = Some(harness);
         let status = staging::in_forked_child(|| {
-            let Some(mut desk) = inherited.take() else { return 1 };
-            let poller = &mut *desk.poller;
+            let Some(mut harness) = inherited.take() else { return 1 };
+            let poller = &mut *harness.poller;
             let refused = said_so(poller.register(other.clone(), Token(2), READ, mode))
                 && said_so(poller.modify(key, Token(3), WRITE, Mode::Level))
                 && said_so(poller.rearm(key, READ))
                 && said_so(poller.drained(key, READ))
-                && said_so(poller.wait(&mut desk.events, Some(ZERO)))
+                && said_so(poller.wait(&mut harness.events, Some(ZERO)))
                 && said_so(poller.deregister(key));
             waker.wake();
-            drop(desk);
+            drop(harness);
             // The child's own poller works, and its waker too.
-            let mut own = stage.desk(4);
+            let mut own = cx.harness(4);
             own.register(here.clone(), 4, WRITE, Mode::Level);
             own.poller.waker().wake();
             own.expect_now(&[(4, Readiness::WRITABLE)], "a poller made in the child");
@@ -42,11 +42,11 @@ pub(super) fn p1_a_forked_child_is_refused(stage: &Stage) {
         });
         let status = status.unwrap_or_else(|error| panic!("fork: {error}"));
         assert_eq!(status, 0, "every call in the child fails and says why");
-        let Some(mut desk) = inherited else { panic!("the parent's copy is its own") };
-        desk.expect_silence("the child woke nobody and changed nothing");
+        let Some(mut harness) = inherited else { panic!("the parent's copy is its own") };
+        harness.expect_silence("the child woke nobody and changed nothing");
         put(&there, b"x");
-        desk.expect_now(&[(1, Readiness::READABLE)], "the parent's registration stands");
-        desk.deregister(key);
+        harness.expect_now(&[(1, Readiness::READABLE)], "the parent's registration stands");
+        harness.deregister(key);
     }
 }
 
@@ -67,23 +67,23 @@ fn hoard() -> Vec<(u8, &'static mut [u8])> {
     lengths.enumerate().map(piece).collect()
 }
 
-pub(super) fn p1_a_childs_memory_is_its_own(stage: &Stage) {
+pub(super) fn p1_a_childs_memory_is_its_own(cx: &TestContext) {
     for mode in MODES {
         // One that has had work to do, and has some left.
-        let mut desk = stage.desk(7);
+        let mut harness = cx.harness(7);
         let pairs: Vec<_> = (0..50).map(|_| stream()).collect();
         let streams = pairs.iter().enumerate();
         let keys: Vec<_> = streams
-            .map(|(token, (here, _))| desk.register(here.clone(), token, READ, mode))
+            .map(|(token, (here, _))| harness.register(here.clone(), token, READ, mode))
             .collect();
-        desk.expect_silence("nothing yet");
+        harness.expect_silence("nothing yet");
         pairs.iter().step_by(2).for_each(|(_, there)| put(there, b"x"));
-        let mut seen: BTreeSet<usize> = desk.now().into_iter().map(|event| event.0).collect();
-        let (before, mut inherited) = (open_numbers(), Some(desk));
+        let mut seen: BTreeSet<usize> = harness.now().into_iter().map(|event| event.0).collect();
+        let (before, mut inherited) = (open_numbers(), Some(harness));
         let status = staging::in_forked_child(|| {
             // What the parent has mapped and the child has not is a gap here, until now.
             let pieces = hoard();
-            let made = [stage.desk(4), stage.desk(4)];
+            let made = [cx.harness(4), cx.harness(4)];
             drop(inherited.take());
             let is_kept = |page: &[u8], mark| page[0] == mark && page[PAGE - 1] == mark;
             let intact = |(mark, memory): &(u8, &mut [u8])| {
@@ -95,21 +95,21 @@ pub(super) fn p1_a_childs_memory_is_its_own(stage: &Stage) {
         });
         let status = status.unwrap_or_else(|error| panic!("dropping it in the child: {error}"));
         assert_eq!(status, 0, "dropping a poller changes no memory of the child's own");
-        let Some(mut desk) = inherited else { panic!("the parent's copy is its own") };
+        let Some(mut harness) = inherited else { panic!("the parent's copy is its own") };
         assert_eq!(open_numbers(), before, "the parent's files are open still");
         // What was left over, and what comes now to one that nobody has touched since.
         put(&pairs[49].1, b"x");
-        (0..10).for_each(|_| seen.extend(desk.now().into_iter().map(|event| event.0)));
+        (0..10).for_each(|_| seen.extend(harness.now().into_iter().map(|event| event.0)));
         let ready: BTreeSet<usize> = (0..50).step_by(2).chain([49]).collect();
         assert_eq!(seen, ready, "the parent's registrations stand, {mode:?}");
         for (&key, (here, _)) in keys.iter().zip(&pairs) {
             drain(&**here);
-            desk.modify(key, 99, READ, mode);
+            harness.modify(key, 99, READ, mode);
         }
-        desk.expect_silence("all were read");
+        harness.expect_silence("all were read");
         put(&pairs[48].1, b"y");
-        desk.expect_now(&[(99, Readiness::READABLE)], "and can be changed");
-        keys.into_iter().for_each(|key| desk.deregister(key));
+        harness.expect_now(&[(99, Readiness::READABLE)], "and can be changed");
+        keys.into_iter().for_each(|key| harness.deregister(key));
     }
 }
 
@@ -129,15 +129,15 @@ fn works(backend: Backend) -> io::Result<bool> {
     Ok(is_told && is_woken && oracle(&there, PollFlags::POLLIN).contains(PollFlags::POLLHUP))
 }
 
-pub(super) fn p1_a_child_makes_pollers_of_every_kind(stage: &Stage) {
+pub(super) fn p1_a_child_makes_pollers_of_every_kind(cx: &TestContext) {
     // Asked here: a child in which they are missing has lost them.
     let available = |backend: &Backend| backend.is_available().is_ok();
     let kinds: Vec<Backend> = Backend::ALL.into_iter().filter(available).collect();
     assert!(!kinds.is_empty(), "some kind of poller is always there");
-    let mut desk = stage.desk(4);
+    let mut harness = cx.harness(4);
     let (here, there) = stream();
-    desk.register(here.clone(), 1, READ, Mode::Edge);
-    let mut inherited = Some(desk);
+    harness.register(here.clone(), 1, READ, Mode::Edge);
+    let mut inherited = Some(harness);
     let status = staging::in_forked_child(|| {
         // Beside the inherited poller, and when it has gone; and a grandchild makes them again.
         let all_work = || {
@@ -154,19 +154,19 @@ pub(super) fn p1_a_child_makes_pollers_of_every_kind(stage: &Stage) {
     });
     let status = status.unwrap_or_else(|error| panic!("fork: {error}"));
     assert_eq!(status, 0, "every kind of poller works in the child");
-    let Some(mut desk) = inherited else { panic!("the parent's copy is its own") };
-    desk.expect_silence("the parent hears of nothing that the child did");
+    let Some(mut harness) = inherited else { panic!("the parent's copy is its own") };
+    harness.expect_silence("the parent hears of nothing that the child did");
     put(&there, b"x");
-    desk.expect_now(&[(1, Readiness::READABLE)], "the parent's registration stands");
+    harness.expect_now(&[(1, Readiness::READABLE)], "the parent's registration stands");
 }
 
-pub(super) fn p2_internal_files_are_close_on_exec(stage: &Stage) {
+pub(super) fn p2_internal_files_are_close_on_exec(cx: &TestContext) {
     let before = open_numbers();
-    let mut desk = stage.desk(4);
+    let mut harness = cx.harness(4);
     let (here, there) = stream();
     let mine = [std::os::fd::AsRawFd::as_raw_fd(&*here), std::os::fd::AsRawFd::as_raw_fd(&there)];
-    desk.register(here, 1, BOTH, Mode::Level);
-    desk.now();
+    harness.register(here, 1, BOTH, Mode::Level);
+    harness.now();
     let internal = open_numbers().into_iter().filter(|n| !before.contains(n) && !mine.contains(n));
     for number in internal {
         let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{number}"));
@@ -179,15 +179,15 @@ pub(super) fn p2_internal_files_are_close_on_exec(stage: &Stage) {
     }
 }
 
-pub(super) fn p4_wakers_cross_threads(stage: &Stage) {
+pub(super) fn p4_wakers_cross_threads(cx: &TestContext) {
     fn crosses_threads<T: Send + Sync + Clone + 'static>(value: T) -> T {
         value
     }
-    let mut desk = stage.desk(1);
-    let waker: Waker = crosses_threads(desk.poller.waker());
+    let mut harness = cx.harness(1);
+    let waker: Waker = crosses_threads(harness.poller.waker());
     let thread = std::thread::spawn(move || waker.wake());
-    desk.wait(None);
-    assert!(desk.events.woken());
+    harness.wait(None);
+    assert!(harness.events.woken());
     thread.join().unwrap_or_else(|_| panic!("the waking thread failed"));
 }
 
@@ -198,14 +198,14 @@ fn set_file_limit(soft: u64) -> u64 {
     limits.0
 }
 
-pub(super) fn p5_out_of_files_leaves_nothing_behind(stage: &Stage) {
-    drop(stage.poller());
+pub(super) fn p5_out_of_files_leaves_nothing_behind(cx: &TestContext) {
+    drop(cx.poller());
     let before = open_numbers();
     let highest = before.last().map_or(0, |&number| number as u64);
     // One more number each time, until a poller can be made.
     for spare in 1.. {
         let limit = set_file_limit(highest + spare);
-        let opened = stage.try_poller();
+        let opened = cx.try_poller();
         set_file_limit(limit);
         let Err(error) = opened else { break };
         assert_eq!(error.raw_os_error(), Some(libc::EMFILE), "{error}");
@@ -214,19 +214,19 @@ pub(super) fn p5_out_of_files_leaves_nothing_behind(stage: &Stage) {
     assert_eq!(open_numbers(), before, "dropped");
 }
 
-pub(super) fn p5_a_lowered_limit_loses_nothing(stage: &Stage) {
+pub(super) fn p5_a_lowered_limit_loses_nothing(cx: &TestContext) {
     for mode in MODES {
-        let mut desk = stage.desk(64);
+        let mut harness = cx.harness(64);
         let pairs: Vec<_> = (0..40).map(|_| stream()).collect();
         for (token, (here, there)) in pairs.iter().enumerate() {
-            desk.register(here.clone(), token, READ, mode);
+            harness.register(here.clone(), token, READ, mode);
             put(there, b"x");
         }
         let limit = set_file_limit(10);
-        let waited = desk.poller.wait(&mut desk.events, Some(ZERO));
+        let waited = harness.poller.wait(&mut harness.events, Some(ZERO));
         set_file_limit(limit);
         let mut seen = match waited {
-            Ok(()) => desk.said(),
+            Ok(()) => harness.said(),
             Err(error) => {
                 let message = error.to_string();
                 assert!(message.contains("RLIMIT_NOFILE"), "it names the cause: {message}");
@@ -234,7 +234,7 @@ pub(super) fn p5_a_lowered_limit_loses_nothing(stage: &Stage) {
             }
         };
         if seen.len() < pairs.len() {
-            seen.extend(desk.now());
+            seen.extend(harness.now());
         }
         seen.sort_by_key(|event| event.0);
         let all: Said = (0..40).map(|token| (token, Readiness::READABLE)).collect();

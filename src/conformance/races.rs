@@ -1,7 +1,7 @@
 //! Clause X1: operations that are cancelled at the moment at which they are done.
 
-use super::bench::Bench;
-use super::kit::*;
+use super::op_harness::OpHarness;
+use super::util::*;
 use crate::op::{Op, OpId, Outcome};
 use crate::poller::Source;
 use nix::poll::PollFlags;
@@ -16,9 +16,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 
 /// Cancels it, unless it has been delivered meanwhile.
-fn cancel_in_a_race(bench: &mut Bench, id: OpId) {
-    let is_delivered = bench.desk.events.completed() > 0;
-    match bench.desk.poller.cancel(id) {
+fn cancel_in_a_race(ops: &mut OpHarness, id: OpId) {
+    let is_delivered = ops.harness.events.completed() > 0;
+    match ops.harness.poller.cancel(id) {
         Ok(()) => assert!(!is_delivered, "what was delivered can't be cancelled"),
         Err(error) => {
             assert!(is_delivered && error.kind() == io::ErrorKind::NotFound, "cancel: {error}");
@@ -27,7 +27,7 @@ fn cancel_in_a_race(bench: &mut Bench, id: OpId) {
 }
 
 /// A thread that does something each time it is told to, while its master does something else.
-struct Rival {
+struct Racer {
     told: Arc<AtomicUsize>,
     done: Arc<AtomicUsize>,
     thread: JoinHandle<()>,
@@ -35,7 +35,7 @@ struct Rival {
 
 const STOP: usize = usize::MAX;
 
-impl Rival {
+impl Racer {
     /// `act` is given the number of the round, from 1 on.
     fn new(mut act: impl FnMut(usize) + Send + 'static) -> Self {
         let (told, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -54,7 +54,7 @@ impl Rival {
                 }
             }
         });
-        Rival { told, done, thread }
+        Racer { told, done, thread }
     }
 
     fn go(&self, round: usize) {
@@ -94,13 +94,13 @@ impl Ledger {
     }
 }
 
-fn race_receives(stage: &Stage, here: Source, mut there: impl Write + Send + 'static) {
+fn race_receives(cx: &TestContext, here: Source, mut there: impl Write + Send + 'static) {
     const ROUNDS: usize = 5000;
-    let mut bench = Bench::new(stage);
-    let key = bench.add(here.clone());
+    let mut ops = OpHarness::new(cx);
+    let key = ops.add(here.clone());
     let (mut ledger, written) = (Ledger::default(), Arc::new(AtomicUsize::new(0)));
     let count = written.clone();
-    let writer = Rival::new(move |round| {
+    let writer = Racer::new(move |round| {
         for _ in 0..1 + round % 3 {
             let byte = [count.fetch_add(1, Ordering::Relaxed) as u8];
             there.write_all(&byte).unwrap_or_else(|error| panic!("write: {error}"));
@@ -112,13 +112,13 @@ fn race_receives(stage: &Stage, here: Source, mut there: impl Write + Send + 'st
             0 => Op::recv(key, vec![7], 4),
             _ => Op::recv_exact(key, vec![7], 3),
         };
-        let id = bench.submit(op, round);
+        let id = ops.submit(op, round);
         if round % 4 < 2 {
-            bench.wait(ZERO);
+            ops.wait(ZERO);
         }
         writer.go(round);
-        cancel_in_a_race(&mut bench, id);
-        let done = bench.one();
+        cancel_in_a_race(&mut ops, id);
+        let done = ops.one();
         assert!(done.result.is_ok() || done.is_canceled(), "{done:?}");
         assert_eq!(done.buf.len(), 1 + done.transferred, "all that was moved came back");
         ledger.expect_next(&done.buf[1..], "was received", round);
@@ -130,30 +130,30 @@ fn race_receives(stage: &Stage, here: Source, mut there: impl Write + Send + 'st
     writer.stop();
     // TCP has its own time, and nobody writes any more.
     while ledger.count < written.load(Ordering::Relaxed) {
-        fence(&here, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLIN));
+        wait_until_kernel(&here, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLIN));
         let count = nix::unistd::read(&here, &mut buffer).unwrap_or_else(|e| panic!("read: {e}"));
         ledger.expect_next(&buffer[..count], "was left over at last", ROUNDS);
     }
     assert_eq!(ledger.count, written.load(Ordering::Relaxed), "no byte came twice");
-    bench.expect_all_done("each was waited for");
+    ops.expect_all_done("each was waited for");
 }
 
-pub(super) fn x1_a_byte_is_received_or_still_there(stage: &Stage) {
+pub(super) fn x1_a_byte_is_received_or_still_there(cx: &TestContext) {
     let (here, there) = stream();
-    race_receives(stage, here, there);
+    race_receives(cx, here, there);
     let (here, there) = tcp();
-    race_receives(stage, here, there);
+    race_receives(cx, here, there);
 }
 
 /// A listener that does not block, how to connect to it, and how to accept.
-struct Door {
+struct Listening {
     source: Source,
     connect: Box<dyn Fn() -> OwnedFd + Send>,
     accept: Box<dyn Fn() -> io::Result<OwnedFd>>,
     rounds: usize,
 }
 
-fn unix_door() -> Door {
+fn unix_door() -> Listening {
     let name = format!("quintpoll-{}-door", std::process::id());
     let name = SocketAddr::from_abstract_name(name).unwrap_or_else(|e| panic!("a name: {e}"));
     let listener = UnixListener::bind_addr(&name).unwrap_or_else(|error| panic!("bind: {error}"));
@@ -165,10 +165,10 @@ fn unix_door() -> Door {
         made.unwrap_or_else(|error| panic!("connect: {error}")).into()
     };
     let accept = move || listener.accept().map(|(made, _)| made.into());
-    Door { source, connect: Box::new(connect), accept: Box::new(accept), rounds: 8000 }
+    Listening { source, connect: Box::new(connect), accept: Box::new(accept), rounds: 8000 }
 }
 
-fn tcp_door() -> Door {
+fn tcp_door() -> Listening {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
     let listener = Arc::new(listener.unwrap_or_else(|error| panic!("bind: {error}")));
     listener.set_nonblocking(true).unwrap_or_else(|error| panic!("O_NONBLOCK: {error}"));
@@ -183,15 +183,15 @@ fn tcp_door() -> Door {
         made.into()
     };
     let accept = move || listener.accept().map(|(made, _)| made.into());
-    Door { source, connect: Box::new(connect), accept: Box::new(accept), rounds: 2000 }
+    Listening { source, connect: Box::new(connect), accept: Box::new(accept), rounds: 2000 }
 }
 
-fn race_accepts(stage: &Stage, door: Door) {
-    let Door { source, connect, accept, rounds } = door;
-    let mut bench = Bench::new(stage);
-    let key = bench.add(source);
+fn race_accepts(cx: &TestContext, listener: Listening) {
+    let Listening { source, connect, accept, rounds } = listener;
+    let mut ops = OpHarness::new(cx);
+    let key = ops.add(source);
     let mut last = None;
-    let client = Rival::new(move |round| {
+    let client = Racer::new(move |round| {
         let made = connect();
         let number = (round as u32).to_ne_bytes();
         nix::unistd::write(&made, &number).unwrap_or_else(|error| panic!("write: {error}"));
@@ -199,13 +199,13 @@ fn race_accepts(stage: &Stage, door: Door) {
         drop(last.replace(made));
     });
     for round in 1..=rounds {
-        let id = bench.submit(Op::accept(key), round);
+        let id = ops.submit(Op::accept(key), round);
         if round % 2 == 0 {
-            bench.wait(ZERO);
+            ops.wait(ZERO);
         }
         client.go(round);
-        cancel_in_a_race(&mut bench, id);
-        let done = bench.one();
+        cancel_in_a_race(&mut ops, id);
+        let done = ops.one();
         let is_canceled = done.is_canceled();
         let accepted = match done.result {
             Ok(Outcome::Accepted { socket, .. }) => Some(socket),
@@ -216,20 +216,20 @@ fn race_accepts(stage: &Stage, door: Door) {
         let accepted = accepted.map_or_else(&accept, Ok);
         let accepted = accepted.unwrap_or_else(|e| panic!("connection {round} is lost: {e}"));
         assert_eq!(refusal(accept()), io::ErrorKind::WouldBlock, "one connection only");
-        fence(&accepted, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLIN));
+        wait_until_kernel(&accepted, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLIN));
         let mut number = [0; 4];
         assert_eq!(nix::unistd::read(&accepted, &mut number), Ok(4), "its number");
         assert_eq!(u32::from_ne_bytes(number), round as u32, "it is another connection");
     }
     client.stop();
-    bench.expect_all_done("each was waited for");
+    ops.expect_all_done("each was waited for");
 }
 
-pub(super) fn x1_a_connection_is_accepted_or_still_there(stage: &Stage) {
-    drop(stage.poller());
+pub(super) fn x1_a_connection_is_accepted_or_still_there(cx: &TestContext) {
+    drop(cx.poller());
     let before = open_numbers();
-    race_accepts(stage, unix_door());
-    race_accepts(stage, tcp_door());
+    race_accepts(cx, unix_door());
+    race_accepts(cx, tcp_door());
     assert_eq!(open_numbers(), before, "no connection is left over");
 }
 
@@ -259,9 +259,9 @@ fn read_pattern(mut from: impl Read) -> usize {
     }
 }
 
-fn race_sends(stage: &Stage, here: Source, there: impl Read + Send + 'static, rounds: usize) {
-    let mut bench = Bench::new(stage);
-    let key = bench.add(here);
+fn race_sends(cx: &TestContext, here: Source, there: impl Read + Send + 'static, rounds: usize) {
+    let mut ops = OpHarness::new(cx);
+    let key = ops.add(here);
     let reader = thread::spawn(move || read_pattern(there));
     let loads: Vec<u8> = pattern(0, LOAD + PERIOD).collect();
     let (mut sent, mut buf) = (0, loads);
@@ -271,34 +271,34 @@ fn race_sends(stage: &Stage, here: Source, there: impl Read + Send + 'static, ro
             0 => Op::send(key, buf, range),
             _ => Op::send_all(key, buf, range),
         };
-        let id = bench.submit(op, round);
+        let id = ops.submit(op, round);
         if round % 3 > 0 {
-            bench.wait(ZERO);
+            ops.wait(ZERO);
         }
         (0..round * 13 % 500).for_each(|_| std::hint::spin_loop());
         if round % 7 == 0 {
             thread::yield_now();
         }
-        cancel_in_a_race(&mut bench, id);
-        let done = bench.one();
+        cancel_in_a_race(&mut ops, id);
+        let done = ops.one();
         assert!(done.result.is_ok() || done.is_canceled(), "{done:?}");
         sent += done.transferred;
         buf = done.buf.into_vec();
         assert_eq!(buf.len(), length, "what was sent comes back whole");
     }
-    bench.expect_all_done("each was waited for");
-    bench.desk.deregister(key);
-    drop(bench);
+    ops.expect_all_done("each was waited for");
+    ops.harness.deregister(key);
+    drop(ops);
     let arrived = reader.join().unwrap_or_else(|_| panic!("the reader found a fault"));
     assert_eq!(arrived, sent, "what has arrived is what is said to have been sent");
 }
 
-pub(super) fn x1_what_is_said_to_be_sent_arrives(stage: &Stage) {
+pub(super) fn x1_what_is_said_to_be_sent_arrives(cx: &TestContext) {
     let blocking = "the reader's side blocks";
     let (here, there) = stream();
     there.set_nonblocking(false).unwrap_or_else(|error| panic!("{blocking}: {error}"));
-    race_sends(stage, here, there, 1400);
+    race_sends(cx, here, there, 1400);
     let (here, there) = tcp();
     there.set_nonblocking(false).unwrap_or_else(|error| panic!("{blocking}: {error}"));
-    race_sends(stage, here, there, 600);
+    race_sends(cx, here, there, 600);
 }

@@ -1,6 +1,6 @@
 //! Clauses R: registration.
 
-use super::kit::*;
+use super::util::*;
 use crate::event::{Interest, Mode, Readiness, Token};
 use crate::op::Op;
 use crate::poller::Source;
@@ -12,112 +12,115 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 
-pub(super) fn r1_register_reports_what_is_ready(stage: &Stage) {
+pub(super) fn r1_register_reports_what_is_ready(cx: &TestContext) {
     for mode in MODES {
-        let mut desk = stage.desk(4);
+        let mut harness = cx.harness(4);
         let (here, there) = stream();
         put(&there, b"x");
-        desk.register(here, 1, BOTH, mode);
+        harness.register(here, 1, BOTH, mode);
         let ready = Readiness::READABLE | Readiness::WRITABLE;
-        desk.expect_now(&[(1, ready)], &format!("ready before it was registered, {mode:?}"));
+        harness.expect_now(&[(1, ready)], &format!("ready before it was registered, {mode:?}"));
     }
 }
 
-pub(super) fn r1_modify_reports_what_is_ready(stage: &Stage) {
+pub(super) fn r1_modify_reports_what_is_ready(cx: &TestContext) {
     for mode in MODES {
-        let mut desk = stage.desk(4);
+        let mut harness = cx.harness(4);
         let (here, there) = stream();
-        let key = desk.register(here, 1, READ, mode);
+        let key = harness.register(here, 1, READ, mode);
         put(&there, b"x");
-        desk.expect_now(&[(1, Readiness::READABLE)], "data came");
-        desk.modify(key, 1, READ, mode);
-        desk.expect_now(&[(1, Readiness::READABLE)], &format!("modify looks again, {mode:?}"));
-        desk.modify(key, 1, WRITE, mode);
-        desk.expect_now(&[(1, Readiness::WRITABLE)], &format!("for the new interest, {mode:?}"));
+        harness.expect_now(&[(1, Readiness::READABLE)], "data came");
+        harness.modify(key, 1, READ, mode);
+        harness.expect_now(&[(1, Readiness::READABLE)], &format!("modify looks again, {mode:?}"));
+        harness.modify(key, 1, WRITE, mode);
+        harness.expect_now(&[(1, Readiness::WRITABLE)], &format!("for the new interest, {mode:?}"));
     }
 }
 
-pub(super) fn r1_rearm_reports_what_is_ready(stage: &Stage) {
+pub(super) fn r1_rearm_reports_what_is_ready(cx: &TestContext) {
     for mode in MODES {
-        let mut desk = stage.desk(4);
+        let mut harness = cx.harness(4);
         let (here, there) = stream();
-        let key = desk.register(here, 1, READ, mode);
+        let key = harness.register(here, 1, READ, mode);
         put(&there, b"x");
         for round in 0..3 {
             let why = format!("rearm looks again, {mode:?}, round {round}");
-            desk.expect_now(&[(1, Readiness::READABLE)], &why);
-            desk.rearm(key, READ);
+            harness.expect_now(&[(1, Readiness::READABLE)], &why);
+            harness.rearm(key, READ);
         }
     }
 }
 
-pub(super) fn r1_every_interest_is_accepted_in_every_mode(stage: &Stage) {
+pub(super) fn r1_every_interest_is_accepted_in_every_mode(cx: &TestContext) {
     for mode in MODES {
         for bits in 0..=Interest::all().bits() {
             let interest = Interest::from_bits_truncate(bits);
-            let mut desk = stage.desk(4);
+            let mut harness = cx.harness(4);
             let (here, there) = stream();
             put(&there, b"x");
-            let key = desk.register(here, 1, interest, mode);
+            let key = harness.register(here, 1, interest, mode);
             let mut expected = Readiness::empty();
             expected.set(Readiness::READABLE, interest.contains(READ));
             expected.set(Readiness::WRITABLE, interest.contains(WRITE));
-            let said = desk.now();
+            let said = harness.now();
             let one = if expected.is_empty() { vec![] } else { vec![(1, expected)] };
             assert_eq!(said, one, "{interest:?}, {mode:?}");
-            desk.deregister(key);
+            harness.deregister(key);
         }
     }
 }
 
-pub(super) fn r2_a_number_is_registered_once(stage: &Stage) {
-    let mut desk = stage.desk(4);
+pub(super) fn r2_a_number_is_registered_once(cx: &TestContext) {
+    let mut harness = cx.harness(4);
     let (here, there) = stream();
-    let key = desk.register(here.clone(), 1, READ, Mode::Level);
+    let key = harness.register(here.clone(), 1, READ, Mode::Level);
     for mode in MODES {
-        let again = desk.poller.register(here.clone(), Token(2), BOTH, mode);
+        let again = harness.poller.register(here.clone(), Token(2), BOTH, mode);
         assert_eq!(refusal(again), io::ErrorKind::AlreadyExists);
     }
     put(&there, b"x");
-    desk.expect_now(&[(1, Readiness::READABLE)], "the first registration is untouched");
-    desk.deregister(key);
-    desk.register(here, 3, READ, Mode::Level);
-    desk.expect_now(&[(3, Readiness::READABLE)], "the number is free again");
+    harness.expect_now(&[(1, Readiness::READABLE)], "the first registration is untouched");
+    harness.deregister(key);
+    harness.register(here, 3, READ, Mode::Level);
+    harness.expect_now(&[(3, Readiness::READABLE)], "the number is free again");
 }
 
-pub(super) fn r2_a_duplicate_is_another_source(stage: &Stage) {
+pub(super) fn r2_a_duplicate_is_another_source(cx: &TestContext) {
     for mode in MODES {
-        let mut desk = stage.desk(4);
+        let mut harness = cx.harness(4);
         let (here, there) = stream();
         let duplicate = Arc::new(here.try_clone().unwrap_or_else(|error| panic!("dup: {error}")));
-        desk.register(here.clone(), 1, READ, mode);
-        let key = desk.register(duplicate, 2, READ, mode);
+        harness.register(here.clone(), 1, READ, mode);
+        let key = harness.register(duplicate, 2, READ, mode);
         put(&there, b"x");
         let both = [(1, Readiness::READABLE), (2, Readiness::READABLE)];
-        desk.expect_now(&both, "each has its own report");
-        desk.deregister(key);
+        harness.expect_now(&both, "each has its own report");
+        harness.deregister(key);
         drain(&*here);
         put(&there, b"y");
         if mode == Mode::Level {
-            desk.expect_now(&[(1, Readiness::READABLE)], "the duplicate is gone, the other stays");
+            harness
+                .expect_now(&[(1, Readiness::READABLE)], "the duplicate is gone, the other stays");
         }
     }
 }
 
-pub(super) fn r2_pollers_may_share_a_source(stage: &Stage) {
+pub(super) fn r2_pollers_may_share_a_source(cx: &TestContext) {
     for mode in MODES {
-        let mut desks = [stage.desk(4), stage.desk(4)];
+        let mut desks = [cx.harness(4), cx.harness(4)];
         let (here, there) = stream();
-        let keys = desks.each_mut().map(|desk| desk.register(here.clone(), 1, READ, mode));
+        let keys = desks.each_mut().map(|harness| harness.register(here.clone(), 1, READ, mode));
         for round in 0..100 {
             put(&there, b"x");
             let why = format!("both pollers hear of it, {mode:?}, round {round}");
-            desks.iter_mut().for_each(|desk| desk.expect_now(&[(1, Readiness::READABLE)], &why));
+            desks
+                .iter_mut()
+                .for_each(|harness| harness.expect_now(&[(1, Readiness::READABLE)], &why));
             drain(&*here);
-            for (desk, &key) in desks.iter_mut().zip(&keys) {
-                desk.drained(key, READ);
-                desk.rearm(key, READ);
-                desk.expect_silence("it was read");
+            for (harness, &key) in desks.iter_mut().zip(&keys) {
+                harness.drained(key, READ);
+                harness.rearm(key, READ);
+                harness.expect_silence("it was read");
             }
         }
         desks[0].deregister(keys[0]);
@@ -127,33 +130,33 @@ pub(super) fn r2_pollers_may_share_a_source(stage: &Stage) {
     }
 }
 
-pub(super) fn r3_modify_replaces_token_interest_and_mode(stage: &Stage) {
-    let mut desk = stage.desk(4);
+pub(super) fn r3_modify_replaces_token_interest_and_mode(cx: &TestContext) {
+    let mut harness = cx.harness(4);
     let (here, there) = stream();
     put(&there, b"x");
-    let key = desk.register(here, 1, READ, Mode::Level);
-    desk.modify(key, 2, WRITE, Mode::OneShot);
-    desk.expect_now(&[(2, Readiness::WRITABLE)], "the interest is replaced, not added to");
-    desk.expect_silence("the mode is one-shot now");
-    desk.modify(key, 3, READ, Mode::Level);
+    let key = harness.register(here, 1, READ, Mode::Level);
+    harness.modify(key, 2, WRITE, Mode::OneShot);
+    harness.expect_now(&[(2, Readiness::WRITABLE)], "the interest is replaced, not added to");
+    harness.expect_silence("the mode is one-shot now");
+    harness.modify(key, 3, READ, Mode::Level);
     for _ in 0..3 {
-        desk.expect_now(&[(3, Readiness::READABLE)], "the mode is level now");
+        harness.expect_now(&[(3, Readiness::READABLE)], "the mode is level now");
     }
-    desk.modify(key, 4, READ, Mode::Edge);
-    desk.expect_now(&[(4, Readiness::READABLE)], "the mode is edge now");
-    desk.expect_silence("an edge is reported once");
-    desk.modify(key, usize::MAX, READ, Mode::Level);
-    desk.expect_now(&[(usize::MAX, Readiness::READABLE)], "every token is allowed");
-    desk.modify(key, 0, READ, Mode::Level);
-    desk.expect_now(&[(0, Readiness::READABLE)], "every token is allowed");
+    harness.modify(key, 4, READ, Mode::Edge);
+    harness.expect_now(&[(4, Readiness::READABLE)], "the mode is edge now");
+    harness.expect_silence("an edge is reported once");
+    harness.modify(key, usize::MAX, READ, Mode::Level);
+    harness.expect_now(&[(usize::MAX, Readiness::READABLE)], "every token is allowed");
+    harness.modify(key, 0, READ, Mode::Level);
+    harness.expect_now(&[(0, Readiness::READABLE)], "every token is allowed");
 }
 
-pub(super) fn r4_a_stale_key_is_not_found(stage: &Stage) {
-    let mut desk = stage.desk(4);
+pub(super) fn r4_a_stale_key_is_not_found(cx: &TestContext) {
+    let mut harness = cx.harness(4);
     let (here, _there) = stream();
-    let key = desk.register(here, 1, READ, Mode::Level);
-    desk.deregister(key);
-    let poller = &mut desk.poller;
+    let key = harness.register(here, 1, READ, Mode::Level);
+    harness.deregister(key);
+    let poller = &mut harness.poller;
     let answers = [
         poller.modify(key, Token(2), READ, Mode::Edge),
         poller.rearm(key, READ),
@@ -166,8 +169,8 @@ pub(super) fn r4_a_stale_key_is_not_found(stage: &Stage) {
     }
 }
 
-pub(super) fn r4_a_key_belongs_to_its_poller(stage: &Stage) {
-    let (mut mine, mut other) = (stage.desk(4), stage.desk(4));
+pub(super) fn r4_a_key_belongs_to_its_poller(cx: &TestContext) {
+    let (mut mine, mut other) = (cx.harness(4), cx.harness(4));
     let ((here, _), (elsewhere, _)) = (stream(), stream());
     let key = mine.register(here, 1, READ, Mode::Level);
     let foreign = other.register(elsewhere, 1, READ, Mode::Level);
@@ -187,184 +190,184 @@ pub(super) fn r4_a_key_belongs_to_its_poller(stage: &Stage) {
     mine.deregister(key);
 }
 
-pub(super) fn r4_a_key_never_names_a_later_registration(stage: &Stage) {
-    let mut desk = stage.desk(4);
+pub(super) fn r4_a_key_never_names_a_later_registration(cx: &TestContext) {
+    let mut harness = cx.harness(4);
     let (here, there) = stream();
     put(&there, b"x");
     let mut old = Vec::new();
     for token in 0..200 {
-        let key = desk.register(here.clone(), token, READ, Mode::Level);
+        let key = harness.register(here.clone(), token, READ, Mode::Level);
         assert!(!old.contains(&key), "a key came back");
         for stale in &old {
-            let answer = desk.poller.deregister(*stale);
+            let answer = harness.poller.deregister(*stale);
             assert_eq!(refusal(answer), io::ErrorKind::NotFound);
         }
-        desk.expect_now(&[(token, Readiness::READABLE)], "the new registration is untouched");
-        assert_eq!(desk.events.iter().next().map(|event| event.key), Some(key));
-        desk.deregister(key);
+        harness.expect_now(&[(token, Readiness::READABLE)], "the new registration is untouched");
+        assert_eq!(harness.events.iter().next().map(|event| event.key), Some(key));
+        harness.deregister(key);
         old.push(key);
     }
 }
 
-fn refused(desk: &mut Desk, source: Source, what: &str) {
+fn refused(harness: &mut ReadinessHarness, source: Source, what: &str) {
     for interest in [READ, BOTH, Interest::empty()] {
         for mode in MODES {
-            let answer = desk.poller.register(source.clone(), Token(1), interest, mode);
+            let answer = harness.poller.register(source.clone(), Token(1), interest, mode);
             let errno = answer.err().and_then(|error| error.raw_os_error());
             assert_eq!(errno, Some(libc::EBADF), "{what}, {interest:?}, {mode:?}");
         }
     }
-    desk.expect_silence(what);
+    harness.expect_silence(what);
 }
 
-pub(super) fn r7_a_closed_number_is_refused(stage: &Stage) {
-    let mut desk = stage.desk(4);
+pub(super) fn r7_a_closed_number_is_refused(cx: &TestContext) {
+    let mut harness = cx.harness(4);
     let (reader, writer) = pipe();
     let number = reader.as_raw_fd();
     drop(reader);
-    refused(&mut desk, Arc::new(staging::closed_number(number)), "a closed number");
-    refused(&mut desk, Arc::new(staging::closed_number(i32::MAX)), "the largest number");
-    refused(&mut desk, Arc::new(staging::closed_number(-5)), "a negative number");
+    refused(&mut harness, Arc::new(staging::closed_number(number)), "a closed number");
+    refused(&mut harness, Arc::new(staging::closed_number(i32::MAX)), "the largest number");
+    refused(&mut harness, Arc::new(staging::closed_number(-5)), "a negative number");
     let number_again = writer.try_clone().unwrap_or_else(|error| panic!("dup: {error}"));
     assert_eq!(number_again.as_raw_fd(), number);
-    desk.register(Arc::new(number_again), 2, WRITE, Mode::Level);
+    harness.register(Arc::new(number_again), 2, WRITE, Mode::Level);
     let ready = Readiness::WRITABLE | Readiness::WRITE_CLOSED | Readiness::ERROR;
-    desk.expect_now(&[(2, ready)], "once it is open it can be registered");
+    harness.expect_now(&[(2, ready)], "once it is open it can be registered");
 }
 
-pub(super) fn r7_a_path_number_is_refused(stage: &Stage) {
-    let mut desk = stage.desk(4);
+pub(super) fn r7_a_path_number_is_refused(cx: &TestContext) {
+    let mut harness = cx.harness(4);
     let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
     let path = nix::fcntl::open("/", flags, Permissions::empty());
     let path = path.unwrap_or_else(|error| panic!("open with O_PATH: {error}"));
-    refused(&mut desk, Arc::new(path), "a number open with O_PATH");
+    refused(&mut harness, Arc::new(path), "a number open with O_PATH");
 }
 
-pub(super) fn r8_an_empty_interest_is_silent(stage: &Stage) {
+pub(super) fn r8_an_empty_interest_is_silent(cx: &TestContext) {
     for mode in MODES {
-        let mut desk = stage.desk(8);
+        let mut harness = cx.harness(8);
         let (here, there) = stream();
-        let key = desk.register(here, 1, Interest::empty(), mode);
+        let key = harness.register(here, 1, Interest::empty(), mode);
         put(&there, b"x");
-        desk.expect_silence("data");
+        harness.expect_silence("data");
         drop(there);
-        desk.expect_silence("hang-up");
-        desk.modify(key, 1, READ, mode);
+        harness.expect_silence("hang-up");
+        harness.modify(key, 1, READ, mode);
         let end = Readiness::READABLE | Readiness::READ_CLOSED;
-        desk.expect_now(&[(1, end)], "asked at last");
-        desk.modify(key, 1, Interest::empty(), mode);
-        desk.expect_silence("asked no more");
-        desk.rearm(key, Interest::empty());
-        desk.drained(key, Interest::empty());
-        desk.expect_silence("no part of nothing is something");
+        harness.expect_now(&[(1, end)], "asked at last");
+        harness.modify(key, 1, Interest::empty(), mode);
+        harness.expect_silence("asked no more");
+        harness.rearm(key, Interest::empty());
+        harness.drained(key, Interest::empty());
+        harness.expect_silence("no part of nothing is something");
 
         let (reader, writer) = pipe();
         fill(&writer);
-        desk.register(Arc::new(writer), 2, Interest::empty(), mode);
+        harness.register(Arc::new(writer), 2, Interest::empty(), mode);
         drop(reader);
-        desk.expect_silence("an error");
+        harness.expect_silence("an error");
     }
 }
 
-pub(super) fn r9_any_number_works(stage: &Stage) {
+pub(super) fn r9_any_number_works(cx: &TestContext) {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or_else(|e| panic!("{e}"));
     nix::sys::resource::setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
         .unwrap_or_else(|error| panic!("from {soft} to {hard}: {error}"));
     if hard <= 5001 {
-        stage.skip(format!("RLIMIT_NOFILE is {hard}"));
+        cx.skip(format!("RLIMIT_NOFILE is {hard}"));
     }
     let highest = i32::try_from(hard - 1).unwrap_or(1 << 20).min(1 << 20);
     let stdin = staging::duplicate_onto(io::stdin().as_fd(), 900);
     let stdin = stdin.unwrap_or_else(|error| panic!("dup3: {error}"));
     for mode in MODES {
-        let mut desk = stage.desk(8);
+        let mut harness = cx.harness(8);
         let mut expected = Vec::new();
         for number in [0, 1023, 1024, 1025, 5000, highest] {
             let (reader, writer) = pipe();
             let copy = staging::duplicate_onto(reader.as_fd(), number);
             let copy: OwnedFd = copy.unwrap_or_else(|error| panic!("dup3 to {number}: {error}"));
-            desk.register(Arc::new(copy), number as usize, READ, mode);
+            harness.register(Arc::new(copy), number as usize, READ, mode);
             assert_eq!(nix::unistd::write(&writer, b"x"), Ok(1));
             let end = Readiness::READABLE | Readiness::READ_CLOSED;
             expected.push((number as usize, end));
         }
-        desk.expect_now(&expected, &format!("{mode:?}"));
-        drop(desk);
+        harness.expect_now(&expected, &format!("{mode:?}"));
+        drop(harness);
         // Standard input comes back before anything else can take its number.
         let restored = staging::duplicate_onto(stdin.as_fd(), 0);
         std::mem::forget(restored.unwrap_or_else(|error| panic!("dup3 to 0: {error}")));
     }
 }
 
-pub(super) fn r10_directions_outside_the_interest_are_refused(stage: &Stage) {
+pub(super) fn r10_directions_outside_the_interest_are_refused(cx: &TestContext) {
     for mode in MODES {
-        let mut desk = stage.desk(4);
+        let mut harness = cx.harness(4);
         let (here, _there) = stream();
-        let key = desk.register(here, 1, READ, mode);
+        let key = harness.register(here, 1, READ, mode);
         for dirs in [WRITE, BOTH, Interest::PRIORITY, Interest::all()] {
-            for answer in [desk.poller.rearm(key, dirs), desk.poller.drained(key, dirs)] {
+            for answer in [harness.poller.rearm(key, dirs), harness.poller.drained(key, dirs)] {
                 assert_eq!(refusal(answer), io::ErrorKind::InvalidInput, "{dirs:?}");
             }
         }
-        desk.expect_silence("a refused call does nothing");
+        harness.expect_silence("a refused call does nothing");
     }
 }
 
-pub(super) fn r10_what_is_no_direction_is_refused(stage: &Stage) {
+pub(super) fn r10_what_is_no_direction_is_refused(cx: &TestContext) {
     for mode in MODES {
-        let mut desk = stage.desk(4);
+        let mut harness = cx.harness(4);
         let (here, there) = stream();
         let no_direction = Interest::from_bits_retain(0x80);
         for interest in [no_direction, no_direction | READ] {
-            let answer = desk.poller.register(here.clone(), Token(1), interest, mode);
+            let answer = harness.poller.register(here.clone(), Token(1), interest, mode);
             assert_eq!(refusal(answer), io::ErrorKind::InvalidInput);
         }
-        let key = desk.register(here.clone(), 1, READ, mode);
+        let key = harness.register(here.clone(), 1, READ, mode);
         let answers = [
-            desk.poller.modify(key, Token(2), no_direction, mode),
-            desk.poller.rearm(key, no_direction),
-            desk.poller.drained(key, READ | no_direction),
+            harness.poller.modify(key, Token(2), no_direction, mode),
+            harness.poller.rearm(key, no_direction),
+            harness.poller.drained(key, READ | no_direction),
         ];
         for answer in answers {
             assert_eq!(refusal(answer), io::ErrorKind::InvalidInput);
         }
         put(&there, b"x");
-        desk.expect_now(&[(1, Readiness::READABLE)], "the registration stands");
+        harness.expect_now(&[(1, Readiness::READABLE)], "the registration stands");
     }
 }
 
-pub(super) fn r10_rearm_arms_exactly_what_it_names(stage: &Stage) {
-    let mut desk = stage.desk(4);
+pub(super) fn r10_rearm_arms_exactly_what_it_names(cx: &TestContext) {
+    let mut harness = cx.harness(4);
     let (here, there) = stream();
-    let key = desk.register(here, 1, BOTH, Mode::OneShot);
-    desk.expect_now(&[(1, Readiness::WRITABLE)], "room to write");
-    desk.rearm(key, READ);
-    desk.expect_silence("armed for reading alone");
+    let key = harness.register(here, 1, BOTH, Mode::OneShot);
+    harness.expect_now(&[(1, Readiness::WRITABLE)], "room to write");
+    harness.rearm(key, READ);
+    harness.expect_silence("armed for reading alone");
     put(&there, b"x");
-    desk.expect_now(&[(1, Readiness::READABLE)], "armed for reading alone");
-    desk.rearm(key, WRITE);
-    desk.expect_now(&[(1, Readiness::WRITABLE)], "armed for writing alone");
-    desk.rearm(key, READ);
-    desk.rearm(key, WRITE);
-    desk.expect_now(&[(1, Readiness::WRITABLE)], "the last call counts");
-    desk.rearm(key, BOTH);
-    desk.rearm(key, Interest::empty());
-    desk.expect_silence("armed for nothing");
-    desk.rearm(key, BOTH);
-    desk.expect_now(&[(1, Readiness::READABLE | Readiness::WRITABLE)], "armed for all");
+    harness.expect_now(&[(1, Readiness::READABLE)], "armed for reading alone");
+    harness.rearm(key, WRITE);
+    harness.expect_now(&[(1, Readiness::WRITABLE)], "armed for writing alone");
+    harness.rearm(key, READ);
+    harness.rearm(key, WRITE);
+    harness.expect_now(&[(1, Readiness::WRITABLE)], "the last call counts");
+    harness.rearm(key, BOTH);
+    harness.rearm(key, Interest::empty());
+    harness.expect_silence("armed for nothing");
+    harness.rearm(key, BOTH);
+    harness.expect_now(&[(1, Readiness::READABLE | Readiness::WRITABLE)], "armed for all");
 }
 
-pub(super) fn r10_level_is_the_same_after_rearm_and_drained(stage: &Stage) {
-    let mut desk = stage.desk(4);
+pub(super) fn r10_level_is_the_same_after_rearm_and_drained(cx: &TestContext) {
+    let mut harness = cx.harness(4);
     let (here, there) = stream();
     put(&there, b"x");
-    let key = desk.register(here, 1, BOTH, Mode::Level);
+    let key = harness.register(here, 1, BOTH, Mode::Level);
     let ready = [(1, Readiness::READABLE | Readiness::WRITABLE)];
-    desk.expect_now(&ready, "level");
-    desk.rearm(key, READ);
-    desk.expect_now(&ready, "rearm narrows nothing");
-    desk.drained(key, READ);
-    desk.expect_now(&ready, "drained is ignored");
-    desk.rearm(key, Interest::empty());
-    desk.expect_now(&ready, "rearm of nothing disarms nothing");
+    harness.expect_now(&ready, "level");
+    harness.rearm(key, READ);
+    harness.expect_now(&ready, "rearm narrows nothing");
+    harness.drained(key, READ);
+    harness.expect_now(&ready, "drained is ignored");
+    harness.rearm(key, Interest::empty());
+    harness.expect_now(&ready, "rearm of nothing disarms nothing");
 }

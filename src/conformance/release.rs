@@ -1,9 +1,9 @@
 //! Clauses R5 and R6: letting go.
 
-use super::bench::*;
 use super::crowd::{self, Group};
 use super::kinds::{self, Kind};
-use super::kit::*;
+use super::op_harness::*;
+use super::util::*;
 use crate::event::{Interest, Mode, Readiness};
 use crate::key::Key;
 use crate::op::{Op, Outcome};
@@ -18,125 +18,125 @@ use std::os::unix::net::UnixStream;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 
-pub(super) fn r5_nothing_is_reported_after_deregister(stage: &Stage) {
+pub(super) fn r5_nothing_is_reported_after_deregister(cx: &TestContext) {
     for mode in MODES {
-        let mut desk = stage.desk(8);
+        let mut harness = cx.harness(8);
         let (here, there) = stream();
         let (other, other_there) = stream();
-        let key = desk.register(here.clone(), 1, BOTH, mode);
-        desk.register(other.clone(), 2, READ, mode);
+        let key = harness.register(here.clone(), 1, BOTH, mode);
+        harness.register(other.clone(), 2, READ, mode);
         put(&there, b"x");
-        desk.deregister(key);
-        desk.expect_silence("the kernel had it queued, nobody had asked");
+        harness.deregister(key);
+        harness.expect_silence("the kernel had it queued, nobody had asked");
         put(&there, b"y");
         drop(there);
         put(&other_there, b"z");
-        desk.expect_now(&[(2, Readiness::READABLE)], "the others are untouched");
+        harness.expect_now(&[(2, Readiness::READABLE)], "the others are untouched");
     }
 }
 
-pub(super) fn r5_what_waits_for_room_is_dropped_too(stage: &Stage) {
+pub(super) fn r5_what_waits_for_room_is_dropped_too(cx: &TestContext) {
     for mode in MODES {
-        let mut desk = stage.desk(1);
+        let mut harness = cx.harness(1);
         let pairs: Vec<_> = (0..5).map(|_| stream()).collect();
         let mut keys = Vec::new();
         for (token, (here, there)) in pairs.iter().enumerate() {
             put(there, b"x");
-            keys.push(desk.register(here.clone(), token, READ, mode));
+            keys.push(harness.register(here.clone(), token, READ, mode));
         }
-        let first = desk.now();
+        let first = harness.now();
         assert_eq!(first.len(), 1);
         for (token, key) in keys.into_iter().enumerate() {
             if token != first[0].0 {
-                desk.deregister(key);
+                harness.deregister(key);
             }
         }
         for _ in 0..5 {
-            let said = desk.now();
+            let said = harness.now();
             assert!(said.iter().all(|event| event.0 == first[0].0), "{mode:?}: {said:?}");
         }
     }
 }
 
-pub(super) fn r5_the_peer_sees_end_of_file_at_once(stage: &Stage) {
+pub(super) fn r5_the_peer_sees_end_of_file_at_once(cx: &TestContext) {
     for mode in MODES {
-        let mut desk = stage.desk(4);
+        let mut harness = cx.harness(4);
         let (here, mut there) = stream();
-        let key = desk.register(here.clone(), 1, BOTH, mode);
-        desk.now();
+        let key = harness.register(here.clone(), 1, BOTH, mode);
+        harness.now();
         drop(here);
         assert!(there.read(&mut [0; 8]).is_err(), "the poller keeps the source open");
-        desk.deregister(key);
+        harness.deregister(key);
         let read = there.read(&mut [0; 8]);
         assert_eq!(read.unwrap_or_else(|error| panic!("no end of file: {error}")), 0);
     }
 }
 
-pub(super) fn r5_a_number_used_again_gets_no_old_event(stage: &Stage) {
+pub(super) fn r5_a_number_used_again_gets_no_old_event(cx: &TestContext) {
     for mode in MODES {
-        let mut desk = stage.desk(4);
+        let mut harness = cx.harness(4);
         let (here, there) = stream();
         // A duplicate keeps the old file open, and its news coming.
         let _duplicate = here.try_clone().unwrap_or_else(|error| panic!("dup: {error}"));
         let number = here.as_raw_fd();
         let (reader, _writer) = pipe();
-        let key = desk.register(here, 1, BOTH, mode);
+        let key = harness.register(here, 1, BOTH, mode);
         put(&there, b"x");
-        desk.deregister(key);
+        harness.deregister(key);
         let reader = staging::duplicate_onto(reader.as_fd(), number);
         let reader = reader.unwrap_or_else(|error| panic!("dup3: {error}"));
-        let key = desk.register(Arc::new(reader), 2, READ, mode);
+        let key = harness.register(Arc::new(reader), 2, READ, mode);
         put(&there, b"y");
-        desk.expect_silence("the old file's news are not the new one's");
+        harness.expect_silence("the old file's news are not the new one's");
         drop(there);
-        desk.expect_silence("nor is its end");
-        desk.deregister(key);
+        harness.expect_silence("nor is its end");
+        harness.deregister(key);
     }
 }
 
 /// A source whose last drop panics.
-struct Grenade(UnixStream);
+struct PanicOnDrop(UnixStream);
 
-impl AsFd for Grenade {
+impl AsFd for PanicOnDrop {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 }
 
-impl Drop for Grenade {
+impl Drop for PanicOnDrop {
     fn drop(&mut self) {
         panic!("a user's drop panics, as this case wants it to");
     }
 }
 
-pub(super) fn r5_a_panicking_drop_leaves_the_poller_in_order(stage: &Stage) {
+pub(super) fn r5_a_panicking_drop_leaves_the_poller_in_order(cx: &TestContext) {
     for mode in MODES {
-        let mut desk = stage.desk(4);
+        let mut harness = cx.harness(4);
         let (here, there) = UnixStream::pair().unwrap_or_else(|error| panic!("{error}"));
         let (other, other_there) = stream();
-        let key = desk.register(Arc::new(Grenade(here)), 1, BOTH, mode);
-        desk.register(other, 2, READ, mode);
-        let drop = panic::catch_unwind(AssertUnwindSafe(|| desk.deregister(key)));
+        let key = harness.register(Arc::new(PanicOnDrop(here)), 1, BOTH, mode);
+        harness.register(other, 2, READ, mode);
+        let drop = panic::catch_unwind(AssertUnwindSafe(|| harness.deregister(key)));
         assert!(drop.is_err(), "the panic comes through");
-        let again = desk.poller.deregister(key);
+        let again = harness.poller.deregister(key);
         assert_eq!(refusal(again), io::ErrorKind::NotFound, "the work was done before");
         put(&other_there, b"x");
-        desk.expect_now(&[(2, Readiness::READABLE)], "the poller goes on");
+        harness.expect_now(&[(2, Readiness::READABLE)], "the poller goes on");
         let _ = (&there).read(&mut [0; 8]);
     }
 }
 
-pub(super) fn r6_dropping_the_poller_releases_everything(stage: &Stage) {
+pub(super) fn r6_dropping_the_poller_releases_everything(cx: &TestContext) {
     let before = open_numbers();
     for mode in MODES {
-        let mut desk = stage.desk(4);
+        let mut harness = cx.harness(4);
         let pairs: Vec<_> = (0..50).map(|_| stream()).collect();
         for (token, (here, there)) in pairs.iter().enumerate() {
-            desk.register(here.clone(), token, BOTH, mode);
+            harness.register(here.clone(), token, BOTH, mode);
             put(there, b"x");
         }
-        desk.now();
-        drop(desk);
+        harness.now();
+        drop(harness);
         for (here, there) in pairs {
             assert_eq!(Arc::strong_count(&here), 1, "the poller has let go of the source");
             drop(here);
@@ -145,7 +145,7 @@ pub(super) fn r6_dropping_the_poller_releases_everything(stage: &Stage) {
         }
     }
     for _ in 0..100 {
-        drop(stage.poller());
+        drop(cx.poller());
     }
     assert_eq!(open_numbers(), before, "the poller's own files are closed");
 }
@@ -171,101 +171,101 @@ fn links() -> [Link; 4] {
 }
 
 /// Registers it anew in every way there is, with no wait in between, and then as it was.
-fn stir(desk: &mut Desk, key: Key, interest: Interest, mode: Mode) {
+fn stir(harness: &mut ReadinessHarness, key: Key, interest: Interest, mode: Mode) {
     for other in MODES {
-        desk.modify(key, 2, Interest::all(), other);
-        desk.rearm(key, READ);
-        desk.drained(key, WRITE);
-        desk.modify(key, 3, WRITE, other);
-        desk.rearm(key, WRITE);
+        harness.modify(key, 2, Interest::all(), other);
+        harness.rearm(key, READ);
+        harness.drained(key, WRITE);
+        harness.modify(key, 3, WRITE, other);
+        harness.rearm(key, WRITE);
     }
-    desk.modify(key, 1, interest, mode);
-    desk.rearm(key, interest);
-    desk.rearm(key, interest);
+    harness.modify(key, 1, interest, mode);
+    harness.rearm(key, interest);
+    harness.rearm(key, interest);
 }
 
 /// What is done with a registration before it goes.
-type Live = fn(&mut Desk, Key, Interest, Mode);
+type Live = fn(&mut ReadinessHarness, Key, Interest, Mode);
 
 const LIVES: [(&str, Live); 4] = [
     ("never waited for", |_, _, _, _| {}),
-    ("waited for", |desk, _, _, _| desk.wait(Some(ZERO))),
+    ("waited for", |harness, _, _, _| harness.wait(Some(ZERO))),
     ("modified and rearmed", stir),
-    ("waited for, then modified and rearmed", |desk, key, interest, mode| {
-        desk.wait(Some(ZERO));
-        stir(desk, key, interest, mode);
+    ("waited for, then modified and rearmed", |harness, key, interest, mode| {
+        harness.wait(Some(ZERO));
+        stir(harness, key, interest, mode);
     }),
 ];
 
 /// Watches one of each kind in this way, and lets go of it by `deregister` or with the poller.
-fn let_go(stage: &Stage, interest: Interest, mode: Mode, by_deregister: bool) {
+fn let_go(cx: &TestContext, interest: Interest, mode: Mode, by_deregister: bool) {
     for (life, live) in LIVES {
         for Link { name, source, peer, end } in links() {
-            let mut desk = stage.desk(4);
-            let key = desk.register(source, 1, interest, mode);
-            live(&mut desk, key, interest, mode);
+            let mut harness = cx.harness(4);
+            let key = harness.register(source, 1, interest, mode);
+            live(&mut harness, key, interest, mode);
             let why = format!("{name}, {interest:?}, {mode:?}, {life}");
             assert!(!oracle(&peer, end).contains(end), "the poller keeps it open: {why}");
             // The poller that stays is not to do the work later.
             let _stays = if by_deregister {
-                desk.deregister(key);
-                Some(desk)
+                harness.deregister(key);
+                Some(harness)
             } else {
-                drop(desk);
+                drop(harness);
                 None
             };
             if name == "TCP" {
-                fence(&peer, end, |bits| bits.contains(end));
+                wait_until_kernel(&peer, end, |bits| bits.contains(end));
             }
             assert!(oracle(&peer, end).contains(end), "the end is not seen at once: {why}");
         }
     }
 }
 
-pub(super) fn r5_no_watch_outlives_deregister(stage: &Stage) {
+pub(super) fn r5_no_watch_outlives_deregister(cx: &TestContext) {
     for mode in MODES {
         for interest in (0..8).map(Interest::from_bits_truncate) {
-            let_go(stage, interest, mode, true);
+            let_go(cx, interest, mode, true);
         }
     }
 }
 
-pub(super) fn r6_no_watch_outlives_the_poller(stage: &Stage) {
+pub(super) fn r6_no_watch_outlives_the_poller(cx: &TestContext) {
     for mode in MODES {
         for interest in (0..8).map(Interest::from_bits_truncate) {
-            let_go(stage, interest, mode, false);
+            let_go(cx, interest, mode, false);
         }
     }
 }
 
-pub(super) fn r5_ten_thousand_registrations_leave_nothing(stage: &Stage) {
+pub(super) fn r5_ten_thousand_registrations_leave_nothing(cx: &TestContext) {
     for mode in MODES {
-        let mut desk = stage.desk(4);
+        let mut harness = cx.harness(4);
         let (here, there) = stream();
         put(&there, b"x");
-        let key = desk.register(here.clone(), 1, BOTH, mode);
-        desk.wait(Some(ZERO));
-        desk.deregister(key);
+        let key = harness.register(here.clone(), 1, BOTH, mode);
+        harness.wait(Some(ZERO));
+        harness.deregister(key);
         let before = open_numbers();
         for round in 0..10_000 {
-            let key = desk.register(here.clone(), round, BOTH, mode);
+            let key = harness.register(here.clone(), round, BOTH, mode);
             match round % 5 {
-                1 => desk.modify(key, round, READ, mode),
-                2 => desk.rearm(key, READ),
+                1 => harness.modify(key, round, READ, mode),
+                2 => harness.rearm(key, READ),
                 // Something is under way when it goes, or comes right after.
                 3 => assert_eq!(take(&here, 1), 1),
                 4 => put(&there, b"x"),
                 _ => {}
             }
-            desk.deregister(key);
+            harness.deregister(key);
         }
         assert_eq!(open_numbers(), before, "no file is left over, {mode:?}");
-        desk.expect_silence("all were deregistered");
+        harness.expect_silence("all were deregistered");
         put(&there, b"y");
-        desk.expect_silence("and none of them hears of anything new");
-        let key = desk.register(here.clone(), 7, READ, mode);
-        desk.expect_now(&[(7, Readiness::READABLE)], "the last one counts, once");
-        desk.deregister(key);
+        harness.expect_silence("and none of them hears of anything new");
+        let key = harness.register(here.clone(), 7, READ, mode);
+        harness.expect_now(&[(7, Readiness::READABLE)], "the last one counts, once");
+        harness.deregister(key);
         assert_eq!(Arc::strong_count(&here), 1, "the poller has let go of the source");
         drop(here);
         let ended = oracle(&there, PollFlags::POLLIN);
@@ -276,10 +276,10 @@ pub(super) fn r5_ten_thousand_registrations_leave_nothing(stage: &Stage) {
 /// A number that nothing else has.
 const NUMBER: i32 = 700;
 
-pub(super) fn r5_a_number_passes_from_kind_to_kind(stage: &Stage) {
+pub(super) fn r5_a_number_passes_from_kind_to_kind(cx: &TestContext) {
     let count = kinds::readers().len();
     for (mode, last) in MODES.iter().flat_map(|&mode| (0..count).map(move |last| (mode, last))) {
-        let mut desk = stage.desk(8);
+        let mut harness = cx.harness(8);
         let mut kinds = kinds::readers();
         kinds.rotate_left(last);
         let Some(Kind { name, source, ring, .. }) = kinds.pop() else { panic!("there are kinds") };
@@ -292,54 +292,55 @@ pub(super) fn r5_a_number_passes_from_kind_to_kind(stage: &Stage) {
         for (token, Kind { source, ring, .. }) in kinds.into_iter().enumerate() {
             let file = under_the_number((*source).as_fd());
             let rung_before =
-                (token % 3 == 0).then(|| desk.register(file.clone(), token, READ, mode));
+                (token % 3 == 0).then(|| harness.register(file.clone(), token, READ, mode));
             kept.push(ring());
-            let key = rung_before.unwrap_or_else(|| desk.register(file, token, READ, mode));
-            desk.deregister(key);
+            let key = rung_before.unwrap_or_else(|| harness.register(file, token, READ, mode));
+            harness.deregister(key);
             kept.push(Box::new(source));
         }
         let regular = std::env::current_exe().and_then(std::fs::File::open);
         let regular = regular.unwrap_or_else(|error| panic!("the test binary: {error}"));
-        let key = desk.register(under_the_number(regular.as_fd()), 100, READ, mode);
-        desk.deregister(key);
-        let key = desk.register(under_the_number((*source).as_fd()), 101, READ, mode);
-        desk.expect_silence(&format!(
+        let key = harness.register(under_the_number(regular.as_fd()), 100, READ, mode);
+        harness.deregister(key);
+        let key = harness.register(under_the_number((*source).as_fd()), 101, READ, mode);
+        harness.expect_silence(&format!(
             "{name} has not come yet, and the others have gone; {mode:?}"
         ));
         kept.push(ring());
-        let said = desk.next(name);
+        let said = harness.next(name);
         let is_last = matches!(said[..], [(101, told)] if told.contains(Readiness::READABLE));
         assert!(is_last, "only {name} uses the number now: {said:?}, {mode:?}");
-        desk.deregister(key);
+        harness.deregister(key);
         // A regular file is ready by itself, and so has to be the last one too.
-        let key = desk.register(under_the_number(regular.as_fd()), 102, READ, mode);
-        desk.expect_now(&[(102, Readiness::READABLE)], &format!("a file after {name}, {mode:?}"));
-        desk.deregister(key);
+        let key = harness.register(under_the_number(regular.as_fd()), 102, READ, mode);
+        harness
+            .expect_now(&[(102, Readiness::READABLE)], &format!("a file after {name}, {mode:?}"));
+        harness.deregister(key);
     }
 }
 
 /// How many sources go at once.
 const MANY: usize = 1000;
 
-pub(super) fn r6_a_thousand_go_with_the_poller(stage: &Stage) {
+pub(super) fn r6_a_thousand_go_with_the_poller(cx: &TestContext) {
     let before = open_numbers();
-    let pairs = crowd::room_for(stage, 2 * MANY) / 2;
+    let pairs = crowd::room_for(cx, 2 * MANY) / 2;
     for shift in 0..MODES.len() {
-        let mut desk = stage.desk(7);
+        let mut harness = cx.harness(7);
         let mut peers = Vec::new();
         for token in 0..pairs {
             let (mode, interest) = (MODES[(token + shift) % 3], Interest::from_bits_truncate);
             let (interest, (here, there)) = (interest((token % 8) as u8), stream());
-            let key = desk.register(here, token, interest, mode);
+            let key = harness.register(here, token, interest, mode);
             if token % 5 == 0 {
-                stir(&mut desk, key, interest, mode);
+                stir(&mut harness, key, interest, mode);
             }
             peers.push(there);
         }
         // Some have been told, some wait for room, and some have news that nobody has taken.
-        desk.wait(Some(ZERO));
+        harness.wait(Some(ZERO));
         peers.iter().step_by(2).for_each(|there| put(there, b"x"));
-        drop(desk);
+        drop(harness);
         let is_over =
             |there: &UnixStream| oracle(there, PollFlags::POLLIN).contains(PollFlags::POLLHUP);
         let late = peers.iter().filter(|there| !is_over(there)).count();
@@ -348,25 +349,25 @@ pub(super) fn r6_a_thousand_go_with_the_poller(stage: &Stage) {
     assert_eq!(open_numbers(), before, "everything is closed");
 }
 
-pub(super) fn r6_very_many_are_let_go(stage: &Stage) {
+pub(super) fn r6_very_many_are_let_go(cx: &TestContext) {
     let before = open_numbers();
-    let mut groups = crowd::groups(stage, 19_000);
-    let mut desk = stage.desk(64);
-    let keys = crowd::register_all(&mut desk, &groups);
+    let mut groups = crowd::groups(cx, 19_000);
+    let mut harness = cx.harness(64);
+    let keys = crowd::register_all(&mut harness, &groups);
     groups.iter_mut().for_each(|group| group.readers.clear());
     let abandoned = |groups: &[Group]| groups.iter().map(Group::is_abandoned).collect::<Vec<_>>();
     assert!(!abandoned(&groups).contains(&true), "the poller keeps them open");
-    desk.expect_silence("all are idle");
+    harness.expect_silence("all are idle");
     let is_first = |group: usize| group < groups.len() / 2;
     for (token, key) in keys.into_iter().enumerate() {
         if is_first(token / crowd::GROUP) {
-            desk.deregister(key);
+            harness.deregister(key);
         }
     }
     let expected: Vec<bool> = (0..groups.len()).map(is_first).collect();
     assert_eq!(abandoned(&groups), expected, "deregistered ones are let go, and no others");
-    desk.expect_silence("nobody is told of that");
-    drop(desk);
+    harness.expect_silence("nobody is told of that");
+    drop(harness);
     assert!(!abandoned(&groups).contains(&false), "the rest goes with the poller");
     drop(groups);
     assert_eq!(open_numbers(), before, "everything is closed");
@@ -381,54 +382,54 @@ enum Listening {
 }
 
 /// Returns a listener, as a server has it that goes, with a connection that its poller has.
-fn serve(stage: &Stage, listening: Listening) -> (Bench, Key, SocketAddr) {
+fn serve(cx: &TestContext, listening: Listening) -> (OpHarness, Key, SocketAddr) {
     // An address of the case's own, of which no other test takes ports.
     let [_, .., high, low] = std::process::id().to_be_bytes();
     let listener = ok(TcpListener::bind((Ipv4Addr::new(127, 77, high, low), 0)));
     let address = ok(listener.local_addr());
-    let mut bench = Bench::new(stage);
-    let watched = bench.desk.register(Arc::new(ok(listener.try_clone())), 9, READ, Mode::Level);
+    let mut ops = OpHarness::new(cx);
+    let watched = ops.harness.register(Arc::new(ok(listener.try_clone())), 9, READ, Mode::Level);
     let key = match listening {
         Listening::Watched => {
             drop(listener);
             watched
         }
         Listening::Accepting | Listening::AcceptingMany => {
-            bench.desk.deregister(watched);
-            bench.add(Arc::new(listener))
+            ops.harness.deregister(watched);
+            ops.add(Arc::new(listener))
         }
     };
     let _client = ok(TcpStream::connect(address));
     let accepted = match listening {
         Listening::Watched => None,
         Listening::Accepting => {
-            let done = bench.run(Op::accept(key));
-            bench.submit(Op::accept(key), 1);
+            let done = ops.run(Op::accept(key));
+            ops.submit(Op::accept(key), 1);
             Some(done)
         }
         Listening::AcceptingMany => {
-            bench.submit_stream(Op::accept_multi(key), 1);
-            Some(bench.one())
+            ops.submit_stream(Op::accept_multi(key), 1);
+            Some(ops.one())
         }
     };
     if let Some(Ok(Outcome::Accepted { socket, .. })) = accepted.map(|done| done.result) {
-        let connection = bench.add(Arc::new(socket));
-        bench.submit(Op::recv(connection, vec![], 9), 2);
+        let connection = ops.add(Arc::new(socket));
+        ops.submit(Op::recv(connection, vec![], 9), 2);
     }
-    bench.wait(ZERO);
-    (bench, key, address)
+    ops.wait(ZERO);
+    (ops, key, address)
 }
 
-pub(super) fn r6_port_is_free_at_once(stage: &Stage) {
+pub(super) fn r6_port_is_free_at_once(cx: &TestContext) {
     for listening in [Listening::Watched, Listening::Accepting, Listening::AcceptingMany] {
         for round in 0..20 {
-            let (mut bench, key, address) = serve(stage, listening);
-            bench.desk.deregister(key);
+            let (mut ops, key, address) = serve(cx, listening);
+            ops.harness.deregister(key);
             let again = TcpListener::bind(address);
             assert!(again.is_ok(), "deregistered, {listening:?}, round {round}: {again:?}");
             drop(again);
-            let (bench, _, address) = serve(stage, listening);
-            drop(bench);
+            let (ops, _, address) = serve(cx, listening);
+            drop(ops);
             let again = TcpListener::bind(address);
             assert!(again.is_ok(), "dropped, {listening:?}, round {round}: {again:?}");
         }

@@ -1,8 +1,8 @@
 //! Clause C2: an operation gives what the plain system call gives in the same situation.
 
-use super::bench::*;
-use super::kit::*;
-use super::scenes::{self, Do, Scene};
+use super::op_harness::*;
+use super::scenarios::{self, CallScenario, SysCall};
+use super::util::*;
 use crate::event::Token;
 use crate::op::{Address, Completion, Op, Outcome};
 use crate::sys::staging::Thread;
@@ -17,7 +17,7 @@ use std::sync::Arc;
 /// How many bytes were moved and, of those received, which; or the number of the error.
 type Answer = Result<(usize, Vec<u8>), i32>;
 
-fn answer(done: Completion, what: &Do) -> Answer {
+fn answer(done: Completion, what: &SysCall) -> Answer {
     match done.result {
         Ok(_) if what.receives() => Ok((done.transferred, done.buf.into_vec())),
         Ok(_) => Ok((done.transferred, Vec::new())),
@@ -30,7 +30,7 @@ fn answer(done: Completion, what: &Do) -> Answer {
 
 /// Fails unless the operation gives what the plain call does on a twin, both if everything has
 /// happened before it is submitted, and if it has to wait.
-fn same_as_the_call(stage: &Stage, make: fn() -> Vec<Scene>) {
+fn same_as_the_call(cx: &TestContext, make: fn() -> Vec<CallScenario>) {
     let count = make().len();
     for at in 0..count {
         let mut scene = make().remove(at);
@@ -38,59 +38,59 @@ fn same_as_the_call(stage: &Stage, make: fn() -> Vec<Scene>) {
         let _kept = scene.happen();
         let expected = scene.what.plainly(&scene.source);
         for waits in [false, true] {
-            let mut bench = Bench::new(stage);
+            let mut ops = OpHarness::new(cx);
             let mut scene = make().remove(at);
             if waits && (scene.is_there() || !scene.is_settled) {
                 continue;
             }
-            bench.about = name;
-            let key = bench.add(scene.source.clone());
+            ops.about = name;
+            let key = ops.add(scene.source.clone());
             let mut kept = Vec::new();
             if !waits {
                 kept = scene.happen();
             }
-            bench.submit(scene.what.op(key), 1);
+            ops.submit(scene.what.op(key), 1);
             if waits {
-                bench.expect_nothing_yet(name);
+                ops.expect_nothing_yet(name);
                 kept = scene.happen();
             }
-            let done = bench.one();
+            let done = ops.one();
             let given = answer(done, &scene.what);
             assert_eq!(given, expected, "{name}: the operation, and the plain call ({waits})");
-            bench.expect_all_done(name);
+            ops.expect_all_done(name);
             drop(kept);
         }
     }
 }
 
-pub(super) fn c2_pipes_give_what_the_call_gives(stage: &Stage) {
-    same_as_the_call(stage, scenes::pipes);
+pub(super) fn c2_pipes_give_what_the_call_gives(cx: &TestContext) {
+    same_as_the_call(cx, scenarios::pipes);
 }
 
-pub(super) fn c2_streams_give_what_the_call_gives(stage: &Stage) {
-    same_as_the_call(stage, scenes::unix_streams);
-    same_as_the_call(stage, scenes::tcp_streams);
+pub(super) fn c2_streams_give_what_the_call_gives(cx: &TestContext) {
+    same_as_the_call(cx, scenarios::unix_streams);
+    same_as_the_call(cx, scenarios::tcp_streams);
 }
 
-pub(super) fn c2_datagrams_give_what_the_call_gives(stage: &Stage) {
-    same_as_the_call(stage, scenes::unix_datagrams);
-    same_as_the_call(stage, scenes::udp);
-    same_as_the_call(stage, scenes::sequences);
+pub(super) fn c2_datagrams_give_what_the_call_gives(cx: &TestContext) {
+    same_as_the_call(cx, scenarios::unix_datagrams);
+    same_as_the_call(cx, scenarios::udp);
+    same_as_the_call(cx, scenarios::sequences);
 }
 
-pub(super) fn c2_connections_are_made_as_by_the_call(stage: &Stage) {
-    same_as_the_call(stage, scenes::connects);
-    same_as_the_call(stage, scenes::accepts);
+pub(super) fn c2_connections_are_made_as_by_the_call(cx: &TestContext) {
+    same_as_the_call(cx, scenarios::connects);
+    same_as_the_call(cx, scenarios::accepts);
 }
 
-pub(super) fn c2_devices_give_what_the_call_gives(stage: &Stage) {
-    same_as_the_call(stage, scenes::counters);
-    same_as_the_call(stage, scenes::terminals);
-    same_as_the_call(stage, scenes::files);
+pub(super) fn c2_devices_give_what_the_call_gives(cx: &TestContext) {
+    same_as_the_call(cx, scenarios::counters);
+    same_as_the_call(cx, scenarios::terminals);
+    same_as_the_call(cx, scenarios::files);
 }
 
-pub(super) fn c2_what_can_not_be_read_says_so(stage: &Stage) {
-    same_as_the_call(stage, scenes::no_files_to_read);
+pub(super) fn c2_what_can_not_be_read_says_so(cx: &TestContext) {
+    same_as_the_call(cx, scenarios::no_files_to_read);
 }
 
 /// Whether an address is what the standard library says of the same socket.
@@ -111,31 +111,31 @@ fn sender(done: &Completion) -> Option<&Address> {
     }
 }
 
-pub(super) fn c2_datagrams_name_their_inet_sender(stage: &Stage) {
-    let mut bench = Bench::new(stage);
+pub(super) fn c2_datagrams_name_their_inet_sender(cx: &TestContext) {
+    let mut ops = OpHarness::new(cx);
     for at in ["127.0.0.1:0", "[::1]:0"] {
         let Ok(here) = UdpSocket::bind(at) else { continue };
         let to: SocketAddr = ok(here.local_addr());
-        let key = bench.add(Arc::new(here));
+        let key = ops.add(Arc::new(here));
         let senders: Vec<_> = (0..3).map(|_| ok(UdpSocket::bind(at))).collect();
         for late in [false, true] {
             for (token, there) in senders.iter().enumerate() {
                 if late {
-                    bench.submit(Op::recv_from(key, Vec::new(), 2), token);
-                    bench.expect_nothing_yet("no datagram");
+                    ops.submit(Op::recv_from(key, Vec::new(), 2), token);
+                    ops.expect_nothing_yet("no datagram");
                 }
                 ok(there.send_to(b"abc", to));
                 if !late {
-                    bench.submit(Op::recv_from(key, Vec::new(), 2), token);
+                    ops.submit(Op::recv_from(key, Vec::new(), 2), token);
                 }
-                let done = bench.one();
+                let done = ops.one();
                 let expected = ok(there.local_addr());
                 let from = sender(&done);
                 let is_right = matches!(from, Some(Address::Inet(from)) if *from == expected);
                 assert!(is_right, "{from:?} for {expected}");
                 assert_eq!(bytes(done), (2, b"ab".to_vec()), "cut to what was asked for");
                 // And back, by an operation.
-                assert_eq!(bytes(bench.run(Op::send_to(key, "hello", 1..4, expected))).0, 3);
+                assert_eq!(bytes(ops.run(Op::send_to(key, "hello", 1..4, expected))).0, 3);
                 let mut back = [0; 9];
                 assert_eq!(ok(there.recv_from(&mut back)), (3, to));
                 assert_eq!(&back[..3], b"ell");
@@ -147,12 +147,12 @@ pub(super) fn c2_datagrams_name_their_inet_sender(stage: &Stage) {
     }
 }
 
-pub(super) fn c2_datagrams_name_their_unix_sender(stage: &Stage) {
+pub(super) fn c2_datagrams_name_their_unix_sender(cx: &TestContext) {
     let directory = TempDir::new();
     let name = format!("quintpoll-from-{}", directory.0.display());
     let address = ok(UnixAddress::from_pathname(directory.0.join("here")));
-    let mut bench = Bench::new(stage);
-    let key = bench.add(Arc::new(ok(UnixDatagram::bind_addr(&address))));
+    let mut ops = OpHarness::new(cx);
+    let key = ops.add(Arc::new(ok(UnixDatagram::bind_addr(&address))));
     let path = ok(UnixAddress::from_pathname(directory.0.join("there")));
     let senders = [
         ok(UnixDatagram::bind_addr(&path)),
@@ -161,13 +161,13 @@ pub(super) fn c2_datagrams_name_their_unix_sender(stage: &Stage) {
         ok(UnixDatagram::unbound()),
     ];
     for (token, there) in senders.iter().enumerate() {
-        bench.submit(Op::recv_from(key, vec![9], 100), token);
+        ops.submit(Op::recv_from(key, vec![9], 100), token);
         ok(there.send_to_addr(b"abc", &address));
-        let (done, expected) = (bench.one(), ok(there.local_addr()));
+        let (done, expected) = (ops.one(), ok(there.local_addr()));
         assert!(is_unix(sender(&done), &expected), "{:?} for {expected:?}", done.result);
         assert_eq!(bytes(done), (3, b"\x09abc".to_vec()));
         if !expected.is_unnamed() {
-            assert_eq!(bytes(bench.run(Op::send_to(key, "back", .., expected))).0, 4);
+            assert_eq!(bytes(ops.run(Op::send_to(key, "back", .., expected))).0, 4);
             let (mut back, addr) =
                 ([0; 9], ok(UnixAddress::from_pathname(directory.0.join("here"))));
             let (count, from) = ok(there.recv_from(&mut back));
@@ -176,41 +176,41 @@ pub(super) fn c2_datagrams_name_their_unix_sender(stage: &Stage) {
     }
 }
 
-pub(super) fn c2_a_counter_that_would_overflow_waits(stage: &Stage) {
+pub(super) fn c2_a_counter_that_would_overflow_waits(cx: &TestContext) {
     for blocking in [false, true] {
-        let mut bench = Bench::new(stage);
+        let mut ops = OpHarness::new(cx);
         let counter = Arc::new(ok(EventFd::new()));
         let flags = if blocking { OFlag::empty() } else { OFlag::O_NONBLOCK };
         ok(fcntl(&*counter, FcntlArg::F_SETFL(flags)));
-        let key = bench.add(counter.clone());
+        let key = ops.add(counter.clone());
         ok(counter.write(u64::MAX - 3));
-        bench.submit(Op::write(key, 3_u64.to_ne_bytes().to_vec(), ..), 1);
-        bench.submit(Op::write(key, 5_u64.to_ne_bytes().to_vec(), ..), 2);
-        bench.expect_nothing_yet("it would overflow, though it calls itself writable");
+        ops.submit(Op::write(key, 3_u64.to_ne_bytes().to_vec(), ..), 1);
+        ops.submit(Op::write(key, 5_u64.to_ne_bytes().to_vec(), ..), 2);
+        ops.expect_nothing_yet("it would overflow, though it calls itself writable");
         assert_eq!(ok(counter.read()), u64::MAX - 3);
-        let done = bench.collect(2);
+        let done = ops.collect(2);
         assert_eq!([done[0].token, done[1].token], [Token(1), Token(2)]);
         done.into_iter().for_each(|done| assert_eq!(bytes(done).0, 8));
         assert_eq!(ok(counter.read()), 8, "both, and each once");
-        bench.expect_all_done("two writes");
+        ops.expect_all_done("two writes");
     }
 }
 
-pub(super) fn c2_a_connection_waits_for_room_in_the_queue(stage: &Stage) {
+pub(super) fn c2_a_connection_waits_for_room_in_the_queue(cx: &TestContext) {
     let directory = TempDir::new();
     let address = ok(UnixAddress::from_pathname(directory.0.join("listener")));
     let listener = ok(UnixListener::bind_addr(&address));
     ok(listen(&listener, ok(Backlog::new(0))));
     let _first = ok(UnixStream::connect_addr(&address));
-    let mut bench = Bench::new(stage);
+    let mut ops = OpHarness::new(cx);
     for blocking in [false, true] {
-        let socket = Arc::new(scenes::unconnected_unix_stream(blocking));
-        let key = bench.add(socket);
-        bench.submit(Op::connect(key, address.clone()), 1);
-        bench.submit(Op::send_all(key, "hello", ..), 2);
-        bench.expect_nothing_yet("the queue of connections is full");
+        let socket = Arc::new(scenarios::unconnected_unix_stream(blocking));
+        let key = ops.add(socket);
+        ops.submit(Op::connect(key, address.clone()), 1);
+        ops.submit(Op::send_all(key, "hello", ..), 2);
+        ops.expect_nothing_yet("the queue of connections is full");
         drop(ok(listener.accept()));
-        let done = bench.collect(2);
+        let done = ops.collect(2);
         assert_eq!([done[0].token, done[1].token], [Token(1), Token(2)]);
         let results: Vec<_> = done.into_iter().map(|done| bytes(done).0).collect();
         assert_eq!(results, [0, 5]);
@@ -232,7 +232,7 @@ fn full_queue(directory: &TempDir) -> (UnixDatagram, UnixAddress) {
 
 /// Of a socket that is not connected nothing tells that its datagram would find no room: it calls
 /// itself writable all the time.
-pub(super) fn c2_a_datagram_waits_for_room_in_the_queue(stage: &Stage) {
+pub(super) fn c2_a_datagram_waits_for_room_in_the_queue(cx: &TestContext) {
     for (blocking, connected) in [(false, false), (true, false), (false, true), (true, true)] {
         let directory = TempDir::new();
         let (full, address) = full_queue(&directory);
@@ -241,18 +241,18 @@ pub(super) fn c2_a_datagram_waits_for_room_in_the_queue(stage: &Stage) {
         if connected {
             ok(here.connect_addr(&address));
         }
-        let mut bench = Bench::new(stage);
-        let key = bench.add(Arc::new(here));
+        let mut ops = OpHarness::new(cx);
+        let key = ops.add(Arc::new(here));
         for (token, text) in [(1, "first"), (2, "second")] {
             let to = address.clone();
             let plain = if token == 1 { Op::send(key, text, ..) } else { Op::write(key, text, ..) };
             let op = if connected { plain } else { Op::send_to(key, text, .., to) };
-            bench.submit(op, token);
+            ops.submit(op, token);
         }
-        bench.expect_nothing_yet("there is no room");
+        ops.expect_nothing_yet("there is no room");
         let thread = Thread::current();
         let reader = std::thread::spawn(move || {
-            let rest = Rest::of(thread.id());
+            let rest = CpuUsage::of(thread.id());
             ok(full.set_nonblocking(false));
             let mut texts = Vec::new();
             while texts.last().is_none_or(|last| last != b"second") {
@@ -262,7 +262,7 @@ pub(super) fn c2_a_datagram_waits_for_room_in_the_queue(stage: &Stage) {
             }
             (rest, texts)
         });
-        let done = bench.collect(2);
+        let done = ops.collect(2);
         assert_eq!([done[0].token, done[1].token], [Token(1), Token(2)]);
         let sent: Vec<_> = done.into_iter().map(|done| bytes(done).0).collect();
         let (rest, texts) = reader.join().unwrap_or_else(|_| panic!("the reading thread failed"));
@@ -275,29 +275,29 @@ pub(super) fn c2_a_datagram_waits_for_room_in_the_queue(stage: &Stage) {
 }
 
 /// When a stranger's datagram is read, nobody tells the socket that waits.
-pub(super) fn c2_each_datagram_waits_for_its_own_room(stage: &Stage) {
+pub(super) fn c2_each_datagram_waits_for_its_own_room(cx: &TestContext) {
     let directory = TempDir::new();
     let (full, address) = full_queue(&directory);
     let here = ok(UnixDatagram::unbound());
     ok(here.set_nonblocking(true));
-    let mut bench = Bench::new(stage);
-    let key = bench.add(Arc::new(here));
+    let mut ops = OpHarness::new(cx);
+    let key = ops.add(Arc::new(here));
     for token in 0..4 {
-        bench.submit(Op::send_to(key, "mine", .., address.clone()), token);
+        ops.submit(Op::send_to(key, "mine", .., address.clone()), token);
     }
     for token in 0..4 {
-        bench.expect_nothing_yet("there is no room");
+        ops.expect_nothing_yet("there is no room");
         let mut text = [0; 16];
         assert_eq!((ok(full.recv(&mut text)), text[0]), (1, b'x'), "a stranger's");
-        let done = bench.one();
+        let done = ops.one();
         assert_eq!((done.token, bytes(done).0), (Token(token), 4));
     }
-    bench.expect_all_done("four datagrams");
+    ops.expect_all_done("four datagrams");
 }
 
 /// Nothing tells a socket that there is room in a queue which others have filled, and it calls
 /// itself writable all the while; also when a datagram before this one has waited for real.
-pub(super) fn c2_room_that_others_have_taken_is_found(stage: &Stage) {
+pub(super) fn c2_room_that_others_have_taken_is_found(cx: &TestContext) {
     let directory = TempDir::new();
     let (full, to_full) = full_queue(&directory);
     let to_other = ok(UnixAddress::from_pathname(directory.0.join("other")));
@@ -306,36 +306,40 @@ pub(super) fn c2_room_that_others_have_taken_is_found(stage: &Stage) {
     let here = ok(UnixDatagram::unbound());
     ok(here.set_nonblocking(true));
     while here.send_to_addr(&[0; 50_000], &to_other).is_ok() {}
-    let mut bench = Bench::new(stage);
-    let key = bench.add(Arc::new(here));
-    bench.submit(Op::send_to(key, "one", .., to_other), 1);
-    bench.expect_nothing_yet("its buffer is full");
+    let mut ops = OpHarness::new(cx);
+    let key = ops.add(Arc::new(here));
+    ops.submit(Op::send_to(key, "one", .., to_other), 1);
+    ops.expect_nothing_yet("its buffer is full");
     while other.recv(&mut [0; 50_000]).is_ok() {}
-    assert_eq!(bytes(bench.one()).0, 3);
-    bench.submit(Op::send_to(key, "two", .., to_full), 2);
-    bench.expect_nothing_yet("there is no room");
+    assert_eq!(bytes(ops.one()).0, 3);
+    ops.submit(Op::send_to(key, "two", .., to_full), 2);
+    ops.expect_nothing_yet("there is no room");
     assert_eq!(ok(full.recv(&mut [0; 16])), 1, "a stranger's");
-    assert_eq!(bytes(bench.one()).0, 3);
+    assert_eq!(bytes(ops.one()).0, 3);
 }
 
-fn broken_ends() -> Vec<(&'static str, Scene)> {
-    let broken = |scene: Scene| (scene.name, scene);
-    let scenes =
-        [scenes::pipes(), scenes::unix_streams(), scenes::tcp_streams(), scenes::sequences()];
+fn broken_ends() -> Vec<(&'static str, CallScenario)> {
+    let broken = |scene: CallScenario| (scene.name, scene);
+    let scenes = [
+        scenarios::pipes(),
+        scenarios::unix_streams(),
+        scenarios::tcp_streams(),
+        scenarios::sequences(),
+    ];
     scenes.into_iter().flatten().filter(|scene| !scene.what.receives()).map(broken).collect()
 }
 
 /// Every way to write where nobody reads, in a process that SIGPIPE would end.
-pub(super) fn c2_no_operation_raises_sigpipe(stage: &Stage) {
+pub(super) fn c2_no_operation_raises_sigpipe(cx: &TestContext) {
     let_sigpipe_end_the_process();
     let mut broken = 0;
     for (name, mut scene) in broken_ends() {
-        let mut bench = Bench::new(stage);
-        let key = bench.add(scene.source.clone());
+        let mut ops = OpHarness::new(cx);
+        let key = ops.add(scene.source.clone());
         let _kept = scene.happen();
         for again in [false, true] {
-            bench.submit(scene.what.op(key), 1);
-            let done = bench.one();
+            ops.submit(scene.what.op(key), 1);
+            let done = ops.one();
             broken += i32::from(done.result.is_err() && errno(&done) == libc::EPIPE);
             assert!(!done.is_canceled(), "{name}, {again}");
             if done.result.is_ok() {
@@ -346,23 +350,23 @@ pub(super) fn c2_no_operation_raises_sigpipe(stage: &Stage) {
     }
     assert!(broken > 8, "only {broken} operations found that nobody reads");
     let (here, there) = stream();
-    let mut bench = Bench::new(stage);
-    let key = bench.add(here);
+    let mut ops = OpHarness::new(cx);
+    let key = ops.add(here);
     fill(ok(there.try_clone()));
-    bench.submit(Op::shutdown(key, Shutdown::Write), 1);
+    ops.submit(Op::shutdown(key, Shutdown::Write), 1);
     for (token, op) in [Op::send_all(key, "x", ..), Op::write(key, "x", ..)].into_iter().enumerate()
     {
-        bench.submit(op, token + 2);
+        ops.submit(op, token + 2);
     }
-    let done = bench.collect(3);
+    let done = ops.collect(3);
     assert!(done[0].result.is_ok(), "{:?}", done[0]);
     assert_eq!([errno(&done[1]), errno(&done[2])], [libc::EPIPE; 2]);
     let listener = ok(TcpListener::bind("127.0.0.1:0"));
-    let key = bench.add(Arc::new(listener));
-    assert_eq!(errno(&bench.run(Op::write(key, "x", ..))), libc::EPIPE, "a listener");
+    let key = ops.add(Arc::new(listener));
+    assert_eq!(errno(&ops.run(Op::write(key, "x", ..))), libc::EPIPE, "a listener");
     let (here, there) = stream();
     drop(there);
-    let key = bench.add(here);
-    assert_eq!(errno(&bench.run(Op::write_at(key, "", .., 0))), libc::ESPIPE, "there is no place");
-    assert_eq!(errno(&bench.run(Op::write(key, "", ..))), libc::EPIPE, "nobody reads nothing");
+    let key = ops.add(here);
+    assert_eq!(errno(&ops.run(Op::write_at(key, "", .., 0))), libc::ESPIPE, "there is no place");
+    assert_eq!(errno(&ops.run(Op::write(key, "", ..))), libc::EPIPE, "nobody reads nothing");
 }

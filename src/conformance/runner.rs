@@ -1,6 +1,6 @@
 //! Runs one case: in a thread with a watchdog, in a process of its own if it asks for one.
 
-use super::kit::{NOTE, Skip, Stage};
+use super::util::{NOTE, Skip, TestContext};
 use super::{CASES, Case, Maker};
 use std::any::Any;
 use std::io;
@@ -66,7 +66,7 @@ fn in_thread(case: Case, maker: Maker, backend: &str) -> Result<(), Verdict> {
     let _no_spawning = SPAWNING.read().unwrap_or_else(PoisonError::into_inner);
     let (done, is_done) = mpsc::channel();
     let run = move || {
-        let result = panic::catch_unwind(|| (case.run)(&Stage::new(maker, &backend)));
+        let result = panic::catch_unwind(|| (case.run)(&TestContext::new(maker, &backend)));
         // The receiver has gone if the watchdog bit, and has told of that.
         let _ = done.send(result.map_err(verdict));
     };

@@ -1,6 +1,6 @@
 //! Clause P3, and P5 for the queue of signals. Every case has a process of its own.
 
-use super::kit::*;
+use super::util::*;
 use crate::backend::Backend;
 use crate::event::{Mode, Readiness};
 use crate::poller::Source;
@@ -29,15 +29,15 @@ fn blocked_in(status: &str) -> u64 {
 
 /// A desk with a stream on which a byte has arrived: where there are signals, one is queued. And
 /// the peer.
-fn busy_desk(stage: &Stage) -> (Desk, UnixStream) {
-    let mut desk = stage.desk(4);
+fn busy_desk(cx: &TestContext) -> (ReadinessHarness, UnixStream) {
+    let mut harness = cx.harness(4);
     let (here, there) = stream();
-    desk.register(here, 1, READ, Mode::Edge);
+    harness.register(here, 1, READ, Mode::Edge);
     put(&there, b"x");
-    (desk, there)
+    (harness, there)
 }
 
-pub(super) fn p3_the_mask_is_as_before(stage: &Stage) {
+pub(super) fn p3_the_mask_is_as_before(cx: &TestContext) {
     let untouched = blocked();
     let mut sigio = SigSet::empty();
     sigio.add(nix::sys::signal::Signal::SIGIO);
@@ -45,13 +45,13 @@ pub(super) fn p3_the_mask_is_as_before(stage: &Stage) {
         all_blocked.thread_block().unwrap_or_else(|error| panic!("sigmask: {error}"));
         let before = blocked();
         for last_first in [false, true] {
-            let mut desks: Vec<_> = (0..3).map(|_| busy_desk(stage)).collect();
+            let mut desks: Vec<_> = (0..3).map(|_| busy_desk(cx)).collect();
             while !desks.is_empty() {
                 drop(desks.remove(if last_first { desks.len() - 1 } else { 0 }));
-                for (desk, _) in &mut desks {
-                    desk.expect_now(&[(1, Readiness::READABLE)], "the others go on");
-                    let key = desk.events.iter().next().map(|event| event.key);
-                    key.into_iter().for_each(|key| desk.rearm(key, READ));
+                for (harness, _) in &mut desks {
+                    harness.expect_now(&[(1, Readiness::READABLE)], "the others go on");
+                    let key = harness.events.iter().next().map(|event| event.key);
+                    key.into_iter().for_each(|key| harness.rearm(key, READ));
                 }
             }
             assert_eq!(blocked(), before, "with {all_blocked:?} blocked before");
@@ -75,44 +75,44 @@ fn files() -> Vec<(&'static str, Source, Box<dyn std::any::Any>)> {
     ]
 }
 
-pub(super) fn p3_files_are_as_before(stage: &Stage) {
+pub(super) fn p3_files_are_as_before(cx: &TestContext) {
     for mode in MODES {
         for (name, source, _peer) in &files() {
             let before = Signalling::of((**source).as_fd());
-            let mut desk = stage.desk(4);
-            let key = desk.register(source.clone(), 1, BOTH, mode);
-            desk.now();
-            desk.modify(key, 1, READ, mode);
-            desk.now();
-            desk.deregister(key);
+            let mut harness = cx.harness(4);
+            let key = harness.register(source.clone(), 1, BOTH, mode);
+            harness.now();
+            harness.modify(key, 1, READ, mode);
+            harness.now();
+            harness.deregister(key);
             assert_eq!(Signalling::of((**source).as_fd()), before, "{name}, deregistered");
-            desk.register(source.clone(), 1, READ, mode);
-            let _ = desk.poller.wait(&mut desk.events, Some(ZERO));
-            drop(desk);
+            harness.register(source.clone(), 1, READ, mode);
+            let _ = harness.poller.wait(&mut harness.events, Some(ZERO));
+            drop(harness);
             assert_eq!(Signalling::of((**source).as_fd()), before, "{name}, poller dropped");
         }
         // What signals somebody else already is left alone.
         let (here, there) = stream();
         staging::signal_this_process(here.as_fd(), libc::SIGURG);
         let before = Signalling::of(here.as_fd());
-        let mut desk = stage.desk(4);
-        let key = desk.register(here.clone(), 1, READ, mode);
+        let mut harness = cx.harness(4);
+        let key = harness.register(here.clone(), 1, READ, mode);
         assert_eq!(Signalling::of(here.as_fd()), before, "registered, {mode:?}");
         put(&there, b"x");
-        desk.expect_now(&[(1, Readiness::READABLE)], "and watched all the same");
-        desk.deregister(key);
+        harness.expect_now(&[(1, Readiness::READABLE)], "and watched all the same");
+        harness.deregister(key);
         assert_eq!(Signalling::of(here.as_fd()), before, "deregistered, {mode:?}");
     }
 }
 
-pub(super) fn p3_what_others_send_is_no_event(stage: &Stage) {
+pub(super) fn p3_what_others_send_is_no_event(cx: &TestContext) {
     let before = blocked();
     for mode in MODES {
-        let mut desk = stage.desk(4);
+        let mut harness = cx.harness(4);
         let (here, there) = stream();
         put(&there, b"x");
-        let key = desk.register(here.clone(), 1, READ, mode);
-        desk.expect_now(&[(1, Readiness::READABLE)], "what is there");
+        let key = harness.register(here.clone(), 1, READ, mode);
+        harness.expect_now(&[(1, Readiness::READABLE)], "what is there");
         if mode == Mode::Level {
             drain(&*here);
         }
@@ -125,8 +125,8 @@ pub(super) fn p3_what_others_send_is_no_event(stage: &Stage) {
                 staging::queue_signal(Thread::current(), signal, here.as_raw_fd());
             }
         }
-        desk.expect_silence("nothing has happened to the file");
-        desk.deregister(key);
+        harness.expect_silence("nothing has happened to the file");
+        harness.deregister(key);
         // What is still queued must not end the process either.
         for signal in real_time() {
             staging::queue_signal(Thread::current(), signal, here.as_raw_fd());
@@ -134,13 +134,14 @@ pub(super) fn p3_what_others_send_is_no_event(stage: &Stage) {
     }
 }
 
-pub(super) fn p3_pollers_of_one_thread_hear_each_of_its_own(stage: &Stage) {
+pub(super) fn p3_pollers_of_one_thread_hear_each_of_its_own(cx: &TestContext) {
     for mode in MODES {
-        let mut desks: Vec<Desk> = (0..3).map(|_| stage.desk(4)).collect();
+        let mut desks: Vec<ReadinessHarness> = (0..3).map(|_| cx.harness(4)).collect();
         let pairs: Vec<_> = desks.iter().map(|_| stream()).collect();
-        let register = |(desk, (here, _)): (&mut Desk, &(Arc<UnixStream>, UnixStream))| {
-            desk.register(here.clone(), 1, READ, mode)
-        };
+        let register =
+            |(harness, (here, _)): (&mut ReadinessHarness, &(Arc<UnixStream>, UnixStream))| {
+                harness.register(here.clone(), 1, READ, mode)
+            };
         let keys: Vec<_> = desks.iter_mut().zip(&pairs).map(register).collect();
         for round in 0..60 {
             // The first to wait reads what is meant for all.
@@ -157,17 +158,17 @@ pub(super) fn p3_pollers_of_one_thread_hear_each_of_its_own(stage: &Stage) {
             }
         }
         // Who goes takes nothing of the others' with him, also what he has read.
-        desks.iter_mut().for_each(|desk| desk.expect_silence("everything was read"));
+        desks.iter_mut().for_each(|harness| harness.expect_silence("everything was read"));
         pairs.iter().for_each(|(_, there)| put(there, b"x"));
-        while let Some(mut desk) = desks.pop() {
-            desk.expect_now(&[(1, Readiness::READABLE)], "though others have gone");
+        while let Some(mut harness) = desks.pop() {
+            harness.expect_now(&[(1, Readiness::READABLE)], "though others have gone");
         }
     }
 }
 
-pub(super) fn p3_commands_start_with_nothing_blocked(stage: &Stage) {
+pub(super) fn p3_commands_start_with_nothing_blocked(cx: &TestContext) {
     let before = blocked();
-    let _desks = [busy_desk(stage), busy_desk(stage)];
+    let _desks = [busy_desk(cx), busy_desk(cx)];
     let check = |who: &str| {
         let output = unblock_in_child(Command::new("cat").arg("/proc/self/status")).output();
         let output = output.unwrap_or_else(|error| panic!("cat: {error}"));
@@ -188,15 +189,15 @@ fn set_queue_limit(limit: u64) {
     setrlimit(resource, limit, hard).unwrap_or_else(|error| panic!("setrlimit: {error}"));
 }
 
-pub(super) fn p5_pollers_of_one_thread_share_an_overflow(stage: &Stage) {
+pub(super) fn p5_pollers_of_one_thread_share_an_overflow(cx: &TestContext) {
     for limit in [0, 1] {
         set_queue_limit(limit);
         for first in [0, 1] {
-            let mut desks = [stage.desk(4), stage.desk(4)];
+            let mut desks = [cx.harness(4), cx.harness(4)];
             let pairs = [stream(), stream()];
-            for (desk, (here, _)) in desks.iter_mut().zip(&pairs) {
-                desk.register(here.clone(), 1, READ, Mode::Edge);
-                desk.expect_silence("nothing yet");
+            for (harness, (here, _)) in desks.iter_mut().zip(&pairs) {
+                harness.register(here.clone(), 1, READ, Mode::Edge);
+                harness.expect_silence("nothing yet");
             }
             for (_, there) in pairs.iter().cycle().take(10) {
                 put(there, b"x");
@@ -211,15 +212,15 @@ pub(super) fn p5_pollers_of_one_thread_share_an_overflow(stage: &Stage) {
 /// How many bytes go through, one by one.
 const BYTES: usize = 100_000;
 
-pub(super) fn p5_a_full_signal_queue_loses_nothing(stage: &Stage) {
+pub(super) fn p5_a_full_signal_queue_loses_nothing(cx: &TestContext) {
     set_queue_limit(20);
     for mode in MODES {
-        let mut desk = stage.desk(16);
+        let mut harness = cx.harness(16);
         let (sources, peers): (Vec<_>, Vec<_>) = (0..50).map(|_| stream()).unzip();
         for (token, source) in sources.iter().enumerate() {
-            desk.register(source.clone(), token, READ, mode);
+            harness.register(source.clone(), token, READ, mode);
         }
-        desk.expect_silence("nothing yet");
+        harness.expect_silence("nothing yet");
         // More than the queue takes, while nobody reads it.
         peers.iter().for_each(|peer| put(peer, b"x"));
         let writer = std::thread::spawn(move || {
@@ -233,21 +234,26 @@ pub(super) fn p5_a_full_signal_queue_loses_nothing(stage: &Stage) {
         });
         let mut left = BYTES + sources.len();
         while left > 0 {
-            desk.next("there is more to read");
-            for event in desk.events.iter().copied().collect::<Vec<_>>() {
-                left -= read_as(mode, &mut desk, &sources[event.token.0], event.key);
+            harness.next("there is more to read");
+            for event in harness.events.iter().copied().collect::<Vec<_>>() {
+                left -= read_as(mode, &mut harness, &sources[event.token.0], event.key);
             }
         }
         let _peers = writer.join().unwrap_or_else(|_| panic!("the writer failed"));
-        desk.expect_silence("everything was read");
-        let overflows = desk.poller.statistics().overflows;
-        let counts = desk.poller.backend() == Backend::Sigio;
+        harness.expect_silence("everything was read");
+        let overflows = harness.poller.statistics().overflows;
+        let counts = harness.poller.backend() == Backend::Sigio;
         assert!(overflows > 0 || !counts, "the overflows are counted");
     }
 }
 
 /// Reads the way that a mode wants: all there is, or some and not the rest.
-fn read_as(mode: Mode, desk: &mut Desk, source: &UnixStream, key: crate::key::Key) -> usize {
+fn read_as(
+    mode: Mode,
+    harness: &mut ReadinessHarness,
+    source: &UnixStream,
+    key: crate::key::Key,
+) -> usize {
     let mut buffer = [0; 7];
     let mut total = 0;
     loop {
@@ -262,8 +268,8 @@ fn read_as(mode: Mode, desk: &mut Desk, source: &UnixStream, key: crate::key::Ke
     }
     match mode {
         Mode::Level => {}
-        Mode::Edge => desk.drained(key, READ),
-        Mode::OneShot => desk.rearm(key, READ),
+        Mode::Edge => harness.drained(key, READ),
+        Mode::OneShot => harness.rearm(key, READ),
     }
     total
 }

@@ -1,6 +1,6 @@
 //! The situations a file can be in, and what poll(2) says of each (Linux 6.18).
 
-use super::kit::*;
+use super::util::*;
 use crate::poller::Source;
 use nix::fcntl::OFlag;
 use nix::poll::PollFlags;
@@ -35,7 +35,7 @@ fn situation(name: &'static str, source: Source, bits: u16) -> Situation {
     // What a peer does over TCP arrives in the kernel's own time.
     let told = PollFlags::POLLIN | PollFlags::POLLOUT | PollFlags::POLLPRI;
     let without_rdhup = PollFlags::from_bits_truncate((bits & !RDHUP) as i16);
-    fence(&source, told, |seen| seen == without_rdhup);
+    wait_until_kernel(&source, told, |seen| seen == without_rdhup);
     Situation { name, source, bits, keep: Vec::new() }
 }
 
@@ -120,7 +120,7 @@ fn tcp_ends() -> Vec<Situation> {
     drop(t2);
     shut(&t3, Shutdown::Write);
     // Our own end only after the peer's has arrived, lest both be under way at once.
-    fence(&*h3, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLIN));
+    wait_until_kernel(&*h3, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLIN));
     shut(&h3, Shutdown::Write);
     let [(h4, t4), (h5, t5), (h6, t6)] = [tcp(), tcp(), tcp()];
     shut(&h4, Shutdown::Write);
@@ -181,7 +181,7 @@ fn urgent() -> Vec<Situation> {
     setsockopt(&h3, sockopt::OobInline, &true).unwrap_or_else(|e| panic!("SO_OOBINLINE: {e}"));
     for (here, there) in [(&h1, &t1), (&h2, &t2), (&h3, &t3)] {
         put_urgent(there);
-        fence(&**here, PollFlags::POLLPRI, |bits| bits.contains(PollFlags::POLLPRI));
+        wait_until_kernel(&**here, PollFlags::POLLPRI, |bits| bits.contains(PollFlags::POLLPRI));
     }
     let taken = recv(h2.as_raw_fd(), &mut [0; 1], MsgFlags::MSG_OOB);
     assert_eq!(taken, Ok(1), "the urgent byte");

@@ -1,8 +1,8 @@
 //! Files whose server is slow: only what is done with them waits for it.
 
-use super::bench::{Bench, errno, ok};
 use super::fuse::{Fuse, contents};
-use super::kit::{Stage, TempDir, put, stream};
+use super::op_harness::{OpHarness, errno, ok};
+use super::util::{TempDir, TestContext, put, stream};
 use crate::key::Key;
 use crate::op::{Completion, Op, OpenOptions};
 use crate::sys::buf::Buf;
@@ -29,9 +29,9 @@ const WRITES: [MakeOp; 5] = [
 ];
 
 /// Neither `register` nor `submit` nor a wait waits for the server, however the file is open.
-pub(super) fn c7_slow_file_holds_up_no_other_operation(stage: &Stage) {
-    drop(stage.poller());
-    let fuse = Fuse::mount().unwrap_or_else(|why| stage.skip(why));
+pub(super) fn c7_slow_file_holds_up_no_other_operation(cx: &TestContext) {
+    drop(cx.poller());
+    let fuse = Fuse::mount().unwrap_or_else(|why| cx.skip(why));
     let all = READS.iter().map(|op| (op, true)).chain(WRITES.iter().map(|op| (op, false)));
     for (at, (op, reads)) in all.enumerate() {
         for (also, flags) in [(false, 0), (false, libc::O_NONBLOCK), (true, libc::O_NONBLOCK)] {
@@ -39,7 +39,7 @@ pub(super) fn c7_slow_file_holds_up_no_other_operation(stage: &Stage) {
             options.read(reads || also).write(!reads || also).custom_flags(flags);
             let file = ok(options.open(fuse.path("file")));
             let why = format!("operation {at}, reads: {reads}, both: {also}, flags {flags:o}");
-            let done = run_slowly(stage, &fuse, file, *op, &why);
+            let done = run_slowly(cx, &fuse, file, *op, &why);
             assert!(done.result.is_ok(), "{why}: {:?}", done.result);
             if reads {
                 let bytes: Vec<u8> = match &done.buf {
@@ -54,70 +54,70 @@ pub(super) fn c7_slow_file_holds_up_no_other_operation(stage: &Stage) {
 }
 
 /// More operations of one mount hang than there are threads.
-pub(super) fn c7_hung_mount_leaves_threads_to_other_files(stage: &Stage) {
+pub(super) fn c7_hung_mount_leaves_threads_to_other_files(cx: &TestContext) {
     const HUNG: usize = 40;
-    drop(stage.poller());
-    let fuse = Fuse::mount().unwrap_or_else(|why| stage.skip(why));
+    drop(cx.poller());
+    let fuse = Fuse::mount().unwrap_or_else(|why| cx.skip(why));
     let file = Arc::new(ok(File::open(fuse.path("file"))));
     let path = fuse.path("file");
     let directory = TempDir::new();
     let other = directory.0.join("other");
     ok(std::fs::write(&other, "other"));
     for max in [None, Some(2), Some(5)] {
-        let mut bench = Bench::new(stage);
-        max.into_iter().for_each(|max| bench.desk.poller.set_max_threads(max));
-        let key = bench.add(file.clone());
-        let key_of_other = bench.add(Arc::new(ok(File::options().write(true).open(&other))));
+        let mut ops = OpHarness::new(cx);
+        max.into_iter().for_each(|max| ops.harness.poller.set_max_threads(max));
+        let key = ops.add(file.clone());
+        let key_of_other = ops.add(Arc::new(ok(File::options().write(true).open(&other))));
         fuse.hold();
         // Each from another page, so that it has a request of its own.
         let read = |at: usize| Op::read_at(key, vec![], 1, (at % 2) as u64 * 4096);
-        let ids: Vec<_> = (0..HUNG).map(|at| bench.submit(read(at), at)).collect();
+        let ids: Vec<_> = (0..HUNG).map(|at| ops.submit(read(at), at)).collect();
         let open = |_| Op::open(&path, OpenOptions::new().read(true));
-        let opens: Vec<_> = (0..HUNG).map(|at| bench.submit(open(at), HUNG + at)).collect();
+        let opens: Vec<_> = (0..HUNG).map(|at| ops.submit(open(at), HUNG + at)).collect();
         fuse.until_held();
         let why = format!("at most {max:?} threads");
         for round in 0..3 {
-            assert!(bench.run(Op::write(key_of_other, b"other".to_vec(), ..)).result.is_ok());
-            assert!(bench.run(Op::fsync(key_of_other)).result.is_ok(), "{why}, round {round}");
-            let opened = bench.run(Op::open(&other, OpenOptions::new().read(true).write(true)));
+            assert!(ops.run(Op::write(key_of_other, b"other".to_vec(), ..)).result.is_ok());
+            assert!(ops.run(Op::fsync(key_of_other)).result.is_ok(), "{why}, round {round}");
+            let opened = ops.run(Op::open(&other, OpenOptions::new().read(true).write(true)));
             assert!(opened.result.is_ok(), "{why}, round {round}: {opened:?}");
         }
         // The last ones wait for a thread.
         for (id, token) in [(ids[HUNG - 1], HUNG - 1), (opens[HUNG - 1], 2 * HUNG - 1)] {
-            bench.cancel(id);
-            let done = bench.one();
+            ops.cancel(id);
+            let done = ops.one();
             assert_eq!((done.token.0, errno(&done)), (token, libc::ECANCELED), "{why}");
         }
-        bench.submit(read(0).deadline(Duration::ZERO), usize::MAX);
-        let done = bench.one();
+        ops.submit(read(0).deadline(Duration::ZERO), usize::MAX);
+        let done = ops.one();
         assert_eq!((done.token.0, done.transferred), (usize::MAX, 0), "{why}");
         assert_eq!(done.result.err().map(|error| error.kind()), Some(ErrorKind::TimedOut));
         fuse.release();
-        let done = bench.collect(2 * HUNG - 2);
+        let done = ops.collect(2 * HUNG - 2);
         assert!(done.iter().all(|done| done.result.is_ok()), "{why}: {done:?}");
     }
 }
 
 /// Runs an operation while the server answers nothing, and others meanwhile.
-fn run_slowly(stage: &Stage, fuse: &Fuse, file: File, op: MakeOp, why: &str) -> Completion {
-    let mut bench = Bench::new(stage);
+fn run_slowly(cx: &TestContext, fuse: &Fuse, file: File, op: MakeOp, why: &str) -> Completion {
+    let mut ops = OpHarness::new(cx);
     let (here, there) = stream();
-    let stream = bench.add(here);
+    let stream = ops.add(here);
     fuse.hold();
-    let key = bench.add(Arc::new(file));
-    bench.submit(op(key), 1);
+    let key = ops.add(Arc::new(file));
+    ops.submit(op(key), 1);
     for round in 0..3 {
-        bench.submit(Op::recv(stream, vec![], 4), 2);
-        bench.submit(Op::timeout(Duration::from_millis(5)), 3);
+        ops.submit(Op::recv(stream, vec![], 4), 2);
+        ops.submit(Op::timeout(Duration::from_millis(5)), 3);
         put(&there, b"data");
-        let done = bench.collect(2);
+        let done = ops.collect(2);
         assert!(done.iter().all(|done| done.token.0 != 1), "{why}, round {round}: {done:?}");
         assert!(done.iter().all(|done| done.result.is_ok()), "{why}, round {round}: {done:?}");
     }
     // An fsync of a file in which nothing was written may ask for nothing.
-    if bench.left() == 1 {
+    if ops.left() == 1 {
         fuse.until_held();
     }
     fuse.release();
-    bench.one()
+    ops.one()
 }

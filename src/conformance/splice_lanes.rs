@@ -1,8 +1,8 @@
 //! Clauses C1, C3, R5, X1 and X3 for splices: they stand in the lanes of two sources.
 
-use super::bench::*;
-use super::kit::*;
+use super::op_harness::*;
 use super::splices::*;
+use super::util::*;
 use crate::event::{Interest, Mode, Token};
 use crate::key::Key;
 use crate::op::{Completion, Op, OpId};
@@ -11,32 +11,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// A unix stream to splice from and a pipe to splice to, and their other ends.
-struct Yard {
-    bench: Bench,
+struct SpliceFixture {
+    ops: OpHarness,
     from: Key,
     to: Key,
     says: OwnedFd,
     hears: OwnedFd,
 }
 
-impl Yard {
-    fn new(stage: &Stage) -> Self {
-        let mut bench = Bench::new(stage);
+impl SpliceFixture {
+    fn new(cx: &TestContext) -> Self {
+        let mut ops = OpHarness::new(cx);
         let ((here, there), (hears, writer)) = (stream(), pipe());
-        let (from, to) = (bench.add(here), bench.add(Arc::new(writer)));
-        Yard { bench, from, to, says: there.into(), hears }
+        let (from, to) = (ops.add(here), ops.add(Arc::new(writer)));
+        SpliceFixture { ops, from, to, says: there.into(), hears }
     }
 
     fn splice(&mut self, max: usize, token: usize) -> OpId {
-        self.bench.submit(Op::splice(self.from, self.to, max), token)
+        self.ops.submit(Op::splice(self.from, self.to, max), token)
     }
 
     fn read(&mut self, max: usize, token: usize) -> OpId {
-        self.bench.submit(Op::recv(self.from, vec![], max), token)
+        self.ops.submit(Op::recv(self.from, vec![], max), token)
     }
 
     fn write(&mut self, text: &'static str, token: usize) -> OpId {
-        self.bench.submit(Op::write(self.to, text, ..), token)
+        self.ops.submit(Op::write(self.to, text, ..), token)
     }
 }
 
@@ -44,30 +44,30 @@ fn tokens(done: &[Completion]) -> Vec<usize> {
     done.iter().map(|done| done.token.0).collect()
 }
 
-pub(super) fn c3_a_splice_stands_in_both_lanes(stage: &Stage) {
+pub(super) fn c3_a_splice_stands_in_both_lanes(cx: &TestContext) {
     for waits in [false, true] {
-        let mut yard = Yard::new(stage);
-        yard.bench.submit(Op::recv_exact(yard.from, vec![], 3), 1);
-        yard.write("<", 2);
-        yard.splice(4, 3);
-        yard.write(">", 4);
-        yard.read(2, 5);
-        yard.splice(2, 6);
-        yard.write("!", 7);
+        let mut fixture = SpliceFixture::new(cx);
+        fixture.ops.submit(Op::recv_exact(fixture.from, vec![], 3), 1);
+        fixture.write("<", 2);
+        fixture.splice(4, 3);
+        fixture.write(">", 4);
+        fixture.read(2, 5);
+        fixture.splice(2, 6);
+        fixture.write("!", 7);
         if waits {
-            let done = yard.bench.one();
+            let done = fixture.ops.one();
             assert_eq!((done.token.0, bytes(done).0), (2, 1), "nothing is in the way of that");
-            yard.bench.expect_nothing_yet("nothing was said");
+            fixture.ops.expect_nothing_yet("nothing was said");
             // One after the other, so that each finds no more than a part.
             for part in [&b"ab"[..], b"cd", b"efg"] {
-                say(&yard.says, part);
-                yard.bench.wait(ZERO);
+                say(&fixture.says, part);
+                fixture.ops.wait(ZERO);
             }
-            say(&yard.says, b"hijk");
+            say(&fixture.says, b"hijk");
         } else {
-            say(&yard.says, b"abcdefghijk");
+            say(&fixture.says, b"abcdefghijk");
         }
-        let done = yard.bench.collect(if waits { 6 } else { 7 });
+        let done = fixture.ops.collect(if waits { 6 } else { 7 });
         let in_lane = |its: &[usize]| {
             let lane: Vec<_> =
                 tokens(&done).into_iter().filter(|token| its.contains(token)).collect();
@@ -88,8 +88,8 @@ pub(super) fn c3_a_splice_stands_in_both_lanes(stage: &Stage) {
         assert!((1..=2).contains(&second), "{second}");
         let (one, two) = (&text[3..3 + first], &text[after..after + second]);
         let expected = [b"<", one, b">", two, b"!"].concat();
-        assert_eq!(hear(&yard.hears, expected.len()), expected, "in the order of the lane");
-        yard.bench.expect_all_done("all that was said was enough");
+        assert_eq!(hear(&fixture.hears, expected.len()), expected, "in the order of the lane");
+        fixture.ops.expect_all_done("all that was said was enough");
     }
 }
 
@@ -102,104 +102,104 @@ enum End {
     OtherDeregistered,
 }
 
-pub(super) fn c3_who_stands_behind_a_splice_goes_on(stage: &Stage) {
+pub(super) fn c3_who_stands_behind_a_splice_goes_on(cx: &TestContext) {
     for end in [End::Canceled, End::TimedOut] {
         for is_held_up in [false, true] {
             let why = format!("{end:?}, held up: {is_held_up}");
-            let mut yard = Yard::new(stage);
-            let first = is_held_up.then(|| yard.read(9, 0));
-            let mut splice = Op::splice(yard.from, yard.to, 9);
+            let mut fixture = SpliceFixture::new(cx);
+            let first = is_held_up.then(|| fixture.read(9, 0));
+            let mut splice = Op::splice(fixture.from, fixture.to, 9);
             if let End::TimedOut = end {
                 splice = splice.deadline(Duration::from_millis(1));
             }
-            let id = yard.bench.submit(splice, 1);
-            yard.write("behind", 2);
-            yard.read(9, 3);
+            let id = fixture.ops.submit(splice, 1);
+            fixture.write("behind", 2);
+            fixture.read(9, 3);
             if let End::Canceled = end {
-                yard.bench.expect_nothing_yet(&why);
-                yard.bench.cancel(id);
+                fixture.ops.expect_nothing_yet(&why);
+                fixture.ops.cancel(id);
             }
-            let done = yard.bench.collect(2);
+            let done = fixture.ops.collect(2);
             assert_eq!(tokens(&done), [1, 2], "{why}");
             let is_late = done[0]
                 .result
                 .as_ref()
                 .is_err_and(|error| error.kind() == std::io::ErrorKind::TimedOut);
             assert!(done[0].is_canceled() || is_late, "{why}: {done:?}");
-            assert_eq!(hear(&yard.hears, 6), b"behind", "{why}");
-            yard.bench.expect_nothing_yet("nothing was said");
+            assert_eq!(hear(&fixture.hears, 6), b"behind", "{why}");
+            fixture.ops.expect_nothing_yet("nothing was said");
             if first.is_some() {
-                say(&yard.says, b"x");
-                assert_eq!(yard.bench.one().token.0, 0, "{why}");
+                say(&fixture.says, b"x");
+                assert_eq!(fixture.ops.one().token.0, 0, "{why}");
             }
-            say(&yard.says, b"yz");
-            let done = yard.bench.one();
+            say(&fixture.says, b"yz");
+            let done = fixture.ops.one();
             assert_eq!((done.token.0, &*done.buf), (3, &b"yz"[..]), "{why}: nothing was taken");
-            yard.bench.expect_all_done(&why);
+            fixture.ops.expect_all_done(&why);
         }
     }
 }
 
-pub(super) fn r5_either_source_of_a_splice_may_go(stage: &Stage) {
+pub(super) fn r5_either_source_of_a_splice_may_go(cx: &TestContext) {
     for end in [End::Deregistered, End::OtherDeregistered] {
         for (is_held_up, is_full) in [(false, false), (true, false), (false, true), (true, true)] {
             let why = format!("{end:?}, held up: {is_held_up}, full: {is_full}");
-            let mut yard = Yard::new(stage);
+            let mut fixture = SpliceFixture::new(cx);
             let mut before = Vec::new();
             if is_held_up {
-                before.push(yard.read(9, 0));
+                before.push(fixture.read(9, 0));
             }
             if is_full {
-                fill(writer_of(&yard.hears));
+                fill(writer_of(&fixture.hears));
                 if !is_held_up {
-                    say(&yard.says, b"said");
+                    say(&fixture.says, b"said");
                 }
             }
-            let splices = [1, 2].map(|token| yard.splice(9, token));
-            let (written, read) = (yard.write("behind", 3), yard.read(9, 4));
-            yard.bench.expect_nothing_yet(&why);
+            let splices = [1, 2].map(|token| fixture.splice(9, token));
+            let (written, read) = (fixture.write("behind", 3), fixture.read(9, 4));
+            fixture.ops.expect_nothing_yet(&why);
             match end {
                 End::Deregistered => {
-                    yard.bench.desk.deregister(yard.from);
-                    let done = yard.bench.collect(before.len() + 3);
+                    fixture.ops.harness.deregister(fixture.from);
+                    let done = fixture.ops.collect(before.len() + 3);
                     let gone: Vec<_> = done.iter().map(|done| done.id).collect();
                     let expected = [&before[..], &splices, &[read]].concat();
                     assert_eq!(gone, expected, "{why}: in the order of their submission");
                     assert!(done.iter().all(Completion::is_canceled), "{why}: {done:?}");
                     if is_full {
                         // Not all: what is behind may come as soon as there is room.
-                        hear(&yard.hears, 4096);
+                        hear(&fixture.hears, 4096);
                     }
-                    let done = yard.bench.one();
+                    let done = fixture.ops.one();
                     assert_eq!((done.id, done.result.is_ok()), (written, true), "{why}");
                     let mut heard = Vec::new();
                     while !heard.ends_with(b"behind") {
-                        heard.extend(hear(&yard.hears, 1));
+                        heard.extend(hear(&fixture.hears, 1));
                     }
                     assert!(is_full || heard.len() == 6, "{why}: {heard:?}");
                 }
                 _ => {
-                    yard.bench.desk.deregister(yard.to);
-                    let done = yard.bench.collect(3);
+                    fixture.ops.harness.deregister(fixture.to);
+                    let done = fixture.ops.collect(3);
                     let gone: Vec<_> = done.iter().map(|done| done.id).collect();
                     let expected = [&splices[..], &[written]].concat();
                     assert_eq!(gone, expected, "{why}: in the order of their submission");
                     assert!(done.iter().all(Completion::is_canceled), "{why}: {done:?}");
                     let all = if is_held_up { b"first" } else { &b"said!"[..] };
                     if !is_full || is_held_up {
-                        say(&yard.says, all);
+                        say(&fixture.says, all);
                     }
-                    let done = yard.bench.one();
+                    let done = fixture.ops.one();
                     let id = before.first().copied().unwrap_or(read);
                     assert_eq!(done.id, id, "{why}: the next to read");
                     assert!(done.transferred > 0, "{why}: nothing was taken");
                     if is_held_up {
-                        say(&yard.says, b"second");
-                        assert_eq!(yard.bench.one().id, read, "{why}");
+                        say(&fixture.says, b"second");
+                        assert_eq!(fixture.ops.one().id, read, "{why}");
                     }
                 }
             }
-            yard.bench.expect_all_done(&why);
+            fixture.ops.expect_all_done(&why);
         }
     }
 }
@@ -213,38 +213,38 @@ fn writer_of(reader: &OwnedFd) -> OwnedFd {
     ok(options.write(true).custom_flags(libc::O_NONBLOCK).open(path)).into()
 }
 
-pub(super) fn x1_a_splice_is_done_or_not(stage: &Stage) {
-    let mut yard = Yard::new(stage);
+pub(super) fn x1_a_splice_is_done_or_not(cx: &TestContext) {
+    let mut fixture = SpliceFixture::new(cx);
     let (mut said, mut moved) = (0_usize, 0);
     for round in 0..300 {
-        let mut splice = Op::splice(yard.from, yard.to, 3);
+        let mut splice = Op::splice(fixture.from, fixture.to, 3);
         if round % 3 == 2 {
             splice = splice.deadline(Duration::from_micros(round));
         }
-        let id = yard.bench.submit(splice, 1);
+        let id = fixture.ops.submit(splice, 1);
         if round % 2 == 0 {
-            yard.bench.wait(ZERO);
+            fixture.ops.wait(ZERO);
         }
-        say(&yard.says, &[said as u8, said as u8 + 1]);
+        say(&fixture.says, &[said as u8, said as u8 + 1]);
         said += 2;
         if round % 3 == 1 {
-            yard.bench.wait(ZERO);
+            fixture.ops.wait(ZERO);
         }
         if round % 3 < 2 {
-            let canceled = yard.bench.desk.poller.cancel(id);
-            assert!(canceled.is_ok() || yard.bench.desk.events.completed() > 0, "it is known");
+            let canceled = fixture.ops.harness.poller.cancel(id);
+            assert!(canceled.is_ok() || fixture.ops.harness.events.completed() > 0, "it is known");
         }
-        let done = yard.bench.one();
+        let done = fixture.ops.one();
         assert!(done.result.is_ok() || done.transferred == 0, "{done:?}");
         moved += done.transferred;
         drop(done);
         if round % 10 == 9 {
             // They come as they were said, and no more of them than was told.
-            let heard = hear(&yard.hears, moved);
-            assert_eq!(unread(&mut yard, said) + moved, said, "round {round}");
+            let heard = hear(&fixture.hears, moved);
+            assert_eq!(unread(&mut fixture, said) + moved, said, "round {round}");
             let expected: Vec<u8> = (0..moved).map(|at| at as u8).collect();
             assert_eq!(heard, expected, "round {round}");
-            expect_silent(&yard.hears, "nothing beyond what was told");
+            expect_silent(&fixture.hears, "nothing beyond what was told");
             moved = 0;
             said = 0;
         }
@@ -252,36 +252,36 @@ pub(super) fn x1_a_splice_is_done_or_not(stage: &Stage) {
 }
 
 /// Takes what nobody has spliced, and gives how much it is.
-fn unread(yard: &mut Yard, said: usize) -> usize {
-    let id = yard.read(2 * said, 9);
-    yard.bench.wait(ZERO);
-    if yard.bench.desk.events.completed() == 0 {
-        yard.bench.cancel(id);
+fn unread(fixture: &mut SpliceFixture, said: usize) -> usize {
+    let id = fixture.read(2 * said, 9);
+    fixture.ops.wait(ZERO);
+    if fixture.ops.harness.events.completed() == 0 {
+        fixture.ops.cancel(id);
     }
-    yard.bench.one().transferred
+    fixture.ops.one().transferred
 }
 
-pub(super) fn c1_hundreds_of_splices_complete_once_each(stage: &Stage) {
+pub(super) fn c1_hundreds_of_splices_complete_once_each(cx: &TestContext) {
     const COUNT: usize = 300;
-    let mut bench = Bench::with_room(stage, COUNT);
+    let mut ops = OpHarness::with_room(cx, COUNT);
     let pipes: Vec<_> = (0..4).map(|_| pipe()).collect();
     let (mut readers, mut writers) = (Vec::new(), Vec::new());
     let mut others = Vec::new();
     for (reader, writer) in pipes {
         others.push(ok(writer.try_clone()));
-        readers.push(bench.add(Arc::new(reader)));
-        writers.push(bench.add(Arc::new(writer)));
+        readers.push(ops.add(Arc::new(reader)));
+        writers.push(ops.add(Arc::new(writer)));
     }
     // In a ring: what goes into one goes to the next, and at last around.
     for at in 0..COUNT {
-        bench.submit(Op::splice(readers[at % 4], writers[(at + 1) % 4], 1), at);
+        ops.submit(Op::splice(readers[at % 4], writers[(at + 1) % 4], 1), at);
     }
-    bench.expect_nothing_yet("there is nothing to go around");
+    ops.expect_nothing_yet("there is nothing to go around");
     say(&others[0], b"x");
-    let done = bench.collect(COUNT);
+    let done = ops.collect(COUNT);
     assert_eq!(tokens(&done), (0..COUNT).collect::<Vec<_>>(), "one after the other");
     assert!(done.iter().all(|done| done.result.is_ok() && done.transferred == 1), "{done:?}");
-    bench.expect_all_done("each once");
+    ops.expect_all_done("each once");
 }
 
 /// How very many splices end that stand in line.
@@ -298,22 +298,22 @@ enum Finish {
 
 /// The end of one sets the next to work, which is over at once: however many there are, that takes
 /// no more of the stack.
-pub(super) fn c1_very_many_splices_end_on_a_small_stack(stage: &Stage) {
+pub(super) fn c1_very_many_splices_end_on_a_small_stack(cx: &TestContext) {
     use Finish::*;
     const STACK: usize = 256 << 10;
     for finish in [End(1), End(2), Broken, Deregistered, OtherDeregistered, Dropped] {
         let ended = std::thread::scope(|scope| {
             let builder = std::thread::Builder::new().stack_size(STACK);
-            ok(builder.spawn_scoped(scope, || end_very_many(stage, finish))).join()
+            ok(builder.spawn_scoped(scope, || end_very_many(cx, finish))).join()
         });
         ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     }
 }
 
-fn end_very_many(stage: &Stage, finish: Finish) {
+fn end_very_many(cx: &TestContext, finish: Finish) {
     const COUNT: usize = 20_000;
-    let mut desk = stage.desk(512);
-    let mut add = |source| desk.register(source, 0, Interest::empty(), Mode::Edge);
+    let mut harness = cx.harness(512);
+    let mut add = |source| harness.register(source, 0, Interest::empty(), Mode::Edge);
     let pipes = [pipe(), pipe()];
     let ((here, there), mut froms, mut writers) = (stream(), Vec::new(), Vec::new());
     for (reader, writer) in pipes {
@@ -324,25 +324,25 @@ fn end_very_many(stage: &Stage, finish: Finish) {
     let mut submitted = Vec::new();
     for at in 0..COUNT {
         let splice = Op::splice(froms[at % count], to, 9);
-        submitted.push(ok(desk.poller.submit(splice, Token(at))));
+        submitted.push(ok(harness.poller.submit(splice, Token(at))));
     }
-    desk.wait(Some(ZERO));
-    assert_eq!(desk.events.completed(), 0, "{finish:?}: they wait");
+    harness.wait(Some(ZERO));
+    assert_eq!(harness.events.completed(), 0, "{finish:?}: they wait");
     match finish {
         Finish::End(_) => writers.clear(),
         Finish::Broken => {
             drop(there);
             say(&writers[0], b"x");
         }
-        Finish::Deregistered => desk.deregister(froms[0]),
-        Finish::OtherDeregistered => desk.deregister(to),
+        Finish::Deregistered => harness.deregister(froms[0]),
+        Finish::OtherDeregistered => harness.deregister(to),
         Finish::Dropped => return,
     }
     let mut ended = Vec::new();
     while ended.len() < COUNT {
-        desk.wait(Some(LONG));
-        assert!(desk.events.completed() > 0, "{finish:?}: {} have ended", ended.len());
-        for done in desk.events.completions() {
+        harness.wait(Some(LONG));
+        assert!(harness.events.completed() > 0, "{finish:?}: {} have ended", ended.len());
+        for done in harness.events.completions() {
             let is_right = match finish {
                 Finish::End(_) => done.result.is_ok(),
                 Finish::Broken => errno(&done) == libc::EPIPE,
@@ -353,6 +353,6 @@ fn end_very_many(stage: &Stage, finish: Finish) {
         }
     }
     assert!(ended == submitted, "{finish:?}: each once, in the order of their submission");
-    desk.wait(Some(ZERO));
-    assert_eq!(desk.events.completed(), 0, "{finish:?}: these were all");
+    harness.wait(Some(ZERO));
+    assert_eq!(harness.events.completed(), 0, "{finish:?}: these were all");
 }

@@ -1,9 +1,9 @@
 //! Clauses C2, C3, C5, C7 and M1 for splices: bytes that go from one source to another.
 
-use super::bench::*;
-use super::disk::{Dice, file_of};
-use super::kit::*;
-use super::scenes::{set_blocking, stuff};
+use super::disk::{Rng, file_of};
+use super::op_harness::*;
+use super::scenarios::{set_blocking, stuff};
+use super::util::*;
 use crate::event::{Mode, Token};
 use crate::key::Key;
 use crate::op::Op;
@@ -85,7 +85,7 @@ pub(super) fn say(to: &OwnedFd, bytes: &[u8]) {
 pub(super) fn hear(from: &OwnedFd, count: usize) -> Vec<u8> {
     let mut heard = Vec::new();
     while heard.len() < count {
-        fence(from, PollFlags::POLLIN, |bits| !bits.is_empty());
+        wait_until_kernel(from, PollFlags::POLLIN, |bits| !bits.is_empty());
         let mut part = vec![0; count - heard.len()];
         let more = ok(nix::unistd::read(from, &mut part));
         assert!(more > 0, "{} of {count} bytes, and the end", heard.len());
@@ -100,102 +100,102 @@ pub(super) fn expect_silent(from: &OwnedFd, why: &str) {
     assert_eq!(heard, Err(nix::errno::Errno::EAGAIN), "{why}");
 }
 
-pub(super) fn c2_bytes_are_spliced_from_end_to_end(stage: &Stage) {
+pub(super) fn c2_bytes_are_spliced_from_end_to_end(cx: &TestContext) {
     for blocking in [false, true] {
         for is_late in [false, true] {
             for (from, to) in ways() {
                 let why = format!("{} to {}, late: {is_late}", from.name, to.name);
                 set_blocking(&from.here, blocking);
                 set_blocking(&to.here, blocking);
-                let mut bench = Bench::new(stage);
-                let (source, target) = (bench.add(from.here), bench.add(to.here));
+                let mut ops = OpHarness::new(cx);
+                let (source, target) = (ops.add(from.here), ops.add(to.here));
                 if is_late {
-                    bench.submit(Op::splice(source, target, 5), 1);
-                    bench.expect_nothing_yet("nothing was said");
+                    ops.submit(Op::splice(source, target, 5), 1);
+                    ops.expect_nothing_yet("nothing was said");
                 }
                 say(&from.there, b"hello world");
                 if !is_late {
-                    fence(&from.there, PollFlags::POLLOUT, |bits| !bits.is_empty());
-                    bench.submit(Op::splice(source, target, 5), 1);
+                    wait_until_kernel(&from.there, PollFlags::POLLOUT, |bits| !bits.is_empty());
+                    ops.submit(Op::splice(source, target, 5), 1);
                 }
-                assert_eq!(bytes(bench.one()), (5, vec![]), "{why}");
+                assert_eq!(bytes(ops.one()), (5, vec![]), "{why}");
                 assert_eq!(hear(&to.there, 5), b"hello", "{why}");
-                let done = bench.run(Op::splice(source, target, 1 << 20));
+                let done = ops.run(Op::splice(source, target, 1 << 20));
                 assert_eq!(bytes(done).0, 6, "{why}: what there is");
                 assert_eq!(hear(&to.there, 6), b" world", "{why}");
-                bench.submit(Op::splice(source, target, 9), 2);
-                bench.expect_nothing_yet("nothing else was said");
+                ops.submit(Op::splice(source, target, 9), 2);
+                ops.expect_nothing_yet("nothing else was said");
                 drop(from.there);
-                assert_eq!(bytes(bench.one()).0, 0, "{why}: the end");
-                assert_eq!(bytes(bench.run(Op::splice(source, target, 9))).0, 0, "{why}: again");
+                assert_eq!(bytes(ops.one()).0, 0, "{why}: the end");
+                assert_eq!(bytes(ops.run(Op::splice(source, target, 9))).0, 0, "{why}: again");
                 expect_silent(&to.there, &why);
             }
         }
     }
 }
 
-pub(super) fn c2_files_are_spliced_where_they_stand(stage: &Stage) {
+pub(super) fn c2_files_are_spliced_where_they_stand(cx: &TestContext) {
     let directory = TempDir::new();
-    let content = Dice(21).bytes(200_000);
+    let content = Rng(21).bytes(200_000);
     let path = directory.0.join("file");
     let file = file_of(&path, &content);
-    let mut bench = Bench::new(stage);
+    let mut ops = OpHarness::new(cx);
     let (reader, writer) = pipe();
     let [from, into, out] =
-        [file.clone() as Source, Arc::new(writer), Arc::new(reader)].map(|file| bench.add(file));
+        [file.clone() as Source, Arc::new(writer), Arc::new(reader)].map(|file| ops.add(file));
     let target = file_of(&directory.0.join("target"), b"0123456789");
     ok((&*target).seek(std::io::SeekFrom::Start(3)));
-    let to = bench.add(target.clone());
+    let to = ops.add(target.clone());
     let mut moved = 0;
     while moved < content.len() {
-        let done = bench.run(Op::splice(from, into, 50_000));
+        let done = ops.run(Op::splice(from, into, 50_000));
         let count = bytes(done).0;
         assert!((1..=50_000).contains(&count), "{count}");
         let mut left = count;
         while left > 0 {
-            let back = bytes(bench.run(Op::splice(out, to, left))).0;
+            let back = bytes(ops.run(Op::splice(out, to, left))).0;
             assert!(back > 0 && back <= left, "{back} of {left}");
             left -= back;
         }
         moved += count;
         assert_eq!(ok((&*file).stream_position()), moved as u64, "it has moved on");
     }
-    assert_eq!(bytes(bench.run(Op::splice(from, into, 9))).0, 0, "the end of the file");
+    assert_eq!(bytes(ops.run(Op::splice(from, into, 9))).0, 0, "the end of the file");
     let written = ok(std::fs::read(directory.0.join("target")));
     assert!(written[..3] == *b"012" && written[3..] == content, "{} bytes", written.len());
     // What stands in the one order of a file waits for its turn, and so does the splice.
     ok((&*file).rewind());
-    bench.submit(Op::read(from, vec![], 10), 1);
-    bench.submit(Op::splice(from, into, 10), 2);
-    bench.submit(Op::read(from, vec![], 10), 3);
-    let done = bench.collect(3);
+    ops.submit(Op::read(from, vec![], 10), 1);
+    ops.submit(Op::splice(from, into, 10), 2);
+    ops.submit(Op::read(from, vec![], 10), 3);
+    let done = ops.collect(3);
     let order: Vec<_> = done.iter().map(|done| (done.token.0, done.transferred)).collect();
     assert_eq!(order, [(1, 10), (2, 10), (3, 10)]);
     assert!(*done[0].buf == content[..10] && *done[2].buf == content[20..30]);
-    assert_eq!(bytes(bench.run(Op::read(out, vec![], 99))), (10, content[10..20].to_vec()));
+    assert_eq!(bytes(ops.run(Op::read(out, vec![], 99))), (10, content[10..20].to_vec()));
     let appended = ok(File::options().append(true).open(&path));
-    let to = bench.add(Arc::new(appended));
+    let to = ops.add(Arc::new(appended));
     let done = {
-        bench.run(Op::write(into, "x", ..));
-        bench.run(Op::splice(out, to, 9))
+        ops.run(Op::write(into, "x", ..));
+        ops.run(Op::splice(out, to, 9))
     };
     assert_eq!(errno(&done), libc::EINVAL, "as by the call");
-    assert_eq!(bytes(bench.run(Op::read(out, vec![], 9))).1, b"x", "it is still there");
+    assert_eq!(bytes(ops.run(Op::read(out, vec![], 9))).1, b"x", "it is still there");
 }
 
-pub(super) fn c2_a_splice_waits_for_either_side(stage: &Stage) {
+pub(super) fn c2_a_splice_waits_for_either_side(cx: &TestContext) {
     for (from, to) in ways() {
         let why = format!("{} to {}", from.name, to.name);
-        let mut bench = Bench::new(stage);
+        let mut ops = OpHarness::new(cx);
         let full = owned(&to.here);
         stuff(&full);
-        let (source, target) = (bench.add(from.here), bench.add(to.here));
-        bench.submit(Op::splice(source, target, 64), 1);
-        bench.expect_nothing_yet("neither is ready");
+        let (source, target) = (ops.add(from.here), ops.add(to.here));
+        ops.submit(Op::splice(source, target, 64), 1);
+        ops.expect_nothing_yet("neither is ready");
         say(&from.there, b"through");
         if to.name != "TCP" {
             // Of TCP more may be taken by the peer's side in its own time.
-            bench.expect_nothing_yet("there is no room");
+            ops.expect_nothing_yet("there is no room");
         }
         let mut heard = 0;
         let done = loop {
@@ -204,9 +204,9 @@ pub(super) fn c2_a_splice_waits_for_either_side(stage: &Stage) {
                 Ok(count) => heard += count,
                 Err(error) => assert_eq!(error, nix::errno::Errno::EAGAIN, "{why}"),
             }
-            bench.wait(ZERO);
-            if bench.desk.events.completed() > 0 {
-                break bench.one();
+            ops.wait(ZERO);
+            if ops.harness.events.completed() > 0 {
+                break ops.one();
             }
         };
         assert!(heard > 0, "{why}: it was full");
@@ -214,7 +214,7 @@ pub(super) fn c2_a_splice_waits_for_either_side(stage: &Stage) {
         let mut last = Vec::new();
         while !last.ends_with(b"through") {
             // Byte by byte this would take its time: of TCP there are millions.
-            fence(&to.there, PollFlags::POLLIN, |bits| !bits.is_empty());
+            wait_until_kernel(&to.there, PollFlags::POLLIN, |bits| !bits.is_empty());
             let mut part = vec![0; 1 << 16];
             let count = ok(nix::unistd::read(&to.there, &mut part));
             assert!(count > 0, "{why}: the end, before all has come");
@@ -225,65 +225,65 @@ pub(super) fn c2_a_splice_waits_for_either_side(stage: &Stage) {
 }
 
 /// A splice that finds out by a poll that it has to wait must see what the call would say at once.
-pub(super) fn c2_splices_that_waited_tell_of_ends_at_once(stage: &Stage) {
-    let (mut bench, ways) = (Bench::new(stage), sources().into_iter().zip(targets()));
+pub(super) fn c2_splices_that_waited_tell_of_ends_at_once(cx: &TestContext) {
+    let (mut ops, ways) = (OpHarness::new(cx), sources().into_iter().zip(targets()));
     for (from, to) in ways.filter(|(from, _)| from.name != "pipe" && from.name != "FIFO") {
         let (reader, writer) = pipe();
-        let (source, target) = (bench.add(from.here), bench.add(Arc::new(writer)));
+        let (source, target) = (ops.add(from.here), ops.add(Arc::new(writer)));
         for _ in 0..2 {
-            bench.submit(Op::splice(source, target, 9), 1);
-            bench.expect_nothing_yet("nothing was said");
+            ops.submit(Op::splice(source, target, 9), 1);
+            ops.expect_nothing_yet("nothing was said");
             say(&from.there, b"through");
-            assert_eq!(bytes(bench.one()).0, 7, "{}", from.name);
+            assert_eq!(bytes(ops.one()).0, 7, "{}", from.name);
         }
         drop(reader);
-        let done = bench.run(Op::splice(source, target, 9));
+        let done = ops.run(Op::splice(source, target, 9));
         assert_eq!(errno(&done), libc::EPIPE, "{}: idle, and nobody reads", from.name);
         let (reader, writer) = pipe();
         let full = owned(&to.here);
-        let (source, target) = (bench.add(Arc::new(reader)), bench.add(to.here));
-        bench.submit(Op::splice(source, target, 9), 1);
-        bench.expect_nothing_yet("nothing was said");
+        let (source, target) = (ops.add(Arc::new(reader)), ops.add(to.here));
+        ops.submit(Op::splice(source, target, 9), 1);
+        ops.expect_nothing_yet("nothing was said");
         say(&writer, b"through");
-        assert_eq!(bytes(bench.one()).0, 7, "{}", to.name);
-        let itself = bench.add(Arc::new(owned(&writer)));
-        let done = bench.run(Op::splice(source, itself, 9));
+        assert_eq!(bytes(ops.one()).0, 7, "{}", to.name);
+        let itself = ops.add(Arc::new(owned(&writer)));
+        let done = ops.run(Op::splice(source, itself, 9));
         assert_eq!(errno(&done), libc::EINVAL, "idle, to itself");
-        bench.desk.deregister(itself);
+        ops.harness.deregister(itself);
         for _ in 0..2 {
             stuff(&full);
             say(&writer, b"through");
-            bench.submit(Op::splice(source, target, 9), 1);
-            while bench.desk.events.completed() == 0 {
+            ops.submit(Op::splice(source, target, 9), 1);
+            while ops.harness.events.completed() == 0 {
                 let _ = nix::unistd::read(&to.there, &mut vec![0; 1 << 16]);
-                bench.wait(ZERO);
+                ops.wait(ZERO);
             }
-            assert_eq!(bytes(bench.one()).0, 7, "{}", to.name);
+            assert_eq!(bytes(ops.one()).0, 7, "{}", to.name);
         }
         stuff(&full);
         drop(writer);
-        let done = bench.run(Op::splice(source, target, 9));
+        let done = ops.run(Op::splice(source, target, 9));
         assert_eq!(bytes(done).0, 0, "{}: full, and nobody writes", to.name);
     }
 }
 
 /// Much more than a pipe holds goes through two of them and two sockets, unchanged.
-pub(super) fn c2_no_byte_is_lost_or_doubled(stage: &Stage) {
+pub(super) fn c2_no_byte_is_lost_or_doubled(cx: &TestContext) {
     const SIZE: usize = 3 << 20;
-    let content = Arc::new(Dice(3).bytes(SIZE));
+    let content = Arc::new(Rng(3).bytes(SIZE));
     for (from, to) in ways() {
         let why = format!("{} to {}", from.name, to.name);
         let content = content.clone();
-        let mut bench = Bench::new(stage);
-        let (source, target) = (bench.add(from.here), bench.add(to.here));
+        let mut ops = OpHarness::new(cx);
+        let (source, target) = (ops.add(from.here), ops.add(to.here));
         let (there, sent) = (from.there, content.clone());
         let writer = std::thread::spawn(move || {
             set_blocking(&there, true);
             let mut there = File::from(there);
-            let mut dice = Dice(8);
+            let mut rng = Rng(8);
             let mut rest = &sent[..];
             while !rest.is_empty() {
-                let (part, others) = rest.split_at(rest.len().min(1 + dice.below(9000)));
+                let (part, others) = rest.split_at(rest.len().min(1 + rng.below(9000)));
                 ok(there.write_all(part));
                 rest = others;
             }
@@ -296,12 +296,12 @@ pub(super) fn c2_no_byte_is_lost_or_doubled(stage: &Stage) {
             ok(there.read_exact(&mut all));
             (all, there)
         });
-        let (mut moved, mut dice) = (0, Dice(99));
+        let (mut moved, mut rng) = (0, Rng(99));
         loop {
             for token in 0..4 {
-                bench.submit(Op::splice(source, target, 1 + dice.below(100_000)), token);
+                ops.submit(Op::splice(source, target, 1 + rng.below(100_000)), token);
             }
-            let counts = bench.collect(4).into_iter().map(|done| bytes(done).0);
+            let counts = ops.collect(4).into_iter().map(|done| bytes(done).0);
             let counts: Vec<_> = counts.collect();
             moved += counts.iter().sum::<usize>();
             if counts[3] == 0 {
@@ -315,7 +315,7 @@ pub(super) fn c2_no_byte_is_lost_or_doubled(stage: &Stage) {
     }
 }
 
-pub(super) fn c2_what_can_not_be_spliced_says_so(stage: &Stage) {
+pub(super) fn c2_what_can_not_be_spliced_says_so(cx: &TestContext) {
     let directory = TempDir::new();
     let file = |name: &str| file_of(&directory.0.join(name), b"content") as Source;
     let mut peers = Vec::new();
@@ -349,52 +349,52 @@ pub(super) fn c2_what_can_not_be_spliced_says_so(stage: &Stage) {
         ("to what is read", reader, read_only, libc::EBADF),
     ];
     for (why, from, to, expected) in cases {
-        let mut bench = Bench::new(stage);
-        bench.about = why;
-        let (from, to) = (bench.add(from), bench.add(to));
-        let done = bench.run(Op::splice(from, to, 9));
+        let mut ops = OpHarness::new(cx);
+        ops.about = why;
+        let (from, to) = (ops.add(from), ops.add(to));
+        let done = ops.run(Op::splice(from, to, 9));
         assert_eq!((errno(&done), done.transferred), (expected, 0), "{why}: as by the call");
     }
 }
 
-fn refused(bench: &mut Bench, op: Op, why: &str) {
-    let error = bench.rejected(op).1;
+fn refused(ops: &mut OpHarness, op: Op, why: &str) {
+    let error = ops.rejected(op).1;
     assert_eq!(error.kind(), InvalidInput, "{why}: {error}");
 }
 
-pub(super) fn m1_a_splice_is_in_two_directions(stage: &Stage) {
-    let mut bench = Bench::new(stage);
+pub(super) fn m1_a_splice_is_in_two_directions(cx: &TestContext) {
+    let mut ops = OpHarness::new(cx);
     let ((here, there), (reader, writer)) = (stream(), pipe());
-    let socket = bench.desk.register(here, 1, READ, Mode::Level);
-    let [into, out] = [writer, reader].map(|end| bench.add(Arc::new(end)));
-    refused(&mut bench, Op::splice(socket, into, 9), "it is watched for that");
-    refused(&mut bench, Op::splice(into, into, 9), "to itself");
-    bench.desk.modify(socket, 1, WRITE, Mode::Level);
-    refused(&mut bench, Op::splice(out, socket, 9), "it is watched for that");
-    refused(&mut bench, Op::splice(socket, into, 0), "nothing is to be moved");
-    let id = bench.submit(Op::splice(socket, into, 9), 1);
-    let modified = |bench: &mut Bench, key: Key, interest| {
-        bench.desk.poller.modify(key, Token(1), interest, Mode::Level).map_err(|e| e.kind())
+    let socket = ops.harness.register(here, 1, READ, Mode::Level);
+    let [into, out] = [writer, reader].map(|end| ops.add(Arc::new(end)));
+    refused(&mut ops, Op::splice(socket, into, 9), "it is watched for that");
+    refused(&mut ops, Op::splice(into, into, 9), "to itself");
+    ops.harness.modify(socket, 1, WRITE, Mode::Level);
+    refused(&mut ops, Op::splice(out, socket, 9), "it is watched for that");
+    refused(&mut ops, Op::splice(socket, into, 0), "nothing is to be moved");
+    let id = ops.submit(Op::splice(socket, into, 9), 1);
+    let modified = |ops: &mut OpHarness, key: Key, interest| {
+        ops.harness.poller.modify(key, Token(1), interest, Mode::Level).map_err(|e| e.kind())
     };
-    assert_eq!(modified(&mut bench, socket, READ), Err(InvalidInput), "it is spliced from");
-    assert_eq!(modified(&mut bench, into, WRITE), Err(InvalidInput), "it is spliced to");
-    assert_eq!(modified(&mut bench, socket, WRITE), Ok(()), "the other direction is free");
-    assert_eq!(modified(&mut bench, into, READ), Ok(()), "the other direction is free");
-    bench.cancel(id);
-    assert!(bench.one().is_canceled());
-    assert_eq!(modified(&mut bench, into, WRITE), Ok(()), "it is over");
-    assert_eq!(modified(&mut bench, socket, READ), Ok(()), "it is over");
+    assert_eq!(modified(&mut ops, socket, READ), Err(InvalidInput), "it is spliced from");
+    assert_eq!(modified(&mut ops, into, WRITE), Err(InvalidInput), "it is spliced to");
+    assert_eq!(modified(&mut ops, socket, WRITE), Ok(()), "the other direction is free");
+    assert_eq!(modified(&mut ops, into, READ), Ok(()), "the other direction is free");
+    ops.cancel(id);
+    assert!(ops.one().is_canceled());
+    assert_eq!(modified(&mut ops, into, WRITE), Ok(()), "it is over");
+    assert_eq!(modified(&mut ops, socket, READ), Ok(()), "it is over");
     put(&there, b"x");
-    let kept = bench.desk.now().iter().any(|&(token, _)| token == 1);
+    let kept = ops.harness.now().iter().any(|&(token, _)| token == 1);
     assert!(kept, "and it is watched");
-    let stale = bench.add(Arc::new(pipe().0));
-    bench.desk.deregister(stale);
+    let stale = ops.add(Arc::new(pipe().0));
+    ops.harness.deregister(stale);
     for op in [Op::splice(stale, out, 9), Op::splice(out, stale, 9)] {
-        assert_eq!(bench.rejected(op).1.kind(), std::io::ErrorKind::NotFound);
+        assert_eq!(ops.rejected(op).1.kind(), std::io::ErrorKind::NotFound);
     }
 }
 
-pub(super) fn c7_the_flags_are_restored_after_splices(stage: &Stage) {
+pub(super) fn c7_the_flags_are_restored_after_splices(cx: &TestContext) {
     for by_deregister in [false, true] {
         for (from, to) in ways() {
             let why = format!("{} to {}", from.name, to.name);
@@ -407,16 +407,16 @@ pub(super) fn c7_the_flags_are_restored_after_splices(stage: &Stage) {
                 })
             };
             let before = flags();
-            let mut bench = Bench::new(stage);
-            let keys = [&from.here, &to.here].map(|file| bench.add(file.clone()));
+            let mut ops = OpHarness::new(cx);
+            let keys = [&from.here, &to.here].map(|file| ops.add(file.clone()));
             say(&from.there, b"hello");
-            assert_eq!(bytes(bench.run(Op::splice(keys[0], keys[1], 9))).0, 5, "{why}");
-            bench.submit(Op::splice(keys[0], keys[1], 9), 1);
-            bench.wait(ZERO);
+            assert_eq!(bytes(ops.run(Op::splice(keys[0], keys[1], 9))).0, 5, "{why}");
+            ops.submit(Op::splice(keys[0], keys[1], 9), 1);
+            ops.wait(ZERO);
             if by_deregister {
-                keys.into_iter().for_each(|key| bench.desk.deregister(key));
+                keys.into_iter().for_each(|key| ops.harness.deregister(key));
             } else {
-                drop(bench);
+                drop(ops);
             }
             assert_eq!(flags(), before, "{why}, by deregister: {by_deregister}");
         }
@@ -424,18 +424,18 @@ pub(super) fn c7_the_flags_are_restored_after_splices(stage: &Stage) {
 }
 
 /// Every way to splice to where nobody reads, in a process that SIGPIPE would end.
-pub(super) fn c2_no_splice_raises_sigpipe(stage: &Stage) {
+pub(super) fn c2_no_splice_raises_sigpipe(cx: &TestContext) {
     let_sigpipe_end_the_process();
     for (from, to) in ways() {
         let why = format!("{} to {}", from.name, to.name);
-        let mut bench = Bench::new(stage);
-        let (source, target) = (bench.add(from.here), bench.add(to.here));
+        let mut ops = OpHarness::new(cx);
+        let (source, target) = (ops.add(from.here), ops.add(to.here));
         say(&from.there, b"hello");
         drop(to.there);
         // TCP has to hear of it first.
         let mut last = None;
         for _ in 0..1000 {
-            let done = bench.run(Op::splice(source, target, 1));
+            let done = ops.run(Op::splice(source, target, 1));
             if done.result.is_err() {
                 last = Some(errno(&done));
             }
@@ -450,10 +450,10 @@ pub(super) fn c2_no_splice_raises_sigpipe(stage: &Stage) {
     }
     // A disk's thread splices from files.
     let directory = TempDir::new();
-    let mut bench = Bench::new(stage);
+    let mut ops = OpHarness::new(cx);
     let (reader, writer) = pipe();
     drop(reader);
-    let from = bench.add(file_of(&directory.0.join("file"), b"content"));
-    let to = bench.add(Arc::new(writer));
-    assert_eq!(errno(&bench.run(Op::splice(from, to, 9))), libc::EPIPE);
+    let from = ops.add(file_of(&directory.0.join("file"), b"content"));
+    let to = ops.add(Arc::new(writer));
+    assert_eq!(errno(&ops.run(Op::splice(from, to, 9))), libc::EPIPE);
 }

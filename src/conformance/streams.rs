@@ -1,10 +1,10 @@
 //! Clause C8 where it receives: an operation brings many results, and then its last; and what the
 //! other clauses say of such an operation.
 
-use super::bench::*;
-use super::kit::*;
 use super::lines::*;
-use super::scenes::{Do, new_socket, set_blocking};
+use super::op_harness::*;
+use super::scenarios::{SysCall, new_socket, set_blocking};
+use super::util::*;
 use crate::event::{Interest, Mode, Token};
 use crate::op::{Completion, Op};
 use crate::poller::Source;
@@ -17,14 +17,14 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::thread;
 
-pub(super) fn c8_every_byte_comes_once_and_in_order(stage: &Stage) {
+pub(super) fn c8_every_byte_comes_once_and_in_order(cx: &TestContext) {
     for (size, limit, length) in [(7, 3, 20_000), (4096, 16, 1 << 20)] {
         for make in STREAMS {
             let Line { name, here, there } = make();
-            let (pool, mut bench) = (new_pool(size, limit), Bench::new(stage));
-            bench.about = name;
-            let key = bench.add(here);
-            bench.submit_stream(Op::recv_multi(key, &pool), 1);
+            let (pool, mut ops) = (new_pool(size, limit), OpHarness::new(cx));
+            ops.about = name;
+            let key = ops.add(here);
+            ops.submit_stream(Op::recv_multi(key, &pool), 1);
             set_blocking(&there, true);
             let writer = thread::spawn(move || {
                 let (mut sent, mut step) = (0, 1);
@@ -34,25 +34,25 @@ pub(super) fn c8_every_byte_comes_once_and_in_order(stage: &Stage) {
                     step = step * 5 % 6151 + 1;
                 }
             });
-            let (pieces, last) = until_last(&mut bench);
+            let (pieces, last) = until_last(&mut ops);
             writer.join().unwrap_or_else(|_| panic!("the writer failed"));
             expect_end(&last, name);
             let fits = |piece: &Vec<u8>| (1..=size).contains(&piece.len());
             assert!(pieces.iter().all(fits), "{name}: each brings what fits into a buffer");
             assert!(pieces.concat() == bytes_from(0, length), "{name}: each byte once, in order");
-            bench.expect_all_done("the stream has ended");
+            ops.expect_all_done("the stream has ended");
         }
     }
 }
 
-pub(super) fn c8_the_end_of_a_stream_is_one_last_result(stage: &Stage) {
+pub(super) fn c8_the_end_of_a_stream_is_one_last_result(cx: &TestContext) {
     let with_ends: [Make; 3] = [Line::unix, Line::tcp, Line::sequence];
     for make in with_ends {
         // What is there, and has ended, when it is submitted.
         for (says, ends) in [(false, false), (true, false), (false, true), (true, true)] {
             let line = make();
-            let (pool, mut bench) = (new_pool(64, 4), Bench::new(stage));
-            let key = bench.add(line.here.clone());
+            let (pool, mut ops) = (new_pool(64, 4), OpHarness::new(cx));
+            let key = ops.add(line.here.clone());
             let Line { name, there, .. } = &line;
             let shut_down = || ok(socket::shutdown(there.as_raw_fd(), socket::Shutdown::Write));
             if says {
@@ -64,98 +64,104 @@ pub(super) fn c8_the_end_of_a_stream_is_one_last_result(stage: &Stage) {
                     thread::yield_now();
                 }
             }
-            bench.submit_stream(Op::recv_multi(key, &pool), 1);
+            ops.submit_stream(Op::recv_multi(key, &pool), 1);
             let mut expected = Vec::new();
             if says {
                 expected = b"early".to_vec();
             }
             if !ends {
                 if !says {
-                    bench.expect_nothing_yet("nothing was sent");
+                    ops.expect_nothing_yet("nothing was sent");
                 }
                 line.say(b"late");
                 expected.extend(b"late");
                 shut_down();
             }
-            let (pieces, last) = until_last(&mut bench);
+            let (pieces, last) = until_last(&mut ops);
             assert_eq!(pieces.concat(), expected, "{name}: says {says}, ends {ends}");
             expect_end(&last, name);
-            bench.submit_stream(Op::recv_multi(key, &pool), 2);
-            let (pieces, last) = until_last(&mut bench);
+            ops.submit_stream(Op::recv_multi(key, &pool), 2);
+            let (pieces, last) = until_last(&mut ops);
             assert!(pieces.is_empty(), "{name}: it has ended, and goes on to: {pieces:?}");
             expect_end(&last, name);
         }
     }
 }
 
-pub(super) fn c8_packets_come_as_they_were_sent(stage: &Stage) {
+pub(super) fn c8_packets_come_as_they_were_sent(cx: &TestContext) {
     let long: Vec<u8> = bytes_from(0, 100);
     let sent: [&[u8]; 7] = [b"one", b"", &long, b"", b"", b"six", &long[..64]];
     for make in PACKETS {
         for is_first in [true, false] {
             let line = make();
-            let (pool, mut bench) = (new_pool(64, 4), Bench::new(stage));
-            bench.about = line.name;
-            let key = bench.add(line.here.clone());
+            let (pool, mut ops) = (new_pool(64, 4), OpHarness::new(cx));
+            ops.about = line.name;
+            let key = ops.add(line.here.clone());
             if is_first {
-                bench.submit_stream(Op::recv_multi(key, &pool), 1);
-                bench.expect_nothing_yet("nothing was sent");
+                ops.submit_stream(Op::recv_multi(key, &pool), 1);
+                ops.expect_nothing_yet("nothing was sent");
             }
             sent.iter().for_each(|packet| line.say(packet));
             if !is_first {
-                bench.submit_stream(Op::recv_multi(key, &pool), 1);
+                ops.submit_stream(Op::recv_multi(key, &pool), 1);
             }
             for packet in sent {
-                let done = bench.one();
+                let done = ops.one();
                 assert!(done.more, "{}: no packet is the end: {done:?}", line.name);
                 assert_eq!(*done.buf, packet[..packet.len().min(64)], "{}", line.name);
             }
-            bench.expect_nothing_yet("these were all");
+            ops.expect_nothing_yet("these were all");
             if line.name == "unix seqpacket" {
                 line.say(b"bye");
                 drop(line);
-                assert_eq!(*bench.one().buf, *b"bye");
-                expect_end(&bench.one(), "the peer of a sequence has gone");
+                assert_eq!(*ops.one().buf, *b"bye");
+                expect_end(&ops.one(), "the peer of a sequence has gone");
             }
         }
     }
 }
 
 /// Nothing that came before a reset is lost, and the reset is no end.
-pub(super) fn c2_a_reset_follows_what_came_before(stage: &Stage) {
+pub(super) fn c2_a_reset_follows_what_came_before(cx: &TestContext) {
     for make in STREAMS {
         for is_first in [true, false] {
             let line = make();
-            let (pool, mut bench) = (new_pool(64, 4), Bench::new(stage));
-            let key = bench.add(line.here.clone());
+            let (pool, mut ops) = (new_pool(64, 4), OpHarness::new(cx));
+            let key = ops.add(line.here.clone());
             if is_first {
-                bench.submit_stream(Op::recv_multi(key, &pool), 1);
-                bench.expect_nothing_yet("nothing was sent");
+                ops.submit_stream(Op::recv_multi(key, &pool), 1);
+                ops.expect_nothing_yet("nothing was sent");
             }
             line.say(b"before");
             if is_first {
-                assert_eq!(until_bytes(&mut bench, 6), b"before");
+                assert_eq!(until_bytes(&mut ops, 6), b"before");
             } else {
-                fence(&*line.here, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLIN));
+                wait_until_kernel(&*line.here, PollFlags::POLLIN, |bits| {
+                    bits.contains(PollFlags::POLLIN)
+                });
             }
             // What the peer has not read makes it a reset.
             assert_eq!(nix::unistd::write(&*line.here, b"unread"), Ok(6));
-            fence(&line.there, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLIN));
+            wait_until_kernel(&line.there, PollFlags::POLLIN, |bits| {
+                bits.contains(PollFlags::POLLIN)
+            });
             let Line { here, there, name } = line;
             drop(there);
             if !is_first {
-                fence(&*here, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLHUP));
-                bench.submit_stream(Op::recv_multi(key, &pool), 1);
-                assert_eq!(until_bytes(&mut bench, 6), b"before", "{name}");
+                wait_until_kernel(&*here, PollFlags::POLLIN, |bits| {
+                    bits.contains(PollFlags::POLLHUP)
+                });
+                ops.submit_stream(Op::recv_multi(key, &pool), 1);
+                assert_eq!(until_bytes(&mut ops, 6), b"before", "{name}");
             }
-            let last = bench.one();
+            let last = ops.one();
             assert!(!last.more, "{name}: {last:?}");
             assert_eq!(errno(&last), libc::ECONNRESET, "{name}, submitted first: {is_first}");
         }
     }
 }
 
-pub(super) fn c2_what_is_no_connection_says_so(stage: &Stage) {
+pub(super) fn c2_what_is_no_connection_says_so(cx: &TestContext) {
     let (reader, _writer) = pipe();
     let directory = TempDir::new();
     let file = ok(std::fs::File::create(directory.0.join("file")));
@@ -167,104 +173,104 @@ pub(super) fn c2_what_is_no_connection_says_so(stage: &Stage) {
         Arc::new(new_socket(AddressFamily::Unix, SockType::Stream)),
     ];
     for (at, source) in sources.into_iter().enumerate() {
-        let expected = Do::Recv(8).plainly(&source).map(|(count, _)| count);
-        let (pool, mut bench) = (new_pool(64, 4), Bench::new(stage));
-        let key = bench.add(source);
-        bench.submit_stream(Op::recv_multi(key, &pool), 1);
-        let last = bench.one();
+        let expected = SysCall::Recv(8).plainly(&source).map(|(count, _)| count);
+        let (pool, mut ops) = (new_pool(64, 4), OpHarness::new(cx));
+        let key = ops.add(source);
+        ops.submit_stream(Op::recv_multi(key, &pool), 1);
+        let last = ops.one();
         assert_eq!(Err(errno(&last)), expected, "file {at}");
-        bench.expect_all_done("it has failed");
-        drop(bench);
+        ops.expect_all_done("it has failed");
+        drop(ops);
         assert_eq!(pool.made(), pool.idle(), "file {at}: no buffer is lost");
     }
 }
 
-pub(super) fn c3_a_stream_takes_its_turn(stage: &Stage) {
+pub(super) fn c3_a_stream_takes_its_turn(cx: &TestContext) {
     for make in STREAMS {
         let line = make();
-        let (pool, mut bench) = (new_pool(64, 4), Bench::new(stage));
-        bench.about = line.name;
-        let key = bench.add(line.here.clone());
+        let (pool, mut ops) = (new_pool(64, 4), OpHarness::new(cx));
+        ops.about = line.name;
+        let key = ops.add(line.here.clone());
         let stream =
-            |bench: &mut Bench, token| bench.submit_stream(Op::recv_multi(key, &pool), token);
-        bench.submit(Op::recv_exact(key, Vec::new(), 3), 0);
-        let first = stream(&mut bench, 1);
-        bench.submit(Op::recv_exact(key, Vec::new(), 2), 2);
-        let queued = stream(&mut bench, 3);
-        let second = stream(&mut bench, 4);
-        bench.submit(Op::recv(key, Vec::new(), 8), 5);
-        bench.expect_nothing_yet("nothing was sent");
+            |ops: &mut OpHarness, token| ops.submit_stream(Op::recv_multi(key, &pool), token);
+        ops.submit(Op::recv_exact(key, Vec::new(), 3), 0);
+        let first = stream(&mut ops, 1);
+        ops.submit(Op::recv_exact(key, Vec::new(), 2), 2);
+        let queued = stream(&mut ops, 3);
+        let second = stream(&mut ops, 4);
+        ops.submit(Op::recv(key, Vec::new(), 8), 5);
+        ops.expect_nothing_yet("nothing was sent");
         // One that waits for its turn has brought nothing.
-        bench.cancel(queued);
-        bench.wait(ZERO);
-        assert_eq!(bench.desk.events.completed(), 1, "it shows at once");
-        let last = bench.one();
+        ops.cancel(queued);
+        ops.wait(ZERO);
+        assert_eq!(ops.harness.events.completed(), 1, "it shows at once");
+        let last = ops.one();
         assert!(last.id == queued && last.is_canceled() && !last.more, "{last:?}");
         line.say(b"abcde");
-        assert_eq!(*bench.one().buf, *b"abc", "{}: the first", line.name);
-        assert_eq!(until_bytes(&mut bench, 2), b"de", "{}: the stream", line.name);
+        assert_eq!(*ops.one().buf, *b"abc", "{}: the first", line.name);
+        assert_eq!(until_bytes(&mut ops, 2), b"de", "{}: the stream", line.name);
         line.say(b"fgh");
-        assert_eq!(until_bytes(&mut bench, 3), b"fgh", "{}: whatever comes", line.name);
-        bench.cancel(first);
-        let last = bench.one();
+        assert_eq!(until_bytes(&mut ops, 3), b"fgh", "{}: whatever comes", line.name);
+        ops.cancel(first);
+        let last = ops.one();
         assert!(last.id == first && last.is_canceled(), "{last:?}");
         line.say(b"ijk");
-        let done = bench.one();
+        let done = ops.one();
         assert!(done.token == Token(2) && *done.buf == *b"ij", "who stands behind it: {done:?}");
-        let done = bench.one();
+        let done = ops.one();
         assert!(done.id == second && done.more && *done.buf == *b"k", "{done:?}");
         drop(line.there);
-        let done = bench.collect(2);
+        let done = ops.collect(2);
         assert_eq!(done[0].id, second, "{done:?}");
         expect_end(&done[0], line.name);
         assert_eq!(done[1].result.as_ref().map(|_| done[1].transferred).ok(), Some(0));
-        bench.expect_all_done("all have ended");
+        ops.expect_all_done("all have ended");
     }
 }
 
-pub(super) fn m1_a_watched_direction_has_no_streams(stage: &Stage) {
-    let (pool, mut bench) = (new_pool(64, 4), Bench::new(stage));
+pub(super) fn m1_a_watched_direction_has_no_streams(cx: &TestContext) {
+    let (pool, mut ops) = (new_pool(64, 4), OpHarness::new(cx));
     let (line, listener) = (Line::unix(), Arc::new(ok(TcpListener::bind("127.0.0.1:0"))));
-    let key = bench.desk.register(line.here.clone(), 1, READ, Mode::Level);
-    let door = bench.desk.register(listener, 2, BOTH, Mode::Edge);
-    for op in [Op::recv_multi(key, &pool), Op::accept_multi(door)] {
-        let (buf, error) = bench.rejected(op);
+    let key = ops.harness.register(line.here.clone(), 1, READ, Mode::Level);
+    let listener = ops.harness.register(listener, 2, BOTH, Mode::Edge);
+    for op in [Op::recv_multi(key, &pool), Op::accept_multi(listener)] {
+        let (buf, error) = ops.rejected(op);
         assert_eq!((buf, error.kind()), (Buf::None, io::ErrorKind::InvalidInput));
     }
-    bench.desk.modify(key, 1, WRITE, Mode::Level);
-    bench.desk.modify(door, 2, Interest::empty(), Mode::Level);
+    ops.harness.modify(key, 1, WRITE, Mode::Level);
+    ops.harness.modify(listener, 2, Interest::empty(), Mode::Level);
     let ids = [
-        bench.submit_stream(Op::recv_multi(key, &pool), 1),
-        bench.submit_stream(Op::accept_multi(door), 2),
+        ops.submit_stream(Op::recv_multi(key, &pool), 1),
+        ops.submit_stream(Op::accept_multi(listener), 2),
     ];
-    for key in [key, door] {
-        let watched = bench.desk.poller.modify(key, Token(1), READ, Mode::Level);
+    for key in [key, listener] {
+        let watched = ops.harness.poller.modify(key, Token(1), READ, Mode::Level);
         assert_eq!(refusal(watched), io::ErrorKind::InvalidInput, "a stream is under way");
     }
     for id in ids {
-        bench.cancel(id);
+        ops.cancel(id);
     }
-    assert!(bench.collect(2).iter().all(Completion::is_canceled));
-    bench.desk.modify(key, 1, READ, Mode::Level);
-    bench.desk.modify(door, 1, READ, Mode::Level);
+    assert!(ops.collect(2).iter().all(Completion::is_canceled));
+    ops.harness.modify(key, 1, READ, Mode::Level);
+    ops.harness.modify(listener, 1, READ, Mode::Level);
 }
 
 /// What is left over by a wait without room comes in the next, and in order.
-pub(super) fn q1_one_result_at_a_time(stage: &Stage) {
-    let (pool, mut bench) = (new_pool(2, 8), Bench::with_room(stage, 1));
+pub(super) fn q1_one_result_at_a_time(cx: &TestContext) {
+    let (pool, mut ops) = (new_pool(2, 8), OpHarness::with_room(cx, 1));
     let lines = [Line::unix(), Line::tcp(), Line::unix()];
     for (token, line) in lines.iter().enumerate() {
-        let key = bench.add(line.here.clone());
-        bench.submit_stream(Op::recv_multi(key, &pool), token);
+        let key = ops.add(line.here.clone());
+        ops.submit_stream(Op::recv_multi(key, &pool), token);
         line.say(&bytes_from(token, 201));
     }
     drop(lines);
     let (mut received, mut ended) = ([(); 3].map(|()| Vec::<u8>::new()), 0);
     while ended < 3 {
         // One that is not taken stays the only one.
-        bench.wait(LONG);
-        bench.wait(ZERO);
-        let done = bench.one();
+        ops.wait(LONG);
+        ops.wait(ZERO);
+        let done = ops.one();
         received[done.token.0].extend(&*done.buf);
         if !done.more {
             expect_end(&done, "each ends once");
@@ -274,27 +280,27 @@ pub(super) fn q1_one_result_at_a_time(stage: &Stage) {
     for (token, received) in received.into_iter().enumerate() {
         assert!(received == bytes_from(token, 201), "stream {token}: each byte once, in order");
     }
-    bench.expect_all_done("all have ended");
+    ops.expect_all_done("all have ended");
 }
 
 /// A ring takes only so many requests at a time, and what it was to begin with them comes later.
-pub(super) fn c8_begun_behind_hundreds_of_others_it_sleeps(stage: &Stage) {
+pub(super) fn c8_begun_behind_hundreds_of_others_it_sleeps(cx: &TestContext) {
     for limit in [2, 8, 64] {
-        let (pool, mut bench) = (new_pool(64, limit), Bench::new(stage));
+        let (pool, mut ops) = (new_pool(64, limit), OpHarness::new(cx));
         let watched: Vec<_> = std::iter::repeat_with(Line::unix).take(400).collect();
         for Line { here, .. } in &watched {
-            bench.desk.register(here.clone(), 7, Interest::READABLE, Mode::Level);
+            ops.harness.register(here.clone(), 7, Interest::READABLE, Mode::Level);
         }
         let line = Line::unix();
-        let key = bench.add(line.here.clone());
-        bench.submit_stream(Op::recv_multi(key, &pool), 1);
-        bench.expect_nothing_yet("nobody has said anything");
-        bench.expect_sleep("nobody has said anything");
+        let key = ops.add(line.here.clone());
+        ops.submit_stream(Op::recv_multi(key, &pool), 1);
+        ops.expect_nothing_yet("nobody has said anything");
+        ops.expect_sleep("nobody has said anything");
         line.say(b"hello");
-        let done = bench.one();
+        let done = ops.one();
         assert!(done.more && *done.buf == *b"hello", "of a pool of {limit}: {done:?}");
         drop(done);
-        bench.expect_nothing_yet("nobody has said more");
-        bench.expect_sleep("nobody has said more");
+        ops.expect_nothing_yet("nobody has said more");
+        ops.expect_sleep("nobody has said more");
     }
 }

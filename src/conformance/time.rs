@@ -1,6 +1,6 @@
 //! Clauses T: time.
 
-use super::kit::*;
+use super::util::*;
 use crate::event::{Interest, Mode, Readiness};
 use crate::sys::staging;
 use nix::poll::PollFlags;
@@ -15,92 +15,92 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-pub(super) fn t1_zero_collects_everything(stage: &Stage) {
+pub(super) fn t1_zero_collects_everything(cx: &TestContext) {
     for mode in MODES {
-        let mut desk = stage.desk(64);
+        let mut harness = cx.harness(64);
         let pairs: Vec<_> = (0..40).map(|_| stream()).collect();
         for (token, (here, _)) in pairs.iter().enumerate() {
-            desk.register(here.clone(), token, READ, mode);
+            harness.register(here.clone(), token, READ, mode);
         }
-        desk.expect_silence("a wait that may not block comes back empty");
+        harness.expect_silence("a wait that may not block comes back empty");
         pairs.iter().for_each(|(_, there)| put(there, b"x"));
         let all: Said = (0..40).map(|token| (token, Readiness::READABLE)).collect();
-        desk.expect_now(&all, &format!("{mode:?}"));
+        harness.expect_now(&all, &format!("{mode:?}"));
     }
 }
 
-pub(super) fn t2_no_timeout_waits_for_an_event(stage: &Stage) {
+pub(super) fn t2_no_timeout_waits_for_an_event(cx: &TestContext) {
     for mode in MODES {
-        let mut desk = stage.desk(4);
+        let mut harness = cx.harness(4);
         let (here, there) = stream();
-        desk.register(here, 1, READ, mode);
+        harness.register(here, 1, READ, mode);
         let waiter = staging::Thread::current();
         let writer = thread::spawn(move || {
             until_asleep(waiter.id());
             put(&there, b"x");
             there
         });
-        desk.wait(None);
-        assert_eq!(desk.said(), [(1, Readiness::READABLE)], "{mode:?}");
+        harness.wait(None);
+        assert_eq!(harness.said(), [(1, Readiness::READABLE)], "{mode:?}");
         writer.join().unwrap_or_else(|_| panic!("the writer failed"));
     }
 }
 
-pub(super) fn t2_what_is_not_to_be_told_keeps_no_wait_awake(stage: &Stage) {
+pub(super) fn t2_what_is_not_to_be_told_keeps_no_wait_awake(cx: &TestContext) {
     for mode in MODES {
-        let mut desk = stage.desk(16);
+        let mut harness = cx.harness(16);
         // Hung up, and asked for nothing.
         let (silent, there) = stream();
-        desk.register(silent, 1, Interest::empty(), mode);
+        harness.register(silent, 1, Interest::empty(), mode);
         drop(there);
         // Hung up, and asked for nothing any more.
         let (silenced, there) = stream();
-        let key = desk.register(silenced, 2, BOTH, mode);
+        let key = harness.register(silenced, 2, BOTH, mode);
         drop(there);
-        desk.now();
-        desk.modify(key, 2, Interest::empty(), mode);
+        harness.now();
+        harness.modify(key, 2, Interest::empty(), mode);
         // Reported, and then it hung up.
         let (told, there) = stream();
         put(&there, b"x");
-        desk.register(told, 3, READ, Mode::OneShot);
-        desk.expect_now(&[(3, Readiness::READABLE)], "one-shot");
+        harness.register(told, 3, READ, Mode::OneShot);
+        harness.expect_now(&[(3, Readiness::READABLE)], "one-shot");
         drop(there);
         // Reported, and not drained.
         let (undrained, undrained_there) = stream();
         put(&undrained_there, b"x");
-        desk.register(undrained, 4, READ, Mode::Edge);
-        desk.expect_now(&[(4, Readiness::READABLE)], "edge");
+        harness.register(undrained, 4, READ, Mode::Edge);
+        harness.expect_now(&[(4, Readiness::READABLE)], "edge");
         // Full, while the peer has shut down writing.
         let (full, there) = stream();
         fill(&*full);
         there.shutdown(Shutdown::Write).unwrap_or_else(|e| panic!("shutdown: {e}"));
-        desk.register(full, 5, WRITE, mode);
+        harness.register(full, 5, WRITE, mode);
         // Writable, and asked for reading.
         let (idle, _idle_there) = stream();
-        desk.register(idle, 6, READ, mode);
+        harness.register(idle, 6, READ, mode);
         // Always ready, but for what was not asked.
         let null = File::open("/dev/null").unwrap_or_else(|e| panic!("/dev/null: {e}"));
-        desk.register(Arc::new(null), 7, Interest::PRIORITY, mode);
-        desk.expect_silence("none of this is to be told");
-        sleep_through(&mut desk, None, &format!("{mode:?}"));
+        harness.register(Arc::new(null), 7, Interest::PRIORITY, mode);
+        harness.expect_silence("none of this is to be told");
+        sleep_through(&mut harness, None, &format!("{mode:?}"));
     }
 }
 
 /// Urgent data wakes who sleeps, whatever else he waits for.
-pub(super) fn t2_urgent_data_ends_a_wait(stage: &Stage) {
+pub(super) fn t2_urgent_data_ends_a_wait(cx: &TestContext) {
     for mode in MODES {
         for interest in [Interest::PRIORITY, Interest::PRIORITY | READ] {
-            let mut desk = stage.desk(4);
+            let mut harness = cx.harness(4);
             let (here, there) = tcp();
-            desk.register(here, 1, interest, mode);
-            desk.expect_silence("nothing has come");
+            harness.register(here, 1, interest, mode);
+            harness.expect_silence("nothing has come");
             let waiter = staging::Thread::current().id();
             let sender = thread::spawn(move || {
                 until_asleep(waiter);
                 put_urgent(&there);
                 there
             });
-            let said = desk.next("urgent data");
+            let said = harness.next("urgent data");
             let is_told = said.iter().any(|(_, told)| told.contains(Readiness::PRIORITY));
             assert!(is_told, "{mode:?}, {interest:?}: {said:?}");
             sender.join().unwrap_or_else(|_| panic!("the sender failed"));
@@ -109,25 +109,25 @@ pub(super) fn t2_urgent_data_ends_a_wait(stage: &Stage) {
 }
 
 /// Waits this long and fails unless the wait sleeps, until it is woken.
-fn sleep_through(desk: &mut Desk, timeout: Option<Duration>, why: &str) {
-    let (waker, waiter) = (desk.poller.waker(), staging::Thread::current().id());
+fn sleep_through(harness: &mut ReadinessHarness, timeout: Option<Duration>, why: &str) {
+    let (waker, waiter) = (harness.poller.waker(), staging::Thread::current().id());
     let watcher = thread::spawn(move || {
-        let rest = Rest::of(waiter);
+        let rest = CpuUsage::of(waiter);
         waker.wake();
         rest
     });
-    desk.wait(timeout);
-    let said = desk.said();
-    assert!(desk.events.woken() && said.is_empty(), "only the wake ends it: {said:?}; {why}");
+    harness.wait(timeout);
+    let said = harness.said();
+    assert!(harness.events.woken() && said.is_empty(), "only the wake ends it: {said:?}; {why}");
     let rest = watcher.join().unwrap_or_else(|_| panic!("the watcher failed"));
     rest.expect_sleep(why);
 }
 
 /// A one-shot source that was reported is nobody's business, however much happens to it.
-pub(super) fn t2_a_flood_for_nobody_wakes_nobody(stage: &Stage) {
-    let mut desk = stage.desk(4);
+pub(super) fn t2_a_flood_for_nobody_wakes_nobody(cx: &TestContext) {
+    let mut harness = cx.harness(4);
     let flooded = Arc::new(EventFd::new().unwrap_or_else(|error| panic!("eventfd: {error}")));
-    let key = desk.register(flooded.clone(), 1, READ, Mode::OneShot);
+    let key = harness.register(flooded.clone(), 1, READ, Mode::OneShot);
     let over = Arc::new(AtomicBool::new(false));
     let flood = thread::spawn({
         let over = over.clone();
@@ -139,19 +139,19 @@ pub(super) fn t2_a_flood_for_nobody_wakes_nobody(stage: &Stage) {
         }
     });
     for _ in 0..3 {
-        assert_eq!(desk.next("the flood"), [(1, Readiness::READABLE)]);
-        sleep_through(&mut desk, None, "a flood");
-        desk.rearm(key, READ);
+        assert_eq!(harness.next("the flood"), [(1, Readiness::READABLE)]);
+        sleep_through(&mut harness, None, "a flood");
+        harness.rearm(key, READ);
     }
     over.store(true, Ordering::Relaxed);
     flood.join().unwrap_or_else(|_| panic!("the flood failed"));
 }
 
 /// RDHUP is there to see all the time, and nobody has asked for it.
-pub(super) fn t2_a_full_stream_whose_peer_ended_sleeps_until_there_is_room(stage: &Stage) {
+pub(super) fn t2_a_full_stream_whose_peer_ended_sleeps_until_there_is_room(cx: &TestContext) {
     for mode in MODES {
         for ends_meanwhile in [false, true] {
-            let mut desk = stage.desk(4);
+            let mut harness = cx.harness(4);
             let (here, there) = stream();
             fill(&*here);
             let end = |there: &UnixStream| {
@@ -160,71 +160,71 @@ pub(super) fn t2_a_full_stream_whose_peer_ended_sleeps_until_there_is_room(stage
             if !ends_meanwhile {
                 end(&there);
             }
-            desk.register(here, 1, WRITE, mode);
-            desk.expect_silence("it is full");
+            harness.register(here, 1, WRITE, mode);
+            harness.expect_silence("it is full");
             let waiter = staging::Thread::current().id();
             let peer = thread::spawn(move || {
                 until_asleep(waiter);
                 if ends_meanwhile {
                     end(&there);
                 }
-                let rest = Rest::of(waiter);
+                let rest = CpuUsage::of(waiter);
                 drain(&there);
                 (rest, there)
             });
             let room = [(1, Readiness::WRITABLE)];
-            assert_eq!(desk.next("room"), room, "the end is no room, {mode:?}");
+            assert_eq!(harness.next("room"), room, "the end is no room, {mode:?}");
             let (rest, _there) = peer.join().unwrap_or_else(|_| panic!("the peer failed"));
             rest.expect_sleep(&format!("{mode:?}, the peer ended meanwhile: {ends_meanwhile}"));
         }
     }
 }
 
-pub(super) fn t3_never_early(stage: &Stage) {
-    let mut desk = stage.desk(4);
-    let check = |desk: &mut Desk, timeout: Duration| {
+pub(super) fn t3_never_early(cx: &TestContext) {
+    let mut harness = cx.harness(4);
+    let check = |harness: &mut ReadinessHarness, timeout: Duration| {
         let started = Instant::now();
-        desk.wait(Some(timeout));
+        harness.wait(Some(timeout));
         let elapsed = started.elapsed();
         assert!(elapsed >= timeout, "a wait of {timeout:?} took {elapsed:?}");
-        assert!(desk.events.is_empty() && !desk.events.woken());
+        assert!(harness.events.is_empty() && !harness.events.woken());
     };
     for micros in (1..1000).step_by(7) {
-        check(&mut desk, Duration::from_micros(micros));
+        check(&mut harness, Duration::from_micros(micros));
     }
     let (idle, _there) = stream();
-    desk.register(idle, 1, READ, Mode::Level);
+    harness.register(idle, 1, READ, Mode::Level);
     for micros in [100, 999, 1000, 1001, 3100, 20_000] {
-        check(&mut desk, Duration::from_micros(micros));
-        check(&mut desk, Duration::from_micros(micros));
+        check(&mut harness, Duration::from_micros(micros));
+        check(&mut harness, Duration::from_micros(micros));
     }
 }
 
-pub(super) fn t4_one_nanosecond_ends_and_the_longest_does_not(stage: &Stage) {
-    let mut desk = stage.desk(4);
+pub(super) fn t4_one_nanosecond_ends_and_the_longest_does_not(cx: &TestContext) {
+    let mut harness = cx.harness(4);
     for nanos in [1, 999, 1001] {
-        desk.wait(Some(Duration::from_nanos(nanos)));
-        assert!(desk.events.is_empty());
+        harness.wait(Some(Duration::from_nanos(nanos)));
+        assert!(harness.events.is_empty());
     }
     let weeks = Duration::from_millis(i32::MAX as u64 + 1);
     let clock = Duration::from_secs(i64::MAX as u64);
     for timeout in [weeks, Duration::from_secs(u64::from(u32::MAX)), clock, Duration::MAX] {
-        let (waker, waiter) = (desk.poller.waker(), staging::Thread::current());
+        let (waker, waiter) = (harness.poller.waker(), staging::Thread::current());
         let thread = thread::spawn(move || {
             until_asleep(waiter.id());
             waker.wake();
         });
-        desk.wait(Some(timeout));
-        assert!(desk.events.woken(), "{timeout:?} is not over yet");
+        harness.wait(Some(timeout));
+        assert!(harness.events.woken(), "{timeout:?} is not over yet");
         thread.join().unwrap_or_else(|_| panic!("the waking thread failed"));
     }
 }
 
-pub(super) fn t4_ages_are_slept_through(stage: &Stage) {
-    let mut desk = stage.desk(4);
+pub(super) fn t4_ages_are_slept_through(cx: &TestContext) {
+    let mut harness = cx.harness(4);
     let idle = MODES.map(|_| stream());
     for (mode, (here, _)) in MODES.into_iter().zip(&idle) {
-        desk.register(here.clone(), 1, READ, mode);
+        harness.register(here.clone(), 1, READ, mode);
     }
     const YEAR: u64 = 31_556_952;
     // A clock that counts nanoseconds in 64 bits ends after 292 years, one that counts seconds
@@ -232,11 +232,11 @@ pub(super) fn t4_ages_are_slept_through(stage: &Stage) {
     let lengths = [300 * YEAR, 200_000_000_000 * YEAR, i64::MAX as u64 - 1];
     let ages = lengths.map(|seconds| Some(Duration::new(seconds, 999_999_999)));
     for timeout in ages.into_iter().chain([Some(Duration::MAX), None]) {
-        sleep_through(&mut desk, timeout, &format!("{timeout:?}"));
+        sleep_through(&mut harness, timeout, &format!("{timeout:?}"));
     }
     put(&idle[0].1, b"x");
-    desk.wait(Some(Duration::MAX));
-    assert_eq!(desk.said(), [(1, Readiness::READABLE)], "an event ends it too");
+    harness.wait(Some(Duration::MAX));
+    assert_eq!(harness.said(), [(1, Readiness::READABLE)], "an event ends it too");
 }
 
 static SIGNALS: AtomicU32 = AtomicU32::new(0);
@@ -246,12 +246,12 @@ extern "C" fn count_signal(_: i32) {
 }
 
 /// Signals for one thread, all the time, until it is dropped.
-struct Storm {
+struct SignalStorm {
     over: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Storm {
+impl SignalStorm {
     fn over_this_thread(pause: Duration) -> Self {
         staging::on_signal(libc::SIGUSR1, count_signal)
             .unwrap_or_else(|error| panic!("sigaction: {error}"));
@@ -263,7 +263,7 @@ impl Storm {
                 thread::sleep(pause);
             }
         });
-        Storm { over, thread: Some(thread) }
+        SignalStorm { over, thread: Some(thread) }
     }
 
     /// How many signals have arrived, of this storm and those before it.
@@ -272,7 +272,7 @@ impl Storm {
     }
 }
 
-impl Drop for Storm {
+impl Drop for SignalStorm {
     fn drop(&mut self) {
         self.over.store(true, Ordering::Relaxed);
         // It can't fail, and if it did the case would not end.
@@ -280,56 +280,65 @@ impl Drop for Storm {
     }
 }
 
-pub(super) fn t5_signals_do_not_end_a_wait(stage: &Stage) {
+pub(super) fn t5_signals_do_not_end_a_wait(cx: &TestContext) {
     for mode in MODES {
-        let mut desk = stage.desk(4);
+        let mut harness = cx.harness(4);
         let (here, there) = stream();
-        desk.register(here, 1, READ, mode);
-        let _storm = Storm::over_this_thread(Duration::from_micros(200));
+        harness.register(here, 1, READ, mode);
+        let _storm = SignalStorm::over_this_thread(Duration::from_micros(200));
         // Until one wait has seen several: on a busy machine the storm may be late.
         let watchdog = Instant::now();
         let mut signals = 0;
         while signals < 2 {
             assert!(watchdog.elapsed() < LONG, "no storm within {LONG:?}");
-            let (timeout, before) = (Duration::from_millis(20), Storm::signals());
+            let (timeout, before) = (Duration::from_millis(20), SignalStorm::signals());
             let started = Instant::now();
-            desk.wait(Some(timeout));
+            harness.wait(Some(timeout));
             let elapsed = started.elapsed();
-            assert!(elapsed >= timeout && desk.events.is_empty(), "{elapsed:?}, {:?}", desk.said());
-            signals = Storm::signals() - before;
+            assert!(
+                elapsed >= timeout && harness.events.is_empty(),
+                "{elapsed:?}, {:?}",
+                harness.said()
+            );
+            signals = SignalStorm::signals() - before;
         }
         put(&there, b"x");
-        desk.expect_now(&[(1, Readiness::READABLE)], "events get through the storm");
+        harness.expect_now(&[(1, Readiness::READABLE)], "events get through the storm");
     }
 }
 
 /// One source comes, is heard of in a wait that does not block and in one that does, and goes.
-fn a_short_life(desk: &mut Desk, token: usize, mode: Mode, writer: &mpsc::Sender<UnixStream>) {
+fn a_short_life(
+    harness: &mut ReadinessHarness,
+    token: usize,
+    mode: Mode,
+    writer: &mpsc::Sender<UnixStream>,
+) {
     let (here, there) = stream();
     if token % 2 == 0 {
         put(&there, b"x");
     }
-    let key = desk.register(here.clone(), token, READ, mode);
+    let key = harness.register(here.clone(), token, READ, mode);
     if token % 2 == 1 {
         put(&there, b"x");
     }
-    desk.expect_now(&[(token, Readiness::READABLE)], &format!("at once, {mode:?}"));
+    harness.expect_now(&[(token, Readiness::READABLE)], &format!("at once, {mode:?}"));
     assert_eq!(take(&here, 8), 1);
-    desk.drained(key, READ);
-    desk.modify(key, token, READ, mode);
-    desk.expect_silence("it was read");
+    harness.drained(key, READ);
+    harness.modify(key, token, READ, mode);
+    harness.expect_silence("it was read");
     let later = there.try_clone().unwrap_or_else(|error| panic!("dup: {error}"));
     writer.send(later).unwrap_or_else(|_| panic!("the writer failed"));
-    assert_eq!(desk.next("a byte"), [(token, Readiness::READABLE)], "later, {mode:?}");
-    desk.deregister(key);
-    desk.expect_silence("it was deregistered");
+    assert_eq!(harness.next("a byte"), [(token, Readiness::READABLE)], "later, {mode:?}");
+    harness.deregister(key);
+    harness.expect_silence("it was deregistered");
     drop(here);
     // The writer may have a copy still of the one end, nobody of the other.
     let ended = oracle(&there, PollFlags::POLLIN).contains(PollFlags::POLLHUP);
     assert!(ended, "the peer sees the end, {mode:?}");
 }
 
-pub(super) fn t5_nothing_is_lost_in_a_storm(stage: &Stage) {
+pub(super) fn t5_nothing_is_lost_in_a_storm(cx: &TestContext) {
     let (sender, streams) = mpsc::channel::<UnixStream>();
     let writer = thread::spawn(move || {
         for stream in streams {
@@ -339,37 +348,37 @@ pub(super) fn t5_nothing_is_lost_in_a_storm(stage: &Stage) {
         }
     });
     for mode in MODES {
-        let mut desk = stage.desk(64);
+        let mut harness = cx.harness(64);
         let lasting: Vec<_> = (0..20).map(|_| stream()).collect();
         for (token, (here, _)) in lasting.iter().enumerate() {
-            desk.register(here.clone(), token, READ, mode);
+            harness.register(here.clone(), token, READ, mode);
         }
-        let storm = Storm::over_this_thread(Duration::from_micros(20));
-        let (watchdog, before) = (Instant::now(), Storm::signals());
+        let storm = SignalStorm::over_this_thread(Duration::from_micros(20));
+        let (watchdog, before) = (Instant::now(), SignalStorm::signals());
         let mut token = lasting.len();
-        while token < 120 || Storm::signals() - before < 100 {
+        while token < 120 || SignalStorm::signals() - before < 100 {
             assert!(watchdog.elapsed() < LONG, "no storm within {LONG:?}");
-            a_short_life(&mut desk, token, mode, &sender);
+            a_short_life(&mut harness, token, mode, &sender);
             token += 1;
         }
         lasting.iter().for_each(|(_, there)| put(there, b"x"));
         let all: Said = (0..lasting.len()).map(|token| (token, Readiness::READABLE)).collect();
-        desk.expect_now(&all, &format!("those that were there all the time, {mode:?}"));
+        harness.expect_now(&all, &format!("those that were there all the time, {mode:?}"));
         drop(storm);
     }
     drop(sender);
     writer.join().unwrap_or_else(|_| panic!("the writer failed"));
 }
 
-pub(super) fn t6_measured_on_the_monotonic_clock(stage: &Stage) {
-    let mut desk = stage.desk(4);
+pub(super) fn t6_measured_on_the_monotonic_clock(cx: &TestContext) {
+    let mut harness = cx.harness(4);
     let now = || {
         let now = clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap_or_else(|e| panic!("{e}"));
         Duration::from(now)
     };
     for millis in [1, 5, 15] {
         let (started, timeout) = (now(), Duration::from_millis(millis));
-        desk.wait(Some(timeout));
+        harness.wait(Some(timeout));
         let elapsed = now() - started;
         assert!(elapsed >= timeout, "a wait of {timeout:?} took {elapsed:?}");
     }

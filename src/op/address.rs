@@ -1,6 +1,6 @@
 //! Addresses of sockets, of every family, and how the kernel writes them.
 
-use crate::sys::prepared::Name;
+use crate::sys::io_call::SockAddr;
 use std::ffi::OsStr;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
@@ -46,7 +46,7 @@ impl Address {
     /// # Errors
     ///
     /// `InvalidInput`: it is longer than any address.
-    pub(crate) fn to_name(&self) -> io::Result<Name> {
+    pub(crate) fn to_name(&self) -> io::Result<SockAddr> {
         let mut bytes = Vec::new();
         match self {
             Address::Inet(SocketAddr::V4(address)) => {
@@ -74,7 +74,7 @@ impl Address {
             }
             Address::Other(address) => bytes.extend(address),
         }
-        Name::new(&bytes).ok_or_else(|| {
+        SockAddr::new(&bytes).ok_or_else(|| {
             io::Error::new(io::ErrorKind::InvalidInput, "longer than the address of any socket")
         })
     }

@@ -1,6 +1,6 @@
 //! Operations on files: at an offset, and what opens and keeps them.
 
-use super::{Amount, Kind, Op, OpenOptions, With};
+use super::{Amount, Kind, Op, OpArgs, OpenOptions};
 use crate::key::Key;
 use crate::sys::buf::Buf;
 use std::ops::RangeBounds;
@@ -99,7 +99,7 @@ impl Op {
     /// # }
     /// ```
     pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Self {
-        let with = With::Path(Box::new((path.as_ref().to_owned(), options.clone())));
+        let with = OpArgs::Path(Box::new((path.as_ref().to_owned(), options.clone())));
         Op { with, ..Op::new(Kind::Open, None) }
     }
 }

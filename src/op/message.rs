@@ -1,7 +1,7 @@
 //! What a message carries beside its bytes: files, an address, control messages.
 
 use super::Address;
-use crate::sys::file::Held;
+use crate::sys::file::SourceFd;
 use bitflags::bitflags;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ use std::sync::Arc;
 #[must_use = "it is for `Op::send_msg`"]
 pub struct Message {
     pub(crate) to: Option<Address>,
-    pub(crate) files: Vec<Held>,
+    pub(crate) files: Vec<SourceFd>,
     pub(crate) control: Vec<Control>,
 }
 
@@ -58,7 +58,7 @@ impl Message {
     /// With this file, after those named before (`SCM_RIGHTS`): the receiver gets a duplicate. It
     /// is the operation's too until that has completed, and `as_fd()` is called now, once.
     pub fn file(mut self, file: Arc<dyn AsFd + Send + Sync>) -> Self {
-        self.files.push(Held::new(file));
+        self.files.push(SourceFd::new(file));
         self
     }
 

@@ -70,7 +70,7 @@ pub struct Op {
     pub(crate) amount: Amount,
     /// Where in a file to read or write.
     pub(crate) offset: u64,
-    pub(crate) with: With,
+    pub(crate) with: OpArgs,
     pub(crate) deadline: Option<Duration>,
     /// The operation completes only if it does not succeed entirely.
     pub(crate) skip_success: bool,
@@ -107,7 +107,7 @@ impl Op {
     /// Returns the source that a splice moves bytes to.
     pub(crate) fn target(&self) -> Option<Key> {
         match self.with {
-            With::Target(to) => Some(to),
+            OpArgs::Target(to) => Some(to),
             _ => None,
         }
     }
@@ -153,7 +153,7 @@ pub(crate) enum Amount {
 
 /// What some operations are told beside source and buffer.
 #[derive(Debug)]
-pub(crate) enum With {
+pub(crate) enum OpArgs {
     Nothing,
     /// Whom to connect to, or to send to.
     Address(Box<Address>),
@@ -168,7 +168,7 @@ pub(crate) enum With {
 
 impl Op {
     fn new(kind: Kind, key: Option<Key>) -> Self {
-        let (buf, amount, with) = (Buf::None, Amount::Nothing, With::Nothing);
+        let (buf, amount, with) = (Buf::None, Amount::Nothing, OpArgs::Nothing);
         Op { kind, key, buf, amount, offset: 0, with, deadline: None, skip_success: false }
     }
 
@@ -211,7 +211,7 @@ impl Op {
     /// Connects, as connect(2) does. If it is cancelled or its deadline passes, the socket is of no
     /// more use: deregister it (X1).
     pub fn connect(key: Key, to: impl Into<Address>) -> Self {
-        Op { with: With::Address(Box::new(to.into())), ..Op::new(Kind::Connect, Some(key)) }
+        Op { with: OpArgs::Address(Box::new(to.into())), ..Op::new(Kind::Connect, Some(key)) }
     }
 
     /// Receives what there is, at most `max` bytes, as recv(2) does. `transferred` 0 is the end of
@@ -263,7 +263,7 @@ impl Op {
     /// # }
     /// ```
     pub fn recv_multi(key: Key, pool: &BufferPool) -> Self {
-        Op { with: With::Pool(pool.clone()), ..Op::new(Kind::RecvMulti, Some(key)) }
+        Op { with: OpArgs::Pool(pool.clone()), ..Op::new(Kind::RecvMulti, Some(key)) }
     }
 
     /// Sends what there is room for, as send(2) does: some of `range`, or all of it. A range that
@@ -290,7 +290,7 @@ impl Op {
         range: impl RangeBounds<usize>,
         to: impl Into<Address>,
     ) -> Self {
-        let with = With::Address(Box::new(to.into()));
+        let with = OpArgs::Address(Box::new(to.into()));
         Op { with, ..Op::out_of(Kind::SendTo, key, buf.into(), range) }
     }
 
@@ -309,7 +309,7 @@ impl Op {
         range: impl RangeBounds<usize>,
         message: Message,
     ) -> Self {
-        let with = With::Message(Box::new(message));
+        let with = OpArgs::Message(Box::new(message));
         Op { with, ..Op::out_of(Kind::SendMsg, key, buf.into(), range) }
     }
 
@@ -336,7 +336,7 @@ impl Op {
     /// `transferred` 0 is the end of the first. `max` 0 is refused.
     pub fn splice(from: Key, to: Key, max: usize) -> Self {
         let amount = Amount::In(max);
-        Op { amount, with: With::Target(to), ..Op::new(Kind::Splice, Some(from)) }
+        Op { amount, with: OpArgs::Target(to), ..Op::new(Kind::Splice, Some(from)) }
     }
 
     /// Shuts down, as shutdown(2) does. To end the writing side waits for the sends before it;
@@ -347,7 +347,7 @@ impl Op {
 
     /// Completes when this much time has passed since it was submitted. It needs no source.
     pub fn timeout(after: Duration) -> Self {
-        Op { with: With::Time(after), ..Op::new(Kind::Timeout, None) }
+        Op { with: OpArgs::Time(after), ..Op::new(Kind::Timeout, None) }
     }
 
     /// Completes at once: the next wait has its completion. It needs no source.

@@ -62,7 +62,7 @@ fn each_constructor_says_what_it_is_for() {
         let has_source = !matches!(kind, Kind::Timeout | Kind::Nop);
         assert_eq!(op.key, has_source.then(key));
         assert_eq!(
-            matches!(op.with, With::Address(_)),
+            matches!(op.with, OpArgs::Address(_)),
             matches!(kind, Kind::Connect | Kind::SendTo)
         );
         let amount = match kind {

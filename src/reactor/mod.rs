@@ -20,7 +20,7 @@ use crate::key::{Key, OpSlot, Slot, next_poller_id};
 use crate::op::{Op, OpId, Rejected};
 use crate::poll_bits::PollBits;
 use crate::poller::{Capabilities, Poller, Source};
-use crate::selector::{Deadline, OpEvent, Selector, Wake};
+use crate::selector::{Deadline, OpEvent, Selector, WaitOutcome};
 use crate::statistics::Statistics;
 use crate::sys;
 use crate::waker::{Parker, Waker};
@@ -139,7 +139,7 @@ impl<S: Selector> Reactor<S> {
     }
 
     /// Looks into the kernel once, and queues what it reports. Returns true if a wake was taken.
-    fn collect(&mut self, deadline: Deadline) -> io::Result<(Wake, bool)> {
+    fn collect(&mut self, deadline: Deadline) -> io::Result<(WaitOutcome, bool)> {
         let may_sleep = deadline != Deadline::Now && self.parts.readiness.queue_len() == 0;
         let asleep = may_sleep && self.parker.prepare_park();
         let waited = self.parts.look(if asleep { deadline } else { Deadline::Now });
@@ -284,11 +284,11 @@ impl<S: Selector> Poller for Reactor<S> {
     ) -> io::Result<Key> {
         self.parker.check_process()?;
         Self::check_directions(interest)?;
-        let source = sys::file::Held::new(source);
+        let source = sys::file::SourceFd::new(source);
         let number = source.number();
-        let (slot, manner) = self.parts.register(source, token, interest, mode)?;
-        if let Some(manner) = manner {
-            self.operations.insert_source(slot, number, manner, interest);
+        let (slot, io_mode) = self.parts.register(source, token, interest, mode)?;
+        if let Some(io_mode) = io_mode {
+            self.operations.insert_source(slot, number, io_mode, interest);
         }
         Ok(Key { poller: self.id, slot })
     }
@@ -380,7 +380,7 @@ impl<S: Selector> Poller for Reactor<S> {
             }
             reified?;
             // A look that a signal cut short is no look: there has to be another (T1, T5).
-            if deadline.has_passed() && wake != Wake::Interrupted {
+            if deadline.has_passed() && wake != WaitOutcome::Interrupted {
                 return Ok(());
             }
         }

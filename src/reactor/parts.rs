@@ -9,13 +9,13 @@ use crate::event::{Events, Interest, Mode, Token};
 use crate::key::{OpSlot, Slot};
 use crate::poll_bits::PollBits;
 use crate::poller::Capabilities;
-use crate::selector::{Deadline, OpEvent, Raw, Selector, Triggers, Wake};
+use crate::selector::{Deadline, OpEvent, Report, Selector, Triggers, WaitOutcome};
 use crate::sys;
-use crate::sys::file::{Held, has_more, has_not_connected_again};
-use crate::sys::manner::Manner;
+use crate::sys::file::{SourceFd, has_more, has_not_connected_again};
+use crate::sys::io_call::{CallBox, CallResult, IoCall, Opener, Work};
+use crate::sys::io_call::{recv_now, send_now, shutdown};
+use crate::sys::io_mode::FdIoMode;
 use crate::sys::pool::{BufferPool, PoolBuf};
-use crate::sys::prepared::{CallBox, Gain, Opener, Prepared, Work};
-use crate::sys::prepared::{recv_now, send_now, shutdown};
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -33,9 +33,9 @@ pub(super) struct Parts<S> {
     pub(super) notifier: task::Waker,
     /// Files that are not needed any more, dropped at the end of a call: that may run the user's
     /// code.
-    pub(super) deferred_drops: Vec<Held>,
+    pub(super) deferred_drops: Vec<SourceFd>,
     /// What the selector reported; kept for its memory.
-    reports: Vec<Raw>,
+    reports: Vec<Report>,
     /// How many reports the last look has brought.
     reported: usize,
     /// How many reports a look for operations takes.
@@ -100,13 +100,13 @@ impl<S: Selector> Parts<S> {
     /// # Errors
     ///
     /// What the selector says. What it has reported is queued.
-    pub(super) fn look(&mut self, deadline: Deadline) -> io::Result<Wake> {
+    pub(super) fn look(&mut self, deadline: Deadline) -> io::Result<WaitOutcome> {
         self.readiness.begin_look();
         let waited = self.selector.wait(deadline, &mut self.reports);
         self.reported = self.reports.len();
         let has_more = self.selector.has_more();
         self.readiness.on_reports(&mut self.reports, has_more);
-        if let Ok(Wake::Overflow) = waited {
+        if let Ok(WaitOutcome::Overflow) = waited {
             self.overflows += 1;
             self.readiness.on_overflow();
         }
@@ -121,19 +121,19 @@ impl<S: Selector> Parts<S> {
     /// As [`Readiness::register`].
     pub(super) fn register(
         &mut self,
-        source: Held,
+        source: SourceFd,
         token: Token,
         interest: Interest,
         mode: Mode,
-    ) -> io::Result<(Slot, Option<Manner>)> {
-        let mut manner = None;
+    ) -> io::Result<(Slot, Option<FdIoMode>)> {
+        let mut io_mode = None;
         let check = |fd: BorrowedFd<'_>| {
-            manner = Some(Manner::of_pollable(fd)?);
+            io_mode = Some(FdIoMode::of_pollable(fd)?);
             Ok(())
         };
         let selector = &mut self.selector;
         let slot = self.readiness.register(selector, source, token, interest, mode, check)?;
-        Ok((slot, manner))
+        Ok((slot, io_mode))
     }
 
     /// Returns the descriptor of a source.
@@ -186,21 +186,21 @@ impl<S: Selector> Parts<S> {
 }
 
 impl<S: Selector> Io for Parts<S> {
-    fn file(&self, slot: Slot) -> Option<&Held> {
+    fn file(&self, slot: Slot) -> Option<&SourceFd> {
         self.readiness.source(slot).map(|(file, _)| file)
     }
 
-    fn mode_of(&mut self, slot: Slot) -> io::Result<Manner> {
-        Manner::of(self.fd(slot)?)
+    fn mode_of(&mut self, slot: Slot) -> io::Result<FdIoMode> {
+        FdIoMode::of(self.fd(slot)?)
     }
 
-    fn restore(&mut self, slot: Slot, mode: &mut Manner) {
+    fn restore(&mut self, slot: Slot, mode: &mut FdIoMode) {
         if let Some(file) = self.file(slot) {
             mode.restore(file.number());
         }
     }
 
-    fn prepare_to_splice(&mut self, slot: Slot, mode: &mut Manner) -> io::Result<()> {
+    fn prepare_to_splice(&mut self, slot: Slot, mode: &mut FdIoMode) -> io::Result<()> {
         mode.prepare_to_splice(self.fd(slot)?.as_raw_fd())
     }
 
@@ -208,11 +208,11 @@ impl<S: Selector> Io for Parts<S> {
         self.has_driver
     }
 
-    fn can_submit(&mut self, work: &Work, mode: &mut Manner) -> bool {
+    fn can_submit(&mut self, work: &Work, mode: &mut FdIoMode) -> bool {
         work.suits_a_ring(mode)
     }
 
-    fn attempt(&mut self, call: &mut Prepared, mode: &mut Manner) -> io::Result<Gain> {
+    fn attempt(&mut self, call: &mut IoCall, mode: &mut FdIoMode) -> io::Result<CallResult> {
         call.attempt(mode)
     }
 
@@ -220,7 +220,7 @@ impl<S: Selector> Io for Parts<S> {
         recv_now(self.fd(slot)?, buf)
     }
 
-    fn open_now(&mut self, call: &Prepared) -> Option<io::Result<OwnedFd>> {
+    fn open_now(&mut self, call: &IoCall) -> Option<io::Result<OwnedFd>> {
         call.open_now(&mut self.opener)
     }
 
@@ -230,10 +230,10 @@ impl<S: Selector> Io for Parts<S> {
 
     fn attempt_splice(
         &mut self,
-        call: &mut Prepared,
-        from: &mut Manner,
-        to: &mut Manner,
-    ) -> io::Result<Gain> {
+        call: &mut IoCall,
+        from: &mut FdIoMode,
+        to: &mut FdIoMode,
+    ) -> io::Result<CallResult> {
         call.attempt_splice(from, to)
     }
 
@@ -276,7 +276,7 @@ impl<S: Selector> Io for Parts<S> {
         }
     }
 
-    fn spawn(&mut self, op: OpSlot, call: CallBox, files: Vec<Held>) {
+    fn spawn(&mut self, op: OpSlot, call: CallBox, files: Vec<SourceFd>) {
         self.thread_pool.submit(op, call, files);
     }
 
@@ -322,7 +322,7 @@ impl<S: Selector> Io for Parts<S> {
         &self.notifier
     }
 
-    fn defer_drop(&mut self, files: Vec<Held>) {
+    fn defer_drop(&mut self, files: Vec<SourceFd>) {
         self.deferred_drops.extend(files);
     }
 }

@@ -1,6 +1,6 @@
 //! The array that ppoll(2) is given, and whose entry each is: for the mechanisms that wait by it.
 
-use super::{Deadline, Raw};
+use super::{Deadline, Report};
 use crate::key::Slot;
 use crate::poll_bits::PollBits;
 use crate::sys;
@@ -91,16 +91,14 @@ impl Array {
 
     /// Waits until an entry has something to report: gives how many have, and reports those that
     /// are slots'.
-    pub(super) fn wait(&mut self, deadline: Deadline, out: &mut Vec<Raw>) -> io::Result<usize> {
+    pub(super) fn wait(&mut self, deadline: Deadline, out: &mut Vec<Report>) -> io::Result<usize> {
         let count = sys::poll::wait(&mut self.fds, deadline.remaining())?;
         let (own, others) = self.fds.split_at(self.own);
         let unseen = count - own.iter().filter(|fd| fd.revents != 0).count();
         let reported = others.iter().zip(&self.owners).filter(|(fd, _)| fd.revents != 0);
-        out.extend(
-            reported.take(unseen).map(|(fd, &owner)| {
-                Raw::Fact(owner, PollBits::from_bits_retain(fd.revents as u16))
-            }),
-        );
+        out.extend(reported.take(unseen).map(|(fd, &owner)| {
+            Report::Fact(owner, PollBits::from_bits_retain(fd.revents as u16))
+        }));
         Ok(count)
     }
 

@@ -23,7 +23,9 @@
 //!   for no others, so a file whose queue comes to be later (`/dev/net/tun`, which says ERR until
 //!   `TUNSETIFF`) has to be added anew.
 
-use super::{Applied, Arm, Deadline, Raw, Selector, Trigger, Triggers, Wake, WakeHandle};
+use super::{
+    ArmOutcome, ArmRequest, Deadline, Report, Selector, Trigger, Triggers, WaitOutcome, WakeHandle,
+};
 use crate::key::Slot;
 use crate::poll_bits::PollBits;
 use crate::sys;
@@ -163,7 +165,7 @@ impl Selector for Epoll {
         Triggers::all()
     }
 
-    fn arm(&mut self, slot: Slot, fd: BorrowedFd<'_>, arm: Arm) -> io::Result<Applied> {
+    fn arm(&mut self, slot: Slot, fd: BorrowedFd<'_>, arm: ArmRequest) -> io::Result<ArmOutcome> {
         let trigger = match arm.trigger {
             Trigger::Level => EpollFlags::empty(),
             Trigger::Edge => EpollFlags::EPOLLET,
@@ -171,12 +173,12 @@ impl Selector for Epoll {
         };
         let bits = i32::from(arm.bits().bits());
         match self.set(slot, fd, EpollFlags::from_bits_retain(bits) | trigger) {
-            Ok(()) => Ok(Applied::whole(arm.trigger)),
+            Ok(()) => Ok(ArmOutcome::whole(arm.trigger)),
             // Nothing ever happens to such a file, so it is an edge without events: the reactor's
             // own looks, which poll(2) answers with "ready", are all there is (e).
             Err(Errno::EPERM) => {
                 self.set_entry(slot, Entry::AlwaysReady);
-                Ok(Applied { look: true, ..Applied::whole(Trigger::Edge) })
+                Ok(ArmOutcome { look: true, ..ArmOutcome::whole(Trigger::Edge) })
             }
             Err(errno) => Err(errno.into()),
         }
@@ -194,7 +196,7 @@ impl Selector for Epoll {
         self.max_reports = max;
     }
 
-    fn wait(&mut self, deadline: Deadline, out: &mut Vec<Raw>) -> io::Result<Wake> {
+    fn wait(&mut self, deadline: Deadline, out: &mut Vec<Report>) -> io::Result<WaitOutcome> {
         let mut timeout = deadline.remaining();
         let mut taken = 0;
         self.has_more = false;
@@ -205,8 +207,10 @@ impl Selector for Epoll {
                 Ok(count) => count,
                 // Reports were taken already and must not get lost; the error will be there next
                 // time.
-                Err(_) if taken > 0 => return Ok(Wake::Events),
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(Wake::Interrupted),
+                Err(_) if taken > 0 => return Ok(WaitOutcome::Events),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {
+                    return Ok(WaitOutcome::Interrupted);
+                }
                 Err(e) => return Err(e),
             };
             let entries = &mut self.entries;
@@ -215,18 +219,18 @@ impl Selector for Epoll {
                     let bits = PollBits::from_bits_retain(event.events as u16);
                     let slot = Slot::from_bits(event.u64);
                     Epoll::note_report(entries, slot, bits);
-                    Raw::Fact(slot, bits)
+                    Report::Fact(slot, bits)
                 },
             ));
             taken += count;
             // A full buffer may mean that there is more; level entries repeat for ever, so whoever
             // has had as many reports as there are entries has had them all (a).
             if count < room || taken > self.watched {
-                return Ok(if taken == 0 { Wake::TimedOut } else { Wake::Events });
+                return Ok(if taken == 0 { WaitOutcome::TimedOut } else { WaitOutcome::Events });
             }
             if taken >= self.max_reports {
                 self.has_more = true;
-                return Ok(Wake::Events);
+                return Ok(WaitOutcome::Events);
             }
             let doubled = self.buffer.len() * 2;
             self.buffer.resize(doubled, sys::epoll::epoll_event { events: 0, u64: 0 });

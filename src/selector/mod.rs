@@ -17,9 +17,9 @@ use crate::event::Interest;
 use crate::key::{OpSlot, Slot};
 use crate::poll_bits::PollBits;
 use crate::sys::fd_table::{Sharing, ThreadId};
+use crate::sys::io_call::{CallResult, Work};
 use crate::sys::own_fd::above_stdio;
 use crate::sys::pool::BufferPool;
-use crate::sys::prepared::{Gain, Work};
 use bitflags::bitflags;
 use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -43,14 +43,14 @@ pub trait Selector {
     /// slot before.
     ///
     /// Readiness that is present already must be reported by the next wait, unless
-    /// [`Applied::look`] leaves that to the reactor. Between registration and
+    /// [`ArmOutcome::look`] leaves that to the reactor. Between registration and
     /// [`Selector::remove`] the same slot always comes with the same file.
     ///
     /// # Errors
     ///
     /// `EBADF` for a number that is not open or open with `O_PATH`; else what the mechanism says.
     /// On an error, what was watched before still is.
-    fn arm(&mut self, slot: Slot, fd: BorrowedFd<'_>, arm: Arm) -> io::Result<Applied>;
+    fn arm(&mut self, slot: Slot, fd: BorrowedFd<'_>, arm: ArmRequest) -> io::Result<ArmOutcome>;
 
     /// Watches nothing for this slot until it is armed again. Late reports do no harm.
     fn disarm(&mut self, slot: Slot, fd: BorrowedFd<'_>);
@@ -79,7 +79,7 @@ pub trait Selector {
     ///
     /// What the mechanism says, and then nothing that was taken from the kernel may be missing from
     /// `out`.
-    fn wait(&mut self, deadline: Deadline, out: &mut Vec<Raw>) -> io::Result<Wake>;
+    fn wait(&mut self, deadline: Deadline, out: &mut Vec<Report>) -> io::Result<WaitOutcome>;
 
     /// Returns true if the kernel may have had more to report than the last wait has taken. Another
     /// wait, which need not sleep, takes it.
@@ -141,14 +141,14 @@ pub enum OpEvent {
         /// its buffers from a pool, and `ECANCELED` that nobody asked for, the reactor goes on by
         /// itself. One with many results begins again after a result, and after `ECANCELED`, when
         /// what it has brought was taken.
-        result: io::Result<Gain>,
+        result: io::Result<CallResult>,
     },
     /// It has brought one of many results, and goes on.
     Result {
         /// Which.
         op: OpSlot,
         /// What the call has brought.
-        result: Gain,
+        result: CallResult,
     },
 }
 
@@ -187,19 +187,19 @@ pub enum Trigger {
 
 /// What to watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Arm {
+pub struct ArmRequest {
     /// The directions; [`PollBits::asked`] gives their bits.
     pub dirs: Interest,
     /// Ends that are to be reported too, of directions that are not in `dirs`: of `HUP` and `ERR`
     /// either both or none, and `RDHUP`. Empty if all that there is to watch is
     /// [`Trigger::Edge`]'s.
     pub ends: PollBits,
-    /// How to report them: one of [`Selector::native`], or what an earlier [`Applied`] of the
+    /// How to report them: one of [`Selector::native`], or what an earlier [`ArmOutcome`] of the
     /// registration named.
     pub trigger: Trigger,
 }
 
-impl Arm {
+impl ArmRequest {
     /// The bits to watch for.
     pub fn bits(self) -> PollBits {
         PollBits::asked(self.dirs) | self.ends
@@ -208,7 +208,7 @@ impl Arm {
 
 /// What arming came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Applied {
+pub struct ArmOutcome {
     /// The trigger the file really has. The answer to the first `arm` after `register` or `modify`
     /// holds until the next `modify`, unless the mechanism has lost the file meanwhile and can now
     /// only watch its level.
@@ -226,37 +226,37 @@ pub struct Applied {
     pub blind: bool,
 }
 
-impl Applied {
+impl ArmOutcome {
     /// Everything is the mechanism's: what is ready already, and all that comes.
     pub fn whole(trigger: Trigger) -> Self {
-        Applied { trigger, level: Interest::empty(), look: false, blind: false }
+        ArmOutcome { trigger, level: Interest::empty(), look: false, blind: false }
     }
 }
 
 /// One report of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Raw {
+pub enum Report {
     /// These bits are true now, and they are all there are for the armed directions.
     Fact(Slot, PollBits),
     /// These bits are true now, but there may be more: a reason to look, after which what was seen
     /// here may be gone.
-    Seen(Slot, PollBits),
+    Partial(Slot, PollBits),
     /// A reason to look at the slot's file.
     Hint(Slot),
 }
 
-impl Raw {
+impl Report {
     /// Whom it is about.
     pub fn slot(self) -> Slot {
         match self {
-            Raw::Fact(slot, _) | Raw::Seen(slot, _) | Raw::Hint(slot) => slot,
+            Report::Fact(slot, _) | Report::Partial(slot, _) | Report::Hint(slot) => slot,
         }
     }
 }
 
 /// How a wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wake {
+pub enum WaitOutcome {
     /// There are reports, or a notification.
     Events,
     /// The deadline may have passed.

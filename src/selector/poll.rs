@@ -15,7 +15,9 @@
 //!   a copy.
 
 use super::array::Array;
-use super::{Applied, Arm, Deadline, Raw, Selector, Trigger, Triggers, Wake, WakeHandle};
+use super::{
+    ArmOutcome, ArmRequest, Deadline, Report, Selector, Trigger, Triggers, WaitOutcome, WakeHandle,
+};
 use crate::key::Slot;
 use crate::sys;
 use std::io;
@@ -47,12 +49,12 @@ impl Selector for Poll {
         Triggers::LEVEL
     }
 
-    fn arm(&mut self, slot: Slot, fd: BorrowedFd<'_>, arm: Arm) -> io::Result<Applied> {
+    fn arm(&mut self, slot: Slot, fd: BorrowedFd<'_>, arm: ArmRequest) -> io::Result<ArmOutcome> {
         if !self.array.knows(slot) {
             sys::file::check_pollable(fd)?;
         }
         self.array.put(slot, fd, arm.bits());
-        Ok(Applied::whole(Trigger::Level))
+        Ok(ArmOutcome::whole(Trigger::Level))
     }
 
     fn disarm(&mut self, slot: Slot, _fd: BorrowedFd<'_>) {
@@ -63,16 +65,16 @@ impl Selector for Poll {
         self.array.forget(slot);
     }
 
-    fn wait(&mut self, deadline: Deadline, out: &mut Vec<Raw>) -> io::Result<Wake> {
+    fn wait(&mut self, deadline: Deadline, out: &mut Vec<Report>) -> io::Result<WaitOutcome> {
         match self.array.wait(deadline, out) {
-            Ok(0) => Ok(Wake::TimedOut),
+            Ok(0) => Ok(WaitOutcome::TimedOut),
             Ok(_) => {
                 if self.array.is_readable(WAKE) {
                     self.wake.drain();
                 }
-                Ok(Wake::Events)
+                Ok(WaitOutcome::Events)
             }
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(Wake::Interrupted),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(WaitOutcome::Interrupted),
             Err(e) => Err(e),
         }
     }

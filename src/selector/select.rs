@@ -19,7 +19,9 @@
 //! - **f.** A number that was opened with `O_PATH` is in every set: it is refused before.
 //! - **g.** `RLIMIT_NOFILE` does not matter.
 
-use super::{Applied, Arm, Deadline, Raw, Selector, Trigger, Triggers, Wake, WakeHandle};
+use super::{
+    ArmOutcome, ArmRequest, Deadline, Report, Selector, Trigger, Triggers, WaitOutcome, WakeHandle,
+};
 use crate::event::Interest;
 use crate::key::Slot;
 use crate::poll_bits::PollBits;
@@ -153,7 +155,7 @@ impl Selector for Select {
         Triggers::LEVEL
     }
 
-    fn arm(&mut self, slot: Slot, fd: BorrowedFd<'_>, arm: Arm) -> io::Result<Applied> {
+    fn arm(&mut self, slot: Slot, fd: BorrowedFd<'_>, arm: ArmRequest) -> io::Result<ArmOutcome> {
         let number = number_of(fd);
         if self.owner(number) != slot {
             sys::file::check_pollable(fd)?;
@@ -164,7 +166,7 @@ impl Selector for Select {
         }
         self.watch(number, arm.dirs);
         let blind = !arm.dirs.contains(Interest::READABLE);
-        Ok(Applied { blind, ..Applied::whole(Trigger::Level) })
+        Ok(ArmOutcome { blind, ..ArmOutcome::whole(Trigger::Level) })
     }
 
     fn disarm(&mut self, _slot: Slot, fd: BorrowedFd<'_>) {
@@ -178,26 +180,28 @@ impl Selector for Select {
         }
     }
 
-    fn wait(&mut self, deadline: Deadline, out: &mut Vec<Raw>) -> io::Result<Wake> {
+    fn wait(&mut self, deadline: Deadline, out: &mut Vec<Report>) -> io::Result<WaitOutcome> {
         for (set, answer) in self.asked.iter().zip(&mut self.answer) {
             set.copy_to(answer, self.length.div_ceil(BITS));
         }
         let sets = self.answer.each_mut().map(Vec::as_mut_slice);
         match sys::select::wait(self.length, sets, deadline.remaining()) {
-            Ok(0) => return Ok(Wake::TimedOut),
+            Ok(0) => return Ok(WaitOutcome::TimedOut),
             Ok(_) => self.owners_in(self.answer.each_ref().map(Vec::as_slice), |owner, except| {
                 // An exception is PRI, and the look that has shown it may have used it up (c).
                 out.push(match except {
-                    true => Raw::Seen(owner, PollBits::PRI),
-                    false => Raw::Hint(owner),
+                    true => Report::Partial(owner, PollBits::PRI),
+                    false => Report::Hint(owner),
                 });
             }),
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(Wake::Interrupted),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {
+                return Ok(WaitOutcome::Interrupted);
+            }
             // Somebody has closed a number that is registered. Which one, a look at all of them
             // tells (e).
             Err(e) if e.raw_os_error() == Some(Errno::EBADF as i32) => {
                 let asked = self.asked.each_ref().map(|set| &*set.words);
-                self.owners_in(asked, |owner, _| out.push(Raw::Hint(owner)));
+                self.owners_in(asked, |owner, _| out.push(Report::Hint(owner)));
             }
             Err(e) => return Err(e),
         }
@@ -205,7 +209,7 @@ impl Selector for Select {
         if self.answer[0][wake / BITS] >> (wake % BITS) & 1 == 1 {
             self.wake.drain();
         }
-        Ok(Wake::Events)
+        Ok(WaitOutcome::Events)
     }
 
     fn wake_handle(&self) -> WakeHandle {

@@ -33,14 +33,16 @@
 //! is never idle polls it from time to time.
 
 use super::array::Array;
-use super::{Applied, Arm, Deadline, Raw, Selector, Trigger, Triggers, Wake, WakeHandle};
+use super::{
+    ArmOutcome, ArmRequest, Deadline, Report, Selector, Trigger, Triggers, WaitOutcome, WakeHandle,
+};
 use crate::event::Interest;
 use crate::key::Slot;
 use crate::poll_bits::PollBits;
 use crate::slab::SlotMap;
 use crate::sys;
-use crate::sys::file::Kind;
-use crate::sys::fork::{Lock, Stamp};
+use crate::sys::file::FdKind;
+use crate::sys::fork::{ForkGeneration, Lock};
 use crate::sys::owner::{self, Owner};
 use crate::sys::signals::Signals;
 use std::io;
@@ -67,7 +69,7 @@ pub struct Sigio {
     named: Vec<Option<Slot>>,
     /// Whom signals have named since the last wait.
     heard: Vec<Slot>,
-    stamp: Stamp,
+    generation: ForkGeneration,
 }
 
 /// How long a wait sleeps before it polls what operations await too.
@@ -112,11 +114,23 @@ impl Sigio {
     /// `ResourceBusy` if no real-time signal is free; what signalfd(2) and eventfd(2) say:
     /// `EMFILE`, `ENFILE`, `ENOMEM`.
     pub fn new() -> io::Result<Self> {
-        let (stamp, wake, signals) = (Stamp::here()?, WakeHandle::new()?, Signals::take()?);
+        let (generation, wake, signals) =
+            (ForkGeneration::current()?, WakeHandle::new()?, Signals::take()?);
         let array = || Array::new(&[signals.queue(), wake.as_fd()]);
         let (side, all, polled_all) = (array(), array(), Instant::now());
         let (files, named, heard) = Default::default();
-        Ok(Sigio { signals, wake, side, all, hidden: 0, polled_all, files, named, heard, stamp })
+        Ok(Sigio {
+            signals,
+            wake,
+            side,
+            all,
+            hidden: 0,
+            polled_all,
+            files,
+            named,
+            heard,
+            generation,
+        })
     }
 
     /// Reads the queue of signals.
@@ -138,8 +152,8 @@ impl Sigio {
         &mut self,
         deadline: Deadline,
         may_sleep: bool,
-        out: &mut Vec<Raw>,
-    ) -> io::Result<Wake> {
+        out: &mut Vec<Report>,
+    ) -> io::Result<WaitOutcome> {
         let is_due = self.hidden > 0 && self.polled_all.elapsed() >= MAX_PUT_OFF;
         if !is_due {
             let is_needed = !self.side.is_empty() || (may_sleep && deadline != Deadline::Now);
@@ -157,14 +171,14 @@ impl Sigio {
         Ok(self.on_polled(count, own))
     }
 
-    fn on_polled(&mut self, count: usize, [has_signals, is_woken]: [bool; 2]) -> Wake {
+    fn on_polled(&mut self, count: usize, [has_signals, is_woken]: [bool; 2]) -> WaitOutcome {
         if is_woken {
             self.wake.drain();
         }
         if has_signals {
             self.listen();
         }
-        if count == 0 { Wake::TimedOut } else { Wake::Events }
+        if count == 0 { WaitOutcome::TimedOut } else { WaitOutcome::Events }
     }
 
     /// Changes what a file is polled for.
@@ -180,22 +194,22 @@ impl Sigio {
 
     /// Of a file that signals, the side set tells only that there is room to write, and so not all
     /// there is: a hint.
-    fn blur(&self, reports: &mut [Raw]) {
+    fn blur(&self, reports: &mut [Report]) {
         for report in reports {
             let file = self.files.get(report.slot());
             if file.is_some_and(|file| file.before.is_some()) {
-                *report = Raw::Hint(report.slot());
+                *report = Report::Hint(report.slot());
             }
         }
     }
 
     /// Reports whom signals have named.
-    fn report_heard(&mut self, out: &mut Vec<Raw>) {
+    fn report_heard(&mut self, out: &mut Vec<Report>) {
         for slot in self.heard.drain(..) {
             if let Some(file) = self.files.get_mut(slot) {
                 file.is_heard = false;
             }
-            out.push(Raw::Hint(slot));
+            out.push(Report::Hint(slot));
         }
     }
 
@@ -241,24 +255,24 @@ impl Selector for Sigio {
         Interest::all() - Interest::WRITABLE
     }
 
-    fn arm(&mut self, slot: Slot, fd: BorrowedFd<'_>, arm: Arm) -> io::Result<Applied> {
-        let (signal, stamp) = (self.signals.number(), self.stamp);
+    fn arm(&mut self, slot: Slot, fd: BorrowedFd<'_>, arm: ArmRequest) -> io::Result<ArmOutcome> {
+        let (signal, generation) = (self.signals.number(), self.generation);
         let file = match self.file(slot, fd) {
             Some(file) => file,
             None => self.enter(slot, fd)?,
         };
         // Signals say nothing that only a writer wants to know (e).
         let is_read = !(arm.dirs - Interest::WRITABLE).is_empty();
-        if arm.trigger == Trigger::Level || !is_read || !file.signals(signal, &stamp)? {
+        if arm.trigger == Trigger::Level || !is_read || !file.signals(signal, &generation)? {
             file.silence();
             self.set_polled(slot, fd, |file| file.side = arm.bits());
-            return Ok(Applied::whole(Trigger::Level));
+            return Ok(ArmOutcome::whole(Trigger::Level));
         }
         self.name(slot, fd);
         let room = PollBits::asked(arm.dirs & Interest::WRITABLE) | arm.ends;
         self.set_polled(slot, fd, |file| file.side = room);
-        let by_level = Applied { level: Interest::WRITABLE, ..Applied::whole(Trigger::Edge) };
-        Ok(Applied { look: true, ..by_level })
+        let by_level = ArmOutcome { level: Interest::WRITABLE, ..ArmOutcome::whole(Trigger::Edge) };
+        Ok(ArmOutcome { look: true, ..by_level })
     }
 
     fn disarm(&mut self, slot: Slot, fd: BorrowedFd<'_>) {
@@ -284,7 +298,7 @@ impl Selector for Sigio {
         self.forget_name(fd);
     }
 
-    fn wait(&mut self, deadline: Deadline, out: &mut Vec<Raw>) -> io::Result<Wake> {
+    fn wait(&mut self, deadline: Deadline, out: &mut Vec<Report>) -> io::Result<WaitOutcome> {
         let old = out.len();
         // First, because what is queued already costs a ppoll(2) less.
         self.listen();
@@ -294,16 +308,18 @@ impl Selector for Sigio {
             match self.poll(deadline, is_idle, out) {
                 // Of a look that is cut short no array has told anything yet.
                 Err(e) if e.kind() == io::ErrorKind::Interrupted && !is_idle => {}
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => break Ok(Wake::Interrupted),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {
+                    break Ok(WaitOutcome::Interrupted);
+                }
                 ended => break ended,
             }
         };
         self.blur(&mut out[old..]);
         self.report_heard(out);
         if self.signals.take_overflow() {
-            return Ok(Wake::Overflow);
+            return Ok(WaitOutcome::Overflow);
         }
-        if out.len() > old && ended.is_ok() { Ok(Wake::Events) } else { ended }
+        if out.len() > old && ended.is_ok() { Ok(WaitOutcome::Events) } else { ended }
     }
 
     fn wake_handle(&self) -> WakeHandle {
@@ -316,7 +332,7 @@ impl Drop for Sigio {
     /// the files are the parent's (P1).
     fn drop(&mut self) {
         let signal = self.signals.number();
-        if !self.stamp.is_foreign() {
+        if !self.generation.is_forked_child() {
             self.files.iter_mut().for_each(|(_, file)| file.release(signal));
         }
     }
@@ -338,12 +354,12 @@ impl File {
     /// # Errors
     ///
     /// What fcntl(2) says: the number was closed.
-    fn signals(&mut self, signal: i32, stamp: &Stamp) -> io::Result<bool> {
+    fn signals(&mut self, signal: i32, generation: &ForkGeneration) -> io::Result<bool> {
         if self.is_mute {
             return Ok(false);
         }
         if self.before.is_none() {
-            self.before = CLAIMS.with(stamp, || claim(self.number, signal));
+            self.before = CLAIMS.with(generation, || claim(self.number, signal));
         } else if !owner::is_async(self.number)? {
             // It was disarmed, or the program has silenced it (i), and perhaps given it to somebody
             // else, whose it then is.
@@ -415,9 +431,9 @@ fn claim(number: RawFd, signal: i32) -> Option<Before> {
 
 /// Whether a file of this kind signals all that makes it readable (d).
 fn can_signal(fd: BorrowedFd<'_>) -> io::Result<bool> {
-    Ok(match Kind::of(fd)? {
-        Kind::Pipe | Kind::UnixSocket | Kind::InternetSocket | Kind::Inotify => true,
-        Kind::OtherSocket | Kind::Anonymous | Kind::Named => false,
+    Ok(match FdKind::of(fd)? {
+        FdKind::Pipe | FdKind::UnixSocket | FdKind::InternetSocket | FdKind::Inotify => true,
+        FdKind::OtherSocket | FdKind::Anonymous | FdKind::Named => false,
     })
 }
 

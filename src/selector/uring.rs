@@ -60,27 +60,29 @@
 //! a registration stays open until then. Removing is submitted at once, and so is a new file of
 //! which it is not certain that it can be polled.
 
+mod enter;
 mod operations;
-mod polls;
-mod requests;
-mod turns;
-mod watch;
+mod poll_slab;
+mod poll_state;
+mod ring_queue;
 
-use super::{Applied, Arm, Deadline, OpDriver, OpEvent, Raw, Selector, Trigger, Triggers};
-use super::{Wake, WakeHandle};
+use super::{
+    ArmOutcome, ArmRequest, Deadline, OpDriver, OpEvent, Report, Selector, Trigger, Triggers,
+};
+use super::{WaitOutcome, WakeHandle};
 use crate::event::Interest;
 use crate::key::{OpSlot, Slot};
 use crate::poll_bits::PollBits;
 use crate::slab::SlotMap;
+use crate::sys::io_call::{Call, Work};
 use crate::sys::pool::BufferPool;
-use crate::sys::prepared::{Call, Work};
 use crate::sys::ring::{Ring, Size, TaskWork};
-use polls::{End, Polls, Told};
-use requests::Owner;
+use poll_slab::Owner;
+use poll_state::Watch;
+use ring_queue::{End, PollEvent, Polls};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
-use watch::Watch;
 
 /// Some kernels count the memory against `RLIMIT_MEMLOCK`, a user's, not a process's. With this
 /// many completions the kernel has an index of 128 lists for the polls, and finds one of 10,000
@@ -108,7 +110,7 @@ pub struct Uring {
     /// Whose it refused last, and with which error number, if that was not told yet.
     refusal: Option<(Slot, i32)>,
     /// Of one turn; kept for its memory.
-    told: Vec<Told>,
+    told: Vec<PollEvent>,
 }
 
 impl Uring {
@@ -216,14 +218,14 @@ impl Uring {
         }
     }
 
-    fn note_wake(&mut self, told: Told) {
+    fn note_wake(&mut self, told: PollEvent) {
         self.is_notified |= told.end != Some(End::Cancelled);
         if told.end.is_some_and(|end| end != End::Cancelled) {
             self.begin_wake();
         }
     }
 
-    fn note(&mut self, slot: Slot, told: Told) {
+    fn note(&mut self, slot: Slot, told: PollEvent) {
         let Some(watch) = self.watch(slot) else { return };
         if told.end.is_some() {
             watch.polls -= 1;
@@ -287,15 +289,15 @@ impl Uring {
     }
 
     /// Reports whose polls have told something.
-    fn report_heard(&mut self, out: &mut Vec<Raw>) {
+    fn report_heard(&mut self, out: &mut Vec<Report>) {
         let mut heard = std::mem::take(&mut self.heard);
         for slot in heard.drain(..) {
             let Some(watch) = self.watch(slot) else { continue };
             let news = std::mem::take(&mut watch.news);
             if std::mem::replace(&mut watch.is_heard, false) {
                 out.push(match !news.is_empty() && watch.is_forgetful() {
-                    true => Raw::Seen(slot, news),
-                    false => Raw::Hint(slot),
+                    true => Report::Partial(slot, news),
+                    false => Report::Hint(slot),
                 });
             }
         }
@@ -318,15 +320,15 @@ impl Selector for Uring {
         Triggers::EDGE
     }
 
-    fn arm(&mut self, slot: Slot, fd: BorrowedFd<'_>, arm: Arm) -> io::Result<Applied> {
-        let edge = Applied::whole(Trigger::Edge);
+    fn arm(&mut self, slot: Slot, fd: BorrowedFd<'_>, arm: ArmRequest) -> io::Result<ArmOutcome> {
+        let edge = ArmOutcome::whole(Trigger::Edge);
         let is_new = self.watch(slot).is_none();
         if is_new {
             self.watches.insert(slot, Watch::new(fd)?);
         }
         let Some(watch) = self.watch(slot) else { return Ok(edge) };
         if watch.poll.is_some() && watch.dirs == arm.dirs {
-            return Ok(Applied { look: true, ..edge });
+            return Ok(ArmOutcome { look: true, ..edge });
         }
         watch.dirs = arm.dirs;
         watch.stir();
@@ -352,14 +354,14 @@ impl Selector for Uring {
         self.refusal.take_if(|(refused, _)| *refused == slot);
     }
 
-    fn wait(&mut self, deadline: Deadline, out: &mut Vec<Raw>) -> io::Result<Wake> {
+    fn wait(&mut self, deadline: Deadline, out: &mut Vec<Report>) -> io::Result<WaitOutcome> {
         let old = out.len();
         self.polls.begin_wait();
         let ran = self.run(deadline);
         self.report_heard(out);
         let is_notified = std::mem::take(&mut self.is_notified);
         if std::mem::take(&mut self.has_lost) {
-            return Ok(Wake::Overflow);
+            return Ok(WaitOutcome::Overflow);
         }
         if let Some((_, errno)) = self.refusal.take() {
             return Err(refused_with(errno));
@@ -367,9 +369,9 @@ impl Selector for Uring {
         let has_reports = out.len() > old || is_notified || self.polls.has_events();
         match ran {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
-            _ if has_reports => Ok(Wake::Events),
-            Err(_) => Ok(Wake::Interrupted),
-            Ok(()) => Ok(Wake::TimedOut),
+            _ if has_reports => Ok(WaitOutcome::Events),
+            Err(_) => Ok(WaitOutcome::Interrupted),
+            Ok(()) => Ok(WaitOutcome::TimedOut),
         }
     }
 
@@ -418,7 +420,7 @@ impl Drop for Uring {
     /// The ring alone would hold the files for a while (f), and the kernel the memory of operations
     /// (m). In a forked child they are the parent's (P1).
     fn drop(&mut self) {
-        if !self.polls.is_foreign() {
+        if !self.polls.is_forked_child() {
             self.polls.stop_all_operations();
             self.polls.cancel_all();
             // Nothing is armed any more, whatever the last completions say.

@@ -2,7 +2,7 @@
 //! the program, nor of the processes that share its description.
 #![allow(unsafe_code)]
 
-use super::file::Shape;
+use super::file::FileType;
 use super::mount::CachedStat;
 use super::own_fd::above_stdio;
 use std::ffi::CString;
@@ -16,11 +16,11 @@ const KEPT: libc::c_int = libc::O_ACCMODE | libc::O_DIRECT;
 /// open the master of a pseudo-terminal makes another one, and other devices get a new state.
 /// Returns `None` of other files, and where it fails: the file may be another user's (`EACCES`), or
 /// opened exclusively (`EBUSY`), a FIFO may lack a reader (`ENXIO`), and descriptors may be short.
-pub(super) fn reopen(fd: BorrowedFd<'_>, shape: Shape, flags: libc::c_int) -> Option<OwnedFd> {
+pub(super) fn reopen(fd: BorrowedFd<'_>, shape: FileType, flags: libc::c_int) -> Option<OwnedFd> {
     use std::os::fd::AsRawFd;
     let may_open = match shape {
-        Shape::Pipe => true,
-        Shape::Named => is_terminal_line(fd.as_raw_fd()),
+        FileType::Pipe => true,
+        FileType::Named => is_terminal_line(fd.as_raw_fd()),
         _ => false,
     };
     if !may_open {

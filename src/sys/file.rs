@@ -11,17 +11,17 @@ use std::sync::Arc;
 
 /// A file number together with the handle it was borrowed from.
 #[derive(Clone)]
-pub(crate) struct Held {
+pub(crate) struct SourceFd {
     owner: Arc<dyn AsFd + Send + Sync>,
     number: RawFd,
 }
 
-impl Held {
+impl SourceFd {
     /// Asks `owner` for its file, this once: user code that panics or answers differently later
     /// can't come between the poller's steps.
     pub(crate) fn new(owner: Arc<dyn AsFd + Send + Sync>) -> Self {
         let number = owner.as_fd().as_raw_fd();
-        Held { owner, number }
+        SourceFd { owner, number }
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
@@ -36,7 +36,7 @@ impl Held {
     }
 }
 
-impl fmt::Debug for Held {
+impl fmt::Debug for SourceFd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let handles = Arc::strong_count(&self.owner);
         f.debug_struct("Held").field("number", &self.number).field("handles", &handles).finish()
@@ -45,7 +45,7 @@ impl fmt::Debug for Held {
 
 /// What statx(2) tells of the kind of file that a number stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Shape {
+pub(crate) enum FileType {
     Socket,
     /// Pipe or FIFO.
     Pipe,
@@ -59,30 +59,30 @@ pub(crate) enum Shape {
     Named,
 }
 
-impl Shape {
+impl FileType {
     /// # Errors
     ///
     /// What statx(2) says.
     pub(crate) fn of(fd: BorrowedFd<'_>) -> io::Result<Self> {
-        Ok(Shape::of_kind(CachedStat::of(fd)?.kind))
+        Ok(FileType::of_kind(CachedStat::of(fd)?.kind))
     }
 
     /// Returns the shape of files of a kind: `S_IFREG` and so on.
     pub(super) fn of_kind(kind: libc::mode_t) -> Self {
         match kind {
-            libc::S_IFSOCK => Shape::Socket,
-            libc::S_IFIFO => Shape::Pipe,
-            0 => Shape::Anonymous,
-            libc::S_IFREG => Shape::Regular,
-            libc::S_IFBLK => Shape::Block,
-            _ => Shape::Named,
+            libc::S_IFSOCK => FileType::Socket,
+            libc::S_IFIFO => FileType::Pipe,
+            0 => FileType::Anonymous,
+            libc::S_IFREG => FileType::Regular,
+            libc::S_IFBLK => FileType::Block,
+            _ => FileType::Named,
         }
     }
 }
 
 /// What kind of file a number stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum FdKind {
     /// `AF_UNIX`.
     UnixSocket,
     /// TCP or UDP.
@@ -97,28 +97,28 @@ pub(crate) enum Kind {
     Named,
 }
 
-impl Kind {
+impl FdKind {
     /// # Errors
     ///
     /// What statx(2) says.
     pub(crate) fn of(fd: BorrowedFd<'_>) -> io::Result<Self> {
-        Ok(match Shape::of(fd)? {
-            Shape::Socket => Kind::of_socket(fd),
-            Shape::Pipe => Kind::Pipe,
-            Shape::Anonymous if is_anonymous(fd.as_raw_fd(), "inotify") => Kind::Inotify,
-            Shape::Anonymous => Kind::Anonymous,
-            Shape::Regular | Shape::Block | Shape::Named => Kind::Named,
+        Ok(match FileType::of(fd)? {
+            FileType::Socket => FdKind::of_socket(fd),
+            FileType::Pipe => FdKind::Pipe,
+            FileType::Anonymous if is_anonymous(fd.as_raw_fd(), "inotify") => FdKind::Inotify,
+            FileType::Anonymous => FdKind::Anonymous,
+            FileType::Regular | FileType::Block | FileType::Named => FdKind::Named,
         })
     }
 
     fn of_socket(fd: BorrowedFd<'_>) -> Self {
         let option = |name| socket_option(fd, name);
         match (option(libc::SO_DOMAIN), option(libc::SO_PROTOCOL)) {
-            (Ok(libc::AF_UNIX), _) => Kind::UnixSocket,
+            (Ok(libc::AF_UNIX), _) => FdKind::UnixSocket,
             (Ok(libc::AF_INET | libc::AF_INET6), Ok(libc::IPPROTO_TCP | libc::IPPROTO_UDP)) => {
-                Kind::InternetSocket
+                FdKind::InternetSocket
             }
-            _ => Kind::OtherSocket,
+            _ => FdKind::OtherSocket,
         }
     }
 }
@@ -145,8 +145,8 @@ pub(crate) fn wakes_for_a_byte(number: RawFd) -> bool {
 /// Whether a regular file is in a file system that makes its files up, such as procfs, and each of
 /// its kinds has rules of its own: message queues are read like pipes and never at once. Before
 /// Linux 6.8 the file system is asked.
-pub(super) fn is_made_up(fd: BorrowedFd<'_>, stat: &CachedStat) -> bool {
-    const MADE_UP: [u32; 10] = [
+pub(super) fn is_pseudo_fs(fd: BorrowedFd<'_>, stat: &CachedStat) -> bool {
+    const PSEUDO_FS: [u32; 10] = [
         libc::PROC_SUPER_MAGIC as u32,
         libc::SYSFS_MAGIC as u32,
         libc::CGROUP_SUPER_MAGIC as u32,
@@ -159,7 +159,7 @@ pub(super) fn is_made_up(fd: BorrowedFd<'_>, stat: &CachedStat) -> bool {
         SECRETMEM_MAGIC,
     ];
     let magic = stat.fs_magic().or_else(|| asked_magic(fd));
-    magic.is_some_and(|magic| MADE_UP.contains(&(magic as u32)))
+    magic.is_some_and(|magic| PSEUDO_FS.contains(&(magic as u32)))
 }
 
 /// Returns what fstatfs(2) says, which may wait for a server.

@@ -16,16 +16,16 @@ static LAST: AtomicU32 = AtomicU32::new(0);
 
 /// Made in one process, not valid in its children.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Stamp {
+pub(crate) struct ForkGeneration {
     page: &'static AtomicU32,
     number: u32,
 }
 
-impl Stamp {
+impl ForkGeneration {
     /// # Errors
     ///
     /// What mmap(2) and madvise(2) give: `ENOMEM`, and `EINVAL` before Linux 4.14.
-    pub(crate) fn here() -> io::Result<Self> {
+    pub(crate) fn current() -> io::Result<Self> {
         let page = match PAGE.get() {
             Some(page) => page,
             // Two threads that come here at once make two pages, of which one is never used again.
@@ -43,11 +43,11 @@ impl Stamp {
             }
             named => named,
         };
-        Ok(Stamp { page, number })
+        Ok(ForkGeneration { page, number })
     }
 
     /// Whether this process is a forked child of the one that made the stamp.
-    pub(crate) fn is_foreign(&self) -> bool {
+    pub(crate) fn is_forked_child(&self) -> bool {
         self.page.load(Ordering::Relaxed) != self.number
     }
 }
@@ -62,10 +62,10 @@ impl Lock {
         Lock(AtomicU32::new(0))
     }
 
-    /// Runs `body` while no other thread of this process, which made `stamp`, does the same.
-    pub(crate) fn with<T>(&self, stamp: &Stamp, body: impl FnOnce() -> T) -> T {
+    /// Runs `body` while no other thread of this process, which made `generation`, does the same.
+    pub(crate) fn with<T>(&self, generation: &ForkGeneration, body: impl FnOnce() -> T) -> T {
         // Free is 0, or the number of a process that this one was forked from.
-        let take = |held| (held != stamp.number).then_some(stamp.number);
+        let take = |held| (held != generation.number).then_some(generation.number);
         while self.0.fetch_update(Ordering::Acquire, Ordering::Relaxed, take).is_err() {
             std::thread::yield_now();
         }

@@ -8,7 +8,7 @@ mod surplus;
 pub use buf::PoolBuf;
 
 use super::MOST;
-use super::fork::Stamp;
+use super::fork::ForkGeneration;
 use block::{BlockBox, CACHE_LINE, PAGE};
 use buf::Purpose;
 use std::alloc::Layout;
@@ -72,7 +72,7 @@ struct Shared {
     state: ManuallyDrop<Mutex<State>>,
     /// How many are set out for somebody who may come.
     set_out: AtomicUsize,
-    stamp: Stamp,
+    generation: ForkGeneration,
 }
 
 #[derive(Default)]
@@ -128,9 +128,9 @@ impl BufferPool {
         let max_offset = if size < PAGE { 0 } else { PAGE - CACHE_LINE };
         let layout = Layout::from_size_align(size + max_offset, align);
         let layout = layout.map_err(|_| refused("buffers larger than any memory"))?;
-        let (state, set_out, stamp) =
-            (ManuallyDrop::default(), AtomicUsize::new(0), Stamp::here()?);
-        Ok(BufferPool(Arc::new(Shared { size, layout, limit, state, set_out, stamp })))
+        let (state, set_out, generation) =
+            (ManuallyDrop::default(), AtomicUsize::new(0), ForkGeneration::current()?);
+        Ok(BufferPool(Arc::new(Shared { size, layout, limit, state, set_out, generation })))
     }
 
     /// How many bytes a buffer has.
@@ -284,8 +284,8 @@ impl BufferPool {
     }
 
     /// Whether this process was forked from the one that made it.
-    pub(crate) fn is_foreign(&self) -> bool {
-        self.0.stamp.is_foreign()
+    pub(crate) fn is_forked_child(&self) -> bool {
+        self.0.generation.is_forked_child()
     }
 
     /// Whether it is the same pool.
@@ -305,7 +305,7 @@ impl Shared {
     fn lock(&self) -> Option<MutexGuard<'_, State>> {
         // Nothing in here panics halfway.
         let lock = || self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        (!self.stamp.is_foreign()).then(lock)
+        (!self.generation.is_forked_child()).then(lock)
     }
 
     /// Releases the lock after buffers were taken. Ends the period if that is due.
@@ -345,7 +345,7 @@ impl Shared {
 impl Drop for Shared {
     /// Frees the buffers. Each was returned, for one that is lent keeps the pool.
     fn drop(&mut self) {
-        if self.stamp.is_foreign() {
+        if self.generation.is_forked_child() {
             return;
         }
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);

@@ -7,10 +7,10 @@ mod in_flight;
 mod refused;
 mod silent;
 
-use super::fork::Stamp;
+use super::fork::ForkGeneration;
+use super::io_call::{Call, CallResult, Work, complete_one, note_leaked};
 use super::own_fd::above_stdio;
 use super::pool::BufferPool;
-use super::prepared::{Call, Gain, Work, complete_one, note_leaked};
 use super::raised::without_sigxfsz;
 use enter::enter_once;
 use groups::{Groups, NO_GROUP};
@@ -39,7 +39,7 @@ pub(crate) struct Ring {
     was_full: bool,
     /// Requests that write to files were pushed, and perhaps not submitted.
     has_writes: bool,
-    stamp: Stamp,
+    generation: ForkGeneration,
 }
 
 /// When the kernel does the work that comes with a completion ("task work"), best first.
@@ -83,11 +83,11 @@ pub(crate) enum Completion {
         more: bool,
     },
     /// An operation is over, and the kernel touches its memory no longer.
-    Operation { tag: u64, work: Work, result: io::Result<Gain> },
+    Operation { tag: u64, work: Work, result: io::Result<CallResult> },
     /// An operation has brought something, and goes on.
     One {
         tag: u64,
-        gain: Gain,
+        gain: CallResult,
         /// How many results in a row had more behind them, so that the kernel went on at once; 0
         /// if this one had not.
         partial_results: u8,
@@ -130,11 +130,11 @@ impl Ring {
     /// `Unsupported`, with the cause in words, where io_uring can't be had for good; what
     /// io_uring_setup(2) and mmap(2) say: `EMFILE`, `ENFILE`, `ENOMEM`.
     pub(crate) fn open(mut size: Size, ladder: &[TaskWork]) -> io::Result<Self> {
-        let stamp = Stamp::here()?;
+        let generation = ForkGeneration::current()?;
         let mut ladder = ladder.iter();
         let mut work = ladder.next();
         while let Some(&rung) = work {
-            match Ring::set_up(size, rung, stamp) {
+            match Ring::set_up(size, rung, generation) {
                 Ok(ring) => return Ok(ring),
                 Err(error) => match error.raw_os_error() {
                     Some(libc::ENOMEM) if size.requests > LEAST_REQUESTS => size = size.halved(),
@@ -147,7 +147,7 @@ impl Ring {
         Err(refused::too_old())
     }
 
-    fn set_up(size: Size, work: TaskWork, stamp: Stamp) -> io::Result<Self> {
+    fn set_up(size: Size, work: TaskWork, generation: ForkGeneration) -> io::Result<Self> {
         let mut builder = IoUring::builder();
         work.set_up(builder.dontfork().setup_cqsize(size.completions));
         let ring = ManuallyDrop::new(above_stdio(|| builder.build(size.requests))?);
@@ -160,7 +160,7 @@ impl Ring {
         let silent = SilentSends::new(can_skip);
         let [was_full, has_writes] = [false; 2];
         let ring =
-            Ring { ring, in_flight, groups, silent, work, known, was_full, has_writes, stamp };
+            Ring { ring, in_flight, groups, silent, work, known, was_full, has_writes, generation };
         let has = ring.ring.params();
         let [ext_arg, nodrop] = [has.is_feature_ext_arg(), has.is_feature_nodrop()];
         refused::check_features(ext_arg, nodrop, has.is_feature_resource_tagging())?;
@@ -175,13 +175,13 @@ impl Ring {
 
     /// Whether this process was forked from the one that made the ring. Then it must not be used,
     /// but for dropping it.
-    pub(crate) fn is_foreign(&self) -> bool {
-        self.stamp.is_foreign()
+    pub(crate) fn is_forked_child(&self) -> bool {
+        self.generation.is_forked_child()
     }
 
     /// The queues, where there are any: a forked child has not inherited them.
     fn queues(&mut self) -> Option<&mut IoUring> {
-        if self.is_foreign() { None } else { Some(&mut self.ring) }
+        if self.is_forked_child() { None } else { Some(&mut self.ring) }
     }
 
     /// Queues a request for the next [`Ring::enter`]. False if there is no room.
@@ -211,13 +211,13 @@ impl Ring {
 
     /// Whether receives can take their buffers from this pool: some of them are set out.
     pub(crate) fn serves(&mut self, pool: &BufferPool) -> bool {
-        !self.is_foreign() && self.groups.open(&self.ring, pool)
+        !self.is_forked_child() && self.groups.open(&self.ring, pool)
     }
 
     /// Has the buffers of a pool that are provided returned to it, as soon as no operation may take
     /// them. Returns false if there are none, or if that is so already.
     pub(crate) fn release_buffers(&mut self, pool: &BufferPool) -> bool {
-        !self.is_foreign() && self.groups.release(pool)
+        !self.is_forked_child() && self.groups.release(pool)
     }
 
     /// Returns true if an operation takes buffers of this pool.
@@ -255,7 +255,7 @@ impl Ring {
 
     /// Sets out buffers in the place of those that were taken.
     pub(crate) fn supply(&mut self) {
-        if !self.is_foreign() {
+        if !self.is_forked_child() {
             self.groups.supply(&self.ring);
         }
     }
@@ -340,7 +340,7 @@ impl Ring {
     /// moment, since the last time, without room for another.
     pub(crate) fn reap(&mut self, mut take: impl FnMut(Completion)) -> bool {
         let was_full = std::mem::take(&mut self.was_full) | self.is_full();
-        if self.is_foreign() {
+        if self.is_forked_child() {
             return false;
         }
         let Ring { ring: queues, in_flight, groups, .. } = &mut *self;
@@ -447,7 +447,7 @@ impl Drop for Ring {
     /// The kernel goes on with what is under way, for a while: whoever minds has to settle it
     /// before. The memory of operations that are not over is left to the kernel for good.
     fn drop(&mut self) {
-        if self.stamp.is_foreign() {
+        if self.generation.is_forked_child() {
             // SAFETY: the kernel works for the parent, and this process has a copy of its memory.
             unsafe { self.in_flight.free() };
         } else {
@@ -456,7 +456,7 @@ impl Drop for Ring {
                 note_leaked(self.groups.leak());
             }
         }
-        if self.stamp.is_foreign() {
+        if self.generation.is_forked_child() {
             // The queues were not inherited (MADV_DONTFORK), and what may stand in their place is
             // somebody else's. Only the number is here.
             // SAFETY: it is open, this value has owned it, and does not look at it again.

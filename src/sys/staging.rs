@@ -4,7 +4,7 @@
 
 mod tun;
 
-pub(crate) use super::prepared::disconnect;
+pub(crate) use super::io_call::disconnect;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::panic::{self, AssertUnwindSafe};

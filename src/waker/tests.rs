@@ -150,7 +150,7 @@ impl Interleaving {
                 let mut out = Vec::new();
                 let wake = self.selector.wait(Deadline::Now, &mut out).expect("a look");
                 assert_eq!(out, [], "a wake is not a report");
-                if asleep && !interrupted && wake == crate::selector::Wake::TimedOut {
+                if asleep && !interrupted && wake == crate::selector::WaitOutcome::TimedOut {
                     return false;
                 }
                 self.place = Place::Awake { asleep };

@@ -7,8 +7,8 @@
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use quintpoll::conformance::check;
-use quintpoll::spi::{Applied, Arm, Deadline, PollBits, Raw, Reactor, Selector, Slot};
-use quintpoll::spi::{Trigger, Triggers, Wake, WakeHandle, above_stdio};
+use quintpoll::spi::{ArmOutcome, ArmRequest, Deadline, PollBits, Reactor, Report, Selector, Slot};
+use quintpoll::spi::{Trigger, Triggers, WaitOutcome, WakeHandle, above_stdio};
 use quintpoll::{Backend, Poller, conformance_tests};
 use std::collections::HashSet;
 use std::io;
@@ -53,10 +53,10 @@ impl Selector for Outside {
         self.native
     }
 
-    fn arm(&mut self, slot: Slot, fd: BorrowedFd<'_>, arm: Arm) -> io::Result<Applied> {
+    fn arm(&mut self, slot: Slot, fd: BorrowedFd<'_>, arm: ArmRequest) -> io::Result<ArmOutcome> {
         let is_watched = self.watched.contains(&slot);
         if is_watched && self.fault == Fault::ArmsOnce {
-            return Ok(Applied::whole(arm.trigger));
+            return Ok(ArmOutcome::whole(arm.trigger));
         }
         let trigger = match arm.trigger {
             Trigger::Level => EpollFlags::empty(),
@@ -70,7 +70,7 @@ impl Selector for Outside {
             Ok(()) => {}
             // No file without a poll operation can be watched; poll(2) calls them always ready.
             Err(Errno::EPERM) => {
-                return Ok(Applied { look: true, ..Applied::whole(Trigger::Edge) });
+                return Ok(ArmOutcome { look: true, ..ArmOutcome::whole(Trigger::Edge) });
             }
             Err(error) => return Err(error.into()),
         }
@@ -78,7 +78,7 @@ impl Selector for Outside {
         if self.fault == Fault::ForgetsPresentReadiness {
             self.epoll.wait(&mut [EpollEvent::empty(); 8], EpollTimeout::ZERO)?;
         }
-        Ok(Applied::whole(arm.trigger))
+        Ok(ArmOutcome::whole(arm.trigger))
     }
 
     fn disarm(&mut self, slot: Slot, fd: BorrowedFd<'_>) {
@@ -96,12 +96,12 @@ impl Selector for Outside {
         self.disarm(slot, fd);
     }
 
-    fn wait(&mut self, deadline: Deadline, out: &mut Vec<Raw>) -> io::Result<Wake> {
+    fn wait(&mut self, deadline: Deadline, out: &mut Vec<Report>) -> io::Result<WaitOutcome> {
         let mut events = vec![EpollEvent::empty(); self.watched.len() + 1];
         let count = match self.epoll.wait(&mut events, self.timeout(deadline)) {
-            Err(Errno::EINTR) => return Ok(Wake::Interrupted),
+            Err(Errno::EINTR) => return Ok(WaitOutcome::Interrupted),
             Err(error) => return Err(error.into()),
-            Ok(0) => return Ok(Wake::TimedOut),
+            Ok(0) => return Ok(WaitOutcome::TimedOut),
             Ok(count) => count,
         };
         for event in &events[..count] {
@@ -109,15 +109,15 @@ impl Selector for Outside {
             if event.data() == WAKE {
                 self.wake.drain();
             } else if self.fault == Fault::VouchesForAnything {
-                out.push(Raw::Fact(slot, PollBits::OUT | PollBits::IN));
+                out.push(Report::Fact(slot, PollBits::OUT | PollBits::IN));
             } else {
-                out.push(Raw::Hint(slot));
+                out.push(Report::Hint(slot));
             }
         }
         if self.fault == Fault::DropsReports {
             out.truncate(1);
         }
-        Ok(Wake::Events)
+        Ok(WaitOutcome::Events)
     }
 
     fn wake_handle(&self) -> WakeHandle {

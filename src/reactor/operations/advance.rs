@@ -6,7 +6,7 @@ use super::io::Io;
 use super::machine::Operations;
 use crate::key::OpSlot;
 use crate::op::Outcome;
-use crate::sys::prepared::{Call, Gain};
+use crate::sys::io_call::{Call, CallResult};
 use std::net::Shutdown;
 
 /// The most calls that an operation makes in one turn, so that a fast peer does not hold up others.
@@ -76,7 +76,7 @@ impl Operations {
                 return Attempt::Settled;
             }
         };
-        let count = if let Gain::Moved(count) = result { count } else { 0 };
+        let count = if let CallResult::Moved(count) = result { count } else { 0 };
         self.note_moved(op, count, left, io);
         match self.on_result(op, result, io) {
             true => Attempt::Moved(count),

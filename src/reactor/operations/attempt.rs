@@ -6,7 +6,7 @@ use super::machine::Operations;
 use super::queue::Queue;
 use crate::key::OpSlot;
 use crate::poll_bits::PollBits;
-use crate::sys::prepared::{Call, Gain, Work};
+use crate::sys::io_call::{Call, CallResult, Work};
 use std::io;
 
 /// A read of so many bytes that has filled its buffer is the last of its turn where a report will
@@ -42,7 +42,7 @@ impl Operations {
         let is_emulated = entry.must_emulate || (queue == Queue::Read && source.emulates_reads());
         let can_submit = |work: &mut Work| !is_emulated && io.can_submit(work, &mut source.mode);
         let Some(mut work) = entry.work.take_if(can_submit) else { return false };
-        if let Some(call) = work.prepared_mut() {
+        if let Some(call) = work.io_call_mut() {
             // What is left of a send is sent as usual.
             call.set_skips_success(entry.skips_success && call.moved() == 0);
         }
@@ -139,7 +139,7 @@ impl Operations {
                 if let Some(call) = self.call_mut(op) {
                     call.note_nothing();
                 }
-                if self.on_result(op, Gain::Moved(0), io) {
+                if self.on_result(op, CallResult::Moved(0), io) {
                     self.await_ready(op, Side::Source, io);
                 }
             }

@@ -4,7 +4,7 @@ use super::entry::{OpState, Why};
 use super::io::Io;
 use super::machine::Operations;
 use crate::key::OpSlot;
-use crate::sys::prepared::Work;
+use crate::sys::io_call::Work;
 
 impl Operations {
     /// Returns true if an operation is known, whose completion was not delivered.

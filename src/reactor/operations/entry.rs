@@ -4,8 +4,8 @@ use super::queue::{Link, Links, Queue};
 use crate::event::{Interest, Token};
 use crate::key::Slot;
 use crate::op::Kind;
+use crate::sys::io_call::{IoCall, Work};
 use crate::sys::pool::BufferPool;
-use crate::sys::prepared::{Prepared, Work};
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -167,13 +167,13 @@ impl OpEntry {
     }
 
     /// Returns its call with the memory, if that is here.
-    pub(super) fn call(&self) -> Option<&Prepared> {
-        self.work.as_ref()?.prepared()
+    pub(super) fn call(&self) -> Option<&IoCall> {
+        self.work.as_ref()?.io_call()
     }
 
     /// Returns its call with the memory, if that is here.
-    pub(super) fn call_mut(&mut self) -> Option<&mut Prepared> {
-        self.work.as_mut()?.prepared_mut()
+    pub(super) fn call_mut(&mut self) -> Option<&mut IoCall> {
+        self.work.as_mut()?.io_call_mut()
     }
 
     /// Returns the pool that its buffers come from, if they do and its work is here.

@@ -6,7 +6,7 @@ use super::machine::Operations;
 use super::queue::Queue;
 use crate::key::OpSlot;
 use crate::selector::OpEvent;
-use crate::sys::prepared::{Call, Gain, Work};
+use crate::sys::io_call::{Call, CallResult, Work};
 use std::io;
 
 impl Operations {
@@ -64,7 +64,13 @@ impl Operations {
     }
 
     /// The driver or a thread has returned some work: the operation is completed, or goes on.
-    fn on_returned(&mut self, op: OpSlot, work: Work, result: io::Result<Gain>, io: &mut impl Io) {
+    fn on_returned(
+        &mut self,
+        op: OpSlot,
+        work: Work,
+        result: io::Result<CallResult>,
+        io: &mut impl Io,
+    ) {
         let Some(entry) = self.table.get_mut(op) else { return };
         let mut is_short = false;
         let goes_on = match result {

@@ -4,10 +4,10 @@ use crate::event::Interest;
 use crate::key::{OpSlot, Slot};
 use crate::poll_bits::PollBits;
 use crate::selector::OpEvent;
-use crate::sys::file::Held;
-use crate::sys::manner::Manner;
+use crate::sys::file::SourceFd;
+use crate::sys::io_call::{CallBox, CallResult, IoCall, Work};
+use crate::sys::io_mode::FdIoMode;
 use crate::sys::pool::{BufferPool, PoolBuf};
-use crate::sys::prepared::{CallBox, Gain, Prepared, Work};
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
@@ -21,37 +21,37 @@ pub(in crate::reactor) trait Io {
     }
 
     /// Returns the file of a source.
-    fn file(&self, slot: Slot) -> Option<&Held>;
+    fn file(&self, slot: Slot) -> Option<&SourceFd>;
 
     /// Returns how calls on a source are kept from blocking.
     ///
     /// # Errors
     ///
     /// What fstat(2) says: the descriptor was closed.
-    fn mode_of(&mut self, slot: Slot) -> io::Result<Manner>;
+    fn mode_of(&mut self, slot: Slot) -> io::Result<FdIoMode>;
 
     /// Reverts what calls have changed of a source, which is about to go.
-    fn restore(&mut self, slot: Slot, mode: &mut Manner);
+    fn restore(&mut self, slot: Slot, mode: &mut FdIoMode);
 
     /// Makes sure that a splice on a thread waits for nothing but a disk.
     ///
     /// # Errors
     ///
     /// What fcntl(2) says.
-    fn prepare_to_splice(&mut self, slot: Slot, mode: &mut Manner) -> io::Result<()>;
+    fn prepare_to_splice(&mut self, slot: Slot, mode: &mut FdIoMode) -> io::Result<()>;
 
     /// Returns true if there is a driver.
     fn has_driver(&self) -> bool;
 
     /// Returns true if a driver can do the work.
-    fn can_submit(&mut self, work: &Work, mode: &mut Manner) -> bool;
+    fn can_submit(&mut self, work: &Work, mode: &mut FdIoMode) -> bool;
 
     /// Makes a call that does not block.
     ///
     /// # Errors
     ///
     /// What the call says, `WouldBlock` too.
-    fn attempt(&mut self, call: &mut Prepared, mode: &mut Manner) -> io::Result<Gain>;
+    fn attempt(&mut self, call: &mut IoCall, mode: &mut FdIoMode) -> io::Result<CallResult>;
 
     /// Receives what a socket has to the end of a buffer without blocking.
     ///
@@ -65,7 +65,7 @@ pub(in crate::reactor) trait Io {
     /// # Errors
     ///
     /// `NotFound`.
-    fn open_now(&mut self, call: &Prepared) -> Option<io::Result<OwnedFd>>;
+    fn open_now(&mut self, call: &IoCall) -> Option<io::Result<OwnedFd>>;
 
     /// Sends bytes on a socket without blocking.
     ///
@@ -81,10 +81,10 @@ pub(in crate::reactor) trait Io {
     /// What the call says, `WouldBlock` too.
     fn attempt_splice(
         &mut self,
-        call: &mut Prepared,
-        from: &mut Manner,
-        to: &mut Manner,
-    ) -> io::Result<Gain>;
+        call: &mut IoCall,
+        from: &mut FdIoMode,
+        to: &mut FdIoMode,
+    ) -> io::Result<CallResult>;
 
     /// Shuts a socket down.
     ///
@@ -121,7 +121,7 @@ pub(in crate::reactor) trait Io {
     fn cancel_and_wait(&mut self, ops: &[OpSlot], events: &mut Vec<OpEvent>);
 
     /// Makes a call on a thread, which needs these files open.
-    fn spawn(&mut self, op: OpSlot, call: CallBox, files: Vec<Held>);
+    fn spawn(&mut self, op: OpSlot, call: CallBox, files: Vec<SourceFd>);
 
     /// Takes a call back unless a thread has begun with it.
     fn withdraw(&mut self, op: OpSlot) -> Option<CallBox>;
@@ -156,5 +156,5 @@ pub(in crate::reactor) trait Io {
 
     /// Drops files at the end of this wait or deregister, or of the next: that may run the user's
     /// code, which may panic.
-    fn defer_drop(&mut self, files: Vec<Held>);
+    fn defer_drop(&mut self, files: Vec<SourceFd>);
 }

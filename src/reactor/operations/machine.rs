@@ -13,9 +13,9 @@ use crate::op::{Kind, Outcome};
 use crate::slab::SlotMap;
 use crate::statistics::Statistics;
 use crate::sys::buf::Buf;
-use crate::sys::file::Held;
-use crate::sys::manner::Manner;
-use crate::sys::prepared::{Prepared, SpareCalls, Work};
+use crate::sys::file::SourceFd;
+use crate::sys::io_call::{IoCall, SpareCalls, Work};
+use crate::sys::io_mode::FdIoMode;
 use std::collections::VecDeque;
 use std::io;
 use std::ops::RangeInclusive;
@@ -118,7 +118,7 @@ impl Operations {
 
     /// Delivers completions, as many as there is room for. A paused operation goes on once enough
     /// of its results were delivered. Files that are not needed any more are added to `drops`.
-    pub(in crate::reactor) fn deliver(&mut self, events: &mut Events, drops: &mut Vec<Held>) {
+    pub(in crate::reactor) fn deliver(&mut self, events: &mut Events, drops: &mut Vec<SourceFd>) {
         let count = self.table.completed_len().min(events.completion_room());
         for at in 0..count {
             let max = self.max_undelivered;
@@ -134,7 +134,10 @@ impl Operations {
     }
 
     /// Calls this for every source that has had operations.
-    pub(in crate::reactor) fn for_each_source(&mut self, mut visit: impl FnMut(Slot, &mut Manner)) {
+    pub(in crate::reactor) fn for_each_source(
+        &mut self,
+        mut visit: impl FnMut(Slot, &mut FdIoMode),
+    ) {
         self.sources.iter_mut().for_each(|(slot, source)| visit(slot, &mut source.mode));
     }
 
@@ -215,7 +218,7 @@ impl Operations {
     }
 
     /// Makes the call on a thread.
-    pub(super) fn spawn(&mut self, op: OpSlot, files: Vec<Held>, io: &mut impl Io) {
+    pub(super) fn spawn(&mut self, op: OpSlot, files: Vec<SourceFd>, io: &mut impl Io) {
         let Some(entry) = self.table.get_mut(op) else { return };
         let Some(Work::Call(call)) = entry.work.take() else { return };
         entry.state = OpState::OnThread { cancel: None };
@@ -270,7 +273,7 @@ impl Operations {
         }
     }
 
-    pub(super) fn call_mut(&mut self, op: OpSlot) -> Option<&mut Prepared> {
+    pub(super) fn call_mut(&mut self, op: OpSlot) -> Option<&mut IoCall> {
         self.table.get_mut(op)?.call_mut()
     }
 

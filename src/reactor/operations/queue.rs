@@ -5,7 +5,7 @@
 use crate::event::Interest;
 use crate::key::OpSlot;
 use crate::op::Kind;
-use crate::sys::manner::Manner;
+use crate::sys::io_mode::FdIoMode;
 use std::net::Shutdown;
 use std::num::NonZeroU32;
 use std::os::fd::RawFd;
@@ -83,7 +83,7 @@ pub(super) struct Links {
 pub(super) struct SourceOps {
     /// The number of its file.
     pub(super) number: RawFd,
-    pub(super) mode: Manner,
+    pub(super) mode: FdIoMode,
     /// The peer has reset the connection, and a send was told so. A receive would take it for the
     /// end of the stream.
     pub(super) is_reset: bool,
@@ -96,7 +96,7 @@ pub(super) struct SourceOps {
 }
 
 impl SourceOps {
-    pub(super) fn new(number: RawFd, mode: Manner, interest: Interest) -> Self {
+    pub(super) fn new(number: RawFd, mode: FdIoMode, interest: Interest) -> Self {
         SourceOps {
             number,
             mode,

@@ -5,8 +5,8 @@ use super::entry::{OpState, Side};
 use super::io::Io;
 use super::machine::Operations;
 use crate::key::OpSlot;
+use crate::sys::io_call::CallResult;
 use crate::sys::pool::PoolBuf;
-use crate::sys::prepared::Gain;
 use std::io;
 
 impl Operations {
@@ -48,7 +48,7 @@ impl Operations {
             }
         };
         let may_wait = self.note_moved(op, count, buf.capacity(), io);
-        if !self.on_result(op, Gain::Received(buf), io) {
+        if !self.on_result(op, CallResult::Received(buf), io) {
             return Attempt::Settled;
         }
         if may_wait {

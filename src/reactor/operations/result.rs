@@ -10,7 +10,7 @@ use crate::key::OpSlot;
 use crate::op::{Address, Control, Kind, MessageFlags, Outcome, ReceivedMessage};
 use crate::poll_bits::PollBits;
 use crate::sys::buf::Buf;
-use crate::sys::prepared::{Call, Gain, Received, Work};
+use crate::sys::io_call::{Call, CallResult, Received, Work};
 use std::io;
 use std::os::fd::OwnedFd;
 
@@ -26,13 +26,13 @@ pub(super) enum Pushed {
 impl Operations {
     /// Interprets a call that has succeeded, and that is in the operation. Returns true if the
     /// operation goes on; else it was completed.
-    pub(super) fn on_result(&mut self, op: OpSlot, result: Gain, io: &mut impl Io) -> bool {
+    pub(super) fn on_result(&mut self, op: OpSlot, result: CallResult, io: &mut impl Io) -> bool {
         match result {
-            Gain::Moved(count) => return self.on_moved(op, count, io),
-            received @ Gain::Received(_) => return self.on_one_of_many(op, received, io),
-            Gain::Accepted(socket) => return self.on_accepted(op, socket, io),
-            Gain::Opened(file) => self.complete(op, Ok(Outcome::Opened { file }), io),
-            Gain::Connected | Gain::Done => self.complete(op, Ok(Outcome::Done), io),
+            CallResult::Moved(count) => return self.on_moved(op, count, io),
+            received @ CallResult::Received(_) => return self.on_one_of_many(op, received, io),
+            CallResult::Accepted(socket) => return self.on_accepted(op, socket, io),
+            CallResult::Opened(file) => self.complete(op, Ok(Outcome::Opened { file }), io),
+            CallResult::Connected | CallResult::Done => self.complete(op, Ok(Outcome::Done), io),
         }
         false
     }
@@ -72,7 +72,7 @@ impl Operations {
             return false;
         };
         if call.call().is_multi() {
-            return self.on_one_of_many(op, Gain::Accepted(socket), io);
+            return self.on_one_of_many(op, CallResult::Accepted(socket), io);
         }
         let peer = Address::from_name(call.name());
         self.complete(op, Ok(Outcome::Accepted { socket, peer }), io);
@@ -80,8 +80,8 @@ impl Operations {
     }
 
     /// Interprets what a call of an operation with many results has brought.
-    fn on_one_of_many(&mut self, op: OpSlot, result: Gain, io: &mut impl Io) -> bool {
-        let is_nothing = matches!(&result, Gain::Received(buf) if buf.is_empty());
+    fn on_one_of_many(&mut self, op: OpSlot, result: CallResult, io: &mut impl Io) -> bool {
+        let is_nothing = matches!(&result, CallResult::Received(buf) if buf.is_empty());
         let outcome = if is_nothing && self.is_reset(op, io) {
             Err(io::Error::from_raw_os_error(libc::ECONNRESET))
         } else {
@@ -140,17 +140,22 @@ impl Operations {
     }
 
     /// Queues one of many results.
-    pub(super) fn push_result(&mut self, op: OpSlot, result: Gain, io: &mut impl Io) -> Pushed {
+    pub(super) fn push_result(
+        &mut self,
+        op: OpSlot,
+        result: CallResult,
+        io: &mut impl Io,
+    ) -> Pushed {
         let (max, table) = (self.max_undelivered, &mut self.table);
         let entry = match result {
-            Gain::Received(buf) if !buf.is_empty() => {
+            CallResult::Received(buf) if !buf.is_empty() => {
                 table.push_result(op, buf.len(), Outcome::Done, Buf::Pool(buf))
             }
-            Gain::Received(buf) => match self.is_at_end(op, io) {
+            CallResult::Received(buf) => match self.is_at_end(op, io) {
                 true => return Pushed::Ended,
                 false => self.table.push_result(op, 0, Outcome::Done, Buf::Pool(buf)),
             },
-            Gain::Accepted(socket) => {
+            CallResult::Accepted(socket) => {
                 table.push_result(op, 0, Outcome::Accepted { socket, peer: None }, Buf::None)
             }
             _ => return Pushed::Ended,
@@ -173,7 +178,7 @@ impl Operations {
     fn is_at_end(&self, op: OpSlot, io: &mut impl Io) -> bool {
         let Some((slot, _)) = self.source_of(op) else { return true };
         let Some(source) = self.sources.get(slot) else { return true };
-        if source.mode.is_endless() {
+        if source.mode.is_connectionless() {
             return false;
         }
         if source.mode.is_stream() || !source.mode.is_socket() {
@@ -206,7 +211,7 @@ fn outcome_of_message(from: Option<Address>, mut received: Received) -> Outcome 
         flags.set(flag, received.flags & bit != 0);
     }
     let files = received.take_files();
-    let others = received.beside.others.into_iter();
+    let others = received.ancillary.others.into_iter();
     let control = others.map(|(level, kind, data)| Control { level, kind, data }).collect();
     Outcome::Message(Box::new(ReceivedMessage { from, files, control, flags }))
 }

@@ -6,8 +6,8 @@ use super::machine::Operations;
 use crate::event::Interest;
 use crate::key::{OpSlot, Slot};
 use crate::poll_bits::PollBits;
-use crate::sys::file::Held;
-use crate::sys::prepared::Gain;
+use crate::sys::file::SourceFd;
+use crate::sys::io_call::CallResult;
 use std::io;
 
 /// How often in a row a splice is attempted while both sources seem ready.
@@ -90,7 +90,7 @@ impl Operations {
         let Some(call) = entry.call_mut() else { return true };
         match io.attempt_splice(call, &mut source.mode, &mut target.mode) {
             Ok(result) => {
-                if matches!(result, Gain::Moved(1..)) {
+                if matches!(result, CallResult::Moved(1..)) {
                     self.note_spliced(from, |its| its.to = Some(to));
                 }
                 self.on_result(op, result, io);
@@ -118,7 +118,12 @@ impl Operations {
         true
     }
 
-    fn files_to_splice(&mut self, from: Slot, to: Slot, io: &mut impl Io) -> io::Result<Vec<Held>> {
+    fn files_to_splice(
+        &mut self,
+        from: Slot,
+        to: Slot,
+        io: &mut impl Io,
+    ) -> io::Result<Vec<SourceFd>> {
         let mut files = Vec::with_capacity(2);
         for slot in [from, to] {
             let Some(source) = self.sources.get_mut(slot) else { continue };

@@ -7,11 +7,11 @@ use super::queue::{Queue, SourceOps};
 use super::send_now::Early;
 use crate::event::{Interest, Token};
 use crate::key::{OpSlot, Slot};
-use crate::op::{Address, Amount, Kind, Message, Op, Outcome, With};
-use crate::sys::file::Held;
-use crate::sys::manner::Manner;
+use crate::op::{Address, Amount, Kind, Message, Op, OpArgs, Outcome};
+use crate::sys::file::SourceFd;
+use crate::sys::io_call::{self, Call, Part, Work};
+use crate::sys::io_mode::FdIoMode;
 use crate::sys::pool::BufferPool;
-use crate::sys::prepared::{self, Call, Part, Work};
 use std::ffi::CString;
 use std::io;
 use std::net::Shutdown;
@@ -67,7 +67,7 @@ impl Operations {
         io: &mut impl Io,
     ) -> io::Result<()> {
         let mode = io.mode_of(slot)?;
-        let number = io.file(slot).map_or(-1, Held::number);
+        let number = io.file(slot).map_or(-1, SourceFd::number);
         self.insert_source(slot, number, mode, interest);
         Ok(())
     }
@@ -77,7 +77,7 @@ impl Operations {
         &mut self,
         slot: Slot,
         number: RawFd,
-        mode: Manner,
+        mode: FdIoMode,
         interest: Interest,
     ) {
         self.sources.insert(slot, SourceOps::new(number, mode, interest));
@@ -122,7 +122,7 @@ impl Operations {
             Kind::Nop => self.complete(slot, Ok(Outcome::Done), io),
             Kind::Timeout => {
                 let time = match op.with {
-                    With::Time(time) => io.now().checked_add(time),
+                    OpArgs::Time(time) => io.now().checked_add(time),
                     _ => None,
                 };
                 if let Some(entry) = self.table.get_mut(slot) {
@@ -185,13 +185,13 @@ impl Operations {
         let is_socket = its.is_some_and(|source| source.mode.is_socket());
         let number = its.map(|source| source.number);
         let Some(call) = call_of(op, is_socket) else { return Ok(None) };
-        if let With::Pool(pool) = &op.with {
+        if let OpArgs::Pool(pool) = &op.with {
             let number = number.unwrap_or(-1);
             return receive_from(pool).map(|pool| Some(Work::Receive { number, pool }));
         }
         let part = part_of(op, call)?;
         let with = match target.and_then(|(slot, _)| self.sources.get(slot)) {
-            Some(target) => prepared::With::Target(target.number),
+            Some(target) => io_call::CallArgs::Target(target.number),
             None => call_args(&op.with)?,
         };
         let mut cell = self.spare_calls.take();
@@ -226,7 +226,7 @@ impl Operations {
 
 /// Returns a handle on the pool of a receive.
 fn receive_from(pool: &BufferPool) -> io::Result<BufferPool> {
-    if pool.is_foreign() {
+    if pool.is_forked_child() {
         let cause = "this pool belongs to the process that this one was forked from";
         return Err(io::Error::other(cause));
     }
@@ -234,26 +234,28 @@ fn receive_from(pool: &BufferPool) -> io::Result<BufferPool> {
 }
 
 /// What the call is told with its file and its bytes.
-fn call_args(with: &With) -> io::Result<prepared::With> {
+fn call_args(with: &OpArgs) -> io::Result<io_call::CallArgs> {
     Ok(match with {
-        With::Nothing | With::Target(_) | With::Time(_) | With::Pool(_) => prepared::With::Nothing,
-        With::Address(address) => {
-            prepared::With::Message(prepared::Message::boxed(address.to_name()?))
+        OpArgs::Nothing | OpArgs::Target(_) | OpArgs::Time(_) | OpArgs::Pool(_) => {
+            io_call::CallArgs::Nothing
         }
-        With::Message(message) => {
+        OpArgs::Address(address) => {
+            io_call::CallArgs::Message(io_call::Message::boxed(address.to_name()?))
+        }
+        OpArgs::Message(message) => {
             let Message { to, files, control } = &**message;
             let name = to.as_ref().map(Address::to_name).transpose()?;
             let control = control.iter().map(|its| (its.level, its.kind, &*its.data));
             let control: Vec<_> = control.collect();
-            let message = prepared::Message::with(name, files.clone(), &control)?;
-            prepared::With::Message(message)
+            let message = io_call::Message::with(name, files.clone(), &control)?;
+            io_call::CallArgs::Message(message)
         }
-        With::Path(open) => {
+        OpArgs::Path(open) => {
             let (path, options) = &**open;
             let (flags, mode) = options.to_flags()?;
             let path = CString::new(path.as_os_str().as_bytes());
             let path = path.map_err(|_| invalid("a path with a zero in it"))?;
-            prepared::With::path(path, flags, mode)
+            io_call::CallArgs::path(path, flags, mode)
         }
     })
 }

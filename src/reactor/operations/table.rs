@@ -10,7 +10,7 @@ use crate::op::{Completion, OpId, Outcome};
 use crate::slab::Slab;
 use crate::statistics::Statistics;
 use crate::sys::buf::Buf;
-use crate::sys::file::Held;
+use crate::sys::file::SourceFd;
 #[cfg(any(test, feature = "spi"))]
 use std::collections::HashMap;
 use std::collections::VecDeque;
@@ -28,7 +28,7 @@ pub(super) struct OpTable {
     deadlines: Timers,
     times: Timers,
     /// Files that stay open for the kernel although their registrations have gone.
-    held: Vec<(OpSlot, Held)>,
+    held: Vec<(OpSlot, SourceFd)>,
     /// Counts the operations that were inserted.
     submitted: u64,
     /// Counts those whose last completion was delivered.
@@ -209,7 +209,11 @@ impl OpTable {
 
     /// Notes that a pending completion is delivered. Files that were kept open until then are added
     /// to `drops`. Returns the operation if it goes on.
-    pub(super) fn note_delivered(&mut self, at: usize, drops: &mut Vec<Held>) -> Option<&OpEntry> {
+    pub(super) fn note_delivered(
+        &mut self,
+        at: usize,
+        drops: &mut Vec<SourceFd>,
+    ) -> Option<&OpEntry> {
         let Completion { id, more, .. } = self.completed.get(at)?;
         let op = id.slot;
         if *more {
@@ -233,7 +237,7 @@ impl OpTable {
     }
 
     /// Keeps a file open until the completion of an operation was delivered.
-    pub(super) fn hold(&mut self, op: OpSlot, file: Held) {
+    pub(super) fn hold(&mut self, op: OpSlot, file: SourceFd) {
         if self.slab.get(op).is_some() {
             self.held.push((op, file));
         }

@@ -13,9 +13,9 @@ mod fair_queue;
 use crate::key::OpSlot;
 use crate::selector::OpEvent;
 use crate::sys::fd_table::{ForeignFd, Sharing, ThreadId};
-use crate::sys::file::Held;
+use crate::sys::file::SourceFd;
+use crate::sys::io_call::{Call, CallBox, CallResult, Work};
 use crate::sys::mount::MountId;
-use crate::sys::prepared::{Call, CallBox, Gain, Work};
 use crate::sys::signals::spawn_undisturbed;
 use fair_queue::FairQueue;
 use std::fmt;
@@ -79,7 +79,7 @@ struct Queue {
 /// An operation, and the files that it needs open.
 struct Job {
     op: OpSlot,
-    files: Vec<Held>,
+    files: Vec<SourceFd>,
     /// What it may wait for; `None` if that is not known.
     mount: Option<MountId>,
     /// `None` while a thread makes the call.
@@ -123,7 +123,7 @@ impl ThreadPool {
     }
 
     /// Makes the call of an operation on a thread; on this one, at once, if none can be started.
-    pub(in crate::reactor) fn submit(&mut self, op: OpSlot, call: CallBox, files: Vec<Held>) {
+    pub(in crate::reactor) fn submit(&mut self, op: OpSlot, call: CallBox, files: Vec<SourceFd>) {
         self.count += 1;
         let needs_own_thread = self.has_no_reuse || call.call() == Call::Open;
         let mount = call.mount();
@@ -164,7 +164,11 @@ impl ThreadPool {
     }
 
     /// Collects what is done, with the files that it needed, and starts threads that are lacking.
-    pub(in crate::reactor) fn collect(&mut self, out: &mut Vec<OpEvent>, files: &mut Vec<Held>) {
+    pub(in crate::reactor) fn collect(
+        &mut self,
+        out: &mut Vec<OpEvent>,
+        files: &mut Vec<SourceFd>,
+    ) {
         if self.count == 0 {
             return;
         }
@@ -366,7 +370,7 @@ impl Shared {
         let result = match result {
             // Only the submitter can tell whether the tables are the same. While it is in
             // unshare(2) they seem to be, and what is opened then is missing in its copy.
-            Ok(Gain::Opened(fd)) if self.submitter != ThreadId::current() => {
+            Ok(CallResult::Opened(fd)) if self.submitter != ThreadId::current() => {
                 return self.hand_over(job, call, ForeignFd::new(fd));
             }
             result => result,
@@ -407,7 +411,7 @@ impl Shared {
     fn fetch_foreign(&self, queue: &mut Queue, done: &mut Vec<(Job, OpEvent)>) {
         for Foreign { op, fd, job } in &mut queue.foreign {
             if let Some((job, call)) = job.take() {
-                let result = fd.fetch().map(Gain::Opened);
+                let result = fd.fetch().map(CallResult::Opened);
                 done.push((job, OpEvent::Completed { op: *op, work: Work::Call(call), result }));
             }
         }

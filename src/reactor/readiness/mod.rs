@@ -14,8 +14,8 @@ mod verify;
 use crate::event::{Event, Events, Interest, Mode, Token};
 use crate::key::{Key, Slot};
 use crate::poll_bits::PollBits;
-use crate::selector::{Applied, Arm, Raw, Selector, Trigger};
-use crate::sys::file::Held;
+use crate::selector::{ArmOutcome, ArmRequest, Report, Selector, Trigger};
+use crate::sys::file::SourceFd;
 use latch::{Latch, Step};
 use registry::Registry;
 use std::io;
@@ -36,7 +36,7 @@ impl Readiness {
     }
 
     /// Returns the source and the interest of a registration.
-    pub(super) fn source(&self, slot: Slot) -> Option<(&Held, Interest)> {
+    pub(super) fn source(&self, slot: Slot) -> Option<(&SourceFd, Interest)> {
         let registration = self.registry.get(slot)?;
         Some((&registration.source, registration.latch.interest()))
     }
@@ -51,7 +51,7 @@ impl Readiness {
     pub(super) fn register<S: Selector>(
         &mut self,
         selector: &mut S,
-        source: Held,
+        source: SourceFd,
         token: Token,
         interest: Interest,
         mode: Mode,
@@ -134,7 +134,7 @@ impl Readiness {
     }
 
     /// Forgets a registration, and returns its source.
-    pub(super) fn remove(&mut self, slot: Slot) -> Option<Held> {
+    pub(super) fn remove(&mut self, slot: Slot) -> Option<SourceFd> {
         self.registry.remove(slot)
     }
 
@@ -191,7 +191,7 @@ impl Readiness {
     }
 
     /// Notes what the kernel watches now, and queues what it does not report by itself.
-    fn note_applied(&mut self, slot: Slot, applied: Applied, named: Interest) {
+    fn note_applied(&mut self, slot: Slot, applied: ArmOutcome, named: Interest) {
         let Some(registration) = self.registry.get(slot) else { return };
         let latch = &registration.latch;
         let mut dirs = (named | latch.owed()) & latch.armed();
@@ -255,13 +255,13 @@ impl Readiness {
 
     /// Queues what the selector has reported. `has_more` is true if it has left reports in the
     /// kernel.
-    pub(super) fn on_reports(&mut self, reports: &mut Vec<Raw>, has_more: bool) {
+    pub(super) fn on_reports(&mut self, reports: &mut Vec<Report>, has_more: bool) {
         let begun = self.registry.begin_reports();
         for report in reports.drain(..) {
             match report {
-                Raw::Fact(slot, bits) => self.registry.queue_report(slot, bits),
-                Raw::Seen(slot, bits) => self.registry.queue_seen(slot, bits),
-                Raw::Hint(slot) => self.registry.queue_hint(slot),
+                Report::Fact(slot, bits) => self.registry.queue_report(slot, bits),
+                Report::Partial(slot, bits) => self.registry.queue_seen(slot, bits),
+                Report::Hint(slot) => self.registry.queue_hint(slot),
             }
         }
         self.registry.end_reports(begun, has_more);
@@ -420,13 +420,13 @@ impl Readiness {
 fn arm<S: Selector>(
     selector: &mut S,
     slot: Slot,
-    source: &Held,
+    source: &SourceFd,
     (dirs, ends): (Interest, PollBits),
     trigger: Trigger,
-) -> io::Result<Applied> {
+) -> io::Result<ArmOutcome> {
     if dirs.is_empty() && ends.is_empty() {
         selector.disarm(slot, source.fd());
-        return Ok(Applied::whole(trigger));
+        return Ok(ArmOutcome::whole(trigger));
     }
-    selector.arm(slot, source.fd(), Arm { dirs, ends, trigger })
+    selector.arm(slot, source.fd(), ArmRequest { dirs, ends, trigger })
 }

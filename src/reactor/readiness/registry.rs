@@ -8,14 +8,14 @@ use crate::event::{Interest, Token};
 use crate::key::Slot;
 use crate::poll_bits::PollBits;
 use crate::slab::Slab;
-use crate::sys::file::Held;
+use crate::sys::file::SourceFd;
 use bitflags::bitflags;
 use std::collections::VecDeque;
 
 /// One registered source.
 #[derive(Debug)]
 pub(super) struct Registration {
-    pub(super) source: Held,
+    pub(super) source: SourceFd,
     pub(super) token: Token,
     pub(super) latch: Latch,
     /// What operations await.
@@ -76,7 +76,7 @@ pub(super) struct Registry {
 }
 
 impl Registry {
-    pub(super) fn is_registered(&self, source: &Held) -> bool {
+    pub(super) fn is_registered(&self, source: &SourceFd) -> bool {
         let number = usize::try_from(source.number()).ok();
         number.and_then(|number| self.by_number.get(number)).is_some_and(|&slot| slot != 0)
     }
@@ -88,7 +88,7 @@ impl Registry {
 
     /// Registers a source, whose number is open and not registered, under the slot that
     /// [`Registry::next_slot`] named.
-    pub(super) fn insert(&mut self, slot: Slot, source: Held, token: Token, latch: Latch) {
+    pub(super) fn insert(&mut self, slot: Slot, source: SourceFd, token: Token, latch: Latch) {
         debug_assert_eq!(self.next_slot(), Some(slot));
         debug_assert!(!self.is_registered(&source));
         let number = source.number() as usize;
@@ -111,7 +111,7 @@ impl Registry {
     }
 
     /// Forgets a registration and gives its source back. The slot never names anything again.
-    pub(super) fn remove(&mut self, slot: Slot) -> Option<Held> {
+    pub(super) fn remove(&mut self, slot: Slot) -> Option<SourceFd> {
         let registration = self.slab.remove(slot)?;
         self.by_number[registration.source.number() as usize] = 0;
         self.watched -= usize::from(!registration.latch.interest().is_empty());

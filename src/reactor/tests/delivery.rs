@@ -6,7 +6,7 @@ use crate::key::{Key, Slot};
 use crate::op::Op;
 use crate::poll_bits::PollBits;
 use crate::poller::Poller;
-use crate::selector::{Deadline, Raw, Trigger, Triggers, Wake};
+use crate::selector::{Deadline, Report, Trigger, Triggers, WaitOutcome};
 use std::io::ErrorKind;
 use std::time::Duration;
 
@@ -25,12 +25,12 @@ fn ringing(stage: &mut Stage, count: usize, mode: Mode) -> (Vec<Bell>, Vec<Key>)
     (bells, keys)
 }
 
-fn facts(keys: &[Key]) -> Vec<Raw> {
-    keys.iter().map(|&key| Raw::Fact(slot(key), PollBits::IN)).collect()
+fn facts(keys: &[Key]) -> Vec<Report> {
+    keys.iter().map(|&key| Report::Fact(slot(key), PollBits::IN)).collect()
 }
 
-fn hints(keys: &[Key]) -> Vec<Raw> {
-    keys.iter().map(|&key| Raw::Hint(slot(key))).collect()
+fn hints(keys: &[Key]) -> Vec<Report> {
+    keys.iter().map(|&key| Report::Hint(slot(key))).collect()
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn reports_of_one_source_become_one_event() {
     let mut stage = Stage::new(Triggers::LEVEL, 8);
     let bell = Bell::ringing();
     let key = stage.reactor.register(bell.source(), Token(0), R | W, Mode::Level).expect("fresh");
-    let (fact, hint) = (|bits| Raw::Fact(slot(key), bits), Raw::Hint(slot(key)));
+    let (fact, hint) = (|bits| Report::Fact(slot(key), bits), Report::Hint(slot(key)));
     let cases = [
         vec![fact(PollBits::IN), fact(PollBits::OUT)],
         vec![fact(PollBits::IN), hint, fact(PollBits::OUT)],
@@ -115,9 +115,12 @@ fn what_the_kernel_vouches_for_is_not_verified() {
     let mut stage = Stage::new(Triggers::LEVEL, 8);
     let silent = Bell::new();
     let key = stage.reactor.register(silent.source(), Token(0), R, Mode::Level).expect("fresh");
-    stage.script.borrow_mut().report(&[Raw::Fact(slot(key), PollBits::IN), Raw::Hint(slot(key))]);
+    stage
+        .script
+        .borrow_mut()
+        .report(&[Report::Fact(slot(key), PollBits::IN), Report::Hint(slot(key))]);
     assert_eq!(stage.look(), [0]);
-    let other = Raw::Fact(slot(key), PollBits::OUT | PollBits::PRI);
+    let other = Report::Fact(slot(key), PollBits::OUT | PollBits::PRI);
     stage.script.borrow_mut().report(&[other]);
     assert_eq!(stage.look(), [], "what was not asked for says nothing");
 }
@@ -130,7 +133,7 @@ fn a_wait_goes_on_after_hints_that_were_false() {
     let other = stage.reactor.register(late.source(), Token(1), R, Mode::Level).expect("fresh");
     stage.take_calls();
     stage.script.borrow_mut().report(&hints(&[key]));
-    stage.script.borrow_mut().answer(&[], Ok(Wake::TimedOut));
+    stage.script.borrow_mut().answer(&[], Ok(WaitOutcome::TimedOut));
     stage.script.borrow_mut().report(&hints(&[key, other]));
     assert_eq!(stage.wait(None).expect("no errors"), [1]);
     assert_eq!(stage.take_calls(), [Call::Wait(Deadline::Never); 3]);
@@ -142,7 +145,7 @@ fn every_look_of_a_wait_has_the_same_deadline() {
     let (bells, keys) = ringing(&mut stage, 1, Mode::Edge);
     bells[0].hush();
     stage.script.borrow_mut().report(&hints(&keys));
-    stage.script.borrow_mut().answer(&[], Ok(Wake::Interrupted));
+    stage.script.borrow_mut().answer(&[], Ok(WaitOutcome::Interrupted));
     stage.script.borrow_mut().report(&facts(&keys));
     assert_eq!(stage.wait(Some(Duration::from_secs(9))).expect("no errors"), [0]);
     let calls = stage.take_calls();
@@ -154,8 +157,8 @@ fn every_look_of_a_wait_has_the_same_deadline() {
 fn a_look_that_a_signal_cut_short_is_repeated() {
     let mut stage = Stage::new(Triggers::LEVEL, 8);
     let (_bells, keys) = ringing(&mut stage, 1, Mode::Level);
-    stage.script.borrow_mut().answer(&[], Ok(Wake::Interrupted));
-    stage.script.borrow_mut().answer(&[], Ok(Wake::Interrupted));
+    stage.script.borrow_mut().answer(&[], Ok(WaitOutcome::Interrupted));
+    stage.script.borrow_mut().answer(&[], Ok(WaitOutcome::Interrupted));
     stage.script.borrow_mut().report(&facts(&keys));
     assert_eq!(stage.look(), [0]);
     assert_eq!(stage.take_waits(), 3);
@@ -179,7 +182,7 @@ fn nobody_sleeps_on_sources_to_look_at() {
     bells[0].hush();
     stage.reactor.rearm(keys[0], R).expect("known");
     stage.take_calls();
-    stage.script.borrow_mut().answer(&[], Ok(Wake::TimedOut));
+    stage.script.borrow_mut().answer(&[], Ok(WaitOutcome::TimedOut));
     stage.script.borrow_mut().report(&facts(&keys[1..]));
     assert_eq!(stage.wait(None).expect("no errors"), [1]);
     assert_eq!(stage.take_calls(), [Call::Wait(Deadline::Now), Call::Wait(Deadline::Never)]);
@@ -205,7 +208,7 @@ fn a_wake_during_a_look_is_a_flag_and_during_a_sleep_a_write() {
     let mut stage = Stage::new(Triggers::LEVEL, 1);
     for (timeout, writes) in [(ZERO, 0), (None, 1)] {
         stage.script.borrow_mut().waker = Some(stage.reactor.waker());
-        stage.script.borrow_mut().answer(&[], Ok(Wake::Events));
+        stage.script.borrow_mut().answer(&[], Ok(WaitOutcome::Events));
         stage.wait(timeout).expect("no errors");
         assert!(stage.events.woken(), "{timeout:?}");
         assert_eq!(stage.take_writes(), writes, "{timeout:?}");
@@ -225,7 +228,11 @@ fn late_reports_are_nobodys() {
     assert_eq!(stage.look(), [1], "its successor is not charged");
     let future = Slot { generation: slot(again).generation + 1, ..gone };
     let beyond = Slot { index: 99, generation: 0 };
-    stage.script.borrow_mut().report(&[Raw::Hint(gone), Raw::Hint(future), Raw::Hint(beyond)]);
+    stage.script.borrow_mut().report(&[
+        Report::Hint(gone),
+        Report::Hint(future),
+        Report::Hint(beyond),
+    ]);
     assert_eq!(stage.look(), []);
 }
 
@@ -247,7 +254,7 @@ fn modify_replaces_what_is_queued() {
     assert_eq!(stage.look(), [0]);
     stage.reactor.modify(keys[1], Token(9), W, Mode::OneShot).expect("known");
     assert_eq!(stage.look(), [], "it was readable, which nobody asks any more");
-    stage.script.borrow_mut().report(&[Raw::Fact(slot(keys[1]), PollBits::OUT)]);
+    stage.script.borrow_mut().report(&[Report::Fact(slot(keys[1]), PollBits::OUT)]);
     assert_eq!(stage.look(), [9]);
 }
 
@@ -256,7 +263,7 @@ fn an_overflow_looks_at_everyone() {
     let mut stage = Stage::new(Triggers::EDGE, 2);
     let (bells, keys) = ringing(&mut stage, 4, Mode::Edge);
     bells[1].hush();
-    stage.script.borrow_mut().answer(&facts(&keys[3..]), Ok(Wake::Overflow));
+    stage.script.borrow_mut().answer(&facts(&keys[3..]), Ok(WaitOutcome::Overflow));
     assert_eq!([(); 3].map(|()| stage.look()), [vec![3, 0], vec![2], vec![]]);
     assert_eq!(stage.reactor.statistics().overflows, 1);
 }
@@ -290,7 +297,9 @@ fn the_blind_are_looked_at_once_in_every_wait() {
         bells[0].hush();
         stage.reactor.rearm(keys[0], R).expect("known");
         stage.take_calls();
-        for end in [Ok(Wake::TimedOut), Ok(Wake::Interrupted), Err(ErrorKind::Other.into())] {
+        for end in
+            [Ok(WaitOutcome::TimedOut), Ok(WaitOutcome::Interrupted), Err(ErrorKind::Other.into())]
+        {
             stage.script.borrow_mut().answer(&[], end);
         }
         stage.wait(None).expect_err("the end of the script");
@@ -344,7 +353,7 @@ fn what_deliveries_change_is_told_before_the_next_look() {
     assert_eq!(stage.look(), [0]);
     let look = Call::Wait(Deadline::Now);
     assert_eq!(stage.take_calls(), [look], "not before there is need");
-    stage.script.borrow_mut().report(&[Raw::Fact(slot(key), PollBits::OUT)]);
+    stage.script.borrow_mut().report(&[Report::Fact(slot(key), PollBits::OUT)]);
     assert_eq!(stage.look(), [0]);
     let ends = PollBits::HUP | PollBits::ERR | PollBits::RDHUP;
     let arm = |dirs| Call::ArmWithEnds(slot(key), dirs, ends, Trigger::Level);

@@ -6,7 +6,7 @@ use crate::event::{Interest, Mode, Readiness, Token};
 use crate::key::Key;
 use crate::poll_bits::PollBits;
 use crate::poller::Poller;
-use crate::selector::{Deadline, Raw, Trigger, Triggers};
+use crate::selector::{Deadline, Report, Trigger, Triggers};
 use nix::fcntl::OFlag;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ fn readiness(stage: &mut Stage) -> Readiness {
 
 /// What the one event of a wait says that reports these bits.
 fn report(stage: &mut Stage, key: Key, bits: PollBits) -> Readiness {
-    stage.script.borrow_mut().report(&[Raw::Fact(slot(key), bits)]);
+    stage.script.borrow_mut().report(&[Report::Fact(slot(key), bits)]);
     readiness(stage)
 }
 

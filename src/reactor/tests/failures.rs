@@ -5,7 +5,7 @@ use crate::event::{Interest, Mode, Token};
 use crate::key::Key;
 use crate::poll_bits::PollBits;
 use crate::poller::Poller;
-use crate::selector::{Deadline, Raw, Trigger, Triggers};
+use crate::selector::{Deadline, Report, Trigger, Triggers};
 use crate::testing::is_alone;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::io::{self, ErrorKind};
@@ -35,7 +35,7 @@ fn refused(result: io::Result<()>) {
 #[test]
 fn a_wait_that_fails_keeps_the_wake_and_what_was_reported() {
     let (mut stage, _bell, key) = one(Triggers::EDGE, Mode::Edge);
-    let fact = Raw::Fact(slot(key), PollBits::IN);
+    let fact = Report::Fact(slot(key), PollBits::IN);
     stage.script.borrow_mut().answer(&[fact], Err(out_of_memory()));
     stage.reactor.waker().wake();
     refused(stage.wait(None).map(drop));
@@ -72,7 +72,7 @@ fn a_modify_that_is_refused_changes_nothing() {
     let (mut stage, _bell, key) = one(Triggers::LEVEL, Mode::OneShot);
     stage.script.borrow_mut().refuse();
     refused(stage.reactor.modify(key, Token(9), W, Mode::Level));
-    let report = [Raw::Fact(slot(key), PollBits::IN)];
+    let report = [Report::Fact(slot(key), PollBits::IN)];
     stage.script.borrow_mut().report(&report);
     assert_eq!(stage.look(), [0], "the old token, interest and mode");
     stage.script.borrow_mut().report(&report);
@@ -83,7 +83,7 @@ fn a_modify_that_is_refused_changes_nothing() {
 #[test]
 fn a_modify_that_is_refused_does_not_forget_what_lags() {
     let (mut stage, _bell, key) = one(Triggers::LEVEL, Mode::OneShot);
-    stage.script.borrow_mut().report(&[Raw::Fact(slot(key), PollBits::IN)]);
+    stage.script.borrow_mut().report(&[Report::Fact(slot(key), PollBits::IN)]);
     assert_eq!(stage.look(), [0]);
     stage.script.borrow_mut().refuse();
     refused(stage.reactor.modify(key, Token(9), W, Mode::Level));
@@ -96,7 +96,7 @@ fn a_modify_that_is_refused_does_not_forget_what_lags() {
 fn a_rearm_that_is_refused_arms_nothing() {
     for mode in [Mode::OneShot, Mode::Edge] {
         let (mut stage, _bell, key) = one(Triggers::LEVEL, mode);
-        let report = [Raw::Fact(slot(key), PollBits::IN | PollBits::OUT)];
+        let report = [Report::Fact(slot(key), PollBits::IN | PollBits::OUT)];
         stage.script.borrow_mut().report(&report);
         assert_eq!(stage.look(), [0]);
         stage.script.borrow_mut().refuse();
@@ -112,7 +112,7 @@ fn a_rearm_that_is_refused_arms_nothing() {
 #[test]
 fn a_drained_that_is_refused_arms_nothing() {
     let (mut stage, _bell, key) = one(Triggers::LEVEL, Mode::Edge);
-    let report = [Raw::Fact(slot(key), PollBits::IN | PollBits::OUT)];
+    let report = [Report::Fact(slot(key), PollBits::IN | PollBits::OUT)];
     stage.script.borrow_mut().report(&report);
     assert_eq!(stage.look(), [0]);
     stage.script.borrow_mut().refuse();
@@ -131,7 +131,7 @@ fn three_that_lag() -> (Stage, [Bell; 3], Vec<Key>) {
         stage.reactor.register(bell.source(), Token(0), R, Mode::Level).expect("fresh")
     };
     let keys: Vec<_> = bells.iter().map(register).collect();
-    let raw: Vec<_> = keys.iter().map(|&key| Raw::Fact(slot(key), PollBits::IN)).collect();
+    let raw: Vec<_> = keys.iter().map(|&key| Report::Fact(slot(key), PollBits::IN)).collect();
     stage.script.borrow_mut().report(&raw);
     assert_eq!(stage.look().len(), 3);
     stage.take_calls();
@@ -233,9 +233,9 @@ fn events_that_are_found_already_outweigh_an_error() {
         stage.reactor.register(bell.source(), Token(0), R, Mode::Edge).expect("fresh")
     };
     let keys: Vec<_> = bells.iter().map(register).collect();
-    let fact = |key, bits| Raw::Fact(slot(key), bits);
+    let fact = |key, bits| Report::Fact(slot(key), bits);
     let (true_one, useless) = (fact(keys[0], PollBits::IN), fact(keys[1], PollBits::OUT));
-    stage.script.borrow_mut().report(&[true_one, useless, Raw::Hint(slot(keys[2]))]);
+    stage.script.borrow_mut().report(&[true_one, useless, Report::Hint(slot(keys[2]))]);
     stage.reactor.waker().wake();
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("it has a limit");
     setrlimit(Resource::RLIMIT_NOFILE, 0, hard).expect("lower is allowed");

@@ -6,7 +6,9 @@ use crate::key::{Key, Slot};
 use crate::poll_bits::PollBits;
 use crate::poller::{Poller, Source};
 use crate::reactor::{Reactor, Waker};
-use crate::selector::{Applied, Arm, Deadline, Raw, Selector, Trigger, Triggers, Wake, WakeHandle};
+use crate::selector::{
+    ArmOutcome, ArmRequest, Deadline, Report, Selector, Trigger, Triggers, WaitOutcome, WakeHandle,
+};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -29,7 +31,7 @@ pub(super) enum Call {
 }
 
 /// What one wait reports, and how it ends.
-pub(super) type Answer = (Vec<Raw>, io::Result<Wake>);
+pub(super) type Answer = (Vec<Report>, io::Result<WaitOutcome>);
 
 /// The test's side of a [`Fake`].
 #[derive(Debug)]
@@ -37,11 +39,11 @@ pub(super) struct Script {
     pub(super) native: Triggers,
     /// The triggers that files get, where that is not the one asked for.
     pub(super) side_trigger: Option<Trigger>,
-    /// [`Applied::level`] of every answer.
+    /// [`ArmOutcome::level`] of every answer.
     pub(super) level: Interest,
-    /// [`Applied::look`] of every answer.
+    /// [`ArmOutcome::look`] of every answer.
     pub(super) look: bool,
-    /// [`Applied::blind`] of every answer.
+    /// [`ArmOutcome::blind`] of every answer.
     pub(super) blind: bool,
     /// Errors of the next calls of `arm`.
     pub(super) refusals: VecDeque<io::Error>,
@@ -58,11 +60,11 @@ pub(super) struct Script {
 
 impl Script {
     /// The next wait reports these.
-    pub(super) fn report(&mut self, raw: &[Raw]) {
-        self.answer(raw, Ok(Wake::Events));
+    pub(super) fn report(&mut self, raw: &[Report]) {
+        self.answer(raw, Ok(WaitOutcome::Events));
     }
 
-    pub(super) fn answer(&mut self, raw: &[Raw], end: io::Result<Wake>) {
+    pub(super) fn answer(&mut self, raw: &[Report], end: io::Result<WaitOutcome>) {
         self.answers.push_back((raw.to_vec(), end));
     }
 
@@ -93,9 +95,9 @@ impl Selector for Fake {
         self.script.borrow().native
     }
 
-    fn arm(&mut self, slot: Slot, _fd: BorrowedFd<'_>, arm: Arm) -> io::Result<Applied> {
+    fn arm(&mut self, slot: Slot, _fd: BorrowedFd<'_>, arm: ArmRequest) -> io::Result<ArmOutcome> {
         let mut script = self.script.borrow_mut();
-        let Arm { dirs, ends, trigger } = arm;
+        let ArmRequest { dirs, ends, trigger } = arm;
         script.calls.push(match ends.is_empty() {
             true => Call::Arm(slot, dirs, trigger),
             false => Call::ArmWithEnds(slot, dirs, ends, trigger),
@@ -103,7 +105,7 @@ impl Selector for Fake {
         assert!(!arm.bits().is_empty(), "nothing is disarmed, not armed");
         let trigger = script.side_trigger.unwrap_or(arm.trigger);
         let applied =
-            Applied { trigger, level: script.level, look: script.look, blind: script.blind };
+            ArmOutcome { trigger, level: script.level, look: script.look, blind: script.blind };
         script.refusals.pop_front().map_or(Ok(applied), Err)
     }
 
@@ -115,7 +117,7 @@ impl Selector for Fake {
         self.script.borrow_mut().calls.push(Call::Remove(slot));
     }
 
-    fn wait(&mut self, deadline: Deadline, out: &mut Vec<Raw>) -> io::Result<Wake> {
+    fn wait(&mut self, deadline: Deadline, out: &mut Vec<Report>) -> io::Result<WaitOutcome> {
         let mut script = self.script.borrow_mut();
         script.calls.push(Call::Wait(deadline));
         if let Some(waker) = script.waker.take() {
@@ -128,7 +130,7 @@ impl Selector for Fake {
             }
             None => {
                 assert!(deadline.has_passed(), "it would sleep until {deadline:?}");
-                Ok(Wake::TimedOut)
+                Ok(WaitOutcome::TimedOut)
             }
         }
     }

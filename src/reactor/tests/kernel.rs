@@ -5,10 +5,11 @@
 use crate::key::{OpSlot, Slot};
 use crate::selector::epoll::Epoll;
 use crate::selector::{
-    Applied, Arm, Deadline, OpDriver, OpEvent, Raw, Selector, Triggers, Wake, WakeHandle,
+    ArmOutcome, ArmRequest, Deadline, OpDriver, OpEvent, Report, Selector, Triggers, WaitOutcome,
+    WakeHandle,
 };
+use crate::sys::io_call::{Call, CallResult, IoCall, Work};
 use crate::sys::pool::BufferPool;
-use crate::sys::prepared::{Call, Gain, Prepared, Work};
 use nix::sys::socket::{MsgFlags, recv, send};
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -101,7 +102,7 @@ impl World {
         let result = match end {
             End::Real(_) if taken.work.call() == Call::AcceptMulti => {
                 let Some(socket) = self.arrived.pop_front() else { return false };
-                Ok(Gain::Accepted(socket))
+                Ok(CallResult::Accepted(socket))
             }
             End::Real(most) => match make(&mut taken.work, most) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
@@ -113,7 +114,7 @@ impl World {
             End::Canceled => Err(io::Error::from_raw_os_error(libc::ECANCELED)),
             End::Unknown => Err(io::Error::from_raw_os_error(libc::EINVAL)),
         };
-        let is_one = matches!(result, Ok(Gain::Received(_) | Gain::Accepted(_)));
+        let is_one = matches!(result, Ok(CallResult::Received(_) | CallResult::Accepted(_)));
         // Now and then there is no room to say that it goes on.
         if is_multi && is_one && self.dice.throw(100) >= self.cut {
             let op = taken.op;
@@ -160,43 +161,43 @@ impl World {
 }
 
 /// The work, for at most so many bytes.
-fn make(work: &mut Work, most: usize) -> io::Result<Gain> {
+fn make(work: &mut Work, most: usize) -> io::Result<CallResult> {
     match work {
         Work::Call(call) => make_call(call, most),
         Work::Receive { number, pool } => receive_one(*number, pool),
     }
 }
 
-fn make_call(prepared: &mut Prepared, most: usize) -> io::Result<Gain> {
-    let (number, call, left) = prepared.wanted();
+fn make_call(io_call: &mut IoCall, most: usize) -> io::Result<CallResult> {
+    let (number, call, left) = io_call.wanted();
     let most = most.min(left);
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
     match call {
         Call::Recv | Call::Read => {
             let mut bytes = vec![0; most];
             let count = recv(number, &mut bytes, flags)?;
-            assert_eq!(prepared.receive(&bytes[..count]), count);
-            Ok(Gain::Moved(count))
+            assert_eq!(io_call.receive(&bytes[..count]), count);
+            Ok(CallResult::Moved(count))
         }
         Call::Send | Call::Write => {
-            let count = send(number, &prepared.to_send()[..most], flags)?;
-            prepared.note_sent(count);
-            Ok(Gain::Moved(count))
+            let count = send(number, &io_call.to_send()[..most], flags)?;
+            io_call.note_sent(count);
+            Ok(CallResult::Moved(count))
         }
-        Call::ReadAt(_) | Call::WriteAt(_) | Call::Sync { .. } | Call::Open => prepared.perform(),
+        Call::ReadAt(_) | Call::WriteAt(_) | Call::Sync { .. } | Call::Open => io_call.perform(),
         call => panic!("{call:?} is not for this kernel"),
     }
 }
 
 /// A kernel takes a buffer when something comes, and also if that is the end.
-fn receive_one(number: RawFd, pool: &BufferPool) -> io::Result<Gain> {
+fn receive_one(number: RawFd, pool: &BufferPool) -> io::Result<CallResult> {
     let Some(mut buf) = pool.take() else {
         return Err(io::Error::from_raw_os_error(libc::ENOBUFS));
     };
     let mut bytes = vec![0; pool.size()];
     let count = recv(number, &mut bytes, MsgFlags::MSG_DONTWAIT)?;
     buf.write_all(&bytes[..count])?;
-    Ok(if count == 0 { Gain::Moved(0) } else { Gain::Received(buf) })
+    Ok(if count == 0 { CallResult::Moved(0) } else { CallResult::Received(buf) })
 }
 
 pub(super) struct Kernel {
@@ -229,7 +230,7 @@ impl Selector for Kernel {
         self.native
     }
 
-    fn arm(&mut self, slot: Slot, fd: BorrowedFd<'_>, arm: Arm) -> io::Result<Applied> {
+    fn arm(&mut self, slot: Slot, fd: BorrowedFd<'_>, arm: ArmRequest) -> io::Result<ArmOutcome> {
         self.files.arm(slot, fd, arm)
     }
 
@@ -241,13 +242,13 @@ impl Selector for Kernel {
         self.files.remove(slot, fd);
     }
 
-    fn wait(&mut self, deadline: Deadline, out: &mut Vec<Raw>) -> io::Result<Wake> {
+    fn wait(&mut self, deadline: Deadline, out: &mut Vec<Report>) -> io::Result<WaitOutcome> {
         self.world.borrow_mut().let_some_end();
         let wake = self.files.wait(Deadline::Now, out)?;
         if !self.world.borrow().landed.is_empty() {
-            return Ok(Wake::Events);
+            return Ok(WaitOutcome::Events);
         }
-        let sleeps = out.is_empty() && wake == Wake::TimedOut && !deadline.has_passed();
+        let sleeps = out.is_empty() && wake == WaitOutcome::TimedOut && !deadline.has_passed();
         assert!(!sleeps, "it would sleep until {deadline:?}");
         Ok(wake)
     }

@@ -6,7 +6,7 @@ use crate::event::{Interest, Mode, Readiness, Token};
 use crate::key::Key;
 use crate::poll_bits::PollBits;
 use crate::poller::Poller;
-use crate::selector::{Deadline, Raw, Trigger, Triggers, Wake};
+use crate::selector::{Deadline, Report, Trigger, Triggers, WaitOutcome};
 
 const R: Interest = Interest::READABLE;
 const W: Interest = Interest::WRITABLE;
@@ -38,9 +38,9 @@ fn what_was_seen_is_reported_with_what_a_look_finds() {
     let mut stage = Stage::new(Triggers::LEVEL, 4);
     let bell = Bell::ringing();
     let key = add(&mut stage, &bell, R | W | P, Mode::Level);
-    let seen = Raw::Seen(slot(key), PollBits::PRI);
+    let seen = Report::Partial(slot(key), PollBits::PRI);
     let all = Readiness::READABLE | Readiness::WRITABLE | Readiness::PRIORITY;
-    for raw in [vec![seen], vec![seen, seen], vec![seen, Raw::Hint(slot(key))]] {
+    for raw in [vec![seen], vec![seen, seen], vec![seen, Report::Hint(slot(key))]] {
         stage.script.borrow_mut().report(&raw);
         assert_eq!(readiness(&mut stage), all, "{raw:?}");
     }
@@ -55,14 +55,16 @@ fn what_was_seen_stands_though_a_look_finds_nothing() {
     let mut stage = Stage::new(Triggers::LEVEL, 4);
     let silent = Bell::new();
     let key = add(&mut stage, &silent, R | P, Mode::Level);
-    for raw in
-        orders([Raw::Seen(slot(key), PollBits::PRI), Raw::Hint(slot(key)), Raw::Hint(slot(key))])
-    {
+    for raw in orders([
+        Report::Partial(slot(key), PollBits::PRI),
+        Report::Hint(slot(key)),
+        Report::Hint(slot(key)),
+    ]) {
         stage.script.borrow_mut().report(&raw);
         assert_eq!(readiness(&mut stage), Readiness::PRIORITY, "{raw:?}");
     }
-    stage.script.borrow_mut().report(&[Raw::Seen(slot(key), PollBits::OUT)]);
-    stage.script.borrow_mut().answer(&[], Ok(Wake::TimedOut));
+    stage.script.borrow_mut().report(&[Report::Partial(slot(key), PollBits::OUT)]);
+    stage.script.borrow_mut().answer(&[], Ok(WaitOutcome::TimedOut));
     assert_eq!(stage.look(), [], "what was not asked for says nothing");
 }
 
@@ -73,14 +75,18 @@ fn facts_and_what_was_seen_merge_in_every_order() {
     let bell = Bell::ringing();
     let key = add(&mut stage, &bell, R | W | P, Mode::Level);
     let slot = slot(key);
-    let three = [Raw::Seen(slot, PollBits::PRI), Raw::Fact(slot, PollBits::IN), Raw::Hint(slot)];
+    let three = [
+        Report::Partial(slot, PollBits::PRI),
+        Report::Fact(slot, PollBits::IN),
+        Report::Hint(slot),
+    ];
     let told = Readiness::READABLE | Readiness::PRIORITY;
     for raw in orders(three) {
         stage.script.borrow_mut().report(&raw);
         let readiness = readiness(&mut stage);
         assert!(readiness.contains(told), "{raw:?}: {readiness:?}");
-        let fact = raw.iter().position(|raw| matches!(raw, Raw::Fact(..)));
-        let seen = raw.iter().position(|raw| matches!(raw, Raw::Seen(..)));
+        let fact = raw.iter().position(|raw| matches!(raw, Report::Fact(..)));
+        let seen = raw.iter().position(|raw| matches!(raw, Report::Partial(..)));
         let looks = seen > fact;
         assert_eq!(readiness.contains(Readiness::WRITABLE), looks, "{raw:?}");
     }
@@ -95,7 +101,7 @@ fn what_was_seen_and_left_over_is_looked_at_when_its_turn_comes() {
     let keys = bells.map(|(token, bell)| {
         stage.reactor.register(bell.source(), Token(token), R | P, Mode::Edge).expect("fresh")
     });
-    let seen = keys.map(|key| Raw::Seen(slot(key), PollBits::PRI));
+    let seen = keys.map(|key| Report::Partial(slot(key), PollBits::PRI));
     stage.script.borrow_mut().report(&seen);
     assert_eq!(stage.look(), [0]);
     assert_eq!(stage.look(), [1]);
@@ -104,7 +110,7 @@ fn what_was_seen_and_left_over_is_looked_at_when_its_turn_comes() {
     assert_eq!(stage.look(), [], "and nothing is left of the third");
     stage.script.borrow_mut().report(&seen[2..]);
     assert_eq!(stage.look(), [2], "until it is seen again");
-    stage.script.borrow_mut().report(&[Raw::Fact(slot(keys[2]), PollBits::IN)]);
+    stage.script.borrow_mut().report(&[Report::Fact(slot(keys[2]), PollBits::IN)]);
     assert_eq!(stage.look(), [2], "a fact is enough, whatever was seen before");
 }
 
@@ -179,7 +185,7 @@ fn a_one_shot_is_looked_at_for_what_is_armed() {
     stage.reactor.rearm(key, R).expect("known");
     assert_eq!(stage.take_calls().last(), Some(&Call::Arm(slot(key), R, Trigger::Edge)));
     assert_eq!(readiness(&mut stage), Readiness::READABLE);
-    stage.script.borrow_mut().report(&[Raw::Hint(slot(key))]);
+    stage.script.borrow_mut().report(&[Report::Hint(slot(key))]);
     assert_eq!(stage.look(), []);
 }
 
@@ -200,7 +206,7 @@ fn a_file_that_loses_its_edges_is_not_watched_for_nothing() {
     assert_eq!(stage.take_calls(), calls);
     stage.reactor.rearm(key, W).expect("known");
     assert_eq!(stage.take_calls(), [Call::Arm(slot(key), W, Trigger::Level)], "it stays so");
-    stage.script.borrow_mut().report(&[Raw::Fact(slot(key), PollBits::OUT)]);
+    stage.script.borrow_mut().report(&[Report::Fact(slot(key), PollBits::OUT)]);
     assert_eq!(stage.look(), [0]);
     stage.look();
     assert_eq!(stage.take_calls(), [LOOK, Call::Disarm(slot(key)), LOOK]);
@@ -215,7 +221,7 @@ fn what_loses_its_edges_keeps_what_is_owed() {
     stage.script.borrow_mut().side_trigger = Some(Trigger::Level);
     stage.script.borrow_mut().look = false;
     stage.reactor.drained(key, R | W).expect("known");
-    stage.script.borrow_mut().report(&[Raw::Fact(slot(key), PollBits::IN | PollBits::OUT)]);
+    stage.script.borrow_mut().report(&[Report::Fact(slot(key), PollBits::IN | PollBits::OUT)]);
     assert_eq!(readiness(&mut stage), Readiness::READABLE | Readiness::WRITABLE);
     stage.take_calls();
     assert_eq!(stage.look(), []);

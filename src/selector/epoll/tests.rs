@@ -28,24 +28,24 @@ fn epoll() -> Epoll {
 }
 
 impl Epoll {
-    fn watch(&mut self, at: usize, fd: &OwnedFd, dirs: Interest, trigger: Trigger) -> Applied {
-        self.arm(slot(at), fd.as_fd(), Arm { dirs, ends: PollBits::empty(), trigger })
+    fn watch(&mut self, at: usize, fd: &OwnedFd, dirs: Interest, trigger: Trigger) -> ArmOutcome {
+        self.arm(slot(at), fd.as_fd(), ArmRequest { dirs, ends: PollBits::empty(), trigger })
             .expect("an open file")
     }
 
-    fn look(&mut self) -> (Wake, Vec<Raw>) {
+    fn look(&mut self) -> (WaitOutcome, Vec<Report>) {
         let mut out = Vec::new();
         let wake = self.wait(Deadline::Now, &mut out).expect("a look");
         (wake, out)
     }
 }
 
-fn readable(at: usize) -> Raw {
-    Raw::Fact(slot(at), PollBits::IN)
+fn readable(at: usize) -> Report {
+    Report::Fact(slot(at), PollBits::IN)
 }
 
-fn quiet() -> (Wake, Vec<Raw>) {
-    (Wake::TimedOut, vec![])
+fn quiet() -> (WaitOutcome, Vec<Report>) {
+    (WaitOutcome::TimedOut, vec![])
 }
 
 #[test]
@@ -66,7 +66,11 @@ fn a_full_buffer_is_not_the_end() {
             let (wake, mut out) = epoll.look();
             let (case, reports) = (format!("{trigger:?} {room} {sources} {woken}"), out.len());
             let is_quiet = sources == 0 && !woken;
-            assert_eq!(wake, if is_quiet { Wake::TimedOut } else { Wake::Events }, "{case}");
+            assert_eq!(
+                wake,
+                if is_quiet { WaitOutcome::TimedOut } else { WaitOutcome::Events },
+                "{case}"
+            );
             out.sort_by_key(|raw| raw.slot().index);
             out.dedup();
             assert_eq!(out, (0..sources).map(readable).collect::<Vec<_>>(), "{case}");
@@ -116,7 +120,7 @@ fn whoever_has_reports_does_not_sleep_for_more() {
         done.send((wake.expect("a wait"), out)).expect("the test waits for it");
     });
     let found = is_done.recv_timeout(Duration::from_secs(60)).expect("it sleeps on a report");
-    assert_eq!(found, (Wake::Events, vec![readable(0)]));
+    assert_eq!(found, (WaitOutcome::Events, vec![readable(0)]));
 }
 
 #[test]
@@ -124,7 +128,11 @@ fn a_notification_is_no_report_and_comes_once() {
     let mut epoll = epoll();
     for _ in 0..3 {
         epoll.wake_handle().notify();
-        assert_eq!(epoll.look(), (Wake::Events, vec![]), "also while an older one is unread (g)");
+        assert_eq!(
+            epoll.look(),
+            (WaitOutcome::Events, vec![]),
+            "also while an older one is unread (g)"
+        );
         assert_eq!(epoll.look(), quiet());
     }
 }
@@ -133,10 +141,10 @@ fn a_notification_is_no_report_and_comes_once() {
 fn reports_are_appended() {
     let (mut epoll, file) = (epoll(), eventfd(1));
     epoll.watch(0, &file, R | W, Trigger::Level);
-    let before = Raw::Hint(slot(5));
+    let before = Report::Hint(slot(5));
     let mut out = vec![before];
     epoll.wait(Deadline::Now, &mut out).expect("a wait");
-    assert_eq!(out, [before, Raw::Fact(slot(0), PollBits::IN | PollBits::OUT)]);
+    assert_eq!(out, [before, Report::Fact(slot(0), PollBits::IN | PollBits::OUT)]);
 }
 
 #[test]
@@ -144,7 +152,7 @@ fn each_trigger_is_the_kernels_own() {
     for trigger in TRIGGERS {
         let (mut epoll, file) = (epoll(), eventfd(1));
         let applied = epoll.watch(0, &file, R, trigger);
-        assert_eq!(applied, Applied::whole(trigger));
+        assert_eq!(applied, ArmOutcome::whole(trigger));
         assert_eq!(epoll.look().1, [readable(0)]);
         let again = if trigger == Trigger::Level { vec![readable(0)] } else { vec![] };
         assert_eq!(epoll.look().1, again, "{trigger:?}");
@@ -163,7 +171,7 @@ fn a_disarmed_source_does_not_show_its_hang_up() {
     drop(writer);
     let mut epoll = epoll();
     epoll.watch(0, &reader, R, Trigger::Level);
-    assert_eq!(epoll.look().1, [Raw::Fact(slot(0), PollBits::HUP)]);
+    assert_eq!(epoll.look().1, [Report::Fact(slot(0), PollBits::HUP)]);
     epoll.disarm(slot(0), reader.as_fd());
     assert_eq!(epoll.look(), quiet());
     epoll.disarm(slot(0), reader.as_fd());
@@ -177,7 +185,7 @@ fn a_file_that_is_always_ready_is_an_edge_without_events() {
     let mut epoll = epoll();
     for trigger in TRIGGERS {
         let applied = epoll.watch(2, &null, R, trigger);
-        assert_eq!(applied, Applied { look: true, ..Applied::whole(Trigger::Edge) });
+        assert_eq!(applied, ArmOutcome { look: true, ..ArmOutcome::whole(Trigger::Edge) });
         assert_eq!((epoll.entries[2], epoll.watched), (Entry::AlwaysReady, 0));
         assert_eq!(epoll.look(), quiet());
     }
@@ -192,7 +200,7 @@ fn a_refusal_leaves_what_was_watched() {
     let path = path.expect("every Linux has it");
     let (mut epoll, file) = (epoll(), eventfd(1));
     epoll.watch(0, &file, R, Trigger::Level);
-    let arm = Arm { dirs: R, ends: PollBits::empty(), trigger: Trigger::Level };
+    let arm = ArmRequest { dirs: R, ends: PollBits::empty(), trigger: Trigger::Level };
     let error = epoll.arm(slot(1), path.as_fd(), arm).expect_err("for naming only");
     assert_eq!(error.raw_os_error(), Some(libc::EBADF));
     assert_eq!((epoll.entries[1], epoll.watched), (Entry::Absent, 1));
@@ -243,7 +251,8 @@ fn entry_is_proven_by_a_report_without_error() {
     drop(reader);
     epoll.watch(2, &writer, W, Trigger::Edge);
     let said = epoll.look().1;
-    let is_error = |raw: &Raw| matches!(raw, Raw::Fact(_, bits) if bits.contains(PollBits::ERR));
+    let is_error =
+        |raw: &Report| matches!(raw, Report::Fact(_, bits) if bits.contains(PollBits::ERR));
     assert!(said.len() == 1 && said.iter().all(is_error), "{said:?}");
     assert_eq!(entry(&epoll, 2), Entry::Unproven, "an error proves nothing");
     let (here, _there) = std::os::unix::net::UnixStream::pair().expect("a pair");
@@ -291,10 +300,10 @@ proptest! {
 fn a_wait_lasts_until_its_deadline() {
     let mut epoll = epoll();
     let moment = Instant::now() + Duration::from_millis(2);
-    let mut wake = Wake::Interrupted;
-    while wake == Wake::Interrupted {
+    let mut wake = WaitOutcome::Interrupted;
+    while wake == WaitOutcome::Interrupted {
         wake = epoll.wait(Deadline::At(moment), &mut Vec::new()).expect("a wait");
     }
-    assert_eq!(wake, Wake::TimedOut);
+    assert_eq!(wake, WaitOutcome::TimedOut);
     assert!(Instant::now() >= moment);
 }

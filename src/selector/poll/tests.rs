@@ -20,8 +20,8 @@ fn eventfd(value: u32) -> EventFd {
     EventFd::from_value_and_flags(value, flags).expect("an eventfd")
 }
 
-fn level(dirs: Interest) -> Arm {
-    Arm { dirs, ends: PollBits::empty(), trigger: Trigger::Level }
+fn level(dirs: Interest) -> ArmRequest {
+    ArmRequest { dirs, ends: PollBits::empty(), trigger: Trigger::Level }
 }
 
 /// Every slot leads to its entry, and every entry to its slot.
@@ -34,12 +34,12 @@ fn check_index(poll: &Poll, armed: &[Option<Interest>], files: &[EventFd]) {
 }
 
 /// What a wait must report, in the order of the slots.
-fn due(armed: &[Option<Interest>], full: &[bool]) -> Vec<Raw> {
+fn due(armed: &[Option<Interest>], full: &[bool]) -> Vec<Report> {
     let of = |(at, (armed, &full)): (usize, (&Option<Interest>, &bool))| {
         let mut bits = PollBits::OUT;
         bits.set(PollBits::IN, full);
         let bits = bits & PollBits::asked((*armed)?);
-        (!bits.is_empty()).then_some(Raw::Fact(slot(at), bits))
+        (!bits.is_empty()).then_some(Report::Fact(slot(at), bits))
     };
     armed.iter().zip(full).enumerate().filter_map(of).collect()
 }
@@ -56,7 +56,7 @@ proptest! {
                 Op::Arm(at, dirs) => {
                     let applied = poll.arm(slot(at), files[at].as_fd(), level(dirs));
                     let applied = applied.expect("an open file");
-                    assert_eq!(applied, Applied::whole(Trigger::Level));
+                    assert_eq!(applied, ArmOutcome::whole(Trigger::Level));
                     armed[at] = Some(dirs);
                 }
                 Op::Disarm(at) => {
@@ -85,7 +85,8 @@ proptest! {
                     out.sort_by_key(|raw| raw.slot().index);
                     assert_eq!(out, due);
                     let is_quiet = !std::mem::take(&mut notified) && due.is_empty();
-                    assert_eq!(wake, if is_quiet { Wake::TimedOut } else { Wake::Events });
+                    assert_eq!(wake == WaitOutcome::TimedOut, is_quiet);
+                    assert!(is_quiet || wake == WaitOutcome::Events);
                 }
             }
             check_index(&poll, &armed, &files);
@@ -100,24 +101,24 @@ fn a_notification_is_no_report_and_comes_once() {
     poll.arm(slot(0), file.as_fd(), level(R)).expect("an open file");
     poll.wake_handle().notify();
     poll.wake_handle().notify();
-    assert_eq!(poll.wait(Deadline::Never, &mut out).expect("a wait"), Wake::Events);
-    assert_eq!(out, [Raw::Fact(slot(0), PollBits::IN)], "the last entry is not left out");
+    assert_eq!(poll.wait(Deadline::Never, &mut out).expect("a wait"), WaitOutcome::Events);
+    assert_eq!(out, [Report::Fact(slot(0), PollBits::IN)], "the last entry is not left out");
     poll.disarm(slot(0), file.as_fd());
     out.clear();
-    assert_eq!(poll.wait(Deadline::Now, &mut out).expect("a wait"), Wake::TimedOut);
+    assert_eq!(poll.wait(Deadline::Now, &mut out).expect("a wait"), WaitOutcome::TimedOut);
     poll.wake_handle().notify();
-    assert_eq!(poll.wait(Deadline::Never, &mut out).expect("a wait"), Wake::Events);
+    assert_eq!(poll.wait(Deadline::Never, &mut out).expect("a wait"), WaitOutcome::Events);
     assert_eq!(out, []);
 }
 
 #[test]
 fn reports_are_appended() {
     let mut poll = Poll::new().expect("an eventfd");
-    let (file, before) = (eventfd(1), Raw::Hint(slot(5)));
+    let (file, before) = (eventfd(1), Report::Hint(slot(5)));
     poll.arm(slot(0), file.as_fd(), level(R | W)).expect("an open file");
     let mut out = vec![before];
     poll.wait(Deadline::Now, &mut out).expect("a wait");
-    assert_eq!(out, [before, Raw::Fact(slot(0), PollBits::IN | PollBits::OUT)]);
+    assert_eq!(out, [before, Report::Fact(slot(0), PollBits::IN | PollBits::OUT)]);
 }
 
 #[test]
@@ -128,7 +129,7 @@ fn a_refused_file_does_not_enter_the_array() {
     let refused = poll.arm(slot(3), path.as_fd(), level(R)).expect_err("for naming only");
     assert_eq!(refused.raw_os_error(), Some(libc::EBADF));
     check_index(&poll, &[None; 4], &[]);
-    assert_eq!(poll.wait(Deadline::Now, &mut Vec::new()).expect("a wait"), Wake::TimedOut);
+    assert_eq!(poll.wait(Deadline::Now, &mut Vec::new()).expect("a wait"), WaitOutcome::TimedOut);
 }
 
 #[test]
@@ -139,10 +140,10 @@ fn a_disarmed_source_does_not_show_its_hang_up() {
     let (mut poll, mut out) = (Poll::new().expect("an eventfd"), Vec::new());
     poll.arm(slot(0), reader.as_fd(), level(R)).expect("an open file");
     poll.wait(Deadline::Now, &mut out).expect("a wait");
-    assert_eq!(out, [Raw::Fact(slot(0), PollBits::HUP)]);
+    assert_eq!(out, [Report::Fact(slot(0), PollBits::HUP)]);
     out.clear();
     poll.disarm(slot(0), reader.as_fd());
-    assert_eq!(poll.wait(Deadline::Now, &mut out).expect("a wait"), Wake::TimedOut);
+    assert_eq!(poll.wait(Deadline::Now, &mut out).expect("a wait"), WaitOutcome::TimedOut);
     assert_eq!(out, []);
 }
 
@@ -159,10 +160,10 @@ fn a_slot_does_not_change_its_file() {
 fn a_wait_lasts_until_its_deadline() {
     let mut poll = Poll::new().expect("an eventfd");
     let moment = Instant::now() + Duration::from_millis(2);
-    let mut wake = Wake::Interrupted;
-    while wake == Wake::Interrupted {
+    let mut wake = WaitOutcome::Interrupted;
+    while wake == WaitOutcome::Interrupted {
         wake = poll.wait(Deadline::At(moment), &mut Vec::new()).expect("a wait");
     }
-    assert_eq!(wake, Wake::TimedOut);
+    assert_eq!(wake, WaitOutcome::TimedOut);
     assert!(Instant::now() >= moment);
 }

@@ -33,8 +33,8 @@ fn empty(eventfd: &OwnedFd) {
     let _ = read(eventfd, &mut [0; 8]);
 }
 
-fn hint(at: usize) -> Raw {
-    Raw::Hint(slot(at))
+fn hint(at: usize) -> Report {
+    Report::Hint(slot(at))
 }
 
 fn select() -> Select {
@@ -55,12 +55,12 @@ fn files_under(numbers: &[usize]) -> Vec<OwnedFd> {
 }
 
 impl Select {
-    fn put(&mut self, at: usize, fd: impl AsFd, dirs: Interest) -> Applied {
-        let arm = Arm { dirs, ends: PollBits::empty(), trigger: Trigger::Level };
+    fn put(&mut self, at: usize, fd: impl AsFd, dirs: Interest) -> ArmOutcome {
+        let arm = ArmRequest { dirs, ends: PollBits::empty(), trigger: Trigger::Level };
         self.arm(slot(at), fd.as_fd(), arm).expect("an open file")
     }
 
-    fn look(&mut self) -> (Wake, Vec<Raw>) {
+    fn look(&mut self) -> (WaitOutcome, Vec<Report>) {
         let mut out = Vec::new();
         let wake = self.wait(Deadline::Now, &mut out).expect("a look");
         out.sort_by_key(|raw| raw.slot().index);
@@ -107,7 +107,7 @@ impl Model {
     }
 
     /// By poll(2): whoever is ready for what it is armed for.
-    fn due(&self, files: &[OwnedFd]) -> Vec<Raw> {
+    fn due(&self, files: &[OwnedFd]) -> Vec<Report> {
         let of = |(at, armed): (usize, &Option<Interest>)| {
             let mut flags = PollFlags::empty();
             for (direction, flag) in
@@ -131,7 +131,7 @@ fn sets_and_owners_agree_in(ops: Vec<Op>, files: &[OwnedFd]) {
         match op {
             Op::Arm(at, dirs) => {
                 let blind = !dirs.contains(R);
-                let due = Applied { blind, ..Applied::whole(Trigger::Level) };
+                let due = ArmOutcome { blind, ..ArmOutcome::whole(Trigger::Level) };
                 assert_eq!(select.put(at, &files[at], dirs), due);
                 model.armed[at] = Some(dirs);
             }
@@ -155,7 +155,7 @@ fn sets_and_owners_agree_in(ops: Vec<Op>, files: &[OwnedFd]) {
             Op::Wait => {
                 let due = model.due(files);
                 let is_quiet = !std::mem::take(&mut notified) && due.is_empty();
-                let wake = if is_quiet { Wake::TimedOut } else { Wake::Events };
+                let wake = if is_quiet { WaitOutcome::TimedOut } else { WaitOutcome::Events };
                 assert_eq!(select.look(), (wake, due));
                 for (answer, asked) in select.answer.iter().zip(&select.asked) {
                     let words = if asked.count == 0 { 0 } else { select.length.div_ceil(BITS) };
@@ -207,19 +207,19 @@ fn a_closed_number_has_everyone_looked_at() {
     drop(files.remove(1));
     for deadline in [Deadline::Now, Deadline::Never] {
         out.clear();
-        assert_eq!(select.wait(deadline, &mut out).expect("no error"), Wake::Events);
+        assert_eq!(select.wait(deadline, &mut out).expect("no error"), WaitOutcome::Events);
         assert_eq!(out.len(), 4, "each once, and not who is disarmed: {out:?}");
         assert!((0..4).all(|at| out.contains(&hint(at))), "{out:?}");
     }
     select.wake_handle().notify();
-    assert_eq!(select.look().0, Wake::Events);
+    assert_eq!(select.look().0, WaitOutcome::Events);
     let mut wake = [PollFd::new(select.wake.as_fd(), PollFlags::POLLIN)];
     assert_eq!(poll(&mut wake, PollTimeout::ZERO), Ok(0), "a notification does not stay");
     // Under the number there is a file again, which was never armed: the next report tells of it.
     let [again] = <[OwnedFd; 1]>::try_from(files_under(&[127])).expect("one");
-    assert_eq!(select.look(), (Wake::Events, vec![hint(1), hint(3)]), "both have room");
+    assert_eq!(select.look(), (WaitOutcome::Events, vec![hint(1), hint(3)]), "both have room");
     select.remove(slot(1), again.as_fd());
-    assert_eq!(select.look(), (Wake::Events, vec![hint(3)]));
+    assert_eq!(select.look(), (WaitOutcome::Events, vec![hint(3)]));
 }
 
 /// Note g. Alone, because of the limit.
@@ -232,7 +232,7 @@ fn a_limit_below_the_numbers_does_not_matter() {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
     setrlimit(Resource::RLIMIT_NOFILE, 3, hard).expect("less is allowed");
     select.put(0, &files[0], W);
-    assert_eq!(select.look(), (Wake::Events, vec![hint(0)]));
+    assert_eq!(select.look(), (WaitOutcome::Events, vec![hint(0)]));
     let refused = Select::new().expect_err("no number is free");
     assert_eq!(refused.raw_os_error(), Some(libc::EMFILE));
 }
@@ -241,12 +241,12 @@ fn a_limit_below_the_numbers_does_not_matter() {
 fn a_number_that_is_used_again_has_a_new_owner() {
     let (mut select, file) = (select(), eventfd(1));
     let (old, new) = (slot(0), Slot { generation: 8, ..slot(0) });
-    let arm = Arm { dirs: R, ends: PollBits::empty(), trigger: Trigger::Level };
+    let arm = ArmRequest { dirs: R, ends: PollBits::empty(), trigger: Trigger::Level };
     select.put(0, &file, R | W);
     select.remove(old, file.as_fd());
-    assert_eq!(select.look(), (Wake::TimedOut, vec![]));
+    assert_eq!(select.look(), (WaitOutcome::TimedOut, vec![]));
     select.arm(new, file.as_fd(), arm).expect("an open file");
-    assert_eq!(select.look(), (Wake::Events, vec![Raw::Hint(new)]));
+    assert_eq!(select.look(), (WaitOutcome::Events, vec![Report::Hint(new)]));
     assert_eq!(select.members(1), BTreeSet::new(), "nothing is left of the old one");
 }
 
@@ -257,12 +257,12 @@ fn a_refused_file_enters_no_set() {
     let path = path.expect("every Linux has it");
     let length = select.length;
     for dirs in [R, W, P] {
-        let arm = Arm { dirs, ends: PollBits::empty(), trigger: Trigger::Level };
+        let arm = ArmRequest { dirs, ends: PollBits::empty(), trigger: Trigger::Level };
         let refused = select.arm(slot(3), path.as_fd(), arm).expect_err("for naming only");
         assert_eq!(refused.raw_os_error(), Some(libc::EBADF));
         assert_eq!(select.owner(number_of(path.as_fd())), NOBODY);
     }
-    assert_eq!((select.look(), select.length), ((Wake::TimedOut, vec![]), length));
+    assert_eq!((select.look(), select.length), ((WaitOutcome::TimedOut, vec![]), length));
     select.put(0, &file, R);
     let members = [number_of(select.wake.as_fd()), number_of(file.as_fd())];
     assert_eq!(select.members(0), BTreeSet::from(members));
@@ -280,7 +280,7 @@ fn hang_ups_show_to_readers_alone() {
         let due = if is_seen { vec![hint(0)] } else { vec![] };
         assert_eq!(select.look().1, due, "{dirs:?}");
         select.disarm(slot(0), reader.as_fd());
-        assert_eq!(select.look(), (Wake::TimedOut, vec![]), "not even its hang-up");
+        assert_eq!(select.look(), (WaitOutcome::TimedOut, vec![]), "not even its hang-up");
     }
 }
 
@@ -291,17 +291,21 @@ fn urgent_data_is_an_exception() {
     let (there, (here, _)) = (there.expect("it listens"), listener.accept().expect("a peer"));
     let mut select = select();
     select.put(0, &here, P);
-    assert_eq!(select.look(), (Wake::TimedOut, vec![]), "it is writable, which is no exception");
+    assert_eq!(
+        select.look(),
+        (WaitOutcome::TimedOut, vec![]),
+        "it is writable, which is no exception"
+    );
     let flags = nix::sys::socket::MsgFlags::MSG_OOB;
     nix::sys::socket::send(number_of(there.as_fd()) as i32, b"!", flags).expect("there is room");
     let mut out = Vec::new();
-    let seen = Raw::Seen(slot(0), PollBits::PRI);
-    assert_eq!(select.wait(Deadline::Never, &mut out).expect("a wait"), Wake::Events);
+    let seen = Report::Partial(slot(0), PollBits::PRI);
+    assert_eq!(select.wait(Deadline::Never, &mut out).expect("a wait"), WaitOutcome::Events);
     assert_eq!(out, [seen], "the set says what it is");
     select.put(0, &here, R | W | P);
-    assert_eq!(select.look(), (Wake::Events, vec![seen]), "once, though it is writable too");
+    assert_eq!(select.look(), (WaitOutcome::Events, vec![seen]), "once, though it is writable too");
     select.put(0, &here, R | W);
-    assert_eq!(select.look(), (Wake::Events, vec![hint(0)]), "nobody asks for it");
+    assert_eq!(select.look(), (WaitOutcome::Events, vec![hint(0)]), "nobody asks for it");
     let neighbour = eventfd(1);
     select.put(0, &here, P);
     select.put(1, &neighbour, R | P);
@@ -324,13 +328,13 @@ fn a_notification_is_no_report_and_comes_once() {
     select.wake_handle().notify();
     select.wake_handle().notify();
     let mut out = Vec::new();
-    assert_eq!(select.wait(Deadline::Never, &mut out).expect("a wait"), Wake::Events);
+    assert_eq!(select.wait(Deadline::Never, &mut out).expect("a wait"), WaitOutcome::Events);
     assert_eq!(out, [hint(0)]);
     select.disarm(slot(0), file.as_fd());
-    assert_eq!(select.look(), (Wake::TimedOut, vec![]));
+    assert_eq!(select.look(), (WaitOutcome::TimedOut, vec![]));
     select.wake_handle().notify();
     out.clear();
-    assert_eq!(select.wait(Deadline::Never, &mut out).expect("a wait"), Wake::Events);
+    assert_eq!(select.wait(Deadline::Never, &mut out).expect("a wait"), WaitOutcome::Events);
     assert_eq!(out, []);
 }
 
@@ -345,7 +349,7 @@ fn a_notification_ends_a_wait_that_has_begun() {
         });
         here.write_all(b"x").expect("there is room");
         let wake = select.wait(Deadline::Never, &mut Vec::new()).expect("a wait");
-        assert_eq!(wake, Wake::Events);
+        assert_eq!(wake, WaitOutcome::Events);
     });
 }
 
@@ -353,7 +357,7 @@ fn a_notification_ends_a_wait_that_has_begun() {
 fn reports_are_appended() {
     let (mut select, file) = (select(), eventfd(1));
     select.put(0, &file, R | W);
-    let before = Raw::Hint(slot(5));
+    let before = Report::Hint(slot(5));
     let mut out = vec![before];
     select.wait(Deadline::Now, &mut out).expect("a wait");
     assert_eq!(out, [before, hint(0)]);
@@ -364,10 +368,10 @@ fn a_wait_lasts_until_its_deadline() {
     let (mut select, file) = (select(), eventfd(0));
     select.put(0, &file, R);
     let moment = Instant::now() + Duration::from_millis(2);
-    let mut wake = Wake::Interrupted;
-    while wake == Wake::Interrupted {
+    let mut wake = WaitOutcome::Interrupted;
+    while wake == WaitOutcome::Interrupted {
         wake = select.wait(Deadline::At(moment), &mut Vec::new()).expect("a wait");
     }
-    assert_eq!(wake, Wake::TimedOut);
+    assert_eq!(wake, WaitOutcome::TimedOut);
     assert!(Instant::now() >= moment);
 }

@@ -21,9 +21,9 @@ const R: Interest = Interest::READABLE;
 const W: Interest = Interest::WRITABLE;
 const P: Interest = Interest::PRIORITY;
 /// The answers to arming: a file that signals, and one in the side set.
-const LOUD: Applied = Applied { trigger: Trigger::Edge, level: W, look: true, blind: false };
-const MUTE: Applied =
-    Applied { trigger: Trigger::Level, level: Interest::empty(), look: false, blind: false };
+const LOUD: ArmOutcome = ArmOutcome { trigger: Trigger::Edge, level: W, look: true, blind: false };
+const MUTE: ArmOutcome =
+    ArmOutcome { trigger: Trigger::Level, level: Interest::empty(), look: false, blind: false };
 
 fn eventfd(value: u32) -> OwnedFd {
     let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
@@ -56,26 +56,26 @@ fn slot(index: usize) -> Slot {
     Slot { index: index as u32, generation: 7 }
 }
 
-fn hint(at: usize) -> Raw {
-    Raw::Hint(slot(at))
+fn hint(at: usize) -> Report {
+    Report::Hint(slot(at))
 }
 
 /// Without the bands that some files set beside IN and OUT.
-fn plain(raw: Raw) -> Raw {
+fn plain(raw: Report) -> Report {
     let bands = PollBits::READ_BANDS | PollBits::WRITE_BANDS;
     match raw {
-        Raw::Fact(slot, bits) => Raw::Fact(slot, bits - bands),
-        Raw::Seen(slot, bits) => Raw::Seen(slot, bits - bands),
-        Raw::Hint(slot) => Raw::Hint(slot),
+        Report::Fact(slot, bits) => Report::Fact(slot, bits - bands),
+        Report::Partial(slot, bits) => Report::Partial(slot, bits - bands),
+        Report::Hint(slot) => Report::Hint(slot),
     }
 }
 
-fn readable(at: usize) -> Raw {
-    Raw::Fact(slot(at), PollBits::IN)
+fn readable(at: usize) -> Report {
+    Report::Fact(slot(at), PollBits::IN)
 }
 
-fn quiet() -> (Wake, Vec<Raw>) {
-    (Wake::TimedOut, vec![])
+fn quiet() -> (WaitOutcome, Vec<Report>) {
+    (WaitOutcome::TimedOut, vec![])
 }
 
 /// For waits that must end sooner by themselves.
@@ -109,27 +109,27 @@ fn blocked() -> String {
 }
 
 impl Sigio {
-    fn try_watch(&mut self, at: usize, fd: &OwnedFd, dirs: Interest) -> io::Result<Applied> {
+    fn try_watch(&mut self, at: usize, fd: &OwnedFd, dirs: Interest) -> io::Result<ArmOutcome> {
         self.arm(
             slot(at),
             fd.as_fd(),
-            Arm { dirs, ends: PollBits::empty(), trigger: Trigger::Edge },
+            ArmRequest { dirs, ends: PollBits::empty(), trigger: Trigger::Edge },
         )
     }
 
-    fn watch(&mut self, at: usize, fd: &OwnedFd, dirs: Interest) -> Applied {
+    fn watch(&mut self, at: usize, fd: &OwnedFd, dirs: Interest) -> ArmOutcome {
         self.try_watch(at, fd, dirs).expect("an open file")
     }
 
-    fn wait_until(&mut self, deadline: Deadline) -> (Wake, Vec<Raw>) {
+    fn wait_until(&mut self, deadline: Deadline) -> (WaitOutcome, Vec<Report>) {
         let mut out = Vec::new();
         let wake = self.wait(deadline, &mut out).expect("few entries");
         out.iter_mut().for_each(|raw| *raw = plain(*raw));
-        out.sort_by_key(|raw| (raw.slot().index, !matches!(raw, Raw::Hint(_))));
+        out.sort_by_key(|raw| (raw.slot().index, !matches!(raw, Report::Hint(_))));
         (wake, out)
     }
 
-    fn look(&mut self) -> (Wake, Vec<Raw>) {
+    fn look(&mut self) -> (WaitOutcome, Vec<Report>) {
         self.wait_until(Deadline::Now)
     }
 
@@ -148,7 +148,7 @@ fn arming_switches_on_and_disarming_off() {
     assert_eq!(state(&here), sigio.told(before));
     assert_eq!(sigio.look(), quiet(), "what is there already sends no signal (a)");
     put(&there);
-    assert_eq!(sigio.look(), (Wake::Events, vec![hint(0)]));
+    assert_eq!(sigio.look(), (WaitOutcome::Events, vec![hint(0)]));
     sigio.disarm(slot(0), here.as_fd());
     let silent = (sigio.told(before).0, sigio.told(before).1, before.2);
     assert_eq!(state(&here), silent);
@@ -157,7 +157,7 @@ fn arming_switches_on_and_disarming_off() {
     assert_eq!(sigio.watch(0, &here, R | P), LOUD);
     assert_eq!(state(&here), sigio.told(before));
     put(&there);
-    assert_eq!(sigio.look(), (Wake::Events, vec![hint(0)]));
+    assert_eq!(sigio.look(), (WaitOutcome::Events, vec![hint(0)]));
     sigio.remove(slot(0), here.as_fd());
     assert_eq!(state(&here), before);
     put(&there);
@@ -194,14 +194,14 @@ fn a_duplicate_of_what_signals_already_is_looked_at() {
     let entry = |at| sigio.side.entry_of(slot(at)).is_some();
     assert_eq!([0, 1].map(entry), [false, true]);
     put(&there);
-    assert_eq!(sigio.look(), (Wake::Events, vec![hint(0), readable(1)]));
+    assert_eq!(sigio.look(), (WaitOutcome::Events, vec![hint(0), readable(1)]));
     sigio.disarm(slot(1), twin.as_fd());
     assert_eq!(state(&here), told, "it is not its to switch off");
     assert_eq!(sigio.watch(1, &twin, R), MUTE);
     sigio.remove(slot(0), here.as_fd());
     assert_eq!(state(&here), before);
     assert_eq!(sigio.watch(1, &twin, R), MUTE, "until it is registered again");
-    assert_eq!(sigio.look(), (Wake::Events, vec![readable(1)]));
+    assert_eq!(sigio.look(), (WaitOutcome::Events, vec![readable(1)]));
     sigio.remove(slot(1), twin.as_fd());
     assert_eq!(sigio.look(), quiet());
     assert_eq!(sigio.watch(1, &twin, R), LOUD);
@@ -219,7 +219,7 @@ fn a_silenced_file_is_switched_on_again() {
     assert_eq!(sigio.watch(0, &here, R), LOUD);
     assert_eq!(state(&here), sigio.told(before));
     put(&there);
-    assert_eq!(sigio.look(), (Wake::Events, vec![hint(0)]));
+    assert_eq!(sigio.look(), (WaitOutcome::Events, vec![hint(0)]));
 }
 
 /// Note g.
@@ -235,11 +235,11 @@ fn late_signals_name_nobody_or_who_has_the_number_now() {
     put(&there);
     sigio.remove(slot(0), here.as_fd());
     let ((elsewhere, peer), next) = (stream(), Slot { generation: 8, ..slot(0) });
-    let arm = Arm { dirs: R, ends: PollBits::empty(), trigger: Trigger::Edge };
+    let arm = ArmRequest { dirs: R, ends: PollBits::empty(), trigger: Trigger::Edge };
     assert_eq!(sigio.arm(next, elsewhere.as_fd(), arm).expect("an open file"), LOUD);
     assert_eq!(sigio.look(), quiet());
     put(&peer);
-    assert_eq!(sigio.look(), (Wake::Events, vec![Raw::Hint(next)]));
+    assert_eq!(sigio.look(), (WaitOutcome::Events, vec![Report::Hint(next)]));
     // The number is used again.
     sigio.watch(1, &here, R);
     put(&there);
@@ -265,7 +265,7 @@ fn many_signals_are_one_hint_in_each_wait() {
         put(&streams[2].1);
         let deadline = if round == 1 { late() } else { Deadline::Now };
         let found = sigio.wait_until(deadline);
-        assert_eq!(found, (Wake::Events, vec![hint(1), hint(2)]));
+        assert_eq!(found, (WaitOutcome::Events, vec![hint(1), hint(2)]));
         assert_eq!(sigio.look(), quiet());
         streams.iter().for_each(|(here, _)| empty(here));
     }
@@ -277,12 +277,12 @@ fn signals_and_the_side_set_are_reported_together() {
     assert_eq!((sigio.watch(0, &here, R), sigio.watch(1, &side, R)), (LOUD, MUTE));
     for deadline in [Deadline::Now, late()] {
         put(&there);
-        assert_eq!(sigio.wait_until(deadline), (Wake::Events, vec![hint(0), readable(1)]));
-        assert_eq!(sigio.wait_until(deadline), (Wake::Events, vec![readable(1)]));
+        assert_eq!(sigio.wait_until(deadline), (WaitOutcome::Events, vec![hint(0), readable(1)]));
+        assert_eq!(sigio.wait_until(deadline), (WaitOutcome::Events, vec![readable(1)]));
     }
     empty(&side);
     put(&there);
-    assert_eq!(sigio.look(), (Wake::Events, vec![hint(0)]), "the side set has nothing");
+    assert_eq!(sigio.look(), (WaitOutcome::Events, vec![hint(0)]), "the side set has nothing");
     let mut out = vec![hint(5)];
     put(&there);
     put(&side);
@@ -301,7 +301,7 @@ fn a_signal_ends_a_wait_that_has_begun() {
             put(&there);
         });
         put(&mine);
-        assert_eq!(sigio.wait_until(late()), (Wake::Events, vec![hint(0)]));
+        assert_eq!(sigio.wait_until(late()), (WaitOutcome::Events, vec![hint(0)]));
     });
 }
 
@@ -311,14 +311,14 @@ fn a_notification_is_no_report_and_comes_once() {
     for is_side in [false, true] {
         sigio.wake_handle().notify();
         sigio.wake_handle().notify();
-        assert_eq!(sigio.wait_until(late()), (Wake::Events, vec![]));
+        assert_eq!(sigio.wait_until(late()), (WaitOutcome::Events, vec![]));
         assert_eq!(sigio.look(), quiet());
         let mut wake = [nix::poll::PollFd::new(sigio.wake.as_fd(), nix::poll::PollFlags::POLLIN)];
         assert_eq!(nix::poll::poll(&mut wake, nix::poll::PollTimeout::ZERO), Ok(0), "{is_side}");
         sigio.watch(0, &here, R);
         put(&there);
         sigio.wake_handle().notify();
-        assert_eq!(sigio.wait_until(late()), (Wake::Events, vec![hint(0)]));
+        assert_eq!(sigio.wait_until(late()), (WaitOutcome::Events, vec![hint(0)]));
         sigio.wait_until(Deadline::after(Some(Duration::from_nanos(1))));
         sigio.watch(1, &side, R);
     }
@@ -329,8 +329,8 @@ fn a_wait_lasts_until_its_deadline() {
     let (mut sigio, (here, _there), side) = (sigio(), stream(), eventfd(0));
     for round in 0..3 {
         let moment = Instant::now() + Duration::from_millis(2);
-        let mut found = (Wake::Interrupted, vec![]);
-        while found.0 == Wake::Interrupted {
+        let mut found = (WaitOutcome::Interrupted, vec![]);
+        while found.0 == WaitOutcome::Interrupted {
             found = sigio.wait_until(Deadline::At(moment));
         }
         assert_eq!(found, quiet(), "{round}");
@@ -347,9 +347,13 @@ fn a_plain_sigio_is_an_overflow_for_every_selector_of_the_thread() {
     one.watch(0, &here, R);
     for deadline in [Deadline::Now, late()] {
         raise(Signal::SIGIO).expect("it is blocked");
-        assert_eq!(one.wait_until(deadline), (Wake::Overflow, vec![]));
+        assert_eq!(one.wait_until(deadline), (WaitOutcome::Overflow, vec![]));
         assert_eq!(one.look(), quiet(), "once");
-        assert_eq!(other.wait_until(deadline), (Wake::Overflow, vec![]), "whoever has read it");
+        assert_eq!(
+            other.wait_until(deadline),
+            (WaitOutcome::Overflow, vec![]),
+            "whoever has read it"
+        );
         assert_eq!(other.look(), quiet());
     }
     let mut late = sigio();
@@ -369,13 +373,13 @@ fn a_full_queue_is_an_overflow() {
     setrlimit(Resource::RLIMIT_SIGPENDING, 0, hard).expect("less is allowed");
     put(&there);
     put(&there);
-    assert_eq!(one.look(), (Wake::Overflow, vec![readable(1)]));
-    assert_eq!(one.look(), (Wake::Events, vec![readable(1)]), "once");
-    assert_eq!(other.wait_until(late()), (Wake::Overflow, vec![]));
+    assert_eq!(one.look(), (WaitOutcome::Overflow, vec![readable(1)]));
+    assert_eq!(one.look(), (WaitOutcome::Events, vec![readable(1)]), "once");
+    assert_eq!(other.wait_until(late()), (WaitOutcome::Overflow, vec![]));
     assert_eq!(other.look(), quiet());
     setrlimit(Resource::RLIMIT_SIGPENDING, soft, hard).expect("it was so before");
     put(&there);
-    assert_eq!(one.look(), (Wake::Events, vec![hint(0), readable(1)]));
+    assert_eq!(one.look(), (WaitOutcome::Events, vec![hint(0), readable(1)]));
 }
 
 /// Alone, because it ends the process if it fails.

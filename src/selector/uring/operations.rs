@@ -2,11 +2,11 @@
 //! kernel has is the ring's.
 
 use super::super::OpEvent;
-use super::requests::About;
+use super::poll_slab::UserData;
 use crate::key::OpSlot;
 use crate::slab::SlotMap;
+use crate::sys::io_call::Work;
 use crate::sys::pool::BufferPool;
-use crate::sys::prepared::Work;
 use crate::sys::ring::{Completion, Request, Ring};
 use std::io;
 
@@ -88,7 +88,8 @@ impl Operations {
     /// Asks the kernel to stop an operation. Returns false if there is no room.
     pub(super) fn ask_to_stop(&mut self, op: OpSlot, ring: &mut Ring) -> bool {
         let tag = op.to_bits();
-        !ring.has_operation(tag) || ring.push(Request::Stop(tag), About::Stop(op.index).to_bits())
+        !ring.has_operation(tag)
+            || ring.push(Request::Stop(tag), UserData::Stop(op.index).to_bits())
     }
 
     /// Notes what the request to stop the operation in this place has come to.

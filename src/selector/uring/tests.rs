@@ -10,7 +10,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::stat::Mode;
 use nix::unistd::pipe2;
-use requests::Id;
+use poll_slab::Id;
 use std::os::fd::OwnedFd;
 
 const R: Interest = Interest::READABLE;
@@ -48,27 +48,27 @@ fn has_no_reader(writer: &OwnedFd) -> bool {
     entry[0].revents().is_some_and(|bits| bits.contains(PollFlags::POLLERR))
 }
 
-const WHOLE: Applied =
-    Applied { trigger: Trigger::Edge, level: Interest::empty(), look: false, blind: false };
-const LOOK: Applied = Applied { look: true, ..WHOLE };
+const WHOLE: ArmOutcome =
+    ArmOutcome { trigger: Trigger::Edge, level: Interest::empty(), look: false, blind: false };
+const LOOK: ArmOutcome = ArmOutcome { look: true, ..WHOLE };
 
 impl Uring {
-    fn watch_for(&mut self, at: usize, fd: &impl AsFd, dirs: Interest) -> Applied {
-        let arm = Arm { dirs, ends: PollBits::empty(), trigger: Trigger::Edge };
+    fn watch_for(&mut self, at: usize, fd: &impl AsFd, dirs: Interest) -> ArmOutcome {
+        let arm = ArmRequest { dirs, ends: PollBits::empty(), trigger: Trigger::Edge };
         self.arm(slot(at), fd.as_fd(), arm).expect("an open file")
     }
 
     /// Takes all that the kernel has to tell.
-    fn look(&mut self) -> (Wake, Vec<Raw>) {
+    fn look(&mut self) -> (WaitOutcome, Vec<Report>) {
         self.wait_for_all(Deadline::Now)
     }
 
-    fn wait_for_all(&mut self, deadline: Deadline) -> (Wake, Vec<Raw>) {
+    fn wait_for_all(&mut self, deadline: Deadline) -> (WaitOutcome, Vec<Report>) {
         let mut out = Vec::new();
         let mut wake = self.wait(deadline, &mut out).expect("a look");
         while self.has_more() {
             let again = self.wait(Deadline::Now, &mut out).expect("a look");
-            wake = if again == Wake::TimedOut { wake } else { again };
+            wake = if again == WaitOutcome::TimedOut { wake } else { again };
         }
         out.sort_by_key(|raw| raw.slot().index);
         out.dedup();
@@ -80,12 +80,12 @@ impl Uring {
     }
 }
 
-fn hints(places: impl IntoIterator<Item = usize>) -> (Wake, Vec<Raw>) {
-    (Wake::Events, places.into_iter().map(|at| Raw::Hint(slot(at))).collect())
+fn hints(places: impl IntoIterator<Item = usize>) -> (WaitOutcome, Vec<Report>) {
+    (WaitOutcome::Events, places.into_iter().map(|at| Report::Hint(slot(at))).collect())
 }
 
-fn quiet() -> (Wake, Vec<Raw>) {
-    (Wake::TimedOut, vec![])
+fn quiet() -> (WaitOutcome, Vec<Report>) {
+    (WaitOutcome::TimedOut, vec![])
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn files_without_events_are_the_reactors() {
                 assert_eq!(ring.watch_for(at, &file, dirs), WHOLE);
                 let (wake, told) = ring.look();
                 let slots: Vec<_> = told.iter().map(|raw| raw.slot()).collect();
-                assert_eq!((wake, slots), (Wake::Events, vec![slot(at)]), "{path} {dirs:?}");
+                assert_eq!((wake, slots), (WaitOutcome::Events, vec![slot(at)]), "{path} {dirs:?}");
                 let turns = ring.polls.turns();
                 assert_eq!(ring.look(), quiet(), "{path}: it is told once");
                 assert_eq!(ring.watch_for(at, &file, dirs), WHOLE);
@@ -251,13 +251,13 @@ fn the_wake_handle_is_heard_again_and_again() {
             ring.wake.notify();
             ring.wake.notify();
             let (wake, told) = ring.look();
-            assert_eq!((wake, told), (Wake::Events, vec![]));
+            assert_eq!((wake, told), (WaitOutcome::Events, vec![]));
             assert_eq!(ring.look(), quiet());
         }
         ring.start_over();
-        assert_eq!(ring.look().0, Wake::Overflow);
+        assert_eq!(ring.look().0, WaitOutcome::Overflow);
         ring.wake.notify();
-        assert_eq!(ring.wait(Deadline::Never, &mut vec![]).expect("a wait"), Wake::Events);
+        assert_eq!(ring.wait(Deadline::Never, &mut vec![]).expect("a wait"), WaitOutcome::Events);
     }
 }
 
@@ -271,7 +271,7 @@ fn lost_completions_have_everything_looked_at_and_armed_anew() {
         ring.look();
         let old = [ring.poll_of(0), ring.poll_of(1)];
         ring.start_over();
-        assert_eq!(ring.look().0, Wake::Overflow);
+        assert_eq!(ring.look().0, WaitOutcome::Overflow);
         assert_eq!(ring.polls.len(), 3, "the old polls have ended");
         assert!(!old.contains(&ring.poll_of(0)) && !old.contains(&ring.poll_of(1)));
         ring.look();
@@ -291,7 +291,7 @@ fn end_as(ring: &mut Uring, at: usize, result: i32, end: End) {
     let others = ring.polls.len() - 1;
     ring.settle_until(|ring| ring.polls.len() == others);
     ring.watch(slot(at)).expect("it is watched").polls += 1;
-    ring.polls.tell(Told { id, owner, result, end: Some(end) });
+    ring.polls.tell(PollEvent { id, owner, result, end: Some(end) });
 }
 
 #[test]
@@ -303,7 +303,7 @@ fn a_refusal_is_an_error_once_and_is_tried_again() {
     let mut out = vec![];
     let error = ring.wait(Deadline::Now, &mut out).expect_err("it is told");
     assert_eq!(error.raw_os_error(), Some(libc::ENOMEM));
-    assert_eq!(out, [Raw::Hint(slot(0))], "what it has missed is to be looked at");
+    assert_eq!(out, [Report::Hint(slot(0))], "what it has missed is to be looked at");
     assert_eq!(ring.look(), hints([0]), "armed again, it tells");
     end_with(&mut ring, 0, -libc::ENOMEM);
     ring.wait(Deadline::Now, &mut vec![]).expect_err("it is told, for in between all was well");
@@ -313,7 +313,7 @@ fn a_refusal_is_an_error_once_and_is_tried_again() {
         ring.look();
         end_with(&mut ring, 0, -libc::ENOMEM);
         ring.watch(slot(0)).expect("it is watched").is_refused = true;
-        assert_eq!(ring.look().1.first(), Some(&Raw::Hint(slot(0))), "that was told already");
+        assert_eq!(ring.look().1.first(), Some(&Report::Hint(slot(0))), "that was told already");
     }
 }
 
@@ -347,9 +347,9 @@ fn news_that_a_look_uses_up_are_passed_on() {
     ring.watch_for(0, &file, P);
     ring.look();
     let (id, owner) = (ring.poll_of(0), Owner::Slot(slot(0)));
-    ring.polls.tell(Told { id, owner, result: i32::from(PollBits::PRI.bits()), end: None });
+    ring.polls.tell(PollEvent { id, owner, result: i32::from(PollBits::PRI.bits()), end: None });
     ring.wake.notify();
-    assert_eq!(ring.look(), (Wake::Events, vec![Raw::Seen(slot(0), PollBits::PRI)]));
+    assert_eq!(ring.look(), (WaitOutcome::Events, vec![Report::Partial(slot(0), PollBits::PRI)]));
     assert_eq!(ring.look(), quiet());
 }
 
@@ -425,7 +425,7 @@ fn who_is_removed_is_refused_no_longer() {
 fn what_can_not_be_watched_is_refused_and_leaves_nothing() {
     let mut ring = ring();
     let path = open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).expect("the root");
-    let arm = Arm { dirs: R, ends: PollBits::empty(), trigger: Trigger::Edge };
+    let arm = ArmRequest { dirs: R, ends: PollBits::empty(), trigger: Trigger::Edge };
     let error = ring.arm(slot(0), path.as_fd(), arm).expect_err("it names, it does not open");
     assert_eq!(error.raw_os_error(), Some(libc::EBADF));
     assert!(ring.watches.len() == 0 && !ring.polls.has_queued());

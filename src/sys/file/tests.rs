@@ -13,8 +13,8 @@ use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-fn kind(fd: &impl AsFd) -> Kind {
-    Kind::of(fd.as_fd()).expect("an open file")
+fn kind(fd: &impl AsFd) -> FdKind {
+    FdKind::of(fd.as_fd()).expect("an open file")
 }
 
 fn opened(path: &str, flags: OFlag) -> OwnedFd {
@@ -33,12 +33,12 @@ fn sockets_are_told_by_family_and_protocol() {
     for socket_type in types {
         let pair = socketpair(AddressFamily::Unix, socket_type, None, SockFlag::SOCK_CLOEXEC);
         let (here, there) = pair.expect("a pair");
-        assert_eq!([kind(&here), kind(&there)], [Kind::UnixSocket; 2], "{socket_type:?}");
+        assert_eq!([kind(&here), kind(&there)], [FdKind::UnixSocket; 2], "{socket_type:?}");
     }
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         for socket_type in [SockType::Stream, SockType::Datagram] {
             match socket(family, socket_type, SockFlag::SOCK_CLOEXEC, None) {
-                Ok(made) => assert_eq!(kind(&made), Kind::InternetSocket, "{socket_type:?}"),
+                Ok(made) => assert_eq!(kind(&made), FdKind::InternetSocket, "{socket_type:?}"),
                 // A kernel without IPv6.
                 Err(error) => assert_eq!((error, family), (nix::Error::EAFNOSUPPORT, family)),
             }
@@ -51,7 +51,7 @@ fn other_protocols_are_no_internet_sockets() {
     let netlink = SockProtocol::NetlinkRoute;
     let cloexec = SockFlag::SOCK_CLOEXEC;
     let netlink = socket(AddressFamily::Netlink, SockType::Raw, cloexec, netlink);
-    assert_eq!(kind(&netlink.expect("every Linux has it")), Kind::OtherSocket);
+    assert_eq!(kind(&netlink.expect("every Linux has it")), FdKind::OtherSocket);
     // Some need a privilege, some a module.
     let made = [
         socket(AddressFamily::Inet, SockType::Raw, cloexec, SockProtocol::Icmp),
@@ -61,33 +61,33 @@ fn other_protocols_are_no_internet_sockets() {
     ];
     for made in made.into_iter().flatten() {
         let socket_type = getsockopt(&made, sockopt::SockType).expect("a socket");
-        assert_eq!(kind(&made), Kind::OtherSocket, "{socket_type:?}");
+        assert_eq!(kind(&made), FdKind::OtherSocket, "{socket_type:?}");
     }
 }
 
 #[test]
 fn the_rest_is_told_by_the_mode() {
     let (reader, writer) = nix::unistd::pipe().expect("a pipe");
-    assert_eq!([kind(&reader), kind(&writer)], [Kind::Pipe; 2]);
+    assert_eq!([kind(&reader), kind(&writer)], [FdKind::Pipe; 2]);
     let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::empty()).expect("a timer");
-    assert_eq!(kind(&EventFd::new().expect("an eventfd")), Kind::Anonymous);
-    assert_eq!(kind(&timer), Kind::Anonymous);
-    assert_eq!(kind(&Inotify::init(InitFlags::empty()).expect("an inotify")), Kind::Inotify);
+    assert_eq!(kind(&EventFd::new().expect("an eventfd")), FdKind::Anonymous);
+    assert_eq!(kind(&timer), FdKind::Anonymous);
+    assert_eq!(kind(&Inotify::init(InitFlags::empty()).expect("an inotify")), FdKind::Inotify);
     let epoll = Epoll::new(EpollCreateFlags::empty()).expect("an epoll");
-    assert_eq!(kind(&epoll.0), Kind::Anonymous);
+    assert_eq!(kind(&epoll.0), FdKind::Anonymous);
     let shapes = [
-        ("/dev/null", Shape::Named),
-        ("/", Shape::Named),
-        ("/dev/ptmx", Shape::Named),
-        ("/proc/self/status", Shape::Regular),
-        ("/proc/self/exe", Shape::Regular),
+        ("/dev/null", FileType::Named),
+        ("/", FileType::Named),
+        ("/dev/ptmx", FileType::Named),
+        ("/proc/self/status", FileType::Regular),
+        ("/proc/self/exe", FileType::Regular),
     ];
     for (path, shape) in shapes {
         let file = opened(path, OFlag::O_RDONLY);
-        assert_eq!(kind(&file), Kind::Named, "{path}");
-        assert_eq!(Shape::of(file.as_fd()).expect("an open file"), shape, "{path}");
+        assert_eq!(kind(&file), FdKind::Named, "{path}");
+        assert_eq!(FileType::of(file.as_fd()).expect("an open file"), shape, "{path}");
     }
-    let refused = Kind::of(closed()).expect_err("it is not open");
+    let refused = FdKind::of(closed()).expect_err("it is not open");
     assert_eq!(refused.raw_os_error(), Some(libc::EBADF));
 }
 
@@ -105,7 +105,7 @@ fn a_performance_counter_is_one() {
     }
     // SAFETY: the call has just made this number, and nobody else knows it.
     let counter = unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(number as i32) };
-    assert_eq!(kind(&counter), Kind::Anonymous);
+    assert_eq!(kind(&counter), FdKind::Anonymous);
     assert!(is_counter(counter.as_raw_fd()));
     assert!(!is_counter(EventFd::new().expect("an eventfd").as_fd().as_raw_fd()));
 }
@@ -116,7 +116,7 @@ fn a_named_pipe_is_a_pipe() {
     let path = folder.path().join("fifo");
     nix::unistd::mkfifo(&path, Mode::S_IRWXU).expect("a place for it");
     let made = open(&path, OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty());
-    assert_eq!(kind(&made.expect("it was just made")), Kind::Pipe);
+    assert_eq!(kind(&made.expect("it was just made")), FdKind::Pipe);
 }
 
 /// Of a socket that has lost one connection and made another, the first is no matter any more.
@@ -200,7 +200,7 @@ fn a_handle_is_asked_once_and_held() {
     let (file, _writer) = nix::unistd::pipe().expect("a pipe");
     let number = file.as_raw_fd();
     let source = Arc::new(Asked { file, times: AtomicUsize::new(0) });
-    let held = Held::new(source.clone());
+    let held = SourceFd::new(source.clone());
     assert_eq!([held.number(), held.fd().as_raw_fd(), held.fd().as_raw_fd()], [number; 3]);
     assert_eq!(source.times.load(Ordering::Relaxed), 1);
     assert_eq!(Arc::strong_count(&source), 2);

@@ -1,6 +1,6 @@
 //! Children and grandchildren, which do nothing but look at stamps and locks, and end.
 
-use super::{Lock, Stamp};
+use super::{ForkGeneration, Lock};
 use crate::testing::{is_alone, making_children};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
@@ -32,8 +32,9 @@ fn first_broken(claims: &[bool]) -> u8 {
 
 #[test]
 fn a_stamp_is_at_home_where_it_was_made() {
-    let (first, second) = (Stamp::here().expect("a page"), Stamp::here().expect("a page"));
-    assert!(!first.is_foreign() && !second.is_foreign());
+    let (first, second) =
+        (ForkGeneration::current().expect("a page"), ForkGeneration::current().expect("a page"));
+    assert!(!first.is_forked_child() && !second.is_forked_child());
     assert_ne!(first.number, 0, "a wiped page holds 0");
     assert_eq!(first.number, second.number, "one number for one process");
 }
@@ -45,7 +46,7 @@ fn threads_that_name_their_process_at_once_agree() {
         return;
     }
     const THREADS: usize = 2;
-    let page = Stamp::here().expect("a page").page;
+    let page = ForkGeneration::current().expect("a page").page;
     let (arrived, torn) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let meet = |meeting: usize| {
         arrived.fetch_add(1, Ordering::SeqCst);
@@ -61,9 +62,10 @@ fn threads_that_name_their_process_at_once_agree() {
         for round in 0..2_000 {
             page.store(0, Ordering::SeqCst);
             meet(3 * round + 1);
-            let stamp = Stamp::here();
+            let generation = ForkGeneration::current();
             meet(3 * round + 2);
-            let at_home = stamp.is_ok_and(|stamp| !stamp.is_foreign() && stamp.number != 0);
+            let at_home = generation
+                .is_ok_and(|generation| !generation.is_forked_child() && generation.number != 0);
             torn.fetch_add(usize::from(!at_home), Ordering::SeqCst);
             meet(3 * round + 3);
         }
@@ -75,32 +77,32 @@ fn threads_that_name_their_process_at_once_agree() {
 #[test]
 fn a_child_knows_its_parents_stamps_and_makes_its_own() {
     let _making = making_children();
-    let parents = Stamp::here().expect("a page");
+    let parents = ForkGeneration::current().expect("a page");
     let make = || {
-        let foreign_at_once = parents.is_foreign();
-        let Ok(own) = Stamp::here() else { return 100 };
-        let at_home = !own.is_foreign();
-        first_broken(&[foreign_at_once, at_home, parents.is_foreign(), own.number != 0])
+        let foreign_at_once = parents.is_forked_child();
+        let Ok(own) = ForkGeneration::current() else { return 100 };
+        let at_home = !own.is_forked_child();
+        first_broken(&[foreign_at_once, at_home, parents.is_forked_child(), own.number != 0])
     };
     assert_eq!(in_child(make), 0, "the first child");
     assert_eq!(in_child(make), 0, "its brother");
-    assert!(!parents.is_foreign(), "a child changes nothing for its parent");
-    assert!(!Stamp::here().expect("a page").is_foreign());
+    assert!(!parents.is_forked_child(), "a child changes nothing for its parent");
+    assert!(!ForkGeneration::current().expect("a page").is_forked_child());
 }
 
 #[test]
 fn a_grandchild_knows_the_stamps_of_both() {
     let _making = making_children();
-    let first = Stamp::here().expect("a page");
+    let first = ForkGeneration::current().expect("a page");
     let broken = in_child(|| {
-        let Ok(second) = Stamp::here() else { return 100 };
+        let Ok(second) = ForkGeneration::current() else { return 100 };
         let broken = in_child(|| {
-            let both = first.is_foreign() && second.is_foreign();
-            let Ok(third) = Stamp::here() else { return 100 };
-            let still = first.is_foreign() && second.is_foreign();
-            first_broken(&[both, still, !third.is_foreign()])
+            let both = first.is_forked_child() && second.is_forked_child();
+            let Ok(third) = ForkGeneration::current() else { return 100 };
+            let still = first.is_forked_child() && second.is_forked_child();
+            first_broken(&[both, still, !third.is_forked_child()])
         });
-        if broken != 0 { 10 + broken } else { first_broken(&[!second.is_foreign()]) }
+        if broken != 0 { 10 + broken } else { first_broken(&[!second.is_forked_child()]) }
     });
     assert_eq!(broken, 0);
 }
@@ -109,12 +111,12 @@ fn a_grandchild_knows_the_stamps_of_both() {
 #[test]
 fn a_grandchild_of_a_child_without_stamps_knows_them_too() {
     let _making = making_children();
-    let first = Stamp::here().expect("a page");
+    let first = ForkGeneration::current().expect("a page");
     let broken = in_child(|| {
         in_child(|| {
-            let at_once = first.is_foreign();
-            let Ok(own) = Stamp::here() else { return 100 };
-            first_broken(&[at_once, !own.is_foreign(), first.is_foreign()])
+            let at_once = first.is_forked_child();
+            let Ok(own) = ForkGeneration::current() else { return 100 };
+            first_broken(&[at_once, !own.is_forked_child(), first.is_forked_child()])
         })
     });
     assert_eq!(broken, 0);
@@ -123,13 +125,13 @@ fn a_grandchild_of_a_child_without_stamps_knows_them_too() {
 #[test]
 fn one_thread_at_a_time_has_a_lock() {
     const THREADS: usize = 4;
-    let (lock, stamp) = (Lock::new(), Stamp::here().expect("a page"));
+    let (lock, generation) = (Lock::new(), ForkGeneration::current().expect("a page"));
     let (is_taken, intrusions) = (AtomicBool::new(false), AtomicUsize::new(0));
     let meeting = Barrier::new(THREADS);
     let race = || {
         meeting.wait();
         for _ in 0..500 {
-            let answer = lock.with(&stamp, || {
+            let answer = lock.with(&generation, || {
                 let intrudes = is_taken.swap(true, Ordering::SeqCst);
                 intrusions.fetch_add(usize::from(intrudes), Ordering::SeqCst);
                 std::thread::yield_now();
@@ -147,11 +149,11 @@ fn one_thread_at_a_time_has_a_lock() {
 #[test]
 fn a_child_finds_no_lock_held() {
     let _making = making_children();
-    let (lock, stamp) = (Lock::new(), Stamp::here().expect("a page"));
+    let (lock, generation) = (Lock::new(), ForkGeneration::current().expect("a page"));
     let (held, done) = (Barrier::new(2), Barrier::new(2));
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            lock.with(&stamp, || {
+            lock.with(&generation, || {
                 held.wait();
                 done.wait();
             });
@@ -160,7 +162,7 @@ fn a_child_finds_no_lock_held() {
         let take = || {
             // SAFETY: alarm touches no memory; it ends a child that would wait for ever.
             unsafe { libc::alarm(20) };
-            let Ok(own) = Stamp::here() else { return 100 };
+            let Ok(own) = ForkGeneration::current() else { return 100 };
             let mut times = 0;
             lock.with(&own, || times += 1);
             lock.with(&own, || times += 1);
@@ -169,17 +171,17 @@ fn a_child_finds_no_lock_held() {
                 in_child(|| {
                     // SAFETY: as above.
                     unsafe { libc::alarm(20) };
-                    let Ok(own) = Stamp::here() else { return 100 };
+                    let Ok(own) = ForkGeneration::current() else { return 100 };
                     first_broken(&[lock.with(&own, || true)])
                 })
             });
             if broken != 0 { 10 + broken } else { first_broken(&[times == 2]) }
         };
         let broken = in_child(take);
-        let is_held = lock.0.load(Ordering::SeqCst) == stamp.number;
+        let is_held = lock.0.load(Ordering::SeqCst) == generation.number;
         done.wait();
         assert_eq!(broken, 0);
         assert!(is_held, "a child releases nothing of its parent's");
     });
-    assert!(lock.with(&stamp, || true), "and it is free again");
+    assert!(lock.with(&generation, || true), "and it is free again");
 }

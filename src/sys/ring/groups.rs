@@ -277,12 +277,12 @@ struct Array {
     entries: u16,
     /// Where the next is written. It wraps.
     tail: u16,
-    stamp: super::Stamp,
+    generation: super::ForkGeneration,
 }
 
 impl Array {
     fn new(entries: u16) -> io::Result<Self> {
-        let stamp = super::Stamp::here()?;
+        let generation = super::ForkGeneration::current()?;
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
         let length = Array::length(entries);
@@ -295,7 +295,7 @@ impl Array {
         unsafe { libc::madvise(start, length, libc::MADV_DONTFORK) };
         let at_zero = || io::Error::new(io::ErrorKind::OutOfMemory, "mmap(2) gave address 0");
         let start = NonNull::new(start.cast()).ok_or_else(at_zero)?;
-        Ok(Array { start, entries, tail: 0, stamp })
+        Ok(Array { start, entries, tail: 0, generation })
     }
 
     /// As the kernel expects it of a new one.
@@ -341,7 +341,7 @@ impl fmt::Debug for Array {
 impl Drop for Array {
     /// In a forked child there may be something else in its place.
     fn drop(&mut self) {
-        if !self.stamp.is_foreign() {
+        if !self.generation.is_forked_child() {
             let length = Array::length(self.entries);
             // SAFETY: these are its pages, and nobody else knows of them.
             unsafe { libc::munmap(self.start.as_ptr().cast(), length) };

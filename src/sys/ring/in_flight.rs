@@ -1,6 +1,6 @@
 //! The operations that a kernel has: their memory is nobody else's until they are over.
 
-use super::super::prepared::{Call, Work};
+use super::super::io_call::{Call, Work};
 
 /// In the `user_data` of operations, and of nothing else: its completion gives memory back.
 pub(super) const OPERATION: u64 = 1 << 63;

@@ -144,7 +144,7 @@ impl Interleaving {
                 let mut out = Vec::new();
                 let wake = self.selector.wait(Deadline::Now, &mut out).expect("a look");
                 assert_eq!(out, [], "a ring is not a report");
-                if asleep && wake == crate::selector::Wake::TimedOut {
+                if asleep && wake == crate::selector::WaitOutcome::TimedOut {
                     return false;
                 }
                 Place::Awake

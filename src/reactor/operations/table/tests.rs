@@ -3,7 +3,7 @@
 use super::*;
 use crate::event::Token;
 use crate::op::Kind;
-use crate::sys::prepared::{Call, CallBox, Work};
+use crate::sys::io_call::{Call, CallBox, Work};
 use nix::sys::eventfd::EventFd;
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -49,7 +49,7 @@ struct Known {
     op: OpSlot,
     number: usize,
     /// Taken out.
-    prepared: Option<CallBox>,
+    io_call: Option<CallBox>,
     is_over: bool,
     is_gone: bool,
     due: Option<u64>,
@@ -75,28 +75,28 @@ impl Play {
 
     fn insert(&mut self) {
         let buf = Buf::Vec(vec![self.all.len() as u8]);
-        let prepared = CallBox::new(self.file.as_fd(), Call::Write, buf, (0, 1), None);
+        let io_call = CallBox::new(self.file.as_fd(), Call::Write, buf, (0, 1), None);
         let number = self.all.len();
-        let call = Some(prepared.expect("one byte"));
+        let call = Some(io_call.expect("one byte"));
         let op = self.ops.insert(OpEntry::new(Token(number), Kind::Write, call.map(Work::Call)));
         let is_new = self.all.iter().all(|its| its.op != op);
         assert!(is_new, "no name is used twice");
         let order = self.ops.get_mut(op).expect("it is known").order;
         assert_eq!(order, number as u64 + 1, "submissions are counted");
-        let (prepared, due, retry) = (None, None, None);
+        let (io_call, due, retry) = (None, None, None);
         let (is_over, is_gone, undelivered) = (false, false, 0);
-        self.all.push(Known { op, number, prepared, is_over, is_gone, due, retry, undelivered });
+        self.all.push(Known { op, number, io_call, is_over, is_gone, due, retry, undelivered });
     }
 
     fn take(&mut self, at: usize) {
         let known = &mut self.all[at];
         let taken =
             self.ops.get_mut(known.op).and_then(|entry| entry.work.take()).map(Work::into_call);
-        let is_here = !known.is_gone && !known.is_over && known.prepared.is_none();
+        let is_here = !known.is_gone && !known.is_over && known.io_call.is_none();
         assert_eq!(taken.is_some(), is_here, "{known:?}");
-        if let Some(prepared) = taken {
-            assert_eq!(prepared.to_send(), [known.number as u8], "it is the same");
-            known.prepared = Some(prepared);
+        if let Some(io_call) = taken {
+            assert_eq!(io_call.to_send(), [known.number as u8], "it is the same");
+            known.io_call = Some(io_call);
         }
     }
 
@@ -106,7 +106,7 @@ impl Play {
             return;
         }
         (known.is_over, known.due, known.retry) = (true, None, None);
-        let buf = known.prepared.take().map_or(Buf::None, CallBox::into_buf);
+        let buf = known.io_call.take().map_or(Buf::None, CallBox::into_buf);
         let entry = self.ops.remove(known.op).expect("it is known");
         self.ops.complete(known.op, entry.token, at, Ok(Outcome::Done), buf);
         self.over.push_back((at, None));
@@ -208,7 +208,7 @@ impl Play {
             Step::Take(at) => self.take(at.index(count)),
             Step::PutBack(at) => {
                 let known = &mut self.all[at.index(count)];
-                if let Some(call) = known.prepared.take() {
+                if let Some(call) = known.io_call.take() {
                     self.ops.get_mut(known.op).expect("it is known").work = Some(Work::Call(call));
                 }
             }
@@ -232,7 +232,7 @@ impl Play {
         assert_eq!(self.ops.next_time(), next.map(|due| self.moment(due)));
         assert_eq!(self.ops.has_completed(), !self.over.is_empty());
         assert_eq!(self.ops.completed_len(), self.over.len());
-        if self.all.iter().all(|its| its.prepared.is_none()) {
+        if self.all.iter().all(|its| its.io_call.is_none()) {
             self.ops.verify();
         }
     }

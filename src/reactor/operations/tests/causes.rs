@@ -13,9 +13,9 @@ use crate::reactor::operations::entry::{Cause, OpState, Side, Why};
 use crate::reactor::operations::queue::{Ends, Queue};
 use crate::selector::OpEvent;
 use crate::sys::buf::Buf;
-use crate::sys::file::Held;
+use crate::sys::file::SourceFd;
+use crate::sys::io_call::CallResult;
 use crate::sys::pool::{BufferPool, PoolBuf};
-use crate::sys::prepared::Gain;
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -258,7 +258,7 @@ fn undelivered_results_cancel_a_submitted_receive() {
     for count in 1..=32 {
         let mut buf = pool.take().expect("there are 100");
         buf.write_all(b"x").expect("there is room");
-        let mut events = vec![OpEvent::Result { op, result: Gain::Received(buf) }];
+        let mut events = vec![OpEvent::Result { op, result: CallResult::Received(buf) }];
         scene.ops.on_driver_events(&mut events, &mut scene.io);
         let entry = scene.ops.table.get(op).expect("it goes on");
         let OpState::Submitted { cancel } = entry.state else { panic!("{entry:?}") };
@@ -272,7 +272,7 @@ fn spliced_streams() -> (Scene, Slot, Key) {
     log.is_allowed.store(true, Ordering::Relaxed);
     let mut scene = Scene::stream(100);
     let (slot, key) = (Slot { index: 1, ..SLOT }, Key { slot: Slot { index: 1, ..SLOT }, ..KEY });
-    let target = Held::new(FakeSource::new(&log, false));
+    let target = SourceFd::new(FakeSource::new(&log, false));
     let fake = FakeFile::new(1, FileKind::Stream { connects: false }, false);
     let file = scene.io.files.add(target.number(), fake);
     scene.io.register(slot, target.clone(), file);

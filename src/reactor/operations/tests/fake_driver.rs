@@ -4,8 +4,8 @@
 use super::fake_files::FakeFiles;
 use crate::key::OpSlot;
 use crate::selector::OpEvent;
-use crate::sys::file::Held;
-use crate::sys::prepared::{Call, CallBox, Gain, Work};
+use crate::sys::file::SourceFd;
+use crate::sys::io_call::{Call, CallBox, CallResult, Work};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
@@ -144,7 +144,7 @@ impl FakeDriver {
             (End::Real(max), None) => match files.wait_for_work(&mut its.work, max) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
                 // A ring returns the end of a stream without a buffer.
-                Ok(Gain::Received(buf)) if buf.is_empty() => Ok(Gain::Moved(0)),
+                Ok(CallResult::Received(buf)) if buf.is_empty() => Ok(CallResult::Moved(0)),
                 result => result,
             },
             _ => return false,
@@ -155,7 +155,7 @@ impl FakeDriver {
         if end == End::Unsupported {
             self.unsupported.insert(op);
         }
-        let is_result = matches!(result, Ok(Gain::Received(_) | Gain::Accepted(_)));
+        let is_result = matches!(result, Ok(CallResult::Received(_) | CallResult::Accepted(_)));
         // It may end without being asked to (no `IORING_CQE_F_MORE`).
         if call.is_multi() && is_result && !rng.is_percent(25) {
             let result = result.expect("it is a result");
@@ -234,7 +234,7 @@ fn queue_of(work: &Work) -> Option<(i32, bool)> {
 struct Job {
     op: OpSlot,
     call: CallBox,
-    files: Vec<Held>,
+    files: Vec<SourceFd>,
     has_begun: bool,
 }
 
@@ -242,12 +242,12 @@ struct Job {
 #[derive(Debug, Default)]
 pub(super) struct FakeThreads {
     jobs: Vec<Job>,
-    events: Vec<(OpEvent, Vec<Held>)>,
+    events: Vec<(OpEvent, Vec<SourceFd>)>,
     pub(super) failed: BTreeMap<OpSlot, i32>,
 }
 
 impl FakeThreads {
-    pub(super) fn spawn(&mut self, op: OpSlot, call: CallBox, files: Vec<Held>) {
+    pub(super) fn spawn(&mut self, op: OpSlot, call: CallBox, files: Vec<SourceFd>) {
         assert!(!self.has(op), "a thread is given an operation twice");
         self.jobs.push(Job { op, call, files, has_begun: false });
     }
@@ -261,7 +261,7 @@ impl FakeThreads {
     }
 
     pub(super) fn has(&self, op: OpSlot) -> bool {
-        let has_returned = |(event, _): &(OpEvent, Vec<Held>)| event.op() == op;
+        let has_returned = |(event, _): &(OpEvent, Vec<SourceFd>)| event.op() == op;
         self.jobs.iter().any(|job| job.op == op) || self.events.iter().any(has_returned)
     }
 
@@ -294,7 +294,7 @@ impl FakeThreads {
         self.events.push((OpEvent::Completed { op, work: Work::Call(call), result }, held));
     }
 
-    pub(super) fn drain_events(&mut self, out: &mut Vec<OpEvent>, files: &mut Vec<Held>) {
+    pub(super) fn drain_events(&mut self, out: &mut Vec<OpEvent>, files: &mut Vec<SourceFd>) {
         for (event, held) in self.events.drain(..) {
             out.push(event);
             files.extend(held);

@@ -3,10 +3,10 @@
 
 use crate::event::Interest;
 use crate::poll_bits::PollBits;
-use crate::sys::file::Shape;
-use crate::sys::manner::Manner;
+use crate::sys::file::FileType;
+use crate::sys::io_call::{Call, CallResult, IoCall};
+use crate::sys::io_mode::FdIoMode;
 use crate::sys::pool::PoolBuf;
-use crate::sys::prepared::{Call, Gain, Prepared};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
@@ -109,16 +109,16 @@ impl FakeFile {
         }
     }
 
-    pub(super) fn mode(&self) -> Manner {
+    pub(super) fn mode(&self) -> FdIoMode {
         let (shape, socket_type) = match self.kind {
             FileKind::Stream { .. } | FileKind::Listener => {
-                (Shape::Socket, Some(libc::SOCK_STREAM))
+                (FileType::Socket, Some(libc::SOCK_STREAM))
             }
-            FileKind::Datagrams => (Shape::Socket, Some(libc::SOCK_DGRAM)),
-            FileKind::Pipe => (Shape::Pipe, None),
-            FileKind::Disk => (Shape::Regular, None),
+            FileKind::Datagrams => (FileType::Socket, Some(libc::SOCK_DGRAM)),
+            FileKind::Pipe => (FileType::Pipe, None),
+            FileKind::Disk => (FileType::Regular, None),
         };
-        Manner::of_shape(shape, socket_type)
+        FdIoMode::of_shape(shape, socket_type)
     }
 
     /// The peer sends so many bytes, a datagram, or a connection.
@@ -209,11 +209,11 @@ impl FakeFile {
     }
 
     /// Makes a call that does not block, and moves at most so many bytes.
-    pub(super) fn call(&mut self, call: &mut Prepared, max: usize) -> io::Result<Gain> {
+    pub(super) fn call(&mut self, call: &mut IoCall, max: usize) -> io::Result<CallResult> {
         let (_, what, left) = call.wanted();
         match what {
             Call::Accept | Call::AcceptMulti => match self.arrived.pop_front() {
-                Some(socket) => Ok(Gain::Accepted(socket)),
+                Some(socket) => Ok(CallResult::Accepted(socket)),
                 None => errno(libc::EAGAIN),
             },
             Call::Connect => self.connect(),
@@ -221,19 +221,19 @@ impl FakeFile {
                 let is_packet = self.kind == FileKind::Datagrams;
                 let bytes = self.take_received(if is_packet { left } else { left.min(max) })?;
                 assert_eq!(call.receive(&bytes), bytes.len());
-                Ok(Gain::Moved(bytes.len()))
+                Ok(CallResult::Moved(bytes.len()))
             }
             Call::Send | Call::SendTo | Call::SendMsg | Call::Write => {
                 let bytes = call.to_send().to_vec();
                 let count = self.write(&bytes, max)?;
                 call.note_sent(count);
-                Ok(Gain::Moved(count))
+                Ok(CallResult::Moved(count))
             }
             Call::ReadAt(offset) => {
                 let at = offset as usize + call.moved();
                 let count = left.min(max).min(self.blocks.len().saturating_sub(at));
                 assert_eq!(call.receive(&self.blocks[at..at + count]), count);
-                Ok(Gain::Moved(count))
+                Ok(CallResult::Moved(count))
             }
             Call::WriteAt(offset) => {
                 let at = offset as usize + call.moved();
@@ -241,18 +241,18 @@ impl FakeFile {
                 let count = bytes.len().min(max);
                 self.blocks[at..at + count].copy_from_slice(&bytes[..count]);
                 call.note_sent(count);
-                Ok(Gain::Moved(count))
+                Ok(CallResult::Moved(count))
             }
-            Call::Sync { .. } => Ok(Gain::Done),
+            Call::Sync { .. } => Ok(CallResult::Done),
             Call::Open | Call::Splice | Call::RecvMulti => {
                 panic!("{what:?} is no call on one file")
             }
         }
     }
 
-    fn connect(&mut self) -> io::Result<Gain> {
+    fn connect(&mut self) -> io::Result<CallResult> {
         match self.connection {
-            Connection::Connected => Ok(Gain::Connected),
+            Connection::Connected => Ok(CallResult::Connected),
             Connection::Unconnected | Connection::UnderWay => {
                 self.connection = Connection::UnderWay;
                 errno(libc::EAGAIN)

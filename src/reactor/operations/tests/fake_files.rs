@@ -1,7 +1,7 @@
 //! Files without a kernel, by their descriptors.
 
 use super::fake_file::FakeFile;
-use crate::sys::prepared::{Call, Gain, Prepared, Work};
+use crate::sys::io_call::{Call, CallResult, IoCall, Work};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
@@ -26,7 +26,7 @@ impl FakeFiles {
     }
 
     /// Does what waits. Returns `WouldBlock` if it would wait longer.
-    pub(super) fn wait_for_work(&mut self, work: &mut Work, max: usize) -> io::Result<Gain> {
+    pub(super) fn wait_for_work(&mut self, work: &mut Work, max: usize) -> io::Result<CallResult> {
         let (number, pool) = match work {
             Work::Call(call) => return self.wait_for_call(call, max),
             Work::Receive { number, pool } => (*number, pool),
@@ -36,11 +36,15 @@ impl FakeFiles {
             return Err(io::Error::from_raw_os_error(libc::ENOBUFS));
         };
         self.by_fd(number).receive(&mut buf)?;
-        Ok(Gain::Received(buf))
+        Ok(CallResult::Received(buf))
     }
 
     /// Makes a call that waits. Returns `WouldBlock` if it would wait longer.
-    pub(super) fn wait_for_call(&mut self, call: &mut Prepared, max: usize) -> io::Result<Gain> {
+    pub(super) fn wait_for_call(
+        &mut self,
+        call: &mut IoCall,
+        max: usize,
+    ) -> io::Result<CallResult> {
         let result = self.call(call, max);
         let would_block = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
         let (fd, what, _) = call.wanted();
@@ -50,18 +54,18 @@ impl FakeFiles {
         // What waits is told that reading was shut down, where a call that does not wait is not.
         match what {
             Call::Accept | Call::AcceptMulti => Err(io::Error::from_raw_os_error(libc::EINVAL)),
-            Call::Recv | Call::RecvFrom | Call::RecvMsg => Ok(Gain::Moved(0)),
+            Call::Recv | Call::RecvFrom | Call::RecvMsg => Ok(CallResult::Moved(0)),
             _ => result,
         }
     }
 
     /// Makes a call, and moves at most so many bytes.
-    pub(super) fn call(&mut self, call: &mut Prepared, max: usize) -> io::Result<Gain> {
+    pub(super) fn call(&mut self, call: &mut IoCall, max: usize) -> io::Result<CallResult> {
         let (fd, what, left) = call.wanted();
         match what {
             Call::Open => {
                 let file = File::open("/dev/null").expect("every Linux has it");
-                Ok(Gain::Opened(file.into()))
+                Ok(CallResult::Opened(file.into()))
             }
             Call::Splice => {
                 let target = call.target().expect("a splice has a target");
@@ -72,7 +76,7 @@ impl FakeFiles {
                 let (from, to) = if from < to { (low, high) } else { (high, low) };
                 let count = from.splice_to(to, left.min(max))?;
                 call.note_spliced(count);
-                Ok(Gain::Moved(count))
+                Ok(CallResult::Moved(count))
             }
             _ => self.by_fd(fd).call(call, max),
         }

@@ -9,10 +9,10 @@ use crate::key::{OpSlot, Slot};
 use crate::poll_bits::PollBits;
 use crate::reactor::operations::{Causes, Io};
 use crate::selector::OpEvent;
-use crate::sys::file::Held;
-use crate::sys::manner::Manner;
+use crate::sys::file::SourceFd;
+use crate::sys::io_call::{Call, CallBox, CallResult, IoCall, Work};
+use crate::sys::io_mode::FdIoMode;
 use crate::sys::pool::{BufferPool, PoolBuf};
-use crate::sys::prepared::{Call, CallBox, Gain, Prepared, Work};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
@@ -26,7 +26,7 @@ use std::time::Instant;
 /// What is reported of a source.
 #[derive(Debug)]
 struct Watch {
-    source: Held,
+    source: SourceFd,
     file: usize,
     awaited: Interest,
     /// The kernel watches these; it goes on after a report.
@@ -53,7 +53,7 @@ pub(super) struct FakeIo {
     pub(super) files: FakeFiles,
     pub(super) driver: FakeDriver,
     pub(super) threads: FakeThreads,
-    pub(super) deferred: Vec<Held>,
+    pub(super) deferred: Vec<SourceFd>,
     pub(super) rng: Rng,
     /// Readiness is reported while it lasts, or once when it begins.
     pub(super) is_by_level: bool,
@@ -88,7 +88,7 @@ impl FakeIo {
         }
     }
 
-    pub(super) fn register(&mut self, slot: Slot, source: Held, file: usize) {
+    pub(super) fn register(&mut self, slot: Slot, source: SourceFd, file: usize) {
         let [awaited, watched, edges, rechecked, likely_not_ready] = [Interest::empty(); 5];
         let watch = Watch { source, file, awaited, watched, edges, rechecked, likely_not_ready };
         self.watches.insert(slot.index, (slot, watch));
@@ -184,18 +184,18 @@ impl Io for FakeIo {
         self.now
     }
 
-    fn file(&self, slot: Slot) -> Option<&Held> {
+    fn file(&self, slot: Slot) -> Option<&SourceFd> {
         let (its, watch) = self.watches.get(&slot.index)?;
         Some(&watch.source).filter(|_| *its == slot)
     }
 
-    fn mode_of(&mut self, slot: Slot) -> io::Result<Manner> {
+    fn mode_of(&mut self, slot: Slot) -> io::Result<FdIoMode> {
         Ok(self.fake(slot).mode())
     }
 
-    fn restore(&mut self, _slot: Slot, _mode: &mut Manner) {}
+    fn restore(&mut self, _slot: Slot, _mode: &mut FdIoMode) {}
 
-    fn prepare_to_splice(&mut self, _slot: Slot, _mode: &mut Manner) -> io::Result<()> {
+    fn prepare_to_splice(&mut self, _slot: Slot, _mode: &mut FdIoMode) -> io::Result<()> {
         Ok(())
     }
 
@@ -203,7 +203,7 @@ impl Io for FakeIo {
         self.driver.refused < 100
     }
 
-    fn can_submit(&mut self, work: &Work, mode: &mut Manner) -> bool {
+    fn can_submit(&mut self, work: &Work, mode: &mut FdIoMode) -> bool {
         match work.call() {
             Call::Connect | Call::Sync { .. } | Call::Open | Call::Splice => false,
             Call::Read | Call::Write => !mode.has_position(),
@@ -212,7 +212,7 @@ impl Io for FakeIo {
         }
     }
 
-    fn attempt(&mut self, call: &mut Prepared, mode: &mut Manner) -> io::Result<Gain> {
+    fn attempt(&mut self, call: &mut IoCall, mode: &mut FdIoMode) -> io::Result<CallResult> {
         self.count_call();
         self.attempts += 1;
         if call.is_for_a_disk(mode) && !self.rng.is_percent(20) {
@@ -233,7 +233,7 @@ impl Io for FakeIo {
         self.fake(slot).receive(buf)
     }
 
-    fn open_now(&mut self, _call: &Prepared) -> Option<io::Result<OwnedFd>> {
+    fn open_now(&mut self, _call: &IoCall) -> Option<io::Result<OwnedFd>> {
         self.count_call();
         let file = || Ok(File::open("/dev/null").expect("every Linux has it").into());
         self.rng.is_percent(50).then(file)
@@ -248,10 +248,10 @@ impl Io for FakeIo {
 
     fn attempt_splice(
         &mut self,
-        call: &mut Prepared,
-        _from: &mut Manner,
-        _to: &mut Manner,
-    ) -> io::Result<Gain> {
+        call: &mut IoCall,
+        _from: &mut FdIoMode,
+        _to: &mut FdIoMode,
+    ) -> io::Result<CallResult> {
         self.count_call();
         let max = 1 + self.rng.below(30) as usize;
         self.files.call(call, max)
@@ -297,7 +297,7 @@ impl Io for FakeIo {
         events.append(&mut self.driver.events);
     }
 
-    fn spawn(&mut self, op: OpSlot, call: CallBox, files: Vec<Held>) {
+    fn spawn(&mut self, op: OpSlot, call: CallBox, files: Vec<SourceFd>) {
         self.threads.spawn(op, call, files);
     }
 
@@ -350,7 +350,7 @@ impl Io for FakeIo {
         &self.waker
     }
 
-    fn defer_drop(&mut self, files: Vec<Held>) {
+    fn defer_drop(&mut self, files: Vec<SourceFd>) {
         self.deferred.extend(files);
     }
 }

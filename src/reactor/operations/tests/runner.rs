@@ -13,7 +13,7 @@ use crate::op::Completion;
 use crate::reactor::operations::entry::{OpState, Why};
 use crate::reactor::operations::machine::Operations;
 use crate::sys::buf::Buf;
-use crate::sys::file::Held;
+use crate::sys::file::SourceFd;
 use crate::sys::pool::BufferPool;
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -31,7 +31,7 @@ pub(super) struct Link {
     pub(super) slot: Slot,
     pub(super) file: usize,
     pub(super) kind: FileKind,
-    pub(super) source: Held,
+    pub(super) source: SourceFd,
     pub(super) has_connect: bool,
 }
 
@@ -74,7 +74,7 @@ impl Runner {
     fn register(&mut self, slot: Slot, kind: FileKind) -> Link {
         let source = FakeSource::new(&self.drops, self.io.rng.is_percent(25));
         self.sources.push(Arc::downgrade(&source));
-        let source = Held::new(source);
+        let source = SourceFd::new(source);
         let seems_readable = self.io.rng.is_percent(10);
         let file = FakeFile::new(self.model.files.len(), kind, seems_readable);
         let file = self.io.files.add(source.number(), file);
@@ -284,9 +284,9 @@ impl Runner {
         for at in 0..self.model.ops.len() {
             let op = &self.model.ops[at];
             let file = op.file.map(|file| self.io.files.all[file].kind);
-            let is_endless = op.what == What::AcceptMulti
+            let is_connectionless = op.what == What::AcceptMulti
                 || (op.what == What::RecvMulti && file == Some(FileKind::Datagrams));
-            if !op.is_done && is_endless {
+            if !op.is_done && is_connectionless {
                 let id = op.op;
                 self.model.ops[at].is_cancelled = true;
                 self.ops.cancel(id, Why::User, &mut self.io);

@@ -9,7 +9,7 @@ use crate::key::{Key, OpSlot, Slot};
 use crate::op::Op;
 use crate::reactor::operations::entry::OpState;
 use crate::reactor::operations::machine::Operations;
-use crate::sys::file::Held;
+use crate::sys::file::SourceFd;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -29,7 +29,7 @@ impl Scene {
     pub(super) fn new(kind: FileKind, refused: u64) -> Self {
         let log = Arc::new(DropLog::default());
         log.is_allowed.store(true, Ordering::Relaxed);
-        let source = Held::new(FakeSource::new(&log, false));
+        let source = SourceFd::new(FakeSource::new(&log, false));
         let mut io = FakeIo::new(1, true, FakeDriver::new(refused, 100));
         let file = io.files.add(source.number(), FakeFile::new(0, kind, false));
         io.register(SLOT, source, file);

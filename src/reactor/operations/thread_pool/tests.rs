@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::sys::buf::Buf;
-use crate::sys::prepared::{Call, Gain, Part, With};
+use crate::sys::io_call::{Call, CallArgs, CallResult, Part};
 use crate::testing::is_alone;
 use nix::fcntl::OFlag;
 use nix::sys::resource::{Resource, setrlimit};
@@ -77,10 +77,10 @@ fn submit(pool: &mut ThreadPool, index: usize) -> Slow {
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC).expect("a pipe");
     let (sender, dropped) = channel();
     let told = Told { file: reader, shared: pool.shared.clone(), sender };
-    let held = Held::new(Arc::new(told));
+    let held = SourceFd::new(Arc::new(told));
     let buf = Buf::Vec(Vec::with_capacity(8));
-    let prepared = CallBox::new(held.fd(), Call::Read, buf, (0, 8), None);
-    pool.submit(op(index), prepared.expect("in order"), vec![held]);
+    let io_call = CallBox::new(held.fd(), Call::Read, buf, (0, 8), None);
+    pool.submit(op(index), io_call.expect("in order"), vec![held]);
     Slow { writer, dropped }
 }
 
@@ -98,7 +98,7 @@ fn take(pool: &mut ThreadPool) -> Vec<(OpSlot, usize)> {
     pool.collect(&mut landed, &mut files);
     assert_eq!(landed.len(), files.len(), "each has its file");
     let of = |landed: OpEvent| match landed {
-        OpEvent::Completed { op, work, result: Ok(Gain::Moved(count)) } => {
+        OpEvent::Completed { op, work, result: Ok(CallResult::Moved(count)) } => {
             assert_eq!(work.into_call().into_buf().len(), count);
             (op, count)
         }
@@ -153,7 +153,7 @@ fn other_mount_has_threads_left() {
     let slow: Vec<_> = (0..20).map(|at| submit(&mut pool, at)).collect();
     let file = tempfile::tempfile().expect("a place for it");
     for at in 20..26 {
-        let held = Held::new(Arc::new(file.try_clone().expect("a number is free")));
+        let held = SourceFd::new(Arc::new(file.try_clone().expect("a number is free")));
         let buf = Buf::Vec(Vec::with_capacity(8));
         let call = CallBox::new(held.fd(), Call::Read, buf, (0, 8), None).expect("in order");
         if call.mount().is_none() {
@@ -263,10 +263,10 @@ fn job_runs_at_once_without_a_thread() {
     for at in 0..3 {
         let (reader, writer) = pipe2(OFlag::O_CLOEXEC).expect("a pipe");
         write(&writer, b"data").expect("room");
-        let held = Held::new(Arc::new(reader));
+        let held = SourceFd::new(Arc::new(reader));
         let buf = Buf::Vec(Vec::with_capacity(8));
-        let prepared = CallBox::new(held.fd(), Call::Read, buf, (0, 8), None);
-        pool.submit(op(at), prepared.expect("in order"), vec![held]);
+        let io_call = CallBox::new(held.fd(), Call::Read, buf, (0, 8), None);
+        pool.submit(op(at), io_call.expect("in order"), vec![held]);
         assert_eq!(notifier.0.load(Ordering::SeqCst), at + 1, "it is to be taken");
         assert_eq!(take(&mut pool), [(op(at), 4)]);
     }
@@ -276,7 +276,7 @@ fn job_runs_at_once_without_a_thread() {
 
 fn submit_open(pool: &mut ThreadPool, index: usize) {
     let path = std::ffi::CString::from(c"/dev/null");
-    let with = With::path(path, libc::O_RDONLY, 0);
+    let with = CallArgs::path(path, libc::O_RDONLY, 0);
     let open = CallBox::with(None, Call::Open, Buf::None, Part::Nothing, with);
     pool.submit(op(index), open.expect("in order"), Vec::new());
 }
@@ -296,7 +296,7 @@ fn take_opened(pool: &mut ThreadPool, notifier: &Notifier, count: usize) -> Vec<
         pool.collect(&mut landed, &mut files);
     }
     let of = |landed: OpEvent| match landed {
-        OpEvent::Completed { op, result: Ok(Gain::Opened(_)), .. } => op,
+        OpEvent::Completed { op, result: Ok(CallResult::Opened(_)), .. } => op,
         other => panic!("{other:?}"),
     };
     landed.into_iter().map(of).collect()

@@ -13,10 +13,12 @@ use std::sync::{Arc, OnceLock};
 /// How many sources there are to register.
 const FILES: usize = 6;
 
-fn source(file: usize) -> Held {
+fn source(file: usize) -> SourceFd {
     static POOL: OnceLock<Vec<Arc<File>>> = OnceLock::new();
     let open = || Arc::new(File::open("/dev/null").expect("every Linux has it"));
-    Held::new(POOL.get_or_init(|| std::iter::repeat_with(open).take(FILES).collect())[file].clone())
+    SourceFd::new(
+        POOL.get_or_init(|| std::iter::repeat_with(open).take(FILES).collect())[file].clone(),
+    )
 }
 
 fn latch(interest: Interest) -> Latch {
@@ -201,7 +203,7 @@ fn numbers_are_found_however_high() {
     let low = source(0);
     let copy = || low.fd().try_clone_to_owned().expect("300 more files are allowed");
     let mut copies: Vec<_> = std::iter::repeat_with(copy).take(300).collect();
-    let high = Held::new(Arc::new(copies.pop().expect("the last has the highest number")));
+    let high = SourceFd::new(Arc::new(copies.pop().expect("the last has the highest number")));
     let mut registry = Registry::default();
     assert!(!registry.is_registered(&high));
     let slot = registry.add(0);

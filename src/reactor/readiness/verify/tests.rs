@@ -6,7 +6,7 @@ use crate::event::{Events, Interest, Mode, Token};
 use crate::reactor::readiness::latch::Latch;
 use crate::reactor::readiness::registry::Registration;
 use crate::selector::Triggers;
-use crate::sys::file::Held;
+use crate::sys::file::SourceFd;
 use crate::testing::{is_alone, no_children};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::io::Write;
@@ -30,7 +30,7 @@ fn add(registry: &mut Registry, armed: Interest) -> Pair {
     let (here, peer) = UnixStream::pair().expect("a socket pair");
     let (number, slot) = (here.as_raw_fd(), registry.next_slot().expect("four billion"));
     let latch = Latch::new(Mode::OneShot, armed, Triggers::LEVEL);
-    registry.insert(slot, Held::new(Arc::new(here)), Token(0), latch);
+    registry.insert(slot, SourceFd::new(Arc::new(here)), Token(0), latch);
     Pair { slot, number, peer }
 }
 

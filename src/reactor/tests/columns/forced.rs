@@ -2,7 +2,9 @@
 
 use crate::event::Interest;
 use crate::key::Slot;
-use crate::selector::{Applied, Arm, Deadline, Raw, Selector, Triggers, Wake, WakeHandle};
+use crate::selector::{
+    ArmOutcome, ArmRequest, Deadline, Report, Selector, Triggers, WaitOutcome, WakeHandle,
+};
 use std::cell::Cell;
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -83,13 +85,13 @@ impl Selector for Forced {
         self.native
     }
 
-    fn arm(&mut self, slot: Slot, fd: BorrowedFd<'_>, arm: Arm) -> io::Result<Applied> {
+    fn arm(&mut self, slot: Slot, fd: BorrowedFd<'_>, arm: ArmRequest) -> io::Result<ArmOutcome> {
         self.faults.arms.set(self.faults.arms.get() + 1);
         if self.faults.refuse.take() {
             return Err(out_of_memory());
         }
         let applied = self.inner.arm(slot, fd, arm)?;
-        Ok(Applied { look: applied.look || self.looks, ..applied })
+        Ok(ArmOutcome { look: applied.look || self.looks, ..applied })
     }
 
     fn disarm(&mut self, slot: Slot, fd: BorrowedFd<'_>) {
@@ -104,13 +106,13 @@ impl Selector for Forced {
         self.inner.remove(slot, fd);
     }
 
-    fn wait(&mut self, deadline: Deadline, out: &mut Vec<Raw>) -> io::Result<Wake> {
+    fn wait(&mut self, deadline: Deadline, out: &mut Vec<Report>) -> io::Result<WaitOutcome> {
         self.faults.waits.set(self.faults.waits.get() + 1);
         let wake = self.inner.wait(deadline, out)?;
         if self.hints {
             for raw in out.iter_mut() {
-                if let Raw::Fact(slot, _) = *raw {
-                    *raw = Raw::Hint(slot);
+                if let Report::Fact(slot, _) = *raw {
+                    *raw = Report::Hint(slot);
                 }
             }
         }
@@ -119,10 +121,10 @@ impl Selector for Forced {
         }
         if self.faults.overflow.take() {
             out.clear();
-            return Ok(Wake::Overflow);
+            return Ok(WaitOutcome::Overflow);
         }
         let interrupted = self.faults.interrupt.take() && out.is_empty();
-        Ok(if interrupted { Wake::Interrupted } else { wake })
+        Ok(if interrupted { WaitOutcome::Interrupted } else { wake })
     }
 
     fn wake_handle(&self) -> WakeHandle {

@@ -5,7 +5,9 @@ use crate::key::Slot;
 use crate::poll_bits::PollBits;
 use crate::selector::epoll::Epoll;
 use crate::selector::poll::Poll;
-use crate::selector::{Applied, Arm, Deadline, Raw, Selector, Trigger, Triggers, Wake, WakeHandle};
+use crate::selector::{
+    ArmOutcome, ArmRequest, Deadline, Report, Selector, Trigger, Triggers, WaitOutcome, WakeHandle,
+};
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -32,21 +34,29 @@ impl Selector for Split {
         Triggers::EDGE
     }
 
-    fn arm(&mut self, slot: Slot, fd: BorrowedFd<'_>, asked: Arm) -> io::Result<Applied> {
+    fn arm(&mut self, slot: Slot, fd: BorrowedFd<'_>, asked: ArmRequest) -> io::Result<ArmOutcome> {
         let (edges, levels) = (asked.dirs - LEVEL, asked.dirs & LEVEL);
         // Arming again would repeat what is there (E3).
         if self.watched.insert(slot, edges) != Some(edges) {
             self.edges.disarm(slot, fd);
             if !edges.is_empty() {
                 let ends = PollBits::empty();
-                self.edges.arm(slot, fd, Arm { dirs: edges, ends, trigger: Trigger::Edge })?;
+                self.edges.arm(
+                    slot,
+                    fd,
+                    ArmRequest { dirs: edges, ends, trigger: Trigger::Edge },
+                )?;
             }
         }
         self.levels.disarm(slot, fd);
         if !levels.is_empty() || !asked.ends.is_empty() {
-            self.levels.arm(slot, fd, Arm { dirs: levels, trigger: Trigger::Level, ..asked })?;
+            self.levels.arm(
+                slot,
+                fd,
+                ArmRequest { dirs: levels, trigger: Trigger::Level, ..asked },
+            )?;
         }
-        Ok(Applied { level: LEVEL, look: true, ..Applied::whole(Trigger::Edge) })
+        Ok(ArmOutcome { level: LEVEL, look: true, ..ArmOutcome::whole(Trigger::Edge) })
     }
 
     fn disarm(&mut self, slot: Slot, fd: BorrowedFd<'_>) {
@@ -61,17 +71,17 @@ impl Selector for Split {
         self.levels.remove(slot, fd);
     }
 
-    fn wait(&mut self, deadline: Deadline, out: &mut Vec<Raw>) -> io::Result<Wake> {
+    fn wait(&mut self, deadline: Deadline, out: &mut Vec<Report>) -> io::Result<WaitOutcome> {
         let old = out.len();
         loop {
             self.edges.wait(Deadline::Now, out)?;
             self.levels.wait(Deadline::Now, out)?;
             if out.len() > old {
-                out[old..].iter_mut().for_each(|raw| *raw = Raw::Hint(raw.slot()));
-                return Ok(Wake::Events);
+                out[old..].iter_mut().for_each(|raw| *raw = Report::Hint(raw.slot()));
+                return Ok(WaitOutcome::Events);
             }
             if deadline.has_passed() {
-                return Ok(Wake::TimedOut);
+                return Ok(WaitOutcome::TimedOut);
             }
             std::thread::yield_now();
         }

@@ -12,7 +12,7 @@ fn what_signals_somebody_else_is_left_alone() {
         let mut second = sigio();
         assert_eq!(second.watch(0, &twin, R), MUTE);
         put(&there);
-        assert_eq!(second.look(), (Wake::Events, vec![readable(0)]));
+        assert_eq!(second.look(), (WaitOutcome::Events, vec![readable(0)]));
         empty(&here);
         second.disarm(slot(0), twin.as_fd());
         assert_eq!(second.watch(0, &twin, R), MUTE);
@@ -26,7 +26,7 @@ fn what_signals_somebody_else_is_left_alone() {
     let told = state(&here);
     second(told);
     std::thread::scope(|scope| _ = scope.spawn(|| second(told)));
-    assert_eq!(first.look(), (Wake::Events, vec![hint(0)]));
+    assert_eq!(first.look(), (WaitOutcome::Events, vec![hint(0)]));
     drop(first);
     // The program, which can't mean to be signalled by a switched off file, but may have begun.
     Owner::this_process().set(here.as_raw_fd()).expect("it lives");
@@ -91,8 +91,8 @@ fn a_file_that_was_taken_over_is_looked_at() {
             assert_eq!(sigio.side.entry_of(slot(0)), entry, "{takeover:?}");
             assert_eq!(state(&here), left, "{takeover:?}");
         }
-        let both = Raw::Fact(slot(0), PollBits::IN | PollBits::OUT);
-        assert_eq!(sigio.look(), (Wake::Events, vec![both]), "all that is to be said");
+        let both = Report::Fact(slot(0), PollBits::IN | PollBits::OUT);
+        assert_eq!(sigio.look(), (WaitOutcome::Events, vec![both]), "all that is to be said");
         sigio.disarm(slot(0), here.as_fd());
         assert_eq!(sigio.look(), quiet());
         assert_eq!(state(&here), left, "{takeover:?}, not ours to switch off");
@@ -216,7 +216,7 @@ fn a_mask_that_was_put_back_is_changed_again() {
         sigio.watch(at, fd, R);
         assert_eq!(blocked(), during);
         put(peer);
-        assert_eq!(sigio.look(), (Wake::Events, vec![hint(at)]));
+        assert_eq!(sigio.look(), (WaitOutcome::Events, vec![hint(at)]));
     }
     drop(sigio);
     assert_eq!(blocked(), before);

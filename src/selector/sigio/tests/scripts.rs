@@ -114,7 +114,7 @@ fn each_kind_signals_or_stands_in_the_side_set() {
 #[test]
 fn what_happens_to_a_file_is_heard() {
     let mut sigio = sigio();
-    let heard = (Wake::Events, vec![hint(0)]);
+    let heard = (WaitOutcome::Events, vec![hint(0)]);
     let ((reader, writer), (here, there), local) = (pipe(), tcp(), stream());
     for (reader, writer) in [(&reader, &writer), (&here, &there), (&local.0, &local.1)] {
         sigio.watch(0, reader, R);
@@ -150,7 +150,7 @@ fn what_happens_to_a_file_is_heard() {
 fn hang_ups_and_notes_are_heard() {
     let _files_are_ours = no_children();
     let mut sigio = sigio();
-    let heard = (Wake::Events, vec![hint(0)]);
+    let heard = (WaitOutcome::Events, vec![hint(0)]);
     for (reader, writer) in [pipe(), tcp(), stream()] {
         sigio.watch(0, &reader, R);
         drop(writer);
@@ -180,13 +180,13 @@ fn a_change_of_directions_moves_a_file() {
             assert_eq!(sigio.watch(0, here, dirs), LOUD);
             assert_eq!(sigio.side.entry_of(slot(0)), entry, "{dirs:?}");
             assert_eq!(state(here), sigio.told(before));
-            let due = if entry.is_some() { (Wake::Events, vec![hint(0)]) } else { quiet() };
+            let due = if entry.is_some() { (WaitOutcome::Events, vec![hint(0)]) } else { quiet() };
             assert_eq!(sigio.look(), due, "{dirs:?}: no fact, because there may be more");
         }
         for _ in 0..2 {
             assert_eq!(sigio.watch(0, here, W), MUTE, "signals say nothing to a writer");
             assert_eq!((flags_of(here), sigio.side.entry_of(slot(0))), (before.2, room));
-            assert_eq!(sigio.look(), (Wake::Events, vec![hint(0)]));
+            assert_eq!(sigio.look(), (WaitOutcome::Events, vec![hint(0)]));
             assert_eq!(sigio.watch(0, here, R | W), LOUD);
             assert_eq!(state(here), sigio.told(before));
         }
@@ -207,11 +207,11 @@ fn a_change_of_directions_moves_a_file() {
 fn only_what_signals_is_blurred() {
     let (mut sigio, (here, _there), side) = (sigio(), stream(), eventfd(1));
     assert_eq!((sigio.watch(0, &here, R | W), sigio.watch(1, &side, R | W)), (LOUD, MUTE));
-    let older = Raw::Fact(slot(0), PollBits::PRI);
+    let older = Report::Fact(slot(0), PollBits::PRI);
     let mut out = vec![older];
-    assert_eq!(sigio.wait(Deadline::Now, &mut out).expect("a wait"), Wake::Events);
+    assert_eq!(sigio.wait(Deadline::Now, &mut out).expect("a wait"), WaitOutcome::Events);
     let out: Vec<_> = out.into_iter().map(plain).collect();
-    assert_eq!(out, [older, hint(0), Raw::Fact(slot(1), PollBits::IN | PollBits::OUT)]);
+    assert_eq!(out, [older, hint(0), Report::Fact(slot(1), PollBits::IN | PollBits::OUT)]);
 }
 
 const SOURCES: usize = 5;
@@ -268,7 +268,7 @@ impl Source {
     }
 
     /// What the side set has to say of it.
-    fn seen(&self, at: usize) -> Option<Raw> {
+    fn seen(&self, at: usize) -> Option<Report> {
         let asked = PollBits::asked(self.beside());
         if asked.is_empty() {
             return None;
@@ -277,7 +277,7 @@ impl Source {
         let mut fds = [PollFd::new(self.file.as_fd(), flags)];
         poll(&mut fds, PollTimeout::ZERO).expect("one entry");
         let found = fds[0].revents().expect("known bits").bits() as u16;
-        let fact = plain(Raw::Fact(slot(at), PollBits::from_bits_retain(found)));
+        let fact = plain(Report::Fact(slot(at), PollBits::from_bits_retain(found)));
         (found != 0).then_some(if self.has_been_loud { hint(at) } else { fact })
     }
 
@@ -347,10 +347,11 @@ proptest! {
                     let heard = |at: &usize| sources[*at].has_been_loud;
                     let mut due: Vec<_> = queued.iter().copied().filter(heard).map(hint).collect();
                     due.extend(sources.iter().enumerate().filter_map(|(at, its)| its.seen(at)));
-                    due.sort_by_key(|raw| (raw.slot().index, !matches!(raw, Raw::Hint(_))));
+                    due.sort_by_key(|raw| (raw.slot().index, !matches!(raw, Report::Hint(_))));
                     due.dedup();
                     queued.clear();
-                    let wake = if due.is_empty() { Wake::TimedOut } else { Wake::Events };
+                    let is_due = !due.is_empty();
+                    let wake = if is_due { WaitOutcome::Events } else { WaitOutcome::TimedOut };
                     assert_eq!(found, (wake, due));
                 }
             }
@@ -374,6 +375,6 @@ fn whoever_has_heard_something_does_not_sleep_for_more() {
         done.send((heard, overflows)).expect("the test waits for it");
     });
     let found = is_done.recv_timeout(Duration::from_secs(60)).expect("it sleeps on a report");
-    let overflow = || (Wake::Overflow, vec![]);
-    assert_eq!(found, ((Wake::Events, vec![hint(0)]), [overflow(), overflow()]));
+    let overflow = || (WaitOutcome::Overflow, vec![]);
+    assert_eq!(found, ((WaitOutcome::Events, vec![hint(0)]), [overflow(), overflow()]));
 }

@@ -27,9 +27,13 @@ fn a_childs_drop_changes_nothing() {
     assert_eq!(status.expect("it ends"), 0, "the child's own mask, and nobody else's file");
     let mut sigio = sigio.expect("only the child has dropped it");
     assert_eq!((state(&here), blocked()), (told, mask));
-    assert_eq!(sigio.look(), (Wake::Events, vec![hint(0), readable(1)]), "also what was queued");
+    assert_eq!(
+        sigio.look(),
+        (WaitOutcome::Events, vec![hint(0), readable(1)]),
+        "also what was queued"
+    );
     put(&there);
-    assert_eq!(sigio.look(), (Wake::Events, vec![hint(0), readable(1)]));
+    assert_eq!(sigio.look(), (WaitOutcome::Events, vec![hint(0), readable(1)]));
 }
 
 #[test]
@@ -72,10 +76,10 @@ fn a_handler_interrupts_and_loses_nothing() {
                 std::thread::yield_now();
             }
         });
-        assert_eq!(sigio.wait_until(late()), (Wake::Interrupted, vec![]));
+        assert_eq!(sigio.wait_until(late()), (WaitOutcome::Interrupted, vec![]));
         for _ in 0..300 {
             put(&there);
-            assert_eq!(sigio.wait_until(late()), (Wake::Events, vec![hint(0)]));
+            assert_eq!(sigio.wait_until(late()), (WaitOutcome::Events, vec![hint(0)]));
             empty(&here);
         }
         done.store(true, Ordering::Relaxed);

@@ -1,10 +1,10 @@
 //! Operations on a real ring, however small: what is asked when, and that all of them end.
 
-use super::super::{OpDriver, OpEvent, Raw, Selector, Uring, Wake};
+use super::super::{OpDriver, OpEvent, Report, Selector, Uring, WaitOutcome};
 use super::*;
 use crate::selector::Deadline;
 use crate::sys::buf::Buf;
-use crate::sys::prepared::{Call, CallBox, Gain, leaked_buffers};
+use crate::sys::io_call::{Call, CallBox, CallResult, leaked_buffers};
 use crate::sys::ring::{Size, TaskWork};
 use crate::testing::is_alone;
 use nix::sys::socket::{setsockopt, sockopt};
@@ -17,22 +17,22 @@ use std::time::Duration;
 
 /// Of one that is over, as all are here.
 impl OpEvent {
-    fn parts(&self) -> (&CallBox, &io::Result<Gain>) {
+    fn parts(&self) -> (&CallBox, &io::Result<CallResult>) {
         match self {
             OpEvent::Completed { work: Work::Call(call), result, .. } => (call, result),
             one => panic!("it goes on: {one:?}"),
         }
     }
 
-    fn prepared(&self) -> &CallBox {
+    fn io_call(&self) -> &CallBox {
         self.parts().0
     }
 
-    fn result(&self) -> &io::Result<Gain> {
+    fn result(&self) -> &io::Result<CallResult> {
         self.parts().1
     }
 
-    fn into_parts(self) -> (CallBox, io::Result<Gain>) {
+    fn into_parts(self) -> (CallBox, io::Result<CallResult>) {
         match self {
             OpEvent::Completed { work, result, .. } => (work.into_call(), result),
             one => panic!("it goes on: {one:?}"),
@@ -74,8 +74,8 @@ fn rings() -> impl Iterator<Item = Uring> {
 }
 
 impl Uring {
-    fn begin_op(&mut self, at: usize, prepared: CallBox) {
-        assert!(self.submit(op(at), prepared.into()).is_ok());
+    fn begin_op(&mut self, at: usize, io_call: CallBox) {
+        assert!(self.submit(op(at), io_call.into()).is_ok());
     }
 
     fn stop_op(&mut self, op: OpSlot) {
@@ -90,7 +90,7 @@ impl Uring {
     fn landed_by(&mut self, deadline: Deadline) -> Vec<OpEvent> {
         let (mut raw, mut landed) = (vec![], vec![]);
         self.wait(deadline, &mut raw).expect("a wait");
-        assert_eq!(raw, Vec::<Raw>::new(), "nothing is watched");
+        assert_eq!(raw, Vec::<Report>::new(), "nothing is watched");
         self.drain_events(&mut landed);
         landed
     }
@@ -113,7 +113,7 @@ fn is_canceled(landed: &OpEvent) -> bool {
 
 fn moved(landed: &OpEvent) -> usize {
     match landed.result() {
-        Ok(Gain::Moved(count)) => *count,
+        Ok(CallResult::Moved(count)) => *count,
         ref other => panic!("{other:?}"),
     }
 }
@@ -152,7 +152,7 @@ fn receive_that_is_stopped_before_the_wait_never_reaches_the_kernel() {
         assert!(!ring.polls.has_operation(op(0)), "it has ended");
         // It is told of at once, whatever the deadline.
         let landed = ring.landed_by(Deadline::after(Some(Duration::from_secs(60))));
-        assert!(matches!(&landed[..], [one] if is_canceled(one) && one.prepared().moved() == 0));
+        assert!(matches!(&landed[..], [one] if is_canceled(one) && one.io_call().moved() == 0));
         assert!(ring.landed().is_empty(), "once");
         // What stands in the queue of the one before is not for its successor.
         ring.begin_op(0, recv(&here));
@@ -172,7 +172,7 @@ fn send_that_is_stopped_before_the_wait_may_be_made() {
         ring.drain_events(&mut landed);
         let [one] = &landed[..] else { panic!("it lands once: {landed:?}") };
         let sent = if is_canceled(one) { 0 } else { moved(one) };
-        assert_eq!((one.prepared().moved(), there.read(&mut [0; 9]).unwrap_or(0)), (sent, sent));
+        assert_eq!((one.io_call().moved(), there.read(&mut [0; 9]).unwrap_or(0)), (sent, sent));
     }
 }
 
@@ -183,12 +183,12 @@ fn what_has_landed_keeps_a_wait_from_sleeping() {
     ring.stop_op(op(0));
     let begun = std::time::Instant::now();
     let watchdog = Deadline::after(Some(Duration::from_secs(60)));
-    assert_eq!(ring.wait(watchdog, &mut vec![]).expect("a wait"), Wake::Events);
+    assert_eq!(ring.wait(watchdog, &mut vec![]).expect("a wait"), WaitOutcome::Events);
     assert!(!watchdog.has_passed(), "it slept for {:?}", begun.elapsed());
     let mut landed = vec![];
     ring.drain_events(&mut landed);
     assert_eq!(landed.len(), 1);
-    assert_eq!(ring.wait(Deadline::Now, &mut vec![]).expect("a wait"), Wake::TimedOut);
+    assert_eq!(ring.wait(Deadline::Now, &mut vec![]).expect("a wait"), WaitOutcome::TimedOut);
 }
 
 #[test]
@@ -198,7 +198,7 @@ fn a_send_without_room_is_given_back() {
         fill(&here);
         ring.begin_op(0, send(&here, "data"));
         let landed = ring.land_all(1);
-        assert!(would_block(&landed[0]) && landed[0].prepared().moved() == 0, "{landed:?}");
+        assert!(would_block(&landed[0]) && landed[0].io_call().moved() == 0, "{landed:?}");
         assert_eq!(ring.polls.operations(), 0, "nothing of it waits in the kernel");
         let mut bytes = Vec::new();
         assert!(there.read_to_end(&mut bytes).is_err(), "it is not at its end");
@@ -279,8 +279,8 @@ fn what_is_settled_has_ended() {
         let pairs: Vec<_> = (0..40).map(|_| pair()).collect();
         for (at, (here, there)) in pairs.iter().enumerate() {
             fill(here);
-            let prepared = if at % 2 == 0 { recv(here) } else { send(here, "data") };
-            ring.begin_op(at, prepared);
+            let io_call = if at % 2 == 0 { recv(here) } else { send(here, "data") };
+            ring.begin_op(at, io_call);
             // One of three has something; one of five is not submitted before it is stopped.
             if at % 3 == 0 {
                 (&*there).write_all(b"news").expect("room");
@@ -373,14 +373,14 @@ struct Play {
 }
 
 impl Play {
-    fn begin(&mut self, place: usize, prepared: CallBox) {
+    fn begin(&mut self, place: usize, io_call: CallBox) {
         if self.under_way.contains_key(&place) {
             return;
         }
         self.generation += 1;
         let op = OpSlot { index: place as u32, generation: self.generation };
         self.under_way.insert(place, (op, false));
-        assert!(self.ring.submit(op, prepared.into()).is_ok());
+        assert!(self.ring.submit(op, io_call.into()).is_ok());
     }
 
     fn note(&mut self, landed: Vec<OpEvent>) {
@@ -392,7 +392,7 @@ impl Play {
             let is_send = place % 2 == 1;
             let has_moved = || moved(&one) > 0;
             assert!(is_canceled(&one) || is_send && would_block(&one) || has_moved());
-            self.moved[place] += one.prepared().moved();
+            self.moved[place] += one.io_call().moved();
         }
     }
 

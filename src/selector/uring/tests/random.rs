@@ -82,9 +82,9 @@ fn play(mut ring: Uring, ops: &[Op]) {
     }
 }
 
-fn check((wake, told): (Wake, Vec<Raw>), all: &mut [Expected], notified: bool) {
+fn check((wake, told): (WaitOutcome, Vec<Report>), all: &mut [Expected], notified: bool) {
     let is_quiet = told.is_empty() && !notified;
-    assert_eq!(wake, if is_quiet { Wake::TimedOut } else { Wake::Events });
+    assert_eq!(wake, if is_quiet { WaitOutcome::TimedOut } else { WaitOutcome::Events });
     for (at, expected) in all.iter_mut().enumerate() {
         let times = told.iter().filter(|raw| raw.slot() == slot(at)).count();
         assert!(times <= 1, "source {at} is told once");
@@ -97,5 +97,5 @@ fn check((wake, told): (Wake, Vec<Raw>), all: &mut [Expected], notified: bool) {
             expected.news = Interest::empty();
         }
     }
-    assert!(told.iter().all(|raw| matches!(raw, Raw::Hint(_))));
+    assert!(told.iter().all(|raw| matches!(raw, Report::Hint(_))));
 }

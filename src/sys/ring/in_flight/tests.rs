@@ -1,7 +1,7 @@
 //! Operations by their tags.
 
 use super::super::super::buf::Buf;
-use super::super::super::prepared::{Call, CallBox};
+use super::super::super::io_call::{Call, CallBox};
 use super::*;
 use proptest::prelude::*;
 use std::os::fd::AsFd;
@@ -20,7 +20,7 @@ fn operation(number: u64) -> Work {
 }
 
 fn to_send(work: &Work) -> &[u8] {
-    work.prepared().expect("it is a call").to_send()
+    work.io_call().expect("it is a call").to_send()
 }
 
 fn number(work: &Work) -> u64 {

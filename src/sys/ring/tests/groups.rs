@@ -3,7 +3,7 @@
 use super::super::groups::PERIOD;
 use super::*;
 use crate::sys::buf::Buf;
-use crate::sys::prepared::{CallBox, Part, With, leaked_buffers};
+use crate::sys::io_call::{CallArgs, CallBox, Part, leaked_buffers};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, socketpair};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
@@ -32,8 +32,8 @@ fn lent(pool: &BufferPool) -> usize {
 /// What a ring's operation has come to.
 #[derive(Debug)]
 enum Came {
-    One(Gain),
-    Over(io::Result<Gain>),
+    One(CallResult),
+    Over(io::Result<CallResult>),
 }
 
 impl Ring {
@@ -81,7 +81,7 @@ impl Ring {
 /// The bytes of one that goes on.
 fn one(came: &Came) -> &[u8] {
     match came {
-        Came::One(Gain::Received(buf)) => buf,
+        Came::One(CallResult::Received(buf)) => buf,
         other => panic!("not one of many: {other:?}"),
     }
 }
@@ -127,7 +127,7 @@ fn the_end_and_what_fails_takes_no_buffer() {
     drop(there);
     let came = ring.came();
     assert_eq!(one(&came[0]), b"last");
-    assert!(matches!(came[1..], [Came::Over(Ok(Gain::Moved(0)))]), "{came:?}");
+    assert!(matches!(came[1..], [Came::Over(Ok(CallResult::Moved(0)))]), "{came:?}");
     drop(came);
     assert_eq!((lent(&pool), ring.in_flight.len()), (3, 0));
     let (reader, _writer) = nix::unistd::pipe().expect("a pipe");
@@ -379,8 +379,8 @@ fn a_result_that_is_the_last_for_want_of_room_is_a_result() {
             for came in ring.came() {
                 was_last |= matches!(came, Came::Over(_));
                 match came {
-                    Came::One(Gain::Received(buf)) => got.extend(&*buf),
-                    Came::Over(Ok(Gain::Received(buf))) => got.extend(&*buf),
+                    Came::One(CallResult::Received(buf)) => got.extend(&*buf),
+                    Came::Over(Ok(CallResult::Received(buf))) => got.extend(&*buf),
                     other => panic!("{other:?}"),
                 }
             }
@@ -401,17 +401,17 @@ fn so_is_a_connection() {
     let (mut accepted, mut begun) = (Vec::new(), 0);
     while accepted.len() < clients.len() {
         let fd = Some(listener.as_fd());
-        let (part, with) = (Part::Nothing, With::Nothing);
-        let prepared = CallBox::with(fd, Call::AcceptMulti, Buf::None, part, with);
-        ring.begin(prepared.expect("in order").into(), 7).expect("there is room");
+        let (part, with) = (Part::Nothing, CallArgs::Nothing);
+        let io_call = CallBox::with(fd, Call::AcceptMulti, Buf::None, part, with);
+        ring.begin(io_call.expect("in order").into(), 7).expect("there is room");
         begun += 1;
         let mut was_last = false;
         while !was_last && accepted.len() < clients.len() {
             for came in ring.came() {
                 was_last |= matches!(came, Came::Over(_));
                 match came {
-                    Came::One(Gain::Accepted(socket)) => accepted.push(socket),
-                    Came::Over(Ok(Gain::Accepted(socket))) => accepted.push(socket),
+                    Came::One(CallResult::Accepted(socket)) => accepted.push(socket),
+                    Came::Over(Ok(CallResult::Accepted(socket))) => accepted.push(socket),
                     other => panic!("{other:?}"),
                 }
             }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::sys::buf::Buf;
-use crate::sys::prepared::{Call, CallBox, leaked_buffers};
+use crate::sys::io_call::{Call, CallBox, leaked_buffers};
 use nix::unistd::write;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -16,7 +16,7 @@ fn pair() -> (UnixStream, UnixStream) {
     UnixStream::pair().expect("a pair of sockets")
 }
 
-fn of_operation(completion: Completion) -> (u64, Buf, io::Result<Gain>) {
+fn of_operation(completion: Completion) -> (u64, Buf, io::Result<CallResult>) {
     match completion {
         Completion::Operation { tag, work, result } => (tag, work.into_call().into_buf(), result),
         other => panic!("it was no such request: {other:?}"),
@@ -24,7 +24,7 @@ fn of_operation(completion: Completion) -> (u64, Buf, io::Result<Gain>) {
 }
 
 impl Ring {
-    fn take_operations(&mut self) -> Vec<(u64, Buf, io::Result<Gain>)> {
+    fn take_operations(&mut self) -> Vec<(u64, Buf, io::Result<CallResult>)> {
         let mut all = Vec::new();
         self.reap(|completion| all.push(of_operation(completion)));
         all
@@ -35,8 +35,8 @@ impl Ring {
 fn memory_comes_back_with_the_completion_and_not_before() {
     for work in TaskWork::LADDER {
         let (mut ring, (here, there)) = (ring(8, work), pair());
-        let prepared = recv(&here, 64);
-        ring.begin(prepared.into(), 7).expect("there is room");
+        let io_call = recv(&here, 64);
+        ring.begin(io_call.into(), 7).expect("there is room");
         for _ in 0..3 {
             ring.enter(0, None).expect("it waits");
             assert!(ring.take_operations().is_empty(), "{work:?}");
@@ -45,7 +45,7 @@ fn memory_comes_back_with_the_completion_and_not_before() {
         write(&there, b"data").expect("room");
         ring.enter(1, None).expect("it completes");
         assert_eq!(ring.in_flight.len(), 1, "the kernel is done, but nobody knows yet");
-        let [(7, buf, Ok(Gain::Moved(4)))] = &ring.take_operations()[..] else {
+        let [(7, buf, Ok(CallResult::Moved(4)))] = &ring.take_operations()[..] else {
             panic!("{work:?}")
         };
         assert_eq!(&buf[..], b"data");
@@ -170,8 +170,8 @@ fn what_is_not_over_is_left_to_the_kernel_and_counted() {
     for at in 0..3 {
         let bytes = Vec::with_capacity(MUCH);
         places.push(bytes.as_ptr() as usize);
-        let prepared = CallBox::new(here.as_fd(), Call::Recv, bytes.into(), (0, MUCH), None);
-        ring.begin(prepared.expect("there is memory").into(), at).expect("there is room");
+        let io_call = CallBox::new(here.as_fd(), Call::Recv, bytes.into(), (0, MUCH), None);
+        ring.begin(io_call.expect("there is memory").into(), at).expect("there is room");
     }
     ring.enter(0, None).expect("they wait");
     write(&there, b"one").expect("room");
@@ -225,8 +225,8 @@ fn the_name_of_a_sender_comes_with_the_completion() {
     let [here, there] = [(); 2].map(|()| std::net::UdpSocket::bind("127.0.0.1:0").expect("a port"));
     let mut ring = ring(8, TaskWork::Deferred);
     let bytes = Vec::with_capacity(8);
-    let prepared = CallBox::new(here.as_fd(), Call::RecvFrom, bytes.into(), (0, 8), None);
-    ring.begin(prepared.expect("there is memory").into(), 7).expect("there is room");
+    let io_call = CallBox::new(here.as_fd(), Call::RecvFrom, bytes.into(), (0, 8), None);
+    ring.begin(io_call.expect("there is memory").into(), 7).expect("there is room");
     ring.enter(0, None).expect("it waits");
     there.send_to(b"hello", here.local_addr().expect("it is bound")).expect("room");
     ring.enter(1, None).expect("it completes");
@@ -246,15 +246,15 @@ fn the_name_of_a_sender_comes_with_the_completion() {
 fn an_accepted_socket_is_owned() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let mut ring = ring(8, TaskWork::Deferred);
-    let prepared = CallBox::new(listener.as_fd(), Call::Accept, Buf::None, (0, 0), None);
-    ring.begin(prepared.expect("there is memory").into(), 7).expect("there is room");
+    let io_call = CallBox::new(listener.as_fd(), Call::Accept, Buf::None, (0, 0), None);
+    ring.begin(io_call.expect("there is memory").into(), 7).expect("there is room");
     ring.enter(0, None).expect("it waits");
     let to = listener.local_addr().expect("it is bound");
     let client = std::net::TcpStream::connect(to).expect("somebody listens");
     ring.enter(1, None).expect("it completes");
     let mut sockets: Vec<OwnedFd> = vec![];
     for (_, _, gain) in ring.take_operations() {
-        if let Ok(Gain::Accepted(socket)) = gain {
+        if let Ok(CallResult::Accepted(socket)) = gain {
             sockets.push(socket);
         }
     }

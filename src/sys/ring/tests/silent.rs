@@ -2,11 +2,11 @@
 
 use super::*;
 use crate::sys::buf::Buf;
-use crate::sys::prepared::{Call, CallBox};
+use crate::sys::io_call::{Call, CallBox};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 
-type Ended = (u64, io::Result<Gain>);
+type Ended = (u64, io::Result<CallResult>);
 
 fn pair() -> (UnixStream, UnixStream) {
     let (here, there) = UnixStream::pair().expect("a pair of sockets");
@@ -43,9 +43,9 @@ impl Ring {
     }
 }
 
-fn moved(result: &io::Result<Gain>) -> usize {
+fn moved(result: &io::Result<CallResult>) -> usize {
     match result {
-        Ok(Gain::Moved(count)) => *count,
+        Ok(CallResult::Moved(count)) => *count,
         other => panic!("it was to move something: {other:?}"),
     }
 }

@@ -1,0 +1,416 @@
+//! Clause C8 where it accepts: one operation brings connection after connection, and then its last.
+
+use super::op_harness::*;
+use super::scenarios::{SysCall, new_socket};
+use super::util::*;
+use crate::event::{Events, Token};
+use crate::key::Key;
+use crate::op::{Completion, Op, OpId, Outcome};
+use crate::poller::Source;
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::poll::PollFlags;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::socket::{AddressFamily, SockType, setsockopt, sockopt};
+use std::collections::VecDeque;
+use std::io;
+use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// A listener, and how to connect to it.
+struct Listening {
+    name: &'static str,
+    source: Source,
+    connect: Box<dyn Fn() -> OwnedFd + Send>,
+}
+
+impl Listening {
+    fn unix() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("quintpoll-{}-doors-{number}", std::process::id());
+        let name = ok(SocketAddr::from_abstract_name(name));
+        let source = Arc::new(ok(UnixListener::bind_addr(&name)));
+        let connect = move || ok(UnixStream::connect_addr(&name)).into();
+        Listening { name: "unix", source, connect: Box::new(connect) }
+    }
+
+    fn tcp() -> Self {
+        let listener = Arc::new(ok(TcpListener::bind("127.0.0.1:0")));
+        let address = ok(listener.local_addr());
+        let connect = move || {
+            let made = ok(TcpStream::connect(address));
+            // Ports are not to be used up by connections that nobody has any more.
+            let reset = libc::linger { l_onoff: 1, l_linger: 0 };
+            ok(setsockopt(&made, sockopt::Linger, &reset));
+            made.into()
+        };
+        Listening { name: "TCP", source: listener, connect: Box::new(connect) }
+    }
+
+    /// Somebody who knocks, and says which number he has.
+    fn connect(&self, number: u32) -> OwnedFd {
+        let made = (self.connect)();
+        assert_eq!(nix::unistd::write(&made, &number.to_ne_bytes()), Ok(4));
+        made
+    }
+
+    fn all() -> [Listening; 2] {
+        [Listening::unix(), Listening::tcp()]
+    }
+}
+
+/// The socket that one result has brought.
+fn socket_of(done: Completion) -> OwnedFd {
+    match done {
+        Completion { result: Ok(Outcome::Accepted { socket, peer: None }), more: true, .. } => {
+            socket
+        }
+        other => panic!("one result is a connection, and its peer is not named: {other:?}"),
+    }
+}
+
+/// What the client of this connection has said.
+fn number_of(socket: &OwnedFd) -> u32 {
+    wait_until_kernel(socket, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLIN));
+    let mut number = [0; 4];
+    assert_eq!(nix::unistd::read(socket, &mut number), Ok(4), "its number");
+    u32::from_ne_bytes(number)
+}
+
+fn accept_all(ops: &mut OpHarness, key: Key, token: usize) -> OpId {
+    ops.submit_stream(Op::accept_multi(key), token)
+}
+
+/// The numbers of the next clients, who are let go.
+fn next_numbers(ops: &mut OpHarness, count: usize) -> Vec<u32> {
+    ops.collect(count).into_iter().map(|done| number_of(&socket_of(done))).collect()
+}
+
+pub(super) fn c8_every_client_comes_once_and_in_order(cx: &TestContext) {
+    for listener in Listening::all() {
+        let mut ops = OpHarness::new(cx);
+        ops.about = listener.name;
+        let key = ops.add(listener.source.clone());
+        let mut clients: Vec<OwnedFd> = (0..20).map(|number| listener.connect(number)).collect();
+        let id = accept_all(&mut ops, key, 1);
+        assert!(next_numbers(&mut ops, 20).into_iter().eq(0..20), "{}: early ones", listener.name);
+        ops.expect_nothing_yet("these were all");
+        for burst in [20..21, 21..60, 60..90] {
+            clients.extend(burst.clone().map(|number| listener.connect(number)));
+            let numbers = next_numbers(&mut ops, burst.len());
+            assert!(numbers.into_iter().eq(burst), "{}: each once, in order", listener.name);
+        }
+        ops.cancel(id);
+        let last = ops.one();
+        assert!(last.is_canceled() && !last.more, "{last:?}");
+        clients.push(listener.connect(90));
+        ops.expect_nothing_yet("it is over");
+        accept_all(&mut ops, key, 2);
+        assert_eq!(next_numbers(&mut ops, 1), [90], "{}: it waits for the next", listener.name);
+    }
+}
+
+pub(super) fn c6_each_of_many_neither_blocks_nor_outlives_exec(cx: &TestContext) {
+    for listener in Listening::all() {
+        let mut ops = OpHarness::new(cx);
+        let key = ops.add(listener.source.clone());
+        let early = listener.connect(0);
+        accept_all(&mut ops, key, 1);
+        let late = listener.connect(1);
+        for done in ops.collect(2) {
+            let socket = socket_of(done);
+            let status = OFlag::from_bits_retain(ok(fcntl(&socket, FcntlArg::F_GETFL)));
+            let of_number = FdFlag::from_bits_retain(ok(fcntl(&socket, FcntlArg::F_GETFD)));
+            assert!(status.contains(OFlag::O_NONBLOCK), "{}: it does not block", listener.name);
+            assert!(of_number.contains(FdFlag::FD_CLOEXEC), "{}: close-on-exec", listener.name);
+        }
+        drop((early, late));
+    }
+}
+
+pub(super) fn c3_who_accepts_many_takes_his_turn(cx: &TestContext) {
+    for listener in Listening::all() {
+        let mut ops = OpHarness::new(cx);
+        ops.about = listener.name;
+        let key = ops.add(listener.source.clone());
+        ops.submit(Op::accept(key), 0);
+        let many = accept_all(&mut ops, key, 1);
+        let queued = accept_all(&mut ops, key, 2);
+        ops.submit(Op::accept(key), 3);
+        ops.expect_nothing_yet("nobody knocks");
+        ops.cancel(queued);
+        let last = ops.one();
+        assert!(last.id == queued && last.is_canceled(), "{last:?}");
+        let clients: Vec<_> = (0..4).map(|number| listener.connect(number)).collect();
+        let done = ops.collect(4);
+        assert!(done.iter().map(|done| done.token.0).eq([0, 1, 1, 1]), "{done:?}");
+        ops.cancel(many);
+        let last = ops.one();
+        assert!(last.id == many && last.is_canceled(), "{last:?}");
+        ops.expect_nothing_yet("nobody knocks");
+        let late = listener.connect(4);
+        let done = ops.one();
+        assert_eq!(done.token, Token(3), "who stands behind it: {done:?}");
+        ops.expect_all_done("two, and two of many");
+        drop((clients, late));
+    }
+}
+
+pub(super) fn c2_to_shut_a_listener_down_ends_it(cx: &TestContext) {
+    for make in [Listening::unix, Listening::tcp] {
+        for is_first in [true, false] {
+            let (mut ops, listener) = (OpHarness::new(cx), make());
+            ops.about = listener.name;
+            let key = ops.add(listener.source.clone());
+            if is_first {
+                accept_all(&mut ops, key, 0);
+                let client = listener.connect(7);
+                assert_eq!(next_numbers(&mut ops, 1), [7]);
+                ops.expect_nothing_yet("nobody knocks");
+                drop(client);
+            }
+            let done = ops.submit(Op::shutdown(key, Shutdown::Both), 1);
+            if !is_first {
+                assert_eq!(ops.one().id, done);
+                accept_all(&mut ops, key, 0);
+            }
+            for done in ops.collect(1 + usize::from(is_first)) {
+                if done.token == Token(0) {
+                    assert_eq!(errno(&done), libc::EINVAL, "{}: {is_first}", listener.name);
+                }
+            }
+            ops.expect_all_done("nobody can connect any more");
+        }
+    }
+}
+
+pub(super) fn c2_what_is_no_listener_says_so(cx: &TestContext) {
+    let (reader, _writer) = pipe();
+    let (connected, _peer) = tcp();
+    let sources: [Source; 6] = [
+        Arc::new(reader),
+        Arc::new(ok(std::fs::File::open("/dev/null"))),
+        connected,
+        Arc::new(ok(UdpSocket::bind("127.0.0.1:0"))),
+        Arc::new(new_socket(AddressFamily::Inet, SockType::Stream)),
+        Arc::new(new_socket(AddressFamily::Unix, SockType::SeqPacket)),
+    ];
+    for (at, source) in sources.into_iter().enumerate() {
+        let expected = SysCall::Accept.plainly(&source).map(|_| ());
+        let mut ops = OpHarness::new(cx);
+        let key = ops.add(source);
+        accept_all(&mut ops, key, 1);
+        assert_eq!(Err(errno(&ops.one())), expected, "file {at}");
+        ops.expect_all_done("it has failed");
+    }
+}
+
+pub(super) fn x1_who_knocks_is_accepted_or_still_there(cx: &TestContext) {
+    for listener in Listening::all() {
+        for moment in 0..8 {
+            let (waits, has_come, is_deregistered) =
+                (moment & 1 > 0, moment & 2 > 0, moment & 4 > 0);
+            let mut ops = OpHarness::new(cx);
+            ops.about = listener.name;
+            let key = ops.add(listener.source.clone());
+            let id = accept_all(&mut ops, key, 1);
+            if waits {
+                ops.expect_nothing_yet("nobody knocks");
+            }
+            let mut clients: Vec<_> = (0..3).map(|number| listener.connect(number)).collect();
+            if has_come {
+                ops.wait(LONG);
+            }
+            clients.extend((3..5).map(|number| listener.connect(number)));
+            match is_deregistered {
+                true => ops.harness.deregister(key),
+                false => ops.cancel(id),
+            }
+            let mut numbers = Vec::new();
+            let last = loop {
+                let done = ops.one();
+                if !done.more {
+                    break done;
+                }
+                numbers.push(number_of(&socket_of(done)));
+            };
+            assert!(last.is_canceled(), "{}: {last:?}", listener.name);
+            ops.expect_all_done("it was stopped");
+            let mut other = OpHarness::new(cx);
+            let key = other.add(listener.source.clone());
+            accept_all(&mut other, key, 2);
+            numbers.extend(next_numbers(&mut other, 5 - numbers.len()));
+            assert_eq!(
+                numbers,
+                [0, 1, 2, 3, 4],
+                "{}, {moment}: each once, in order",
+                listener.name
+            );
+            other.expect_nothing_yet("these were all");
+        }
+    }
+}
+
+pub(super) fn x3_accepting_ends_at_its_deadline(cx: &TestContext) {
+    const TIME: Duration = Duration::from_millis(40);
+    for listener in Listening::all() {
+        for knocks in [false, true] {
+            let mut ops = OpHarness::new(cx);
+            ops.about = listener.name;
+            let key = ops.add(listener.source.clone());
+            let client = knocks.then(|| listener.connect(1));
+            let started = Instant::now();
+            ops.submit_stream(Op::accept_multi(key).deadline(TIME), 1);
+            let mut last = ops.one();
+            if last.more {
+                assert!(knocks, "nobody knocks: {last:?}");
+                last = ops.one();
+            }
+            assert!(started.elapsed() >= TIME, "{}: not before the deadline", listener.name);
+            let kind = last.result.as_ref().err().map(io::Error::kind);
+            assert_eq!(kind, Some(io::ErrorKind::TimedOut), "{}: {last:?}", listener.name);
+            ops.expect_all_done("its time has passed");
+            drop(client);
+        }
+    }
+}
+
+/// So many more numbers can be opened.
+fn leave_numbers(count: usize) {
+    let open = open_numbers();
+    let free = (0..).filter(|number| !open.contains(number)).nth(count);
+    let (_, hard) = ok(getrlimit(Resource::RLIMIT_NOFILE));
+    // The limit is the first number that can't be.
+    let soft = u64::try_from(free.unwrap_or(i32::MAX)).unwrap_or(hard);
+    ok(setrlimit(Resource::RLIMIT_NOFILE, soft, hard));
+}
+
+pub(super) fn c8_out_of_numbers_and_on_again(cx: &TestContext) {
+    for listener in Listening::all() {
+        let mut ops = OpHarness::new(cx);
+        ops.about = listener.name;
+        let key = ops.add(listener.source.clone());
+        ops.expect_nothing_yet("nothing is under way");
+        let (limit, _) = ok(getrlimit(Resource::RLIMIT_NOFILE));
+        let clients: Vec<OwnedFd> = (0..10).map(|number| listener.connect(number)).collect();
+        let mut numbers = Vec::new();
+        for round in 0..2 {
+            leave_numbers(4);
+            accept_all(&mut ops, key, round);
+            let mut done = ops.collect(5);
+            let last = done.pop().map(|last| (last.more, errno(&last)));
+            assert_eq!(last, Some((false, libc::EMFILE)), "{}, round {round}", listener.name);
+            ops.expect_all_done("it has ended");
+            // Who knocks is still there, and a number is free again.
+            let sockets = done.into_iter().map(socket_of);
+            numbers.extend(sockets.map(|socket| number_of(&socket)));
+        }
+        let (_, hard) = ok(getrlimit(Resource::RLIMIT_NOFILE));
+        ok(setrlimit(Resource::RLIMIT_NOFILE, limit, hard));
+        let id = accept_all(&mut ops, key, 2);
+        numbers.extend(next_numbers(&mut ops, 2));
+        assert!(numbers.into_iter().eq(0..10), "{}: each once, in order", listener.name);
+        ops.expect_nothing_yet("these were all");
+        ops.cancel(id);
+        assert!(ops.one().is_canceled());
+        drop(clients);
+    }
+}
+
+pub(super) fn d2_of_many_those_that_nobody_takes_are_closed(cx: &TestContext) {
+    drop(cx.poller());
+    let before = open_numbers();
+    for round in 0..60 {
+        let listener = if round % 2 == 0 { Listening::unix() } else { Listening::tcp() };
+        let mut ops = OpHarness::with_room(cx, 4);
+        let key = ops.add(listener.source.clone());
+        let id = accept_all(&mut ops, key, 1);
+        let clients: Vec<OwnedFd> = (0..12).map(|number| listener.connect(number)).collect();
+        // With their completions, and with their Events.
+        drop(ops.collect(round % 5));
+        let mut events = Events::with_capacity(2);
+        ok(ops.harness.poller.wait(&mut events, Some(LONG)));
+        assert!(events.completed() > 0, "there are connections");
+        drop(events);
+        // What was not delivered goes with its poller, whatever has become of the operation.
+        match round % 3 {
+            0 => ops.harness.deregister(key),
+            1 => ok(ops.harness.poller.cancel(id)),
+            _ => {}
+        }
+        let OpHarness { harness, .. } = ops;
+        drop(harness);
+        // Who was not accepted is gone with the door.
+        drop(listener);
+        for client in clients {
+            wait_until_kernel(client, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLHUP));
+        }
+        assert_eq!(open_numbers(), before, "round {round}: no number is left open");
+    }
+}
+
+/// Clients come and go; at most so many are there at a time.
+const GUESTS: usize = 200;
+
+fn visit(listener: &Listening, count: u32) {
+    let mut clients: VecDeque<OwnedFd> = VecDeque::new();
+    let until_greeted = |guest: OwnedFd| {
+        wait_until_kernel(guest, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLIN));
+    };
+    for number in 0..count {
+        let guest = listener.connect(number);
+        if number % 8 == 7 {
+            // Some leave before anybody opens.
+            continue;
+        }
+        if clients.len() == GUESTS {
+            // Whoever was greeted goes.
+            clients.pop_front().into_iter().for_each(until_greeted);
+        }
+        clients.push_back(guest);
+    }
+    clients.into_iter().for_each(until_greeted);
+}
+
+pub(super) fn c8_ten_thousand_clients_of_one_operation(cx: &TestContext) {
+    let doors: [(fn() -> Listening, u32); 2] = [(Listening::unix, 10_000), (Listening::tcp, 2000)];
+    drop(cx.poller());
+    let before = open_numbers();
+    for (make, clients) in doors {
+        let (mut ops, listener) = (OpHarness::new(cx), make());
+        ops.about = listener.name;
+        let key = ops.add(listener.source.clone());
+        let id = accept_all(&mut ops, key, 1);
+        let name = listener.name;
+        let visitors = thread::spawn(move || visit(&listener, clients));
+        let (mut next, mut lost) = (0, 0);
+        for _ in 0..clients {
+            let socket = socket_of(ops.one());
+            let mut number = [0; 4];
+            wait_until_kernel(&socket, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLIN));
+            if nix::unistd::read(&socket, &mut number) != Ok(4) {
+                // A reset may have taken it away.
+                lost += 1;
+                continue;
+            }
+            let number = u32::from_ne_bytes(number);
+            assert!(number >= next, "{name}: {number} comes again, or too late, after {next}");
+            next = number + 1;
+            let greeted = nix::unistd::write(&socket, b"!");
+            assert!(greeted == Ok(1) || number % 8 == 7, "{name}: {number} is still there");
+        }
+        assert!(lost <= clients / 8, "{name}: {lost} had gone");
+        visitors.join().unwrap_or_else(|_| panic!("the visitors failed"));
+        ops.expect_nothing_yet("these were all");
+        ops.cancel(id);
+        assert!(ops.one().is_canceled(), "{name}: it is the last");
+        drop(ops);
+        assert_eq!(open_numbers(), before, "{name}: no connection is left over");
+    }
+}

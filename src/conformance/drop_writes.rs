@@ -1,0 +1,239 @@
+//! Clause D1: what the kernel does after the poller has been dropped, which must be nothing.
+
+use super::cancels::{crowded_listener, unconnected};
+use super::crowd;
+use super::util::*;
+use crate::event::{Interest, Mode, Token};
+use crate::key::Key;
+use crate::op::Op;
+use crate::poller::{Poller, Source};
+use crate::sys::io_call::leaked_buffers;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::poll::PollFlags;
+use nix::sys::stat::Mode as Permissions;
+use nix::unistd::{read, write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A source to receive from, and who writes to it.
+struct Line {
+    source: Source,
+    is_pipe: bool,
+    peer: OwnedFd,
+}
+
+/// `count` of them, within the limit on open files; every eighth is a pipe.
+fn lines(cx: &TestContext, count: usize) -> Vec<Line> {
+    let count = crowd::room_for(cx, 2 * count) / 2;
+    let line = |at: usize| match at % 8 {
+        0 => {
+            let (source, peer) = pipe();
+            Line { source: Arc::new(source), is_pipe: true, peer }
+        }
+        _ => {
+            let (source, peer) = stream();
+            Line { source, is_pipe: false, peer: peer.into() }
+        }
+    };
+    (0..count).map(line).collect()
+}
+
+/// How large the buffers are: small ones come from the lists of the allocator, which it hands out
+/// again at once.
+const SIZE: usize = 96;
+const DROPS: usize = 1000;
+const HOUR: Duration = Duration::from_secs(3600);
+/// Of so many sources each drop finds one operation at work and one behind it, beside timeouts.
+const SOURCES: usize = 500;
+/// After so many drops all peers write, and after the others a few.
+const FULL_ROUND: usize = 100;
+
+fn register(poller: &mut dyn Poller, source: Source) -> Key {
+    let key = poller.register(source, Token(0), Interest::empty(), Mode::Edge);
+    key.unwrap_or_else(|error| panic!("register: {error}"))
+}
+
+/// Sources that are always the same.
+struct Crowd {
+    lines: Vec<Line>,
+    listeners: Vec<Arc<TcpListener>>,
+    /// Its queue is full: connections to it are not made.
+    crowded: (OwnedFd, SocketAddr, TcpStream),
+}
+
+impl Crowd {
+    /// Hands a poller operations of all kinds, of which none can be done. Gives how many.
+    fn load(&self, poller: &mut dyn Poller) -> usize {
+        let mut count = 0;
+        let mut submit = |poller: &mut dyn Poller, op| {
+            let submitted = poller.submit(op, Token(0));
+            submitted.unwrap_or_else(|rejected| panic!("submit: {rejected}"));
+            count += 1;
+        };
+        for (at, line) in self.lines.iter().enumerate() {
+            let key = register(poller, line.source.clone());
+            let buffer = || Vec::with_capacity(SIZE);
+            let receive = |is_exact| match (line.is_pipe, is_exact) {
+                (true, _) => Op::read(key, buffer(), SIZE),
+                (false, false) => Op::recv(key, buffer(), SIZE),
+                (false, true) => Op::recv_exact(key, buffer(), SIZE),
+            };
+            submit(poller, receive(at % 3 == 0));
+            submit(poller, receive(at % 5 == 0).deadline(HOUR));
+            if at % 2 == 0 {
+                submit(poller, Op::timeout(HOUR));
+            }
+        }
+        for listener in &self.listeners {
+            let key = register(poller, listener.clone());
+            submit(poller, Op::accept(key));
+        }
+        for _ in 0..3 {
+            let key = register(poller, unconnected());
+            submit(poller, Op::connect(key, self.crowded.1));
+        }
+        count
+    }
+}
+
+/// What peers write now is in the files for us to read, and nobody else has it.
+fn expect_unread(lines: &[Line], round: usize) {
+    let mark = [round as u8; 3];
+    for line in lines {
+        assert_eq!(write(&line.peer, &mark), Ok(3), "the peer can write");
+    }
+    for line in lines {
+        let mut bytes = [0; SIZE];
+        let count = read(&line.source, &mut bytes);
+        assert_eq!((count, &bytes[..3]), (Ok(3), &mark[..]), "after drop {round} it was received");
+        assert_eq!(read(&line.source, &mut bytes), Err(Errno::EAGAIN), "and nothing else");
+    }
+}
+
+/// Fills the memory that the buffers had with a pattern, has all peers write, and looks whether
+/// the pattern is still there.
+fn expect_untouched(lines: &[Line], round: usize) {
+    const PATTERN: u8 = 0xa5;
+    let canaries: Vec<Vec<u8>> = (0..2 * SOURCES).map(|_| vec![PATTERN; SIZE]).collect();
+    expect_unread(lines, round);
+    let touched =
+        canaries.iter().filter(|canary| canary.iter().any(|&byte| byte != PATTERN)).count();
+    assert_eq!(touched, 0, "after drop {round} the kernel has written to freed memory");
+}
+
+pub(super) fn d1_a_thousand_drops_with_thousands_under_way(cx: &TestContext) {
+    drop(cx.poller());
+    let before = open_numbers();
+    let lines = lines(cx, SOURCES);
+    let listen = |_| {
+        let made = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+        let made = made.unwrap_or_else(|error| panic!("bind: {error}"));
+        made.set_nonblocking(true).unwrap_or_else(|error| panic!("O_NONBLOCK: {error}"));
+        Arc::new(made)
+    };
+    let listeners = (0..20).map(listen).collect();
+    let crowd = Crowd { lines, listeners, crowded: crowded_listener() };
+    let Crowd { lines, listeners, .. } = &crowd;
+    let with_files = open_numbers();
+    for round in 0..DROPS {
+        let mut harness = cx.harness(16);
+        let count = crowd.load(&mut *harness.poller);
+        let (last, last_peer) = stream();
+        let key = register(&mut *harness.poller, last.clone());
+        let submitted = harness.poller.submit(Op::recv(key, Vec::new(), SIZE), Token(0));
+        submitted.unwrap_or_else(|rejected| panic!("submit: {rejected}"));
+        // Some have never got as far as to the kernel.
+        if round % 4 > 0 {
+            harness.wait(Some(ZERO));
+        }
+        assert_eq!(harness.events.completed(), 0, "none of {count} can be done");
+        drop(harness);
+        // A file that the kernel still has is one that it may still read into a buffer.
+        drop(last);
+        let ended = oracle(&last_peer, PollFlags::POLLIN).contains(PollFlags::POLLHUP);
+        assert!(ended, "after drop {round} the kernel has a file still");
+        match round % FULL_ROUND {
+            0 => expect_untouched(lines, round),
+            turn => {
+                let few = lines.chunks(lines.len().div_ceil(FULL_ROUND)).nth(turn);
+                expect_unread(few.unwrap_or_default(), round);
+            }
+        }
+    }
+    assert_eq!(open_numbers(), with_files, "no number is left open");
+    assert_eq!(leaked_buffers(), 0, "everything could be interrupted");
+    for listener in listeners {
+        let address = listener.local_addr().unwrap_or_else(|e| panic!("getsockname: {e}"));
+        let client = TcpStream::connect(address).unwrap_or_else(|e| panic!("connect: {e}"));
+        assert!(listener.accept().is_ok(), "nobody else accepts it");
+        drop(client);
+    }
+    for line in crowd.lines {
+        assert_eq!(Arc::strong_count(&line.source), 1, "the pollers have let go of it");
+        drop(line.source);
+        let ended = write(&line.peer, b"x");
+        assert_eq!(ended, Err(Errno::EPIPE), "and so has the kernel");
+    }
+    drop((crowd.listeners, crowd.crowded));
+    assert_eq!(open_numbers(), before, "no number is left open");
+}
+
+/// How much is read from the disk at once: the kernel is at it for a while.
+const FILE: usize = 32 << 20;
+const PAGE: usize = 4096;
+
+/// A file to be read past the page cache. `None` where the file system has no such thing.
+fn direct_file(directory: &TempDir) -> Option<OwnedFd> {
+    let path = directory.0.join("file");
+    std::fs::write(&path, vec![0x5a; FILE]).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECT | OFlag::O_CLOEXEC;
+    open(&path, flags, Permissions::empty()).ok()
+}
+
+/// A buffer whose room begins at a page, which such reads want.
+fn aligned_buffer() -> Vec<u8> {
+    let mut buffer: Vec<u8> = Vec::with_capacity(FILE + 2 * PAGE);
+    let gap = buffer.as_ptr().align_offset(PAGE);
+    buffer.resize(gap, 0);
+    buffer
+}
+
+pub(super) fn d1_a_disk_that_is_at_work_is_waited_for(cx: &TestContext) {
+    const PATTERN: u8 = 0xa5;
+    let directory = TempDir::new();
+    let Some(file) = direct_file(&directory) else {
+        cx.skip("the temporary directory is on a file system without O_DIRECT")
+    };
+    let file = Arc::new(file);
+    let number = file.as_raw_fd();
+    for round in 0..4 {
+        let mut harness = cx.harness(16);
+        let key = register(&mut *harness.poller, file.clone());
+        let submitted = harness.poller.submit(Op::read(key, aligned_buffer(), FILE), Token(0));
+        submitted.unwrap_or_else(|rejected| panic!("submit: {rejected}"));
+        harness.wait(Some(ZERO));
+        let is_done = harness.events.completed() > 0;
+        if round % 2 == 1 {
+            harness.deregister(key);
+        }
+        let ReadinessHarness { poller, events } = harness;
+        drop(poller);
+        assert_eq!(Arc::strong_count(&file), 1, "the poller has let go of file {number}");
+        drop(events);
+        // The allocator gives the same room again.
+        let canary = vec![PATTERN; FILE + 2 * PAGE];
+        let started = Instant::now();
+        while started.elapsed() < Duration::from_millis(20) {
+            std::thread::yield_now();
+        }
+        let touched = canary.chunks(PAGE).filter(|&page| *page != [PATTERN; PAGE][..page.len()]);
+        let touched = touched.count();
+        assert_eq!(touched, 0, "round {round}, done: {is_done}: pages were written to");
+        nix::unistd::lseek(&*file, 0, nix::unistd::Whence::SeekSet)
+            .unwrap_or_else(|error| panic!("lseek: {error}"));
+    }
+    assert_eq!(leaked_buffers(), 0, "a disk needs no second for that");
+}

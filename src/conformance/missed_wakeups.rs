@@ -1,0 +1,92 @@
+//! Clauses T1 and E1 where a mechanism may not see at once, or not for ever, what there is to see.
+
+use super::util::*;
+use crate::event::Readiness;
+use crate::poller::Source;
+use crate::sys::staging::OtherRing;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::thread;
+
+fn counter() -> Arc<EventFd> {
+    let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+    let counter = EventFd::from_flags(flags);
+    Arc::new(counter.unwrap_or_else(|error| panic!("eventfd: {error}")))
+}
+
+fn count(counter: &EventFd) {
+    counter.write(1).unwrap_or_else(|error| panic!("write: {error}"));
+}
+
+/// Much has happened and is over, and then something is ready.
+pub(super) fn t1_what_came_to_nothing_hides_nothing(cx: &TestContext) {
+    const OVER: usize = 300;
+    for mode in MODES {
+        let mut harness = cx.harness(8);
+        let counters: Vec<_> = (0..OVER).map(|_| counter()).collect();
+        for counter in &counters {
+            harness.register(counter.clone(), 1, READ, mode);
+        }
+        let late = counter();
+        harness.register(late.clone(), 2, READ, mode);
+        harness.expect_silence("nothing has happened");
+        for counter in &counters {
+            count(counter);
+            count(counter);
+            counter.read().unwrap_or_else(|error| panic!("read: {error}"));
+        }
+        count(&late);
+        harness.expect_now(&[(2, Readiness::READABLE)], &format!("{mode:?}"));
+    }
+}
+
+/// A wake-up that comes from an io_uring may be the last one that another gets, if that does not
+/// mind.
+pub(super) fn e1_who_is_woken_by_a_ring_is_heard_again(cx: &TestContext) {
+    for mode in MODES {
+        for sort in 0..3 {
+            let mut harness = cx.harness(4);
+            // Where there are no rings none wakes anybody.
+            let Ok(mut ring) = OtherRing::new() else { return };
+            let (notified, epoll) = (counter(), Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC));
+            let epoll = epoll.unwrap_or_else(|error| panic!("epoll: {error}"));
+            let watched: Source = match sort {
+                0 => Arc::new(own(ring.as_fd())),
+                1 => notified.clone(),
+                _ => {
+                    let event = EpollEvent::new(EpollFlags::EPOLLIN, 0);
+                    epoll.add(&*notified, event).unwrap_or_else(|e| panic!("epoll_ctl: {e}"));
+                    Arc::new(own(epoll.0.as_fd()))
+                }
+            };
+            ring.notify(notified.as_fd());
+            let key = harness.register(watched, 1, READ, mode);
+            for round in 0..6 {
+                let waker = thread::spawn({
+                    let waiter = crate::sys::staging::Thread::current().id();
+                    move || {
+                        until_asleep(waiter);
+                        ring.complete();
+                        ring
+                    }
+                });
+                let said = harness.next("a completion");
+                assert_eq!(said, [(1, Readiness::READABLE)], "{mode:?}, {sort}, round {round}");
+                ring = waker.join().unwrap_or_else(|_| panic!("the other thread failed"));
+                ring.take();
+                notified.read().unwrap_or_else(|error| panic!("read: {error}"));
+                harness.drained(key, READ);
+                harness.rearm(key, READ);
+                harness.expect_silence("it was taken");
+            }
+        }
+    }
+}
+
+/// A number of its own for a file.
+fn own(file: impl AsFd) -> OwnedFd {
+    let copy = file.as_fd().try_clone_to_owned();
+    copy.unwrap_or_else(|error| panic!("dup: {error}"))
+}

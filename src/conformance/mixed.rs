@@ -1,0 +1,307 @@
+//! Clauses T and W with operations under way, and very many operations at once.
+
+use super::crowd;
+use super::op_harness::OpHarness;
+use super::util::*;
+use crate::event::{Events, Interest, Mode, Readiness, Token};
+use crate::key::Key;
+use crate::op::{Completion, Op, OpId};
+use crate::sys::staging;
+use nix::poll::PollFlags;
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, Shutdown, TcpListener};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+pub(super) fn w1_a_wake_ends_a_wait_for_completions(cx: &TestContext) {
+    let mut ops = OpHarness::new(cx);
+    let (here, there) = stream();
+    let key = ops.add(here);
+    let id = ops.submit(Op::recv(key, Vec::new(), 8), 1);
+    ops.submit(Op::timeout(HOUR), 2);
+    for _ in 0..20 {
+        let (waker, waiter) = (ops.harness.poller.waker(), staging::Thread::current());
+        let thread = thread::spawn(move || {
+            until_asleep(waiter.id());
+            waker.wake();
+        });
+        ops.harness.wait(None);
+        assert!(ops.harness.events.woken(), "a wake ends it");
+        assert_eq!(ops.harness.events.completed(), 0, "nothing has completed");
+        thread.join().unwrap_or_else(|_| panic!("the waking thread failed"));
+    }
+    // A wake comes beside a completion, and neither hides the other.
+    put(&there, b"x");
+    fence_done(&mut ops);
+    let done = ops.one();
+    assert!(done.id == id && *done.buf == *b"x", "{done:?}");
+    ops.harness.poller.waker().wake();
+    let nop = ops.submit(Op::nop(), 3);
+    ops.harness.wait(None);
+    assert!(ops.harness.events.woken() && ops.harness.events.completed() == 1);
+    assert_eq!(ops.one().id, nop);
+    ops.harness.expect_silence("both were taken");
+}
+
+/// Waits until something has completed.
+fn fence_done(ops: &mut OpHarness) {
+    while ops.harness.events.completed() == 0 {
+        ops.wait(LONG);
+    }
+}
+
+pub(super) fn t1_readiness_and_completions_come_together(cx: &TestContext) {
+    for mode in MODES {
+        let mut ops = OpHarness::new(cx);
+        let pairs: Vec<_> = (0..20).map(|_| stream()).collect();
+        for (token, (here, _)) in pairs.iter().enumerate() {
+            if token % 2 == 0 {
+                ops.harness.register(here.clone(), token, READ, mode);
+            } else {
+                let key = ops.add(here.clone());
+                ops.submit(Op::recv(key, Vec::new(), 8), token);
+            }
+        }
+        ops.expect_nothing_yet("nothing has come");
+        assert!(ops.harness.events.is_empty(), "nothing has come");
+        pairs.iter().for_each(|(_, there)| put(there, b"x"));
+        ops.wait(ZERO);
+        let ready: Said = (0..20).step_by(2).map(|token| (token, Readiness::READABLE)).collect();
+        assert_eq!(ops.harness.said(), ready, "{mode:?}");
+        assert_eq!(ops.harness.events.completed(), 10, "in the same wait, {mode:?}");
+        let mut tokens: Vec<_> = ops.collect(10).iter().map(|done| done.token.0).collect();
+        tokens.sort_unstable();
+        assert!(tokens.into_iter().eq((1..20).step_by(2)), "each once");
+    }
+}
+
+/// One direction is watched, and the other operated.
+pub(super) fn t1_two_directions_of_one_source(cx: &TestContext) {
+    for mode in MODES {
+        let mut ops = OpHarness::new(cx);
+        let (here, there) = stream();
+        fill(&*here);
+        let key = ops.harness.register(here.clone(), 1, READ, mode);
+        let id = ops.submit(Op::send(key, "x", ..), 2);
+        ops.expect_nothing_yet("there is no room");
+        put(&there, b"y");
+        assert_eq!(ops.harness.next("a byte"), [(1, Readiness::READABLE)], "{mode:?}");
+        assert_eq!(ops.harness.events.completed(), 0, "there is no room");
+        drain(&there);
+        let done = ops.one();
+        assert!(done.id == id && done.result.is_ok(), "{done:?}");
+        ops.expect_all_done("one send");
+    }
+}
+
+/// A ring gets an operation when the one before it in its queue has completed.
+pub(super) fn t1_zero_completes_successors(cx: &TestContext) {
+    let mut ops = OpHarness::new(cx);
+    let (here, there) = stream();
+    let key = ops.add(here);
+    put(&there, b"abcde");
+    for token in 0..5 {
+        ops.submit(Op::recv(key, Vec::new(), 1), token);
+    }
+    ops.wait(ZERO);
+    assert_eq!(ops.harness.events.completed(), 5, "all that is ready completes in one wait");
+    let done = ops.collect(5);
+    assert!(done.iter().enumerate().all(|(token, its)| its.token.0 == token), "{done:?}");
+    ops.expect_all_done("five receives");
+}
+
+pub(super) fn t2_operations_that_wait_let_the_thread_sleep(cx: &TestContext) {
+    let mut ops = OpHarness::new(cx);
+    let ((idle, _idle_there), (reader, _writer), (_reader, writer)) = (stream(), pipe(), pipe());
+    let key = ops.add(idle);
+    ops.submit(Op::recv(key, Vec::new(), 8), 1);
+    ops.submit(Op::recv_exact(key, Vec::new(), 8), 2);
+    let key = ops.add(Arc::new(reader));
+    ops.submit(Op::read(key, Vec::new(), 8), 3);
+    fill(&writer);
+    let key = ops.add(Arc::new(writer));
+    ops.submit(Op::write(key, "x", ..), 4);
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+    let key = ops.add(Arc::new(listener.unwrap_or_else(|error| panic!("bind: {error}"))));
+    ops.submit(Op::accept(key), 5);
+    // Unread data, and the end of the stream behind it, while there is no room to write.
+    let (full, full_there) = stream();
+    fill(&*full);
+    put(&full_there, b"for nobody");
+    full_there.shutdown(Shutdown::Write).unwrap_or_else(|error| panic!("shutdown: {error}"));
+    let key = ops.add(full);
+    ops.submit(Op::send(key, "x", ..), 6);
+    // Room to write, while nothing comes.
+    let (with_spare_capacity, _roomy_there) = tcp();
+    let key = ops.add(with_spare_capacity);
+    ops.submit(Op::recv(key, Vec::new(), 8).deadline(HOUR), 7);
+    ops.expect_nothing_yet("all wait");
+    ops.expect_sleep("all operations wait");
+    // What came once and is over leaves nothing behind that would keep a wait awake.
+    let (done, done_there) = stream();
+    let key = ops.add(done);
+    for _ in 0..3 {
+        let id = ops.submit(Op::recv(key, Vec::new(), 8), 8);
+        // Only one that had to wait is watched for.
+        ops.expect_nothing_yet("nothing has come");
+        put(&done_there, b"y");
+        assert_eq!(ops.one().id, id);
+    }
+    put(&done_there, b"for nobody");
+    ops.expect_nothing_yet("nobody receives it");
+    ops.expect_sleep("nobody asks for what is there");
+}
+
+/// A peer that never stops sending, while only a send waits.
+pub(super) fn t2_a_flood_completes_nothing_of_the_other_direction(cx: &TestContext) {
+    let mut ops = OpHarness::new(cx);
+    let (here, there) = stream();
+    fill(&*here);
+    let key = ops.add(here.clone());
+    let id = ops.submit(Op::send(key, "!", ..), 1);
+    let over = Arc::new(AtomicBool::new(false));
+    let flood = thread::spawn({
+        let (over, here) = (over.clone(), here.clone());
+        move || {
+            while !over.load(Ordering::Relaxed) {
+                put(&there, b"flood");
+                assert_eq!(take(&here, 5), 5, "the program reads it itself");
+                thread::sleep(Duration::from_micros(100));
+            }
+            there
+        }
+    });
+    for _ in 0..20 {
+        ops.wait(Duration::from_millis(5));
+        assert!(ops.harness.events.is_empty() && ops.harness.events.completed() == 0);
+    }
+    expect_woken(&mut ops);
+    over.store(true, Ordering::Relaxed);
+    let there = flood.join().unwrap_or_else(|_| panic!("the flood failed"));
+    drain(&there);
+    assert_eq!(ops.one().id, id, "now there is room");
+    ops.expect_all_done("one send");
+}
+
+/// A wait under the flood is ended by a wake, and by nothing else.
+fn expect_woken(ops: &mut OpHarness) {
+    let waker = ops.harness.poller.waker();
+    let thread = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(20));
+        waker.wake();
+    });
+    ops.harness.wait(None);
+    assert!(ops.harness.events.woken() && ops.harness.events.completed() == 0);
+    thread.join().unwrap_or_else(|_| panic!("the waking thread failed"));
+}
+
+/// Ten times what a ring has room for.
+const MANY: usize = 2600;
+
+/// As many operations, each of them on a source of its own; and the sources' other ends.
+struct Crowd {
+    harness: ReadinessHarness,
+    streams: Vec<Arc<UnixStream>>,
+    keys: Vec<Key>,
+    under_way: HashMap<OpId, usize>,
+}
+
+impl Crowd {
+    fn new(cx: &TestContext, room: usize) -> Self {
+        let mut harness = cx.harness(room);
+        let mut streams = Vec::new();
+        for _ in 0..crowd::room_for(cx, MANY) / 2 {
+            let (here, there) = stream();
+            streams.extend([here, Arc::new(there)]);
+        }
+        let mut add =
+            |one: &Arc<UnixStream>| harness.register(one.clone(), 0, Interest::empty(), Mode::Edge);
+        let keys = streams.iter().map(&mut add).collect();
+        Crowd { harness, streams, keys, under_way: HashMap::new() }
+    }
+
+    fn submit_all(&mut self, make: impl Fn(Key, usize) -> Op) -> Vec<OpId> {
+        let mut ids = Vec::new();
+        for (at, &key) in self.keys.iter().enumerate() {
+            let submitted = self.harness.poller.submit(make(key, at), Token(at));
+            let id = submitted.unwrap_or_else(|rejected| panic!("submit {at}: {rejected}"));
+            assert_eq!(self.under_way.insert(id, at), None, "a name used twice");
+            ids.push(id);
+        }
+        ids
+    }
+
+    /// Waits until all have completed, each once.
+    fn collect(&mut self, check: impl Fn(usize, &Completion)) {
+        while !self.under_way.is_empty() {
+            self.harness.wait(Some(LONG));
+            let left = self.under_way.len();
+            assert!(self.harness.events.completed() > 0, "{left} of {MANY} never complete");
+            for done in self.harness.events.completions() {
+                assert_eq!(self.under_way.remove(&done.id), Some(done.token.0), "{done:?}");
+                check(done.token.0, &done);
+            }
+        }
+        let mut events = Events::with_capacity(4);
+        let waited = self.harness.poller.wait(&mut events, Some(ZERO));
+        waited.unwrap_or_else(|error| panic!("wait: {error}"));
+        assert_eq!(events.completed(), 0, "each completes once");
+    }
+}
+
+pub(super) fn c1_ten_times_what_a_ring_holds(cx: &TestContext) {
+    for (room, moment) in [(64, false), (MANY, false), (64, true)] {
+        let mut crowd = Crowd::new(cx, room);
+        crowd.submit_all(|key, at| Op::recv_exact(key, at.to_ne_bytes().to_vec(), 8));
+        if moment {
+            crowd.harness.expect_silence("nothing has come");
+        }
+        for (at, one) in crowd.streams.iter().enumerate() {
+            // What is written to one comes out of its other end.
+            put(one, &(at ^ 1).to_ne_bytes());
+        }
+        crowd.collect(|at, done| {
+            assert!(done.result.is_ok() && done.transferred == 8, "{done:?}");
+            assert_eq!(*done.buf, at.to_ne_bytes().repeat(2), "its own buffer and bytes");
+        });
+        crowd.submit_all(|key, _| Op::send_all(key, "sent", ..));
+        crowd.collect(|_, done| assert!(done.result.is_ok() && done.transferred == 4, "{done:?}"));
+        for one in &crowd.streams {
+            assert_eq!(take(one, 8), 4, "each was sent once");
+            assert!(!oracle(one, PollFlags::POLLIN).contains(PollFlags::POLLIN));
+        }
+        crowd.submit_all(|_, _| Op::nop());
+        crowd.collect(|_, done| assert!(done.result.is_ok(), "{done:?}"));
+    }
+}
+
+pub(super) fn x1_ten_times_what_a_ring_holds_is_cancelled(cx: &TestContext) {
+    for is_under_way in [false, true] {
+        let mut crowd = Crowd::new(cx, 64);
+        for round in 0..2 {
+            let mut ids = crowd.submit_all(|key, at| Op::recv(key, vec![at as u8], 8));
+            if is_under_way {
+                crowd.harness.expect_silence("nothing has come");
+            }
+            if round == 1 {
+                ids.reverse();
+            }
+            for id in ids {
+                crowd.harness.poller.cancel(id).unwrap_or_else(|error| panic!("cancel: {error}"));
+            }
+            crowd.collect(|at, done| {
+                assert!(done.is_canceled() && done.transferred == 0, "{done:?}");
+                assert_eq!(*done.buf, [at as u8], "its own buffer, as it was");
+            });
+        }
+        // Each direction of each source is free again.
+        crowd.streams.iter().for_each(|one| put(one, b"x"));
+        crowd.submit_all(|key, _| Op::recv(key, Vec::new(), 8));
+        crowd.collect(|_, done| assert!(done.result.is_ok() && done.transferred == 1, "{done:?}"));
+    }
+}

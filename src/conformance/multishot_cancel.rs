@@ -1,0 +1,235 @@
+//! Clauses X1, X3, R5 and D1 where an operation has many results: it is stopped, and nothing is
+//! lost.
+
+use super::lines::*;
+use super::op_harness::*;
+use super::scenarios::set_blocking;
+use super::util::*;
+use crate::op::{Completion, Op};
+use crate::sys::io_call::leaked_buffers;
+use crate::sys::pool::{BufferPool, PoolBuf};
+use nix::poll::PollFlags;
+use std::io::{self, Write};
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// What may have happened when a stream is stopped: the kernel has it, and some results have come.
+const MOMENTS: [(bool, bool); 4] = [(false, false), (true, false), (false, true), (true, true)];
+
+pub(super) fn x1_nothing_is_lost_when_a_stream_is_stopped(cx: &TestContext) {
+    for make in ALL {
+        for (is_under_way, has_come) in MOMENTS {
+            let line = make();
+            let (pool, mut ops) = (new_pool(64, 3), OpHarness::new(cx));
+            ops.about = line.name;
+            let key = ops.add(line.here.clone());
+            let id = ops.submit_stream(Op::recv_multi(key, &pool), 1);
+            if is_under_way {
+                ops.expect_nothing_yet("nothing was sent");
+            }
+            ["a1", "b2", "c3"].iter().for_each(|packet| line.say(packet.as_bytes()));
+            if has_come {
+                ops.wait(LONG);
+            }
+            ["d4", "e5"].iter().for_each(|packet| line.say(packet.as_bytes()));
+            ops.cancel(id);
+            ops.cancel(id);
+            let (pieces, last) = until_last(&mut ops);
+            assert!(last.is_canceled(), "{}: {last:?}", line.name);
+            let mut all = pieces.concat();
+            all.extend(line.left(10 - all.len()));
+            assert_eq!(all, b"a1b2c3d4e5", "{}, {is_under_way}, {has_come}", line.name);
+            ops.expect_all_done("it was cancelled");
+            let again = ops.harness.poller.cancel(id);
+            assert_eq!(refusal(again), io::ErrorKind::NotFound, "its last was delivered (X2)");
+            let bits = oracle(&*line.here, PollFlags::POLLIN);
+            assert!(bits.is_empty(), "{}: nothing comes twice", line.name);
+        }
+    }
+}
+
+pub(super) fn x1_a_stream_stopped_in_a_race_loses_nothing(cx: &TestContext) {
+    for make in STREAMS {
+        let Line { here, there, name } = make();
+        let (pool, mut ops) = (new_pool(64, 16), OpHarness::new(cx));
+        ops.about = name;
+        let key = ops.add(here.clone());
+        set_blocking(&there, true);
+        let is_over = Arc::new(AtomicBool::new(false));
+        let writer = thread::spawn({
+            let is_over = is_over.clone();
+            move || {
+                let mut sent = 0;
+                while !is_over.load(Ordering::Relaxed) {
+                    let bytes = bytes_from(sent, 1 + sent % 150);
+                    sent += ok(nix::unistd::write(&there, &bytes));
+                }
+                sent
+            }
+        });
+        let (mut count, mut buffer) = (0, [0; 100]);
+        let mut expect_next = |bytes: &[u8], round: usize| {
+            assert!(bytes == bytes_from(count, bytes.len()), "{name}: {count} in round {round}");
+            count += bytes.len();
+        };
+        for round in 0..1500 {
+            let id = ops.submit_stream(Op::recv_multi(key, &pool), round);
+            (0..round % 3).for_each(|_| ops.wait(ZERO));
+            (0..round * 7 % 400).for_each(|_| std::hint::spin_loop());
+            ops.cancel(id);
+            let (pieces, last) = until_last(&mut ops);
+            assert!(last.is_canceled(), "{name}: {last:?}");
+            expect_next(&pieces.concat(), round);
+            if round % 5 == 0 {
+                let left = nix::unistd::read(&here, &mut buffer).unwrap_or_default();
+                expect_next(&buffer[..left], round);
+            }
+        }
+        is_over.store(true, Ordering::Relaxed);
+        ops.submit_stream(Op::recv_multi(key, &pool), 0);
+        let (pieces, last) = until_last(&mut ops);
+        expect_end(&last, name);
+        expect_next(&pieces.concat(), usize::MAX);
+        let sent = writer.join().unwrap_or_else(|_| panic!("the writer failed"));
+        assert_eq!(count, sent, "{name}: all that was sent");
+    }
+}
+
+pub(super) fn x3_a_stream_ends_at_its_deadline(cx: &TestContext) {
+    const TIME: Duration = Duration::from_millis(40);
+    for make in ALL {
+        for (says, waits_its_turn) in [(false, false), (true, false), (true, true)] {
+            let line = make();
+            let (pool, mut ops) = (new_pool(64, 3), OpHarness::new(cx));
+            ops.about = line.name;
+            let key = ops.add(line.here.clone());
+            let first = waits_its_turn.then(|| ops.submit(Op::recv(key, Vec::new(), 8), 0));
+            let started = Instant::now();
+            ops.submit_stream(Op::recv_multi(key, &pool).deadline(TIME), 1);
+            if says && first.is_none() {
+                line.say(b"ab");
+            }
+            let (pieces, last) = until_last(&mut ops);
+            assert!(started.elapsed() >= TIME, "{}: not before the deadline", line.name);
+            let kind = last.result.as_ref().err().map(io::Error::kind);
+            assert_eq!(kind, Some(io::ErrorKind::TimedOut), "{}: {last:?}", line.name);
+            if first.is_some() {
+                assert!(pieces.is_empty(), "its turn has not come");
+                line.say(b"ab");
+                assert_eq!(*ops.one().buf, *b"ab", "the other goes on");
+            } else if says {
+                let all = [pieces.concat(), line.left(2 - pieces.concat().len())].concat();
+                assert_eq!(all, b"ab", "{}", line.name);
+            }
+            ops.expect_all_done("its time has passed");
+        }
+    }
+}
+
+pub(super) fn r5_a_stream_ends_with_its_registration(cx: &TestContext) {
+    for make in STREAMS {
+        for (is_under_way, has_come) in MOMENTS {
+            let line = make();
+            let (pool, mut ops) = (new_pool(64, 3), OpHarness::new(cx));
+            ops.about = line.name;
+            let key = ops.add(line.here.clone());
+            let ids = [
+                ops.submit_stream(Op::recv_multi(key, &pool), 1),
+                ops.submit(Op::recv(key, Vec::new(), 8), 2),
+                ops.submit_stream(Op::recv_multi(key, &pool), 3),
+            ];
+            if is_under_way {
+                ops.expect_nothing_yet("nothing was sent");
+            }
+            line.say(b"hello");
+            if has_come {
+                ops.wait(LONG);
+            }
+            ops.harness.deregister(key);
+            let (pieces, last) = until_last(&mut ops);
+            let mut done = vec![last];
+            done.extend(ops.collect(2));
+            assert!(done.iter().map(|done| done.id).eq(ids), "{}: in order: {done:?}", line.name);
+            assert!(done.iter().all(Completion::is_canceled), "{}: {done:?}", line.name);
+            let mut all = pieces.concat();
+            all.extend(line.left(5 - all.len()));
+            assert_eq!(all, b"hello", "{}: nothing is lost", line.name);
+            ops.expect_all_done("the registration has gone");
+            let Line { here, there, .. } = line;
+            assert_eq!(Arc::strong_count(&here), 1, "the poller has let go of it");
+            drop(here);
+            assert!(has_ended(&there), "the peer sees it at once");
+        }
+    }
+}
+
+/// A thousand pollers, each with so many receives and accepts under way.
+pub(super) fn d1_a_thousand_drops_with_hundreds_of_streams(cx: &TestContext) {
+    const DROPS: usize = 1000;
+    drop(cx.poller());
+    let before = open_numbers();
+    let lines: Vec<Line> = (0..100).map(|_| Line::unix()).collect();
+    let listener = |_| Arc::new(ok(TcpListener::bind("127.0.0.1:0")));
+    let doors: Vec<Arc<TcpListener>> = (0..10).map(listener).collect();
+    let pools = [new_pool(96, 64), new_pool(96, 2), new_pool(4096, 1)];
+    let with_files = open_numbers();
+    for round in 0..DROPS {
+        let mut ops = OpHarness::new(cx);
+        for (at, line) in lines.iter().enumerate() {
+            let key = ops.add(line.here.clone());
+            ops.submit_stream(Op::recv_multi(key, &pools[at % 3]), at);
+            ops.submit_stream(Op::recv_multi(key, &pools[0]), 100 + at);
+        }
+        for listener in &doors {
+            let key = ops.add(listener.clone());
+            ops.submit_stream(Op::accept_multi(key), 200);
+        }
+        if round % 4 > 0 {
+            ops.expect_nothing_yet("nothing was sent");
+        }
+        if round % 4 > 1 {
+            lines[round % 7..].iter().step_by(7).for_each(|line| line.say(b"some"));
+        }
+        if round % 4 > 2 {
+            ops.wait(ZERO);
+        }
+        let OpHarness { harness, .. } = ops;
+        let ReadinessHarness { poller, events } = harness;
+        drop(poller);
+        drop(events);
+        pools.iter().for_each(|pool| assert_eq!(pool.idle(), pool.made(), "round {round}"));
+        lines.iter().for_each(|line| drain(&line.here));
+        if round % 50 == 0 {
+            expect_untouched(&pools, &lines, round);
+        }
+    }
+    assert_eq!(open_numbers(), with_files, "no number is left open");
+    assert_eq!(leaked_buffers(), 0, "everything could be interrupted");
+    for Line { here, there, .. } in lines {
+        assert_eq!(Arc::strong_count(&here), 1, "the pollers have let go of it");
+        drop(here);
+        let ended = oracle(&there, PollFlags::POLLIN).contains(PollFlags::POLLHUP);
+        assert!(ended, "and so has the kernel");
+    }
+    drop(doors);
+    assert_eq!(open_numbers(), before, "no number is left open");
+}
+
+/// What peers say now is written to no buffer, and nobody else receives it.
+fn expect_untouched(pools: &[BufferPool], lines: &[Line], round: usize) {
+    const PATTERN: u8 = 0xa5;
+    let mut all: Vec<PoolBuf> = pools.iter().flat_map(take_all).collect();
+    for buf in &mut all {
+        let pattern = vec![PATTERN; buf.capacity()];
+        ok(buf.write_all(&pattern));
+    }
+    lines.iter().for_each(|line| line.say(b"unheard"));
+    for line in lines {
+        assert_eq!(line.left(7), b"unheard", "after drop {round} it was received");
+    }
+    let is_whole = |buf: &PoolBuf| buf.iter().all(|&byte| byte == PATTERN);
+    assert!(all.iter().all(is_whole), "after drop {round} the kernel has written to a buffer");
+}

@@ -1,0 +1,204 @@
+//! How streams of results end, where what ends them came before they got there; and who may have a
+//! buffer at all.
+
+use super::lines::*;
+use super::op_harness::*;
+use super::util::*;
+use crate::key::Key;
+use crate::op::{Address, Op};
+use crate::sys::staging;
+use nix::poll::PollFlags;
+use std::io::Write;
+use std::net::TcpListener;
+
+/// So many results at once, around what a kernel does in one go.
+const COUNTS: [usize; 12] = [1, 16, 17, 31, 32, 33, 34, 50, 84, 85, 100, 200];
+const SIZE: usize = 16;
+
+/// A peer that goes, having read nothing of what was sent to it: of TCP that makes a reset.
+fn go(line: Line) {
+    let Line { here, there, .. } = line;
+    drop(there);
+    while !has_ended(&*here) {
+        std::thread::yield_now();
+    }
+}
+
+/// What the peer has not read makes its end a reset.
+fn leave_unread(line: &Line) {
+    assert_eq!(nix::unistd::write(&*line.here, b"unread"), Ok(6));
+    wait_until_kernel(&line.there, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLIN));
+}
+
+pub(super) fn c8_the_end_comes_after_however_many_results(cx: &TestContext) {
+    for (make, room) in STREAMS.into_iter().flat_map(|make| [(make, 8), (make, 512)]) {
+        for (count, is_first) in COUNTS.into_iter().flat_map(|n| [(n, false), (n, true)]) {
+            for is_reset in [false, true] {
+                let line = make();
+                let why = format!("{}, {count} results, a reset: {is_reset}", line.name);
+                let pool = new_pool(SIZE, 1024);
+                let mut ops = OpHarness::with_room(cx, room);
+                let key = ops.add(line.here.clone());
+                let half = if is_first { count / 2 } else { 0 };
+                if is_first {
+                    ops.submit_stream(Op::recv_multi(key, &pool), 1);
+                    ops.wait(ZERO);
+                    line.say(&bytes_from(0, half * SIZE));
+                    assert_eq!(until_bytes(&mut ops, half * SIZE).len(), half * SIZE, "{why}");
+                }
+                if is_reset {
+                    leave_unread(&line);
+                }
+                line.say(&bytes_from(half * SIZE, (count - half) * SIZE));
+                go(line);
+                if !is_first {
+                    ops.submit_stream(Op::recv_multi(key, &pool), 1);
+                }
+                let (pieces, last) = until_last(&mut ops);
+                let rest = bytes_from(half * SIZE, (count - half) * SIZE);
+                assert!(pieces.concat() == rest, "{why}: each byte once, in order");
+                match is_reset {
+                    true => assert_eq!(errno(&last), libc::ECONNRESET, "{why}"),
+                    false => expect_end(&last, &why),
+                }
+            }
+        }
+    }
+}
+
+/// The kernel tells of a reset once.
+pub(super) fn c2_a_reset_is_the_readers_whoever_hears_of_it(cx: &TestContext) {
+    for how in ["send", "write", "send_to", "send_msg", "splice"] {
+        let line = Line::tcp();
+        let (pool, mut ops) = (new_pool(64, 4), OpHarness::new(cx));
+        ops.about = how;
+        let key = ops.add(line.here.clone());
+        let (reader, writer) = pipe();
+        assert_eq!(nix::unistd::write(&writer, b"x"), Ok(1));
+        let reader = ops.add(std::sync::Arc::new(reader));
+        ops.submit_stream(Op::recv_multi(key, &pool), 1);
+        ops.expect_nothing_yet(how);
+        leave_unread(&line);
+        line.say(b"abc");
+        go(line);
+        let op = match how {
+            "send" => Op::send(key, "x", ..),
+            "write" => Op::write(key, "x", ..),
+            "send_to" => {
+                let anywhere: std::net::SocketAddr = ([127, 0, 0, 1], 9).into();
+                Op::send_to(key, "x", .., anywhere)
+            }
+            "send_msg" => Op::send_msg(key, "x", .., crate::op::Message::new()),
+            _ => Op::splice(reader, key, 1),
+        };
+        let writes = ops.submit(op, 2);
+        let (mut heard, mut last) = (Vec::<u8>::new(), None);
+        for _ in 0..3 {
+            let done = ops.one();
+            if done.id == writes {
+                let is_told = [libc::EPIPE, libc::ECONNRESET].contains(&errno(&done));
+                assert!(is_told, "{how}: {done:?}");
+            } else if done.more {
+                heard.extend(&*done.buf);
+            } else {
+                last = Some(done);
+            }
+        }
+        assert_eq!(heard, b"abc", "{how}");
+        let last = last.unwrap_or_else(|| panic!("{how}: no last completion"));
+        assert_eq!(errno(&last), libc::ECONNRESET, "{how}: what was cut off has no end");
+    }
+}
+
+/// Ends the connection of a socket, which can make another one then (connect(2)).
+fn dissolve(key: Key) -> Op {
+    let mut nobody = (libc::AF_UNSPEC as libc::sa_family_t).to_ne_bytes().to_vec();
+    nobody.resize(16, 0);
+    Op::connect(key, Address::Other(nobody))
+}
+
+/// A socket may make several connections, one after the other. The reader of the first is stopped
+/// before he hears of the reset that a writer has heard of.
+pub(super) fn c2_a_reset_is_of_one_connection(cx: &TestContext) {
+    for (waits_for_buffer, is_stream) in
+        [(true, true), (true, false), (false, true), (false, false)]
+    {
+        let why = format!("no buffer: {waits_for_buffer}, a stream of results: {is_stream}");
+        let (line, pool, mut ops) = (Line::tcp(), new_pool(64, 4), OpHarness::new(cx));
+        let key = ops.add(line.here.clone());
+        let held = if waits_for_buffer { take_all(&pool) } else { Vec::new() };
+        let reads = match waits_for_buffer {
+            true => ops.submit_stream(Op::recv_multi(key, &pool), 1),
+            false => ops.submit(Op::recv(key, vec![], 9), 1),
+        };
+        ops.expect_nothing_yet(&why);
+        leave_unread(&line);
+        go(line);
+        let writes = ops.submit(Op::send(key, "x", ..), 2);
+        if waits_for_buffer {
+            let done = ops.one();
+            assert_eq!(done.id, writes, "{why}: who waits for a buffer hears nothing");
+            assert!([libc::EPIPE, libc::ECONNRESET].contains(&errno(&done)), "{why}: {done:?}");
+        }
+        ops.cancel(reads);
+        for done in ops.collect(if waits_for_buffer { 1 } else { 2 }) {
+            assert!(done.result.is_err(), "{why}: nothing was sent: {done:?}");
+        }
+        drop(held);
+        let listener = ok(TcpListener::bind("127.0.0.1:0"));
+        assert_eq!(bytes(ops.run(dissolve(key))).0, 0, "{why}");
+        let connects = Op::connect(key, ok(listener.local_addr()));
+        assert_eq!(bytes(ops.run(connects)).0, 0, "{why}: it makes another");
+        let (mut there, _) = ok(listener.accept());
+        ok(there.write_all(b"whole"));
+        drop(there);
+        if is_stream {
+            ops.submit_stream(Op::recv_multi(key, &pool), 3);
+            let (pieces, last) = until_last(&mut ops);
+            assert_eq!(pieces.concat(), b"whole", "{why}");
+            expect_end(&last, &why);
+        } else {
+            let received = ops.run(Op::recv_exact(key, vec![], 5));
+            assert_eq!(bytes(received), (5, b"whole".to_vec()), "{why}");
+            assert_eq!(bytes(ops.run(Op::recv(key, vec![], 9))).0, 0, "{why}: a clean end");
+        }
+    }
+}
+
+pub(super) fn c8_a_newcomer_does_not_overtake(cx: &TestContext) {
+    let [first, second] = [Line::unix(), Line::unix()];
+    let (pool, mut ops) = (new_pool(SIZE, 1), OpHarness::new(cx));
+    let held = pool.take();
+    let [one, other] = [&first, &second].map(|line| {
+        line.say(b"said");
+        ops.add(line.here.clone())
+    });
+    let waits = ops.submit_stream(Op::recv_multi(one, &pool), 1);
+    ops.expect_nothing_yet("there is no buffer");
+    drop(held);
+    let comes = ops.submit_stream(Op::recv_multi(other, &pool), 2);
+    // Each goes home before the next can come.
+    let mut next = || {
+        let done = ops.one();
+        (done.id, done.buf.to_vec())
+    };
+    let order = [next(), next()];
+    assert_eq!(order, [(waits, b"said".to_vec()), (comes, b"said".to_vec())]);
+}
+
+pub(super) fn p1_a_pool_from_before_a_fork_is_refused(cx: &TestContext) {
+    let pool = new_pool(SIZE, 4);
+    let held = pool.take();
+    let status = staging::in_forked_child(|| {
+        let mut ops = OpHarness::new(cx);
+        let key = ops.add(Line::unix().here);
+        let (_, error) = ops.rejected(Op::recv_multi(key, &pool));
+        let is_refused = error.to_string().contains("fork") && pool.take().is_none();
+        drop(pool.clone());
+        i32::from(!is_refused)
+    });
+    let status = status.unwrap_or_else(|error| panic!("fork: {error}"));
+    assert_eq!(status, 0, "in the child it is refused, and nothing hangs");
+    drop(held);
+    assert_eq!((pool.made(), pool.idle()), (1, 1), "the parent's is as before");
+}

@@ -1,0 +1,227 @@
+//! Situations in which a system call is made, plainly and as an operation.
+
+use super::op_harness::*;
+use super::util::*;
+use crate::key::Key;
+use crate::op::{Address, Op};
+use crate::poller::Source;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType};
+use nix::sys::socket::{SockaddrLike, SockaddrStorage, UnixAddr};
+use std::any::Any;
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt;
+use std::sync::Arc;
+use std::time::Instant;
+
+mod devices;
+mod packets;
+mod streams;
+
+pub(super) use devices::{counters, files, no_files_to_read, terminals};
+pub(super) use packets::{sequences, udp, unix_datagrams};
+pub(super) use streams::{accepts, connects, pipes, tcp_streams, unix_streams};
+
+/// What is done: a system call, or the operation of that name.
+#[derive(Clone, Debug)]
+pub(super) enum SysCall {
+    Recv(usize),
+    RecvFrom(usize),
+    Read(usize),
+    Send(Vec<u8>),
+    SendTo(Vec<u8>, Address),
+    Write(Vec<u8>),
+    Accept,
+    Connect(Address),
+    Shutdown(Shutdown),
+}
+
+impl SysCall {
+    pub(super) fn receives(&self) -> bool {
+        matches!(self, SysCall::Recv(_) | SysCall::RecvFrom(_) | SysCall::Read(_))
+    }
+
+    pub(super) fn op(&self, key: Key) -> Op {
+        match self.clone() {
+            SysCall::Recv(max) => Op::recv(key, Vec::new(), max),
+            SysCall::RecvFrom(max) => Op::recv_from(key, Vec::new(), max),
+            SysCall::Read(max) => Op::read(key, Vec::new(), max),
+            SysCall::Send(bytes) => Op::send(key, bytes, ..),
+            SysCall::SendTo(bytes, to) => Op::send_to(key, bytes, .., to),
+            SysCall::Write(bytes) => Op::write(key, bytes, ..),
+            SysCall::Accept => Op::accept(key),
+            SysCall::Connect(to) => Op::connect(key, to),
+            SysCall::Shutdown(how) => Op::shutdown(key, how),
+        }
+    }
+
+    /// The oracle: what the plain call gives, as soon as it gives anything.
+    pub(super) fn plainly(&self, source: &Source) -> Result<(usize, Vec<u8>), i32> {
+        let started = Instant::now();
+        loop {
+            match self.call(source) {
+                Err(Errno::EAGAIN | Errno::EINTR) => {
+                    assert!(started.elapsed() < LONG, "the plain call of {self:?} would block");
+                    std::thread::yield_now();
+                }
+                answer => return answer.map_err(|error| error as i32),
+            }
+        }
+    }
+
+    fn call(&self, source: &Source) -> nix::Result<(usize, Vec<u8>)> {
+        let number = (**source).as_fd().as_raw_fd();
+        let quiet = MsgFlags::MSG_NOSIGNAL;
+        let into = |max: &usize, call: &dyn Fn(&mut [u8]) -> nix::Result<usize>| {
+            let mut bytes = vec![0; *max];
+            let count = call(&mut bytes)?;
+            bytes.truncate(count);
+            Ok((count, bytes))
+        };
+        let moved = |count| (count, Vec::new());
+        match self {
+            SysCall::Recv(max) => into(max, &|part| socket::recv(number, part, MsgFlags::empty())),
+            SysCall::RecvFrom(max) => {
+                into(max, &|part| Ok(socket::recvfrom::<SockaddrStorage>(number, part)?.0))
+            }
+            SysCall::Read(max) => into(max, &|part| nix::unistd::read(source, part)),
+            SysCall::Send(bytes) => socket::send(number, bytes, quiet).map(moved),
+            SysCall::SendTo(bytes, to) => {
+                socket::sendto(number, bytes, &*name(to), quiet).map(moved)
+            }
+            SysCall::Write(bytes) => nix::unistd::write(source, bytes).map(moved),
+            SysCall::Accept => {
+                let accepted = socket::accept4(number, SockFlag::SOCK_CLOEXEC)?;
+                ok(nix::unistd::close(accepted));
+                Ok(moved(0))
+            }
+            SysCall::Connect(to) => socket::connect(number, &*name(to)).map(|()| moved(0)),
+            SysCall::Shutdown(how) => {
+                let how = match how {
+                    Shutdown::Read => socket::Shutdown::Read,
+                    Shutdown::Write => socket::Shutdown::Write,
+                    Shutdown::Both => socket::Shutdown::Both,
+                };
+                socket::shutdown(number, how).map(|()| moved(0))
+            }
+        }
+    }
+}
+
+/// The address, as nix has it.
+fn name(address: &Address) -> Box<dyn SockaddrLike> {
+    match address {
+        Address::Inet(address) => Box::new(SockaddrStorage::from(*address)),
+        Address::Unix(address) => Box::new(ok(match address.as_pathname() {
+            Some(path) => UnixAddr::new(path),
+            None => UnixAddr::new_abstract(address.as_abstract_name().unwrap_or_default()),
+        })),
+        Address::Other(_) => panic!("no scene has such an address"),
+    }
+}
+
+type Kept = Vec<Box<dyn Any>>;
+
+/// A file, what is done to it, and what happens that makes it possible.
+pub(super) struct CallScenario {
+    pub(super) name: &'static str,
+    pub(super) source: Source,
+    pub(super) what: SysCall,
+    /// Nothing else makes it possible. (A full TCP socket may find room by itself.)
+    pub(super) is_settled: bool,
+    event: Option<Box<dyn FnOnce() -> Box<dyn Any>>>,
+    keep: Kept,
+}
+
+impl CallScenario {
+    /// Whether there is nothing to wait for.
+    pub(super) fn is_there(&self) -> bool {
+        self.event.is_none()
+    }
+
+    /// Lets it happen. What this gives has to stay open.
+    pub(super) fn happen(&mut self) -> Kept {
+        let event = self.event.take();
+        self.keep.extend(event.map(|event| event()));
+        std::mem::take(&mut self.keep)
+    }
+
+    fn keeping(mut self, what: impl Any) -> Self {
+        self.keep.push(Box::new(what));
+        self
+    }
+
+    /// Until then it would block.
+    fn until<K: Any>(mut self, event: impl FnOnce() -> K + 'static) -> Self {
+        self.event = Some(Box::new(move || Box::new(event())));
+        self
+    }
+}
+
+fn scene(
+    name: &'static str,
+    source: impl AsFd + Send + Sync + 'static,
+    what: SysCall,
+) -> CallScenario {
+    CallScenario {
+        name,
+        source: Arc::new(source),
+        what,
+        is_settled: true,
+        event: None,
+        keep: Vec::new(),
+    }
+}
+
+fn hello() -> Vec<u8> {
+    b"hello".to_vec()
+}
+
+/// Where nobody is.
+fn nowhere() -> Address {
+    let path = "/nonexistent/quintpoll";
+    ok(std::os::unix::net::SocketAddr::from_pathname(path)).into()
+}
+
+fn inet(text: &str) -> Address {
+    ok(text.parse::<SocketAddr>()).into()
+}
+
+/// Writes `bytes`, and keeps what they were written to.
+fn says(to: OwnedFd, bytes: &'static [u8]) -> impl FnOnce() -> OwnedFd {
+    move || {
+        assert_eq!(ok(nix::unistd::write(&to, bytes)), bytes.len());
+        to
+    }
+}
+
+fn is_blocking(file: &OwnedFd) -> bool {
+    let flags = OFlag::from_bits_retain(ok(fcntl(file, FcntlArg::F_GETFL)));
+    !flags.contains(OFlag::O_NONBLOCK)
+}
+
+pub(super) fn set_blocking(file: impl AsFd, blocking: bool) {
+    let flags = OFlag::from_bits_retain(ok(fcntl(&file, FcntlArg::F_GETFL)));
+    let flags = if blocking { flags - OFlag::O_NONBLOCK } else { flags | OFlag::O_NONBLOCK };
+    ok(fcntl(&file, FcntlArg::F_SETFL(flags)));
+}
+
+/// Fills it, whether it blocks or not.
+pub(super) fn stuff(file: &OwnedFd) {
+    let blocking = is_blocking(file);
+    set_blocking(file, false);
+    fill(file);
+    set_blocking(file, blocking);
+}
+
+pub(super) fn new_socket(family: AddressFamily, kind: SockType) -> OwnedFd {
+    ok(socket::socket(family, kind, SockFlag::SOCK_CLOEXEC, None))
+}
+
+pub(super) fn unconnected_unix_stream(blocking: bool) -> OwnedFd {
+    let new = new_socket(AddressFamily::Unix, SockType::Stream);
+    set_blocking(&new, blocking);
+    new
+}

@@ -1,0 +1,132 @@
+//! Counters, terminals, regular files and devices.
+
+use super::*;
+use nix::sys::epoll::{Epoll, EpollCreateFlags};
+use nix::sys::eventfd::EventFd;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
+use nix::sys::time::TimeSpec;
+use nix::sys::timer::{Expiration, TimerSetTimeFlags};
+use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
+use std::fs::File;
+
+/// The descriptor behind what is not `Send`, or no `AsFd`.
+fn file_of(of: impl AsFd) -> OwnedFd {
+    ok(of.as_fd().try_clone_to_owned())
+}
+
+fn counter(value: u64) -> EventFd {
+    let counter = ok(EventFd::new());
+    if value > 0 {
+        ok(counter.write(value));
+    }
+    counter
+}
+
+pub(crate) fn counters() -> Vec<CallScenario> {
+    let mut scenes = Vec::new();
+    for max in [8, 100] {
+        let rings = counter(0);
+        let source = file_of(&rings);
+        scenes.push(scene("eventfd, rung", source, SysCall::Read(max)).until(move || {
+            ok(rings.write(7));
+            rings
+        }));
+    }
+    let eight = |value: u64| value.to_ne_bytes().to_vec();
+    let all = [
+        ("eventfd, small buffer", SysCall::Read(4)),
+        ("eventfd, write", SysCall::Write(eight(3))),
+        ("eventfd, no number", SysCall::Write(vec![0; 4])),
+        ("eventfd, too much", SysCall::Write(eight(u64::MAX))),
+        ("eventfd, not a socket", SysCall::Recv(8)),
+    ];
+    scenes.extend(all.map(|(name, what)| scene(name, counter(1), what)));
+    let full = counter(u64::MAX - 1);
+    let source = file_of(&full);
+    scenes.push(scene("eventfd, full", source, SysCall::Write(eight(3))).until(move || {
+        ok(full.read());
+        full
+    }));
+    for max in [8, 100] {
+        let timer = ok(TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC));
+        let source = file_of(&timer);
+        scenes.push(scene("timerfd", source, SysCall::Read(max)).until(move || {
+            let soon = Expiration::OneShot(TimeSpec::new(0, 1));
+            ok(timer.set(soon, TimerSetTimeFlags::empty()));
+            timer
+        }));
+    }
+    for what in [SysCall::Read(4), SysCall::Write(eight(1))] {
+        let timer = ok(TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC));
+        scenes.push(scene("timerfd, what it does not do", file_of(&timer), what));
+    }
+    let directory = TempDir::new();
+    let inotify = ok(Inotify::init(InitFlags::IN_CLOEXEC));
+    ok(inotify.add_watch(&directory.0, AddWatchFlags::IN_CREATE));
+    scenes.push(scene("inotify", file_of(&inotify), SysCall::Read(4096)).until(move || {
+        ok(std::fs::write(directory.0.join("new"), b""));
+        (directory, inotify)
+    }));
+    scenes
+}
+
+/// Files that can be watched, and neither read nor written.
+pub(crate) fn no_files_to_read() -> Vec<CallScenario> {
+    let new = || file_of(&ok(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)).0);
+    [SysCall::Read(8), SysCall::Write(hello())].map(|what| scene("epoll", new(), what)).into()
+}
+
+/// A pseudo-terminal, whose master and slave pass on what they are told as it is.
+pub(crate) fn terminal() -> (OwnedFd, OwnedFd) {
+    let pair = ok(nix::pty::openpty(None, None));
+    let mut settings = ok(tcgetattr(&pair.slave));
+    cfmakeraw(&mut settings);
+    ok(tcsetattr(&pair.slave, SetArg::TCSANOW, &settings));
+    (pair.master, pair.slave)
+}
+
+pub(crate) fn terminals() -> Vec<CallScenario> {
+    let mut scenes = Vec::new();
+    for max in [3, 100] {
+        let (master, slave) = terminal();
+        let data = scene("terminal, master", master, SysCall::Read(max));
+        scenes.push(data.until(says(slave, b"hello")));
+        let (master, slave) = terminal();
+        let data = scene("terminal, slave", slave, SysCall::Read(max));
+        scenes.push(data.until(says(master, b"hello")));
+    }
+    let (master, slave) = terminal();
+    scenes.push(scene("slave closed", master, SysCall::Read(5)).until(move || drop(slave)));
+    let (master, slave) = terminal();
+    scenes.push(scene("master closed", slave, SysCall::Read(5)).until(move || drop(master)));
+    let (master, slave) = terminal();
+    drop(master);
+    scenes.push(scene("master closed", slave, SysCall::Write(hello())));
+    let (master, slave) = terminal();
+    scenes.push(scene("terminal, to the slave", master, SysCall::Write(hello())).keeping(slave));
+    let (master, slave) = terminal();
+    scenes.push(scene("terminal, to the master", slave, SysCall::Write(hello())).keeping(master));
+    let (master, slave) = terminal();
+    scenes.push(scene("terminal, no socket", master, SysCall::Send(hello())).keeping(slave));
+    scenes
+}
+
+pub(crate) fn files() -> Vec<CallScenario> {
+    let mut scenes = Vec::new();
+    let both = |path: &str| ok(File::options().read(true).write(true).open(path));
+    let writes = [SysCall::Write(hello()), SysCall::Read(5), SysCall::Recv(5), SysCall::Accept];
+    for what in writes {
+        scenes.push(scene("/dev/null", both("/dev/null"), what.clone()));
+        scenes.push(scene("/dev/zero", both("/dev/zero"), what.clone()));
+        scenes.push(scene("/dev/full", both("/dev/full"), what.clone()));
+        scenes.push(scene("a directory", ok(File::open("/")), what.clone()));
+        let directory = TempDir::new();
+        let path = directory.0.join("file");
+        ok(std::fs::write(&path, b"abc"));
+        let write_only = ok(File::options().write(true).open(&path));
+        scenes.push(scene("a file to be read", ok(File::open(&path)), what.clone()));
+        scenes.push(scene("a file to be written", write_only, what).keeping(directory));
+    }
+    scenes
+}

@@ -1,0 +1,272 @@
+//! Clauses C2, D2 and P5 for files that are passed. Every case has a process of its own.
+
+use super::crowd;
+use super::messages::*;
+use super::op_harness::*;
+use super::opens::UsedUp;
+use super::util::*;
+use crate::event::{Events, Interest, Mode, Token};
+use crate::op::{Completion, Message, MessageFlags, Op};
+use nix::poll::PollFlags;
+use nix::sys::socket::SockType;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+/// As many as one message can pass (unix(7)).
+const MOST: usize = 253;
+
+pub(super) fn c2_as_many_files_pass_as_one_message_can(cx: &TestContext) {
+    if crowd::room_for(cx, 3 * MOST) < 3 * MOST {
+        cx.skip("the limit on open files is too low");
+    }
+    drop(cx.poller());
+    let directory = TempDir::new();
+    let files = numbered(&directory, MOST + 1);
+    let before = open_numbers();
+    for kind in KINDS {
+        let mut ops = OpHarness::new(cx);
+        let (here, there) = pair(kind);
+        let [here, there] = [here, there].map(|socket| ops.add(socket));
+        let many = with_files(&files);
+        let done = ops.run(Op::send_msg(here, "x", .., many));
+        assert_eq!(errno(&done), libc::EINVAL, "{kind:?}: as by the call");
+        assert_eq!(&*done.buf, b"x");
+        let most = with_files(&files[..MOST]);
+        assert_eq!(bytes(ops.run(Op::send_msg(here, "x", .., most))).0, 1, "{kind:?}");
+        let its = came(ops.run(Op::recv_msg(there, vec![], 9)));
+        assert!(its.bytes == b"x" && its.flags.is_empty(), "{kind:?}: {:?}", its.flags);
+        expect_same(&its.files, &files[..MOST], &format!("{kind:?}"));
+    }
+    assert_eq!(open_numbers(), before, "no number is left open");
+}
+
+/// A pipe whose writer is passed on: as long as anybody has it the reader sees no end.
+fn messenger() -> (OwnedFd, Arc<OwnedFd>) {
+    let (reader, writer) = pipe();
+    (reader, Arc::new(writer))
+}
+
+/// Fails unless everybody has closed it.
+fn expect_closed(reader: &OwnedFd, why: &str) {
+    // What was under way in a socket is closed by the kernel in its own time.
+    wait_until_kernel(reader, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLHUP));
+    assert_eq!(nix::unistd::read(reader, &mut [0; 8]), Ok(0), "{why}");
+}
+
+/// What becomes of a message that was to be received.
+#[derive(Clone, Copy, Debug)]
+enum Fate {
+    DroppedCompletion,
+    DroppedEvents,
+    NotTaken,
+    NotDelivered,
+    UnderWay,
+    Canceled,
+    Deregistered,
+}
+
+const FATES: [Fate; 7] = [
+    Fate::DroppedCompletion,
+    Fate::DroppedEvents,
+    Fate::NotTaken,
+    Fate::NotDelivered,
+    Fate::UnderWay,
+    Fate::Canceled,
+    Fate::Deregistered,
+];
+
+fn meet(cx: &TestContext, kind: SockType, fate: Fate, waits: bool) {
+    let (reader, writer) = messenger();
+    let (here, there) = pair(kind);
+    let mut sender = OpHarness::new(cx);
+    let from = sender.add(here);
+    let mut ops = OpHarness::with_room(cx, 1);
+    let to = ops.add(there);
+    let send = |sender: &mut OpHarness| {
+        let message = Message::new().file(writer.clone()).file(writer.clone());
+        assert_eq!(bytes(sender.run(Op::send_msg(from, "with", .., message))).0, 4);
+    };
+    let id = ops.submit(Op::recv_msg(to, vec![], 9), 1);
+    ops.submit(Op::recv_msg(to, vec![], 9), 2);
+    if waits {
+        ops.expect_nothing_yet("nothing was sent");
+    }
+    (0..3).for_each(|_| send(&mut sender));
+    drop(writer);
+    match fate {
+        Fate::DroppedCompletion => ops.collect(2).into_iter().for_each(|done| {
+            assert!(done.result.is_ok(), "{done:?}");
+        }),
+        Fate::DroppedEvents => {
+            let mut taken = 0;
+            while taken < 2 {
+                let mut events = Events::with_capacity(1);
+                let waited = ops.harness.poller.wait(&mut events, Some(LONG));
+                waited.unwrap_or_else(|error| panic!("wait: {error}"));
+                taken += events.completed();
+            }
+        }
+        Fate::NotTaken => ops.wait(LONG),
+        Fate::NotDelivered => {
+            ops.wait(LONG);
+            ops.wait(ZERO);
+        }
+        Fate::UnderWay => {}
+        Fate::Canceled => {
+            let canceled = ops.harness.poller.cancel(id);
+            assert!(canceled.is_ok(), "it is known until it was delivered: {canceled:?}");
+            let done = ops.collect(2);
+            assert!(done.iter().all(|done| done.result.is_ok() || done.is_canceled()), "{done:?}");
+        }
+        Fate::Deregistered => {
+            ops.harness.deregister(to);
+            let done = ops.collect(2);
+            assert!(done.iter().all(|done| done.result.is_ok() || done.is_canceled()), "{done:?}");
+        }
+    }
+    let OpHarness { harness, .. } = ops;
+    let ReadinessHarness { poller, events } = harness;
+    drop(poller);
+    drop(events);
+    drop(sender);
+    expect_closed(&reader, &format!("{kind:?}, {fate:?}, {waits}"));
+}
+
+pub(super) fn d2_passed_files_that_nobody_takes_are_closed(cx: &TestContext) {
+    drop(cx.poller());
+    let before = open_numbers();
+    for kind in KINDS {
+        for fate in FATES {
+            for waits in [false, true] {
+                meet(cx, kind, fate, waits);
+                assert_eq!(open_numbers(), before, "{kind:?}, {fate:?}, {waits}: a number is lost");
+            }
+        }
+    }
+}
+
+/// Messages with files arrive all the while that receives are stopped: each is received whole, or
+/// is still there with its files.
+pub(super) fn x1_a_file_is_received_or_still_there(cx: &TestContext) {
+    drop(cx.poller());
+    let before = open_numbers();
+    for kind in KINDS {
+        let (reader, writer) = messenger();
+        let (here, there) = pair(kind);
+        let mut ops = OpHarness::new(cx);
+        let (from, to) = (ops.add(here), ops.add(there));
+        let (mut sent, mut received, mut stopped) = (0, 0, 0);
+        for round in 0..200 {
+            let id = ops.submit(Op::recv_msg(to, vec![], 1), 1);
+            if round % 2 == 0 {
+                ops.wait(ZERO);
+            }
+            let message = Message::new().file(writer.clone());
+            let is_first = ops.submit(Op::send_msg(from, vec![round as u8], .., message), 2);
+            sent += 1;
+            if ops.harness.poller.cancel(id).is_err() {
+                assert!(ops.harness.events.completed() > 0, "{is_first:?} came before");
+            }
+            for done in ops.collect(2).into_iter().filter(|done| done.token.0 == 1) {
+                if done.is_canceled() {
+                    assert_eq!((done.transferred, done.buf.len()), (0, 0), "{done:?}");
+                    stopped += 1;
+                    continue;
+                }
+                let its = came(done);
+                assert_eq!((its.bytes, its.files.len()), (vec![received as u8], 1), "{kind:?}");
+                received += 1;
+            }
+        }
+        assert_eq!(received + stopped, sent);
+        while received < sent {
+            let its = came(ops.run(Op::recv_msg(to, vec![], 1)));
+            assert_eq!((its.bytes, its.files.len()), (vec![received as u8], 1), "{kind:?}");
+            received += 1;
+        }
+        drop((ops, writer));
+        expect_closed(&reader, "all are closed");
+    }
+    assert_eq!(open_numbers(), before, "no number is left open");
+}
+
+pub(super) fn p5_without_numbers_the_bytes_come_alone(cx: &TestContext) {
+    drop(cx.poller());
+    let before = open_numbers();
+    for kind in KINDS {
+        for waits in [false, true] {
+            let why = format!("{kind:?}, waits: {waits}");
+            let (reader, writer) = messenger();
+            let (here, there) = pair(kind);
+            let mut ops = OpHarness::new(cx);
+            let (from, to) = (ops.add(here), ops.add(there));
+            let three = (0..3).fold(Message::new(), |message, _| message.file(writer.clone()));
+            let used_up;
+            if !waits {
+                ops.submit(Op::send_msg(from, "bytes", .., three), 2);
+                ops.one();
+                used_up = UsedUp::new();
+                ops.submit(Op::recv_msg(to, vec![], 9), 1);
+            } else {
+                ops.submit(Op::recv_msg(to, vec![], 9), 1);
+                ops.expect_nothing_yet("nothing was sent");
+                used_up = UsedUp::new();
+                ops.submit(Op::send_msg(from, "bytes", .., three), 2);
+            }
+            let mut done = ops.collect(if waits { 2 } else { 1 });
+            drop(used_up);
+            done.retain(|done| done.token.0 == 1);
+            let its = came(done.remove(0));
+            assert_eq!(its.bytes, b"bytes", "{why}");
+            assert!(its.files.is_empty(), "{why}: there was no number");
+            assert!(its.flags.contains(MessageFlags::CONTROL_TRUNCATED), "{why}: it is told");
+            drop((ops, writer));
+            expect_closed(&reader, &why);
+        }
+    }
+    assert_eq!(open_numbers(), before, "no number is left open");
+}
+
+/// A message that waits for room has its files open, whatever the program does; and when it has
+/// been stopped, or its poller has gone, it has not.
+pub(super) fn c4_files_are_open_until_they_were_sent(cx: &TestContext) {
+    for kind in KINDS {
+        for end in 0..4 {
+            let why = format!("{kind:?}, {end}");
+            let (reader, writer) = messenger();
+            let (here, there) = pair(kind);
+            fill(&here);
+            let mut ops = OpHarness::new(cx);
+            let key = ops.harness.register(here, 0, Interest::empty(), Mode::Edge);
+            let ids = [1, 2].map(|token| {
+                let message = Message::new().file(writer.clone());
+                let mut op = Op::send_msg(key, "with", .., message);
+                if end == 1 {
+                    op = op.deadline(std::time::Duration::from_millis(1));
+                }
+                ops.submit(op, token)
+            });
+            drop(writer);
+            if end != 1 {
+                ops.expect_nothing_yet("there is no room");
+                let bits = oracle(&reader, PollFlags::POLLIN);
+                assert!(!bits.contains(PollFlags::POLLHUP), "{why}: closed under its feet");
+            }
+            match end {
+                0 => ids.into_iter().for_each(|id| ops.cancel(id)),
+                1 => {}
+                2 => ops.harness.deregister(key),
+                _ => drop(std::mem::replace(&mut ops, OpHarness::new(cx))),
+            }
+            if end < 3 {
+                let done = ops.collect(2);
+                let tokens: Vec<Token> = done.iter().map(|done| done.token).collect();
+                assert!(done.iter().all(|done| done.result.is_err()), "{why}: {done:?}");
+                assert!(end == 1 || done.iter().all(Completion::is_canceled), "{why}: {done:?}");
+                assert!(tokens.is_sorted() && done.iter().all(|done| *done.buf == *b"with"));
+            }
+            expect_closed(&reader, &why);
+            drop(there);
+        }
+    }
+}

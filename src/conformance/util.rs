@@ -1,0 +1,394 @@
+//! What the cases are written with: a poller with a watchdog, pairs of files, and oracles.
+
+use super::Maker;
+use crate::backend::Backend;
+use crate::event::{Event, Events, Interest, Mode, Readiness, Token};
+use crate::key::Key;
+use crate::poller::{Poller, Source};
+use crate::sys::staging;
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+use nix::time::{ClockId, clock_gettime};
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub(super) const MODES: [Mode; 3] = [Mode::Level, Mode::Edge, Mode::OneShot];
+pub(super) const READ: Interest = Interest::READABLE;
+pub(super) const WRITE: Interest = Interest::WRITABLE;
+pub(super) const BOTH: Interest = Interest::READABLE.union(Interest::WRITABLE);
+pub(super) const ZERO: Duration = Duration::ZERO;
+/// What a wait that must be ended by something else is given; passing it is a failure.
+pub(super) const LONG: Duration = Duration::from_secs(60);
+
+/// The mark of a [`TestContext::note`] in the output of a case's process.
+pub(super) const NOTE: &str = "note: ";
+
+/// Why a case can't be run; thrown by [`TestContext::skip`] and caught by the runner.
+pub(super) struct Skip(pub(super) String);
+
+/// Where a case plays: makes pollers of the backend under test.
+pub(crate) struct TestContext {
+    maker: Maker,
+    /// As it was given to the macro.
+    name: String,
+}
+
+impl TestContext {
+    pub(super) fn new(maker: Maker, name: &str) -> Self {
+        TestContext { maker, name: name.to_owned() }
+    }
+
+    /// Whether it is one of the backends by its own name, and not one of them in another guise, of
+    /// which what takes long need not be done as often.
+    pub(super) fn is_in_full(&self) -> bool {
+        Backend::ALL.iter().any(|backend| backend.to_string() == self.name)
+    }
+
+    /// Ends the case: it can't be run here.
+    pub(super) fn skip(&self, reason: impl Into<String>) -> ! {
+        std::panic::resume_unwind(Box::new(Skip(reason.into())))
+    }
+
+    /// Tells whoever reads the output, of a green run too, that a case could not be played in full.
+    /// The case has a process of its own.
+    pub(super) fn note(&self, what: &str) {
+        // Past the capture of the test harness.
+        let _ = io::stderr().write_all(format!("{NOTE}{what}\n").as_bytes());
+    }
+
+    pub(super) fn try_poller(&self) -> io::Result<Box<dyn Poller>> {
+        (self.maker)()
+    }
+
+    pub(super) fn poller(&self) -> Box<dyn Poller> {
+        match self.try_poller() {
+            Ok(poller) => poller,
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                self.skip(error.to_string())
+            }
+            Err(error) => panic!("no poller: {error}"),
+        }
+    }
+
+    /// A poller with room for `capacity` events.
+    pub(super) fn harness(&self, capacity: usize) -> ReadinessHarness {
+        ReadinessHarness { poller: self.poller(), events: Events::with_capacity(capacity) }
+    }
+}
+
+/// A poller and its events, with the calls that cases make all the time.
+pub(super) struct ReadinessHarness {
+    pub(super) poller: Box<dyn Poller>,
+    pub(super) events: Events,
+}
+
+/// What a wait said: tokens and readiness, in the order of the tokens.
+pub(super) type Said = Vec<(usize, Readiness)>;
+
+impl ReadinessHarness {
+    pub(super) fn register(
+        &mut self,
+        source: Source,
+        token: usize,
+        interest: Interest,
+        mode: Mode,
+    ) -> Key {
+        let registered = self.poller.register(source, Token(token), interest, mode);
+        registered.unwrap_or_else(|error| panic!("register: {error}"))
+    }
+
+    pub(super) fn modify(&mut self, key: Key, token: usize, interest: Interest, mode: Mode) {
+        let modified = self.poller.modify(key, Token(token), interest, mode);
+        modified.unwrap_or_else(|error| panic!("modify: {error}"));
+    }
+
+    pub(super) fn rearm(&mut self, key: Key, interest: Interest) {
+        self.poller.rearm(key, interest).unwrap_or_else(|error| panic!("rearm: {error}"));
+    }
+
+    pub(super) fn drained(&mut self, key: Key, interest: Interest) {
+        self.poller.drained(key, interest).unwrap_or_else(|error| panic!("drained: {error}"));
+    }
+
+    pub(super) fn deregister(&mut self, key: Key) {
+        self.poller.deregister(key).unwrap_or_else(|error| panic!("deregister: {error}"));
+    }
+
+    pub(super) fn wait(&mut self, timeout: Option<Duration>) {
+        let waited = self.poller.wait(&mut self.events, timeout);
+        waited.unwrap_or_else(|error| panic!("wait: {error}"));
+        let room = self.events.capacity();
+        assert!(self.events.len() <= room, "{} events in room for {room}", self.events.len());
+    }
+
+    /// What is ready, by a wait that does not block.
+    pub(super) fn now(&mut self) -> Said {
+        self.wait(Some(ZERO));
+        self.said()
+    }
+
+    /// What the last wait said.
+    pub(super) fn said(&self) -> Said {
+        let pair = |event: &Event| (event.token.0, event.readiness);
+        let mut said: Said = self.events.iter().map(pair).collect();
+        said.sort_by_key(|&(token, readiness)| (token, readiness.bits()));
+        said
+    }
+
+    /// Fails unless nothing is reported now.
+    pub(super) fn expect_silence(&mut self, why: &str) {
+        let said = self.now();
+        assert!(said.is_empty() && !self.events.woken(), "expected nothing ({why}), got {said:?}");
+    }
+
+    /// Fails unless exactly this is reported now.
+    pub(super) fn expect_now(&mut self, expected: &[(usize, Readiness)], why: &str) {
+        let said = self.now();
+        assert_eq!(said, expected, "{why}");
+    }
+
+    /// Waits until a wait reports something, which the watchdog gives a minute.
+    pub(super) fn next(&mut self, what: &str) -> Said {
+        self.wait(Some(LONG));
+        assert!(!self.events.is_empty(), "nothing was reported, expected: {what}");
+        self.said()
+    }
+}
+
+/// How a call that must fail has failed.
+pub(super) fn refusal<T>(answer: io::Result<T>) -> io::ErrorKind {
+    match answer {
+        Ok(_) => panic!("a call that had to fail did not"),
+        Err(error) => {
+            expect_words(&error);
+            error.kind()
+        }
+    }
+}
+
+/// Fails unless an error says its cause: by the number of a system call's, or in words.
+pub(super) fn expect_words(error: &io::Error) {
+    let has_cause = error.raw_os_error().is_some() || error.get_ref().is_some();
+    assert!(has_cause, "an error without a cause: {error:?}");
+}
+
+/// A unix stream to watch, and its peer. Neither blocks.
+pub(super) fn stream() -> (Arc<UnixStream>, UnixStream) {
+    let (here, there) = UnixStream::pair().unwrap_or_else(|error| panic!("socketpair: {error}"));
+    for end in [&here, &there] {
+        end.set_nonblocking(true).unwrap_or_else(|error| panic!("O_NONBLOCK: {error}"));
+    }
+    (Arc::new(here), there)
+}
+
+/// The two ends of a pipe, reader first. Neither blocks.
+pub(super) fn pipe() -> (OwnedFd, OwnedFd) {
+    let flags = OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+    nix::unistd::pipe2(flags).unwrap_or_else(|error| panic!("pipe2: {error}"))
+}
+
+/// Two ends of a TCP connection over loopback. Neither blocks.
+pub(super) fn tcp() -> (Arc<TcpStream>, TcpStream) {
+    let (listener, here) = tcp_listener_and_client();
+    let (there, _) = listener.accept().unwrap_or_else(|error| panic!("accept: {error}"));
+    there.set_nonblocking(true).unwrap_or_else(|error| panic!("O_NONBLOCK: {error}"));
+    (here, there)
+}
+
+/// A listener that blocks, and a connection it has not accepted.
+pub(super) fn tcp_listener_and_client() -> (TcpListener, Arc<TcpStream>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+    let listener = listener.unwrap_or_else(|error| panic!("bind: {error}"));
+    let address = listener.local_addr().unwrap_or_else(|error| panic!("getsockname: {error}"));
+    let here = TcpStream::connect(address).unwrap_or_else(|error| panic!("connect: {error}"));
+    here.set_nonblocking(true).unwrap_or_else(|error| panic!("O_NONBLOCK: {error}"));
+    (listener, Arc::new(here))
+}
+
+/// Writes all of `bytes`, for which there must be room.
+pub(super) fn put(mut to: &UnixStream, bytes: &[u8]) {
+    to.write_all(bytes).unwrap_or_else(|error| panic!("write: {error}"));
+}
+
+/// Reads at most `count` bytes of what is there.
+pub(super) fn take(mut from: &UnixStream, count: usize) -> usize {
+    from.read(&mut vec![0; count]).unwrap_or_else(|error| panic!("read: {error}"))
+}
+
+/// Reads until `WouldBlock` or end of file.
+pub(super) fn drain(from: impl AsFd) {
+    let mut buffer = [0; 4096];
+    loop {
+        match nix::unistd::read(&from, &mut buffer) {
+            Ok(0) | Err(Errno::EAGAIN) => return,
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => panic!("read: {error}"),
+        }
+    }
+}
+
+/// Writes until `WouldBlock`.
+pub(super) fn fill(to: impl AsFd) {
+    loop {
+        match nix::unistd::write(&to, &[0; 4096]) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) => return,
+            Err(error) => panic!("write: {error}"),
+        }
+    }
+}
+
+/// The oracle: what poll(2) itself says of these bits, now.
+pub(super) fn oracle(of: impl AsFd, asked: PollFlags) -> PollFlags {
+    let mut fds = [PollFd::new(of.as_fd(), asked)];
+    nix::poll::poll(&mut fds, PollTimeout::ZERO).unwrap_or_else(|error| panic!("poll: {error}"));
+    fds[0].revents().unwrap_or_else(PollFlags::empty)
+}
+
+/// Waits until the oracle says so: for what the kernel does in its own time, such as TCP.
+pub(super) fn wait_until_kernel(
+    of: impl AsFd,
+    asked: PollFlags,
+    until: impl Fn(PollFlags) -> bool,
+) {
+    let started = Instant::now();
+    while !until(oracle(&of, asked)) {
+        assert!(started.elapsed() < LONG, "the kernel did not get there within {LONG:?}");
+        std::thread::yield_now();
+    }
+}
+
+/// Waits until a thread of this process sleeps in the kernel.
+pub(super) fn until_asleep(thread: i32) {
+    assert!(falls_asleep(thread), "the thread does not go to sleep");
+}
+
+/// Whether a thread of this process gets to sleep in the kernel, which the watchdog gives a minute.
+pub(super) fn falls_asleep(thread: i32) -> bool {
+    let started = Instant::now();
+    while started.elapsed() < LONG {
+        let stat = std::fs::read_to_string(format!("/proc/self/task/{thread}/stat"));
+        let stat = stat.unwrap_or_else(|error| panic!("the thread has gone: {error}"));
+        // The state follows the name, which stands in parentheses and may hold anything.
+        if stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('S')) {
+            return true;
+        }
+        std::thread::yield_now();
+    }
+    false
+}
+
+/// What a thread did in a while in which it had nothing to do.
+#[derive(Debug)]
+pub(super) struct CpuUsage {
+    watched: Duration,
+    /// The processor's time that it used meanwhile.
+    worked: Duration,
+    /// How often it fell asleep anew.
+    voluntary_switches: u64,
+}
+
+impl CpuUsage {
+    /// Watches a thread of this process from when it has fallen asleep.
+    pub(super) fn of(thread: i32) -> Self {
+        until_asleep(thread);
+        let (started, worked, voluntary_switches) =
+            (Instant::now(), time_worked(thread), voluntary_switches(thread));
+        std::thread::sleep(Duration::from_millis(100));
+        let (worked, voluntary_switches) =
+            (time_worked(thread) - worked, self::voluntary_switches(thread) - voluntary_switches);
+        CpuUsage { watched: started.elapsed(), worked, voluntary_switches }
+    }
+
+    /// Fails unless the thread slept. One that does needs no processor at all, however busy the
+    /// machine is, and falls asleep once; so much more is granted that only a loop can use it up.
+    pub(super) fn expect_sleep(&self, why: &str) {
+        let slept = self.worked * 10 < self.watched && self.voluntary_switches < 20;
+        assert!(slept, "a blocked wait does not look again and again ({why}): {self:?}");
+    }
+}
+
+/// The processor's time that a thread of this process has used.
+fn time_worked(thread: i32) -> Duration {
+    // How the kernel makes a clock's number of a thread's, for what its scheduler has counted.
+    let clock = ClockId::from_raw((!thread << 3) | 6);
+    let time = clock_gettime(clock).unwrap_or_else(|e| panic!("the clock of a thread: {e}"));
+    Duration::from(time)
+}
+
+/// How often a thread of this process has gone to sleep by itself.
+fn voluntary_switches(thread: i32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/self/task/{thread}/status"));
+    let status = status.unwrap_or_else(|error| panic!("the thread has gone: {error}"));
+    let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    let count = count.and_then(|count| count.trim().parse().ok());
+    count.unwrap_or_else(|| panic!("no count of context switches in {status:?}"))
+}
+
+/// The numbers that are open in this process.
+pub(super) fn open_numbers() -> Vec<i32> {
+    let directory = std::fs::read_dir("/proc/self/fd");
+    let directory = directory.unwrap_or_else(|error| panic!("/proc/self/fd: {error}"));
+    let mut numbers: Vec<i32> =
+        directory.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+    numbers.sort_unstable();
+    // One of them was the directory, and is closed again.
+    numbers.retain(|number| std::fs::read_link(format!("/proc/self/fd/{number}")).is_ok());
+    numbers
+}
+
+/// A directory of the case's own, removed when it ends.
+pub(super) struct TempDir(pub(super) std::path::PathBuf);
+
+impl TempDir {
+    pub(super) fn new() -> Self {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        loop {
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let name = format!("quintpoll-{}-{number}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            match std::fs::create_dir(&path) {
+                Ok(()) => return TempDir(path),
+                // A process of the same number was killed, and has left its own behind.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => panic!("{}: {error}", path.display()),
+            }
+        }
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Sends one urgent byte.
+pub(super) fn put_urgent(to: &TcpStream) {
+    use nix::sys::socket::{MsgFlags, send};
+    use std::os::fd::AsRawFd;
+    assert_eq!(send(to.as_raw_fd(), b"!", MsgFlags::MSG_OOB), Ok(1), "an urgent byte");
+}
+
+/// Has SIGPIPE end this process, as it does by default, which the runtime has changed; and fails
+/// unless it would. The case has a process of its own.
+pub(super) fn let_sigpipe_end_the_process() {
+    let set = staging::default_action(libc::SIGPIPE);
+    set.unwrap_or_else(|error| panic!("SIG_DFL: {error}"));
+    let ended = staging::in_forked_child(|| {
+        let (reader, writer) = pipe();
+        drop(reader);
+        let _ = nix::unistd::write(&writer, b"x");
+        0
+    });
+    // As it is said of a child that a signal has ended, and not of a fork that failed.
+    let by_signal = format!("signal {}", libc::SIGPIPE);
+    let is_ended = ended.as_ref().is_err_and(|error| error.to_string().ends_with(&by_signal));
+    assert!(is_ended, "without care a write ends the process: {ended:?}");
+}
