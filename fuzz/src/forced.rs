@@ -281,8 +281,9 @@ impl<S: Selector> Selector for Forced<S> {
     }
 
     fn set_max_reports(&mut self, max: usize) {
-        // What gets lost is not reported in a fair order.
-        if self.distortion != Distortion::Losses {
+        // What gets lost is not reported in a fair order, nor what the reactor polls for when an
+        // edge is armed.
+        if self.distortion == Distortion::Faithful {
             self.inner.set_max_reports(max);
         }
     }

@@ -65,8 +65,9 @@ pub trait Selector {
     /// Lets go of the file: when this returns the kernel holds it no longer on the slot's behalf.
     fn remove(&mut self, slot: Slot, fd: BorrowedFd<'_>);
 
-    /// Limits how many reports a wait takes from the kernel. A mechanism that does not report in a
-    /// fair order takes all, and so has nothing to do here.
+    /// Limits how many reports a wait takes from the kernel. A mechanism may leave some there if
+    /// it reports in a fair order, and if it reports by itself what is ready when a source is
+    /// armed. Others take all, and have nothing to do here.
     fn set_max_reports(&mut self, max: usize) {
         let _ = max;
     }

@@ -196,7 +196,8 @@ impl Group {
             if let Some(what) = self.differing_ends(first, shown) {
                 complaints.push(unequal(name, &what));
             }
-            if let Some(what) = self.differing_answers(&first.answers, &shown.answers) {
+            if let Some(what) = self.differing_answers(&first.answers, &shown.answers, at.is_none())
+            {
                 complaints.push(unequal(name, &what));
             }
         }
@@ -233,12 +234,22 @@ impl Group {
         }
     }
 
-    fn differing_answers(&self, ones: &[Answer], others: &[Answer]) -> Option<String> {
+    fn differing_answers(
+        &self,
+        ones: &[Answer],
+        others: &[Answer],
+        is_end: bool,
+    ) -> Option<String> {
+        // At the end whatever is pending is cancelled, and chance decides what is.
+        let is_by_chance = is_end && self.apart.contains(&true);
+        let counts =
+            |&&(place, _): &&Answer| place.map_or(!is_by_chance, |place| !self.apart[place]);
+        let (ones, others): (Vec<_>, Vec<_>) =
+            (ones.iter().filter(counts).collect(), others.iter().filter(counts).collect());
         if ones.len() != others.len() {
             return Some("on how many calls there were".to_owned());
         }
-        let counts = |place: Option<usize>| place.is_none_or(|place| !self.apart[place]);
-        let mut pairs = ones.iter().zip(others).filter(|((place, _), _)| counts(*place));
+        let mut pairs = ones.iter().zip(&others);
         let (one, other) = pairs.find(|(one, other)| one != other)?;
         Some(format!("{one:?}, {other:?}"))
     }
