@@ -434,6 +434,7 @@ macro_rules! __conformance_cases {
             c6_cached_opens_use_the_table_of_the_submitter
             c4_message_passes_descriptors_of_the_submitter
             w1_wake_comes_from_a_thread_with_another_table
+            e1_each_file_is_that_of_the_callers_table
         }
         numbers {} own {
             p2_own_descriptors_leave_stdio_free

@@ -1,15 +1,18 @@
-//! Clauses C4, C6 and W1 where the threads of a process have several file descriptor tables, after
-//! unshare(2) with `CLONE_FILES`. Every case has a process of its own.
+//! Clauses E1, C4, C6 and W1 where the threads of a process have several file descriptor tables,
+//! after unshare(2) with `CLONE_FILES`. Every case has a process of its own.
 
 use super::disk::{file_of, forget};
 use super::op_harness::*;
 use super::util::*;
+use crate::event::{Mode, Readiness};
 use crate::op::{Message, Op, OpenOptions, Outcome};
 use crate::sys::buf::Buf;
 use crate::sys::staging;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, mpsc};
@@ -336,4 +339,70 @@ pub(super) fn w1_wake_comes_from_a_thread_with_another_table(cx: &TestContext) {
         assert_eq!(ok(std::fs::metadata(&path)).len(), 0, "{} was written to", path.display());
     }
     other.run(move || files.into_iter().for_each(|mut file| ok(file.flush())));
+}
+
+/// Returns an eventfd and an inotify instance, which have taken the two lowest free numbers, the
+/// eventfd the lower one if `eventfd_first`.
+fn eventfd_and_inotify(eventfd_first: bool) -> (EventFd, Inotify) {
+    let eventfd = || ok(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK));
+    let inotify = || ok(Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK));
+    if eventfd_first {
+        let eventfd = eventfd();
+        (eventfd, inotify())
+    } else {
+        let inotify = inotify();
+        (eventfd(), inotify)
+    }
+}
+
+/// What signals readiness in one table and what does not in the other have the same numbers.
+pub(super) fn e1_each_file_is_that_of_the_callers_table(cx: &TestContext) {
+    let directory = TempDir::new();
+    let mut before = cx.harness(4);
+    let other = OtherThread::spawn();
+    ok(staging::unshare_fd_table());
+    let (eventfd, inotify) = eventfd_and_inotify(true);
+    let theirs = other.run(|| eventfd_and_inotify(false));
+    let numbers = |(eventfd, inotify): (&EventFd, &Inotify)| {
+        [eventfd.as_fd().as_raw_fd(), inotify.as_fd().as_raw_fd()]
+    };
+    let [ours, their_numbers] = [(&eventfd, &inotify), (&theirs.0, &theirs.1)].map(numbers);
+    assert_eq!(ours, [their_numbers[1], their_numbers[0]], "each has the other's number there");
+    ok(inotify.add_watch(&directory.0, AddWatchFlags::IN_CREATE));
+    let (eventfd, inotify) = (Arc::new(eventfd), Arc::new(inotify));
+    let mut after = cx.harness(4);
+    for harness in [&mut before, &mut after] {
+        for mode in MODES {
+            let keys = [
+                harness.register(eventfd.clone(), 0, READ, mode),
+                harness.register(inotify.clone(), 1, READ, mode),
+            ];
+            for round in 0..3 {
+                harness.expect_silence(&format!("both are empty, {mode:?}, round {round}"));
+                for (token, key) in keys.into_iter().enumerate() {
+                    let name = ["eventfd", "inotify"][token];
+                    match token {
+                        0 => drop(ok(eventfd.write(1))),
+                        _ => {
+                            drop(ok(File::create(directory.0.join("new"))));
+                            ok(std::fs::remove_file(directory.0.join("new")));
+                        }
+                    }
+                    let said = harness.next(&format!("{name}, {mode:?}, round {round}"));
+                    assert_eq!(said, [(token, Readiness::READABLE)], "{mode:?}, round {round}");
+                    match token {
+                        0 => drop(ok(eventfd.read())),
+                        _ => drop(ok(inotify.read_events())),
+                    }
+                    match mode {
+                        Mode::Level => {}
+                        Mode::Edge => harness.drained(key, READ),
+                        Mode::OneShot => harness.rearm(key, READ),
+                    }
+                }
+            }
+            keys.into_iter().for_each(|key| harness.deregister(key));
+        }
+    }
+    other.run(move || drop(theirs));
 }

@@ -2,10 +2,10 @@
 //! the program, nor of the processes that share its description.
 #![allow(unsafe_code)]
 
+use super::fd_table::path_of;
 use super::file::FileType;
 use super::mount::CachedStat;
 use super::own_fd::above_stdio;
-use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
@@ -26,8 +26,7 @@ pub(super) fn reopen(fd: BorrowedFd<'_>, shape: FileType, flags: libc::c_int) ->
     if !may_open {
         return None;
     }
-    // The directory "self" has the descriptors of another thread.
-    let path = CString::new(format!("/proc/thread-self/fd/{}", fd.as_raw_fd())).ok()?;
+    let path = path_of(fd);
     let flags = flags & KEPT | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC;
     let opened = above_stdio(|| {
         // SAFETY: the name ends with a zero, and outlives the call.

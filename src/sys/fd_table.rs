@@ -4,8 +4,9 @@
 //! `CLONE_FILES`). From then on a number may stand for another file in it.
 #![allow(unsafe_code)]
 
+use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// A thread of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +27,17 @@ const KCMP_FILE: libc::c_int = 0;
 const KCMP_FILES: libc::c_int = 2;
 /// For pidfd_open(2), since Linux 6.9; the libc crate lacks it for some C libraries.
 const PIDFD_THREAD: libc::c_int = libc::O_EXCL;
+
+/// The directory in which procfs has the descriptors of the calling thread, by their numbers.
+/// `/proc/self/fd` has those of the first thread of the process.
+pub(super) const THREAD_FDS: &CStr = c"/proc/thread-self/fd";
+
+/// Returns the path under which procfs has a descriptor of the calling thread.
+pub(super) fn path_of(fd: BorrowedFd<'_>) -> CString {
+    let number = fd.as_raw_fd().to_string();
+    let path = [THREAD_FDS.to_bytes(), b"/", number.as_bytes()].concat();
+    CString::new(path).unwrap_or_default()
+}
 
 impl ThreadId {
     pub(crate) fn current() -> Self {

@@ -1,11 +1,14 @@
 //! File numbers: held beside their owner, and checked.
 #![allow(unsafe_code)]
 
+use super::fd_table::path_of;
 use super::mount::CachedStat;
+use std::ffi::OsStr;
 use std::fmt;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -105,7 +108,7 @@ impl FdKind {
         Ok(match FileType::of(fd)? {
             FileType::Socket => FdKind::of_socket(fd),
             FileType::Pipe => FdKind::Pipe,
-            FileType::Anonymous if is_anonymous(fd.as_raw_fd(), "inotify") => FdKind::Inotify,
+            FileType::Anonymous if is_anonymous(fd, "inotify") => FdKind::Inotify,
             FileType::Anonymous => FdKind::Anonymous,
             FileType::Regular | FileType::Block | FileType::Named => FdKind::Named,
         })
@@ -215,9 +218,10 @@ pub(crate) fn is_counter(number: RawFd) -> bool {
 /// `PERF_EVENT_IOC_ID`, which the crate libc lacks.
 const GET_COUNTER_ID: libc::Ioctl = libc::_IOR::<*mut u64>(b'$' as u32, 7);
 
-/// Whether /proc calls it so; nothing else tells.
-fn is_anonymous(number: RawFd, name: &str) -> bool {
-    let link = std::fs::read_link(format!("/proc/self/fd/{number}"));
+/// Returns true if procfs calls the file so, which nothing else tells.
+fn is_anonymous(fd: BorrowedFd<'_>, name: &str) -> bool {
+    let path = path_of(fd);
+    let link = std::fs::read_link(OsStr::from_bytes(path.to_bytes()));
     link.is_ok_and(|link| link == Path::new(&format!("anon_inode:{name}")))
 }
 

@@ -2,6 +2,8 @@
 //! backends.
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{MsgFlags, send};
@@ -84,6 +86,36 @@ fn e2_files_that_can_not_signal() {
         counter.read().expect("two writes");
         nix::unistd::read(&*here, &mut [0; 8]).expect("two bytes");
     }
+}
+
+/// E2 on SIGIO: inotify signals, also where its number is another file's in the first thread.
+#[test]
+fn e2_inotify_in_each_descriptor_table() {
+    let directory = tempfile::tempdir().expect("a place for it");
+    let in_each_backend = || {
+        let flags = InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK;
+        let inotify = Arc::new(Inotify::init(flags).expect("an inotify"));
+        inotify.add_watch(directory.path(), AddWatchFlags::IN_CREATE).expect("a directory");
+        for backend in available() {
+            let mut poller = open(backend);
+            poller.register(inotify.clone(), Token(0), READ, Mode::Edge).expect("fresh");
+            let _first = tempfile::NamedTempFile::new_in(directory.path()).expect("room");
+            assert_eq!(now(&mut *poller), Readiness::READABLE, "{backend}");
+            let _second = tempfile::NamedTempFile::new_in(directory.path()).expect("room");
+            let repeats = !matches!(backend, Backend::Poll | Backend::Select);
+            let again = if repeats { Readiness::READABLE } else { Readiness::empty() };
+            assert_eq!(now(&mut *poller), again, "{backend}");
+            inotify.read_events().expect("two files");
+        }
+    };
+    in_each_backend();
+    thread::scope(|scope| {
+        let with_own_table = scope.spawn(|| {
+            unshare(CloneFlags::CLONE_FILES).expect("no right is needed");
+            in_each_backend();
+        });
+        with_own_table.join().expect("as with the table of the process");
+    });
 }
 
 /// Waits until a thread of this process sleeps in the kernel.

@@ -91,6 +91,31 @@ fn the_rest_is_told_by_the_mode() {
     assert_eq!(refused.raw_os_error(), Some(libc::EBADF));
 }
 
+/// The first thread of the process has other files under the same numbers, or none.
+#[test]
+fn kind_is_that_of_the_callers_table() {
+    let thread = std::thread::spawn(|| {
+        let new_inotify = || Inotify::init(InitFlags::IN_CLOEXEC).expect("an inotify");
+        let inotify = new_inotify();
+        let eventfd = EventFd::new().expect("an eventfd");
+        // SAFETY: no memory is passed.
+        assert_eq!(unsafe { libc::unshare(libc::CLONE_FILES) }, 0);
+        let replace = |old: &dyn AsFd, new: &dyn AsFd| {
+            let (old, new) = (old.as_fd().as_raw_fd(), new.as_fd().as_raw_fd());
+            // SAFETY: this table is the thread's own, in which `old` stands for another file of
+            // the same owner from now on.
+            assert_eq!(unsafe { libc::dup3(new, old, libc::O_CLOEXEC) }, old);
+        };
+        replace(&inotify, &EventFd::new().expect("an eventfd"));
+        replace(&eventfd, &new_inotify());
+        // What was replaced is closed in the other table, where it is still open.
+        ([kind(&inotify), kind(&eventfd)], inotify, eventfd)
+    });
+    let (kinds, inotify, eventfd) = thread.join().expect("it only looks");
+    assert_eq!(kinds, [FdKind::Anonymous, FdKind::Inotify]);
+    assert_eq!([kind(&inotify), kind(&eventfd)], [FdKind::Inotify, FdKind::Anonymous]);
+}
+
 #[test]
 fn a_performance_counter_is_one() {
     /// The beginning of struct perf_event_attr, of the first published size: type

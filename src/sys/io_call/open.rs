@@ -9,6 +9,7 @@
 //! a sandbox, or from a step that the plain call does not take, so a thread finds them.
 #![allow(unsafe_code)]
 
+use super::super::fd_table::THREAD_FDS;
 use super::super::mount::{CachedStat, MountId};
 use super::super::own_fd::above_stdio;
 use super::{CallArgs, IoCall, OpenArgs};
@@ -70,7 +71,7 @@ impl Opens {
 /// What a poller keeps to open files without waiting. It belongs to the thread that has made it.
 #[derive(Debug, Default)]
 pub(crate) struct Opener {
-    /// `/proc/thread-self/fd`, once it was needed.
+    /// [`THREAD_FDS`], once it was needed.
     fds: Option<OwnedFd>,
     /// The mounts in which files were opened most recently, and the place for the next.
     mounts: [Option<(MountId, Opens)>; 8],
@@ -163,15 +164,14 @@ fn resolve_cached(directory: RawFd, name: &CStr, flags: libc::c_int) -> io::Resu
     owned(answer as libc::c_int)
 }
 
-/// Returns the directory of the descriptors of the calling thread, which has them under the names
-/// of their numbers. `/proc/self/fd` is the table of the first thread of the process.
+/// Opens the directory of the descriptors of the calling thread.
 ///
 /// # Errors
 ///
 /// `NotFound` if there is no procfs; what open(2) says.
 fn thread_fds() -> io::Result<OwnedFd> {
     let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
-    let fds = open_at(libc::AT_FDCWD, c"/proc/thread-self/fd", flags)?;
+    let fds = open_at(libc::AT_FDCWD, THREAD_FDS, flags)?;
     match CachedStat::of(fds.as_fd())?.fs_magic() == Some(libc::PROC_SUPER_MAGIC as u64) {
         true => Ok(fds),
         false => Err(io::Error::new(io::ErrorKind::NotFound, "there is no procfs at /proc")),
