@@ -4,6 +4,9 @@
 //! `O_PATH`, which opens nothing. What was found is opened if its kind and its file system are
 //! known not to wait then. Everything else is left to a thread, which makes the plain call.
 //!
+//! The cache is not enough to follow a symbolic link whose time of access is due to be updated.
+//! With `relatime` that is so the first time after the link was changed, and once a day.
+//!
 //! That a name is missing (`ENOENT`) is known from the cache too: the plain call looks there first,
 //! in the same way, and asks the file system only if that says `ECHILD`. Other errors may come from
 //! a sandbox, or from a step that the plain call does not take, so a thread finds them.

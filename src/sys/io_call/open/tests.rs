@@ -3,9 +3,15 @@
 use super::super::{Call, Part};
 use super::*;
 use crate::sys::buf::Buf;
+use nix::fcntl::AT_FDCWD;
+use nix::sys::stat::{UtimensatFlags, utimensat};
+use nix::sys::statvfs::{FsFlags, fstatvfs};
+use nix::sys::time::TimeSpec;
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A directory whose file system is one of those in which files are opened without waiting.
 fn local_directory() -> Option<tempfile::TempDir> {
@@ -24,7 +30,7 @@ fn local_directory() -> Option<tempfile::TempDir> {
 
 fn try_open(
     opener: &mut Opener,
-    path: &std::path::Path,
+    path: &OpenArgs,
     flags: libc::c_int,
 ) -> Option<io::Result<OwnedFd>> {
     let name = std::ffi::CString::new(path.as_os_str().as_bytes()).expect("no zero in it");
@@ -33,7 +39,7 @@ fn try_open(
     call.expect("a call without a buffer").open_now(opener)
 }
 
-fn open(opener: &mut Opener, path: &std::path::Path, flags: libc::c_int) -> Option<OwnedFd> {
+fn open(opener: &mut Opener, path: &OpenArgs, flags: libc::c_int) -> Option<OwnedFd> {
     let opened = try_open(opener, path, flags);
     opened.map(|opened| opened.expect("it is no error"))
 }
@@ -44,12 +50,30 @@ fn text_of(fd: OwnedFd) -> String {
     text
 }
 
+/// Makes a symbolic link, and sets the time when it was followed last. The kernel updates that time
+/// (`relatime`) if it is not later than the time when the link was made, or a day old.
+fn symlink(target: &str, link: &OpenArgs, followed: Duration) {
+    std::os::unix::fs::symlink(target, link).expect("room");
+    set_followed(link, followed);
+}
+
+fn set_followed(link: &OpenArgs, followed: Duration) {
+    let (flags, unchanged) = (UtimensatFlags::NoFollowSymlink, TimeSpec::UTIME_OMIT);
+    utimensat(AT_FDCWD, link, &followed.into(), &unchanged, flags).expect("the link is there");
+}
+
+/// An hour from now: the time is not updated.
+fn later() -> Duration {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is later");
+    now + Duration::from_secs(3600)
+}
+
 #[test]
 fn cached_files_and_directories_are_opened() {
     let Some(directory) = local_directory() else { return };
     let path = |name: &str| directory.path().join(name);
     fs::write(path("file"), "content").expect("room");
-    std::os::unix::fs::symlink("file", path("link")).expect("room");
+    symlink("file", &path("link"), later());
     let mut opener = Opener::default();
     for name in ["file", "link", "./file"] {
         for flags in [0, libc::O_NOATIME, libc::O_DSYNC, libc::O_NONBLOCK] {
@@ -93,7 +117,7 @@ fn what_may_wait_or_fails_is_left_to_a_thread() {
 fn missing_names_are_known_once_they_were_looked_up() {
     let Some(directory) = local_directory() else { return };
     let path = |name: &str| directory.path().join(name);
-    std::os::unix::fs::symlink("missing", path("dangling")).expect("room");
+    symlink("missing", &path("dangling"), later());
     let mut opener = Opener::default();
     for name in ["missing", "missing/below", "dangling"] {
         assert!(!path(name).exists(), "it is looked up");
@@ -104,6 +128,27 @@ fn missing_names_are_known_once_they_were_looked_up() {
     fs::write(path("missing"), "content").expect("room");
     for name in ["missing", "dangling"] {
         assert_eq!(open(&mut opener, &path(name), 0).map(text_of).as_deref(), Some("content"));
+    }
+}
+
+/// To follow such a link writes its time, which the cache alone can't do.
+#[test]
+fn due_access_time_of_a_link_is_for_a_thread() {
+    let Some(directory) = local_directory() else { return };
+    let flags = fstatvfs(File::open(directory.path()).expect("it is there")).expect("it has them");
+    if flags.flags().contains(FsFlags::ST_NOATIME) {
+        return println!("skipped: the file system keeps no times of access");
+    }
+    let path = |name: &str| directory.path().join(name);
+    fs::write(path("file"), "content").expect("room");
+    symlink("file", &path("link"), Duration::ZERO);
+    symlink("missing", &path("dangling"), Duration::ZERO);
+    let mut opener = Opener::default();
+    assert!(!path("missing").exists(), "it is looked up");
+    for name in ["link", "dangling"] {
+        assert!(try_open(&mut opener, &path(name), 0).is_none(), "{name}");
+        set_followed(&path(name), later());
+        assert!(try_open(&mut opener, &path(name), 0).is_some(), "{name}");
     }
 }
 
