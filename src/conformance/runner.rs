@@ -1,6 +1,6 @@
 //! Runs one case: in a thread with a watchdog, in a process of its own if it asks for one.
 
-use super::util::{NOTE, Skip, TestContext};
+use super::util::{NOTE, Skip, TestContext, WATCHDOG};
 use super::{CASES, Case, Maker};
 use std::any::Any;
 use std::io;
@@ -8,12 +8,9 @@ use std::panic;
 use std::process::{Command, Stdio};
 use std::sync::{PoisonError, RwLock, mpsc};
 use std::thread;
-use std::time::Duration;
 
 /// Set for a process that was started for one case; its value is that test.
 const OWN_PROCESS: &str = "QUINTPOLL_CASE_PROCESS";
-/// A case that is not done by then hangs.
-const WATCHDOG: Duration = Duration::from_secs(120);
 
 /// Runs a case. This is what the tests that [`conformance_tests!`](crate::conformance_tests) makes
 /// consist of; `test` is the test's whole path, by which the binary can be told to run it alone.

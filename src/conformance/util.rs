@@ -25,6 +25,9 @@ pub(super) const ZERO: Duration = Duration::ZERO;
 /// What a wait that must be ended by something else is given; passing it is a failure.
 pub(super) const LONG: Duration = Duration::from_secs(60);
 
+/// A case that is not done by then hangs.
+pub(super) const WATCHDOG: Duration = Duration::from_secs(120);
+
 /// The mark of a [`TestContext::note`] in the output of a case's process.
 pub(super) const NOTE: &str = "note: ";
 
@@ -36,17 +39,24 @@ pub(crate) struct TestContext {
     maker: Maker,
     /// As it was given to the macro.
     name: String,
+    started: Instant,
 }
 
 impl TestContext {
     pub(super) fn new(maker: Maker, name: &str) -> Self {
-        TestContext { maker, name: name.to_owned() }
+        TestContext { maker, name: name.to_owned(), started: Instant::now() }
     }
 
     /// Whether it is one of the backends by its own name, and not one of them in another guise, of
     /// which what takes long need not be done as often.
     pub(super) fn is_in_full(&self) -> bool {
         Backend::ALL.iter().any(|backend| backend.to_string() == self.name)
+    }
+
+    /// Returns true if a case may begin another of very many rounds: half of what the watchdog
+    /// gives it is left. On a busy machine a round may take a second.
+    pub(super) fn has_time(&self) -> bool {
+        self.started.elapsed() < WATCHDOG / 2
     }
 
     /// Ends the case: it can't be run here.
