@@ -95,11 +95,7 @@ fn drop_while_reading(cx: &TestContext, file: &Arc<File>, prepare: impl Fn()) {
     let before = open_numbers();
     let mut under_way = 0;
     let rounds = if cx.is_in_full() { DROPS } else { FEWER_DROPS };
-    for round in 0..rounds {
-        if round >= KINDS && !cx.has_time() {
-            cx.note(&format!("there was time for {round} of {rounds} rounds"));
-            break;
-        }
+    for round in cx.rounds(rounds, KINDS) {
         prepare();
         let mut harness = cx.harness(16);
         let registered =

@@ -138,7 +138,7 @@ pub(super) fn d1_a_thousand_drops_with_thousands_under_way(cx: &TestContext) {
     let crowd = Crowd { lines, listeners, crowded: crowded_listener() };
     let Crowd { lines, listeners, .. } = &crowd;
     let with_files = open_numbers();
-    for round in 0..DROPS {
+    for round in cx.rounds(DROPS, 2 * FULL_ROUND) {
         let mut harness = cx.harness(16);
         let count = crowd.load(&mut *harness.poller);
         let (last, last_peer) = stream();

@@ -169,6 +169,8 @@ pub(super) fn r5_a_stream_ends_with_its_registration(cx: &TestContext) {
 /// A thousand pollers, each with so many receives and accepts under way.
 pub(super) fn d1_a_thousand_drops_with_hundreds_of_streams(cx: &TestContext) {
     const DROPS: usize = 1000;
+    /// One round of so many looks at all memory.
+    const FULL_ROUND: usize = 50;
     drop(cx.poller());
     let before = open_numbers();
     let lines: Vec<Line> = (0..100).map(|_| Line::unix()).collect();
@@ -176,7 +178,7 @@ pub(super) fn d1_a_thousand_drops_with_hundreds_of_streams(cx: &TestContext) {
     let doors: Vec<Arc<TcpListener>> = (0..10).map(listener).collect();
     let pools = [new_pool(96, 64), new_pool(96, 2), new_pool(4096, 1)];
     let with_files = open_numbers();
-    for round in 0..DROPS {
+    for round in cx.rounds(DROPS, 2 * FULL_ROUND) {
         let mut ops = OpHarness::new(cx);
         for (at, line) in lines.iter().enumerate() {
             let key = ops.add(line.here.clone());
@@ -202,7 +204,7 @@ pub(super) fn d1_a_thousand_drops_with_hundreds_of_streams(cx: &TestContext) {
         drop(events);
         pools.iter().for_each(|pool| assert_eq!(pool.idle(), pool.made(), "round {round}"));
         lines.iter().for_each(|line| drain(&line.here));
-        if round % 50 == 0 {
+        if round % FULL_ROUND == 0 {
             expect_untouched(&pools, &lines, round);
         }
     }

@@ -53,10 +53,17 @@ impl TestContext {
         Backend::ALL.iter().any(|backend| backend.to_string() == self.name)
     }
 
-    /// Returns true if a case may begin another of very many rounds: half of what the watchdog
-    /// gives it is left. On a busy machine a round may take a second.
-    pub(super) fn has_time(&self) -> bool {
-        self.started.elapsed() < WATCHDOG / 2
+    /// Returns the numbers of the rounds of a case that takes long, and ends early, with a note,
+    /// when half of what the watchdog gives it is over: on a busy machine a round may take a
+    /// second. There are at least `kinds` rounds. The case has a process of its own.
+    pub(super) fn rounds(&self, count: usize, kinds: usize) -> impl Iterator<Item = usize> + '_ {
+        (0..count).take_while(move |&round| {
+            let goes_on = round < kinds || self.started.elapsed() < WATCHDOG / 2;
+            if !goes_on {
+                self.note(&format!("there was time for {round} of {count} rounds"));
+            }
+            goes_on
+        })
     }
 
     /// Ends the case: it can't be run here.
