@@ -139,9 +139,7 @@ macro_rules! __conformance_cases {
             w1_no_wake_is_lost_in_a_race
             w2_a_wake_is_not_an_event
             w3_a_waker_outlives_its_poller
-        } own {
-            w3_a_signal_handler_may_wake
-        }
+        } own { w3_a_signal_handler_may_wake }
         files {
             f1_files_are_always_ready
             f1_files_tell_an_edge_once_a_call

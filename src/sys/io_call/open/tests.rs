@@ -30,7 +30,7 @@ fn local_directory() -> Option<tempfile::TempDir> {
 
 fn try_open(
     opener: &mut Opener,
-    path: &OpenArgs,
+    path: &Path,
     flags: libc::c_int,
 ) -> Option<io::Result<OwnedFd>> {
     let name = std::ffi::CString::new(path.as_os_str().as_bytes()).expect("no zero in it");
@@ -39,7 +39,7 @@ fn try_open(
     call.expect("a call without a buffer").open_now(opener)
 }
 
-fn open(opener: &mut Opener, path: &OpenArgs, flags: libc::c_int) -> Option<OwnedFd> {
+fn open(opener: &mut Opener, path: &Path, flags: libc::c_int) -> Option<OwnedFd> {
     let opened = try_open(opener, path, flags);
     opened.map(|opened| opened.expect("it is no error"))
 }
@@ -52,12 +52,12 @@ fn text_of(fd: OwnedFd) -> String {
 
 /// Makes a symbolic link, and sets the time when it was followed last. The kernel updates that time
 /// (`relatime`) if it is not later than the time when the link was made, or a day old.
-fn symlink(target: &str, link: &OpenArgs, followed: Duration) {
+fn symlink(target: &str, link: &Path, followed: Duration) {
     std::os::unix::fs::symlink(target, link).expect("room");
     set_followed(link, followed);
 }
 
-fn set_followed(link: &OpenArgs, followed: Duration) {
+fn set_followed(link: &Path, followed: Duration) {
     let (flags, unchanged) = (UtimensatFlags::NoFollowSymlink, TimeSpec::UTIME_OMIT);
     utimensat(AT_FDCWD, link, &followed.into(), &unchanged, flags).expect("the link is there");
 }
