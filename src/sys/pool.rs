@@ -190,17 +190,21 @@ impl BufferPool {
     /// Takes up to `count` buffers that a ring can provide. It leaves half of the limit for others.
     pub(super) fn take_spare(&self, count: usize, mut take: impl FnMut(PoolBuf)) {
         let Some(mut state) = self.0.lock() else { return };
-        for _ in 0..count {
-            if self.0.left(&state) <= self.limit().div_ceil(2) {
-                break;
-            }
+        let mut taken = 0;
+        while taken < count && self.0.left(&state) > self.limit().div_ceil(2) {
             let Some(block) = self.take_block(&mut state) else { break };
-            self.0.set_out.fetch_add(1, Ordering::Relaxed);
+            taken += 1;
             let mut buf = PoolBuf::new(block, Purpose::Receive);
             buf.is_set_out = true;
             take(buf);
         }
+        self.0.set_out.fetch_add(taken, Ordering::Relaxed);
         self.0.unlock(state);
+    }
+
+    /// Notes that the kernel has taken so many of the buffers that were set out.
+    pub(super) fn note_taken(&self, count: usize) {
+        self.0.set_out.fetch_sub(count, Ordering::Relaxed);
     }
 
     /// Frees all idle buffers now. Buffers that are lent or provided to a ring are kept, and return

@@ -72,26 +72,18 @@ impl Size {
 /// With less room it is not tried.
 const LEAST_REQUESTS: u32 = 16;
 
-/// What has become of a request.
-#[derive(Debug)]
-pub(crate) enum Completion {
-    Request {
-        user_data: u64,
-        /// As a system call would answer: a negative error number, or something else.
-        result: i32,
-        /// The request lives on.
-        more: bool,
-    },
+/// Takes what has become of requests, each where it is read: an enum of these would be moved twice.
+pub(crate) trait TakeCompletions {
+    /// A request has completed with what a system call would answer: a negative error number, or
+    /// something else. `more`: the request lives on.
+    fn on_request(&mut self, user_data: u64, result: i32, more: bool);
+
     /// An operation is over, and the kernel touches its memory no longer.
-    Operation { tag: u64, work: Work, result: io::Result<CallResult> },
-    /// An operation has brought something, and goes on.
-    One {
-        tag: u64,
-        gain: CallResult,
-        /// How many results in a row had more behind them, so that the kernel went on at once; 0
-        /// if this one had not.
-        partial_results: u8,
-    },
+    fn on_end(&mut self, tag: u64, work: Work, result: io::Result<CallResult>);
+
+    /// An operation has brought something, and goes on. `partial_results` counts how many results
+    /// in a row had more behind them, so that the kernel went on at once; 0 if this one had not.
+    fn on_one(&mut self, tag: u64, gain: CallResult, partial_results: u8);
 }
 
 /// A request.
@@ -268,7 +260,11 @@ impl Ring {
     /// The work, if there is no [`room`](Ring::room), or an operation with the index that is the
     /// lower half of the tag.
     pub(crate) fn begin(&mut self, work: Work, tag: u64) -> Result<(), Work> {
-        if self.room() == 0 {
+        if self.is_forked_child() {
+            return Err(work);
+        }
+        let mut queue = self.ring.submission();
+        if queue.is_full() {
             return Err(work);
         }
         // What takes buffers of a pool is begun where the ring serves that.
@@ -281,8 +277,8 @@ impl Ring {
         if is_silent {
             self.silent.insert(user_data_of(tag));
         }
-        // SAFETY: a ring with room is this process's.
-        let pushed = unsafe { self.ring.submission().push(&entry) };
+        // SAFETY: `in_flight` keeps what the entry names until its last completion.
+        let pushed = unsafe { queue.push(&entry) };
         debug_assert!(pushed.is_ok(), "there was room");
         Ok(())
     }
@@ -338,7 +334,7 @@ impl Ring {
 
     /// Takes all completions that the kernel has handed out. Gives whether there may have been a
     /// moment, since the last time, without room for another.
-    pub(crate) fn reap(&mut self, mut take: impl FnMut(Completion)) -> bool {
+    pub(crate) fn reap(&mut self, mut to: impl TakeCompletions) -> bool {
         let was_full = std::mem::take(&mut self.was_full) | self.is_full();
         if self.is_forked_child() {
             return false;
@@ -347,21 +343,21 @@ impl Ring {
         for entry in queues.completion() {
             let (user_data, result) = (entry.user_data(), entry.result());
             if user_data & OPERATION == 0 {
-                let more = cqueue::more(entry.flags());
-                take(Completion::Request { user_data, result, more });
-            } else if let Some(completion) = of_operation(in_flight, groups, &entry) {
-                take(completion);
+                to.on_request(user_data, result, cqueue::more(entry.flags()));
+            } else {
+                pass_operation(in_flight, groups, &entry, &mut to);
             }
         }
+        groups.note_taken();
         let lost = self.lost();
         if !self.silent.note_lost(lost) {
-            self.settle_silent(lost, take);
+            self.settle_silent(lost, to);
         }
         was_full
     }
 
     /// Completes the silent sends that have succeeded, once that is certain.
-    fn settle_silent(&mut self, lost: u32, mut take: impl FnMut(Completion)) {
+    fn settle_silent(&mut self, lost: u32, mut to: impl TakeCompletions) {
         let Ring { ring: queues, in_flight, silent, .. } = self;
         let queue = queues.submission();
         if !queue.is_empty() || queue.cq_overflow() {
@@ -377,7 +373,7 @@ impl Ring {
                 // SAFETY: it has no completion, and so all of it was sent.
                 false => unsafe { work.complete_silent() },
             };
-            take(Completion::Operation { tag, work, result });
+            to.on_end(tag, work, result);
         }
     }
 
@@ -395,38 +391,41 @@ impl Ring {
     }
 }
 
-/// What a completion of an operation comes to.
-fn of_operation(
+/// Passes on what a completion of an operation comes to.
+fn pass_operation(
     in_flight: &mut InFlight,
     groups: &mut Groups,
     entry: &cqueue::Entry,
-) -> Option<Completion> {
+    to: &mut impl TakeCompletions,
+) {
     let (user_data, result) = (entry.user_data(), entry.result());
-    let operation = in_flight.find_mut(user_data)?;
+    let Some(operation) = in_flight.find_mut(user_data) else { return };
     let group = operation.group;
     let number = cqueue::buffer_select(entry.flags());
     let length = usize::try_from(result).unwrap_or(0);
     // SAFETY: this completion says so, and is looked at once.
     let buf = number.and_then(|number| unsafe { groups.take(group, number, length) });
     if cqueue::more(entry.flags()) {
-        // SAFETY: as above.
-        let one = unsafe { complete_one(operation.accepts, result, buf) };
         let is_partial = cqueue::sock_nonempty(entry.flags());
         operation.partial_results = operation.partial_results.saturating_add(is_partial.into());
         let partial_results = if is_partial { operation.partial_results } else { 0 };
         let tag = operation.tag(user_data);
-        // No error goes on.
-        return one.ok().map(|gain| Completion::One { tag, gain, partial_results });
+        // SAFETY: as above.
+        if let Ok(gain) = unsafe { complete_one(operation.accepts, result, buf) } {
+            // (No error goes on.)
+            to.on_one(tag, gain, partial_results);
+        }
+        return;
     }
     // SAFETY: this is its last completion.
-    let (tag, mut work) = unsafe { in_flight.remove(user_data) }?;
+    let Some((tag, mut work)) = (unsafe { in_flight.remove(user_data) }) else { return };
     if work.call() == Call::RecvMulti && result == -libc::ENOBUFS {
         groups.note_shortage(group);
     }
     groups.leave(group);
     // SAFETY: as above.
     let result = unsafe { work.complete(result, buf) };
-    Some(Completion::Operation { tag, work, result })
+    to.on_end(tag, work, result);
 }
 
 fn foreign() -> io::Error {

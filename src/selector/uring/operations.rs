@@ -5,9 +5,9 @@ use super::super::OpEvent;
 use super::poll_slab::UserData;
 use crate::key::OpSlot;
 use crate::slab::SlotMap;
-use crate::sys::io_call::Work;
+use crate::sys::io_call::{CallResult, Work};
 use crate::sys::pool::BufferPool;
-use crate::sys::ring::{Completion, Request, Ring};
+use crate::sys::ring::{Request, Ring};
 use std::io;
 
 /// After so many results, each with more behind it, an operation is begun anew. After 33 the kernel
@@ -44,7 +44,11 @@ impl Operations {
     }
 
     pub(super) fn drain_events(&mut self, out: &mut Vec<OpEvent>) {
-        out.append(&mut self.events);
+        if out.is_empty() {
+            std::mem::swap(out, &mut self.events);
+        } else {
+            out.append(&mut self.events);
+        }
     }
 
     /// Keeps an operation that is to be submitted.
@@ -108,23 +112,23 @@ impl Operations {
         }
     }
 
-    /// Notes what the kernel has told of an operation. Returns it if it goes on and is to be
-    /// stopped: the reactor begins it anew. A send that would have to wait is the reactor's from
-    /// now on.
-    pub(super) fn note(&mut self, completion: Completion) -> Option<OpSlot> {
-        match completion {
-            Completion::Operation { tag, work, result } => {
-                let op = OpSlot::from_bits(tag);
-                self.events.push(OpEvent::Completed { op, work, result });
-                None
-            }
-            Completion::One { tag, gain, partial_results } => {
-                let op = OpSlot::from_bits(tag);
-                self.events.push(OpEvent::Result { op, result: gain });
-                (partial_results == MAX_PARTIAL_RESULTS).then_some(op)
-            }
-            Completion::Request { .. } => None,
-        }
+    /// Notes that an operation has ended. A send that would have to wait is the reactor's from now
+    /// on.
+    pub(super) fn note_end(&mut self, tag: u64, work: Work, result: io::Result<CallResult>) {
+        self.events.push(OpEvent::Completed { op: OpSlot::from_bits(tag), work, result });
+    }
+
+    /// Notes what an operation has brought that goes on. Returns it if it is to be stopped: the
+    /// reactor begins it anew.
+    pub(super) fn note_one(
+        &mut self,
+        tag: u64,
+        gain: CallResult,
+        partial_results: u8,
+    ) -> Option<OpSlot> {
+        let op = OpSlot::from_bits(tag);
+        self.events.push(OpEvent::Result { op, result: gain });
+        (partial_results == MAX_PARTIAL_RESULTS).then_some(op)
     }
 }
 

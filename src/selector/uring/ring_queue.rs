@@ -6,9 +6,9 @@ use super::operations::Operations;
 use super::poll_slab::{Id, Owner, Poll, PollSlab, QueuedSqe, UserData};
 use crate::key::OpSlot;
 use crate::poll_bits::PollBits;
-use crate::sys::io_call::{Call, Work};
+use crate::sys::io_call::{Call, CallResult, Work};
 use crate::sys::pool::BufferPool;
-use crate::sys::ring::{Completion, Request, Ring};
+use crate::sys::ring::{Request, Ring, TakeCompletions};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::RawFd;
@@ -35,14 +35,43 @@ pub(super) struct Polls {
     wait: u64,
     /// Counts the news: polls that ended, and the first word in a wait of those that go on.
     progress: u64,
-    /// The requests of one turn that have completed: `user_data`, the result, and whether they go
-    /// on. Kept for its memory.
-    completions: Vec<(u64, i32, bool)>,
+    /// Kept for its memory.
+    completions: Vec<Completed>,
     /// In the last turn there was a moment without room for another completion.
     was_full: bool,
     /// How many completions have got lost.
     lost: u32,
     told: Vec<PollEvent>,
+}
+
+/// A request that has completed: `user_data`, the result, and whether it goes on.
+type Completed = (u64, i32, bool);
+
+/// Where the completions of one turn go.
+struct Reaped<'a> {
+    requests: &'a mut Vec<Completed>,
+    operations: &'a mut Operations,
+    progress: &'a mut u64,
+    /// Operations that are to be stopped.
+    floods: &'a mut Vec<OpSlot>,
+}
+
+impl TakeCompletions for Reaped<'_> {
+    fn on_request(&mut self, user_data: u64, result: i32, more: bool) {
+        self.requests.push((user_data, result, more));
+    }
+
+    fn on_end(&mut self, tag: u64, work: Work, result: io::Result<CallResult>) {
+        *self.progress += 1;
+        self.operations.note_end(tag, work, result);
+    }
+
+    fn on_one(&mut self, tag: u64, gain: CallResult, partial_results: u8) {
+        *self.progress += 1;
+        if let Some(op) = self.operations.note_one(tag, gain, partial_results) {
+            self.floods.push(op);
+        }
+    }
 }
 
 /// What a poll has told.
@@ -328,15 +357,8 @@ impl Polls {
         let mut requests = std::mem::take(&mut self.completions);
         let mut floods = Vec::new();
         let Polls { ring, operations, progress, .. } = self;
-        let was_full = ring.reap(|completion| match completion {
-            Completion::Request { user_data, result, more } => {
-                requests.push((user_data, result, more));
-            }
-            completion => {
-                *progress += 1;
-                floods.extend(operations.note(completion));
-            }
-        });
+        let to = Reaped { requests: &mut requests, operations, progress, floods: &mut floods };
+        let was_full = ring.reap(to);
         floods.into_iter().for_each(|op| self.stop_operation(op));
         self.was_full = was_full;
         for (user_data, result, more) in requests.drain(..) {

@@ -91,11 +91,10 @@ impl PoolBuf {
         unsafe { std::slice::from_raw_parts_mut(start.cast(), self.capacity() - length) }
     }
 
-    /// Notes that the kernel has taken a buffer that was set out.
-    pub(in crate::sys) fn note_taken(&mut self) {
-        if std::mem::take(&mut self.is_set_out) {
-            self.home().set_out.fetch_sub(1, Ordering::Relaxed);
-        }
+    /// Notes that a buffer is set out no longer. Returns true if it was, which its pool is to be
+    /// told ([`BufferPool::note_taken`](super::BufferPool::note_taken)).
+    pub(in crate::sys) fn take_is_set_out(&mut self) -> bool {
+        std::mem::take(&mut self.is_set_out)
     }
 
     /// The next `count` bytes are in it too.
@@ -164,7 +163,9 @@ impl fmt::Debug for PoolBuf {
 
 impl Drop for PoolBuf {
     fn drop(&mut self) {
-        self.note_taken();
+        if self.take_is_set_out() {
+            self.home().set_out.fetch_sub(1, Ordering::Relaxed);
+        }
         let home = self.block.block().home;
         // SAFETY: a pool lives while buffers are lent.
         let Some(mut state) = (unsafe { home.as_ref() }).lock() else { return };

@@ -47,6 +47,8 @@ struct Group {
     /// By their numbers.
     seats: Vec<Option<PoolBuf>>,
     vacant: Vec<u16>,
+    /// How many the kernel has taken that the pool takes for set out.
+    taken: usize,
     /// How many are to be set out: twice as many after each shortage, and half as many after a
     /// period in which a quarter would have been enough.
     target: usize,
@@ -126,6 +128,7 @@ impl Groups {
             array,
             seats,
             vacant: (0..length as u16).rev().collect(),
+            taken: 0,
             target: MIN_TARGET,
             most_used: 0,
             refills: 0,
@@ -157,12 +160,23 @@ impl Groups {
         length: usize,
     ) -> Option<PoolBuf> {
         let group = self.get_mut(group)?;
-        let mut buf = group.seats.get_mut(usize::from(number))?.take()?;
-        group.vacant.push(number);
-        buf.note_taken();
+        let seat = group.seats.get_mut(usize::from(number))?;
+        let buf = seat.as_mut()?;
+        group.taken += usize::from(buf.take_is_set_out());
         // SAFETY: the kernel has written so many bytes to it, and was told how many there can be.
         unsafe { buf.note_written(length.min(buf.capacity())) };
-        Some(buf)
+        group.vacant.push(number);
+        seat.take()
+    }
+
+    /// Tells the pools how many buffers the kernel has taken since the last call: once for all, for
+    /// other threads may be at work on that number.
+    pub(super) fn note_taken(&mut self) {
+        for group in self.all.iter_mut().flatten() {
+            if group.taken > 0 {
+                group.pool.note_taken(std::mem::take(&mut group.taken));
+            }
+        }
     }
 
     /// There was none when something came.

@@ -31,10 +31,32 @@ fn poll(counter: &EventFd) -> Request {
     Request::Poll { number: counter.as_fd().as_raw_fd(), bits: IN }
 }
 
+/// What has become of a request.
+#[derive(Debug)]
+pub(crate) enum Completion {
+    Request { user_data: u64, result: i32, more: bool },
+    Operation { tag: u64, work: Work, result: io::Result<CallResult> },
+    One { gain: CallResult },
+}
+
+impl<F: FnMut(Completion)> TakeCompletions for F {
+    fn on_request(&mut self, user_data: u64, result: i32, more: bool) {
+        self(Completion::Request { user_data, result, more });
+    }
+
+    fn on_end(&mut self, tag: u64, work: Work, result: io::Result<CallResult>) {
+        self(Completion::Operation { tag, work, result });
+    }
+
+    fn on_one(&mut self, _tag: u64, gain: CallResult, _partial_results: u8) {
+        self(Completion::One { gain });
+    }
+}
+
 impl Ring {
     fn completions(&mut self) -> Vec<Told> {
         let mut all = Vec::new();
-        self.reap(|completion| all.push(Told::of(completion)));
+        self.reap(|completion: Completion| all.push(Told::of(completion)));
         all
     }
 }
@@ -132,14 +154,14 @@ fn no_room_for_completions_is_told_and_none_gets_lost() {
             assert!(ring.push(poll(counter), at as u64));
             ring.enter(0, None).expect("an open file");
         }
-        assert!(!ring.reap(|told| panic!("nothing has happened: {told:?}")));
+        assert!(!ring.reap(|told: Completion| panic!("nothing has happened: {told:?}")));
         for counter in &counters {
             counter.write(1).expect("room");
         }
         let (mut told, mut was_full) = (Vec::new(), false);
         while told.len() < counters.len() {
             ring.enter(1, None).expect("there is more");
-            was_full |= ring.reap(|one| told.push(Told::of(one)));
+            was_full |= ring.reap(|one: Completion| told.push(Told::of(one)));
         }
         assert!(was_full, "{work:?}: four fit in");
         assert!(told.iter().any(|one| !one.more), "{work:?}: some have ended by it");

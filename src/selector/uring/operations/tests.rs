@@ -4,8 +4,8 @@ use super::super::{OpDriver, OpEvent, Report, Selector, Uring, WaitOutcome};
 use super::*;
 use crate::selector::Deadline;
 use crate::sys::buf::Buf;
-use crate::sys::io_call::{Call, CallBox, CallResult, leaked_buffers};
-use crate::sys::ring::{Size, TaskWork};
+use crate::sys::io_call::{Call, CallBox, leaked_buffers};
+use crate::sys::ring::{Size, TakeCompletions, TaskWork};
 use crate::testing::is_alone;
 use nix::sys::socket::{setsockopt, sockopt};
 use proptest::prelude::*;
@@ -14,6 +14,21 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
+
+/// Takes what operations come to.
+struct Noted<'a>(&'a mut Operations);
+
+impl TakeCompletions for Noted<'_> {
+    fn on_request(&mut self, _user_data: u64, _result: i32, _more: bool) {}
+
+    fn on_end(&mut self, tag: u64, work: Work, result: io::Result<CallResult>) {
+        self.0.note_end(tag, work, result);
+    }
+
+    fn on_one(&mut self, tag: u64, gain: CallResult, partial_results: u8) {
+        self.0.note_one(tag, gain, partial_results);
+    }
+}
 
 /// Of one that is over, as all are here.
 impl OpEvent {
@@ -237,7 +252,7 @@ fn what_was_not_found_is_stopped_again_while_it_goes_on() {
     (&pairs[2].1).write_all(b"x").expect("room");
     while ring.has_operation(op(2).to_bits()) {
         ring.enter(1, None).expect("it goes on");
-        ring.reap(|completion| _ = operations.note(completion));
+        ring.reap(Noted(&mut operations));
     }
     assert_eq!(again(&mut operations, &ring), [op(0)], "one is over, one is to go on");
     assert_eq!(again(&mut operations, &ring), [], "once for each answer");
@@ -246,7 +261,7 @@ fn what_was_not_found_is_stopped_again_while_it_goes_on() {
             assert!(ring.push(Request::Stop(tag), 1));
         }
         ring.enter(1, None).expect("it goes on");
-        ring.reap(drop);
+        ring.reap(Noted(&mut operations));
     }
 }
 

@@ -56,8 +56,8 @@ impl Ring {
         loop {
             self.enter(0, None).expect("nothing goes wrong");
             let before = all.len();
-            self.reap(|completion| match completion {
-                Completion::One { gain, .. } => all.push(Came::One(gain)),
+            self.reap(|completion: Completion| match completion {
+                Completion::One { gain } => all.push(Came::One(gain)),
                 Completion::Operation { result, .. } => all.push(Came::Over(result)),
                 Completion::Request { .. } => {}
             });

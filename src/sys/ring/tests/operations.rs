@@ -26,7 +26,7 @@ fn of_operation(completion: Completion) -> (u64, Buf, io::Result<CallResult>) {
 impl Ring {
     fn take_operations(&mut self) -> Vec<(u64, Buf, io::Result<CallResult>)> {
         let mut all = Vec::new();
-        self.reap(|completion| all.push(of_operation(completion)));
+        self.reap(|completion: Completion| all.push(of_operation(completion)));
         all
     }
 }
@@ -63,7 +63,7 @@ fn one_that_is_stopped_gives_its_memory_back() {
         assert!(ring.push(Request::Stop(tag), 5));
         ring.enter(2, None).expect("both complete");
         let (mut told, mut landed) = (vec![], vec![]);
-        ring.reap(|completion| match completion {
+        ring.reap(|completion: Completion| match completion {
             Completion::Request { .. } => told.push(Told::of(completion)),
             completion => landed.push(of_operation(completion)),
         });
@@ -133,7 +133,7 @@ impl Ring {
         }
         while self.in_flight.len() > 0 {
             self.enter(1, None).expect("it goes on");
-            self.reap(drop);
+            self.reap(drop::<Completion>);
         }
     }
 }
@@ -231,7 +231,7 @@ fn the_name_of_a_sender_comes_with_the_completion() {
     there.send_to(b"hello", here.local_addr().expect("it is bound")).expect("room");
     ring.enter(1, None).expect("it completes");
     let mut names = vec![];
-    ring.reap(|completion| {
+    ring.reap(|completion: Completion| {
         if let Completion::Operation { work: Work::Call(call), .. } = completion {
             names.push(crate::op::Address::from_name(call.name()));
         }

@@ -26,7 +26,7 @@ fn silent_send(fd: &UnixStream, bytes: Vec<u8>) -> Work {
 impl Ring {
     fn ended(&mut self) -> Vec<Ended> {
         let mut all = Vec::new();
-        self.reap(|completion| match completion {
+        self.reap(|completion: Completion| match completion {
             Completion::Operation { tag, result, .. } => all.push((tag, result)),
             other => panic!("it was no such request: {other:?}"),
         });
