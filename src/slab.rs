@@ -75,6 +75,7 @@ impl<K: SlabKey, T> Slab<K, T> {
     /// # Panics
     ///
     /// If every index is in use: [`next_key`](Slab::next_key) is `None`.
+    #[inline]
     pub(crate) fn insert(&mut self, value: T) -> (K, &mut T) {
         let key = self.next_key().expect("an index is free");
         let index = key.index() as usize;
@@ -135,6 +136,7 @@ impl<K: SlabKey, T> Slab<K, T> {
     }
 
     /// Takes a value out. Its key finds nothing from now on.
+    #[inline]
     pub(crate) fn remove(&mut self, key: K) -> Option<T> {
         let entry = self.entries.get_mut(key.index() as usize)?;
         let value = entry.value.take_if(|_| entry.generation == key.generation())?;
@@ -151,6 +153,7 @@ impl<K: SlabKey, T> Slab<K, T> {
 
     /// Frees the entries behind the last value. Their indices go on with a generation that none of
     /// them has had. A retired entry stays.
+    #[cold]
     fn free_last(&mut self) {
         let is_kept =
             |entry: &Entry<T>| entry.value.is_some() || entry.generation == K::MAX_GENERATION;
@@ -247,11 +250,17 @@ impl<K: SlabKey, T> SlotMap<K, T> {
         let (_, value) = entry.take_if(|(its, _)| *its == key)?;
         self.len -= 1;
         if self.surplus.on_remove(self.len, self.entries.len()) {
-            let kept = self.entries.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
-            self.entries.truncate(kept);
-            self.entries.shrink_to_fit();
+            self.free_last();
         }
         Some(value)
+    }
+
+    /// Frees the entries behind the last value.
+    #[cold]
+    fn free_last(&mut self) {
+        let kept = self.entries.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+        self.entries.truncate(kept);
+        self.entries.shrink_to_fit();
     }
 
     /// Returns the key and the value that an index has now.

@@ -203,20 +203,17 @@ impl<S: Selector> Reactor<S> {
     /// Clauses P1, R4 and M1, for an operation. Takes its buffer if it is accepted.
     fn accept(&mut self, op: &mut Op, token: Token) -> io::Result<OpSlot> {
         self.parker.check_process()?;
-        let [source, target] = [op.key, op.target()];
-        for key in [source, target].into_iter().flatten() {
-            self.find(key)?;
-        }
+        let source = op.key.map(|key| self.find(key)).transpose()?;
+        let target = op.target().map(|key| self.find(key)).transpose()?;
         if target.is_some() && source == target {
             return Err(invalid("from a source to itself"));
         }
-        let sources = [(source, operations::direction_of(op)), (target, Interest::WRITABLE)];
-        for (key, dir) in sources {
-            if let Some(key) = key {
-                self.accept_source(key.slot, dir)?;
-            }
+        if let Some(slot) = source {
+            self.accept_source(slot, operations::direction_of(op))?;
         }
-        let [source, target] = [source, target].map(|key| key.map(|key| key.slot));
+        if let Some(slot) = target {
+            self.accept_source(slot, Interest::WRITABLE)?;
+        }
         self.operations.submit(op, token, source, target, &mut self.parts)
     }
 

@@ -115,7 +115,7 @@ impl IoCall {
         fd: Option<BorrowedFd<'_>>,
         call: Call,
         mut buf: Buf,
-        part: Part,
+        part: Part<'_>,
         with: CallArgs,
     ) -> Result<Self, (io::Error, Buf)> {
         let mut io_call = IoCall::blank();
@@ -146,7 +146,7 @@ impl IoCall {
         number: Option<RawFd>,
         call: Call,
         buf: &mut Buf,
-        part: Part,
+        part: Part<'_>,
         with: CallArgs,
     ) -> io::Result<()> {
         self.io_buf.load(buf, part)?;
@@ -242,7 +242,11 @@ impl IoCall {
 
     /// Takes the files that were to be kept open, if there are any. To drop these may run the
     /// user's code. The call can't be made any more.
+    #[inline]
     pub(crate) fn take_files(&mut self) -> Option<Vec<SourceFd>> {
+        if matches!(self.with, CallArgs::Nothing) {
+            return None;
+        }
         match std::mem::replace(&mut self.with, CallArgs::Nothing) {
             CallArgs::Message(message) => Some(message.into_files()).filter(|its| !its.is_empty()),
             _ => None,

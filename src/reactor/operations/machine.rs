@@ -243,27 +243,40 @@ impl Operations {
             _ => {}
         }
         let is_stopped = entry.stop().is_some();
-        let (mut transferred, mut buf, mut is_whole) = (0, Buf::None, true);
-        if let Some(Work::Call(mut call)) = entry.work.take() {
-            (transferred, is_whole) = (call.moved(), call.is_whole());
-            buf = call.take_buf();
-            if let Some(files) = call.take_files() {
-                io.defer_drop(files);
+        let (transferred, buf, is_whole) = match entry.work.take() {
+            Some(Work::Call(mut call)) => {
+                let (moved, is_whole, buf) = (call.moved(), call.is_whole(), call.take_buf());
+                if let Some(files) = call.take_files() {
+                    io.defer_drop(files);
+                }
+                self.spare_calls.keep(call);
+                (moved, buf, is_whole)
             }
-            self.spare_calls.keep(call);
-        }
+            Some(Work::Receive { .. }) | None => (0, Buf::None, true),
+        };
         if entry.skips_success && is_whole && !is_stopped && result.is_ok() {
             self.table.end_silently();
         } else {
             self.table.complete(op, entry.token, transferred, result, buf);
         }
-        for (slot, queue) in entry.places() {
-            if let Some(source) = self.sources.get_mut(slot) {
-                let was_there =
-                    self.table.dequeue(op, &mut entry, (slot, queue), source.queue_mut(queue));
-                source.pending -= u32::from(was_there);
-            }
+        let [source, target] = [entry.source, entry.target()];
+        let mut has_successors = source.is_some_and(|place| self.leave(op, &mut entry, place));
+        has_successors |= target.is_some_and(|place| self.leave(op, &mut entry, place));
+        if has_successors || entry.kind == Kind::Connect {
+            self.wake_successors(&entry);
         }
+    }
+
+    /// Takes an operation that was removed out of a queue. Returns true if others are there.
+    fn leave(&mut self, op: OpSlot, entry: &mut OpEntry, place: (Slot, Queue)) -> bool {
+        let Some(source) = self.sources.get_mut(place.0) else { return false };
+        let was_there = self.table.dequeue(op, entry, place, source.queue_mut(place.1));
+        source.pending -= u32::from(was_there);
+        source.queue(place.1).first.is_some()
+    }
+
+    /// Makes the heads of the queues runnable that an operation was in.
+    fn wake_successors(&mut self, entry: &OpEntry) {
         for (slot, queue) in entry.places() {
             self.wake_head(slot, queue);
             if entry.kind == Kind::Connect {

@@ -26,6 +26,7 @@ pub(super) enum Pushed {
 impl Operations {
     /// Interprets a call that has succeeded, and that is in the operation. Returns true if the
     /// operation goes on; else it was completed.
+    #[inline]
     pub(super) fn on_result(&mut self, op: OpSlot, result: CallResult, io: &mut impl Io) -> bool {
         match result {
             CallResult::Moved(count) => return self.on_moved(op, count, io),

@@ -21,6 +21,7 @@ impl Operations {
     }
 
     /// Advances an operation that is runnable, and need not be in the run queue.
+    #[inline]
     pub(super) fn run_one(&mut self, op: OpSlot, kind: Kind, cause: Cause, io: &mut impl Io) {
         match kind {
             Kind::Shutdown(how) => self.shut_down(op, how, io),

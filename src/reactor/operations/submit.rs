@@ -9,7 +9,7 @@ use crate::event::{Interest, Token};
 use crate::key::{OpSlot, Slot};
 use crate::op::{Address, Amount, Kind, Message, Op, OpArgs, Outcome};
 use crate::sys::file::SourceFd;
-use crate::sys::io_call::{self, Call, Part, Work};
+use crate::sys::io_call::{self, Call, Part, SpareCalls, Work};
 use crate::sys::io_mode::FdIoMode;
 use crate::sys::pool::BufferPool;
 use std::ffi::CString;
@@ -106,9 +106,11 @@ impl Operations {
         if let Early::Completed(op) = early {
             return Ok(op);
         }
-        let source = source.map(|slot| (slot, self.shared_queue(slot, Queue::of(op.kind))));
-        let target = target.map(|slot| (slot, self.shared_queue(slot, Queue::Write)));
-        let work = self.prepare(op, source, target)?;
+        let its = source.and_then(|slot| self.sources.get(slot));
+        let others = target.and_then(|slot| self.sources.get(slot));
+        let source = source.map(|slot| (slot, shared_queue(its, Queue::of(op.kind))));
+        let target = target.map(|slot| (slot, shared_queue(others, Queue::Write)));
+        let work = prepare(op, its, others, &mut self.spare_calls)?;
         let mut entry = OpEntry::new(token, op.kind, work);
         (entry.source, entry.skips_success) = (source, op.skip_success);
         if let Some(target) = target {
@@ -137,8 +139,8 @@ impl Operations {
             Kind::Shutdown(Shutdown::Read) => self.shut_down(slot, Shutdown::Read, io),
             kind => {
                 // (An `open` is in no queue.)
-                let mut is_head = true;
-                for place in source.into_iter().chain(target) {
+                let mut is_head = source.is_none_or(|place| self.enqueue(slot, kind, place));
+                if let Some(place) = target {
                     is_head &= self.enqueue(slot, kind, place);
                 }
                 if is_head {
@@ -167,44 +169,8 @@ impl Operations {
         self.run_one(op, kind, Cause::Turn, io);
     }
 
-    /// Returns the queue of a source: where reading and writing share a position, there is one.
-    fn shared_queue(&self, slot: Slot, queue: Queue) -> Queue {
-        let has_position = |source: &SourceOps| source.mode.has_position();
-        let shares = queue == Queue::Write && self.sources.get(slot).is_some_and(has_position);
-        if shares { Queue::Read } else { queue }
-    }
-
-    /// Makes what an operation has the kernel do, if anything, and takes its buffer.
-    fn prepare(
-        &mut self,
-        op: &mut Op,
-        source: Option<(Slot, Queue)>,
-        target: Option<(Slot, Queue)>,
-    ) -> io::Result<Option<Work>> {
-        let its = source.and_then(|(slot, _)| self.sources.get(slot));
-        let is_socket = its.is_some_and(|source| source.mode.is_socket());
-        let number = its.map(|source| source.number);
-        let Some(call) = call_of(op, is_socket) else { return Ok(None) };
-        if let OpArgs::Pool(pool) = &op.with {
-            let number = number.unwrap_or(-1);
-            return receive_from(pool).map(|pool| Some(Work::Receive { number, pool }));
-        }
-        let part = part_of(op, call)?;
-        let with = match target.and_then(|(slot, _)| self.sources.get(slot)) {
-            Some(target) => io_call::CallArgs::Target(target.number),
-            None => call_args(&op.with)?,
-        };
-        let mut cell = self.spare_calls.take();
-        match cell.load(number, call, &mut op.buf, part, with) {
-            Ok(()) => Ok(Some(Work::Call(cell))),
-            Err(error) => {
-                self.spare_calls.keep(cell);
-                Err(error)
-            }
-        }
-    }
-
     /// Adds an operation to a queue of its. Returns true if nothing there holds it up.
+    #[inline]
     fn enqueue(&mut self, op: OpSlot, kind: Kind, (slot, queue): (Slot, Queue)) -> bool {
         let Some(source) = self.sources.get_mut(slot) else { return true };
         if kind == Kind::Connect {
@@ -220,6 +186,45 @@ impl Operations {
             Queue::Read => is_first && !self.is_connecting(slot),
             Queue::Write => is_first,
             Queue::Unordered => true,
+        }
+    }
+}
+
+/// Returns the queue of a source: where reading and writing share a position, there is one.
+fn shared_queue(source: Option<&SourceOps>, queue: Queue) -> Queue {
+    let shares = queue == Queue::Write && source.is_some_and(|its| its.mode.has_position());
+    if shares { Queue::Read } else { queue }
+}
+
+/// Makes what an operation has the kernel do, if anything, and takes its buffer.
+fn prepare(
+    op: &mut Op,
+    source: Option<&SourceOps>,
+    target: Option<&SourceOps>,
+    spare_calls: &mut SpareCalls,
+) -> io::Result<Option<Work>> {
+    let is_socket = source.is_some_and(|source| source.mode.is_socket());
+    let number = source.map(|source| source.number);
+    let Some(call) = call_of(op, is_socket) else { return Ok(None) };
+    if let OpArgs::Pool(pool) = &op.with {
+        let number = number.unwrap_or(-1);
+        return receive_from(pool).map(|pool| Some(Work::Receive { number, pool }));
+    }
+    // -1 would be the file's own position.
+    if i64::try_from(op.offset).is_err() {
+        return Err(invalid("an offset beyond the end of any file"));
+    }
+    let part = part_of(&op.amount, call)?;
+    let with = match target {
+        Some(target) => io_call::CallArgs::Target(target.number),
+        None => call_args(&op.with)?,
+    };
+    let mut cell = spare_calls.take();
+    match cell.load(number, call, &mut op.buf, part, with) {
+        Ok(()) => Ok(Some(Work::Call(cell))),
+        Err(error) => {
+            spare_calls.keep(cell);
+            Err(error)
         }
     }
 }
@@ -261,17 +266,13 @@ fn call_args(with: &OpArgs) -> io::Result<io_call::CallArgs> {
 }
 
 /// Returns which bytes an operation is to move.
-fn part_of(op: &mut Op, call: Call) -> io::Result<Part> {
-    // -1 would be the file's own position.
-    if i64::try_from(op.offset).is_err() {
-        return Err(invalid("an offset beyond the end of any file"));
-    }
-    Ok(match &mut op.amount {
+fn part_of(amount: &Amount, call: Call) -> io::Result<Part<'_>> {
+    Ok(match amount {
         Amount::Nothing => Part::Nothing,
         Amount::In(0) => return Err(invalid("nothing is to be received")),
         Amount::In(most) if call == Call::Splice => Part::Through(*most),
         Amount::In(most) => Part::In(*most),
-        Amount::IntoEach(each) => Part::IntoEach(each.clone()),
+        Amount::IntoEach(each) => Part::IntoEach(each),
         Amount::OutOfEach => Part::OutOfEach,
         Amount::Out(range) if range.start > range.end => {
             return Err(invalid("the range ends before it begins"));

@@ -43,6 +43,7 @@ impl OpTable {
         OpTable { poller, ..OpTable::default() }
     }
 
+    #[inline]
     pub(super) fn insert(&mut self, entry: OpEntry) -> OpSlot {
         self.submitted += 1;
         // An operation takes more memory than 32 bits can count.
@@ -64,11 +65,19 @@ impl OpTable {
     }
 
     /// Takes an operation out, which is about to complete.
+    #[inline]
     pub(super) fn remove(&mut self, op: OpSlot) -> Option<OpEntry> {
         let entry = self.slab.remove(op)?;
+        if entry.deadline().is_some() || entry.time().is_some() {
+            self.remove_timers(op, &entry);
+        }
+        Some(entry)
+    }
+
+    #[cold]
+    fn remove_timers(&mut self, op: OpSlot, entry: &OpEntry) {
         self.deadlines.replace(op, entry.deadline(), None);
         self.times.replace(op, entry.time(), None);
-        Some(entry)
     }
 
     /// Returns the name of an operation that has completed at once.

@@ -96,7 +96,7 @@ impl CallBox {
         fd: Option<BorrowedFd<'_>>,
         call: Call,
         buf: Buf,
-        part: Part,
+        part: Part<'_>,
         with: CallArgs,
     ) -> Result<Self, (io::Error, Buf)> {
         IoCall::with(fd, call, buf, part, with).map(CallBox::from)
@@ -156,11 +156,13 @@ impl SpareCalls {
     const MAX: usize = 1024;
 
     /// Returns a cell with a call that is to be loaded.
+    #[inline]
     pub(crate) fn take(&mut self) -> CallBox {
         self.0.pop().unwrap_or_else(|| CallBox::from(IoCall::blank()))
     }
 
     /// Keeps the cell of a call whose parts were taken.
+    #[inline]
     pub(crate) fn keep(&mut self, spare: CallBox) {
         if self.0.len() < Self::MAX {
             self.0.push(spare);

@@ -7,15 +7,15 @@ use std::ops::Deref;
 use std::ptr;
 
 /// Which bytes are to be moved.
-#[derive(Clone, Debug)]
-pub(crate) enum Part {
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Part<'a> {
     Nothing,
     /// At most so many, through no buffer.
     Through(usize),
     /// At most so many to the end of the buffer.
     In(usize),
     /// At most so many to the end of each of several.
-    IntoEach(Vec<usize>),
+    IntoEach(&'a [usize]),
     /// Out of the buffer: where they begin, and how many they are.
     Out(usize, usize),
     /// All of each of several.
@@ -55,8 +55,7 @@ impl IoBuf {
     ///
     /// `OutOfMemory`: there is no room for so much; `InvalidInput`: the buffer is none that can be
     /// received into, or has no such part. The buffer stays where it is.
-    pub(super) fn load(&mut self, buf: &mut Buf, part: Part) -> io::Result<()> {
-        let mut each = Vec::new();
+    pub(super) fn load(&mut self, buf: &mut Buf, part: Part<'_>) -> io::Result<()> {
         let (is_in, at, left) = match part {
             Part::Nothing => (false, 0, 0),
             Part::Through(most) => (false, 0, most),
@@ -64,11 +63,7 @@ impl IoBuf {
                 make_room(buf, most)?;
                 (true, 0, most)
             }
-            Part::IntoEach(most) => {
-                let sum = make_room_in_each(buf, &most)?;
-                each = most;
-                (true, 0, sum)
-            }
+            Part::IntoEach(most) => (true, 0, make_room_in_each(buf, most)?),
             Part::Out(at, length) => {
                 check_part(buf, at, length)?;
                 (false, at, length)
@@ -76,9 +71,12 @@ impl IoBuf {
             Part::OutOfEach => (false, 0, length_of_each(buf)?),
         };
         (self.is_in, self.at, self.left, self.moved) = (is_in, at, left, 0);
-        self.many =
-            matches!(buf, Buf::Many(_)).then(|| Box::new(Vectored { each, ..Vectored::default() }));
-        self.buf = std::mem::take(buf);
+        self.many = matches!(buf, Buf::Many(_)).then(|| {
+            let each = if let Part::IntoEach(most) = part { most.to_vec() } else { Vec::new() };
+            Box::new(Vectored { each, vectors: Vec::new() })
+        });
+        debug_assert!(matches!(self.buf, Buf::None), "the buffer of the last call was taken");
+        std::mem::swap(&mut self.buf, buf);
         Ok(())
     }
 
@@ -160,6 +158,7 @@ impl IoBuf {
     }
 
     /// The bytes that are left, or the room for them, of one buffer.
+    #[inline]
     pub(super) fn part(&mut self) -> libc::iovec {
         let length = self.left.min(MOST);
         let start = match self.is_in {

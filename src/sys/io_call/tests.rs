@@ -351,7 +351,7 @@ fn what_suits_a_ring_is_known() {
 #[should_panic(expected = "or not one")]
 fn by_hand_nothing_is_received_into_several() {
     let several = Buf::Many([Vec::with_capacity(5).into()].into());
-    let part = Part::IntoEach(vec![5]);
+    let part = Part::IntoEach(&[5]);
     let io_call = IoCall::with(None, Call::ReadAt(0), several, part, CallArgs::Nothing);
     io_call.expect("in order").receive(b"hello");
 }
@@ -367,7 +367,7 @@ fn several_buffers_are_for_vectored_calls() {
         assert_eq!((error.kind(), buf), (io::ErrorKind::InvalidInput, many()), "{call:?}");
     }
     for (call, part) in
-        [(Call::ReadAt(0), Part::IntoEach(vec![1, 1])), (Call::WriteAt(0), Part::OutOfEach)]
+        [(Call::ReadAt(0), Part::IntoEach(&[1, 1])), (Call::WriteAt(0), Part::OutOfEach)]
     {
         let taken = IoCall::with(Some(here.as_fd()), call, many(), part, CallArgs::Nothing);
         assert_eq!(taken.expect("that is what they are for").into_buf(), many());

@@ -20,7 +20,7 @@ fn bytes(count: usize) -> Vec<u8> {
     (0..count).map(|at| (at ^ at >> 8) as u8).collect()
 }
 
-fn at(fd: &impl AsFd, call: Call, buf: impl Into<Buf>, part: Part) -> IoCall {
+fn at(fd: &impl AsFd, call: Call, buf: impl Into<Buf>, part: Part<'_>) -> IoCall {
     IoCall::with(Some(fd.as_fd()), call, buf.into(), part, CallArgs::Nothing).expect("in order")
 }
 
@@ -75,7 +75,7 @@ fn several_are_read_and_written_in_turn() {
     let Ok(CallResult::Moved(_)) = finish(&mut write, &mut its) else { panic!("there is room") };
     assert_eq!(write.moved(), 8);
     let into = || Buf::Many([b"1".to_vec().into(), vec![].into(), vec![].into()].into());
-    let each = || Part::IntoEach(vec![4, 0, 100]);
+    let each = || Part::IntoEach(&[4, 0, 100]);
     let mut read = at(&file, Call::ReadAt(10), into(), each());
     let Ok(CallResult::Moved(_)) = finish(&mut read, &mut its) else { panic!("it is there") };
     assert_eq!(read.moved(), 54);
@@ -274,7 +274,7 @@ fn one_operation_moves_what_one_call_can() {
             .expect("there are addresses enough");
         assert_eq!((io_call.left(), io_call.io_buf.vectors()[0].iov_len), (MOST, MOST));
         let several = Buf::Many([room(), Buf::Vec(vec![]), room()].into());
-        let part = Part::IntoEach(vec![1 << 30, 10, LONG]);
+        let part = Part::IntoEach(&[1 << 30, 10, LONG]);
         assert_eq!(lengths(call, several, part), [1 << 30, 10, MOST - (1 << 30) - 10]);
     }
     assert_eq!(lengths(Call::Recv, room(), Part::In(LONG)), [MOST], "of one call");

@@ -99,7 +99,7 @@ proptest! {
         let mut made = bufs.iter().map(|&(made, count, _)| buf(made, count, &pool));
         let (whole, part) = match is_one {
             true => (made.next().expect("there is one"), Part::In(each[0])),
-            false => (Buf::Many(made.collect()), Part::IntoEach(each.clone())),
+            false => (Buf::Many(made.collect()), Part::IntoEach(&each)),
         };
         let mut model: Vec<Vec<u8>> = all(&whole).iter().map(|one| one.to_vec()).collect();
         let before: Vec<usize> = model.iter().map(Vec::len).collect();
@@ -181,7 +181,7 @@ proptest! {
     }
 }
 
-fn load(mut buf: Buf, part: Part) -> Result<IoBuf, (std::io::Error, Buf)> {
+fn load(mut buf: Buf, part: Part<'_>) -> Result<IoBuf, (std::io::Error, Buf)> {
     let mut io_buf = IoBuf::default();
     match io_buf.load(&mut buf, part) {
         Ok(()) => Ok(io_buf),
@@ -190,7 +190,7 @@ fn load(mut buf: Buf, part: Part) -> Result<IoBuf, (std::io::Error, Buf)> {
 }
 
 /// Whether it is refused, and the buffer comes back as it was.
-fn refused(buf: Buf, part: Part) -> Option<ErrorKind> {
+fn refused(buf: Buf, part: Part<'_>) -> Option<ErrorKind> {
     let (places, said) = (places(&buf), format!("{buf:?}"));
     match load(buf, part) {
         Ok(_) => None,
@@ -216,17 +216,17 @@ fn what_has_no_room_is_refused_with_its_buffer() {
     assert_eq!(refused(one(Made::Static, 9), Part::In(1)), invalid);
     assert_eq!(refused(one(Made::Nothing, 0), Part::In(1)), invalid);
     assert_eq!(refused(one(Made::Vec, 9), Part::In(usize::MAX)), Some(ErrorKind::OutOfMemory));
-    assert_eq!(refused(one(Made::Vec, 9), Part::IntoEach(vec![1])), invalid, "it is one");
+    assert_eq!(refused(one(Made::Vec, 9), Part::IntoEach(&[1])), invalid, "it is one");
     let two = |second, count| Buf::Many([one(Made::Vec, 9), one(second, count)].into());
-    assert_eq!(refused(two(Made::Pool, 99), Part::IntoEach(vec![1, 1])), None);
-    assert_eq!(refused(two(Made::Pool, 99), Part::IntoEach(vec![1, 2])), invalid);
-    assert_eq!(refused(two(Made::Static, 9), Part::IntoEach(vec![1, 1])), invalid);
-    assert_eq!(refused(two(Made::Vec, 9), Part::IntoEach(vec![0, 0])), invalid, "nothing");
+    assert_eq!(refused(two(Made::Pool, 99), Part::IntoEach(&[1, 1])), None);
+    assert_eq!(refused(two(Made::Pool, 99), Part::IntoEach(&[1, 2])), invalid);
+    assert_eq!(refused(two(Made::Static, 9), Part::IntoEach(&[1, 1])), invalid);
+    assert_eq!(refused(two(Made::Vec, 9), Part::IntoEach(&[0, 0])), invalid, "nothing");
     assert_eq!(refused(two(Made::Vec, 9), Part::In(1)), invalid, "each is to be told apart");
-    let too_much = Part::IntoEach(vec![1, usize::MAX]);
+    let too_much = Part::IntoEach(&[1, usize::MAX]);
     assert_eq!(refused(two(Made::Vec, 9), too_much), Some(ErrorKind::OutOfMemory));
     let nested = || Buf::Many([one(Made::Vec, 1), Buf::Many([].into())].into());
-    assert_eq!(refused(nested(), Part::IntoEach(vec![1, 1])), invalid);
+    assert_eq!(refused(nested(), Part::IntoEach(&[1, 1])), invalid);
     assert_eq!(refused(nested(), Part::OutOfEach), invalid);
     assert_eq!(pool.idle(), pool.made(), "they have all come home");
 }
@@ -254,7 +254,7 @@ fn no_call_is_given_more_buffers_than_it_takes() {
         let many = || Buf::Many((0..count).map(|_| buf(Made::Vec, 1, &pool)).collect());
         let expected = is_refused.then_some(ErrorKind::InvalidInput);
         assert_eq!(refused(many(), Part::OutOfEach), expected);
-        assert_eq!(refused(many(), Part::IntoEach(vec![1; count])), expected);
+        assert_eq!(refused(many(), Part::IntoEach(&vec![1; count])), expected);
     }
 }
 
