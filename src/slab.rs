@@ -75,7 +75,7 @@ impl<K: SlabKey, T> Slab<K, T> {
     /// # Panics
     ///
     /// If every index is in use: [`next_key`](Slab::next_key) is `None`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn insert(&mut self, value: T) -> (K, &mut T) {
         let key = self.next_key().expect("an index is free");
         let index = key.index() as usize;

@@ -141,6 +141,7 @@ impl IoCall {
     ///
     /// `OutOfMemory`: there is no room for so much; `InvalidInput`: the buffer is none that can be
     /// received into, or has no such part. The buffer stays where it is.
+    #[inline(always)]
     pub(crate) fn load(
         &mut self,
         number: Option<RawFd>,

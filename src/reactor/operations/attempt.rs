@@ -1,9 +1,10 @@
 //! What an attempt has come to: how much was moved, or why it has to wait.
 
-use super::entry::{OpState, Side};
+use super::entry::{OpEntry, OpState, Side};
 use super::io::Io;
 use super::machine::Operations;
 use super::queue::Queue;
+use super::silent::SilentSends;
 use crate::key::OpSlot;
 use crate::poll_bits::PollBits;
 use crate::sys::io_call::{Call, CallResult, Work};
@@ -30,6 +31,38 @@ enum AfterShutdown {
     Invalid,
 }
 
+impl OpEntry {
+    /// Gives the work of an operation to the driver. Returns false if the driver does not take it.
+    #[inline(always)]
+    pub(super) fn give(
+        &mut self,
+        op: OpSlot,
+        mut work: Work,
+        silent: &mut SilentSends,
+        has_successor: bool,
+        io: &mut impl Io,
+    ) -> bool {
+        if let Some(call) = work.io_call_mut() {
+            // What is left of a send is sent as usual.
+            call.set_skips_success(self.skips_success && call.moved() == 0);
+        }
+        let may_be_silent = work.may_be_silent();
+        match io.submit(op, work) {
+            Ok(()) => {
+                self.state = OpState::Submitted { cancel: None };
+                if may_be_silent {
+                    silent.insert(has_successor);
+                }
+                true
+            }
+            Err(work) => {
+                self.work = Some(work);
+                false
+            }
+        }
+    }
+}
+
 impl Operations {
     /// Submits an operation to the driver. Returns false if the reactor has to do it.
     pub(super) fn try_submit(&mut self, op: OpSlot, io: &mut impl Io) -> bool {
@@ -39,27 +72,11 @@ impl Operations {
         let Some((slot, queue)) = self.source_of(op) else { return false };
         let Some(source) = self.sources.get_mut(slot) else { return false };
         let Some(entry) = self.table.get_mut(op) else { return false };
-        let is_emulated = entry.must_emulate || (queue == Queue::Read && source.emulates_reads());
+        let is_emulated = entry.must_emulate || source.emulates(queue);
         let can_submit = |work: &mut Work| !is_emulated && io.can_submit(work, &mut source.mode);
-        let Some(mut work) = entry.work.take_if(can_submit) else { return false };
-        if let Some(call) = work.io_call_mut() {
-            // What is left of a send is sent as usual.
-            call.set_skips_success(entry.skips_success && call.moved() == 0);
-        }
-        let may_be_silent = work.may_be_silent();
-        match io.submit(op, work) {
-            Ok(()) => {
-                entry.state = OpState::Submitted { cancel: None };
-                if may_be_silent {
-                    self.silent.insert(source.queue(queue).has_several());
-                }
-                true
-            }
-            Err(work) => {
-                entry.work = Some(work);
-                false
-            }
-        }
+        let Some(work) = entry.work.take_if(can_submit) else { return false };
+        let has_successor = source.queue(queue).has_several();
+        entry.give(op, work, &mut self.silent, has_successor, io)
     }
 
     /// Notes that an attempt with so much room has moved so many bytes. Returns true if there is

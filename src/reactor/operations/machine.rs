@@ -187,12 +187,17 @@ impl Operations {
         entry.places().all(|(slot, queue)| {
             let Some(source) = self.sources.get(slot) else { return true };
             let is_first = queue == Queue::Unordered || source.queue(queue).first == link_to(op);
-            is_first && !(queue == Queue::Read && self.is_connecting(slot))
+            is_first && !self.is_held_up(slot, queue)
         })
     }
 
+    /// Returns true if a connect holds up the queue of a source.
+    pub(super) fn is_held_up(&self, slot: Slot, queue: Queue) -> bool {
+        queue == Queue::Read && self.is_connecting(slot)
+    }
+
     /// Returns true if a connect is at the head of the writes of a source.
-    pub(super) fn is_connecting(&self, slot: Slot) -> bool {
+    fn is_connecting(&self, slot: Slot) -> bool {
         let Some(source) = self.sources.get(slot) else { return false };
         let head = self.table.at(source.queue(Queue::Write).first);
         head.is_some_and(|(_, entry)| entry.kind == Kind::Connect)
@@ -259,9 +264,10 @@ impl Operations {
         } else {
             self.table.complete(op, entry.token, transferred, result, buf);
         }
-        let [source, target] = [entry.source, entry.target()];
-        let mut has_successors = source.is_some_and(|place| self.leave(op, &mut entry, place));
-        has_successors |= target.is_some_and(|place| self.leave(op, &mut entry, place));
+        let mut has_successors = false;
+        for place in entry.places() {
+            has_successors |= self.leave(op, &mut entry, place);
+        }
         if has_successors || entry.kind == Kind::Connect {
             self.wake_successors(&entry);
         }

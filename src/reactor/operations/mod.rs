@@ -17,7 +17,7 @@
 //! This module knows neither registry nor kernel: it asks for both through [`Io`]. Each file calls
 //! methods of those below it alone: `machine` (every transition of a state), `result` and `cancel`,
 //! `attempt` (what an attempt comes to), `receive`, `advance` and `splice` (attempts), `events`,
-//! `run`, then `submit` and `remove`.
+//! `run`, `send_now` and `submit_now`, then `submit` and `remove`.
 
 mod advance;
 mod attempt;
@@ -27,6 +27,7 @@ mod entry;
 mod events;
 mod io;
 mod machine;
+mod prepare;
 mod queue;
 mod receive;
 mod remove;
@@ -36,6 +37,7 @@ mod send_now;
 mod silent;
 mod splice;
 mod submit;
+mod submit_now;
 mod table;
 #[cfg(test)]
 mod tests;

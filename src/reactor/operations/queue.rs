@@ -65,6 +65,11 @@ pub(super) struct Ends {
 }
 
 impl Ends {
+    /// Returns those of a queue that has one operation.
+    pub(super) fn of_one(op: OpSlot) -> Self {
+        Ends { first: link_to(op), last: link_to(op) }
+    }
+
     /// Returns true if it has more than one operation.
     pub(super) fn has_several(self) -> bool {
         self.first != self.last
@@ -115,10 +120,10 @@ impl SourceOps {
         &mut self.queues[queue as usize]
     }
 
-    /// Returns true if the driver must not have what reads: a receive that waits in a ring uses up
-    /// an urgent byte that comes alone.
-    pub(super) fn emulates_reads(&self) -> bool {
-        self.interest.contains(Interest::PRIORITY)
+    /// Returns true if the driver must not have what is in a queue: a receive that waits in a ring
+    /// uses up an urgent byte that comes alone.
+    pub(super) fn emulates(&self, queue: Queue) -> bool {
+        queue == Queue::Read && self.interest.contains(Interest::PRIORITY)
     }
 }
 

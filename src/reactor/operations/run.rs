@@ -87,7 +87,7 @@ impl Operations {
     pub(in crate::reactor) fn on_watched(&mut self, slot: Slot, user: Interest, io: &mut impl Io) {
         let Some(source) = self.sources.get_mut(slot) else { return };
         source.interest = user;
-        if !source.emulates_reads() {
+        if !source.emulates(Queue::Read) {
             return;
         }
         let Some((op, _)) = self.table.at(source.queue(Queue::Read).first) else { return };

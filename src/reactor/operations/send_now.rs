@@ -12,20 +12,20 @@ use crate::op::{Amount, Kind, Op, Outcome};
 use crate::sys::buf::Buf;
 use std::io;
 
-/// What has become of a send that was attempted before it was an operation.
+/// What has become of an operation that does not take the way of all others.
 pub(super) enum Early {
     /// It was not attempted.
     NotMade,
-    /// It has completed.
-    Completed(OpSlot),
+    /// It has completed, or the driver has it.
+    Accepted(OpSlot),
     /// So many bytes were sent, and some are left.
     Sent(usize),
     Failed(io::Error),
 }
 
 impl Operations {
-    /// Attempts a send, if the reactor makes its calls and nothing is before it. Takes the buffer
-    /// of one that completes.
+    /// Attempts a send that the reactor makes, if nothing is before it. Takes the buffer of one
+    /// that completes.
     pub(super) fn send_now(
         &mut self,
         op: &mut Op,
@@ -33,7 +33,7 @@ impl Operations {
         slot: Slot,
         io: &mut impl Io,
     ) -> Early {
-        if !matches!(op.kind, Kind::Send | Kind::SendAll) || io.has_driver() {
+        if !matches!(op.kind, Kind::Send | Kind::SendAll) {
             return Early::NotMade;
         }
         let Some(source) = self.sources.get(slot) else { return Early::NotMade };
@@ -52,7 +52,7 @@ impl Operations {
                     true => self.table.end_silently(),
                     false => self.table.complete(slot, token, count, Ok(Outcome::Done), buf),
                 }
-                Early::Completed(slot)
+                Early::Accepted(slot)
             }
             Ok(count) => Early::Sent(count),
             Err(error) => Early::Failed(error),

@@ -65,7 +65,7 @@ impl OpTable {
     }
 
     /// Takes an operation out, which is about to complete.
-    #[inline]
+    #[inline(always)]
     pub(super) fn remove(&mut self, op: OpSlot) -> Option<OpEntry> {
         let entry = self.slab.remove(op)?;
         if entry.deadline().is_some() || entry.time().is_some() {

@@ -55,6 +55,7 @@ impl IoBuf {
     ///
     /// `OutOfMemory`: there is no room for so much; `InvalidInput`: the buffer is none that can be
     /// received into, or has no such part. The buffer stays where it is.
+    #[inline(always)]
     pub(super) fn load(&mut self, buf: &mut Buf, part: Part<'_>) -> io::Result<()> {
         let (is_in, at, left) = match part {
             Part::Nothing => (false, 0, 0),

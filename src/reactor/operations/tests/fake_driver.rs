@@ -107,6 +107,11 @@ impl FakeDriver {
         self.calls.len()
     }
 
+    /// Returns the calls that it has.
+    pub(super) fn calls(&self) -> Vec<Call> {
+        self.calls.iter().map(|its| its.work.call()).collect()
+    }
+
     /// Returns the operations whose calls it has.
     pub(super) fn ops(&self) -> Vec<OpSlot> {
         self.calls.iter().map(|its| its.op).collect()

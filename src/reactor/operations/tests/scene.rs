@@ -40,23 +40,29 @@ impl Scene {
         Scene::new(FileKind::Stream { connects: false }, refused)
     }
 
-    pub(super) fn submit(&mut self, op: Op) -> OpSlot {
-        self.try_submit(op).expect("it is in order")
+    pub(super) fn submit(&mut self, mut op: Op) -> OpSlot {
+        self.try_submit(&mut op).expect("it is in order")
     }
 
     /// Submits an operation that is refused.
     pub(super) fn refuse(&mut self, op: Op) -> io::Error {
-        self.try_submit(op).expect_err("it is refused")
+        self.refuse_with(op).0
     }
 
-    fn try_submit(&mut self, mut op: Op) -> io::Result<OpSlot> {
+    /// Submits an operation that is refused, and returns it too.
+    pub(super) fn refuse_with(&mut self, mut op: Op) -> (io::Error, Op) {
+        let error = self.try_submit(&mut op).expect_err("it is refused");
+        (error, op)
+    }
+
+    fn try_submit(&mut self, op: &mut Op) -> io::Result<OpSlot> {
         let slot = op.key.map(|key| key.slot);
         if let Some(slot) = slot.filter(|slot| !self.ops.has_source(*slot)) {
             let none = Interest::empty();
             let added = self.ops.add_source(slot, none, &mut self.io);
             added.expect("it is open");
         }
-        self.ops.submit(&mut op, Token(0), slot, None, &mut self.io)
+        self.ops.submit(op, Token(0), slot, None, &mut self.io)
     }
 
     /// Reports what is ready, as a wait does.

@@ -28,11 +28,7 @@ fn local_directory() -> Option<tempfile::TempDir> {
     }
 }
 
-fn try_open(
-    opener: &mut Opener,
-    path: &Path,
-    flags: libc::c_int,
-) -> Option<io::Result<OwnedFd>> {
+fn try_open(opener: &mut Opener, path: &Path, flags: libc::c_int) -> Option<io::Result<OwnedFd>> {
     let name = std::ffi::CString::new(path.as_os_str().as_bytes()).expect("no zero in it");
     let with = CallArgs::path(name, flags, 0o600);
     let call = IoCall::with(None, Call::Open, Buf::None, Part::Nothing, with);
