@@ -1,4 +1,4 @@
-//! An echo server by readiness, on non-blocking sockets.
+//! An echo server by readiness, on non-blocking sockets; the README shows it.
 
 use quintpoll::{Backend, Events, Interest, Mode, Token};
 use std::io::{self, ErrorKind::WouldBlock, Read, Write};

@@ -1,4 +1,4 @@
-//! An echo server by operations.
+//! An echo server by operations; the README shows it.
 
 use quintpoll::{Backend, Events, Interest, Mode, Op, Outcome, Token};
 use std::collections::HashMap;
@@ -41,10 +41,11 @@ fn main() -> io::Result<()> {
                     continue;
                 }
                 (ACCEPT, None, _error) => {
-                    poller.submit(Op::timeout(Duration::from_millis(250)), PAUSE)?; // EMFILE
+                    // EMFILE, for one, leaves the connection in the queue: accept again later.
+                    poller.submit(Op::timeout(Duration::from_millis(250)), PAUSE)?;
                     continue;
                 }
-                _ => {
+                (_pause, None, _) => {
                     poller.submit(Op::accept_multi(listener), ACCEPT)?;
                     continue;
                 }

@@ -155,7 +155,7 @@ fn servers_echo_every_byte() {
                     writer.shutdown(Shutdown::Write).expect("the connection is open");
                 });
                 for number in 0..20 {
-                    expect_echo(address, &[number; 10_000]);
+                    expect_echo(connect(address), &[number; 10_000]);
                 }
                 let mut received = Vec::new();
                 greedy.read_to_end(&mut received).expect("the server sends");
@@ -166,8 +166,27 @@ fn servers_echo_every_byte() {
     });
 }
 
-fn expect_echo(address: SocketAddr, bytes: &[u8]) {
-    let (mut client, mut received) = (connect(address), Vec::new());
+#[test]
+fn server_ops_survives_a_shortage_of_descriptors() {
+    on_each_backend(|backend| {
+        let program = example("server_ops", backend).get_program().to_owned();
+        // The shell lowers the limit for the server alone.
+        let script = "ulimit -n 24 && exec \"$0\" \"$@\"";
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).arg(program).arg("127.0.0.1:0");
+        command.env("QUINTPOLL_BACKEND", backend).stdin(Stdio::null()).stdout(Stdio::piped());
+        let (server, address) = Program::start(&mut command).address();
+        // All of them are connected: most of them in the queue of the listener.
+        let clients: Vec<_> = (0..60).map(|_| connect(address)).collect();
+        for client in clients {
+            expect_echo(client, b"hello");
+        }
+        drop(server);
+    });
+}
+
+fn expect_echo(mut client: TcpStream, bytes: &[u8]) {
+    let mut received = Vec::new();
     client.write_all(bytes).expect("the server reads");
     client.shutdown(Shutdown::Write).expect("the connection is open");
     client.read_to_end(&mut received).expect("the server sends, and closes");
@@ -175,15 +194,44 @@ fn expect_echo(address: SocketAddr, bytes: &[u8]) {
 }
 
 #[test]
-fn small_examples_stay_small() {
+fn small_examples_stay_small_and_listed() {
+    let readme = read("README.md");
     let entries = fs::read_dir(root().join("examples")).expect("the folder exists");
     let names = entries.map(|entry| entry.expect("it is readable").file_name());
     for name in names.map(|name| name.into_string().expect("names are text")) {
-        if name.ends_with(".rs") {
-            let lines = read(&format!("examples/{name}")).lines().count();
-            assert!(lines < SMALL, "{name} has {lines} lines");
+        let is_small = name.ends_with(".rs");
+        let path =
+            if is_small { format!("examples/{name}") } else { format!("examples/{name}/main.rs") };
+        assert!(readme.contains(&format!("({path}")), "README.md does not list {path}");
+        if is_small {
+            let lines = read(&path).lines().count();
+            assert!(lines < SMALL, "{path} has {lines} lines");
         }
     }
+}
+
+#[test]
+fn readme_shows_the_servers_as_they_are() {
+    let readme = read("README.md");
+    for name in ["server", "server_ops"] {
+        let text = read(&format!("examples/{name}.rs"));
+        let (_, code) = text.split_once("\n\n").expect("a `//!` line comes first");
+        assert!(readme.contains(code), "README.md shows another {name}.rs");
+    }
+}
+
+#[test]
+fn front_page_has_the_tables_of_the_readme() {
+    let (readme, front_page) = (read("README.md"), read("src/lib.rs"));
+    let rows: Vec<&str> = readme.lines().filter(|line| line.starts_with("| ")).collect();
+    let is_row = |line: &&str| line.starts_with("//! | ");
+    let mut count = 0;
+    for line in front_page.lines().filter(is_row) {
+        let row = line.trim_start_matches("//! ");
+        assert!(rows.contains(&row), "README.md has no row {row:?}");
+        count += 1;
+    }
+    assert!(count > 10, "the tables are found");
 }
 
 fn root() -> &'static Path {

@@ -1,4 +1,4 @@
-//! Operations: what a program can hand over whole, and how it gets the result.
+//! Operations: the I/O requests that a program can submit, and their completions.
 
 mod address;
 mod completion;
@@ -18,49 +18,10 @@ use std::ops::{Bound, Range, RangeBounds};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// An I/O request, to be handed over whole with [`Poller::submit`](crate::Poller::submit). Its
-/// result is a [`Completion`].
+/// An I/O request, submitted with [`Poller::submit`](crate::Poller::submit). Its result is a
+/// [`Completion`].
 ///
-/// The source is named by the key of its registration. Reading and writing it are two *lanes*: the
-/// operations of one lane take effect and complete in the order in which they were submitted (C3).
-/// In the read lane are `accept`, `recv`, `recv_exact`, `recv_from`, `recv_msg`, `read`, the source
-/// of a `splice`, and the two that have many results: `accept_multi` and `recv_multi`; in the write
-/// lane `connect`, `send`, `send_all`, `send_to`, `send_msg`, `write`, `shutdown` and the target of
-/// a `splice`. In no order are those at an offset of a file, `fsync` and `fdatasync`: they may take
-/// effect and complete in any, and side by side.
-///
-/// Buffers are taken by value and come back with the completion. What is received is appended, at
-/// most as much as was asked for: a `Vec` grows if need be, a [`PoolBuf`](crate::PoolBuf) does not.
-///
-/// ```
-/// # fn main() -> std::io::Result<()> {
-/// use quintpoll::{Backend, Events, Interest, Mode, Op, Token};
-/// use std::{os::unix::net::UnixStream, sync::Arc, time::Duration};
-///
-/// let (here, there) = UnixStream::pair()?;
-/// let mut poller = Backend::best().open()?;
-/// let here = poller.register(Arc::new(here), Token(0), Interest::empty(), Mode::Edge)?;
-/// let there = poller.register(Arc::new(there), Token(0), Interest::empty(), Mode::Edge)?;
-///
-/// let receive = Op::recv_exact(there, Vec::new(), 5).deadline(Duration::from_secs(10));
-/// poller.submit(receive, Token(1))?;
-/// poller.submit(Op::send(here, "hello", ..), Token(2))?;
-///
-/// let mut events = Events::with_capacity(16);
-/// let mut received = None;
-/// while received.is_none() {
-///     poller.wait(&mut events, None)?;
-///     for completion in events.completions() {
-///         completion.result?;
-///         if completion.token == Token(1) {
-///             received = Some(completion.buf.into_vec());
-///         }
-///     }
-/// }
-/// assert_eq!(received.as_deref(), Some(&b"hello"[..]));
-/// # Ok(())
-/// # }
-/// ```
+#[doc = include_str!("op.md")]
 #[derive(Debug)]
 #[must_use = "an operation does nothing until it is submitted"]
 pub struct Op {
@@ -68,7 +29,7 @@ pub struct Op {
     pub(crate) key: Option<Key>,
     pub(crate) buf: Buf,
     pub(crate) amount: Amount,
-    /// Where in a file to read or write.
+    /// The offset in a file.
     pub(crate) offset: u64,
     pub(crate) with: OpArgs,
     pub(crate) deadline: Option<Duration>,
@@ -76,7 +37,7 @@ pub struct Op {
     pub(crate) skip_success: bool,
 }
 
-/// What to do.
+/// The kind of an operation, by its constructor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Accept,
@@ -114,13 +75,13 @@ impl Op {
 }
 
 impl Kind {
-    /// Returns true if it receives from a socket, and is told when a stream is reset.
+    /// Returns true if it receives from a source, and so reports a reset of its stream.
     pub(crate) fn is_receive(self) -> bool {
         use Kind::{Read, Recv, RecvExact, RecvFrom, RecvMsg, RecvMulti};
         matches!(self, Recv | RecvExact | RecvMulti | RecvFrom | RecvMsg | Read)
     }
 
-    /// Returns true if its success brings nothing that the program could need.
+    /// Returns true if its success carries no result, so that it may be silent.
     pub(crate) fn may_skip_success(self) -> bool {
         use Kind::{Connect, Send, SendAll, SendMsg, SendTo, Shutdown, Sync, Write, WriteAt};
         matches!(
@@ -137,32 +98,32 @@ impl Kind {
     }
 }
 
-/// How many bytes, and which.
+/// The bytes that an operation moves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Amount {
     Nothing,
-    /// So many into the buffer.
+    /// At most this many into the buffer.
     In(usize),
-    /// These out of the buffer.
+    /// This range of the buffer.
     Out(Range<usize>),
-    /// So many into each of several.
+    /// At most this many into each of several buffers.
     IntoEach(Vec<usize>),
-    /// All of each of several.
+    /// All bytes of each of several buffers.
     OutOfEach,
 }
 
-/// What some operations are told beside source and buffer.
+/// The arguments of some operations, in addition to source and buffer.
 #[derive(Debug)]
 pub(crate) enum OpArgs {
     Nothing,
-    /// Whom to connect to, or to send to.
+    /// The address to connect to, or to send to.
     Address(Box<Address>),
     Message(Box<Message>),
     Pool(BufferPool),
-    /// Where to splice to.
+    /// The target of a splice.
     Target(Key),
     Path(Box<(PathBuf, OpenOptions)>),
-    /// How long to wait.
+    /// The duration of a timeout.
     Time(Duration),
 }
 
@@ -194,46 +155,77 @@ impl Op {
     /// and `NONBLOCK` (C6).
     ///
     /// After `EMFILE`, `ENFILE`, `ENOBUFS` or `ENOMEM` the connection is still in the queue, and
-    /// the next accept fails at once. Do not submit it before a descriptor was closed, or a pause
-    /// has passed: an [`Op::timeout`] of 250 ms, say. Else the program spins.
+    /// the next accept fails at once. Submit that one when a descriptor was closed, or after an
+    /// [`Op::timeout`] of 250 ms, say. Otherwise the program spins.
     pub fn accept(key: Key) -> Self {
         Op::new(Kind::Accept, Some(key))
     }
 
-    /// Accepts connections until it is stopped or an error ends it: each is a completion with
-    /// [`Outcome::Accepted`] and [`more`](Completion::more), and the last one has the error. After
-    /// `EMFILE` and its like, which leave the connection in the queue, it can be submitted again
-    /// (C8): after a pause, as [`Op::accept`] says.
+    /// Accepts connections until it is cancelled or fails. Each connection is a completion with
+    /// [`Outcome::Accepted`] and [`more`](Completion::more); the last completion has the error.
+    ///
+    /// `EMFILE`, `ENFILE`, `ENOBUFS` and `ENOMEM` leave the connection in the queue. Submit the
+    /// operation again after a pause, as described at [`Op::accept`] (C8).
     pub fn accept_multi(key: Key) -> Self {
         Op::new(Kind::AcceptMulti, Some(key))
     }
 
-    /// Connects, as connect(2) does. If it is cancelled or its deadline passes, the socket is of no
-    /// more use: deregister it (X1).
+    /// Connects a socket, as connect(2) does.
+    ///
+    /// The crate makes no sockets: [socket2](https://docs.rs/socket2) does. If the connect is
+    /// cancelled or its deadline passes, deregister the socket: nothing else is defined for it
+    /// (X1).
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use quintpoll::{Backend, Events, Interest, Mode, Op, Token};
+    /// use socket2::{Domain, Socket, Type};
+    /// use std::{net::TcpListener, sync::Arc, time::Duration};
+    ///
+    /// let listener = TcpListener::bind("127.0.0.1:0")?; // stands for the server
+    /// let server = listener.local_addr()?;
+    ///
+    /// let mut poller = Backend::best().open()?;
+    /// let socket = Socket::new(Domain::for_address(server), Type::STREAM, None)?;
+    /// let key = poller.register(Arc::new(socket), Token(0), Interest::empty(), Mode::Level)?;
+    /// poller.submit(Op::connect(key, server).deadline(Duration::from_secs(10)), Token(1))?;
+    ///
+    /// let mut events = Events::with_capacity(16);
+    /// poller.wait(&mut events, None)?;
+    /// let completion = events.completions().next().expect("nothing else ends the wait");
+    /// if let Err(error) = completion.result {
+    ///     poller.deregister(key)?; // a further attempt takes a new socket
+    ///     return Err(error);
+    /// }
+    /// poller.submit(Op::send_all(key, "hello", ..), Token(2))?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn connect(key: Key, to: impl Into<Address>) -> Self {
         Op { with: OpArgs::Address(Box::new(to.into())), ..Op::new(Kind::Connect, Some(key)) }
     }
 
-    /// Receives what there is, at most `max` bytes, as recv(2) does. `transferred` 0 is the end of
-    /// the stream, or an empty datagram. `max` 0 is refused.
+    /// Receives the bytes that have arrived, at most `max`, as recv(2) does. `transferred` 0 is the
+    /// end of the stream, or an empty datagram. `max` 0 is refused.
     pub fn recv(key: Key, buf: impl Into<Buf>, max: usize) -> Self {
         Op::into_buf_of(Kind::Recv, key, buf.into(), max)
     }
 
-    /// Receives exactly `len` bytes of a stream. If it ends before, the result is
-    /// [`UnexpectedEof`](std::io::ErrorKind::UnexpectedEof), and what has come is in the buffer.
+    /// Receives exactly `len` bytes of a stream. If the stream ends before, the result is
+    /// [`UnexpectedEof`](std::io::ErrorKind::UnexpectedEof), and the buffer has the bytes that
+    /// came.
     pub fn recv_exact(key: Key, buf: impl Into<Buf>, len: usize) -> Self {
         Op::into_buf_of(Kind::RecvExact, key, buf.into(), len)
     }
 
-    /// Receives until the stream ends, an error does, or it is stopped. Whatever comes is
-    /// a completion with a [`PoolBuf`](crate::PoolBuf) of `pool`'s and [`more`](Completion::more);
-    /// the last one has no buffer, and is `Ok` at the end of the stream.
+    /// Receives until the stream ends, the receive fails, or it is cancelled. Each completion has
+    /// a [`PoolBuf`](crate::PoolBuf) of `pool` and [`more`](Completion::more); the last one has no
+    /// buffer, and is `Ok` at the end of the stream.
     ///
-    /// While all buffers of the pool are lent it waits for one to come home: who found none first
-    /// is served first. Of a datagram what exceeds the buffer is lost (recv(2)). The bytes of
-    /// a stream that were received before it is stopped come with a completion before the last
-    /// one (C8).
+    /// While the pool is empty the operation waits for a buffer, without holding one. Receives of
+    /// one poller that wait for the same pool are served in FIFO order. Bytes of a datagram that
+    /// exceed the buffer are lost (recv(2)). Bytes of a stream that were received before a cancel
+    /// are delivered before the last completion (C8).
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -266,8 +258,8 @@ impl Op {
         Op { with: OpArgs::Pool(pool.clone()), ..Op::new(Kind::RecvMulti, Some(key)) }
     }
 
-    /// Sends what there is room for, as send(2) does: some of `range`, or all of it. A range that
-    /// exceeds the buffer is refused.
+    /// Sends as many bytes of `range` as there is room for, as send(2) does. A range that exceeds
+    /// the buffer is refused.
     pub fn send(key: Key, buf: impl Into<Buf>, range: impl RangeBounds<usize>) -> Self {
         Op::out_of(Kind::Send, key, buf.into(), range)
     }
@@ -277,13 +269,14 @@ impl Op {
         Op::out_of(Kind::SendAll, key, buf.into(), range)
     }
 
-    /// Receives a datagram, cut to `max` bytes, and who sent it: [`Outcome::Received`].
+    /// Receives a datagram, cut to `max` bytes, and the address of its sender:
+    /// [`Outcome::Received`].
     pub fn recv_from(key: Key, buf: impl Into<Buf>, max: usize) -> Self {
         Op::into_buf_of(Kind::RecvFrom, key, buf.into(), max)
     }
 
     /// Sends `range` as a datagram to an address, as sendto(2) does. While the queue of a unix
-    /// receiver is full it tries again after 1 to 64 ms.
+    /// receiver is full the send is retried every 1 to 64 ms.
     pub fn send_to(
         key: Key,
         buf: impl Into<Buf>,
@@ -294,15 +287,15 @@ impl Op {
         Op { with, ..Op::out_of(Kind::SendTo, key, buf.into(), range) }
     }
 
-    /// Receives a message, or what there is of a stream, cut to `max` bytes, with all that comes
-    /// beside it, as recvmsg(2) does: [`Outcome::Message`]. There is room for all files that one
+    /// Receives a message, or bytes of a stream, cut to `max` bytes, with its files and control
+    /// messages, as recvmsg(2) does: [`Outcome::Message`]. There is room for all files that one
     /// message can pass (253), and for 1 KiB of other control messages.
     pub fn recv_msg(key: Key, buf: impl Into<Buf>, max: usize) -> Self {
         Op::into_buf_of(Kind::RecvMsg, key, buf.into(), max)
     }
 
-    /// Sends `range` as a message with all that `message` says, as sendmsg(2) does; of a stream
-    /// what there is room for.
+    /// Sends `range` with the address, files and control messages of `message`, as sendmsg(2) does.
+    /// On a stream it sends as many bytes as there is room for.
     pub fn send_msg(
         key: Key,
         buf: impl Into<Buf>,
@@ -313,39 +306,42 @@ impl Op {
         Op { with, ..Op::out_of(Kind::SendMsg, key, buf.into(), range) }
     }
 
-    /// Reads what there is, at most `max` bytes, as read(2) does: pipes, terminals, eventfds,
-    /// timerfds, sockets, and a file from its current position.
+    /// Reads the bytes that are there, at most `max`, as read(2) does: from pipes, terminals,
+    /// eventfds, timerfds, sockets, and from a file at its current position.
     ///
-    /// `transferred` 0 is the end, but for terminals with `VMIN` 0 (termios(3)), which say so
+    /// `transferred` 0 is the end, except on a terminal with `VMIN` 0 (termios(3)), which returns 0
     /// whenever nothing was typed. Set `VMIN` to 1, or read when the terminal is
     /// [`READABLE`](crate::event::Interest::READABLE).
     pub fn read(key: Key, buf: impl Into<Buf>, max: usize) -> Self {
         Op::into_buf_of(Kind::Read, key, buf.into(), max)
     }
 
-    /// Writes what there is room for, as write(2) does, without `SIGPIPE`. Beyond `RLIMIT_FSIZE` a
-    /// regular file is not written (`EFBIG`), without `SIGXFSZ`.
+    /// Writes as many bytes of `range` as there is room for, as write(2) does, without raising
+    /// `SIGPIPE`. Beyond `RLIMIT_FSIZE` the result is `EFBIG`, and `SIGXFSZ` is not raised.
     pub fn write(key: Key, buf: impl Into<Buf>, range: impl RangeBounds<usize>) -> Self {
         Op::out_of(Kind::Write, key, buf.into(), range)
     }
 
-    /// Moves what there is, at most `max` bytes, from one source to another without a buffer, as
-    /// splice(2) does; one of the two has to be a pipe. Regular files are read and written at their
-    /// current positions, by a thread on every backend; one opened with `O_APPEND` is no target
-    /// (`EINVAL`). It stands in the read lane of the one and in the write lane of the other.
-    /// `transferred` 0 is the end of the first. `max` 0 is refused.
+    /// Moves at most `max` bytes from one source to another without a buffer, as splice(2) does.
+    /// One of the two must be a pipe.
+    ///
+    /// Regular files are read and written at their current positions, by a thread on every backend.
+    /// A file opened with `O_APPEND` is no target (`EINVAL`). The operation is in the read queue of
+    /// `from` and in the write queue of `to`. `transferred` 0 is the end of `from`. `max` 0 is
+    /// refused.
     pub fn splice(from: Key, to: Key, max: usize) -> Self {
         let amount = Amount::In(max);
         Op { amount, with: OpArgs::Target(to), ..Op::new(Kind::Splice, Some(from)) }
     }
 
-    /// Shuts down, as shutdown(2) does. To end the writing side waits for the sends before it;
-    /// to end reading alone does not wait for anything, and ends the receives that do.
+    /// Shuts down one or both directions of a socket, as shutdown(2) does. Shutting down writing
+    /// waits for the sends before it. Shutting down reading alone waits for nothing, and ends the
+    /// receives that wait.
     pub fn shutdown(key: Key, how: Shutdown) -> Self {
         Op::new(Kind::Shutdown(how), Some(key))
     }
 
-    /// Completes when this much time has passed since it was submitted. It needs no source.
+    /// Completes when this time has passed since the submission. It needs no source.
     pub fn timeout(after: Duration) -> Self {
         Op { with: OpArgs::Time(after), ..Op::new(Kind::Timeout, None) }
     }
@@ -355,36 +351,39 @@ impl Op {
         Op::new(Kind::Nop, None)
     }
 
-    /// Gives it this much time from its submission. After that it is stopped, and its result is
-    /// [`TimedOut`](std::io::ErrorKind::TimedOut), or the real one if it was just done (X3).
+    /// Limits the time of the operation, from its submission. When it has passed the operation is
+    /// cancelled, and its result is [`TimedOut`](std::io::ErrorKind::TimedOut), or the real result
+    /// if it completed at that moment (X3).
     pub fn deadline(mut self, after: Duration) -> Self {
         self.deadline = Some(after);
         self
     }
 
     /// Ends the operation silently if it succeeds entirely (C1): it has no completion, takes no
-    /// place in [`Events`](crate::event::Events), and ends no wait. It succeeds entirely if every
-    /// byte of its range was moved. Its buffer goes back to its pool or is dropped, at the latest
-    /// when the next wait returns. Anything else completes as always, and so does what `cancel`, a
-    /// deadline or `deregister` has begun to end (X2).
+    /// capacity of [`Events`](crate::event::Events), and ends no wait.
     ///
-    /// For `send`, `send_all`, `send_to`, `send_msg`, `write`, `write_at` and its vectored form,
-    /// `fsync`, `fdatasync`, `connect` and `shutdown`; `submit` refuses it of others
-    /// (`InvalidInput`). On io_uring (Linux 6.1) such a send needs no system call of its own: one
-    /// call sends, and sleeps until the next request comes. Its buffer is the poller's until then;
-    /// pollers that share its pool wait for it so long.
+    /// An operation succeeds entirely if every byte of its range was moved. Its buffer then returns
+    /// to its pool or is dropped, at the latest when the next wait returns. Any other result has
+    /// a completion as usual, and so has an operation that `cancel`, a deadline or `deregister` has
+    /// begun to end (X2).
     ///
-    /// A completion is also what tells a program that a peer takes what is sent. So that it still
-    /// is told, let some sends go without this: whenever
-    /// [`pending`](crate::Poller::pending) says that several are unfinished, stop receiving and
-    /// submit the next send as usual; its completion says that those before it are over (C3).
+    /// It is for `send`, `send_all`, `send_to`, `send_msg`, `write`, `write_at`,
+    /// `write_at_vectored`, `fsync`, `fdatasync`, `connect` and `shutdown`; `submit` refuses it on
+    /// other operations (`InvalidInput`). On io_uring (Linux 6.1) such a send needs no system call
+    /// of its own: one call sends, and sleeps until the next request comes. The buffer is in use
+    /// until then, also for other pollers that share its pool.
+    ///
+    /// Completions also show that a peer reads. To keep that backpressure, leave some sends
+    /// without this option: when [`pending`](crate::Poller::pending) returns that several are
+    /// unfinished, stop receiving, and submit the next send as usual. Its completion means that
+    /// those before it have ended (C3).
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
     /// use quintpoll::{Backend, Events, Interest, Mode, Op, Token};
     /// use std::{os::unix::net::UnixStream, sync::Arc, time::Duration};
     ///
-    /// /// So many sends of a connection may be unfinished.
+    /// /// The most sends of a connection that may be unfinished.
     /// const LIMIT: usize = 4;
     ///
     /// let (here, _there) = UnixStream::pair()?;
@@ -401,7 +400,7 @@ impl Op {
     ///     poller.submit(send, Token(1))?;
     ///     poller.wait(&mut events, Some(Duration::ZERO))?;
     /// }
-    /// // Receive no more until the completion of that send.
+    /// // Stop receiving until the completion of that send.
     /// assert_eq!(poller.pending(key), LIMIT + 1);
     /// # Ok(())
     /// # }
@@ -411,7 +410,7 @@ impl Op {
         self
     }
 
-    /// The buffer, of an operation that was not submitted.
+    /// Returns the buffer of an operation that was not submitted.
     pub fn into_buf(self) -> Buf {
         self.buf
     }
