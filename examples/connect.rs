@@ -1,7 +1,7 @@
 //! Connects to a server, sends a line, and prints all that comes back.
 //!
-//! The crate makes no sockets; socket2 does. A socket whose connect has failed is of no more use,
-//! so each address of the host gets a new one.
+//! The crate makes no sockets; socket2 does. A socket whose connect has failed cannot be used
+//! again, so each address of the host gets a new one.
 
 use quintpoll::{Backend, Completion, Events, Interest, Key, Mode, Op, Poller, Token};
 use socket2::{Domain, Socket, Type};

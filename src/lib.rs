@@ -76,12 +76,12 @@
 //!
 //! Emulated means that it costs more, not that it differs.
 //!
-//! | backend | pick it | mind |
+//! | backend | when to pick it | drawbacks |
 //! |---|---|---|
 //! | `epoll` | by default | its operations are emulated |
 //! | `uring` | for programs that do most of their I/O by operations; where epoll is refused; to compare | readiness is no faster than on epoll, and `modify` costs twice as much; sandboxes and hardened systems often forbid it (seccomp, `kernel.io_uring_disabled`) |
 //! | `poll` | for a handful of sources; where the others are forbidden; to compare: it keeps no state in the kernel | each wait polls every source |
-//! | `sigio` | for many sources without epoll, with which it keeps up | it takes two signals of its thread, costs writers more, and suits only programs that use no signal-driven I/O themselves |
+//! | `sigio` | for many sources where epoll is refused; it keeps up with epoll | it takes two signals of its thread, costs writers more, and suits only programs that use no signal-driven I/O themselves |
 //! | `select` | to compare: poll does everything better | each wait polls every descriptor number up to the highest |
 //!
 //! [`Backend::best`] returns the first that is available of epoll, io_uring, poll, SIGIO and
@@ -101,7 +101,7 @@
 //!   the next waits, and none starves.
 //! * A wait returns before its timeout only for an event, a completion or a wake, never because of
 //!   a signal. A [`Waker`] wakes from any thread and from signal handlers.
-//! * After [`deregister`](Poller::deregister) no more events are reported and the kernel holds no
+//! * After [`deregister`](Poller::deregister) no further event is reported and the kernel holds no
 //!   reference to the file. A registered descriptor cannot be closed or reused, because the poller
 //!   keeps the source open.
 //! * An operation completes exactly once and returns its buffer. The operations of one direction
