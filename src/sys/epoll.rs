@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::mem::offset_of;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,6 +46,13 @@ struct KernelTimespec {
     seconds: i64,
     nanoseconds: i64,
 }
+
+/// The layout in `linux/time_types.h`.
+const _: () = {
+    assert!(size_of::<KernelTimespec>() == 16);
+    assert!(offset_of!(KernelTimespec, seconds) == 0);
+    assert!(offset_of!(KernelTimespec, nanoseconds) == 8);
+};
 
 /// By its number: the C libraries have the function only since glibc 2.35, and musl has not.
 fn pwait2(

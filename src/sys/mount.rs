@@ -4,7 +4,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::mem::MaybeUninit;
+use std::mem::{MaybeUninit, offset_of};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// A mount, by a number that no other mount has until the system restarts.
@@ -127,6 +127,19 @@ struct MountAnswer {
     magic: u64,
     rest: [u64; 60],
 }
+
+/// The layouts in `linux/mount.h`. `MNT_ID_REQ_SIZE_VER0` is the size of the request; the answer is
+/// as long as the kernel's structure, whose strings follow it.
+const _: () = {
+    assert!(size_of::<MountRequest>() == 24);
+    assert!(offset_of!(MountRequest, size) == 0);
+    assert!(offset_of!(MountRequest, id) == 8);
+    assert!(offset_of!(MountRequest, mask) == 16);
+    assert!(size_of::<MountAnswer>() == 512);
+    assert!(offset_of!(MountAnswer, mask) == 8);
+    assert!(offset_of!(MountAnswer, device) == 16);
+    assert!(offset_of!(MountAnswer, magic) == 24);
+};
 
 /// The libc crate does not have these for every C library.
 const STATX_MNT_ID_UNIQUE: libc::c_uint = 0x4000;

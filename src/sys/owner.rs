@@ -5,6 +5,7 @@
 
 use libc::c_int;
 use std::io;
+use std::mem::offset_of;
 use std::os::fd::RawFd;
 
 // The libc crate has none of these for every C library.
@@ -21,6 +22,13 @@ pub(crate) struct Owner {
     kind: c_int,
     id: libc::pid_t,
 }
+
+/// The layout in `asm-generic/fcntl.h`, where `pid` is a `__kernel_pid_t`, an int.
+const _: () = {
+    assert!(size_of::<Owner>() == 8 && align_of::<Owner>() == 4);
+    assert!(offset_of!(Owner, kind) == 0);
+    assert!(offset_of!(Owner, id) == 4);
+};
 
 impl Owner {
     /// This thread alone. Signals to a process would reach any thread that does not block them, and

@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::mem::offset_of;
 use std::ptr;
 use std::time::Duration;
 
@@ -20,6 +21,14 @@ struct Timespec {
     seconds: libc::c_long,
     nanoseconds: libc::c_long,
 }
+
+/// The layout of `__kernel_old_timespec` in `linux/time_types.h`.
+const _: () = {
+    assert!(size_of::<Timespec>() == 2 * size_of::<libc::c_long>());
+    assert!(align_of::<Timespec>() == align_of::<libc::c_long>());
+    assert!(offset_of!(Timespec, seconds) == 0);
+    assert!(offset_of!(Timespec, nanoseconds) == size_of::<libc::c_long>());
+};
 
 /// Waits until one of the numbers below `count` that are set in `sets` (to read, to write,
 /// exceptions) is ready, or `timeout` (`None`: no limit) has passed; leaves those set that are

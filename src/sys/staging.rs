@@ -6,6 +6,7 @@ mod tun;
 
 pub(crate) use super::io_call::disconnect;
 use std::io;
+use std::mem::offset_of;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::panic::{self, AssertUnwindSafe};
 pub(crate) use tun::Tun;
@@ -177,12 +178,25 @@ struct Info {
     padding: i32,
     sender: i32,
     user: u32,
-    value: i64,
-    rest: [u64; 12],
+    value: libc::c_long,
+    rest: [i32; 26],
 }
 
+/// The layout in `asm-generic/siginfo.h`: the union begins at an address for a pointer. What
+/// rt_tgsigqueueinfo(2) reads is a siginfo_t, so this must be no shorter.
+const _: () = {
+    let union = (3 * size_of::<i32>()).next_multiple_of(align_of::<usize>());
+    assert!(size_of::<Info>() >= size_of::<libc::siginfo_t>());
+    assert!(offset_of!(Info, signal) == offset_of!(libc::siginfo_t, si_signo));
+    assert!(offset_of!(Info, errno) == offset_of!(libc::siginfo_t, si_errno));
+    assert!(offset_of!(Info, code) == offset_of!(libc::siginfo_t, si_code));
+    assert!(offset_of!(Info, sender) == union);
+    assert!(offset_of!(Info, user) == union + 4);
+    assert!(offset_of!(Info, value) == union + 8);
+};
+
 fn info(signal: i32, value: i32) -> Info {
-    let value = i64::from(value);
+    let value = libc::c_long::from(value);
     // SAFETY: Info is made of integers, for which all zeroes is a value.
     let empty: Info = unsafe { std::mem::zeroed() };
     Info { signal, code: libc::SI_QUEUE, sender: value as i32, user: value as u32, value, ..empty }

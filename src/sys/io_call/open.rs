@@ -18,6 +18,7 @@ use super::super::own_fd::above_stdio;
 use super::{CallArgs, IoCall, OpenArgs};
 use std::ffi::{CStr, CString};
 use std::io;
+use std::mem::offset_of;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 /// A FIFO is not waited for, nor a terminal's line; to other files it means nothing.
@@ -213,6 +214,14 @@ struct OpenHow {
     mode: u64,
     resolve: u64,
 }
+
+/// The layout in `linux/openat2.h`: `OPEN_HOW_SIZE_VER0`, and the offsets of the libc crate.
+const _: () = {
+    assert!(size_of::<OpenHow>() == 24);
+    assert!(offset_of!(OpenHow, flags) == offset_of!(libc::open_how, flags));
+    assert!(offset_of!(OpenHow, mode) == offset_of!(libc::open_how, mode));
+    assert!(offset_of!(OpenHow, resolve) == offset_of!(libc::open_how, resolve));
+};
 
 const RESOLVE_CACHED: u64 = 0x20;
 

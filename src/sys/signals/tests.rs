@@ -8,6 +8,7 @@ use super::*;
 use crate::testing::is_alone;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::fs;
+use std::mem::offset_of;
 
 /// Runs `test` on a thread that has no poller yet, and blocks what it says.
 fn with_blocked<T: Send>(signals: &[c_int], test: impl FnOnce() -> T + Send) -> T {
@@ -76,6 +77,18 @@ struct Info {
     number: c_int,
     rest: [c_int; 30],
 }
+
+/// The layout in `asm-generic/siginfo.h`: the union begins at an address for a pointer. What
+/// rt_tgsigqueueinfo(2) reads is a siginfo_t, so this must be no shorter.
+const _: () = {
+    let union = (3 * size_of::<c_int>()).next_multiple_of(align_of::<usize>());
+    assert!(size_of::<Info>() >= size_of::<libc::siginfo_t>());
+    assert!(offset_of!(Info, signal) == offset_of!(libc::siginfo_t, si_signo));
+    assert!(offset_of!(Info, errno) == offset_of!(libc::siginfo_t, si_errno));
+    assert!(offset_of!(Info, code) == offset_of!(libc::siginfo_t, si_code));
+    assert!(offset_of!(Info, band) == union);
+    assert!(offset_of!(Info, number) == union + size_of::<libc::c_long>());
+};
 
 /// Queues a signal to this thread, with any code: one's own thread can be told anything.
 fn queue(signal: c_int, code: c_int, number: c_int) {
