@@ -438,7 +438,7 @@ fn blocked() -> SigSet {
 /// A process in which the signal is deadly, as it is for programs that Rust has not started.
 #[test]
 fn a_broken_pipe_is_an_error_and_no_signal() {
-    if !is_alone("sys::manner::tests::a_broken_pipe_is_an_error_and_no_signal") {
+    if !is_alone("sys::io_mode::tests::a_broken_pipe_is_an_error_and_no_signal") {
         return;
     }
     let action = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());

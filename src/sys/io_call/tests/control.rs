@@ -175,7 +175,7 @@ fn is_open(number: RawFd) -> bool {
 #[test]
 fn each_file_is_owned_once_and_closed_with_what_came() {
     const TEST: &str = "each_file_is_owned_once_and_closed_with_what_came";
-    if !crate::testing::is_alone(&format!("sys::prepared::tests::control::{TEST}")) {
+    if !crate::testing::is_alone(&format!("sys::io_call::tests::control::{TEST}")) {
         return;
     }
     let open = || File::open("/dev/null").expect("every Linux has it").into_raw_fd();

@@ -129,7 +129,7 @@ fn a_file_is_spliced_by_a_thread() {
 fn nobody_is_signalled_when_nobody_reads() {
     use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
     const TEST: &str = "nobody_is_signalled_when_nobody_reads";
-    if !crate::testing::is_alone(&format!("sys::prepared::tests::splice::{TEST}")) {
+    if !crate::testing::is_alone(&format!("sys::io_call::tests::splice::{TEST}")) {
         return;
     }
     let action = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
