@@ -1,4 +1,4 @@
-//! Clause C8 where it accepts: one operation brings connection after connection, and then its last.
+//! Clause C8 for `accept_multi`: one result for each connection, then a last completion.
 
 use super::op_harness::*;
 use super::scenarios::{SysCall, new_socket};
@@ -33,7 +33,7 @@ impl Listening {
     fn unix() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("quintpoll-{}-doors-{number}", std::process::id());
+        let name = format!("quintpoll-{}-accept-{number}", std::process::id());
         let name = ok(SocketAddr::from_abstract_name(name));
         let source = Arc::new(ok(UnixListener::bind_addr(&name)));
         let connect = move || ok(UnixStream::connect_addr(&name)).into();
@@ -45,7 +45,7 @@ impl Listening {
         let address = ok(listener.local_addr());
         let connect = move || {
             let made = ok(TcpStream::connect(address));
-            // Ports are not to be used up by connections that nobody has any more.
+            // Closing with a reset keeps the ports of closed connections from running out.
             let reset = libc::linger { l_onoff: 1, l_linger: 0 };
             ok(setsockopt(&made, sockopt::Linger, &reset));
             made.into()
@@ -53,7 +53,7 @@ impl Listening {
         Listening { name: "TCP", source: listener, connect: Box::new(connect) }
     }
 
-    /// Somebody who knocks, and says which number he has.
+    /// Connects and sends a number that identifies the client.
     fn connect(&self, number: u32) -> OwnedFd {
         let made = (self.connect)();
         assert_eq!(nix::unistd::write(&made, &number.to_ne_bytes()), Ok(4));
@@ -65,21 +65,21 @@ impl Listening {
     }
 }
 
-/// The socket that one result has brought.
+/// Returns the socket of one result.
 fn socket_of(done: Completion) -> OwnedFd {
     match done {
         Completion { result: Ok(Outcome::Accepted { socket, peer: None }), more: true, .. } => {
             socket
         }
-        other => panic!("one result is a connection, and its peer is not named: {other:?}"),
+        other => panic!("expected a connection without a peer address, got {other:?}"),
     }
 }
 
-/// What the client of this connection has said.
+/// Returns the number that the client of this connection has sent.
 fn number_of(socket: &OwnedFd) -> u32 {
     wait_until_kernel(socket, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLIN));
     let mut number = [0; 4];
-    assert_eq!(nix::unistd::read(socket, &mut number), Ok(4), "its number");
+    assert_eq!(nix::unistd::read(socket, &mut number), Ok(4), "the client's number");
     u32::from_ne_bytes(number)
 }
 
@@ -87,7 +87,7 @@ fn accept_all(ops: &mut OpHarness, key: Key, token: usize) -> OpId {
     ops.submit_stream(Op::accept_multi(key), token)
 }
 
-/// The numbers of the next clients, who are let go.
+/// Returns the numbers of the next clients; their connections are closed.
 fn next_numbers(ops: &mut OpHarness, count: usize) -> Vec<u32> {
     ops.collect(count).into_iter().map(|done| number_of(&socket_of(done))).collect()
 }
@@ -100,7 +100,7 @@ pub(super) fn c8_every_client_comes_once_and_in_order(cx: &TestContext) {
         let mut clients: Vec<OwnedFd> = (0..20).map(|number| listener.connect(number)).collect();
         let id = accept_all(&mut ops, key, 1);
         assert!(next_numbers(&mut ops, 20).into_iter().eq(0..20), "{}: early ones", listener.name);
-        ops.expect_nothing_yet("these were all");
+        ops.expect_nothing_yet("no connection is left");
         for burst in [20..21, 21..60, 60..90] {
             clients.extend(burst.clone().map(|number| listener.connect(number)));
             let numbers = next_numbers(&mut ops, burst.len());
@@ -110,9 +110,9 @@ pub(super) fn c8_every_client_comes_once_and_in_order(cx: &TestContext) {
         let last = ops.one();
         assert!(last.is_canceled() && !last.more, "{last:?}");
         clients.push(listener.connect(90));
-        ops.expect_nothing_yet("it is over");
+        ops.expect_nothing_yet("accept_multi was cancelled");
         accept_all(&mut ops, key, 2);
-        assert_eq!(next_numbers(&mut ops, 1), [90], "{}: it waits for the next", listener.name);
+        assert_eq!(next_numbers(&mut ops, 1), [90], "{}: still queued", listener.name);
     }
 }
 
@@ -127,7 +127,7 @@ pub(super) fn c6_each_of_many_neither_blocks_nor_outlives_exec(cx: &TestContext)
             let socket = socket_of(done);
             let status = OFlag::from_bits_retain(ok(fcntl(&socket, FcntlArg::F_GETFL)));
             let of_number = FdFlag::from_bits_retain(ok(fcntl(&socket, FcntlArg::F_GETFD)));
-            assert!(status.contains(OFlag::O_NONBLOCK), "{}: it does not block", listener.name);
+            assert!(status.contains(OFlag::O_NONBLOCK), "{}: O_NONBLOCK", listener.name);
             assert!(of_number.contains(FdFlag::FD_CLOEXEC), "{}: close-on-exec", listener.name);
         }
         drop((early, late));
@@ -143,7 +143,7 @@ pub(super) fn c3_who_accepts_many_takes_his_turn(cx: &TestContext) {
         let many = accept_all(&mut ops, key, 1);
         let queued = accept_all(&mut ops, key, 2);
         ops.submit(Op::accept(key), 3);
-        ops.expect_nothing_yet("nobody knocks");
+        ops.expect_nothing_yet("no connection is pending");
         ops.cancel(queued);
         let last = ops.one();
         assert!(last.id == queued && last.is_canceled(), "{last:?}");
@@ -153,11 +153,11 @@ pub(super) fn c3_who_accepts_many_takes_his_turn(cx: &TestContext) {
         ops.cancel(many);
         let last = ops.one();
         assert!(last.id == many && last.is_canceled(), "{last:?}");
-        ops.expect_nothing_yet("nobody knocks");
+        ops.expect_nothing_yet("no connection is pending");
         let late = listener.connect(4);
         let done = ops.one();
-        assert_eq!(done.token, Token(3), "who stands behind it: {done:?}");
-        ops.expect_all_done("two, and two of many");
+        assert_eq!(done.token, Token(3), "the next operation in the queue: {done:?}");
+        ops.expect_all_done("two accepts and two accept_multi");
         drop((clients, late));
     }
 }
@@ -172,7 +172,7 @@ pub(super) fn c2_to_shut_a_listener_down_ends_it(cx: &TestContext) {
                 accept_all(&mut ops, key, 0);
                 let client = listener.connect(7);
                 assert_eq!(next_numbers(&mut ops, 1), [7]);
-                ops.expect_nothing_yet("nobody knocks");
+                ops.expect_nothing_yet("no connection is pending");
                 drop(client);
             }
             let done = ops.submit(Op::shutdown(key, Shutdown::Both), 1);
@@ -185,7 +185,7 @@ pub(super) fn c2_to_shut_a_listener_down_ends_it(cx: &TestContext) {
                     assert_eq!(errno(&done), libc::EINVAL, "{}: {is_first}", listener.name);
                 }
             }
-            ops.expect_all_done("nobody can connect any more");
+            ops.expect_all_done("the listener is shut down");
         }
     }
 }
@@ -207,7 +207,7 @@ pub(super) fn c2_what_is_no_listener_says_so(cx: &TestContext) {
         let key = ops.add(source);
         accept_all(&mut ops, key, 1);
         assert_eq!(Err(errno(&ops.one())), expected, "file {at}");
-        ops.expect_all_done("it has failed");
+        ops.expect_all_done("accept_multi has failed");
     }
 }
 
@@ -221,7 +221,7 @@ pub(super) fn x1_who_knocks_is_accepted_or_still_there(cx: &TestContext) {
             let key = ops.add(listener.source.clone());
             let id = accept_all(&mut ops, key, 1);
             if waits {
-                ops.expect_nothing_yet("nobody knocks");
+                ops.expect_nothing_yet("no connection is pending");
             }
             let mut clients: Vec<_> = (0..3).map(|number| listener.connect(number)).collect();
             if has_come {
@@ -241,7 +241,7 @@ pub(super) fn x1_who_knocks_is_accepted_or_still_there(cx: &TestContext) {
                 numbers.push(number_of(&socket_of(done)));
             };
             assert!(last.is_canceled(), "{}: {last:?}", listener.name);
-            ops.expect_all_done("it was stopped");
+            ops.expect_all_done("accept_multi was cancelled");
             let mut other = OpHarness::new(cx);
             let key = other.add(listener.source.clone());
             accept_all(&mut other, key, 2);
@@ -252,7 +252,7 @@ pub(super) fn x1_who_knocks_is_accepted_or_still_there(cx: &TestContext) {
                 "{}, {moment}: each once, in order",
                 listener.name
             );
-            other.expect_nothing_yet("these were all");
+            other.expect_nothing_yet("no connection is left");
         }
     }
 }
@@ -269,24 +269,24 @@ pub(super) fn x3_accepting_ends_at_its_deadline(cx: &TestContext) {
             ops.submit_stream(Op::accept_multi(key).deadline(TIME), 1);
             let mut last = ops.one();
             if last.more {
-                assert!(knocks, "nobody knocks: {last:?}");
+                assert!(knocks, "no connection is pending: {last:?}");
                 last = ops.one();
             }
             assert!(started.elapsed() >= TIME, "{}: not before the deadline", listener.name);
             let kind = last.result.as_ref().err().map(io::Error::kind);
             assert_eq!(kind, Some(io::ErrorKind::TimedOut), "{}: {last:?}", listener.name);
-            ops.expect_all_done("its time has passed");
+            ops.expect_all_done("the deadline has passed");
             drop(client);
         }
     }
 }
 
-/// So many more numbers can be opened.
+/// Lowers the limit so that `count` more descriptors can be opened.
 fn leave_numbers(count: usize) {
     let open = open_numbers();
     let free = (0..).filter(|number| !open.contains(number)).nth(count);
     let (_, hard) = ok(getrlimit(Resource::RLIMIT_NOFILE));
-    // The limit is the first number that can't be.
+    // The limit is the first descriptor number that cannot be allocated.
     let soft = u64::try_from(free.unwrap_or(i32::MAX)).unwrap_or(hard);
     ok(setrlimit(Resource::RLIMIT_NOFILE, soft, hard));
 }
@@ -296,7 +296,7 @@ pub(super) fn c8_out_of_numbers_and_on_again(cx: &TestContext) {
         let mut ops = OpHarness::new(cx);
         ops.about = listener.name;
         let key = ops.add(listener.source.clone());
-        ops.expect_nothing_yet("nothing is under way");
+        ops.expect_nothing_yet("nothing was submitted");
         let (limit, _) = ok(getrlimit(Resource::RLIMIT_NOFILE));
         let clients: Vec<OwnedFd> = (0..10).map(|number| listener.connect(number)).collect();
         let mut numbers = Vec::new();
@@ -306,8 +306,8 @@ pub(super) fn c8_out_of_numbers_and_on_again(cx: &TestContext) {
             let mut done = ops.collect(5);
             let last = done.pop().map(|last| (last.more, errno(&last)));
             assert_eq!(last, Some((false, libc::EMFILE)), "{}, round {round}", listener.name);
-            ops.expect_all_done("it has ended");
-            // Who knocks is still there, and a number is free again.
+            ops.expect_all_done("accept_multi has ended");
+            // The next connection is still queued, and a descriptor is free again.
             let sockets = done.into_iter().map(socket_of);
             numbers.extend(sockets.map(|socket| number_of(&socket)));
         }
@@ -316,7 +316,7 @@ pub(super) fn c8_out_of_numbers_and_on_again(cx: &TestContext) {
         let id = accept_all(&mut ops, key, 2);
         numbers.extend(next_numbers(&mut ops, 2));
         assert!(numbers.into_iter().eq(0..10), "{}: each once, in order", listener.name);
-        ops.expect_nothing_yet("these were all");
+        ops.expect_nothing_yet("no connection is left");
         ops.cancel(id);
         assert!(ops.one().is_canceled());
         drop(clients);
@@ -332,13 +332,14 @@ pub(super) fn d2_of_many_those_that_nobody_takes_are_closed(cx: &TestContext) {
         let key = ops.add(listener.source.clone());
         let id = accept_all(&mut ops, key, 1);
         let clients: Vec<OwnedFd> = (0..12).map(|number| listener.connect(number)).collect();
-        // With their completions, and with their Events.
+        // Dropped with their completions, and with their `Events`.
         drop(ops.collect(round % 5));
         let mut events = Events::with_capacity(2);
         ok(ops.harness.poller.wait(&mut events, Some(LONG)));
-        assert!(events.completed() > 0, "there are connections");
+        assert!(events.completed() > 0, "some connections were accepted");
         drop(events);
-        // What was not delivered goes with its poller, whatever has become of the operation.
+        // Undelivered connections are closed with the poller, whether or not the operation was
+        // cancelled.
         match round % 3 {
             0 => ops.harness.deregister(key),
             1 => ok(ops.harness.poller.cancel(id)),
@@ -346,16 +347,16 @@ pub(super) fn d2_of_many_those_that_nobody_takes_are_closed(cx: &TestContext) {
         }
         let OpHarness { harness, .. } = ops;
         drop(harness);
-        // Who was not accepted is gone with the door.
+        // Closing the listener resets the connections that were not accepted.
         drop(listener);
         for client in clients {
             wait_until_kernel(client, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLHUP));
         }
-        assert_eq!(open_numbers(), before, "round {round}: no number is left open");
+        assert_eq!(open_numbers(), before, "round {round}: no descriptor is left open");
     }
 }
 
-/// Clients come and go; at most so many are there at a time.
+/// Limit of open clients; clients connect and close continuously.
 const GUESTS: usize = 200;
 
 fn visit(listener: &Listening, count: u32) {
@@ -366,11 +367,11 @@ fn visit(listener: &Listening, count: u32) {
     for number in 0..count {
         let guest = listener.connect(number);
         if number % 8 == 7 {
-            // Some leave before anybody opens.
+            // Some clients close before they are accepted.
             continue;
         }
         if clients.len() == GUESTS {
-            // Whoever was greeted goes.
+            // A client closes once the server has written to it.
             clients.pop_front().into_iter().for_each(until_greeted);
         }
         clients.push_back(guest);
@@ -395,22 +396,25 @@ pub(super) fn c8_ten_thousand_clients_of_one_operation(cx: &TestContext) {
             let mut number = [0; 4];
             wait_until_kernel(&socket, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLIN));
             if nix::unistd::read(&socket, &mut number) != Ok(4) {
-                // A reset may have taken it away.
+                // The reset may have discarded the bytes.
                 lost += 1;
                 continue;
             }
             let number = u32::from_ne_bytes(number);
-            assert!(number >= next, "{name}: {number} comes again, or too late, after {next}");
+            assert!(number >= next, "{name}: {number} is repeated or late, after {next}");
             next = number + 1;
             let greeted = nix::unistd::write(&socket, b"!");
-            assert!(greeted == Ok(1) || number % 8 == 7, "{name}: {number} is still there");
+            assert!(
+                greeted == Ok(1) || number % 8 == 7,
+                "{name}: {number} must still be connected"
+            );
         }
-        assert!(lost <= clients / 8, "{name}: {lost} had gone");
+        assert!(lost <= clients / 8, "{name}: {lost} connections without data");
         visitors.join().unwrap_or_else(|_| panic!("the visitors failed"));
-        ops.expect_nothing_yet("these were all");
+        ops.expect_nothing_yet("no connection is left");
         ops.cancel(id);
-        assert!(ops.one().is_canceled(), "{name}: it is the last");
+        assert!(ops.one().is_canceled(), "{name}: the last completion");
         drop(ops);
-        assert_eq!(open_numbers(), before, "{name}: no connection is left over");
+        assert_eq!(open_numbers(), before, "{name}: no descriptor is left open");
     }
 }

@@ -1,8 +1,8 @@
-//! Clause C7: no operation blocks the thread, on blocking files either, and their flags are as
-//! before when the registration has gone.
+//! Clause C7: no operation blocks the thread, even on blocking files; file status flags are
+//! restored on deregistration.
 //!
-//! If a submission or a wait of zero blocks, the watchdog of the case sees it, for only then
-//! something happens that could end it.
+//! A submission or a zero-timeout wait that blocks is caught by the case's watchdog, since only
+//! later steps could end it.
 
 use super::op_harness::*;
 use super::scenarios::{self, CallScenario, SysCall, new_socket, set_blocking, stuff};
@@ -19,12 +19,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{SocketAddr as UnixAddress, UnixListener, UnixStream};
 use std::sync::Arc;
 
-/// The flags of a description, but for what pollers may set while it is registered.
+/// Returns the file status flags without `O_ASYNC`, which a poller may set on registered files.
 fn flags_of(file: impl AsFd) -> OFlag {
     OFlag::from_bits_retain(ok(fcntl(file, FcntlArg::F_GETFL))) - OFlag::O_ASYNC
 }
 
-/// What there is to wait for, on files that block.
+/// Scenarios on blocking files in which the call has to wait.
 fn waiting() -> Vec<CallScenario> {
     let all = [
         scenarios::pipes,
@@ -47,7 +47,7 @@ fn is_socket(source: &Source) -> bool {
     nix::sys::stat::fstat(source).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFSOCK)
 }
 
-/// Runs them all; with `go` the registrations go.
+/// Runs all scenarios, then ends the registrations with `end`.
 fn run_all(cx: &TestContext, go: impl Fn(OpHarness, &[crate::key::Key])) {
     let mut ops = OpHarness::with_room(cx, 1000);
     let (mut scenes, mut keys, mut kept) = (waiting(), Vec::new(), Vec::new());
@@ -57,20 +57,20 @@ fn run_all(cx: &TestContext, go: impl Fn(OpHarness, &[crate::key::Key])) {
         ops.submit(scene.what.op(key), token);
         keys.push(key);
     }
-    ops.expect_nothing_yet("nothing can be done yet");
+    ops.expect_nothing_yet("every call would block");
     for scene in &scenes {
         let is_plain = is_socket(&scene.source) && !matches!(scene.what, SysCall::Accept);
         let flags = flags_of(&scene.source);
         let is_kept = !flags.contains(OFlag::O_NONBLOCK);
-        assert!(!is_plain || is_kept, "{}: a socket's calls have flags for it", scene.name);
+        assert!(!is_plain || is_kept, "{}: sockets need no O_NONBLOCK", scene.name);
     }
     for (token, scene) in scenes.iter_mut().enumerate() {
         kept.push(scene.happen());
         ops.about = scene.name;
         assert_eq!(ops.one().token.0, token, "{}", scene.name);
     }
-    ops.expect_all_done("all has happened");
-    // Under way while the registrations go, or at an end already.
+    ops.expect_all_done("every call can proceed");
+    // In flight or completed while the registrations end.
     for (token, (scene, key)) in scenes.iter().zip(&keys).enumerate() {
         ops.submit(scene.what.op(*key), token);
     }
@@ -78,7 +78,7 @@ fn run_all(cx: &TestContext, go: impl Fn(OpHarness, &[crate::key::Key])) {
     go(ops, &keys);
     for (scene, source) in scenes.iter().zip(&sources) {
         let flags = flags_of(source);
-        assert!(!flags.contains(OFlag::O_NONBLOCK), "{}: blocks as before", scene.name);
+        assert!(!flags.contains(OFlag::O_NONBLOCK), "{}: O_NONBLOCK was not restored", scene.name);
     }
 }
 
@@ -102,12 +102,16 @@ pub(super) fn c7_what_did_not_block_goes_on_so(cx: &TestContext) {
     let keys = [ops.add(listener.clone()), ops.add(reader.clone())];
     ops.submit(Op::accept(keys[0]), 0);
     ops.submit(Op::read(keys[1], vec![], 9), 1);
-    ops.expect_nothing_yet("nobody has connected, and nothing is to be read");
+    ops.expect_nothing_yet("no connection and no data");
     let _client = ok(TcpStream::connect(ok(listener.local_addr())));
     ok(nix::unistd::write(&writer, b"x"));
     ops.collect(2);
     keys.into_iter().for_each(|key| ops.harness.deregister(key));
-    assert_eq!([flags_of(&*listener), flags_of(&*reader)], before, "O_NONBLOCK was the program's");
+    assert_eq!(
+        [flags_of(&*listener), flags_of(&*reader)],
+        before,
+        "the program had set O_NONBLOCK"
+    );
 }
 
 pub(super) fn c7_a_blocking_fifo_blocks_nobody(cx: &TestContext) {
@@ -119,23 +123,23 @@ pub(super) fn c7_a_blocking_fifo_blocks_nobody(cx: &TestContext) {
     let mut ops = OpHarness::new(cx);
     let key = ops.add(here.clone());
     ops.submit(Op::read(key, vec![], 9), 1);
-    ops.expect_nothing_yet("nothing is to be read");
+    ops.expect_nothing_yet("nothing was written");
     ok(nix::unistd::write(&there, b"hello"));
     assert_eq!(bytes(ops.one()).1, b"hello");
     stuff(&ok(there.as_fd().try_clone_to_owned()));
     ops.submit(Op::write(key, "more", ..), 2);
-    ops.expect_nothing_yet("it is full");
-    // The other description's calls do not block either, for a moment.
+    ops.expect_nothing_yet("the FIFO is full");
+    // Make the calls on the other description non-blocking too.
     set_blocking(&there, false);
     drain(&there);
     assert_eq!(bytes(ops.one()).0, 4);
     ops.harness.deregister(key);
-    assert!(!flags_of(&*here).contains(OFlag::O_NONBLOCK), "it blocks as before");
+    assert!(!flags_of(&*here).contains(OFlag::O_NONBLOCK), "O_NONBLOCK was not restored");
 }
 
-/// FIFOs and terminals are often shared with other processes, such as a shell, which the flag would
-/// disturb, also after this process has ended: what waits sets no flag, and a call of theirs meets
-/// none. When `deregister` returns, nothing else of the poller's is open.
+/// FIFOs and terminals are often shared with other processes, such as a shell, which `O_NONBLOCK`
+/// would disturb even after this process has exited. Waiting sets no flag. `deregister` closes
+/// whatever the poller opened.
 pub(super) fn c7_shared_fifos_and_terminals_stay_blocking(cx: &TestContext) {
     let directory = TempDir::new();
     let path = directory.0.join("fifo");
@@ -176,19 +180,19 @@ pub(super) fn c7_shared_fifos_and_terminals_stay_blocking(cx: &TestContext) {
         fill(&other);
         ops.submit(Op::write(keys[2], b"more".to_vec(), ..), 3);
         ops.submit(Op::splice(key_of_socket, keys[0], 100), 4);
-        ops.expect_nothing_yet("it is full, and nothing has come");
+        ops.expect_nothing_yet("the FIFO is full and the socket empty");
         put(&there, b"data");
         expect_same("a write that waits, and a splice");
         ops.submit(Op::splice(keys[1], key_of_socket, 1 << 20), 5);
         ops.collect(3);
-        expect_same("all has happened");
+        expect_same("all operations have completed");
         let emptied = open(true, false, OFlag::O_NONBLOCK);
         while nix::unistd::read(&*emptied, &mut [0; 4096]).is_ok() {}
         drop(emptied);
         drain(&there);
     }
     keys.into_iter().chain([key_of_slave]).for_each(|key| ops.harness.deregister(key));
-    assert_eq!(open_numbers(), before, "what was opened is closed");
+    assert_eq!(open_numbers(), before, "a descriptor was left open");
     expect_same("nothing is registered");
 }
 
@@ -200,16 +204,16 @@ pub(super) fn c7_sending_very_much_blocks_nobody(cx: &TestContext) {
     let mut ops = OpHarness::new(cx);
     let key = ops.add(here.clone());
     ops.submit(Op::send_all(key, vec![1; LENGTH], ..), 1);
-    ops.expect_nothing_yet("nobody reads");
-    assert!(!flags_of(&*here).contains(OFlag::O_NONBLOCK), "a socket's calls have flags for it");
+    ops.expect_nothing_yet("the send buffer is full");
+    assert!(!flags_of(&*here).contains(OFlag::O_NONBLOCK), "sockets need no O_NONBLOCK");
     let reader = std::thread::spawn(move || {
         let mut there = there;
         let mut all = vec![0; LENGTH];
         ok(std::io::Read::read_exact(&mut there, &mut all));
     });
     assert_eq!(bytes(ops.one()).0, LENGTH);
-    assert!(reader.join().is_ok(), "all has come");
-    assert!(!flags_of(&*here).contains(OFlag::O_NONBLOCK), "it blocks as before");
+    assert!(reader.join().is_ok(), "all bytes were received");
+    assert!(!flags_of(&*here).contains(OFlag::O_NONBLOCK), "O_NONBLOCK was not restored");
 }
 
 pub(super) fn c7_connecting_blocks_nobody(cx: &TestContext) {
@@ -222,15 +226,15 @@ pub(super) fn c7_connecting_blocks_nobody(cx: &TestContext) {
     let here = Arc::new(new_socket(AddressFamily::Unix, SockType::Stream));
     let key = ops.add(here.clone());
     ops.submit(Op::connect(key, address), 1);
-    ops.expect_nothing_yet("the queue of connections is full");
+    ops.expect_nothing_yet("the listen backlog is full");
     drop(ok(listener.accept()));
     assert_eq!(bytes(ops.one()).0, 0);
     ops.harness.deregister(key);
-    assert!(!flags_of(&*here).contains(OFlag::O_NONBLOCK), "it blocks as before");
+    assert!(!flags_of(&*here).contains(OFlag::O_NONBLOCK), "O_NONBLOCK was not restored");
     drop(ok(listener.accept()));
 }
 
-/// A terminal takes what its buffer holds, and the rest when somebody reads.
+/// A terminal accepts what its buffer holds, and the rest when the other end reads.
 pub(super) fn c7_a_terminal_that_nobody_reads_blocks_nobody(cx: &TestContext) {
     const LENGTH: usize = 1 << 16;
     let pair = ok(nix::pty::openpty(None, None));
@@ -244,7 +248,7 @@ pub(super) fn c7_a_terminal_that_nobody_reads_blocks_nobody(cx: &TestContext) {
     let (mut written, mut tries) = (0, 0);
     let waiting = loop {
         tries += 1;
-        assert!(tries < LENGTH, "it is full some time");
+        assert!(tries < LENGTH, "the terminal never fills");
         let id = ops.submit(Op::write(key, vec![b'x'; LENGTH], ..), 2);
         ops.wait(ZERO);
         if ops.left() == 2 && ops.harness.events.completed() == 0 {
@@ -259,10 +263,10 @@ pub(super) fn c7_a_terminal_that_nobody_reads_blocks_nobody(cx: &TestContext) {
     ok(std::io::Write::write_all(&mut reader, b"line"));
     assert_eq!(bytes(ops.one()), (4, b"line".to_vec()));
     ops.harness.deregister(key);
-    assert!(!flags_of(&*here).contains(OFlag::O_NONBLOCK), "it blocks as before");
+    assert!(!flags_of(&*here).contains(OFlag::O_NONBLOCK), "O_NONBLOCK was not restored");
 }
 
-/// What one poller restores, another may rely on.
+/// Flags restored by one poller must still work for another.
 pub(super) fn c7_pollers_may_share_a_blocking_file(cx: &TestContext) {
     for by_drop in [false, true] {
         let listener = Arc::new(ok(TcpListener::bind("127.0.0.1:0")));
@@ -276,7 +280,7 @@ pub(super) fn c7_pollers_may_share_a_blocking_file(cx: &TestContext) {
             let reads = ops.add(reader.clone());
             ops.submit(Op::accept(accepts), 1);
             ops.submit(Op::read(reads, vec![], 1), 2);
-            ops.expect_nothing_yet("nobody has connected, and nothing is to be read");
+            ops.expect_nothing_yet("no connection and no data");
             keys.push([accepts, reads]);
         }
         let [mut one, mut other] = benches;
@@ -286,14 +290,14 @@ pub(super) fn c7_pollers_may_share_a_blocking_file(cx: &TestContext) {
             keys[0].into_iter().for_each(|key| one.harness.deregister(key));
             assert!(one.collect(2).iter().all(|done| done.is_canceled()));
         }
-        // Somebody else is faster, so that there is nothing left to take, unless the kernel has
-        // done it itself.
+        // Another reader takes the data first, unless the kernel has already completed the
+        // operation.
         ok(nix::unistd::write(&writer, b"a"));
         let stolen_byte = steals(&*reader, || nix::unistd::read(&reader, &mut [0; 1]).is_ok());
         let first = ok(TcpStream::connect(address));
         let stolen = steals(&*listener, || listener.accept().is_ok());
         if stolen_byte && stolen {
-            other.expect_nothing_yet("what came was taken by somebody else");
+            other.expect_nothing_yet("the data was taken by another reader");
         }
         let second = stolen_byte.then(|| ok(nix::unistd::write(&writer, b"b")));
         let third = stolen.then(|| ok(TcpStream::connect(address)));
@@ -305,12 +309,12 @@ pub(super) fn c7_pollers_may_share_a_blocking_file(cx: &TestContext) {
         drop((first, second, third));
         keys[1].into_iter().for_each(|key| other.harness.deregister(key));
         for file in [listener.as_fd(), reader.as_fd()] {
-            assert!(!flags_of(file).contains(OFlag::O_NONBLOCK), "it blocks as before");
+            assert!(!flags_of(file).contains(OFlag::O_NONBLOCK), "O_NONBLOCK was not restored");
         }
     }
 }
 
-/// Has somebody else take what has come, without blocking. The file blocks again afterwards.
+/// Takes data without blocking and restores blocking mode; returns true on success.
 fn steals(file: impl AsFd, take: impl FnOnce() -> bool) -> bool {
     set_blocking(&file, false);
     let taken = take();

@@ -1,5 +1,5 @@
-//! Clauses C1 and C5: every operation completes once and gives its buffer back, with what was
-//! received appended.
+//! Clauses C1 and C5: every operation completes once and returns its buffer, to which received
+//! bytes are appended.
 
 use super::op_harness::*;
 use super::util::*;
@@ -15,12 +15,12 @@ use std::ops::Bound;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 
-/// An operation that receives at most, or exactly, so many bytes.
+/// An operation that receives at most, or exactly, this many bytes.
 type Receive<B> = fn(Key, B, usize) -> Op;
 /// An operation that sends a part of a buffer.
 type Send<B> = fn(Key, B, (Bound<usize>, Bound<usize>)) -> Op;
 
-/// Hundreds of operations on many sources, of which each has something of its own to tell.
+/// Runs hundreds of operations on many sources, each with its own bytes.
 fn exchange(cx: &TestContext, capacity: usize) {
     const PAIRS: usize = 60;
     const ROUNDS: usize = 3;
@@ -39,7 +39,7 @@ fn exchange(cx: &TestContext, capacity: usize) {
     for round in 0..ROUNDS {
         for (at, &(here, there)) in keys.iter().enumerate() {
             let text = (token(at, round, 0) as u32).to_ne_bytes().to_vec();
-            // Some are there before they are asked for, and some are not.
+            // Some bytes are sent before they are requested, and some after.
             let receive = Op::recv_exact(there, vec![at as u8], 4);
             if at % 3 == 0 {
                 ops.submit(Op::send_all(here, text, ..), token(at, round, 1));
@@ -60,9 +60,9 @@ fn exchange(cx: &TestContext, capacity: usize) {
         if token % 2 == 0 {
             expected.insert(0, (token / 2 / ROUNDS) as u8);
         }
-        assert_eq!((count, buf), (4, expected), "operation {token}, room for {capacity}");
+        assert_eq!((count, buf), (4, expected), "operation {token}, capacity {capacity}");
     }
-    ops.expect_all_done("each completes once");
+    ops.expect_all_done("every operation has completed");
 }
 
 pub(super) fn c1_each_of_hundreds_completes_once(cx: &TestContext) {
@@ -71,15 +71,15 @@ pub(super) fn c1_each_of_hundreds_completes_once(cx: &TestContext) {
     }
 }
 
-/// A buffer that holds something and has room for 96 bytes more.
+/// Returns a buffer with four bytes and a capacity for 96 more.
 fn with_spare_capacity() -> Vec<u8> {
     let mut buf = Vec::with_capacity(100);
     buf.extend(b"mine");
     buf
 }
 
-/// Runs an operation on [`with_spare_capacity`], lets `then` happen, and fails unless the same
-/// memory comes back with exactly `expected` behind what it held.
+/// Runs an operation on [`with_spare_capacity`], calls `then`, and fails unless the same memory is
+/// returned with `expected` appended.
 fn same_memory(
     ops: &mut OpHarness,
     op: Op,
@@ -93,7 +93,7 @@ fn same_memory(
     let done = ops.one();
     assert_eq!(done.transferred, expected.len(), "{text}: {done:?}");
     let buf = done.buf.into_vec();
-    assert_eq!((buf.as_ptr(), buf.capacity()), (place, 100), "{text}: the same memory comes back");
+    assert_eq!((buf.as_ptr(), buf.capacity()), (place, 100), "{text}: other memory was returned");
     assert_eq!((&buf[..4], &buf[4..]), (&b"mine"[..], expected), "{text}");
     done.result
 }
@@ -109,7 +109,7 @@ pub(super) fn c1_the_buffer_comes_back_whatever_the_result(cx: &TestContext) {
         assert!(result.is_ok(), "{result:?}");
         let result = same_memory(&mut ops, op(), b"", |ops, id| ops.cancel(id));
         assert_eq!(result.err().and_then(|e| e.raw_os_error()), Some(libc::ECANCELED));
-        // Nobody has read that, which makes the end of the other side an error.
+        // Unread data makes the peer's close an error.
         ops.run(Op::send(key, "unread", ..));
         let result = same_memory(&mut ops, op(), b"", |_, _| drop(there));
         assert_eq!(result.err().and_then(|e| e.raw_os_error()), Some(libc::ECONNRESET));
@@ -135,7 +135,7 @@ pub(super) fn c1_the_buffer_comes_back_whatever_the_result(cx: &TestContext) {
         let kept = if op.key == Some(here) { place } else { op.buf.as_ptr() };
         let id = ops.submit(op, 1);
         ops.wait(ZERO);
-        // The first is done, and the second is not.
+        // The first has completed, and the second has not.
         let _ = ops.harness.poller.cancel(id);
         let done = ops.one();
         assert_eq!(done.buf.as_ptr(), kept, "{done:?}");
@@ -143,18 +143,18 @@ pub(super) fn c1_the_buffer_comes_back_whatever_the_result(cx: &TestContext) {
     }
 }
 
-/// Has a socket's end be a reset.
+/// Closes a socket with a reset.
 fn reset(there: TcpStream) {
     ok(setsockopt(&there, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 }));
     drop(there);
 }
 
-/// Waits until an operation has taken what there was to be read.
+/// Waits until an operation has read the available bytes.
 fn until_taken(ops: &mut OpHarness, from: impl AsFd) {
     let started = std::time::Instant::now();
     while oracle(&from, PollFlags::POLLIN).contains(PollFlags::POLLIN) {
-        assert!(started.elapsed() < LONG, "the operation takes nothing");
-        ops.expect_nothing_yet("it has not all that it needs");
+        assert!(started.elapsed() < LONG, "the operation reads nothing");
+        ops.expect_nothing_yet("recv_exact needs more bytes");
     }
 }
 
@@ -180,7 +180,7 @@ pub(super) fn c1_bytes_are_counted_beside_an_error(cx: &TestContext) {
         }
         let done = ops.one();
         assert_eq!((done.transferred, &done.buf[..]), (3, &b"> abc"[..]), "{how}");
-        let error = done.result.err().unwrap_or_else(|| panic!("{how}: it is not all"));
+        let error = done.result.err().unwrap_or_else(|| panic!("{how}: recv_exact must fail"));
         let is_right = match how {
             "reset" => error.raw_os_error() == Some(libc::ECONNRESET),
             "cancel" => error.raw_os_error() == Some(libc::ECANCELED),
@@ -198,8 +198,8 @@ pub(super) fn c1_what_was_sent_is_counted_beside_an_error(cx: &TestContext) {
         let key = if is_tcp { ops.add(tcp_ends.0) } else { ops.add(unix_ends.0) };
         let bytes: Vec<u8> = (0..LENGTH).map(|at| (at % 251) as u8).collect();
         ops.submit(Op::send_all(key, bytes.clone(), ..), 1);
-        ops.expect_nothing_yet("nobody reads so much");
-        // Some of it is read, so that it goes on; then the rest is thrown away.
+        ops.expect_nothing_yet("the send buffer is full");
+        // Some of it is read, so that the send proceeds; the rest is discarded.
         let there: Box<dyn AsFd> =
             if is_tcp { Box::new(tcp_ends.1) } else { Box::new(unix_ends.1) };
         let mut read: Vec<u8> = Vec::new();
@@ -209,7 +209,7 @@ pub(super) fn c1_what_was_sent_is_counted_beside_an_error(cx: &TestContext) {
                 Ok(count) => read.extend(&part[..count]),
                 Err(error) => assert_eq!(error, nix::errno::Errno::EAGAIN),
             }
-            ops.expect_nothing_yet("it has not sent all");
+            ops.expect_nothing_yet("send_all has more to send");
         }
         drop(there);
         let done = ops.one();
@@ -218,7 +218,7 @@ pub(super) fn c1_what_was_sent_is_counted_beside_an_error(cx: &TestContext) {
         assert_eq!(read, bytes[..read.len()], "in order");
         let sent = done.transferred;
         assert!(sent >= read.len() && sent < LENGTH, "{sent}, of which {} read", read.len());
-        assert!(done.buf[..] == bytes[..], "and the buffer is as it was");
+        assert!(done.buf[..] == bytes[..], "the buffer was changed");
     }
 }
 
@@ -235,7 +235,7 @@ pub(super) fn c5_what_is_received_is_appended(cx: &TestContext) {
             }
             ops.submit(Op::recv(key, buf, max), 1);
             if !early {
-                ops.expect_nothing_yet("nothing is there");
+                ops.expect_nothing_yet("nothing was sent");
                 put(&there, &b"abcdefghi"[..sent]);
             }
             let (count, buf) = bytes(ops.one());
@@ -243,7 +243,7 @@ pub(super) fn c5_what_is_received_is_appended(cx: &TestContext) {
             let expected = [&b"..."[..held], &b"abcdefghi"[..moved]].concat();
             assert_eq!((count, buf), (moved, expected), "at most {max} of {sent}");
             if sent > moved {
-                assert_eq!(take(&here, 100), sent - moved, "the rest stays where it is");
+                assert_eq!(take(&here, 100), sent - moved, "the rest stays in the socket");
             }
         }
     }
@@ -268,13 +268,13 @@ pub(super) fn c5_exactly_so_much_in_many_pieces(cx: &TestContext) {
         for byte in 0..39 {
             ok(there.write_all(&[byte]));
             if byte % 3 != 0 {
-                ops.expect_nothing_yet("it is not all");
+                ops.expect_nothing_yet("recv_exact needs more bytes");
             }
         }
         ok(there.write_all(&[39, 40, 41]));
         assert_eq!(bytes(ops.one()), (40, (0..40).collect()));
         let rest = bytes(ops.run(Op::recv_exact(key, Vec::new(), 2)));
-        assert_eq!(rest, (2, vec![40, 41]), "no more than that was taken");
+        assert_eq!(rest, (2, vec![40, 41]), "too many bytes were received");
     }
     ops.expect_all_done("four receives");
 }
@@ -332,7 +332,11 @@ pub(super) fn c5_what_can_not_be_done_is_refused(cx: &TestContext) {
         let (place, length) = (op.buf.as_ptr(), op.buf.len());
         let (buf, error) = ops.rejected(op);
         assert_eq!(error.kind(), kind, "{what}: {error}");
-        assert_eq!((buf.as_ptr(), buf.len()), (place, length), "{what}: the same buffer");
+        assert_eq!(
+            (buf.as_ptr(), buf.len()),
+            (place, length),
+            "{what}: another buffer was returned"
+        );
     };
     use ErrorKind::{InvalidInput, OutOfMemory};
     for (what, receive) in receives {
@@ -366,12 +370,12 @@ pub(super) fn c5_what_can_not_be_done_is_refused(cx: &TestContext) {
         refused(&mut ops, what, InvalidInput, send(key, Buf::None, (Unbounded, Excluded(1))));
     }
     ops.expect_all_done("nothing was accepted");
-    assert_eq!(bytes(ops.run(Op::recv(key, Vec::new(), 9))).1, b"data", "on {number}");
+    assert_eq!(bytes(ops.run(Op::recv(key, Vec::new(), 9))).1, b"data", "descriptor {number}");
     drain(&there);
 }
 
-/// A receive stops before urgent data, also if the program has taken that already. What comes
-/// behind it is not to be forgotten.
+/// A receive stops before urgent data, even if the program has taken that already. The bytes after
+/// it must be received too.
 pub(super) fn c1_urgent_data_hides_nothing(cx: &TestContext) {
     for is_taken in [false, true] {
         let (here, mut there) = tcp();

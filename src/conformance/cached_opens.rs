@@ -1,5 +1,5 @@
-//! Clauses C2, C6 and C7 for opening files whose names the kernel has in memory, which a poller
-//! may open at once.
+//! Clauses C2, C6 and C7 for opening files whose path the kernel has cached, which a poller may
+//! open without a thread.
 
 use super::disk::file_of;
 use super::fuse::{self, Fuse};
@@ -25,7 +25,7 @@ fn options((read, write): (bool, bool), flags: i32) -> OpenOptions {
     OpenOptions::new().read(read).write(write).custom_flags(flags).clone()
 }
 
-/// What the standard library opens, or the number of its error.
+/// Opens a file by the standard library; an error is its number.
 fn plainly_opened(
     path: &Path,
     (read, write): (bool, bool),
@@ -35,7 +35,7 @@ fn plainly_opened(
     file.map(OwnedFd::from).map_err(|error| error.raw_os_error())
 }
 
-/// Paths to a file and to a directory in as many ways as there are, and to what is neither.
+/// Returns paths of all kinds to a file and a directory, and to other kinds of files.
 fn paths(directory: &Path) -> Vec<PathBuf> {
     let path = |name: &str| directory.join(name);
     drop(file_of(&path("file"), b"content"));
@@ -101,7 +101,7 @@ pub(super) fn c2_cached_opens_are_as_by_the_call(cx: &TestContext) {
             .flat_map(|access| all.map(|flags| (access, flags)))
         {
             let why = format!("{} {access:?} {flags:o}", path.display());
-            // C6: `O_NONBLOCK`, without which a FIFO would be waited for.
+            // C6: `O_NONBLOCK`, without which opening a FIFO would block.
             let expected = plainly_opened(&path, access, flags | libc::O_NONBLOCK);
             let given = opened(ops.run(Op::open(&path, &options(access, flags))));
             match (given, expected) {
@@ -112,21 +112,21 @@ pub(super) fn c2_cached_opens_are_as_by_the_call(cx: &TestContext) {
             }
         }
     }
-    ops.expect_all_done("one by one");
+    ops.expect_all_done("all opens have completed");
 }
 
-/// Fails unless both are the same file, opened in the same way.
+/// Fails unless both refer to the same file and were opened with the same flags.
 fn expect_same(given: &OwnedFd, expected: &OwnedFd, why: &str) {
     let flags = FdFlag::from_bits_retain(ok(fcntl(given, FcntlArg::F_GETFD)));
     assert!(flags.contains(FdFlag::FD_CLOEXEC), "{why}: close-on-exec");
     let status = |file: &OwnedFd| OFlag::from_bits_retain(ok(fcntl(file, FcntlArg::F_GETFL)));
-    assert_eq!(status(given), status(expected), "{why}: F_GETFL");
+    assert_eq!(status(given), status(expected), "{why}: file status flags");
     let [given, expected] = [given, expected].map(|file| ok(fstat(file)));
     let id = |stat: libc::stat| (stat.st_dev, stat.st_ino, stat.st_mode);
-    assert_eq!(id(given), id(expected), "{why}: the file");
+    assert_eq!(id(given), id(expected), "{why}: another file");
 }
 
-/// A name that was given to another file stands for that one.
+/// A path renamed over refers to the new file.
 pub(super) fn c2_cached_open_takes_the_file_of_now(cx: &TestContext) {
     let directory = TempDir::new();
     let path = directory.0.join("file");
@@ -136,7 +136,8 @@ pub(super) fn c2_cached_open_takes_the_file_of_now(cx: &TestContext) {
         drop(file_of(&new, &[round]));
         ok(std::fs::rename(&new, &path));
         let file = opened(ops.run(Op::open(&path, &options(READ, 0))));
-        let mut file = File::from(file.unwrap_or_else(|number| panic!("it is there: {number}")));
+        let mut file =
+            File::from(file.unwrap_or_else(|number| panic!("the file exists: {number}")));
         let mut text = Vec::new();
         ok(std::io::Read::read_to_end(&mut file, &mut text));
         assert_eq!(text, [round]);
@@ -148,12 +149,12 @@ pub(super) fn c2_cached_open_takes_the_file_of_now(cx: &TestContext) {
 
 fn until_released(lease: OwnedFd, ops: &mut OpHarness, path: &Path, access: (bool, bool)) {
     ops.submit(Op::open(path, &options(access, 0)), 1);
-    ops.expect_nothing_yet("somebody has a lease of the file");
+    ops.expect_nothing_yet("another description holds a lease");
     drop(lease);
     assert!(opened(ops.one()).is_ok(), "the lease was released");
 }
 
-/// An open that does not block says `WouldBlock` of a file that somebody has a lease of.
+/// A non-blocking open of a leased file fails with `WouldBlock`.
 pub(super) fn c2_open_waits_for_a_lease(cx: &TestContext) {
     drop(cx.poller());
     let directory = TempDir::new();
@@ -169,11 +170,11 @@ pub(super) fn c2_open_waits_for_a_lease(cx: &TestContext) {
     }
 }
 
-/// What was submitted before the thread gave up its rights is opened with them, or without; what is
-/// submitted afterwards is opened without.
+/// An open submitted before the thread dropped its privileges may use either; one submitted
+/// afterwards has none.
 pub(super) fn c2_rights_given_up_between_two_opens(cx: &TestContext) {
     if !Uid::effective().is_root() {
-        cx.skip("only root has rights to give up, and to take again");
+        cx.skip("only root can drop privileges and regain them");
     }
     let directory = TempDir::new();
     ok(std::fs::set_permissions(&directory.0, Permissions::from_mode(0o755)));
@@ -184,11 +185,12 @@ pub(super) fn c2_rights_given_up_between_two_opens(cx: &TestContext) {
         drop(file_of(path, b"content"));
         ok(std::fs::set_permissions(path, Permissions::from_mode(0o600)));
     }
-    // Of this one the file may be read, and not its directory.
+    // Here the file is readable, but its directory is not searchable.
     ok(std::fs::set_permissions(&below, Permissions::from_mode(0o644)));
     ok(std::fs::set_permissions(&inner, Permissions::from_mode(0o700)));
     let mut ops = OpHarness::new(cx);
-    // To write is for a thread, and so is a name that the kernel does not follow by itself.
+    // Opening for writing needs a thread, and so does a path that the kernel cannot resolve from
+    // its cache.
     for (path, access) in [&file, &below, &inner]
         .into_iter()
         .flat_map(|path| [READ, READ_WRITE].map(|access| (path, access)))
@@ -198,14 +200,19 @@ pub(super) fn c2_rights_given_up_between_two_opens(cx: &TestContext) {
         let open = || Op::open(path, &options(access, 0));
         for round in 0..8 {
             assert!(opened(ops.run(open())).is_ok(), "{why}: root may");
-            // The second of these is submitted before the first has been delivered.
+            // The first of these two is submitted before the privileges are dropped, and not yet
+            // delivered.
             ops.submit(open(), 1);
             setfsuid(Uid::from_raw(65_534));
             let plain = plainly_opened(path, access, 0);
             ops.submit(open(), 2);
             let done = ops.collect(2);
             setfsuid(Uid::from_raw(0));
-            assert_eq!(plain.err(), Some(Some(libc::EACCES)), "{why}: nobody may");
+            assert_eq!(
+                plain.err(),
+                Some(Some(libc::EACCES)),
+                "{why}: the unprivileged thread may not"
+            );
             for done in done.into_iter().filter(|done| done.token.0 == 2) {
                 assert_eq!(opened(done).err(), Some(libc::EACCES), "{why}, round {round}");
             }
@@ -213,7 +220,7 @@ pub(super) fn c2_rights_given_up_between_two_opens(cx: &TestContext) {
     }
 }
 
-/// A server that does not answer keeps nobody from anything else.
+/// A FUSE server that does not answer delays no other operation.
 pub(super) fn c7_slow_fuse_open_blocks_nobody(cx: &TestContext) {
     drop(cx.poller());
     let fuse = Fuse::mount().unwrap_or_else(|why| cx.skip(why));
@@ -224,15 +231,15 @@ pub(super) fn c7_slow_fuse_open_blocks_nobody(cx: &TestContext) {
     for (path, access) in
         [(&file, READ), (&file, READ_WRITE), (&link, READ), (&inner, READ), (&root, READ)]
     {
-        // Its name is in memory from now on.
+        // The path is cached from now on.
         ok(std::fs::metadata(path));
         open_slowly(cx, &fuse, path, access, &[fuse::OPEN, fuse::OPENDIR]);
     }
     open_slowly(cx, &fuse, &fuse.path("new"), READ, &[fuse::LOOKUP]);
 }
 
-/// Opens a file while the server answers nothing, and does other things meanwhile. The server is to
-/// be asked for these operations only.
+/// Opens a file while the server does not answer, and runs other operations meanwhile. The server
+/// may receive only the `expected` requests.
 fn open_slowly(cx: &TestContext, fuse: &Fuse, path: &Path, access: (bool, bool), expected: &[u32]) {
     let why = format!("{} {access:?}", path.display());
     let mut ops = OpHarness::new(cx);
@@ -246,12 +253,12 @@ fn open_slowly(cx: &TestContext, fuse: &Fuse, path: &Path, access: (bool, bool),
     let mut done = ops.collect(2);
     done.sort_by_key(|done| done.token);
     let tokens: Vec<_> = done.iter().map(|done| done.token.0).collect();
-    assert_eq!(tokens, [1, 2], "{why}: the others are done first");
+    assert_eq!(tokens, [1, 2], "{why}: the other operations complete first");
     assert!(done.iter().all(|done| done.result.is_ok()), "{why}: {done:?}");
     fuse.until_held();
     ops.expect_nothing_yet("the server has not answered");
     let asked = fuse.release();
-    assert!(asked.iter().all(|its| expected.contains(its)), "{why}: it was asked for {asked:?}");
+    assert!(asked.iter().all(|request| expected.contains(request)), "{why}: requests {asked:?}");
     let file = opened(ops.one());
     assert!(file.is_ok(), "{why}: {file:?}");
 }

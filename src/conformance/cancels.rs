@@ -14,13 +14,13 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Fails unless it was cancelled, with nothing moved.
+/// Fails unless the operation was cancelled with no bytes moved.
 fn expect_canceled(done: &Completion, id: OpId) {
     assert_eq!(done.id, id, "another operation completed: {done:?}");
     assert!(done.is_canceled() && done.transferred == 0, "{done:?}");
 }
 
-/// Once as it was submitted, and once as the kernel has it.
+/// Whether the kernel has the operation when it is cancelled.
 const MOMENTS: [bool; 2] = [false, true];
 
 pub(super) fn x1_one_that_waits_its_turn_is_cancelled_at_once(cx: &TestContext) {
@@ -31,17 +31,17 @@ pub(super) fn x1_one_that_waits_its_turn_is_cancelled_at_once(cx: &TestContext) 
         let ids: Vec<_> =
             (0..6).map(|token| ops.submit(Op::recv(key, vec![9], 1), token)).collect();
         if is_under_way {
-            ops.expect_nothing_yet("nothing has come");
+            ops.expect_nothing_yet("nothing was sent");
         }
         for at in [4, 1, 5] {
             ops.cancel(ids[at]);
             ops.wait(ZERO);
-            assert_eq!(ops.harness.events.completed(), 1, "it shows at once");
+            assert_eq!(ops.harness.events.completed(), 1, "the cancel completes in the next wait");
             let done = ops.one();
             expect_canceled(&done, ids[at]);
-            assert_eq!(&*done.buf, [9], "its buffer is as it was");
+            assert_eq!(&*done.buf, [9], "the buffer is unchanged");
         }
-        ops.expect_nothing_yet("the others wait on");
+        ops.expect_nothing_yet("the others still wait");
         put(&there, b"abc");
         let rest = ops.collect(3);
         let received: Vec<_> = rest.iter().map(|done| (done.id, done.buf.to_vec())).collect();
@@ -60,11 +60,11 @@ pub(super) fn x1_a_send_that_waits_its_turn_is_never_sent(cx: &TestContext) {
         let loads: [&[u8]; 4] = [b"first", b"second", b"third", b"fourth"];
         let ids = loads.map(|load| ops.submit(Op::send_all(key, load, ..), load.len()));
         if is_under_way {
-            ops.expect_nothing_yet("there is no room");
+            ops.expect_nothing_yet("the send buffer is full");
         }
         ops.cancel(ids[1]);
         expect_canceled(&ops.one(), ids[1]);
-        // The kernel may send the first of them as soon as there is room for it.
+        // The kernel may send the first as soon as there is room.
         let mut arrived = Vec::new();
         assert_eq!(refusal((&there).read_to_end(&mut arrived)), io::ErrorKind::WouldBlock);
         let sent = ops.collect(3);
@@ -75,7 +75,8 @@ pub(super) fn x1_a_send_that_waits_its_turn_is_never_sent(cx: &TestContext) {
     }
 }
 
-/// The one at work is cancelled: nothing was consumed, and the next goes on.
+/// The operation at the head of the queue is cancelled: it consumes nothing, and the next one
+/// proceeds.
 pub(super) fn x1_who_comes_after_goes_on(cx: &TestContext) {
     for is_under_way in MOMENTS {
         let mut ops = OpHarness::new(cx);
@@ -84,11 +85,11 @@ pub(super) fn x1_who_comes_after_goes_on(cx: &TestContext) {
         let ids: Vec<_> =
             (0..4).map(|token| ops.submit(Op::recv(key, Vec::new(), 2), token)).collect();
         if is_under_way {
-            ops.expect_nothing_yet("nothing has come");
+            ops.expect_nothing_yet("nothing was sent");
         }
         ops.cancel(ids[0]);
         expect_canceled(&ops.one(), ids[0]);
-        // Two at once: the second gets its turn while it is being cancelled.
+        // Two at once: the second reaches the head while it is being cancelled.
         ops.cancel(ids[1]);
         ops.cancel(ids[2]);
         put(&there, b"xy");
@@ -99,19 +100,19 @@ pub(super) fn x1_who_comes_after_goes_on(cx: &TestContext) {
                 assert!(!is_last && done.transferred == 0, "{done:?}");
                 continue;
             }
-            assert_eq!(bytes(done), (2, b"xy".to_vec()), "one gets it");
+            assert_eq!(bytes(done), (2, b"xy".to_vec()), "one receive gets the bytes");
             if is_last {
                 break;
             }
-            // It was faster than its cancel, and the last gets the next.
-            assert_eq!(id, ids[1], "who was not at work is certainly cancelled");
+            // It completed before its cancel, so the last receives the next bytes.
+            assert_eq!(id, ids[1], "an operation not at the head must be cancelled");
             put(&there, b"xy");
         }
         ops.expect_all_done("four operations");
     }
 }
 
-/// Waits until operations have taken everything out of the socket.
+/// Waits until operations have drained the socket.
 fn until_consumed(ops: &mut OpHarness, here: &impl std::os::fd::AsFd) {
     while oracle(here, PollFlags::POLLIN).contains(PollFlags::POLLIN) {
         ops.wait(ZERO);
@@ -127,16 +128,20 @@ pub(super) fn x1_what_was_received_before_is_kept(cx: &TestContext) {
     for part in [&b"ab"[..], b"cd"] {
         put(&there, part);
         until_consumed(&mut ops, &here);
-        ops.expect_nothing_yet("it is not whole");
+        ops.expect_nothing_yet("recv_exact needs more bytes");
     }
     ops.cancel(id);
     let done = ops.one();
     assert!(done.id == id && done.is_canceled(), "{done:?}");
-    assert_eq!((done.transferred, &*done.buf), (4, &b"> abcd"[..]), "what came before is kept");
+    assert_eq!(
+        (done.transferred, &*done.buf),
+        (4, &b"> abcd"[..]),
+        "bytes received before are kept"
+    );
     put(&there, b"ef");
     let done = ops.one();
     assert_eq!(done.id, next);
-    assert_eq!(bytes(done), (2, b"ef".to_vec()), "and nothing of what comes after");
+    assert_eq!(bytes(done), (2, b"ef".to_vec()), "later bytes go to the next receive");
     ops.expect_all_done("two operations");
 }
 
@@ -148,28 +153,33 @@ pub(super) fn x1_what_was_sent_before_is_counted(cx: &TestContext) {
         let load: Vec<u8> = (0..1 << 22).map(|at| (at % 251) as u8).collect();
         let id = ops.submit(Op::send_all(key, load.clone(), 1..), 1);
         if is_under_way {
-            ops.expect_nothing_yet("there is no room for so much");
+            ops.expect_nothing_yet("the send buffer is full");
         }
         ops.cancel(id);
         let done = ops.one();
         assert!(done.id == id && done.is_canceled() && *done.buf == load, "{done:?}");
-        assert!(done.transferred > 0 || !is_under_way, "there was room for some");
+        assert!(done.transferred > 0 || !is_under_way, "some bytes were sent");
         let mut arrived = Vec::new();
         assert_eq!(refusal(there.read_to_end(&mut arrived)), io::ErrorKind::WouldBlock);
         assert!(arrived == load[1..=done.transferred], "{} bytes arrived", arrived.len());
-        assert_eq!(bytes(ops.run(Op::send(key, "!", ..))), (1, b"!".to_vec()), "it goes on");
+        assert_eq!(
+            bytes(ops.run(Op::send(key, "!", ..))),
+            (1, b"!".to_vec()),
+            "the next send proceeds"
+        );
         ops.expect_all_done("two operations");
     }
 }
 
-/// A listener whose queue is full, so that whoever connects waits; and what fills it.
+/// Returns a listener with a full backlog, so that connects wait, its address, and the client that
+/// fills it.
 pub(super) fn crowded_listener() -> (OwnedFd, SocketAddr, TcpStream) {
     let made = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None);
     let made = made.unwrap_or_else(|error| panic!("socket: {error}"));
     let any_port = SockaddrIn::new(127, 0, 0, 1, 0);
     bind(made.as_raw_fd(), &any_port).unwrap_or_else(|error| panic!("bind: {error}"));
-    let one = Backlog::new(0).unwrap_or_else(|error| panic!("a backlog of 0: {error}"));
-    listen(&made, one).unwrap_or_else(|error| panic!("listen: {error}"));
+    let backlog = Backlog::new(0).unwrap_or_else(|error| panic!("a backlog of 0: {error}"));
+    listen(&made, backlog).unwrap_or_else(|error| panic!("listen: {error}"));
     let address: SockaddrIn =
         getsockname(made.as_raw_fd()).unwrap_or_else(|error| panic!("getsockname: {error}"));
     let address = SocketAddr::V4(SocketAddrV4::from(address));
@@ -177,7 +187,7 @@ pub(super) fn crowded_listener() -> (OwnedFd, SocketAddr, TcpStream) {
     (made, address, filling)
 }
 
-/// A TCP socket that blocks and is not connected.
+/// Returns a blocking, unconnected TCP socket.
 pub(super) fn unconnected() -> Arc<OwnedFd> {
     let made = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None);
     Arc::new(made.unwrap_or_else(|error| panic!("socket: {error}")))
@@ -192,7 +202,7 @@ pub(super) fn x1_a_connect_is_given_up(cx: &TestContext) {
         let id = ops.submit(Op::connect(key, address), 1);
         let behind = ops.submit(Op::send(key, "x", ..), 2);
         if is_under_way {
-            ops.expect_nothing_yet("nobody answers");
+            ops.expect_nothing_yet("the connection is not established");
         }
         ops.cancel(behind);
         ops.cancel(id);
@@ -200,7 +210,7 @@ pub(super) fn x1_a_connect_is_given_up(cx: &TestContext) {
         expect_canceled(&done[0], behind);
         expect_canceled(&done[1], id);
         ops.harness.deregister(key);
-        assert_eq!(Arc::strong_count(&source), 1, "the poller has let go of it");
+        assert_eq!(Arc::strong_count(&source), 1, "the poller still holds the source");
         ops.expect_all_done("two operations");
     }
 }
@@ -209,10 +219,10 @@ pub(super) fn x1_timeouts_and_nops_can_be_cancelled(cx: &TestContext) {
     let mut ops = OpHarness::new(cx);
     let hour = Duration::from_secs(3600);
     let ids: Vec<_> = (0..3).map(|token| ops.submit(Op::timeout(hour), token)).collect();
-    ops.expect_nothing_yet("an hour");
+    ops.expect_nothing_yet("an hour has not passed");
     ops.cancel(ids[1]);
     expect_canceled(&ops.one(), ids[1]);
-    ops.expect_nothing_yet("the others wait on");
+    ops.expect_nothing_yet("the others still wait");
     ops.cancel(ids[2]);
     ops.cancel(ids[0]);
     expect_canceled(&ops.one(), ids[2]);
@@ -235,10 +245,10 @@ pub(super) fn x2_what_was_delivered_is_unknown(cx: &TestContext) {
     let key = ops.add(here);
     let ids: Vec<_> = (0..3).map(|token| ops.submit(Op::recv(key, Vec::new(), 1), token)).collect();
     put(&there, b"ab");
-    // There is room for one completion; the second is done, but not delivered.
+    // The capacity is one completion; the second operation is completed but not delivered.
     ops.wait(LONG);
     assert_eq!(ops.harness.events.completed(), 1);
-    expect_unknown(&mut ops, ids[0], "it was delivered, if not taken");
+    expect_unknown(&mut ops, ids[0], "it was delivered, though not taken");
     (0..3).for_each(|_| ops.cancel(ids[1]));
     (0..3).for_each(|_| ops.cancel(ids[2]));
     let mut done = ops.collect(3);
@@ -274,20 +284,20 @@ pub(super) fn x2_another_pollers_are_unknown(cx: &TestContext) {
     let others: Vec<_> = (0..4).map(|token| other.submit(Op::timeout(hour), token)).collect();
     for (&id, &theirs) in ids.iter().zip(&others) {
         assert_ne!(id, theirs);
-        expect_unknown(&mut ops, theirs, "it is the other's");
+        expect_unknown(&mut ops, theirs, "an operation of another poller");
         let told = ops.harness.poller.cancel(theirs).map_err(|error| error.to_string());
         assert!(told.as_ref().is_err_and(|told| told.contains("another poller")), "{told:?}");
-        expect_unknown(&mut other, id, "it is the other's");
+        expect_unknown(&mut other, id, "an operation of another poller");
     }
-    ops.expect_nothing_yet("all go on");
-    other.expect_nothing_yet("all go on");
+    ops.expect_nothing_yet("no operation was cancelled");
+    other.expect_nothing_yet("no operation was cancelled");
     drop(ops);
-    expect_unknown(&mut other, ids[0], "its poller has gone");
+    expect_unknown(&mut other, ids[0], "its poller was dropped");
     others.into_iter().for_each(|id| other.cancel(id));
     assert_eq!(other.collect(4).len(), 4);
 }
 
-/// What has taken the place of an operation is another one.
+/// An operation that reuses a table entry has another id.
 pub(super) fn x2_an_id_never_names_another_operation(cx: &TestContext) {
     let mut ops = OpHarness::new(cx);
     let (here, there) = stream();
@@ -295,17 +305,17 @@ pub(super) fn x2_an_id_never_names_another_operation(cx: &TestContext) {
     let mut old: Vec<OpId> = Vec::new();
     for round in 0..500usize {
         let id = ops.submit(Op::recv(key, Vec::new(), 1), round);
-        assert!(!old.contains(&id), "{id:?} was the name of another operation");
+        assert!(!old.contains(&id), "{id:?} was the id of another operation");
         let latest = old.len().saturating_sub(20);
         for &old in &old[latest..] {
-            expect_unknown(&mut ops, old, "it is over");
+            expect_unknown(&mut ops, old, "it has completed");
         }
         put(&there, &[round as u8]);
         let done = ops.one();
-        assert!(matches!(done.result, Ok(Outcome::Done)), "not cancelled by an old name: {done:?}");
+        assert!(matches!(done.result, Ok(Outcome::Done)), "cancelled by an old id: {done:?}");
         assert_eq!(bytes(done), (1, vec![round as u8]));
         old.push(id);
     }
-    old.into_iter().for_each(|old| expect_unknown(&mut ops, old, "it is over"));
-    ops.expect_all_done("all were received");
+    old.into_iter().for_each(|old| expect_unknown(&mut ops, old, "it has completed"));
+    ops.expect_all_done("every receive has completed");
 }

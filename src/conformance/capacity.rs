@@ -34,8 +34,8 @@ pub(super) fn q1_no_more_than_there_is_room_for(cx: &TestContext) {
             }
             seen.sort_unstable();
             let all: Vec<usize> = (0..20).collect();
-            assert_eq!(seen, all, "each once, in as few waits as can be; {mode:?}, {capacity}");
-            harness.expect_silence("each was reported");
+            assert_eq!(seen, all, "each once, in the fewest waits; {mode:?}, {capacity}");
+            harness.expect_silence("already reported");
         }
     }
 }
@@ -49,7 +49,7 @@ pub(super) fn q1_what_is_left_over_is_verified_again(cx: &TestContext) {
         let untold = |token: &usize| first.iter().all(|event| event.0 != *token);
         let untold: Vec<usize> = (0..9).filter(untold).collect();
         pairs.iter().for_each(|(here, _)| drain(&**here));
-        harness.expect_silence("what was true when it was queued is not true now");
+        harness.expect_silence("drained after it was queued");
         for &token in &untold {
             put(&pairs[token].1, b"y");
         }
@@ -60,7 +60,7 @@ pub(super) fn q1_what_is_left_over_is_verified_again(cx: &TestContext) {
             seen.extend(said.into_iter().map(|event| event.0));
         }
         seen.sort_unstable();
-        assert_eq!(seen, untold, "{mode:?}: they are watched still");
+        assert_eq!(seen, untold, "{mode:?}: sources left out are still reported");
     }
 }
 
@@ -72,25 +72,25 @@ pub(super) fn q1_no_room_is_refused(cx: &TestContext) {
     let answer = harness.poller.wait(&mut harness.events, Some(ZERO));
     assert_eq!(refusal(answer), io::ErrorKind::InvalidInput);
     harness.events = Events::with_capacity(1);
-    harness.expect_now(&[(1, Readiness::READABLE)], "nothing is lost by that");
+    harness.expect_now(&[(1, Readiness::READABLE)], "the refused wait loses no report");
 }
 
 pub(super) fn q2_nobody_starves(cx: &TestContext) {
     for capacity in [1, 2, 3, 7, 19] {
         let mut harness = cx.harness(capacity);
         let _pairs = ready_streams(&mut harness, 20, Mode::Level);
-        // By token: the capacities of the waits since its last report.
+        // By token: the summed capacities of the waits since its last report.
         let mut passed_over: BTreeMap<usize, usize> = (0..20).map(|token| (token, 0)).collect();
         for _ in 0..100 {
             let said = harness.now();
-            assert_eq!(said.len(), capacity, "all are ready, so every place is taken");
+            assert_eq!(said.len(), capacity, "every source is ready, so each wait is full");
             for (token, passed) in &mut passed_over {
                 let reported = said.iter().any(|event| event.0 == *token);
                 *passed = if reported { 0 } else { *passed + capacity };
                 assert!(*passed < 20 + capacity, "{token} was passed over; capacity {capacity}");
                 assert!(
                     *passed - if reported { 0 } else { capacity } < 20,
-                    "{token} was left out of waits with room for {passed}, of 20 sources"
+                    "{token} was left out of waits for {passed} events, of 20 sources"
                 );
             }
         }
@@ -109,22 +109,22 @@ pub(super) fn q2_a_late_comer_gets_his_turn(cx: &TestContext) {
             let mut passed = 0;
             while !harness.now().iter().any(|event| event.0 == 99) {
                 passed += capacity;
-                assert!(passed < 16, "left out of waits with room for {passed}, of 16 sources");
+                assert!(passed < 16, "left out of waits for {passed} events, of 16 sources");
             }
             drain(&*late);
         }
     }
 }
 
-/// Of two ready sources a wait reports one, and a third takes the place of that. The source that
-/// was left out comes next.
+/// A wait reports one of two ready sources, which a third then replaces. The source left out must
+/// be next.
 pub(super) fn q2_newcomer_overtakes_no_ready_source(cx: &TestContext) {
     for (mode, is_device) in MODES.into_iter().flat_map(|mode| [(mode, false), (mode, true)]) {
         let mut harness = cx.harness(1);
-        // A stream whose peer has gone, or a device that is always ready.
+        // A stream whose peer has closed, or a device that is always ready.
         let source = |is_device| -> Source {
             if is_device {
-                Arc::new(File::open("/dev/null").expect("it is there"))
+                Arc::new(File::open("/dev/null").expect("/dev/null"))
             } else {
                 stream().0
             }
@@ -144,7 +144,7 @@ pub(super) fn q2_newcomer_overtakes_no_ready_source(cx: &TestContext) {
     }
 }
 
-/// Divisible by what cases have room for.
+/// A multiple of the capacities that the cases use.
 const MANY: usize = 2002;
 
 fn register_streams(harness: &mut ReadinessHarness, streams: &[Arc<UnixStream>], mode: Mode) {
@@ -153,16 +153,17 @@ fn register_streams(harness: &mut ReadinessHarness, streams: &[Arc<UnixStream>],
     }
 }
 
-/// Waits as often as it takes to report every one of `count` sources once, if none comes twice.
+/// Waits until every one of `count` sources must have been reported, and fails unless each was
+/// reported once.
 fn rotation(harness: &mut ReadinessHarness, count: usize, why: &str) {
     let mut seen = vec![0_u32; count];
     for _ in 0..count / harness.events.capacity() {
         harness.wait(Some(ZERO));
-        assert_eq!(harness.events.len(), harness.events.capacity(), "all are ready; {why}");
+        assert_eq!(harness.events.len(), harness.events.capacity(), "every source is ready; {why}");
         harness.events.iter().for_each(|event| seen[event.token.0] += 1);
     }
     let odd = seen.iter().enumerate().find(|&(_, &times)| times != 1);
-    assert_eq!(odd, None, "each of {count} comes once before anybody comes again; {why}");
+    assert_eq!(odd, None, "each of {count} is reported once before any repeats; {why}");
 }
 
 pub(super) fn q1_two_thousand_come_once_each(cx: &TestContext) {
@@ -171,10 +172,10 @@ pub(super) fn q1_two_thousand_come_once_each(cx: &TestContext) {
         for capacity in [7, 1] {
             let mut harness = cx.harness(capacity);
             register_streams(&mut harness, &streams, mode);
-            // What happens after they were registered is told no other way.
+            // Readiness after the registration must be reported in the same way.
             streams.iter().step_by(2).for_each(|stream| put(stream, b"y"));
-            rotation(&mut harness, streams.len(), &format!("{mode:?}, room for {capacity}"));
-            harness.expect_silence("each was reported");
+            rotation(&mut harness, streams.len(), &format!("{mode:?}, capacity {capacity}"));
+            harness.expect_silence("already reported");
         }
     }
 }
@@ -184,6 +185,6 @@ pub(super) fn q2_none_of_two_thousand_starves(cx: &TestContext) {
     for capacity in [7, 1] {
         let mut harness = cx.harness(capacity);
         register_streams(&mut harness, &streams, Mode::Level);
-        rotation(&mut harness, streams.len(), &format!("room for {capacity}"));
+        rotation(&mut harness, streams.len(), &format!("capacity {capacity}"));
     }
 }

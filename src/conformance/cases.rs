@@ -1,4 +1,4 @@
-//! The one list of cases: `module { cases } own { cases with a process of their own }`.
+//! The list of cases: `module { cases } own { cases with a process of their own }`.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __conformance_cases {

@@ -1,4 +1,4 @@
-//! Clause C2 for a connect whose socket the program changes while it waits: it is never made again.
+//! Clause C2 for a connect whose socket the program changes while it waits: it is not repeated.
 
 use super::cancels::{crowded_listener, unconnected};
 use super::op_harness::*;
@@ -14,13 +14,13 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::{SocketAddr as UnixAddress, UnixListener, UnixStream};
 use std::sync::Arc;
 
-/// What the program does to a socket that connects.
+/// A change by the program to a connecting socket.
 #[derive(Clone, Copy, Debug)]
 enum Change {
     ShutDown,
-    /// Shuts it down and collects its error.
+    /// Shuts it down and reads `SO_ERROR`.
     ShutDownAndAsk,
-    /// Ends the attempt, as connect(2) with `AF_UNSPEC` does.
+    /// Aborts the attempt by connect(2) with `AF_UNSPEC`.
     Disconnect,
 }
 
@@ -31,14 +31,14 @@ impl Change {
             Change::ShutDown => stop(),
             Change::ShutDownAndAsk => {
                 stop();
-                assert_ne!(ok(getsockopt(socket, sockopt::SocketError)), 0, "there is one");
+                assert_ne!(ok(getsockopt(socket, sockopt::SocketError)), 0, "SO_ERROR must be set");
             }
             Change::Disconnect => ok(staging::disconnect(socket.as_fd())),
         }
     }
 }
 
-/// Accepts until nothing is left, once there can be no more on the way: gives how many.
+/// Accepts until no connection is left; returns their count.
 fn accept_all<T>(mut accept: impl FnMut() -> io::Result<T>) -> usize {
     let mut count = 0;
     loop {
@@ -59,12 +59,12 @@ pub(super) fn c2_tcp_connect_changed_meanwhile_fails_without_peer(cx: &TestConte
         let mut ops = OpHarness::new(cx);
         let key = ops.add(socket.clone());
         ops.submit(Op::connect(key, address), 1);
-        ops.expect_nothing_yet("the queue is full");
+        ops.expect_nothing_yet("the backlog is full");
         change.make(&socket);
         let room = ok(listener.accept());
         let done = ops.one();
-        assert!(done.result.is_err(), "{change:?}: nothing was connected: {done:?}");
-        // A connection made now comes behind any that this socket has begun.
+        assert!(done.result.is_err(), "{change:?}: the connect must fail: {done:?}");
+        // This connection is queued after any that the socket has begun.
         let last = ok(TcpStream::connect(address));
         let mine = ok(last.local_addr());
         wait_until_kernel(&listener, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLIN));
@@ -88,11 +88,11 @@ pub(super) fn c2_unix_connect_shut_down_meanwhile_fails_without_peer(cx: &TestCo
         let mut ops = OpHarness::new(cx);
         let key = ops.add(socket.clone());
         ops.submit(Op::connect(key, address.clone()), 1);
-        ops.expect_nothing_yet("the queue is full");
+        ops.expect_nothing_yet("the backlog is full");
         ok(shutdown(socket.as_raw_fd(), how));
         let room = ok(listener.accept());
         let done = ops.one();
-        assert!(done.result.is_err(), "{how:?}: nothing was connected: {done:?}");
+        assert!(done.result.is_err(), "{how:?}: the connect must fail: {done:?}");
         assert_eq!(accept_all(|| listener.accept()), 0, "{how:?}: the listener got a peer");
         ops.expect_all_done("one connect");
         drop(room);
@@ -100,7 +100,7 @@ pub(super) fn c2_unix_connect_shut_down_meanwhile_fails_without_peer(cx: &TestCo
     }
 }
 
-/// What was shut down before is no news: such a socket connects, as by the call.
+/// A shutdown before the connect does not end it, as with connect(2).
 pub(super) fn c2_unix_socket_shut_down_before_connects(cx: &TestContext) {
     let directory = TempDir::new();
     let address = ok(UnixAddress::from_pathname(directory.0.join("listener")));
@@ -113,7 +113,7 @@ pub(super) fn c2_unix_socket_shut_down_before_connects(cx: &TestContext) {
     let key = ops.add(socket);
     ops.submit(Op::connect(key, address), 1);
     ops.submit(Op::send_all(key, "hello", ..), 2);
-    ops.expect_nothing_yet("the queue is full");
+    ops.expect_nothing_yet("the backlog is full");
     drop(ok(listener.accept()));
     let results: Vec<_> = ops.collect(2).into_iter().map(|done| bytes(done).0).collect();
     assert_eq!(results, [0, 5]);
@@ -121,7 +121,7 @@ pub(super) fn c2_unix_socket_shut_down_before_connects(cx: &TestContext) {
     assert_eq!(take(&last, 9), 5);
 }
 
-/// An attempt that was refused leaves the socket as it was, as a plain connect(2) does.
+/// A refused attempt leaves the socket unchanged, as with connect(2).
 pub(super) fn c2_refused_socket_connects_again(cx: &TestContext) {
     let listener = ok(TcpListener::bind("127.0.0.1:0"));
     let address = ok(listener.local_addr());
@@ -134,7 +134,7 @@ pub(super) fn c2_refused_socket_connects_again(cx: &TestContext) {
     }
     let listener = ok(TcpListener::bind(address));
     let done = ops.run(Op::connect(key, address));
-    assert!(done.result.is_ok(), "somebody listens now: {done:?}");
+    assert!(done.result.is_ok(), "the port has a listener: {done:?}");
     let (_, peer) = ok(listener.accept());
     assert!(peer.ip().is_loopback());
 }

@@ -18,14 +18,15 @@ fn is_timed_out(done: &Completion) -> bool {
     matches!(&done.result, Err(error) if error.kind() == io::ErrorKind::TimedOut)
 }
 
-/// The next completion, by waits without a timeout.
+/// Returns the next completion, which must end a wait without timeout.
 fn next_without_timeout(ops: &mut OpHarness) -> Completion {
     ops.harness.wait(None);
     assert_eq!(ops.harness.events.completed(), 1, "only a completion ends this wait");
     ops.one()
 }
 
-/// What must wait, as the first of its lane: the deadline ends it, and a wait that has none.
+/// Fails unless the deadline ends an operation at the head of its queue, and a wait without
+/// timeout.
 fn expect_deadline(ops: &mut OpHarness, what: &str, op: Op) {
     let started = Instant::now();
     let id = ops.submit(op.deadline(SOON), 1);
@@ -60,7 +61,7 @@ pub(super) fn x3_whatever_waits_is_ended(cx: &TestContext) {
     expect_deadline(&mut ops, "connect", Op::connect(key, address));
     ops.harness.deregister(key);
     expect_deadline(&mut ops, "timeout", Op::timeout(HOUR));
-    ops.expect_all_done("all were ended");
+    ops.expect_all_done("every operation has ended");
 }
 
 pub(super) fn x3_what_waits_its_turn_is_ended_too(cx: &TestContext) {
@@ -68,12 +69,12 @@ pub(super) fn x3_what_waits_its_turn_is_ended_too(cx: &TestContext) {
     let (here, there) = stream();
     let key = ops.add(here);
     let first = ops.submit(Op::recv(key, Vec::new(), 2), 1);
-    expect_deadline(&mut ops, "the second", Op::recv(key, Vec::new(), 2));
+    expect_deadline(&mut ops, "a queued receive", Op::recv(key, Vec::new(), 2));
     let last = ops.submit(Op::recv(key, Vec::new(), 2), 3);
     ops.expect_nothing_yet("these have no deadline");
     put(&there, b"abcd");
     let done = ops.collect(2);
-    assert_eq!((done[0].id, done[1].id), (first, last), "the others are as before");
+    assert_eq!((done[0].id, done[1].id), (first, last), "the others are unaffected");
     assert!(*done[0].buf == *b"ab" && *done[1].buf == *b"cd", "{done:?}");
     ops.expect_all_done("three operations");
 }
@@ -88,13 +89,17 @@ pub(super) fn x3_who_comes_after_goes_on(cx: &TestContext) {
     put(&there, b"abc");
     let done = next_without_timeout(&mut ops);
     assert!(done.id == exact && is_timed_out(&done), "{done:?}");
-    assert!(started.elapsed() >= SOON, "not before");
-    assert_eq!((done.transferred, &*done.buf), (3, &b"> abc"[..]), "what came before is kept");
+    assert!(started.elapsed() >= SOON, "before the deadline");
+    assert_eq!(
+        (done.transferred, &*done.buf),
+        (3, &b"> abc"[..]),
+        "bytes received before are kept"
+    );
     put(&there, b"def");
     let done = ops.one();
     assert_eq!(done.id, next);
     assert_eq!(bytes(done), (3, b"def".to_vec()));
-    // And in the other direction.
+    // The same for sends.
     let load: Vec<u8> = (0..1 << 22).map(|at| (at % 251) as u8).collect();
     let all = ops.submit(Op::send_all(key, load.clone(), ..).deadline(SOON), 3);
     let next = ops.submit(Op::send(key, "!", ..), 4);
@@ -107,7 +112,7 @@ pub(super) fn x3_who_comes_after_goes_on(cx: &TestContext) {
     assert_eq!(done.id, next);
     assert_eq!(bytes(done), (1, b"!".to_vec()));
     let rest = (&there).read_to_end(&mut arrived);
-    assert!(rest.is_err() && arrived.pop() == Some(b'!'), "the next one's comes last");
+    assert!(rest.is_err() && arrived.pop() == Some(b'!'), "the byte of the next send comes last");
     assert!(arrived == load[..sent], "{} bytes arrived of {sent}", arrived.len());
     ops.expect_all_done("four operations");
 }
@@ -126,7 +131,7 @@ pub(super) fn x3_no_time_and_all_the_time(cx: &TestContext) {
     let is_real = done.result.is_ok();
     assert!(is_real || is_timed_out(&done), "{done:?}");
     assert_eq!(done.transferred, usize::from(is_real), "{done:?}");
-    // The longest time that can be said, and one that the clock can't hold by a little.
+    // The maximum duration, and one that overflows the clock when added to the present.
     let mut received = done.buf.into_vec();
     for time in [Duration::MAX, Duration::from_secs(u64::MAX >> 1), HOUR] {
         let id = ops.submit(Op::recv(key, Vec::new(), 1).deadline(time), 1);
@@ -135,8 +140,8 @@ pub(super) fn x3_no_time_and_all_the_time(cx: &TestContext) {
         assert_eq!(done.id, id);
         received.extend(bytes(done).1);
     }
-    assert!(b"abbb".starts_with(&received[..]), "nothing got lost: {received:?}");
-    ops.expect_all_done("all were waited for");
+    assert!(b"abbb".starts_with(&received[..]), "bytes were lost: {received:?}");
+    ops.expect_all_done("every receive has completed");
 }
 
 /// Permutes the numbers below 300.
@@ -149,11 +154,11 @@ pub(super) fn x3_timeouts_come_in_the_order_of_time(cx: &TestContext) {
     let step = Duration::from_micros(200);
     let mut started = vec![Instant::now(); 300];
     for at in shuffled() {
-        // Measured before it is submitted, so that it is not early by the clock of the case.
+        // Measured before the submission, so that it is never later than the poller's time.
         started[at as usize] = Instant::now();
         ops.submit(Op::timeout(step * at as u32), at as usize);
     }
-    // Many were submitted later than others that are to come before them.
+    // Timeouts submitted later may still be due earlier; `spread` bounds the difference.
     let spread = started.iter().max().zip(started.iter().min());
     let spread = spread.map_or(ZERO, |(last, first)| *last - *first);
     let mut latest = ZERO;
@@ -169,7 +174,7 @@ pub(super) fn x3_timeouts_come_in_the_order_of_time(cx: &TestContext) {
     ops.expect_all_done("all timeouts");
 }
 
-/// The next completion, by waits without a timeout which may bring several.
+/// Returns the next completion; a wait without timeout may return several.
 fn next_or_more(ops: &mut OpHarness) -> Completion {
     if ops.harness.events.completed() == 0 {
         ops.harness.wait(None);
@@ -195,7 +200,7 @@ pub(super) fn x3_hundreds_of_deadlines(cx: &TestContext) {
         assert!(is_timed_out(&done) && done.transferred == 0, "{done:?}");
         assert!(started[at].elapsed() >= step * at as u32, "{at} is early");
     }
-    ops.expect_all_done("all were ended");
+    ops.expect_all_done("every receive has ended");
     put(&pairs[3].1, b"x");
     assert_eq!(bytes(ops.run(Op::recv(keys[3], Vec::new(), 8))), (1, b"x".to_vec()));
 }
@@ -219,7 +224,7 @@ pub(super) fn x3_timeouts_of_any_length(cx: &TestContext) {
     ops.expect_all_done("all timeouts");
 }
 
-/// A deadline that passes as the bytes come: they are in the completion, or in the socket.
+/// The deadline passes as the bytes arrive: they are in the completion, or left in the socket.
 pub(super) fn x3_together_with_data(cx: &TestContext) {
     const ROUNDS: u32 = 400;
     let mut ops = OpHarness::new(cx);
@@ -247,23 +252,23 @@ pub(super) fn x3_together_with_data(cx: &TestContext) {
         if is_timed_out(&done) {
             assert!(started.elapsed() >= time && done.transferred == 0, "{done:?}");
             let done = ops.run(Op::recv(key, Vec::new(), 8));
-            assert_eq!(bytes(done), (1, vec![round as u8]), "it is in the socket still");
+            assert_eq!(bytes(done), (1, vec![round as u8]), "the byte stays in the socket");
         } else {
-            assert_eq!(bytes(done), (1, vec![round as u8]), "it was received");
+            assert_eq!(bytes(done), (1, vec![round as u8]), "the byte was received");
         }
     }
     drop(order);
     writer.join().unwrap_or_else(|_| panic!("the writer failed"));
-    ops.expect_all_done("all were waited for");
+    ops.expect_all_done("every receive has completed");
 }
 
-/// Deadlines of what is over disturb nobody: a wait sleeps through them.
+/// Deadlines of completed operations must not wake a wait.
 pub(super) fn x3_what_is_over_keeps_no_wait_awake(cx: &TestContext) {
     let mut ops = OpHarness::new(cx);
     let (here, there) = stream();
     let key = ops.add(here);
     put(&there, &[b'x'; 1000]);
-    // So dense that a fraction of the time for which the thread is watched is enough to tell.
+    // So dense that some pass during the time in which the thread is observed.
     for at in 1..=1000 {
         let (time, between) = (Duration::from_millis(at), Duration::from_micros(500));
         ops.submit(Op::recv(key, Vec::new(), 1).deadline(time), at as usize);
@@ -271,6 +276,6 @@ pub(super) fn x3_what_is_over_keeps_no_wait_awake(cx: &TestContext) {
         ops.cancel(id);
     }
     assert_eq!(ops.collect(2000).len(), 2000, "received, late or cancelled");
-    ops.expect_sleep("all operations are over");
-    ops.expect_all_done("all are over");
+    ops.expect_sleep("every operation has completed");
+    ops.expect_all_done("every operation has completed");
 }

@@ -1,4 +1,4 @@
-//! Clauses C2, C3, C5 and M1 for what is at an offset of a file, and for having it kept.
+//! Clauses C2, C3, C5 and M1 for reads and writes at an offset of a file, and for fsync.
 
 use super::op_harness::*;
 use super::util::*;
@@ -14,7 +14,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Numbers that look as if they were thrown, and are the same every time.
+/// A deterministic pseudo-random generator (xorshift).
 pub(super) struct Rng(pub(super) u64);
 
 impl Rng {
@@ -30,7 +30,7 @@ impl Rng {
     }
 }
 
-/// A file to be read and written, with these bytes in it.
+/// Creates a file with these bytes, open for reading and writing.
 pub(super) fn file_of(path: &Path, bytes: &[u8]) -> Arc<File> {
     let mut options = File::options();
     let mut file = ok(options.read(true).write(true).create(true).truncate(true).open(path));
@@ -39,18 +39,18 @@ pub(super) fn file_of(path: &Path, bytes: &[u8]) -> Arc<File> {
     Arc::new(file)
 }
 
-/// Has the memory forget what is in this part of a file, and not read ahead.
+/// Drops a range of a file from the page cache, and disables read-ahead.
 pub(super) fn forget(file: &File, from: usize, length: usize) {
-    // Only what the disk has can be forgotten.
+    // Dirty pages cannot be dropped.
     ok(file.sync_all());
     ok(posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_RANDOM));
     let advice = PosixFadviseAdvice::POSIX_FADV_DONTNEED;
     ok(posix_fadvise(file, from as _, length as _, advice));
 }
 
-/// A buffer of a pool, with this in it already.
+/// Takes a buffer from a pool and writes `bytes` to it.
 pub(super) fn lent(pool: &BufferPool, bytes: &[u8]) -> PoolBuf {
-    let mut buf = pool.take().unwrap_or_else(|| panic!("the pool has another"));
+    let mut buf = pool.take().unwrap_or_else(|| panic!("the pool is empty"));
     assert_eq!(ok(buf.write(bytes)), bytes.len());
     buf
 }
@@ -59,7 +59,7 @@ pub(super) fn pool(size: usize, limit: usize) -> BufferPool {
     ok(BufferPool::new(size, limit))
 }
 
-/// How many bytes were moved, or the number of the error.
+/// Returns the count of bytes moved, or the error number.
 pub(super) fn count_of(done: &Completion) -> Result<usize, i32> {
     match &done.result {
         Ok(_) => Ok(done.transferred),
@@ -74,7 +74,7 @@ pub(super) fn plain<T>(answer: std::io::Result<T>) -> Result<T, i32> {
     answer.map_err(|error| error.raw_os_error().unwrap_or_else(|| panic!("{error}")))
 }
 
-/// A plain read, and what it gave.
+/// Reads by the plain call; returns the count and the bytes.
 pub(super) fn plainly_read(file: &File, max: usize, offset: u64) -> (Result<usize, i32>, Vec<u8>) {
     let mut bytes = vec![0; max];
     let count = plain(file.read_at(&mut bytes, offset));
@@ -89,7 +89,7 @@ pub(super) fn c2_what_is_at_an_offset_is_as_by_the_call(cx: &TestContext) {
     let (mut ops, mut rng) = (OpHarness::new(cx), Rng(4711));
     let key = ops.add(ours);
     for round in 0..300 {
-        // Most of them near the others, some far beyond the end.
+        // Most offsets are close together, some far beyond the end.
         let offset = rng.below(if round % 10 == 0 { 3_000_000 } else { MOST });
         let size = rng.below([9, 5000, MOST][round % 3]);
         if rng.below(2) == 0 {
@@ -105,12 +105,12 @@ pub(super) fn c2_what_is_at_an_offset_is_as_by_the_call(cx: &TestContext) {
             let expected = plain(twin.write_at(&bytes[start..], offset as u64));
             let done = ops.run(Op::write_at(key, bytes.clone(), start.., offset as u64));
             assert_eq!(count_of(&done), expected, "write {start}..{size} at {offset}");
-            assert!(*done.buf == *bytes, "the buffer is only lent");
+            assert!(*done.buf == *bytes, "the buffer was changed");
         }
     }
     let [ours, twin] = ["ours", "twin"].map(|name| ok(std::fs::read(directory.0.join(name))));
     assert!(ours == twin, "the files are {} and {} bytes", ours.len(), twin.len());
-    ops.expect_all_done("one by one");
+    ops.expect_all_done("every operation has completed");
 }
 
 pub(super) fn c2_nothing_written_is_nothing_changed(cx: &TestContext) {
@@ -130,10 +130,10 @@ pub(super) fn c2_nothing_written_is_nothing_changed(cx: &TestContext) {
         let done = ops.run(Op::write_at_vectored(key, [], offset));
         assert_eq!(count_of(&done), expected, "no buffer at {offset}");
     }
-    assert_eq!(ok(std::fs::read(&path)), b"content", "it has not grown");
+    assert_eq!(ok(std::fs::read(&path)), b"content", "the file was changed");
 }
 
-/// A call that finds the first of it in memory could give that alone, which pread(2) does not.
+/// A cached prefix must not cut the read short; pread(2) reads it all.
 pub(super) fn c2_what_memory_lacks_is_read_too(cx: &TestContext) {
     const SIZE: usize = 512 << 10;
     let directory = TempDir::new();
@@ -149,7 +149,7 @@ pub(super) fn c2_what_memory_lacks_is_read_too(cx: &TestContext) {
             assert_eq!(ok(std::fs::read(directory.0.join("file"))).len(), SIZE);
             forget(&file, from, length);
         };
-        let why = format!("{length} from {from} on were not in memory");
+        let why = format!("{length} bytes from {from} not cached");
         prepare();
         let (count, read) = bytes(ops.run(Op::read_at(key, vec![7], SIZE, 0)));
         assert!(count == SIZE && read[1..] == content, "{why}: {count}");
@@ -161,11 +161,11 @@ pub(super) fn c2_what_memory_lacks_is_read_too(cx: &TestContext) {
         let done = ops.run(Op::read_at_vectored(key, parts, 0));
         let all = quarter + 1 + half;
         let is_right = done.transferred == all && done.buf.into_vec() == content[..all];
-        assert!(is_right, "several, {why}");
+        assert!(is_right, "several buffers, {why}");
         prepare();
         let done = ops.run(Op::read(key, Vec::new(), SIZE + 1));
         let is_right = done.transferred == SIZE && *done.buf == *content;
-        assert!(is_right, "from its position, {why}: {}", done.transferred);
+        assert!(is_right, "at the file position, {why}: {}", done.transferred);
         ok((&*file).rewind());
     }
 }
@@ -185,7 +185,7 @@ pub(super) fn c3_offsets_are_worked_at_side_by_side(cx: &TestContext) {
     }
     let done = ops.collect(BLOCKS);
     assert!(done.iter().all(|done| count_of(done) == Ok(BLOCK)), "{done:?}");
-    assert!(ok(std::fs::read(&path)) == content, "each where it belongs");
+    assert!(ok(std::fs::read(&path)) == content, "the blocks are misplaced");
     for is_cold in [false, true] {
         if is_cold {
             forget(&file, 0, content.len());
@@ -203,7 +203,7 @@ pub(super) fn c3_offsets_are_worked_at_side_by_side(cx: &TestContext) {
                 assert!(read[1..] == *blocks[at].1, "block {at}");
                 loose += 1;
             } else {
-                assert!(read == blocks[at].1, "block {at}, from the file's position");
+                assert!(read == blocks[at].1, "block {at}, at the file position");
                 in_order.push(at);
             }
         }
@@ -222,7 +222,7 @@ pub(super) fn m1_what_is_at_an_offset_is_in_no_direction(cx: &TestContext) {
     let key = ops.harness.register(file.clone(), 5, BOTH, Mode::OneShot);
     for (token, op) in [Op::read(key, vec![], 1), Op::write(key, "x", ..)].into_iter().enumerate() {
         let why = ops.rejected(op).1.kind();
-        assert_eq!(why, InvalidInput, "{token} is in a direction");
+        assert_eq!(why, InvalidInput, "operation {token} uses a direction");
     }
     ops.submit(Op::read_at(key, vec![], 4, 3), 1);
     ops.submit(Op::write_at(key, "C", .., 0), 2);
@@ -234,7 +234,7 @@ pub(super) fn m1_what_is_at_an_offset_is_in_no_direction(cx: &TestContext) {
         assert!(done.result.is_ok(), "{done:?}");
         assert!(done.token.0 != 1 || *done.buf == *b"tent", "{done:?}");
     }
-    assert_eq!(ops.harness.now().len(), 1, "and it is watched");
+    assert_eq!(ops.harness.now().len(), 1, "the file is reported");
     assert_eq!(ok(std::fs::read(&path)), b"Content");
 }
 
@@ -248,16 +248,16 @@ pub(super) fn c5_what_is_read_at_an_offset_is_appended(cx: &TestContext) {
     assert!(matches!(&done.buf, Buf::Pool(_)) && *done.buf == *b"> 234567", "{done:?}");
     drop(done);
     let done = ops.run(Op::read_at(key, lent(&pool, b"> "), 6, 8));
-    assert_eq!((done.transferred, &*done.buf), (2, &b"> 89"[..]), "to its end");
+    assert_eq!((done.transferred, &*done.buf), (2, &b"> 89"[..]), "to the end of the file");
     drop(done);
-    for (max, why) in [(7, "no room"), (usize::MAX, "no room"), (0, "nothing")] {
+    for (max, why) in [(7, "too long"), (usize::MAX, "too long"), (0, "empty")] {
         let (buf, error) = ops.rejected(Op::read_at(key, lent(&pool, b"> "), max, 0));
         assert_eq!(error.kind(), InvalidInput, "{why}: {error}");
-        assert!(matches!(&buf, Buf::Pool(_)) && *buf == *b"> ", "{why}: it comes back");
+        assert!(matches!(&buf, Buf::Pool(_)) && *buf == *b"> ", "{why}: the buffer is returned");
     }
     for buf in [Buf::None, "static".into()] {
         let (_, error) = ops.rejected(Op::read_at(key, buf, 1, 0));
-        assert_eq!(error.kind(), InvalidInput, "no room at all: {error}");
+        assert_eq!(error.kind(), InvalidInput, "not a receive buffer: {error}");
     }
     let (buf, error) = ops.rejected(Op::read_at(key, b"kept".to_vec(), usize::MAX, 0));
     assert_eq!((&*buf, error.kind()), (&b"kept"[..], OutOfMemory));
@@ -287,7 +287,7 @@ pub(super) fn c5_several_buffers_are_filled_and_written_in_turn(cx: &TestContext
             expected.push([&before[..], mine].concat());
             (rest, total) = (others, total + mine.len());
         }
-        // At the end of the file all the same.
+        // One more byte, even at the end of the file.
         parts.push((Vec::new().into(), 1));
         let (last, _) = rest.split_at(rest.len().min(1));
         expected.push(last.to_vec());
@@ -297,7 +297,7 @@ pub(super) fn c5_several_buffers_are_filled_and_written_in_turn(cx: &TestContext
         let bufs = done.buf.into_many();
         let is_right = bufs.iter().map(|buf| &**buf).eq(expected.iter().map(|its| &**its));
         assert!(is_right, "at {offset}: {bufs:?}");
-        // And back, as they are now.
+        // Write the buffers back.
         let whole = expected.concat();
         let done = ops.run(Op::write_at_vectored(key, bufs, 100));
         assert_eq!(count_of(&done), Ok(whole.len()), "back");
@@ -322,7 +322,10 @@ pub(super) fn c5_what_several_buffers_can_not_do_is_refused(cx: &TestContext) {
     let done = ops.run(Op::write_at_vectored(key, several(1024), 0));
     assert_eq!(count_of(&done), Ok(1024));
     let content = ok(std::fs::read(&path));
-    assert!(content.iter().enumerate().all(|(at, &byte)| byte == at as u8), "each in its turn");
+    assert!(
+        content.iter().enumerate().all(|(at, &byte)| byte == at as u8),
+        "the order of the buffers"
+    );
     let each = several(1024).into_iter().map(|buf| (buf, 1));
     let done = ops.run(Op::read_at_vectored(key, each, 0));
     assert_eq!(count_of(&done), Ok(1024));
@@ -354,7 +357,7 @@ pub(super) fn c5_what_several_buffers_can_not_do_is_refused(cx: &TestContext) {
     for (what, op, count) in refused {
         let (buf, error) = ops.rejected(op);
         assert_eq!(error.kind(), InvalidInput, "{what}: {error}");
-        assert_eq!(buf.into_many().len(), count, "{what}: all come back");
+        assert_eq!(buf.into_many().len(), count, "{what}: the count of returned buffers");
     }
-    assert!(ok(std::fs::read(&path)) == content, "nothing was written");
+    assert!(ok(std::fs::read(&path)) == content, "the file was changed");
 }

@@ -1,4 +1,4 @@
-//! Clause D1 for reads of disks that are under way when the poller goes.
+//! Clause D1 for disk reads in flight when the poller is dropped.
 
 use super::disk::forget;
 use super::op_harness::*;
@@ -15,15 +15,15 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How much is read at once: the disk is at it for a while.
+/// Size of one read, large enough to keep the disk busy for a while.
 const SIZE: usize = 64 << 20;
 const CONTENT: u8 = 0x5a;
-/// What takes longer than this after the drop may stay with who waits for it (D1).
+/// A read that takes longer after the drop may leave its buffer with the waiting thread (D1).
 const LAST_WAIT: Duration = Duration::from_secs(1);
-/// So often for each mechanism, and less often for each of its variants.
+/// Rounds for each backend, and for each variant of a backend.
 const DROPS: usize = 200;
 const FEWER_DROPS: usize = 20;
-/// How many rounds differ from each other, at least.
+/// Count of rounds that differ from each other.
 const KINDS: usize = 8;
 
 fn file(directory: &TempDir, flags: i32) -> Option<Arc<File>> {
@@ -35,14 +35,14 @@ fn file(directory: &TempDir, flags: i32) -> Option<Arc<File>> {
     File::options().read(true).custom_flags(flags).open(&path).ok().map(Arc::new)
 }
 
-/// The memory of a pool stays where it is when a buffer has come home. So a buffer that is lent
-/// again shows what is written to it after that.
+/// A pool's memory stays allocated after a buffer is returned. A buffer taken again shows later
+/// writes to it.
 struct Canary {
     pool: BufferPool,
-    /// Fills them with zeroes.
+    /// Fills buffers with zeroes.
     ops: OpHarness,
     zeroes: Key,
-    /// What was read into in the round before, and must not change any more.
+    /// The buffer of the previous round, which must not change any more.
     last: Option<PoolBuf>,
 }
 
@@ -55,35 +55,35 @@ impl Canary {
 
     fn take(&self, round: usize) -> PoolBuf {
         let buf = self.pool.take();
-        buf.unwrap_or_else(|| panic!("after drop {round} a buffer has not come home"))
+        buf.unwrap_or_else(|| panic!("a buffer was not returned after drop {round}"))
     }
 
-    /// Waits until the thread that a slow disk keeps has let go of the file and of the buffer, in
-    /// either order.
+    /// Waits until the pool thread of a slow disk has released the file and the buffer, in either
+    /// order.
     fn until_let_go(&self, file: &Arc<File>) {
         let started = Instant::now();
         let kept = usize::from(self.last.is_some());
         while Arc::strong_count(file) > 1 || self.pool.made() - self.pool.idle() > kept {
-            assert!(started.elapsed() < LONG, "no thread lets go of the file and the buffer");
+            assert!(started.elapsed() < LONG, "the file or the buffer is still held");
             std::thread::yield_now();
         }
     }
 
-    /// The poller has gone: the disk has had the time of another round for the buffer of the one
-    /// before, and has it now for the one of this.
+    /// Checks the buffer of the previous round, after the disk had a round's time to write to it,
+    /// and fills this round's with zeroes.
     fn expect_untouched(&mut self, round: usize) {
         let mut buf = self.take(round);
         if let Some(last) = self.last.take() {
             let touched = last.chunks(512).filter(|part| part[0] != 0 || part[511] != 0);
-            assert_eq!(touched.count(), 0, "after drop {} it was written to", round - 1);
+            assert_eq!(touched.count(), 0, "written after drop {}", round - 1);
         }
-        assert_eq!(buf.len(), 0, "a buffer that was lent is empty");
-        // A device may give a part when somebody else is to run.
+        assert_eq!(buf.len(), 0, "a buffer from the pool is empty");
+        // A device may return a part if another thread is to run.
         while buf.len() < SIZE {
             let room = SIZE - buf.len();
             let done = self.ops.run(Op::read_at(self.zeroes, buf, room, 0));
-            assert!(done.transferred > 0, "zeroes never end");
-            let Buf::Pool(back) = done.buf else { panic!("the buffer comes back") };
+            assert!(done.transferred > 0, "/dev/zero has no end");
+            let Buf::Pool(back) = done.buf else { panic!("the buffer was not returned") };
             buf = back;
         }
         self.last = Some(buf);
@@ -108,7 +108,7 @@ fn drop_while_reading(cx: &TestContext, file: &Arc<File>, prepare: impl Fn()) {
         let submitted = harness.poller.submit(op, Token(0));
         submitted.unwrap_or_else(|rejected| panic!("submit: {rejected}"));
         if round % 4 > 0 {
-            // A thread needs a moment to begin with it.
+            // A thread needs a moment to start the read.
             harness.wait(Some(Duration::from_millis(round as u64 % 4 - 1)));
         }
         if round % 8 > 3 {
@@ -119,8 +119,12 @@ fn drop_while_reading(cx: &TestContext, file: &Arc<File>, prepare: impl Fn()) {
         drop(harness);
         let is_in_time = dropped.elapsed() < LAST_WAIT;
         if is_in_time {
-            assert_eq!(Arc::strong_count(file), 1, "the poller has let go of it, round {round}");
-            assert_eq!(leaked_buffers(), leaked, "it was over in time, round {round}");
+            assert_eq!(
+                Arc::strong_count(file),
+                1,
+                "the poller still holds the file, round {round}"
+            );
+            assert_eq!(leaked_buffers(), leaked, "the read ended in time, round {round}");
         }
         if leaked_buffers() > leaked {
             return cx.note(&format!("the disk was too slow for more than {round} rounds"));
@@ -130,8 +134,8 @@ fn drop_while_reading(cx: &TestContext, file: &Arc<File>, prepare: impl Fn()) {
         }
         canary.expect_untouched(round);
     }
-    assert!(under_way > 0, "all were done before the drop");
-    assert_eq!(open_numbers(), before, "no number is left open");
+    assert!(under_way > 0, "every read completed before the drop");
+    assert_eq!(open_numbers(), before, "a descriptor was left open");
 }
 
 pub(super) fn d1_no_direct_read_outlives_the_poller(cx: &TestContext) {
@@ -144,6 +148,6 @@ pub(super) fn d1_no_direct_read_outlives_the_poller(cx: &TestContext) {
 
 pub(super) fn d1_no_cold_read_outlives_the_poller(cx: &TestContext) {
     let directory = TempDir::new();
-    let file = file(&directory, 0).unwrap_or_else(|| panic!("it can be read"));
+    let file = file(&directory, 0).unwrap_or_else(|| panic!("open failed"));
     drop_while_reading(cx, &file, || forget(&file, 0, SIZE));
 }

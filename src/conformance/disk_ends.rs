@@ -1,4 +1,4 @@
-//! Clauses X1, X3, R5, C4, C7 and P5 for what waits for a disk.
+//! Clauses X1, X3, R5, C4, C7 and P5 for operations on the thread pool.
 
 use super::disk::{Rng, file_of, forget};
 use super::op_harness::*;
@@ -16,14 +16,14 @@ use std::time::{Duration, Instant};
 const BLOCK: usize = 256 << 10;
 const BLOCKS: usize = 24;
 
-/// A file that has to come from the disk, and operations on each of its blocks.
+/// A file that must be read from the disk, and operations on each of its blocks.
 struct DiskFixture {
     directory: TempDir,
     file: Arc<File>,
     content: Vec<u8>,
 }
 
-/// What is done to a block, by its number.
+/// Returns true if the operation on block `at` is a write.
 fn is_write(at: usize) -> bool {
     at % 3 == 1
 }
@@ -36,7 +36,7 @@ impl DiskFixture {
         DiskFixture { directory, file, content }
     }
 
-    /// Makes it as it was, and forgets it.
+    /// Restores the content and drops it from the page cache.
     fn renew(&self) {
         ok(self.file.write_all_at(&self.content, 0));
         forget(&self.file, 0, self.content.len());
@@ -57,22 +57,22 @@ impl DiskFixture {
         }
     }
 
-    /// Fails unless it is done, or it was stopped, and then nothing beyond what it says. Gives
-    /// whether it was stopped.
+    /// Fails unless the operation is complete, or was cancelled and moved no more than it reports.
+    /// Returns true if it was cancelled.
     fn check(&self, done: Completion, is_stop: impl Fn(&Completion) -> bool) -> bool {
         let at = done.token.0;
         let why = format!("{done:?}");
         let is_stopped = is_stop(&done);
-        assert!(done.result.is_ok() || is_stopped, "done, or stopped: {why}");
+        assert!(done.result.is_ok() || is_stopped, "neither completed nor cancelled: {why}");
         let all = if at % 3 == 2 && at % 2 == 1 { 0 } else { BLOCK };
-        assert!(is_stopped || done.transferred == all, "all of it: {why}");
+        assert!(is_stopped || done.transferred == all, "not all bytes: {why}");
         let moved = done.transferred;
         if is_write(at) {
             let mut now = vec![0; BLOCK];
             ok(self.file.read_exact_at(&mut now, (at * BLOCK) as u64));
-            assert!(now[..moved].iter().all(|&byte| byte == at as u8), "written: {why}");
-            assert!(now[moved..] == self.block(at)[moved..], "and nothing else: {why}");
-            assert!(*done.buf == [at as u8; BLOCK + 2][..], "the buffer was only lent: {why}");
+            assert!(now[..moved].iter().all(|&byte| byte == at as u8), "not written: {why}");
+            assert!(now[moved..] == self.block(at)[moved..], "more was written: {why}");
+            assert!(*done.buf == [at as u8; BLOCK + 2][..], "the buffer was changed: {why}");
         } else if at % 3 == 0 {
             assert!(done.buf[0] == 1 && done.buf[1..] == self.block(at)[..moved], "{why}");
         } else if all > 0 {
@@ -97,13 +97,16 @@ pub(super) fn x1_at_a_disk_it_is_done_or_canceled(cx: &TestContext) {
         }
         for id in ids.into_iter().rev() {
             let canceled = ops.harness.poller.cancel(id);
-            assert!(canceled.is_ok() || ops.harness.events.completed() > 0, "it is known");
+            assert!(
+                canceled.is_ok() || ops.harness.events.completed() > 0,
+                "cancel of a pending operation"
+            );
         }
         for done in ops.collect(BLOCKS) {
             disk.check(done, Completion::is_canceled);
         }
     }
-    ops.expect_all_done("each once");
+    ops.expect_all_done("every operation has completed");
 }
 
 pub(super) fn x3_at_a_disk_it_is_done_or_its_time_has_passed(cx: &TestContext) {
@@ -122,10 +125,10 @@ pub(super) fn x3_at_a_disk_it_is_done_or_its_time_has_passed(cx: &TestContext) {
         }
         for done in ops.collect(BLOCKS) {
             let is_stopped = disk.check(done, is_late);
-            assert!(!is_stopped || started.elapsed() >= time, "not before its time, {time:?}");
+            assert!(!is_stopped || started.elapsed() >= time, "before the deadline, {time:?}");
         }
     }
-    ops.expect_all_done("each once");
+    ops.expect_all_done("every operation has completed");
 }
 
 pub(super) fn r5_at_a_disk_the_file_is_held_until_then(cx: &TestContext) {
@@ -147,17 +150,17 @@ pub(super) fn r5_at_a_disk_the_file_is_held_until_then(cx: &TestContext) {
         let canceled: Vec<_> = canceled.collect();
         let of_these = |id: &&OpId| canceled.contains(id);
         let in_order: Vec<_> = ids.iter().filter(of_these).copied().collect();
-        assert_eq!(canceled, in_order, "in the order of their submission");
+        assert_eq!(canceled, in_order, "in submission order");
         for done in done {
             disk.check(done, Completion::is_canceled);
         }
-        assert_eq!(Arc::strong_count(&file), 1, "the poller has let go of it");
-        ops.expect_all_done("each once");
+        assert_eq!(Arc::strong_count(&file), 1, "the poller still holds the file");
+        ops.expect_all_done("every operation has completed");
     }
 }
 
-/// In some of a few tries at least reads are under way still when the poller has come round, and
-/// has served others, and has been woken.
+/// In some of ten tries, reads must still be in flight after a wait that has reported an event and
+/// a wake.
 pub(super) fn c7_a_disk_blocks_nobody(cx: &TestContext) {
     const SIZE: usize = 4 << 20;
     const FILES: usize = 8;
@@ -178,26 +181,26 @@ pub(super) fn c7_a_disk_blocks_nobody(cx: &TestContext) {
         put(&there, b"x");
         ops.harness.poller.waker().wake();
         ops.harness.wait(Some(ZERO));
-        assert_eq!(ops.harness.said(), [(1, Readiness::READABLE)], "it is told of");
-        assert!(ops.harness.events.woken(), "it was woken");
+        assert_eq!(ops.harness.said(), [(1, Readiness::READABLE)], "the stream is reported");
+        assert!(ops.harness.events.woken(), "the wait was not woken");
         were_under_way += i32::from(ops.harness.events.completed() < FILES);
         for done in ops.collect(FILES) {
-            assert!(bytes(done).1 == content, "all of it");
+            assert!(bytes(done).1 == content, "the bytes differ");
         }
     }
-    assert!(were_under_way > 0, "the poller waits for the disk");
+    assert!(were_under_way > 0, "every wait blocked on the disk");
 }
 
-/// How many threads of this process wait for disks, and how many open files.
+/// Returns the counts of pool threads and of threads that open files.
 fn disk_threads() -> [usize; 2] {
     let tasks = std::fs::read_dir("/proc/self/task");
     let names = ok(tasks).filter_map(|task| {
-        // One may have gone since.
+        // The thread may have exited since.
         std::fs::read_to_string(ok(task).path().join("comm")).ok()
     });
     let names: Vec<_> = names.collect();
     let called = |name| names.iter().filter(|its| its.trim() == name).count();
-    // The kernel keeps 15 bytes of a name.
+    // The kernel keeps 15 bytes of a thread name.
     ["quintpoll-block", "quintpoll-once"].map(called)
 }
 
@@ -239,10 +242,10 @@ pub(super) fn c7_a_few_threads_wait_for_disks(cx: &TestContext) {
         drop(benches);
         let started = Instant::now();
         while disk_threads() != [0; 2] {
-            assert!(started.elapsed() < LONG, "{:?} threads stay", disk_threads());
+            assert!(started.elapsed() < LONG, "{:?} threads have not exited", disk_threads());
             std::thread::yield_now();
         }
-        assert_eq!(open_numbers(), before, "and nothing is left open, round {round}");
+        assert_eq!(open_numbers(), before, "a descriptor was left open, round {round}");
     }
 }
 
@@ -255,20 +258,20 @@ pub(super) fn c4_a_file_at_work_is_kept_open(cx: &TestContext) {
     for at in 0..BLOCKS {
         ops.submit(disk.op(key, at), at);
     }
-    assert!(Arc::strong_count(&file) > 1, "it is the poller's too");
+    assert!(Arc::strong_count(&file) > 1, "the poller must hold the file");
     let number = std::os::fd::AsRawFd::as_raw_fd(&*file);
     drop(file);
     let path = ok(std::fs::read_link(format!("/proc/self/fd/{number}")));
-    assert_eq!(path, disk.directory.0.join("file"), "its number is still its own");
+    assert_eq!(path, disk.directory.0.join("file"), "the descriptor was closed");
     for done in ops.collect(BLOCKS) {
-        assert!(!disk.check(done, |_| false), "nobody has stopped it");
+        assert!(!disk.check(done, |_| false), "the operation was not cancelled");
     }
     ops.harness.deregister(key);
     let gone = std::fs::read_link(format!("/proc/self/fd/{number}"));
-    assert_ne!(gone.ok(), Some(disk.directory.0.join("file")), "and then it is closed");
+    assert_ne!(gone.ok(), Some(disk.directory.0.join("file")), "deregistered, but not closed");
 }
 
-/// One and the same file is written, kept, opened anew and read, each when the one before is done.
+/// Writes, syncs, reopens and reads one file, each after the operation before has completed.
 pub(super) fn f2_what_was_written_is_kept_and_read_again(cx: &TestContext) {
     let directory = TempDir::new();
     let path = directory.0.join("file");
@@ -277,7 +280,7 @@ pub(super) fn f2_what_was_written_is_kept_and_read_again(cx: &TestContext) {
     for round in 0..5_u8 {
         let both = OpenOptions::new().read(true).write(true).create(true).clone();
         let Ok(Outcome::Opened { file }) = ops.run(Op::open(&path, &both)).result else {
-            panic!("it can be made")
+            panic!("open failed")
         };
         let key = ops.add(Arc::new(file));
         let new = vec![round; 10_000];
@@ -285,7 +288,7 @@ pub(super) fn f2_what_was_written_is_kept_and_read_again(cx: &TestContext) {
         assert_eq!(bytes(done), (10_000, new.clone()));
         expected.extend(new);
         let done = ops.run(if round % 2 == 0 { Op::fsync(key) } else { Op::fdatasync(key) });
-        assert_eq!(bytes(done), (0, vec![]), "nothing to show");
+        assert_eq!(bytes(done), (0, vec![]), "fsync moves no bytes");
         let done = ops.run(Op::read_at(key, vec![], 1 << 20, 0));
         assert!(*done.buf == *expected, "{done:?}");
         ops.harness.deregister(key);

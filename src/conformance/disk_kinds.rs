@@ -1,4 +1,4 @@
-//! Clause C2 for what is at an offset of files of every kind, and where those end.
+//! Clause C2 for reads and writes at an offset: files of every kind, and offsets at their limits.
 
 use super::disk::*;
 use super::op_harness::*;
@@ -28,7 +28,7 @@ pub(super) fn c2_the_ends_of_files_are_those_of_the_call(cx: &TestContext) {
         let (buf, error) = ops.rejected(Op::write_at(key, b"kept".to_vec(), .., offset));
         assert_eq!((&*buf, error.kind()), (&b"kept"[..], InvalidInput));
     }
-    // Beyond what a file system holds, and what an offset can say.
+    // Beyond the maximum file size, and at the maximum offset.
     for offset in [1 << 44, 1 << 50, i64::MAX as u64 - 5, i64::MAX as u64] {
         let expected = plainly_read(&twin, 9, offset).0;
         let done = ops.run(Op::read_at(key, vec![], 9, offset));
@@ -44,7 +44,7 @@ pub(super) fn c2_the_ends_of_files_are_those_of_the_call(cx: &TestContext) {
     assert_eq!(bytes(ops.run(Op::read_at(key, vec![1], 3, 9))), (3, vec![1, 0, 0, 0]));
 }
 
-/// Files of all kinds, and their names.
+/// Returns files of all kinds with their names.
 fn others(directory: &Path) -> Vec<(&'static str, OwnedFd)> {
     let path = directory.join("one-way");
     ok(std::fs::write(&path, b"content"));
@@ -55,7 +55,7 @@ fn others(directory: &Path) -> Vec<(&'static str, OwnedFd)> {
     let (reader, writer) = pipe();
     fill(&writer);
     let ((here, there), (connection, _)) = (stream(), tcp());
-    put(&there, b"there is something");
+    put(&there, b"some data");
     let counter = ok(nix::sys::eventfd::EventFd::from_value_and_flags(
         3,
         nix::sys::eventfd::EfdFlags::EFD_NONBLOCK,
@@ -74,8 +74,8 @@ fn others(directory: &Path) -> Vec<(&'static str, OwnedFd)> {
         ("master", terminal.master),
         ("slave", terminal.slave),
         ("directory", open(directory, true, false)),
-        ("to be read", open(&path, true, false)),
-        ("to be written", open(&path, false, true)),
+        ("read-only file", open(&path, true, false)),
+        ("write-only file", open(&path, false, true)),
         ("/dev/null", device("/dev/null")),
         ("/dev/zero", device("/dev/zero")),
         ("procfs", open(Path::new("/proc/version"), true, false)),
@@ -96,16 +96,20 @@ pub(super) fn c2_offsets_of_all_kinds_of_files_are_as_by_the_call(cx: &TestConte
             assert_eq!(given, expected, "{name}: a read at {offset}");
             let two = [1, 7].map(|most| (Buf::Vec(vec![]), most));
             let done = ops.run(Op::read_at_vectored(key, two, offset));
-            assert_eq!((count_of(&done), done.buf.into_vec()), expected, "{name}: into two");
+            assert_eq!(
+                (count_of(&done), done.buf.into_vec()),
+                expected,
+                "{name}: into two buffers"
+            );
             let expected = plain(twin.write_at(b"12345678", offset));
             let done = ops.run(Op::write_at(key, "12345678", .., offset));
             assert_eq!(count_of(&done), expected, "{name}: a write at {offset}");
             let two = ["12".into(), "345678".into()];
             let done = ops.run(Op::write_at_vectored(key, two, offset));
-            assert_eq!(count_of(&done), expected, "{name}: of two at {offset}");
+            assert_eq!(count_of(&done), expected, "{name}: from two buffers at {offset}");
             let expected = plain(twin.write_at(b"", offset));
             let done = ops.run(Op::write_at(key, "", .., offset));
-            assert_eq!(count_of(&done), expected, "{name}: a write of nothing at {offset}");
+            assert_eq!(count_of(&done), expected, "{name}: an empty write at {offset}");
         }
         let kept = |answer: nix::Result<()>| answer.map(|()| 0).map_err(|error| error as i32);
         let done = ops.run(Op::fsync(key));
@@ -130,12 +134,12 @@ pub(super) fn c2_what_is_direct_wants_to_be_aligned(cx: &TestContext) {
     let (file, pool) = (Arc::new(file), pool(SIZE, 2));
     let mut ops = OpHarness::new(cx);
     let key = ops.add(file.clone());
-    // How many bytes are in the buffer before, which shifts the room; how many are asked for.
+    // Bytes in the buffer, which shift the alignment; bytes requested; offset.
     let asked = [(0, 4096, 0), (0, SIZE, 4096), (4096, 4096, 512), (0, SIZE, SIZE), (0, 512, 512)];
     let askew = [(1, 4096, 0), (0, 4095, 0), (0, 4096, 1), (4, 512, 512), (0, 7, 3)];
     let mut rng = Rng(17);
     for (before, size, offset) in asked.into_iter().chain(askew) {
-        let why = format!("{size} at {offset}, behind {before}");
+        let why = format!("{size} at {offset}, after {before} bytes");
         let mut room = lent(&pool, &rng.bytes(SIZE));
         let part = before..before + size;
         let expected = plain(file.read_at(&mut room[part.clone()], offset as u64));
@@ -157,11 +161,11 @@ pub(super) fn c2_what_is_direct_wants_to_be_aligned(cx: &TestContext) {
     }
 }
 
-/// Traces of our own, which are a regular file to be read and wait for something to happen.
+/// A tracefs instance, whose `trace_pipe` is a regular file on which reads wait.
 struct Traces(PathBuf);
 
 impl Traces {
-    /// `None` if the kernel has none, or not for us.
+    /// `None` without tracefs or permission.
     fn new() -> Option<Self> {
         let name = format!("/sys/kernel/tracing/instances/quintpoll-{}", std::process::id());
         std::fs::create_dir(&name).ok()?;
@@ -175,37 +179,37 @@ impl Traces {
 
 impl Drop for Traces {
     fn drop(&mut self) {
-        // The kernel's, and none of our business, if somebody has it open yet.
+        // The kernel refuses while the file is open elsewhere; the instance then stays.
         let _ = std::fs::remove_dir(&self.0);
     }
 }
 
-/// A thread that waited in such a call would be lost.
+/// A thread blocked in such a call could not be reclaimed.
 pub(super) fn x1_what_waits_for_no_disk_is_given_up(cx: &TestContext) {
-    let Some(traces) = Traces::new() else { cx.skip("there is no tracefs, or not for us") };
+    let Some(traces) = Traces::new() else { cx.skip("tracefs is missing or not permitted") };
     let file = Arc::new(ok(File::open(traces.0.join("trace_pipe"))));
     let (reader, writer) = pipe();
     let mut ops = OpHarness::new(cx);
     let (from, to) = (ops.add(file), ops.add(Arc::new(writer)));
     for round in 0..8 {
-        // A read would see to it that no splice blocks.
+        // Alternate with reads, which would keep a splice from blocking.
         let operations = || [Op::splice(from, to, 4096), Op::read(from, vec![], 4096)];
         for op in operations() {
             let id = ops.submit(op, 1);
-            // Time enough for a thread to get to it.
-            ops.expect_sleep("nothing has happened");
+            // Long enough for a thread to start it.
+            ops.expect_sleep("no trace was written");
             ops.cancel(id);
             let done = ops.one();
             assert!(done.is_canceled(), "round {round}: {done:?}");
         }
         let [splice, read] = operations();
         ops.submit(read, 2);
-        ops.expect_sleep("nothing has happened");
+        ops.expect_sleep("no trace was written");
         traces.say("this is read");
         let (_, text) = bytes(ops.one());
         assert!(String::from_utf8_lossy(&text).contains("this is read"));
         ops.submit(splice, 3);
-        ops.expect_sleep("nothing more has happened");
+        ops.expect_sleep("no other trace was written");
         traces.say("this is spliced");
         let mut text = vec![0; ops.one().transferred];
         ok(nix::unistd::read(&reader, &mut text));
@@ -213,8 +217,7 @@ pub(super) fn x1_what_waits_for_no_disk_is_given_up(cx: &TestContext) {
     }
 }
 
-/// Every way to write to a file beyond `RLIMIT_FSIZE`, in a process that the signal of such a write
-/// would end.
+/// Every kind of write beyond `RLIMIT_FSIZE`, in a process that SIGXFSZ would end.
 pub(super) fn c2_no_write_raises_sigxfsz(cx: &TestContext) {
     const LIMIT: usize = 8192;
     ok(staging::default_action(libc::SIGXFSZ));
@@ -239,27 +242,27 @@ pub(super) fn c2_no_write_raises_sigxfsz(cx: &TestContext) {
         let cut = ops.run(Op::write_at(key, "12345", .., end - 2));
         assert_eq!(count_of(&cut), Ok(2), "{why}: up to the limit");
         ok(std::io::Seek::seek(&mut &*plain, std::io::SeekFrom::End(0)));
-        assert_eq!(count_of(&ops.run(Op::write(key, "x", ..))), beyond, "{why}: where it stands");
+        assert_eq!(count_of(&ops.run(Op::write(key, "x", ..))), beyond, "{why}: at the position");
         let (reader, writer) = pipe();
         ok(nix::unistd::write(&writer, b"x"));
         let reader = ops.add(Arc::new(reader));
         assert_eq!(count_of(&ops.run(Op::splice(reader, key, 1))), beyond, "{why}: a splice");
         ops.harness.deregister(reader);
-        // Many at a time, of which a ring takes those at an offset as they are submitted.
+        // Several at a time; a ring executes writes at an offset during submission.
         (0..8).for_each(|at| _ = ops.submit(Op::write_at(key, "x", .., end + at), at as usize));
         assert!(ops.collect(8).iter().all(|done| count_of(done) == beyond), "{why}");
     }
-    // A direct write takes other ways in the kernel, and in a ring.
+    // Direct writes take other paths in the kernel and in a ring.
     if let Ok(direct) = direct {
         let key = ops.add(Arc::new(direct));
         let mut aligned = lent(&pool, &full);
         for offset in [end, end + 4096] {
             let done = ops.run(Op::write_at(key, aligned, .., offset));
             assert_eq!(count_of(&done), Err(libc::EFBIG), "a direct write at {offset}");
-            let Buf::Pool(buf) = done.buf else { panic!("another buffer came back") };
+            let Buf::Pool(buf) = done.buf else { panic!("another buffer was returned") };
             aligned = buf;
         }
     }
     let blocked = ok(SigSet::thread_get_mask());
-    assert!(!blocked.contains(Signal::SIGXFSZ), "it is blocked no longer than a write takes");
+    assert!(!blocked.contains(Signal::SIGXFSZ), "SIGXFSZ must be blocked during writes only");
 }

@@ -1,4 +1,4 @@
-//! Clause D1: what the kernel does after the poller has been dropped, which must be nothing.
+//! Clause D1: after the poller has been dropped the kernel must not write to any buffer.
 
 use super::cancels::{crowded_listener, unconnected};
 use super::crowd;
@@ -18,14 +18,14 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A source to receive from, and who writes to it.
+/// A source to receive from, and the peer that writes to it.
 struct Line {
     source: Source,
     is_pipe: bool,
     peer: OwnedFd,
 }
 
-/// `count` of them, within the limit on open files; every eighth is a pipe.
+/// Creates up to `count` pairs, within the limit on open files; every eighth is a pipe.
 fn lines(cx: &TestContext, count: usize) -> Vec<Line> {
     let count = crowd::room_for(cx, 2 * count) / 2;
     let line = |at: usize| match at % 8 {
@@ -41,14 +41,13 @@ fn lines(cx: &TestContext, count: usize) -> Vec<Line> {
     (0..count).map(line).collect()
 }
 
-/// How large the buffers are: small ones come from the lists of the allocator, which it hands out
-/// again at once.
+/// Size of a buffer: small allocations are reused by the allocator at once.
 const SIZE: usize = 96;
 const DROPS: usize = 1000;
 const HOUR: Duration = Duration::from_secs(3600);
-/// Of so many sources each drop finds one operation at work and one behind it, beside timeouts.
+/// Count of sources. Each drop finds one operation in flight and one queued on each, and timeouts.
 const SOURCES: usize = 500;
-/// After so many drops all peers write, and after the others a few.
+/// All peers write after one in this many drops, and a few peers after each other drop.
 const FULL_ROUND: usize = 100;
 
 fn register(poller: &mut dyn Poller, source: Source) -> Key {
@@ -56,16 +55,16 @@ fn register(poller: &mut dyn Poller, source: Source) -> Key {
     key.unwrap_or_else(|error| panic!("register: {error}"))
 }
 
-/// Sources that are always the same.
+/// Sources shared by all rounds.
 struct Crowd {
     lines: Vec<Line>,
     listeners: Vec<Arc<TcpListener>>,
-    /// Its queue is full: connections to it are not made.
+    /// The backlog is full: connections to it are not made.
     crowded: (OwnedFd, SocketAddr, TcpStream),
 }
 
 impl Crowd {
-    /// Hands a poller operations of all kinds, of which none can be done. Gives how many.
+    /// Submits operations of all kinds, none of which can complete; returns their count.
     fn load(&self, poller: &mut dyn Poller) -> usize {
         let mut count = 0;
         let mut submit = |poller: &mut dyn Poller, op| {
@@ -99,7 +98,7 @@ impl Crowd {
     }
 }
 
-/// What peers write now is in the files for us to read, and nobody else has it.
+/// Fails unless data sent now can be read from the sources, complete and once.
 fn expect_unread(lines: &[Line], round: usize) {
     let mark = [round as u8; 3];
     for line in lines {
@@ -108,20 +107,24 @@ fn expect_unread(lines: &[Line], round: usize) {
     for line in lines {
         let mut bytes = [0; SIZE];
         let count = read(&line.source, &mut bytes);
-        assert_eq!((count, &bytes[..3]), (Ok(3), &mark[..]), "after drop {round} it was received");
-        assert_eq!(read(&line.source, &mut bytes), Err(Errno::EAGAIN), "and nothing else");
+        assert_eq!((count, &bytes[..3]), (Ok(3), &mark[..]), "received after drop {round}");
+        assert_eq!(
+            read(&line.source, &mut bytes),
+            Err(Errno::EAGAIN),
+            "more data after drop {round}"
+        );
     }
 }
 
-/// Fills the memory that the buffers had with a pattern, has all peers write, and looks whether
-/// the pattern is still there.
+/// Fills the freed memory of the buffers with a pattern, lets all peers write, and checks the
+/// pattern.
 fn expect_untouched(lines: &[Line], round: usize) {
     const PATTERN: u8 = 0xa5;
     let canaries: Vec<Vec<u8>> = (0..2 * SOURCES).map(|_| vec![PATTERN; SIZE]).collect();
     expect_unread(lines, round);
     let touched =
         canaries.iter().filter(|canary| canary.iter().any(|&byte| byte != PATTERN)).count();
-    assert_eq!(touched, 0, "after drop {round} the kernel has written to freed memory");
+    assert_eq!(touched, 0, "freed memory was written after drop {round}");
 }
 
 pub(super) fn d1_a_thousand_drops_with_thousands_under_way(cx: &TestContext) {
@@ -145,16 +148,16 @@ pub(super) fn d1_a_thousand_drops_with_thousands_under_way(cx: &TestContext) {
         let key = register(&mut *harness.poller, last.clone());
         let submitted = harness.poller.submit(Op::recv(key, Vec::new(), SIZE), Token(0));
         submitted.unwrap_or_else(|rejected| panic!("submit: {rejected}"));
-        // Some have never got as far as to the kernel.
+        // In some rounds the operations never reach the kernel.
         if round % 4 > 0 {
             harness.wait(Some(ZERO));
         }
-        assert_eq!(harness.events.completed(), 0, "none of {count} can be done");
+        assert_eq!(harness.events.completed(), 0, "one of {count} operations completed");
         drop(harness);
-        // A file that the kernel still has is one that it may still read into a buffer.
+        // As long as the kernel holds the file it may still read into a buffer.
         drop(last);
         let ended = oracle(&last_peer, PollFlags::POLLIN).contains(PollFlags::POLLHUP);
-        assert!(ended, "after drop {round} the kernel has a file still");
+        assert!(ended, "the kernel still holds a file after drop {round}");
         match round % FULL_ROUND {
             0 => expect_untouched(lines, round),
             turn => {
@@ -163,29 +166,29 @@ pub(super) fn d1_a_thousand_drops_with_thousands_under_way(cx: &TestContext) {
             }
         }
     }
-    assert_eq!(open_numbers(), with_files, "no number is left open");
-    assert_eq!(leaked_buffers(), 0, "everything could be interrupted");
+    assert_eq!(open_numbers(), with_files, "a descriptor was left open");
+    assert_eq!(leaked_buffers(), 0, "a buffer was leaked");
     for listener in listeners {
         let address = listener.local_addr().unwrap_or_else(|e| panic!("getsockname: {e}"));
         let client = TcpStream::connect(address).unwrap_or_else(|e| panic!("connect: {e}"));
-        assert!(listener.accept().is_ok(), "nobody else accepts it");
+        assert!(listener.accept().is_ok(), "a dropped poller accepted the connection");
         drop(client);
     }
     for line in crowd.lines {
-        assert_eq!(Arc::strong_count(&line.source), 1, "the pollers have let go of it");
+        assert_eq!(Arc::strong_count(&line.source), 1, "a poller still holds the source");
         drop(line.source);
         let ended = write(&line.peer, b"x");
-        assert_eq!(ended, Err(Errno::EPIPE), "and so has the kernel");
+        assert_eq!(ended, Err(Errno::EPIPE), "the kernel still holds the source");
     }
     drop((crowd.listeners, crowd.crowded));
-    assert_eq!(open_numbers(), before, "no number is left open");
+    assert_eq!(open_numbers(), before, "a descriptor was left open");
 }
 
-/// How much is read from the disk at once: the kernel is at it for a while.
+/// Size of one read, large enough to keep the disk busy for a while.
 const FILE: usize = 32 << 20;
 const PAGE: usize = 4096;
 
-/// A file to be read past the page cache. `None` where the file system has no such thing.
+/// Opens a file for direct I/O. `None` if the file system does not support it.
 fn direct_file(directory: &TempDir) -> Option<OwnedFd> {
     let path = directory.0.join("file");
     std::fs::write(&path, vec![0x5a; FILE]).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
@@ -193,7 +196,7 @@ fn direct_file(directory: &TempDir) -> Option<OwnedFd> {
     open(&path, flags, Permissions::empty()).ok()
 }
 
-/// A buffer whose room begins at a page, which such reads want.
+/// Returns a buffer whose spare capacity is page-aligned, as direct I/O requires.
 fn aligned_buffer() -> Vec<u8> {
     let mut buffer: Vec<u8> = Vec::with_capacity(FILE + 2 * PAGE);
     let gap = buffer.as_ptr().align_offset(PAGE);
@@ -221,9 +224,9 @@ pub(super) fn d1_a_disk_that_is_at_work_is_waited_for(cx: &TestContext) {
         }
         let ReadinessHarness { poller, events } = harness;
         drop(poller);
-        assert_eq!(Arc::strong_count(&file), 1, "the poller has let go of file {number}");
+        assert_eq!(Arc::strong_count(&file), 1, "the poller still holds file {number}");
         drop(events);
-        // The allocator gives the same room again.
+        // The allocator reuses the same memory.
         let canary = vec![PATTERN; FILE + 2 * PAGE];
         let started = Instant::now();
         while started.elapsed() < Duration::from_millis(20) {
@@ -231,9 +234,9 @@ pub(super) fn d1_a_disk_that_is_at_work_is_waited_for(cx: &TestContext) {
         }
         let touched = canary.chunks(PAGE).filter(|&page| *page != [PATTERN; PAGE][..page.len()]);
         let touched = touched.count();
-        assert_eq!(touched, 0, "round {round}, done: {is_done}: pages were written to");
+        assert_eq!(touched, 0, "round {round}, done: {is_done}: pages were written");
         nix::unistd::lseek(&*file, 0, nix::unistd::Whence::SeekSet)
             .unwrap_or_else(|error| panic!("lseek: {error}"));
     }
-    assert_eq!(leaked_buffers(), 0, "a disk needs no second for that");
+    assert_eq!(leaked_buffers(), 0, "a buffer was leaked");
 }

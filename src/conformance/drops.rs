@@ -1,4 +1,4 @@
-//! Clauses D1 and D2, and R5 and P1 with operations under way: letting go of them.
+//! Clauses D1 and D2, and R5 and P1 with operations in flight: deregistration, drop and fork.
 
 use super::op_harness::OpHarness;
 use super::util::*;
@@ -15,7 +15,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A stream without room, and operations in both of its lanes: some at work, some behind them.
+/// Fills a stream and queues operations in both directions, one in flight and several behind it.
 fn busy(ops: &mut OpHarness) -> (Arc<UnixStream>, UnixStream, Key, Vec<OpId>) {
     let (here, there) = stream();
     fill(&*here);
@@ -40,24 +40,27 @@ pub(super) fn r5_operations_complete_in_the_order_of_their_submission(cx: &TestC
             let (_here, there, key, ids) = busy(&mut ops);
             let others = ops.submit(Op::timeout(Duration::from_secs(3600)), 99);
             if is_under_way {
-                ops.expect_nothing_yet("nothing has come, and there is no room");
+                ops.expect_nothing_yet("nothing was sent and the send buffer is full");
             }
             put(&there, &[b'x'; 7][..received]);
             ops.harness.deregister(key);
             let again = ops.harness.poller.submit(Op::recv(key, vec![1, 2], 3), Token(0));
             let refused = again.err().unwrap_or_else(|| panic!("the key is stale"));
             assert_eq!(refused.kind(), io::ErrorKind::NotFound);
-            assert_eq!(&*refused.into_parts().0.into_buf(), [1, 2], "the buffer comes back");
+            assert_eq!(&*refused.into_parts().0.into_buf(), [1, 2], "the buffer must be returned");
             let done = ops.collect(12);
-            assert_eq!(in_order(&done), ids, "{what} was received, under way: {is_under_way}");
+            assert_eq!(in_order(&done), ids, "received {what}, submitted: {is_under_way}");
             let mut consumed = 0;
             for done in &done {
                 let is_whole = done.result.is_ok();
                 assert!(done.is_canceled() || is_whole, "{done:?}");
                 let (token, sends) = (done.token.0 % 10, (10..20).contains(&done.token.0));
                 if sends {
-                    assert_eq!(*done.buf, [token as u8; 9], "there was no room: {done:?}");
-                    assert!(!is_whole && done.transferred == 0, "there was no room: {done:?}");
+                    assert_eq!(*done.buf, [token as u8; 9], "the send buffer was full: {done:?}");
+                    assert!(
+                        !is_whole && done.transferred == 0,
+                        "the send buffer was full: {done:?}"
+                    );
                 } else {
                     assert_eq!((done.buf[0], done.buf.len()), (token as u8, 1 + done.transferred));
                     consumed += done.transferred;
@@ -65,8 +68,8 @@ pub(super) fn r5_operations_complete_in_the_order_of_their_submission(cx: &TestC
             }
             assert!(consumed <= received, "{consumed} of {received}");
             ops.cancel(others);
-            assert!(ops.one().is_canceled(), "what needs no source goes on");
-            ops.expect_all_done("all of the source, and the timeout");
+            assert!(ops.one().is_canceled(), "a timeout needs no source");
+            ops.expect_all_done("every operation has completed");
         }
     }
 }
@@ -77,7 +80,7 @@ pub(super) fn r5_the_peer_sees_the_end_of_a_busy_stream_at_once(cx: &TestContext
             let mut ops = OpHarness::new(cx);
             let (here, there, key, _) = busy(&mut ops);
             if is_under_way {
-                ops.expect_nothing_yet("nothing has come, and there is no room");
+                ops.expect_nothing_yet("nothing was sent and the send buffer is full");
             }
             let stays = match by_deregister {
                 true => {
@@ -89,7 +92,7 @@ pub(super) fn r5_the_peer_sees_the_end_of_a_busy_stream_at_once(cx: &TestContext
                     None
                 }
             };
-            assert_eq!(Arc::strong_count(&here), 1, "the poller has let go of the source");
+            assert_eq!(Arc::strong_count(&here), 1, "the poller still holds the source");
             drop(here);
             let bits = oracle(&there, PollFlags::POLLIN);
             assert!(bits.contains(PollFlags::POLLHUP), "by deregister: {by_deregister}; {bits:?}");
@@ -101,13 +104,13 @@ pub(super) fn r5_the_peer_sees_the_end_of_a_busy_stream_at_once(cx: &TestContext
 pub(super) fn r5_operations_on_a_number_used_again(cx: &TestContext) {
     let mut ops = OpHarness::new(cx);
     let (here, there) = stream();
-    // A duplicate keeps the old file open, and its data coming.
+    // A duplicate keeps the old file description open and readable.
     let duplicate = here.try_clone().unwrap_or_else(|error| panic!("dup: {error}"));
     let number = here.as_raw_fd();
     let (new, new_there) = stream();
     let key = ops.add(here);
     let old: Vec<_> = (0..3).map(|token| ops.submit(Op::recv(key, Vec::new(), 8), token)).collect();
-    ops.expect_nothing_yet("nothing has come");
+    ops.expect_nothing_yet("nothing was sent");
     ops.harness.deregister(key);
     let new = staging::duplicate_onto(new.as_fd(), number);
     let key = ops.add(Arc::new(new.unwrap_or_else(|error| panic!("dup3: {error}"))));
@@ -115,15 +118,15 @@ pub(super) fn r5_operations_on_a_number_used_again(cx: &TestContext) {
     let done = ops.collect(3);
     assert!(in_order(&done) == old && done.iter().all(Completion::is_canceled), "{done:?}");
     put(&there, b"old");
-    ops.expect_nothing_yet("what comes to the old file is not the new one's");
+    ops.expect_nothing_yet("only the old file has data");
     put(&new_there, b"new");
     let done = ops.one();
     assert!(done.id == id && *done.buf == *b"new", "{done:?}");
-    assert_eq!(take(&duplicate, 8), 3, "and nobody has taken it");
-    ops.expect_all_done("old and new");
+    assert_eq!(take(&duplicate, 8), 3, "data of the old file was consumed");
+    ops.expect_all_done("every receive has completed");
 }
 
-/// So many connections to a listener, whose queue has room for them.
+/// Connects `count` clients to a listener with room in its backlog.
 fn clients(listener: &TcpListener, count: usize) -> Vec<TcpStream> {
     let address = listener.local_addr().unwrap_or_else(|error| panic!("getsockname: {error}"));
     let connect = |_| {
@@ -134,7 +137,7 @@ fn clients(listener: &TcpListener, count: usize) -> Vec<TcpStream> {
     (0..count).map(connect).collect()
 }
 
-/// Fails unless the other side of each of them is closed.
+/// Fails unless the server has closed each connection.
 fn expect_closed(clients: &[TcpStream], why: &str) {
     for mut client in clients {
         wait_until_kernel(client, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLIN));
@@ -158,7 +161,7 @@ pub(super) fn d2_accepted_sockets_that_nobody_takes_are_closed(cx: &TestContext)
             ops.submit(Op::accept(key), token);
         }
     };
-    // With its completion.
+    // Dropped with the completion.
     accept(&mut ops, 2);
     let peers = clients(&all, 2);
     let done = ops.collect(2);
@@ -166,7 +169,7 @@ pub(super) fn d2_accepted_sockets_that_nobody_takes_are_closed(cx: &TestContext)
     drop(done);
     expect_closed(&peers, "closed with the completion");
     drop(peers);
-    // With its Events.
+    // Dropped with `Events`.
     accept(&mut ops, 3);
     let peers = clients(&all, 3);
     let mut taken = 0;
@@ -174,12 +177,12 @@ pub(super) fn d2_accepted_sockets_that_nobody_takes_are_closed(cx: &TestContext)
         let mut events = Events::with_capacity(4);
         let waited = ops.harness.poller.wait(&mut events, Some(LONG));
         waited.unwrap_or_else(|error| panic!("wait: {error}"));
-        assert!(events.completed() > 0, "there are connections");
+        assert!(events.completed() > 0, "some connections were accepted");
         taken += events.completed();
     }
     expect_closed(&peers, "closed with the events");
     drop(peers);
-    // With the poller: delivered and not taken, done and not delivered, and still under way.
+    // Dropped with the poller: delivered and not taken, completed and not delivered, and in flight.
     accept(&mut ops, 9);
     let peers = clients(&all, 7);
     while ops.harness.events.completed() < 4 {
@@ -188,16 +191,16 @@ pub(super) fn d2_accepted_sockets_that_nobody_takes_are_closed(cx: &TestContext)
     let OpHarness { harness, .. } = ops;
     let ReadinessHarness { poller, events } = harness;
     drop(poller);
-    assert_eq!(events.completed(), 4, "these are not the poller's any more");
+    assert_eq!(events.completed(), 4, "delivered completions stay in `Events`");
     drop(events);
-    // Those that it has not accepted are still to be accepted.
+    // Connections that the poller has not accepted are still queued.
     all.set_nonblocking(true).unwrap_or_else(|error| panic!("O_NONBLOCK: {error}"));
     while let Ok(accepted) = all.accept() {
         drop(accepted);
     }
     expect_closed(&peers, "closed with the poller");
     drop((all, peers));
-    assert_eq!(open_numbers(), before, "no number is left open");
+    assert_eq!(open_numbers(), before, "a descriptor was left open");
 }
 
 pub(super) fn d2_what_is_done_as_the_poller_goes_is_closed(cx: &TestContext) {
@@ -221,13 +224,13 @@ pub(super) fn d2_what_is_done_as_the_poller_goes_is_closed(cx: &TestContext) {
         while let Ok(accepted) = all.accept() {
             drop(accepted);
         }
-        expect_closed(&peers, "accepted by the poller, and closed, or not accepted");
+        expect_closed(&peers, "every connection is closed");
     }
     drop(all);
-    assert_eq!(open_numbers(), before, "no number is left open");
+    assert_eq!(open_numbers(), before, "a descriptor was left open");
 }
 
-/// Whether a call of a forked child's was refused as it should be.
+/// Returns true if the error names fork.
 fn said_so(error: &io::Error) -> bool {
     error.to_string().contains("fork")
 }
@@ -244,7 +247,7 @@ pub(super) fn p1_operations_are_the_parents(cx: &TestContext) {
         ops.submit(Op::recv(key, Vec::new(), 4).deadline(Duration::from_secs(3600)), 5),
     ];
     put(&there, b"ab");
-    ops.expect_nothing_yet("a half");
+    ops.expect_nothing_yet("half of the bytes");
     let flags = || fcntl(&*all, FcntlArg::F_GETFL).map(OFlag::from_bits_retain);
     let (before, mut inherited) = (flags(), Some(ops));
     let status = staging::in_forked_child(|| {
@@ -265,10 +268,10 @@ pub(super) fn p1_operations_are_the_parents(cx: &TestContext) {
         i32::from(!is_refused)
     });
     let status = status.unwrap_or_else(|error| panic!("fork: {error}"));
-    assert_eq!(status, 0, "every call in the child fails and says why");
-    let Some(mut ops) = inherited else { panic!("the parent's copy is its own") };
-    assert_eq!(flags(), before, "the child has restored nothing");
-    ops.expect_nothing_yet("the child has ended nothing");
+    assert_eq!(status, 0, "a call in the child must fail with an error that names fork");
+    let Some(mut ops) = inherited else { panic!("the parent has lost its poller") };
+    assert_eq!(flags(), before, "the child changed file status flags");
+    ops.expect_nothing_yet("the child must not end operations");
     put(&there, b"cdefgh");
     let done = ops.collect(2);
     assert_eq!(in_order(&done), ids[..2]);
@@ -278,5 +281,5 @@ pub(super) fn p1_operations_are_the_parents(cx: &TestContext) {
     assert!(done.id == ids[2] && done.result.is_ok(), "{done:?}");
     ids[3..].iter().for_each(|&id| ops.cancel(id));
     assert!(ops.collect(2).iter().all(Completion::is_canceled));
-    ops.expect_all_done("all are the parent's");
+    ops.expect_all_done("every operation has completed");
 }

@@ -17,15 +17,18 @@ pub(super) fn e1_each_direction_is_owed_its_own_report(cx: &TestContext) {
     let mut harness = cx.harness(4);
     let (here, there) = stream();
     let key = harness.register(here.clone(), 1, BOTH, Mode::Edge);
-    harness.expect_now(&[(1, Readiness::WRITABLE)], "room");
+    harness.expect_now(&[(1, Readiness::WRITABLE)], "writability");
     put(&there, b"x");
     let said = harness.now();
-    assert!(said[0].1.contains(Readiness::READABLE), "the first report was not of this: {said:?}");
+    assert!(said[0].1.contains(Readiness::READABLE), "readability was not reported yet: {said:?}");
     fill(&*here);
     harness.drained(key, WRITE);
     drain(&there);
     let said = harness.now();
-    assert!(said[0].1.contains(Readiness::WRITABLE), "unread data hides no room: {said:?}");
+    assert!(
+        said[0].1.contains(Readiness::WRITABLE),
+        "unread data must not hide writability: {said:?}"
+    );
 }
 
 pub(super) fn e1_hang_up_after_data_is_reported(cx: &TestContext) {
@@ -38,8 +41,8 @@ pub(super) fn e1_hang_up_after_data_is_reported(cx: &TestContext) {
     harness.drained(key, READ);
     drop(there);
     let end = Readiness::READABLE | Readiness::READ_CLOSED;
-    harness.expect_now(&[(1, end)], "the end is news");
-    harness.expect_silence("it was told");
+    harness.expect_now(&[(1, end)], "a new end of file");
+    harness.expect_silence("already reported");
 }
 
 pub(super) fn e1_a_connection_made_is_reported(cx: &TestContext) {
@@ -54,7 +57,7 @@ pub(super) fn e1_a_connection_made_is_reported(cx: &TestContext) {
         let connecting = connect(client.as_raw_fd(), &SockaddrIn::from(address));
         assert!(matches!(connecting, Ok(()) | Err(nix::errno::Errno::EINPROGRESS)));
         let key = harness.register(client, 1, WRITE, mode);
-        let said = harness.next("the connection was made");
+        let said = harness.next("the connection");
         assert_eq!(said, [(1, Readiness::WRITABLE)], "{mode:?}");
         harness.deregister(key);
         listener.accept().unwrap_or_else(|error| panic!("accept: {error}"));
@@ -76,8 +79,8 @@ pub(super) fn e1_what_waited_for_room_or_a_wake_is_still_reported(cx: &TestConte
         seen.extend(said.into_iter().map(|event| event.0));
     }
     seen.sort_unstable();
-    assert_eq!(seen, [0, 1, 2, 3], "each edge is reported once");
-    harness.expect_silence("all were reported");
+    assert_eq!(seen, [0, 1, 2, 3], "one report for each source");
+    harness.expect_silence("already reported");
 }
 
 pub(super) fn e1_rearm_reports_what_was_left(cx: &TestContext) {
@@ -122,7 +125,7 @@ pub(super) fn e2_new_data_may_be_reported_and_is_true(cx: &TestContext) {
         put(&there, b"y");
         let said = harness.now();
         assert!(said.is_empty() || said == [(1, Readiness::READABLE)], "{said:?}");
-        harness.expect_silence("one piece of news is told at most once");
+        harness.expect_silence("new data is reported at most once");
     }
     drain(&*here);
     harness.drained(key, READ);
@@ -140,7 +143,7 @@ pub(super) fn e3_a_partial_read_is_no_news(cx: &TestContext) {
     harness.expect_now(&[(1, Readiness::READABLE)], "data");
     for _ in 0..3 {
         assert_eq!(nix::unistd::read(&*reader, &mut [0; 1]), Ok(1));
-        harness.expect_silence("a partial read is no news");
+        harness.expect_silence("a partial read");
     }
 }
 
@@ -154,13 +157,13 @@ pub(super) fn e3_an_accept_is_no_news(cx: &TestContext) {
     let key = harness.register(listener.clone(), 1, READ, Mode::Edge);
     let dial = || UnixStream::connect(&path).unwrap_or_else(|error| panic!("connect: {error}"));
     let (_first, _second) = (dial(), dial());
-    harness.expect_now(&[(1, Readiness::READABLE)], "two in the queue");
+    harness.expect_now(&[(1, Readiness::READABLE)], "two pending connections");
     listener.accept().unwrap_or_else(|error| panic!("accept: {error}"));
-    harness.expect_silence("one is left, which is no news");
+    harness.expect_silence("an accept that leaves one connection");
     listener.accept().unwrap_or_else(|error| panic!("accept: {error}"));
     harness.drained(key, READ);
     let _third = dial();
-    harness.expect_now(&[(1, Readiness::READABLE)], "a third one came");
+    harness.expect_now(&[(1, Readiness::READABLE)], "a new connection");
 }
 
 pub(super) fn e3_nothing_happens_and_nothing_is_said(cx: &TestContext) {
@@ -172,9 +175,9 @@ pub(super) fn e3_nothing_happens_and_nothing_is_said(cx: &TestContext) {
     }
     assert_eq!(harness.now().len(), 100);
     for _ in 0..10 {
-        harness.expect_silence("all was told");
+        harness.expect_silence("already reported");
     }
-    // Nor does the news of one source make the others repeat theirs.
+    // A report of one source does not repeat those of others.
     put(&pairs[7].1, b"y");
     let said = harness.now();
     assert!(said.iter().all(|event| event.0 == 7), "{said:?}");
@@ -213,18 +216,18 @@ pub(super) fn e4_short_reads_and_writes_count(cx: &TestContext) {
             assert_eq!(harness.next("data"), [(token, Readiness::READABLE)]);
             assert_eq!(nix::unistd::read(&**here, &mut [0; 64]), Ok(5), "a short read");
             harness.drained(key, READ);
-            harness.expect_silence("all of it was read");
+            harness.expect_silence("every byte was read");
         }
         harness.deregister(key);
         let key = harness.register(there.clone(), token, WRITE, Mode::Edge);
-        assert_eq!(harness.next("room"), [(token, Readiness::WRITABLE)]);
+        assert_eq!(harness.next("writability"), [(token, Readiness::WRITABLE)]);
         let much = vec![0; 1 << 24];
         let count = nix::unistd::write(&**there, &much);
         assert!(count.is_ok_and(|count| count < much.len()), "a short write: {count:?}");
         harness.drained(key, WRITE);
         let started = Instant::now();
         while harness.now().is_empty() {
-            assert!(started.elapsed() < LONG, "there is room again, and no report of it");
+            assert!(started.elapsed() < LONG, "writability was not reported");
             drain(&**here);
         }
         assert_eq!(harness.said(), [(token, Readiness::WRITABLE)]);
@@ -236,7 +239,7 @@ pub(super) fn e4_drained_too_early_suppresses_nothing(cx: &TestContext) {
     let mut harness = cx.harness(4);
     let (here, there) = stream();
     let key = harness.register(here.clone(), 1, BOTH, Mode::Edge);
-    harness.next("room");
+    harness.next("writability");
     harness.drained(key, BOTH);
     put(&there, b"first");
     let is_readable = |said: &[(usize, Readiness)]| {
@@ -244,7 +247,7 @@ pub(super) fn e4_drained_too_early_suppresses_nothing(cx: &TestContext) {
     };
     assert!(is_readable(&harness.next("data")));
     for part in 0..3 {
-        // Nothing was read, or a part of it.
+        // Nothing or a part was read, so `drained` is wrong.
         assert_eq!(take(&here, part), part);
         harness.drained(key, READ);
         harness.drained(key, BOTH);
@@ -254,7 +257,7 @@ pub(super) fn e4_drained_too_early_suppresses_nothing(cx: &TestContext) {
     drain(&*here);
     harness.drained(key, READ);
     drop(there);
-    assert!(is_readable(&harness.next("the end")));
+    assert!(is_readable(&harness.next("end of file")));
 }
 
 pub(super) fn e4_space_after_a_full_pipe_is_reported(cx: &TestContext) {
@@ -262,13 +265,13 @@ pub(super) fn e4_space_after_a_full_pipe_is_reported(cx: &TestContext) {
     let (reader, writer) = pipe();
     let writer = Arc::new(writer);
     let key = harness.register(writer.clone(), 1, WRITE, Mode::Edge);
-    harness.expect_now(&[(1, Readiness::WRITABLE)], "room");
+    harness.expect_now(&[(1, Readiness::WRITABLE)], "writability");
     for _ in 0..3 {
         fill(&*writer);
         harness.drained(key, WRITE);
-        harness.expect_silence("full");
+        harness.expect_silence("the pipe is full");
         drain(&reader);
-        harness.expect_now(&[(1, Readiness::WRITABLE)], "room again");
+        harness.expect_now(&[(1, Readiness::WRITABLE)], "writability again");
     }
 }
 
@@ -292,23 +295,23 @@ pub(super) fn e4_try_io_tells_the_poller(cx: &TestContext) {
     let both = try_io(&mut *harness.poller, key, BOTH, refused);
     assert_eq!(refusal(both), io::ErrorKind::WouldBlock);
     put(&there, b"x");
-    harness.expect_now(&[(1, Readiness::READABLE)], "the watched one of two directions is told");
+    harness.expect_now(&[(1, Readiness::READABLE)], "the watched direction was drained");
     let failed = try_io(&mut *harness.poller, key, READ, || {
         Err::<(), _>(io::Error::other("not WouldBlock"))
     });
     assert_eq!(refusal(failed), io::ErrorKind::Other, "other errors pass through");
-    // A connect that is under way would block too.
+    // A pending connect counts as `WouldBlock`.
     for errno in [libc::EINPROGRESS, libc::EALREADY] {
         drain(&*here);
         let connect = || Err::<(), _>(io::Error::from_raw_os_error(errno));
         let told = try_io(&mut *harness.poller, key, READ, connect);
         assert!(told.is_err_and(|error| error.raw_os_error() == Some(errno)));
         put(&there, b"x");
-        harness.expect_now(&[(1, Readiness::READABLE)], "it was told of as drained");
+        harness.expect_now(&[(1, Readiness::READABLE)], "`try_io` called `drained`");
     }
 }
 
-/// A write that succeeds undoes, on TCP, that a poll(2) has asked to be told of room.
+/// On TCP a successful write cancels the wake-up for room that an earlier poll(2) requested.
 pub(super) fn e1_room_is_reported_though_a_write_came_between(cx: &TestContext) {
     for mode in MODES {
         for name in ["TCP", "unix stream", "pipe"] {
@@ -322,13 +325,13 @@ pub(super) fn e1_room_is_reported_though_a_write_came_between(cx: &TestContext) 
             let mut harness = cx.harness(4);
             let file = (*source).as_fd();
             let has_room = || oracle(file, PollFlags::POLLOUT).contains(PollFlags::POLLOUT);
-            // What TCP has under way may make room again.
+            // Data in flight on TCP may make room again.
             let started = Instant::now();
             let key = loop {
-                assert!(started.elapsed() < LONG, "{name} does not stay full");
+                assert!(started.elapsed() < LONG, "{name} must stay full");
                 while has_room() {
                     let written = nix::unistd::write(file, &[0; 512]);
-                    assert!(written.is_ok_and(|count| count > 0), "there is room");
+                    assert!(written.is_ok_and(|count| count > 0), "poll(2) reported room");
                 }
                 let key = harness.register(source.clone(), 1, WRITE, mode);
                 if harness.now().is_empty() {
@@ -336,7 +339,7 @@ pub(super) fn e1_room_is_reported_though_a_write_came_between(cx: &TestContext) 
                 }
                 harness.deregister(key);
             };
-            // It may be refused; then there was no room for that either.
+            // The write may fail for lack of room; the effect is the same.
             let _ = nix::unistd::write(file, b"x");
             while !has_room() {
                 drain(&other);

@@ -1,4 +1,4 @@
-//! Clause E5, and ends that pass: what edge mode tells of hang-ups and errors.
+//! Clause E5: reports of hang-ups and errors in edge mode.
 
 use super::util::*;
 use crate::event::{Mode, Readiness};
@@ -19,17 +19,18 @@ const READ_END: Readiness = READABLE.union(Readiness::READ_CLOSED);
 const WRITE_END: Readiness = WRITABLE.union(Readiness::WRITE_CLOSED);
 const BROKEN: Readiness = WRITE_END.union(Readiness::ERROR);
 
-/// Waits that find nothing, some of which sleep: what repeats itself would end them.
+/// Fails if one of several waits reports an event; some of them sleep, since a repeated report may
+/// come late.
 fn expect_silences(harness: &mut ReadinessHarness, why: &str) {
     for round in 0..30 {
         let timeout = if round % 10 == 9 { Duration::from_millis(2) } else { ZERO };
         harness.wait(Some(timeout));
         let said = harness.said();
-        assert!(said.is_empty(), "expected nothing ({why}), got {said:?} in round {round}");
+        assert!(said.is_empty(), "expected no event ({why}), got {said:?} in round {round}");
     }
 }
 
-/// Expects this once, and then nothing.
+/// Fails unless `expected` is reported once.
 fn expect_once(harness: &mut ReadinessHarness, expected: &[(usize, Readiness)], why: &str) {
     assert_eq!(harness.next(why), expected, "{why}");
     expect_silences(harness, why);
@@ -45,12 +46,12 @@ pub(super) fn e5_a_pipe_writer_is_told_that_its_reader_has_gone(cx: &TestContext
         let (reader, writer) = pipe();
         let writer = Arc::new(writer);
         harness.register(writer.clone(), 1, WRITE, Mode::Edge);
-        expect_once(&mut harness, &[(1, WRITABLE)], "room");
+        expect_once(&mut harness, &[(1, WRITABLE)], "writability");
         if is_full {
             fill(&*writer);
         }
         drop(reader);
-        expect_once(&mut harness, &[(1, BROKEN)], "the reader has gone");
+        expect_once(&mut harness, &[(1, BROKEN)], "the reader has closed");
     }
 }
 
@@ -66,9 +67,9 @@ pub(super) fn e5_a_pipe_reader_is_told_that_its_writer_has_gone(cx: &TestContext
             assert_eq!(nix::unistd::read(&*reader, &mut [0; 8][..takes]), Ok(takes));
         }
         drop(writer);
-        expect_once(&mut harness, &[(1, READ_END)], "the writer has gone");
+        expect_once(&mut harness, &[(1, READ_END)], "the writer has closed");
         drain(&*reader);
-        expect_silences(&mut harness, "to read on is no news");
+        expect_silences(&mut harness, "a read after the end");
     }
 }
 
@@ -76,28 +77,28 @@ pub(super) fn e5_a_socket_watched_for_writing_is_told_of_hang_up(cx: &TestContex
     let mut harness = cx.harness(4);
     let (here, there) = stream();
     harness.register(here, 1, WRITE, Mode::Edge);
-    expect_once(&mut harness, &[(1, WRITABLE)], "room");
+    expect_once(&mut harness, &[(1, WRITABLE)], "writability");
     drop(there);
-    expect_once(&mut harness, &[(1, WRITE_END)], "a unix stream whose peer closed");
+    expect_once(&mut harness, &[(1, WRITE_END)], "a Unix stream, peer closed");
 
     let (here, there) = tcp();
     harness.register(here.clone(), 2, WRITE, Mode::Edge);
-    expect_once(&mut harness, &[(2, WRITABLE)], "room");
+    expect_once(&mut harness, &[(2, WRITABLE)], "writability");
     unwrap(here.shutdown(Shutdown::Write));
     drop(there);
     wait_until_kernel(&*here, PollFlags::empty(), |bits| bits.contains(PollFlags::POLLHUP));
-    assert!(harness.next("both sides shut")[0].1.contains(WRITE_END));
-    expect_silences(&mut harness, "both sides of TCP are shut");
+    assert!(harness.next("both sides are shut down")[0].1.contains(WRITE_END));
+    expect_silences(&mut harness, "both sides are shut down");
 
     let (here, there) = tcp();
     harness.register(here.clone(), 3, WRITE, Mode::Edge);
-    expect_once(&mut harness, &[(3, WRITABLE)], "room");
+    expect_once(&mut harness, &[(3, WRITABLE)], "writability");
     reset(&here, there);
     assert!(harness.next("a reset")[0].1.contains(BROKEN));
-    expect_silences(&mut harness, "a reset");
+    expect_silences(&mut harness, "already reported");
 }
 
-/// The other side closes before it has read what was sent to it.
+/// Closes the peer with unread data, which makes a reset.
 fn reset(here: &std::net::TcpStream, there: std::net::TcpStream) {
     unwrap(std::io::Write::write_all(&mut &*here, b"x"));
     wait_until_kernel(&there, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLIN));
@@ -117,12 +118,12 @@ pub(super) fn e5_half_a_close_and_a_whole_one_are_told_apart(cx: &TestContext) {
         let said = harness.next("RDHUP");
         assert!(said[0].1.contains(READ_END), "{said:?}");
         assert!(!said[0].1.contains(Readiness::WRITE_CLOSED), "{said:?}");
-        expect_silences(&mut harness, "RDHUP was told");
+        expect_silences(&mut harness, "RDHUP, already reported");
         drop(there);
         let said = harness.next("HUP");
         assert!(said[0].1.contains(READ_END), "{said:?}");
         assert_eq!(said[0].1.contains(WRITE_END), interest.contains(WRITE), "{said:?}");
-        expect_silences(&mut harness, "HUP was told");
+        expect_silences(&mut harness, "HUP, already reported");
     }
 }
 
@@ -132,7 +133,7 @@ pub(super) fn e5_an_end_is_told_though_another_direction_was_drained(cx: &TestCo
         let (here, there) = stream();
         put(&there, b"x");
         let key = harness.register(here.clone(), 1, BOTH, Mode::Edge);
-        expect_once(&mut harness, &[(1, READABLE | WRITABLE)], "data and room");
+        expect_once(&mut harness, &[(1, READABLE | WRITABLE)], "data and writability");
         if drained == READ {
             drain(&*here);
         } else {
@@ -141,28 +142,28 @@ pub(super) fn e5_an_end_is_told_though_another_direction_was_drained(cx: &TestCo
         harness.drained(key, drained);
         expect_silences(&mut harness, "drained");
         drop(there);
-        let said = harness.next("the end");
+        let said = harness.next("the hang-up");
         assert!(said[0].1.contains(READ_END | WRITE_END), "{said:?}");
-        expect_silences(&mut harness, "the end was told");
+        expect_silences(&mut harness, "already reported");
     }
 }
 
-/// While a wait sleeps select sees an end only of what it watches for reading.
+/// During a wait select(2) reports a hang-up only for descriptors watched for reading.
 pub(super) fn e5_an_end_ends_a_wait_of_a_drained_reader(cx: &TestContext) {
     let mut harness = cx.harness(4);
     let (here, there) = stream();
     let key = harness.register(here, 1, BOTH, Mode::Edge);
-    expect_once(&mut harness, &[(1, WRITABLE)], "room");
+    expect_once(&mut harness, &[(1, WRITABLE)], "writability");
     harness.drained(key, READ);
     let waiter = nix::unistd::gettid().as_raw();
     let peer = std::thread::spawn(move || {
         until_asleep(waiter);
         drop(there);
     });
-    let said = harness.next("the end, while the wait sleeps");
+    let said = harness.next("the hang-up, while the wait sleeps");
     assert!(said[0].1.contains(READ_END | WRITE_END), "{said:?}");
     unwrap(peer.join().map_err(|_| "the other thread failed"));
-    expect_silences(&mut harness, "the end was told");
+    expect_silences(&mut harness, "already reported");
 }
 
 pub(super) fn e5_rearm_and_modify_tell_of_an_end_again(cx: &TestContext) {
@@ -201,18 +202,18 @@ pub(super) fn e5_each_error_is_told(cx: &TestContext) {
         unwrap(socket.connect(address));
         let socket = Arc::new(socket);
         harness.register(socket.clone(), 1, interest, Mode::Edge);
-        expect_once(&mut harness, &[(1, WRITABLE)], "room");
+        expect_once(&mut harness, &[(1, WRITABLE)], "writability");
         for round in 0..3 {
-            // The answer to it is that the port is closed.
+            // The datagram is answered by ICMP port unreachable.
             assert_eq!(unwrap(socket.send(b"x")), 1);
             wait_until_kernel(&*socket, PollFlags::empty(), |bits| {
                 bits.contains(PollFlags::POLLERR)
             });
             let said = harness.next("an error");
             assert!(said[0].1.contains(WRITABLE | Readiness::ERROR), "{said:?}, round {round}");
-            expect_silences(&mut harness, "the error was told");
+            expect_silences(&mut harness, "already reported");
             assert!(unwrap(socket.take_error()).is_some());
-            expect_silences(&mut harness, "to take it is no news");
+            expect_silences(&mut harness, "the error was read");
         }
     }
 }
@@ -240,7 +241,7 @@ impl Fifo {
         Arc::new(self.open(OFlag::O_RDONLY))
     }
 
-    /// A writer that has written.
+    /// Opens a writer and writes three bytes.
     fn writer(&self) -> OwnedFd {
         let writer = self.open(OFlag::O_WRONLY);
         assert_eq!(nix::unistd::write(&writer, b"abc"), Ok(3));
@@ -248,7 +249,7 @@ impl Fifo {
     }
 }
 
-/// Reads what there is, up to the end, without a word to the poller.
+/// Reads to the end of the file without calling `drained`.
 fn read_to_the_end(of: impl AsFd) -> usize {
     let mut count = 0;
     while let Ok(more @ 1..) = nix::unistd::read(&of, &mut [0; 64]) {
@@ -257,35 +258,35 @@ fn read_to_the_end(of: impl AsFd) -> usize {
     count
 }
 
-/// At the end of a FIFO a read says 0 and not `WouldBlock`.
+/// At the end of a FIFO a read returns 0 instead of `WouldBlock`.
 pub(super) fn e5_a_fifo_is_told_of_its_next_writer(cx: &TestContext) {
     let fifo = Fifo::new();
     let mut harness = cx.harness(4);
     let reader = fifo.reader();
     harness.register(reader.clone(), 1, READ, Mode::Edge);
-    expect_silences(&mut harness, "there was no writer yet");
+    expect_silences(&mut harness, "no writer was opened yet");
     for round in 0..4 {
         let writer = fifo.writer();
-        // The writer may have gone when the poller looks.
+        // The writer may have closed before the poller checks.
         if round % 2 == 0 {
             expect_once(&mut harness, &[(1, READABLE)], "data");
             if round == 0 {
                 assert_eq!(read_to_the_end(&*reader), 3);
             }
             drop(writer);
-            expect_once(&mut harness, &[(1, READ_END)], "the end");
+            expect_once(&mut harness, &[(1, READ_END)], "end of file");
         } else {
             drop(writer);
-            expect_once(&mut harness, &[(1, READ_END)], "data and the end");
+            expect_once(&mut harness, &[(1, READ_END)], "data and end of file");
         }
         let rest = read_to_the_end(&*reader);
         assert_eq!(rest, if round == 0 { 0 } else { 3 });
         if round == 2 {
-            expect_silences(&mut harness, "the end was told");
+            expect_silences(&mut harness, "already reported");
         }
     }
-    // The next writer comes without a word, and a look between finds no data.
-    expect_silences(&mut harness, "the end was told");
+    // Opening a writer is not reported, and a check in between finds no data.
+    expect_silences(&mut harness, "already reported");
     let writer = fifo.open(OFlag::O_WRONLY);
     expect_silences(&mut harness, "nothing was written");
     assert_eq!(nix::unistd::write(&writer, b"abc"), Ok(3));
@@ -298,9 +299,9 @@ pub(super) fn e5_a_fifo_that_hung_up_ends_a_wait_when_its_writer_stays(cx: &Test
     let reader = fifo.reader();
     harness.register(reader.clone(), 1, READ, Mode::Edge);
     drop(fifo.writer());
-    expect_once(&mut harness, &[(1, READ_END)], "data and the end");
+    expect_once(&mut harness, &[(1, READ_END)], "data and end of file");
     assert_eq!(read_to_the_end(&*reader), 3);
-    // The remedy: while the program has a writer of its own, there is no end.
+    // A writer of the program's own keeps the FIFO from hanging up.
     let own = fifo.open(OFlag::O_WRONLY);
     expect_silences(&mut harness, "nothing was written");
     let waiter = nix::unistd::gettid().as_raw();
@@ -311,7 +312,7 @@ pub(super) fn e5_a_fifo_that_hung_up_ends_a_wait_when_its_writer_stays(cx: &Test
     });
     assert_eq!(harness.next("data, while the wait sleeps"), [(1, READABLE)]);
     unwrap(peer.join().map_err(|_| "the other thread failed"));
-    expect_silences(&mut harness, "the data were told, and there is no end");
+    expect_silences(&mut harness, "already reported, and no end of file");
     drop(own);
 }
 
@@ -336,22 +337,22 @@ pub(super) fn e5_drained_at_the_end_does_not_tell_of_it_again(cx: &TestContext) 
             harness.drained(key, interest);
         }
     }
-    assert_eq!(count, 3, "each end is told once");
-    // Nor does it suppress anything.
+    assert_eq!(count, 3, "each end is reported once");
+    // A premature `drained` suppresses no report.
     let writer = fifo.writer();
     expect_once(&mut harness, &[(0, READABLE)], "the next writer");
     read_to_the_end(&*sources[0].0);
     harness.drained(keys[0].0, READ);
     drop(writer);
-    expect_once(&mut harness, &[(0, READ_END)], "the next end");
-    // It is drained while there is a writer, and hangs up again before the poller looks.
+    expect_once(&mut harness, &[(0, READ_END)], "the next end of file");
+    // Drained while a writer is open, and hung up again before the poller checks.
     let writer = fifo.open(OFlag::O_WRONLY);
     harness.drained(keys[0].0, READ);
     drop(writer);
-    expect_once(&mut harness, &[(0, READ_END)], "the end after a truthful `drained`");
+    expect_once(&mut harness, &[(0, READ_END)], "end of file after a truthful `drained`");
 }
 
-/// A TCP socket hangs up before it connects.
+/// An unconnected TCP socket reports HUP.
 pub(super) fn e5_a_connect_after_registering_is_told(cx: &TestContext) {
     for (interest, rearms) in [(WRITE, false), (BOTH, false), (WRITE, true), (BOTH, true)] {
         let listener = unwrap(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
@@ -363,16 +364,16 @@ pub(super) fn e5_a_connect_after_registering_is_told(cx: &TestContext) {
         let client = unwrap(socket(AddressFamily::Inet, SockType::Stream, flags, None));
         let client = Arc::new(client);
         let key = harness.register(client.clone(), 1, interest, Mode::Edge);
-        let said = harness.next("it is not connected");
+        let said = harness.next("the hang-up of an unconnected socket");
         assert!(said[0].1.contains(WRITE_END), "{said:?}");
-        expect_silences(&mut harness, "that was told");
+        expect_silences(&mut harness, "already reported");
         let connecting = connect(client.as_raw_fd(), &SockaddrIn::from(address));
         assert!(matches!(connecting, Ok(()) | Err(nix::errno::Errno::EINPROGRESS)));
         if rearms {
-            // So it is told also if it takes longer than until the next wait.
+            // `rearm` reports the connection even if it takes longer than the next wait.
             harness.rearm(key, interest);
         }
-        assert_eq!(harness.next("it is connected"), [(1, WRITABLE)]);
-        expect_silences(&mut harness, "that was told");
+        assert_eq!(harness.next("the connection"), [(1, WRITABLE)]);
+        expect_silences(&mut harness, "already reported");
     }
 }

@@ -1,5 +1,5 @@
-//! Clause C2 where something ends: a reset, a refusal, a shutdown. Who waits is told what the plain
-//! call, which waits too, would be told.
+//! Clause C2 for resets, refusals and shutdowns: a waiting operation gets the result of the
+//! blocking system call.
 
 use super::op_harness::*;
 use super::scenarios::new_socket;
@@ -20,10 +20,10 @@ use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// The kernel tells of a reset once. A reader who is told that the stream has ended would take what
-/// he has for all there is.
+/// The kernel reports a reset once. If the send consumed it, the receive would report end of stream
+/// and the data would look complete.
 pub(super) fn c2_a_reset_is_no_end(cx: &TestContext) {
-    // Who is submitted first; and at last a send that is submitted when the reset has come.
+    // The order of submission. 3 is a send submitted after the reset.
     for order in [[1, 2], [2, 1], [1, 3]] {
         let (here, there) = tcp();
         let mut ops = OpHarness::new(cx);
@@ -39,9 +39,9 @@ pub(super) fn c2_a_reset_is_no_end(cx: &TestContext) {
         if order[1] != 3 {
             submit(&mut ops, order[1]);
         }
-        ops.expect_nothing_yet("nobody reads, and nobody sends");
+        ops.expect_nothing_yet("nothing was sent and the buffer is full");
         if order[1] == 3 {
-            // What it has not read makes it a reset.
+            // Unread data at the peer makes its close a reset.
             assert_eq!(nix::unistd::write(&*here, b"x"), Ok(1));
             wait_until_kernel(&there, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLIN));
         }
@@ -52,33 +52,33 @@ pub(super) fn c2_a_reset_is_no_end(cx: &TestContext) {
         }
         let mut done = ops.collect(2);
         done.sort_by_key(|done| done.token);
-        assert_eq!(errno(&done[0]), libc::ECONNRESET, "the reader, {order:?}");
+        assert_eq!(errno(&done[0]), libc::ECONNRESET, "the receive, {order:?}");
         let of_writer = errno(&done[1]);
         let is_right = [libc::EPIPE, libc::ECONNRESET].contains(&of_writer);
-        assert!(is_right, "the writer, {order:?}: {of_writer}");
+        assert!(is_right, "the send, {order:?}: {of_writer}");
     }
 }
 
-/// A receive that waits for the connection must not take its error away.
+/// A receive queued before the connection is made must not consume its error.
 pub(super) fn c2_a_refusal_is_told_to_the_connect(cx: &TestContext) {
-    let nobody = ok(ok(TcpListener::bind("127.0.0.1:0")).local_addr());
+    let closed = ok(ok(TcpListener::bind("127.0.0.1:0")).local_addr());
     for receives in [false, true] {
         let mut ops = OpHarness::new(cx);
         let key = ops.add(Arc::new(new_socket(AddressFamily::Inet, SockType::Stream)));
-        ops.submit(Op::connect(key, nobody), 1);
+        ops.submit(Op::connect(key, closed), 1);
         if receives {
             ops.submit(Op::recv(key, Vec::new(), 8), 2);
         }
         let done = ops.collect(1 + usize::from(receives));
         let refused = done.iter().find(|done| done.token == Token(1)).map(errno);
-        assert_eq!(refused, Some(libc::ECONNREFUSED), "beside a receive: {receives}");
+        assert_eq!(refused, Some(libc::ECONNREFUSED), "with a receive: {receives}");
     }
 }
 
-/// The number of kinds of receives.
+/// The count of receive operations.
 const RECEIVES: usize = 6;
 
-/// Submits one of the kinds of receives, of which the token tells the kind.
+/// Submits one of the receive operations; the token is its index.
 fn submit_receive(ops: &mut OpHarness, which: usize, key: Key, pool: &BufferPool) -> OpId {
     let buf = Vec::new();
     let op = match which {
@@ -92,7 +92,7 @@ fn submit_receive(ops: &mut OpHarness, which: usize, key: Key, pool: &BufferPool
     ops.submit(op, which)
 }
 
-/// Returns true if a receive has ended without a datagram, and false if it has received this one.
+/// Returns true if a receive ended without a datagram, and false if it received `datagram`.
 fn has_ended(done: &Completion, datagram: &[u8]) -> bool {
     let is_end = done.transferred == 0;
     let sender = match &done.result {
@@ -117,11 +117,11 @@ enum By {
     Operation,
     /// The program's own shutdown(2).
     Call,
-    /// The same, and then the poller never sleeps.
+    /// The program's own shutdown(2), while the poller never sleeps.
     CallOfBusyProgram,
 }
 
-/// Completions of some operations, between others that complete at once if the program is busy.
+/// Collects completions; for a busy program, among others that complete at once.
 fn collect(ops: &mut OpHarness, count: usize, by: By) -> Vec<Completion> {
     const BUSY: Token = Token(99);
     if by != By::CallOfBusyProgram {
@@ -130,26 +130,27 @@ fn collect(ops: &mut OpHarness, count: usize, by: By) -> Vec<Completion> {
     let (started, mut collected) = (Instant::now(), Vec::new());
     while collected.len() < count {
         let have = collected.len();
-        assert!(started.elapsed() < LONG, "{have} of {count} completed beside others");
+        assert!(started.elapsed() < LONG, "{have} of {count} completed among others");
         ops.submit(Op::nop(), BUSY.0);
         collected.extend(ops.collect(1).into_iter().filter(|done| done.token != BUSY));
     }
     collected
 }
 
-/// A blocking receive ends when reading is shut down, also one of datagrams, of which a receive
-/// that does not block is told to come again.
+/// Shutting down reading ends a blocking receive. A non-blocking receive of a datagram socket
+/// returns EAGAIN instead.
 pub(super) fn c2_to_shut_down_reading_ends_receives(cx: &TestContext) {
     shut_down_receives(cx, By::Operation);
 }
 
-/// SIGIO tells nothing of it.
+/// No SIGIO is sent for it.
 pub(super) fn c2_shutdown_by_call_ends_receives(cx: &TestContext) {
     shut_down_receives(cx, By::Call);
     shut_down_receives(cx, By::CallOfBusyProgram);
 }
 
-/// `F_SETFL` takes away what the poller has set (SIGIO: `O_ASYNC`), and bytes come after that.
+/// `F_SETFL` clears the flags that the poller has set (SIGIO: `O_ASYNC`); data that arrives later
+/// must still be received.
 pub(super) fn c2_receive_completes_after_f_setfl(cx: &TestContext) {
     for flags in [OFlag::empty(), OFlag::O_NONBLOCK] {
         let (here, there) = stream();
@@ -178,7 +179,7 @@ fn shut_down_receives(cx: &TestContext, by: By) {
         let (mut ops, pool) = (OpHarness::new(cx), ok(BufferPool::new(8, 2)));
         let number = source.as_fd().as_raw_fd();
         let key = ops.add(source);
-        // The second time the kernel watches already.
+        // In the second round the kernel already polls the socket.
         for round in 0..2 {
             for which in 0..RECEIVES {
                 submit_receive(&mut ops, which, key, &pool);
@@ -188,7 +189,7 @@ fn shut_down_receives(cx: &TestContext, by: By) {
                 match by {
                     By::Operation => {
                         let done = ops.submit(Op::shutdown(key, Shutdown::Read), RECEIVES);
-                        assert_eq!(ops.one().id, done, "it waits for nothing");
+                        assert_eq!(ops.one().id, done, "the shutdown completes at once");
                     }
                     _ => ok(shutdown(number, nix::sys::socket::Shutdown::Read)),
                 }
@@ -201,13 +202,13 @@ fn shut_down_receives(cx: &TestContext, by: By) {
     }
 }
 
-/// A UDP socket takes datagrams also when reading is shut down, and without a peer shutdown(2)
-/// fails but ends receives. A receive that waits meanwhile ends, or has the next datagram if that
-/// comes before it has ended. A datagram that it has not received is left for the next one.
+/// A UDP socket receives datagrams after reading is shut down; without a peer shutdown(2) fails but
+/// ends receives. A waiting receive ends, or returns a datagram that arrives before it ends. A
+/// datagram it did not receive stays queued.
 pub(super) fn c2_shutdown_read_keeps_later_datagrams(cx: &TestContext) {
     let sockets = [("127.0.0.1:0", true), ("127.0.0.1:0", false), ("[::1]:0", true)];
     for (which, (address, has_peer)) in
-        (0..RECEIVES).flat_map(|which| sockets.map(|its| (which, its)))
+        (0..RECEIVES).flat_map(|which| sockets.map(|socket| (which, socket)))
     {
         for ends_before in [true, false] {
             let (here, there) = (ok(UdpSocket::bind(address)), ok(UdpSocket::bind(address)));
@@ -235,7 +236,7 @@ pub(super) fn c2_shutdown_read_keeps_later_datagrams(cx: &TestContext) {
             if !is_received {
                 assert_eq!(next(), (5, b"later".to_vec()), "receive {which}, {address}");
             }
-            assert_eq!(next().0, 0, "receive {which}, {address}: all is received");
+            assert_eq!(next().0, 0, "receive {which}, {address}: no datagram is left");
         }
     }
 }
@@ -244,7 +245,7 @@ pub(super) fn c2_to_shut_a_listener_down_ends_accepts(cx: &TestContext) {
     shut_down_listeners(cx, By::Operation);
 }
 
-/// SIGIO tells nothing of it.
+/// No SIGIO is sent for it.
 pub(super) fn c2_listener_shut_down_by_call_ends_accepts(cx: &TestContext) {
     shut_down_listeners(cx, By::Call);
     shut_down_listeners(cx, By::CallOfBusyProgram);
@@ -280,7 +281,7 @@ fn shut_down_listeners(cx: &TestContext, by: By) {
     }
 }
 
-/// A receive that waits in the kernel would take a lone urgent byte for itself.
+/// A receive that polls in the kernel must not consume the report of a lone urgent byte.
 pub(super) fn l1_urgent_data_is_told_of_beside_a_receive(cx: &TestContext) {
     for watches_first in [true, false] {
         let (here, there) = tcp();
@@ -295,14 +296,14 @@ pub(super) fn l1_urgent_data_is_told_of_beside_a_receive(cx: &TestContext) {
         for _ in 0..2 {
             ops.wait(LONG);
             let tokens: Vec<_> = ops.harness.events.iter().map(|event| event.token).collect();
-            assert_eq!(tokens, [Token(7)], "again and again, until it is read");
+            assert_eq!(tokens, [Token(7)], "reported until it is read");
         }
         assert_eq!(nix::unistd::write(&there, b"news"), Ok(4));
-        assert_eq!(bytes(ops.one()), (4, b"news".to_vec()), "the receive goes on");
+        assert_eq!(bytes(ops.one()), (4, b"news".to_vec()), "the receive completes");
     }
 }
 
-/// To write nothing is not the same everywhere.
+/// A write of zero bytes differs between kinds of files.
 pub(super) fn c2_nothing_is_written_as_by_the_call(cx: &TestContext) {
     let (_reader, writer) = pipe();
     let full = ok(std::fs::File::options().write(true).open("/dev/full"));

@@ -1,5 +1,5 @@
-//! Clauses E1, C4, C6 and W1 where the threads of a process have several file descriptor tables,
-//! after unshare(2) with `CLONE_FILES`. Every case has a process of its own.
+//! Clauses E1, C4, C6 and W1 when threads have different file descriptor tables, after unshare(2)
+//! with `CLONE_FILES`. Every case has a process of its own.
 
 use super::disk::{file_of, forget};
 use super::op_harness::*;
@@ -17,7 +17,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, mpsc};
 
-/// Keeps the table that the calling thread has now in use, whatever that thread does to its own.
+/// A thread that keeps the current table in use after the caller has unshared its own.
 struct OtherThread {
     jobs: Option<mpsc::Sender<Box<dyn FnOnce() + Send>>>,
     thread: Option<std::thread::JoinHandle<()>>,
@@ -34,7 +34,7 @@ impl OtherThread {
         let (done, is_done) = mpsc::channel();
         let job = Box::new(move || drop(done.send(job())));
         let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
-        assert!(sent, "the other thread is alive");
+        assert!(sent, "the other thread has exited");
         is_done.recv_timeout(LONG).unwrap_or_else(|error| panic!("the other thread: {error}"))
     }
 }
@@ -48,35 +48,34 @@ impl Drop for OtherThread {
     }
 }
 
-/// The descriptors of the calling thread's table.
+/// Returns the descriptors in the table of the calling thread, sorted.
 fn thread_fds() -> Vec<i32> {
     let directory = ok(std::fs::read_dir("/proc/thread-self/fd"));
     let names = directory.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     let mut fds: Vec<i32> = names.collect();
     fds.sort_unstable();
-    // One of them was the directory, and is closed again.
+    // The descriptor of the directory itself is closed by now.
     fds.retain(|fd| std::fs::read_link(format!("/proc/thread-self/fd/{fd}")).is_ok());
     fds
 }
 
-/// The bytes of a file on the disk, and not in memory.
+/// Creates a file whose bytes are not in the page cache.
 fn cold_file(path: &std::path::Path, bytes: &[u8]) -> Arc<File> {
     let file = file_of(path, bytes);
     forget(&file, 0, bytes.len());
     file
 }
 
-/// Closes `victim` in the table of the calling thread, which is not that of `_other`, and opens a
-/// file under its number there.
+/// Closes `victim` in the table of the calling thread alone, and opens a file with its descriptor.
 fn take_place_of(victim: File, path: &std::path::Path, bytes: &[u8]) -> Arc<File> {
     let number = victim.as_raw_fd();
     drop(victim);
     let file = file_of(path, bytes);
-    assert_eq!(file.as_raw_fd(), number, "the lowest number that is free");
+    assert_eq!(file.as_raw_fd(), number, "the lowest free descriptor");
     file
 }
 
-/// Makes a poller start whatever threads it has for calls that wait for a disk.
+/// Makes a poller start its pool threads.
 fn warm_up(ops: &mut OpHarness, directory: &TempDir) {
     let file = cold_file(&directory.0.join("warm"), &[7; 64 << 10]);
     let key = ops.add(file.clone());
@@ -108,7 +107,7 @@ pub(super) fn c4_calls_use_the_table_of_the_submitter(cx: &TestContext) {
     let ours = take_place_of(victim, &path("ours"), b"content");
     let mut after = OpHarness::new(cx);
     for (round, ops) in [&mut before, &mut after].into_iter().enumerate() {
-        // A number that stands for nothing in the other table.
+        // A descriptor that is not open in the other table.
         let new = file_of(&path("new"), b"");
         let key = ops.add(new);
         assert_eq!(bytes(ops.run(Op::fsync(key))).0, 0);
@@ -127,7 +126,7 @@ pub(super) fn c4_calls_use_the_table_of_the_submitter(cx: &TestContext) {
             let (count, read) = bytes(ops.run(Op::read_at(key, Vec::new(), 5000, offset)));
             assert!((count, &read) == (5000, &byte), "round {round}: {count} bytes read");
         }
-        // Where it stands, and from a pipe to it.
+        // At the file position, and by a splice from a pipe.
         assert_eq!(bytes(ops.run(Op::write(key, b"position".to_vec(), ..))).0, 8);
         let (reader, writer) = pipe();
         let from = ops.add(Arc::new(reader));
@@ -141,13 +140,13 @@ pub(super) fn c4_calls_use_the_table_of_the_submitter(cx: &TestContext) {
         ops.harness.deregister(key);
     }
     for name in ["victim", "other"] {
-        assert_eq!(ok(std::fs::read(path(name))), b"victim", "{name} was not written to");
+        assert_eq!(ok(std::fs::read(path(name))), b"victim", "{name} must not be written");
     }
     drop(other);
 }
 
-/// Of jobs that threads have when the table is unshared each is done on its own file, and nothing
-/// stays open in the table of the poller's thread.
+/// Jobs in flight when the table is unshared use their own files, and leave no descriptor open in
+/// the table of the poller's thread.
 pub(super) fn c4_jobs_in_flight_survive_an_unshared_table(cx: &TestContext) {
     const SIZE: usize = 1 << 20;
     const COUNT: usize = 12;
@@ -179,13 +178,13 @@ pub(super) fn c4_jobs_in_flight_survive_an_unshared_table(cx: &TestContext) {
         if !deregisters {
             keys.iter().for_each(|&key| ops.harness.deregister(key));
         }
-        ops.expect_all_done("each once");
+        ops.expect_all_done("every operation has completed");
         assert_eq!(thread_fds(), before, "no descriptor is left, deregistered: {deregisters}");
         drop(other);
     }
 }
 
-/// What is opened while the table is unshared is open in the table of the poller's thread.
+/// Files opened while the table is unshared are open in the table of the poller's thread.
 pub(super) fn c6_opens_arrive_in_the_table_of_the_submitter(cx: &TestContext) {
     const COUNT: usize = 8;
     let directory = TempDir::new();
@@ -204,7 +203,7 @@ pub(super) fn c6_opens_arrive_in_the_table_of_the_submitter(cx: &TestContext) {
             ops.wait(ZERO);
         }
         if round % 3 == 2 {
-            // Some are open by now, and were not collected.
+            // Some are open by now and not collected.
             std::thread::yield_now();
             std::thread::yield_now();
         }
@@ -213,7 +212,7 @@ pub(super) fn c6_opens_arrive_in_the_table_of_the_submitter(cx: &TestContext) {
             let at = done.token.0;
             let file = match done.result {
                 Ok(Outcome::Opened { file }) => File::from(file),
-                other => panic!("an open file: {other:?}"),
+                other => panic!("expected an opened file, got {other:?}"),
             };
             let (expected, given) = (ok(std::fs::metadata(path(at))), ok(file.metadata()));
             assert_eq!(given.ino(), expected.ino(), "file {at}, round {round}");
@@ -223,13 +222,13 @@ pub(super) fn c6_opens_arrive_in_the_table_of_the_submitter(cx: &TestContext) {
             let flags = ok(nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_GETFD));
             assert_ne!(flags & libc::FD_CLOEXEC, 0, "close-on-exec");
         }
-        assert_eq!(thread_fds(), before, "each was closed, and no other was opened: {round}");
+        assert_eq!(thread_fds(), before, "a descriptor was left open, round {round}");
         drop(other);
     }
-    ops.expect_all_done("each once");
+    ops.expect_all_done("every operation has completed");
 }
 
-/// A file that is opened at once is opened by its number in the table of the poller's thread.
+/// A cached open allocates its descriptor in the table of the poller's thread.
 pub(super) fn c6_cached_opens_use_the_table_of_the_submitter(cx: &TestContext) {
     let directory = TempDir::new();
     let path = |name: &str| directory.0.join(name);
@@ -237,7 +236,7 @@ pub(super) fn c6_cached_opens_use_the_table_of_the_submitter(cx: &TestContext) {
     ok(std::fs::write(path("file"), "ours"));
     ok(std::fs::write(path("other"), "theirs"));
     let open = || Op::open(path("file"), OpenOptions::new().read(true));
-    // One poller has opened files while there was one table.
+    // This poller has opened files before the table was unshared.
     assert!(before.run(open()).result.is_ok());
     let other = OtherThread::spawn();
     ok(staging::unshare_fd_table());
@@ -250,7 +249,7 @@ pub(super) fn c6_cached_opens_use_the_table_of_the_submitter(cx: &TestContext) {
         for _ in 0..8 {
             let mut file = match ops.run(open()).result {
                 Ok(Outcome::Opened { file }) => File::from(file),
-                other => panic!("an open file: {other:?}"),
+                other => panic!("expected an opened file, got {other:?}"),
             };
             let mut text = String::new();
             ok(file.read_to_string(&mut text));
@@ -288,19 +287,21 @@ pub(super) fn c4_message_passes_descriptors_of_the_submitter(cx: &TestContext) {
             done.sort_by_key(|done| done.token);
             let files: Vec<OwnedFd> = match done.remove(0).result {
                 Ok(Outcome::Message(message)) => message.files,
-                other => panic!("a message: {other:?}"),
+                other => panic!("expected a message, got {other:?}"),
             };
-            let [file] = files.try_into().unwrap_or_else(|files| panic!("one file: {files:?}"));
+            let [file] =
+                files.try_into().unwrap_or_else(|files| panic!("expected one file, got {files:?}"));
             let file = File::from(file);
             let mut text = [0; 4];
             ok(file.read_exact_at(&mut text, 0));
-            assert_eq!(&text, b"ours", "it had to wait: {waits}");
+            assert_eq!(&text, b"ours", "waited: {waits}");
         }
     }
     drop(other);
 }
 
-/// The number by which a waker names its poller may be another file's in the thread that wakes.
+/// The descriptor by which a waker reaches its poller may be another file in the waking thread's
+/// table.
 pub(super) fn w1_wake_comes_from_a_thread_with_another_table(cx: &TestContext) {
     let directory = TempDir::new();
     let other = OtherThread::spawn();
@@ -313,7 +314,7 @@ pub(super) fn w1_wake_comes_from_a_thread_with_another_table(cx: &TestContext) {
         move || paths.iter().map(|path| ok(File::create(path))).collect::<Vec<_>>()
     });
     let last = files.last().map_or(0, AsRawFd::as_raw_fd);
-    assert!(last >= highest, "the other table has files under all these numbers");
+    assert!(last >= highest, "the other table must use all these descriptors");
     for round in 0..20 {
         let (waker, sleeper) = (harness.poller.waker(), staging::Thread::current().id());
         let is_asleep = round % 2 == 0;
@@ -336,13 +337,13 @@ pub(super) fn w1_wake_comes_from_a_thread_with_another_table(cx: &TestContext) {
         assert!(woken, "round {round}");
     }
     for path in paths {
-        assert_eq!(ok(std::fs::metadata(&path)).len(), 0, "{} was written to", path.display());
+        assert_eq!(ok(std::fs::metadata(&path)).len(), 0, "{} was written", path.display());
     }
     other.run(move || files.into_iter().for_each(|mut file| ok(file.flush())));
 }
 
-/// Returns an eventfd and an inotify instance, which have taken the two lowest free numbers, the
-/// eventfd the lower one if `eventfd_first`.
+/// Returns an eventfd and an inotify instance on the two lowest free descriptors, the eventfd on
+/// the lower one if `eventfd_first`.
 fn eventfd_and_inotify(eventfd_first: bool) -> (EventFd, Inotify) {
     let eventfd = || ok(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK));
     let inotify = || ok(Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK));
@@ -355,7 +356,8 @@ fn eventfd_and_inotify(eventfd_first: bool) -> (EventFd, Inotify) {
     }
 }
 
-/// What signals readiness in one table and what does not in the other have the same numbers.
+/// The two tables have the same descriptors with the files exchanged; only one of the files can
+/// signal readiness.
 pub(super) fn e1_each_file_is_that_of_the_callers_table(cx: &TestContext) {
     let directory = TempDir::new();
     let mut before = cx.harness(4);
@@ -367,7 +369,7 @@ pub(super) fn e1_each_file_is_that_of_the_callers_table(cx: &TestContext) {
         [eventfd.as_fd().as_raw_fd(), inotify.as_fd().as_raw_fd()]
     };
     let [ours, their_numbers] = [(&eventfd, &inotify), (&theirs.0, &theirs.1)].map(numbers);
-    assert_eq!(ours, [their_numbers[1], their_numbers[0]], "each has the other's number there");
+    assert_eq!(ours, [their_numbers[1], their_numbers[0]], "the descriptors are exchanged");
     ok(inotify.add_watch(&directory.0, AddWatchFlags::IN_CREATE));
     let (eventfd, inotify) = (Arc::new(eventfd), Arc::new(inotify));
     let mut after = cx.harness(4);

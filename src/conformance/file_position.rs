@@ -1,5 +1,5 @@
-//! Clauses C2 and C3 for reads and writes at the position of a file, which every descriptor of its
-//! description shares.
+//! Clauses C2 and C3 for reads and writes at the file position, which all descriptors of an open
+//! file description share.
 
 use super::disk::{Rng, file_of, forget};
 use super::op_harness::*;
@@ -13,7 +13,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Lowers the soft limit on the size of files, or lifts it again.
+/// Lowers the soft `RLIMIT_FSIZE`, or restores it.
 fn limit_file_size(limit: Option<u64>) {
     let (_, hard) = ok(getrlimit(Resource::RLIMIT_FSIZE));
     ok(setrlimit(Resource::RLIMIT_FSIZE, limit.unwrap_or(hard), hard));
@@ -34,8 +34,8 @@ pub(super) fn c2_write_cut_short_moves_the_position(cx: &TestContext) {
         let key = ops.add(file.clone());
         limit_file_size(Some(LIMIT as u64));
         let done = ops.run(Op::write(key, content.clone(), ..));
-        assert_eq!(bytes(done).0, LIMIT, "as much as the limit allows");
-        assert_eq!(position(&file), LIMIT as u64, "the position is behind what was written");
+        assert_eq!(bytes(done).0, LIMIT, "written up to the limit");
+        assert_eq!(position(&file), LIMIT as u64, "the position is after the bytes written");
         if is_lifted {
             limit_file_size(None);
         }
@@ -49,11 +49,11 @@ pub(super) fn c2_write_cut_short_moves_the_position(cx: &TestContext) {
         let end = if is_lifted { content.len() } else { LIMIT };
         assert_eq!(position(&file), end as u64, "the limit was lifted: {is_lifted}");
         let written = ok(std::fs::read(directory.0.join("file")));
-        assert!(written == content[..end], "{} bytes, other than submitted", written.len());
+        assert!(written == content[..end], "{} bytes differ from those submitted", written.len());
     }
 }
 
-/// A plain writer with a duplicate descriptor writes records at the same time.
+/// Another thread writes records by plain calls on a duplicate descriptor.
 pub(super) fn c3_writes_share_the_position_with_a_duplicate(cx: &TestContext) {
     const RECORD: usize = 3000;
     const COUNT: usize = 400;
@@ -73,15 +73,15 @@ pub(super) fn c3_writes_share_the_position_with_a_duplicate(cx: &TestContext) {
     }
     writer.join().unwrap_or_else(|_| panic!("the writing thread failed"));
     let written = ok(std::fs::read(directory.0.join("file")));
-    assert_eq!(written.len(), 2 * COUNT * RECORD, "no record lies on another");
+    assert_eq!(written.len(), 2 * COUNT * RECORD, "records overlap");
     assert_eq!(position(&file), written.len() as u64);
     for (at, record) in written.chunks(RECORD).enumerate() {
         assert!(record.iter().all(|&byte| byte == record[0]), "record {at} is torn");
     }
 }
 
-/// A plain reader with a duplicate descriptor reads records at the same time. Of some records one
-/// page is in memory and the next is not.
+/// Another thread reads records by plain calls on a duplicate descriptor. Some pages of the records
+/// are cached, others not.
 pub(super) fn c3_reads_share_the_position_with_a_duplicate(cx: &TestContext) {
     const PAGE: usize = 4096;
     const RECORD: usize = 3 * PAGE / 2;
@@ -129,7 +129,7 @@ pub(super) fn c3_reads_share_the_position_with_a_duplicate(cx: &TestContext) {
     records.extend(reader.join().unwrap_or_else(|_| panic!("the reading thread failed")));
     for record in &records {
         let is_whole = record.len() == RECORD && record.iter().all(|&byte| byte == record[0]);
-        assert!(is_whole, "{} bytes that are not one record", record.len());
+        assert!(is_whole, "a read of {} bytes, not one record", record.len());
     }
     let mut tags: Vec<u8> = records.iter().map(|record| record[0]).collect();
     tags.sort_unstable();

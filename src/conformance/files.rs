@@ -25,7 +25,7 @@ pub(super) fn f1_files_are_always_ready(cx: &TestContext) {
         }
         put(&idle_there, b"x");
         let both = [(1, ready), (9, Readiness::READABLE)];
-        harness.expect_now(&both, "files do not drown the others");
+        harness.expect_now(&both, "files do not starve other sources");
         harness.modify(level, 1, READ, Mode::Level);
         harness.expect_now(&[(1, Readiness::READABLE), (9, Readiness::READABLE)], "modify");
         harness.modify(level, 1, Interest::empty(), Mode::Level);
@@ -34,31 +34,30 @@ pub(super) fn f1_files_are_always_ready(cx: &TestContext) {
 
         let once = harness.register(Arc::new(open()), 2, BOTH, Mode::OneShot);
         harness.expect_now(&[(2, ready), (9, Readiness::READABLE)], "one-shot");
-        harness.expect_now(&[(9, Readiness::READABLE)], "once");
+        harness.expect_now(&[(9, Readiness::READABLE)], "already reported");
         harness.rearm(once, WRITE);
         harness.expect_now(&[(2, Readiness::WRITABLE), (9, Readiness::READABLE)], "rearmed");
         harness.deregister(once);
 
         let edge = harness.register(Arc::new(open()), 3, BOTH, Mode::Edge);
         harness.expect_now(&[(3, ready), (9, Readiness::READABLE)], "edge");
-        harness.expect_now(&[(9, Readiness::READABLE)], "nothing happens to a file");
+        harness.expect_now(&[(9, Readiness::READABLE)], "already reported");
         harness.rearm(edge, BOTH);
         harness.expect_now(&[(3, ready), (9, Readiness::READABLE)], "rearmed");
         harness.modify(edge, 4, READ, Mode::Level);
-        harness.expect_now(&[(4, Readiness::READABLE), (9, Readiness::READABLE)], "level now");
+        harness.expect_now(&[(4, Readiness::READABLE), (9, Readiness::READABLE)], "level mode");
         harness.deregister(edge);
         harness.expect_now(&[(9, Readiness::READABLE)], "deregistered");
     }
 }
 
-/// What files of no particular kind say when they are asked: an event of this one source, with
-/// this in it.
+/// Fails unless one event of this source is reported, which contains `told`, and then none.
 fn expect_one(harness: &mut ReadinessHarness, token: usize, told: Readiness, why: &str) {
     let said = harness.now();
     let is_it = matches!(said[..], [(its, readiness)] if its == token && readiness.contains(told));
     assert!(is_it, "{why}: expected {told:?} of {token}, got {said:?}");
     for _ in 0..3 {
-        harness.expect_silence(&format!("{why}, and once is enough"));
+        harness.expect_silence(&format!("{why}, already reported"));
     }
 }
 
@@ -89,9 +88,9 @@ pub(super) fn f1_files_tell_an_edge_once_a_call(cx: &TestContext) {
         for (from, mode) in MODES.into_iter().flat_map(|from| MODES.map(|mode| (from, mode))) {
             harness.modify(key, 3, READ, from);
             harness.modify(key, 3, Interest::PRIORITY, mode);
-            harness.expect_silence(&why("nothing is urgent"));
+            harness.expect_silence(&why("no urgent data"));
             harness.rearm(key, Interest::PRIORITY);
-            harness.expect_silence(&why("nor when it is asked again"));
+            harness.expect_silence(&why("no urgent data after rearm"));
         }
         harness.modify(key, 4, READ | Interest::PRIORITY, Mode::Level);
         for _ in 0..3 {
@@ -100,7 +99,7 @@ pub(super) fn f1_files_tell_an_edge_once_a_call(cx: &TestContext) {
         harness.deregister(key);
         for mode in MODES {
             let key = harness.register(file.clone(), 5, Interest::PRIORITY, mode);
-            harness.expect_silence(&why("registered for what is urgent"));
+            harness.expect_silence(&why("registered for urgent data"));
             harness.deregister(key);
         }
     }
@@ -145,7 +144,7 @@ pub(super) fn t2_every_kind_of_file_ends_the_wait(cx: &TestContext) {
             });
             let said = harness.next(name);
             assert!(is_ready(&said, readiness), "{name}, {mode:?}: {said:?}");
-            let _kept = ringer.join().unwrap_or_else(|_| panic!("{name}: it failed to happen"));
+            let _kept = ringer.join().unwrap_or_else(|_| panic!("{name}: the event failed"));
             harness.deregister(key);
             harness.expect_silence(name);
         }

@@ -16,15 +16,14 @@ pub(super) fn h1_what_one_handler_took_is_not_reported_to_the_next(cx: &TestCont
         harness.register(here.clone(), 1, READ, mode);
         harness.register(duplicate, 2, READ, mode);
         put(&there, b"x");
-        assert_eq!(harness.now().len(), 1, "room for one");
+        assert_eq!(harness.now().len(), 1, "a capacity of one");
         drain(&*here);
-        harness
-            .expect_silence(&format!("what the second was to be told is not true now, {mode:?}"));
+        harness.expect_silence(&format!("drained before the second was reported, {mode:?}"));
         put(&there, b"y");
         let mut said = harness.now();
         said.extend(harness.now());
         let second = said.iter().any(|event| event.0 == 2 || event.0 == 1);
-        assert!(second, "whoever was passed over is watched still, {mode:?}: {said:?}");
+        assert!(second, "the source passed over is not reported, {mode:?}: {said:?}");
     }
 }
 
@@ -59,7 +58,7 @@ pub(super) fn h2_a_pipe_without_writer_is_readable(cx: &TestContext) {
         let key = harness.register(reader.clone(), 1, READ, mode);
         drop(writer);
         let asked = PollFlags::POLLIN;
-        assert_eq!(oracle(&reader, asked), PollFlags::POLLHUP, "the kernel does not say IN");
+        assert_eq!(oracle(&reader, asked), PollFlags::POLLHUP, "poll(2) does not report POLLIN");
         let end = Readiness::READABLE | Readiness::READ_CLOSED;
         harness.expect_now(&[(1, end)], &format!("{mode:?}"));
         harness.deregister(key);
@@ -73,10 +72,10 @@ pub(super) fn h2_a_full_pipe_without_reader_is_writable(cx: &TestContext) {
         let writer = Arc::new(writer);
         fill(&*writer);
         harness.register(writer.clone(), 1, WRITE, mode);
-        harness.expect_silence("full");
+        harness.expect_silence("the pipe is full");
         drop(reader);
         let asked = PollFlags::POLLOUT;
-        assert_eq!(oracle(&writer, asked), PollFlags::POLLERR, "the kernel does not say OUT");
+        assert_eq!(oracle(&writer, asked), PollFlags::POLLERR, "poll(2) does not report POLLOUT");
         let gone = Readiness::WRITABLE | Readiness::WRITE_CLOSED | Readiness::ERROR;
         harness.expect_now(&[(1, gone)], &format!("{mode:?}"));
     }
@@ -93,12 +92,12 @@ pub(super) fn h2_a_peer_that_closes_ends_the_wait(cx: &TestContext) {
             drop(there);
         });
         let end = Readiness::READABLE | Readiness::READ_CLOSED;
-        assert_eq!(harness.next("the end of file"), [(1, end)], "{mode:?}");
+        assert_eq!(harness.next("end of file"), [(1, end)], "{mode:?}");
         closer.join().unwrap_or_else(|_| panic!("the closer failed"));
     }
 }
 
-/// Clause H3, written down a second time.
+/// A second implementation of clause H3.
 fn expected(bits: u16, asked: Interest) -> Readiness {
     let has = |bit: i16| bits & bit as u16 != 0;
     let mut readiness = Readiness::empty();
@@ -133,7 +132,7 @@ pub(super) fn h3_every_situation_reads_the_same(cx: &TestContext) {
                 let key = harness.register(source.clone(), 1, asked, mode);
                 let readiness = expected(bits, asked);
                 let one = if readiness.is_empty() { vec![] } else { vec![(1, readiness)] };
-                assert_eq!(harness.now(), one, "{name}, asked for {asked:?}, {mode:?}");
+                assert_eq!(harness.now(), one, "{name}, interest {asked:?}, {mode:?}");
                 harness.deregister(key);
             }
         }
@@ -148,10 +147,10 @@ pub(super) fn h3_an_error_that_was_collected_is_gone(cx: &TestContext) {
     harness.register(here.clone(), 1, BOTH, Mode::Level);
     drop(there);
     let closed = Readiness::all() - Readiness::PRIORITY;
-    harness.expect_now(&[(1, closed)], "the peer left our data unread");
+    harness.expect_now(&[(1, closed)], "the peer closed with unread data");
     let read = (&*here).read(&mut [0; 8]);
     assert_eq!(refusal(read), ErrorKind::ConnectionReset);
-    harness.expect_now(&[(1, closed - Readiness::ERROR)], "the read took the error");
+    harness.expect_now(&[(1, closed - Readiness::ERROR)], "the read consumed the error");
 }
 
 pub(super) fn h4_everything_about_a_source_is_one_event(cx: &TestContext) {

@@ -1,4 +1,4 @@
-//! A file system whose server answers when it is told to: FUSE, spoken over `/dev/fuse`.
+//! A FUSE file system on `/dev/fuse` whose server holds requests on demand.
 
 use super::util::TempDir;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -10,12 +10,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// After that a request is answered, so that a test that waits for its own server goes on.
+/// Requests held longer are answered, so that a test blocked on its own server proceeds.
 const MAX_HOLD: Duration = Duration::from_secs(10);
 /// The length of the file.
 const SIZE: u64 = 8192;
 
-/// The operations of `linux/fuse.h` that the server knows.
+/// Operations of `linux/fuse.h` that the server implements.
 pub(super) const LOOKUP: u32 = 1;
 const FORGET: u32 = 2;
 const GETATTR: u32 = 3;
@@ -36,14 +36,14 @@ const BATCH_FORGET: u32 = 42;
 const FILE: u64 = 2;
 const DIRECTORY: u64 = 3;
 
-/// The mounted file system: `file`, `directory` and `new`, which is a name of the file too. The
-/// case's thread, and those that it starts, are the only ones that see it.
+/// A mounted file system with `file`, `directory`, and `new`, another name of the file. It is
+/// visible only to the case's thread and the threads it starts.
 pub(super) struct Fuse {
     directory: TempDir,
     gate: Arc<Gate>,
 }
 
-/// What holds requests back.
+/// Holds requests while it is shut.
 #[derive(Default)]
 struct Gate {
     state: Mutex<State>,
@@ -53,18 +53,19 @@ struct Gate {
 #[derive(Default)]
 struct State {
     is_shut: bool,
-    /// The operations of requests that were held back.
+    /// The operations of the requests that were held.
     held: Vec<u32>,
-    /// One of them was answered because it was held back for too long.
+    /// True if a request was answered because it was held for too long.
     has_expired: bool,
 }
 
 impl Fuse {
-    /// Mounts it where only the calling thread, and those that it starts from now on, see it.
+    /// Mounts the file system, visible only to the calling thread and the threads it starts from
+    /// now on.
     ///
     /// # Errors
     ///
-    /// In words, if there is no `/dev/fuse`, or if this user may not mount.
+    /// With a message if `/dev/fuse` is missing, or if this user may not mount.
     pub(super) fn mount() -> Result<Self, String> {
         let device = File::options().read(true).write(true).open("/dev/fuse");
         let device = device.map_err(|error| format!("/dev/fuse: {error}"))?;
@@ -87,12 +88,12 @@ impl Fuse {
         self.directory.0.join(name)
     }
 
-    /// Answers no request until [`Fuse::release`].
+    /// Holds all requests until [`Fuse::release`].
     pub(super) fn hold(&self) {
         self.gate.state().is_shut = true;
     }
 
-    /// Waits until a request is held back.
+    /// Waits until a request is held.
     pub(super) fn until_held(&self) {
         let state = self.gate.state();
         let waited = self
@@ -100,18 +101,17 @@ impl Fuse {
             .has_changed
             .wait_timeout_while(state, MAX_HOLD, |state| state.held.is_empty());
         let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        assert!(!state.held.is_empty(), "the server was asked for nothing");
+        assert!(!state.held.is_empty(), "the server received no request");
     }
 
-    /// Answers again. Returns the operations of the requests that were held back: all of them until
-    /// now.
+    /// Answers requests again. Returns the operations of all requests held until now.
     pub(super) fn release(&self) -> Vec<u32> {
         let mut state = self.gate.state();
         state.is_shut = false;
         self.gate.has_changed.notify_all();
         let (held, has_expired) = (std::mem::take(&mut state.held), state.has_expired);
         drop(state);
-        assert!(!has_expired, "the thread of the poller has waited for the server: {held:?}");
+        assert!(!has_expired, "the poller's thread blocked on the server: {held:?}");
         held
     }
 }
@@ -129,7 +129,7 @@ impl Gate {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns when a request is to be answered.
+    /// Returns when a request may be answered.
     fn pass(&self, operation: u32) {
         let mut state = self.state();
         if state.is_shut {
@@ -150,7 +150,7 @@ fn serve(mut device: File, gate: &Gate) {
         let length = match device.read(&mut request) {
             Ok(length) => length,
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => return,
-            // A request that was interrupted before it was read.
+            // The request was interrupted before it was read.
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => continue,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => panic!("/dev/fuse: {error}"),
@@ -160,7 +160,7 @@ fn serve(mut device: File, gate: &Gate) {
         if matches!(operation, FORGET | BATCH_FORGET | INTERRUPT) {
             continue;
         }
-        // What closes a file comes when it likes.
+        // Closing a file is asynchronous.
         if !matches!(operation, FLUSH | RELEASE | RELEASEDIR) {
             gate.pass(operation);
         }
@@ -172,10 +172,10 @@ fn serve(mut device: File, gate: &Gate) {
         let mut reply = Vec::new();
         reply.extend((16 + body.len() as u32).to_ne_bytes());
         reply.extend(error.to_ne_bytes());
-        // The number of the request.
+        // The id of the request.
         reply.extend(&request[8..16]);
         reply.extend(body);
-        // It fails if the request was interrupted meanwhile, or the file system unmounted.
+        // The write fails if the request was interrupted, or the file system unmounted.
         let _ = device.write_all(&reply);
     }
 }
@@ -183,14 +183,14 @@ fn serve(mut device: File, gate: &Gate) {
 /// Returns the 32 bits at an offset of a request.
 fn word(request: &[u8], at: usize) -> u32 {
     let bytes = request[at..at + 4].try_into();
-    u32::from_ne_bytes(bytes.unwrap_or_else(|_| panic!("four bytes are four")))
+    u32::from_ne_bytes(bytes.unwrap_or_else(|_| panic!("a slice of four bytes")))
 }
 
 fn long(request: &[u8], at: usize) -> u64 {
     u64::from(word(request, at)) | u64::from(word(request, at + 4)) << 32
 }
 
-/// Returns what is in the file.
+/// Returns the bytes of the file.
 pub(super) fn contents(offset: u64, length: u64) -> Vec<u8> {
     (offset..(offset + length).min(SIZE)).map(|at| (at % 251) as u8).collect()
 }
@@ -199,10 +199,10 @@ fn words(words: &[u32]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_ne_bytes()).collect()
 }
 
-/// Returns the body of an answer, or the number of the error.
+/// Returns the body of an answer, or an error number.
 fn answer(operation: u32, node: u64, body: &[u8]) -> Result<Vec<u8>, i32> {
     Ok(match operation {
-        // Version 7.31, nothing optional, and writes of 4 KiB.
+        // Version 7.31, no optional features, writes of 4 KiB.
         INIT => words(&[7, 31, 0, 0, 0, 4096, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0]),
         LOOKUP => {
             let node = match body.split(|&byte| byte == 0).next() {
@@ -210,7 +210,7 @@ fn answer(operation: u32, node: u64, body: &[u8]) -> Result<Vec<u8>, i32> {
                 Some(b"directory") => DIRECTORY,
                 _ => return Err(libc::ENOENT),
             };
-            // The name is valid for an hour, and what is known of the file for no time.
+            // The name is valid for an hour, the attributes not at all.
             let names = words(&[node as u32, 0, 1, 0, 3600, 0, 0, 0, 0, 0]);
             [names, attributes(node)].concat()
         }
@@ -224,7 +224,7 @@ fn answer(operation: u32, node: u64, body: &[u8]) -> Result<Vec<u8>, i32> {
     })
 }
 
-/// `struct fuse_attr`.
+/// A `struct fuse_attr`.
 fn attributes(node: u64) -> Vec<u8> {
     let mode = if node == FILE { libc::S_IFREG | 0o644 } else { libc::S_IFDIR | 0o755 };
     let mut all = [0; 22];

@@ -1,5 +1,4 @@
-//! The kinds of files there are: one of each on which nothing has happened yet, and how to make
-//! something happen.
+//! One file of each kind, not ready yet, and how to make it ready.
 
 use super::util::*;
 use crate::poller::Source;
@@ -23,12 +22,12 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// A file that is not ready, and what makes it so. What the second gives has to stay open.
+/// A file that is not ready, and what makes it ready. The value returned by `ring` must stay open.
 pub(super) struct Kind {
     pub(super) name: &'static str,
     pub(super) source: Source,
     pub(super) ring: Ring,
-    /// Nothing else makes it ready.
+    /// True if nothing else makes it ready.
     pub(super) is_settled: bool,
 }
 
@@ -50,7 +49,7 @@ fn made<T>(made: std::io::Result<T>) -> T {
     made.unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Writes one byte to `to`, and keeps it.
+/// Returns a function that writes one byte to `to` and keeps it open.
 fn byte<F: AsFd + Send + 'static>(to: F) -> impl FnOnce() -> F + Send {
     move || {
         assert_eq!(own(nix::unistd::write(&to, b"x")), 1);
@@ -58,7 +57,7 @@ fn byte<F: AsFd + Send + 'static>(to: F) -> impl FnOnce() -> F + Send {
     }
 }
 
-/// Files that become readable.
+/// Returns files that become readable.
 pub(super) fn readers() -> Vec<Kind> {
     [pipes(), sockets(), counters(), terminals(), processes()].into_iter().flatten().collect()
 }
@@ -79,7 +78,7 @@ fn pipes() -> Vec<Kind> {
             let write = byte(both_writer);
             move || {
                 let writer = write();
-                // It was for both of them.
+                // The byte was readable from both.
                 assert_eq!(own(nix::unistd::read(&fifo, &mut [0; 1])), 1);
                 drop(fifo_writer);
                 let write = byte(writer);
@@ -118,7 +117,7 @@ fn sockets() -> Vec<Kind> {
     ]
 }
 
-/// An epoll instance as a source, which nix does not make one by itself.
+/// An epoll instance as a source; nix's type does not implement `AsFd`.
 struct Nested(Epoll);
 
 impl AsFd for Nested {
@@ -159,7 +158,7 @@ fn terminals() -> Vec<Kind> {
         for end in [&pair.master, &pair.slave] {
             own(nix::fcntl::fcntl(end, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)));
         }
-        // Else it would keep a line for itself until it is complete.
+        // A terminal in canonical mode holds a line back until it is complete.
         let mut settings = own(tcgetattr(&pair.slave));
         cfmakeraw(&mut settings);
         own(tcsetattr(&pair.slave, SetArg::TCSANOW, &settings));
@@ -174,15 +173,15 @@ fn terminals() -> Vec<Kind> {
     ]
 }
 
-/// Needs a process of its own: it starts another.
+/// Needs a process of its own: it starts a child.
 fn processes() -> Vec<Kind> {
-    // For the thread that makes it alone, and pending because it is blocked.
+    // Blocked and directed to this thread, so that it stays pending.
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGUSR2);
     own(signals.thread_block());
     let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
     let (signalfd, thread) = (own(SignalFd::with_flags(&signals, flags)), Thread::current());
-    // One may be left over from the last time.
+    // A signal may be left over from an earlier call.
     while own(signalfd.read_signal()).is_some() {}
 
     let mut cat = made(Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn());
@@ -192,18 +191,18 @@ fn processes() -> Vec<Kind> {
         kind("signalfd", Arc::new(signalfd), move || thread.signal(libc::SIGUSR2)),
         kind("pidfd", Arc::new(pidfd), move || {
             drop(stdin);
-            // Not waited for: it must be there to be seen.
+            // Not waited for: the zombie is what makes the pidfd ready.
             cat
         }),
     ]
 }
 
-/// A full file, which becomes writable when the other end is emptied.
+/// Returns a full file, which becomes writable when the peer drains it.
 fn full<F: AsFd + Send + 'static>(name: &'static str, source: Source, other: F) -> Kind {
     let sees_room = source.clone();
     kind(name, source, move || {
         let started = Instant::now();
-        // TCP tells in its own time that it has room again.
+        // TCP reports room asynchronously.
         while !oracle((*sees_room).as_fd(), WRITABLE).contains(WRITABLE) {
             assert!(started.elapsed() < LONG, "no room after {LONG:?}");
             drain(&other);
@@ -212,7 +211,7 @@ fn full<F: AsFd + Send + 'static>(name: &'static str, source: Source, other: F) 
     })
 }
 
-/// Files that are full, and become writable.
+/// Returns full files that become writable.
 pub(super) fn writers() -> Vec<Kind> {
     let mut kinds = Vec::new();
     let ways: [fn(BorrowedFd<'_>); 2] = [|file| fill(file), fill_unrefused];
@@ -227,7 +226,7 @@ pub(super) fn writers() -> Vec<Kind> {
         until_settled((*tcp).as_fd(), fill);
         kinds.push(full("pipe, full", pipe, reader));
         kinds.push(full("unix stream, full", stream, there));
-        // A window probe may yet find that the other side has room.
+        // A window probe may still find room at the peer.
         kinds.push(Kind { is_settled: false, ..full("TCP, full", tcp, tcp_there) });
         kinds.push(full("unix datagram, full", datagram, sink));
         kinds.push(full("unix seqpacket, full", sequence, end));
@@ -236,7 +235,7 @@ pub(super) fn writers() -> Vec<Kind> {
     kinds
 }
 
-/// A full pipe, whose other end is given more room.
+/// Returns a full pipe whose capacity grows.
 fn pipe_made_larger() -> Kind {
     let (reader, writer) = pipe();
     own(nix::fcntl::fcntl(&writer, FcntlArg::F_SETPIPE_SZ(4096)));
@@ -247,11 +246,10 @@ fn pipe_made_larger() -> Kind {
     })
 }
 
-/// A full TCP socket has room again while what it sent is under way: fills it until nothing is,
-/// after which there is little that could make room.
+/// Fills a TCP socket until no data is in flight, since acknowledgements make room.
 fn until_settled(tcp: BorrowedFd<'_>, fill: fn(BorrowedFd<'_>)) {
     let started = Instant::now();
-    // In this order: what has arrived makes room.
+    // The order matters: acknowledged data makes room.
     while staging::unacknowledged(tcp) > 0 || oracle(tcp, WRITABLE).contains(WRITABLE) {
         assert!(started.elapsed() < LONG, "still sending after {LONG:?}");
         fill(tcp);
@@ -261,7 +259,7 @@ fn until_settled(tcp: BorrowedFd<'_>, fill: fn(BorrowedFd<'_>)) {
 
 const WRITABLE: PollFlags = PollFlags::POLLOUT;
 
-/// Writes until poll(2) says that there is no room, which may be before a write says so.
+/// Writes until poll(2) reports no room, which may be before a write fails.
 fn fill_unrefused(to: BorrowedFd<'_>) {
     while oracle(to, WRITABLE).contains(WRITABLE) {
         own(nix::unistd::write(to, &[0; 512]));

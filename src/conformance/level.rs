@@ -16,9 +16,9 @@ pub(super) fn l1_repeats_until_drained(cx: &TestContext) {
         for _ in 0..3 {
             harness.expect_now(&[(1, Readiness::READABLE)], "unread data is reported by each wait");
         }
-        assert_eq!(take(&here, 1), 1, "{left} left");
+        assert_eq!(take(&here, 1), 1, "{left} bytes left");
     }
-    harness.expect_silence("all is read");
+    harness.expect_silence("every byte was read");
     put(&there, b"d");
     harness.expect_now(&[(1, Readiness::READABLE)], "data again");
 }
@@ -58,11 +58,11 @@ pub(super) fn l1_a_hundred_sources_at_once(cx: &TestContext) {
         let keys: Vec<_> = streams
             .map(|(token, (here, _))| harness.register(here.clone(), token, READ, mode))
             .collect();
-        harness.expect_silence("all are idle");
+        harness.expect_silence("every source is idle");
         pairs.iter().for_each(|(_, there)| put(there, b"x"));
         let all: Said = (0..120).map(|token| (token, Readiness::READABLE)).collect();
         harness.expect_now(&all, &format!("{mode:?}"));
-        // Holes in the arrays, and then a second round over what is left.
+        // Deregistering leaves holes in tables; the second round covers the rest.
         for (token, key) in keys.iter().enumerate().filter(|(token, _)| token % 3 == 0) {
             harness.deregister(*key);
             drain(&*pairs[token].0);
@@ -103,9 +103,9 @@ pub(super) fn l2_what_was_read_meanwhile_is_not_reported(cx: &TestContext) {
         harness.register(here.clone(), 1, READ, mode);
         put(&there, b"x");
         drain(&*here);
-        harness.expect_silence(&format!("it was read before the wait began, {mode:?}"));
+        harness.expect_silence(&format!("drained before the wait, {mode:?}"));
         put(&there, b"y");
-        harness.expect_now(&[(1, Readiness::READABLE)], "and is watched still");
+        harness.expect_now(&[(1, Readiness::READABLE)], "readable again");
     }
 }
 
@@ -123,14 +123,14 @@ pub(super) fn l2_only_what_was_asked_for(cx: &TestContext) {
     }
 }
 
-/// As many as there may be, with some numbers left for the others.
+/// Close to the limit of open files, with some descriptors spared.
 const VERY_MANY: usize = 19_000;
 
 pub(super) fn l1_a_few_are_busy_among_very_many(cx: &TestContext) {
     let groups = crowd::groups(cx, VERY_MANY);
     let mut harness = cx.harness(256);
     crowd::register_all(&mut harness, &groups);
-    harness.expect_silence("all are idle");
+    harness.expect_silence("every source is idle");
     let pairs: Vec<_> = (0..9).map(|_| stream()).collect();
     let busy = pairs.iter().enumerate().map(|(at, (here, _))| {
         let token = VERY_MANY + at;
@@ -151,7 +151,7 @@ pub(super) fn l1_a_few_are_busy_among_very_many(cx: &TestContext) {
         }
         harness.expect_silence(&format!("round {round} is over"));
     }
-    // And all of one group, of which nobody has said a word yet.
+    // All readers of one group, which was idle until now.
     let group = groups.len() / 2;
     assert_eq!(nix::unistd::write(&groups[group].writer, b"x"), Ok(1));
     let readers = group * crowd::GROUP..(group + 1) * crowd::GROUP;

@@ -1,5 +1,4 @@
-//! What a program does about limits of the kernel that hold for every backend (the second table of
-//! the contract).
+//! Remedies for kernel limits that every backend has (the second table of the contract).
 
 use super::op_harness::*;
 use super::util::*;
@@ -18,14 +17,14 @@ use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Sets for how long closing a socket waits for what was not sent.
+/// Sets how long close(2) waits for unsent data.
 fn linger(socket: &TcpStream, seconds: i32) {
     let onoff = i32::from(seconds > 0);
     ok(setsockopt(socket, sockopt::Linger, &libc::linger { l_onoff: onoff, l_linger: seconds }));
 }
 
-/// Returns a connection whose peer reads nothing, and whose last close blocks for longer than any
-/// watchdog waits.
+/// Returns a connection whose last close blocks longer than any watchdog, since its peer reads
+/// nothing.
 fn lingering() -> (Arc<TcpStream>, TcpStream) {
     let (here, there) = tcp();
     fill(&*here);
@@ -46,7 +45,7 @@ pub(super) fn r5_kept_handle_spares_a_lingering_close(cx: &TestContext) {
         ops.harness.register(here.clone(), 1, interest, Mode::Level);
         ops.wait(ZERO);
         drop(ops);
-        // The program's handle is the last one, and may be dropped anywhere.
+        // The program's handle is the last, and can be dropped on any thread.
         linger(&here, 0);
     }
 }
@@ -82,7 +81,7 @@ pub(super) fn l1_connected_datagram_sender_awaits_room(cx: &TestContext) {
     }
 }
 
-/// Returns a terminal whose reads do not wait for a byte, and its other side.
+/// Returns a terminal whose reads do not wait for a byte, and its master.
 fn terminal() -> (Arc<OwnedFd>, OwnedFd) {
     let pair = ok(openpty(None, None));
     let mut raw = ok(tcgetattr(&pair.slave));
@@ -99,7 +98,7 @@ pub(super) fn l1_terminal_with_vmin_0_is_ready_with_bytes(cx: &TestContext) {
         let (terminal, keyboard) = terminal();
         let mut ops = OpHarness::new(cx);
         let key = ops.add(terminal.clone());
-        assert_eq!(bytes(ops.run(Op::read(key, vec![], 9))).0, 0, "nothing, and no end");
+        assert_eq!(bytes(ops.run(Op::read(key, vec![], 9))).0, 0, "no byte, and no end of file");
         ops.harness.modify(key, 1, READ, mode);
         ops.harness.expect_silence("nothing was typed");
         ok(nix::unistd::write(&keyboard, b"x"));
@@ -132,10 +131,10 @@ pub(super) fn c8_accept_out_of_numbers_is_paused(cx: &TestContext) {
         };
         let done = ops.one();
         assert_eq!((done.id, errno(&done)), (full, libc::EMFILE));
-        // Submitted again at once it would fail again, as often as the processor can.
+        // Resubmitted at once it would fail again, in a busy loop.
         let pause = ops.submit(Op::timeout(Duration::from_secs(3600)), 2);
         ops.expect_nothing_yet("nothing is accepted during the pause");
-        // To see that it sleeps takes numbers.
+        // `expect_sleep` needs descriptors.
         ok(setrlimit(Resource::RLIMIT_NOFILE, limit, hard));
         ops.expect_sleep("nothing is accepted during the pause");
         ops.cancel(pause);
@@ -155,9 +154,9 @@ pub(super) fn c8_accept_out_of_numbers_is_paused(cx: &TestContext) {
     }
 }
 
-/// A file that gets its queue after it was registered is heard once it was armed anew.
+/// A file that gets its wait queue after the registration is reported once it is rearmed.
 pub(super) fn r1_device_attached_later_is_heard(cx: &TestContext) {
-    // Devices of other programs have other names then.
+    // The network namespace avoids names of other programs' devices.
     if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
         cx.skip(format!("no network namespace: {error}"));
     }
@@ -171,7 +170,7 @@ pub(super) fn r1_device_attached_later_is_heard(cx: &TestContext) {
         let key = harness.register(tun.clone(), 1, READ, mode);
         if is_waited {
             let error = Readiness::READABLE | Readiness::ERROR;
-            harness.expect_now(&[(1, error)], "there is no device");
+            harness.expect_now(&[(1, error)], "no device is attached");
         }
         let mut wire = match tun.attach() {
             Ok(wire) => wire,
@@ -183,7 +182,7 @@ pub(super) fn r1_device_attached_later_is_heard(cx: &TestContext) {
             false => harness.rearm(key, READ),
         }
         harness.expect_silence(&format!("nothing was sent, {why}"));
-        // It comes while the poller sleeps, so that no look finds it.
+        // Sent while the poller sleeps, so that no check finds it.
         let waiter = Thread::current().id();
         let sender = std::thread::spawn(move || {
             until_asleep(waiter);
@@ -199,7 +198,8 @@ pub(super) fn r1_device_attached_later_is_heard(cx: &TestContext) {
     }
 }
 
-/// Each mode, with `modify` or `rearm`, after a wait that has told of the error or before it.
+/// Returns each mode with `modify` or `rearm`, with and without a wait that reports the error
+/// first.
 fn later_devices() -> impl Iterator<Item = (Mode, bool, bool)> {
     let ways = [(true, true), (true, false), (false, true), (false, false)];
     MODES.into_iter().flat_map(move |mode| ways.map(|(modify, wait)| (mode, modify, wait)))

@@ -1,5 +1,4 @@
-//! What the cases about streams of results are written with: sockets of all kinds, and what comes
-//! from them.
+//! Helpers for cases about multishot receives: connected sockets of all kinds, and their results.
 
 use super::op_harness::*;
 use super::util::*;
@@ -12,7 +11,7 @@ use std::net::UdpSocket;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 
-/// A socket to receive from, and its peer. Neither blocks.
+/// A non-blocking socket to receive from, and its peer.
 pub(super) struct Line {
     pub(super) name: &'static str,
     pub(super) here: Source,
@@ -58,13 +57,13 @@ impl Line {
         Line::pair("unix seqpacket", SockType::SeqPacket)
     }
 
-    /// The peer sends this, for which there must be room.
+    /// Sends from the peer, which must have room for all of it.
     pub(super) fn say(&self, bytes: &[u8]) {
         let sent = socket::send(self.there.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL);
         assert_eq!(sent, Ok(bytes.len()), "{}: the peer sends", self.name);
     }
 
-    /// What is left in the socket, which must be so many bytes.
+    /// Reads `count` bytes that are left in the socket, or fewer at end of stream.
     pub(super) fn left(&self, count: usize) -> Vec<u8> {
         let (mut left, mut buffer) = (Vec::new(), [0; 4096]);
         while left.len() < count {
@@ -80,7 +79,7 @@ impl Line {
     }
 }
 
-/// Whether the other side will send no more, whatever is still to be received.
+/// Returns true if the peer has closed or shut down writing, even if data is left to receive.
 pub(super) fn has_ended(of: impl AsFd) -> bool {
     let mut fds = [PollFd::new(of.as_fd(), PollFlags::from_bits_retain(libc::POLLRDHUP))];
     ok(nix::poll::poll(&mut fds, PollTimeout::ZERO)) > 0
@@ -97,12 +96,12 @@ pub(super) fn new_pool(size: usize, limit: usize) -> BufferPool {
     ok(BufferPool::new(size, limit))
 }
 
-/// All the buffers that there are in a pool.
+/// Takes all buffers of a pool.
 pub(super) fn take_all(pool: &BufferPool) -> Vec<PoolBuf> {
     std::iter::from_fn(|| pool.take()).collect()
 }
 
-/// What the only operation under way still brings, and its last completion.
+/// Returns the remaining results of the only operation in flight, and its last completion.
 pub(super) fn until_last(ops: &mut OpHarness) -> (Vec<Vec<u8>>, Completion) {
     let mut pieces = Vec::new();
     loop {
@@ -114,24 +113,24 @@ pub(super) fn until_last(ops: &mut OpHarness) -> (Vec<Vec<u8>>, Completion) {
     }
 }
 
-/// So many bytes, which results bring that are not the last.
+/// Returns `count` bytes from results that are not the last.
 pub(super) fn until_bytes(ops: &mut OpHarness, count: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     while bytes.len() < count {
         let done = ops.one();
-        assert!(done.more, "it goes on: {done:?}");
+        assert!(done.more, "a last completion: {done:?}");
         bytes.extend(&*done.buf);
     }
     bytes
 }
 
-/// Fails unless it says that the stream has ended.
+/// Fails unless the completion reports end of stream.
 pub(super) fn expect_end(last: &Completion, why: &str) {
     let is_end = !last.more && matches!(last.result, Ok(Outcome::Done));
-    assert!(is_end, "{why}: the end of the stream is one last Ok: {last:?}");
+    assert!(is_end, "{why}: expected end of stream as one last Ok: {last:?}");
 }
 
-/// A byte of a long stream, in which what comes twice or is missing shows.
+/// A byte of a long pattern in which loss and duplicates are detected.
 pub(super) fn byte_at(position: usize) -> u8 {
     (position % 251) as u8
 }

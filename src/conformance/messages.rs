@@ -1,4 +1,4 @@
-//! Clauses C2 to C6 for messages: bytes, and what goes and comes beside them.
+//! Clauses C2 to C6 for messages: data with an address, descriptors and control messages.
 
 use super::disk::file_of;
 use super::op_harness::*;
@@ -21,7 +21,7 @@ use std::os::unix::net::{SocketAddr as UnixAddress, UnixDatagram};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// What came with a message.
+/// A received message.
 pub(super) struct Came {
     pub(super) bytes: Vec<u8>,
     pub(super) from: Option<Address>,
@@ -34,50 +34,50 @@ pub(super) fn came(done: Completion) -> Came {
     let (moved, bytes) = (done.transferred, done.buf.into_vec());
     match done.result {
         Ok(Outcome::Message(message)) => {
-            assert!(moved <= bytes.len(), "so many are in the buffer at least");
+            assert!(moved <= bytes.len(), "transferred bytes exceed the buffer");
             let ReceivedMessage { from, files, control, flags, .. } = *message;
             Came { bytes, from, files, control, flags }
         }
-        other => panic!("a message, got {other:?}"),
+        other => panic!("expected a message, got {other:?}"),
     }
 }
 
 pub(super) const KINDS: [SockType; 3] = [SockType::Stream, SockType::Datagram, SockType::SeqPacket];
 
-/// Two unix sockets that are connected and do not block.
+/// Returns two connected non-blocking Unix sockets.
 pub(super) fn pair(kind: SockType) -> (Arc<OwnedFd>, Arc<OwnedFd>) {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let (here, there) = ok(socketpair(AddressFamily::Unix, kind, None, flags));
     (Arc::new(here), Arc::new(there))
 }
 
-/// A message with these files.
+/// Returns a message that passes these files.
 pub(super) fn with_files<'a>(files: impl IntoIterator<Item = &'a Arc<File>>) -> Message {
     files.into_iter().fold(Message::new(), |message, file| message.file(file.clone()))
 }
 
-/// So many files, each of its own, in which its number is written.
+/// Creates `count` files, each containing its own number.
 pub(super) fn numbered(directory: &TempDir, count: usize) -> Vec<Arc<File>> {
     (0..count)
         .map(|at| file_of(&directory.0.join(at.to_string()), at.to_string().as_bytes()))
         .collect()
 }
 
-/// Fails unless these are the files that were sent, in order, and close-on-exec.
+/// Fails unless these descriptors refer to the sent files, in order, and are close-on-exec.
 pub(super) fn expect_same(given: &[OwnedFd], sent: &[Arc<File>], why: &str) {
-    assert_eq!(given.len(), sent.len(), "{why}: so many were sent");
+    assert_eq!(given.len(), sent.len(), "{why}: the count of files");
     for (at, (given, sent)) in given.iter().zip(sent).enumerate() {
         let flags = FdFlag::from_bits_retain(ok(fcntl(given, FcntlArg::F_GETFD)));
         assert!(flags.contains(FdFlag::FD_CLOEXEC), "{why}: {at} is not close-on-exec");
         let [given_id, sent_id] = [fstat(given), fstat(sent)].map(|stat| ok(stat).st_ino);
         assert_eq!(given_id, sent_id, "{why}: {at} is another file");
     }
-    // Not only the same file, but the same description of it: it has one position.
+    // A passed descriptor shares the open file description, and so its position.
     if let (Some(given), Some(mut sent)) = (given.last(), sent.last().map(|sent| &**sent)) {
         let before = ok(sent.stream_position());
         let mut given = File::from(ok(given.try_clone()));
         ok(given.seek(SeekFrom::Start(before + 3)));
-        assert_eq!(ok(sent.stream_position()), before + 3, "{why}: it was opened anew");
+        assert_eq!(ok(sent.stream_position()), before + 3, "{why}: another open file description");
         ok(sent.seek(SeekFrom::Start(before)));
     }
 }
@@ -105,7 +105,9 @@ pub(super) fn c6_files_pass_in_order_and_close_on_exec(cx: &TestContext) {
                 }
                 let mut done = ops.collect(if is_late { 2 } else { 1 });
                 let place = done.iter().position(|done| done.token.0 == 1);
-                let its = came(done.remove(place.unwrap_or_else(|| panic!("{why}: none"))));
+                let its = came(done.remove(
+                    place.unwrap_or_else(|| panic!("{why}: the receive did not complete")),
+                ));
                 assert_eq!(its.bytes, b"> hello", "{why}");
                 expect_same(&its.files, &files[..count], &why);
                 assert!(its.control.is_empty() && its.flags.is_empty(), "{why}");
@@ -144,13 +146,16 @@ pub(super) fn c3_messages_stand_in_line_with_the_others(cx: &TestContext) {
     let mut next = || read.next().unwrap_or_else(|| panic!("four"));
     assert_eq!(bytes(next()).1, b"abc");
     let its = came(next());
-    assert_eq!(its.bytes, b"DE", "cut to what was asked for");
-    expect_same(&its.files, &files[..2], "they come with the first of its bytes");
+    assert_eq!(its.bytes, b"DE", "at most the requested length");
+    expect_same(&its.files, &files[..2], "files are received with the first byte");
     let its = came(next());
-    assert!(its.bytes == b"F" && its.files.is_empty(), "the rest of it, {:?}", its.bytes);
-    assert_eq!(bytes(next()).1, b"", "the end");
+    assert!(its.bytes == b"F" && its.files.is_empty(), "the rest of the message, {:?}", its.bytes);
+    assert_eq!(bytes(next()).1, b"", "end of stream");
     let its = came(ops.run(Op::recv_msg(there, vec![1], 9)));
-    assert!(its.bytes == [1] && its.files.is_empty() && its.flags.is_empty(), "the end, again");
+    assert!(
+        its.bytes == [1] && its.files.is_empty() && its.flags.is_empty(),
+        "end of stream again"
+    );
 }
 
 pub(super) fn c2_a_message_that_is_cut_says_so(cx: &TestContext) {
@@ -174,7 +179,7 @@ pub(super) fn c5_messages_are_appended(cx: &TestContext) {
     let (here, there) = pair(SockType::Datagram);
     let [here, there] = [here, there].map(|socket| ops.add(socket));
     let pool = ok(BufferPool::new(4, 1));
-    let lent = || pool.take().unwrap_or_else(|| panic!("it has come home"));
+    let lent = || pool.take().unwrap_or_else(|| panic!("the buffer was returned"));
     for (max, buf) in [(0, vec![1].into()), (5, lent().into()), (1, "static".into())] {
         let kept: Buf = buf;
         let length = kept.len();
@@ -190,11 +195,15 @@ pub(super) fn c5_messages_are_appended(cx: &TestContext) {
     let (level, kind) = (libc::SOL_SOCKET, libc::SCM_RIGHTS);
     let message = Message::new().control(Control { level, kind, data: number });
     let (buf, error) = ops.rejected(Op::send_msg(here, b"kept".to_vec(), .., message));
-    assert_eq!((error.kind(), &*buf), (InvalidInput, &b"kept"[..]), "files by number: {error}");
+    assert_eq!(
+        (error.kind(), &*buf),
+        (InvalidInput, &b"kept"[..]),
+        "SCM_RIGHTS in a control message: {error}"
+    );
     ops.expect_nothing_yet("nothing was sent");
 }
 
-/// Who somebody is: `struct ucred`.
+/// A `struct ucred`.
 fn credentials(process: u32, user: u32, group: u32) -> Vec<u8> {
     [process, user, group].into_iter().flat_map(u32::to_ne_bytes).collect()
 }
@@ -216,11 +225,11 @@ pub(super) fn c2_credentials_pass(cx: &TestContext) {
             ops.run(Op::send_msg(here, "me", .., message));
             let its = came(ops.run(Op::recv_msg(there, vec![], 9)));
             assert_eq!(its.control, std::slice::from_ref(&mine), "{socket:?}");
-            expect_same(&its.files, &files, "beside them");
+            expect_same(&its.files, &files, "with credentials");
         }
         let nobody = Control { level, kind, data: vec![1, 2, 3] };
         let done = ops.run(Op::send_msg(here, "me", .., Message::new().control(nobody)));
-        assert_eq!(errno(&done), libc::EINVAL, "that is nobody's");
+        assert_eq!(errno(&done), libc::EINVAL, "malformed credentials");
     }
 }
 
@@ -245,13 +254,13 @@ pub(super) fn c2_the_time_of_a_datagram_is_told(cx: &TestContext) {
     assert_eq!(data.len(), 16, "a struct timeval");
     let number = |part: &[u8]| part.try_into().map_or(0, i64::from_ne_bytes);
     let time = (number(&data[..8]) * 1_000_000 + number(&data[8..])) as u128;
-    // The clock may be set at that moment, but not by years.
+    // The clock may be set at that moment, but not by more than a day.
     let day = 86_400_000_000;
     assert!((before - day..after + day).contains(&time), "{before} {time} {after}");
     assert!(its.files.is_empty() && its.bytes == b"hello");
 }
 
-/// `struct in_pktinfo`: the number of the interface, our address, the other one.
+/// A `struct in_pktinfo`: interface index, local address, header destination.
 fn packet_info(ours: Ipv4Addr) -> Control {
     let mut data = 0_i32.to_ne_bytes().to_vec();
     data.extend(ours.octets());
@@ -271,9 +280,9 @@ pub(super) fn c2_the_address_of_a_packet_comes_and_is_chosen(cx: &TestContext) {
         let its = came(ops.run(Op::recv_msg(key, vec![], 9)));
         let [Control { level, kind, data }] = &its.control[..] else { panic!("{:?}", its.control) };
         assert_eq!((*level, *kind), (libc::IPPROTO_IP, libc::IP_PKTINFO));
-        assert_eq!(data[8..12], ours.octets(), "where it was sent to");
+        assert_eq!(data[8..12], ours.octets(), "the destination address");
         assert!(matches!(its.from, Some(Address::Inet(from)) if from == theirs), "{:?}", its.from);
-        // And back, from there.
+        // Reply from the same address.
         let message = Message::new().to(theirs).control(packet_info(ours));
         assert_eq!(bytes(ops.run(Op::send_msg(key, "back", .., message))).0, 4);
         let mut back = [0; 9];
@@ -304,10 +313,10 @@ pub(super) fn c2_messages_name_their_sender(cx: &TestContext) {
     }
     let message = Message::new().to(address("nowhere"));
     let done = ops.run(Op::send_msg(there, "hello", .., message));
-    assert_eq!(errno(&done), libc::ENOENT, "nobody is there");
+    assert_eq!(errno(&done), libc::ENOENT, "no such address");
 }
 
-/// What there is to read, up to `WouldBlock`.
+/// Reads until `WouldBlock` and returns the byte count.
 fn drained(socket: &OwnedFd) -> usize {
     let mut file = File::from(ok(socket.try_clone()));
     let (mut part, mut count) = (vec![0; 1 << 16], 0);
@@ -327,15 +336,15 @@ pub(super) fn c2_a_message_waits_for_room_and_passes_its_files_once(cx: &TestCon
         let (from, to) = (ops.add(here.clone()), ops.add(there.clone()));
         ops.submit(Op::send_msg(from, "first", .., with_files(&files)), 1);
         ops.submit(Op::send_msg(from, "second", .., with_files(&files[..1])), 2);
-        ops.expect_nothing_yet("there is no room");
+        ops.expect_nothing_yet("the send buffer is full");
         let shared = |at: usize| Arc::strong_count(&files[at]);
-        assert!(shared(0) >= 3 && shared(2) >= 2, "{kind:?}: C4: they are the operations' too");
-        assert!(drained(&there) > 0, "it was full");
+        assert!(shared(0) >= 3 && shared(2) >= 2, "{kind:?}: C4: operations own the files");
+        assert!(drained(&there) > 0, "the send buffer was full");
         let done = ops.collect(2);
         let sent: Vec<_> = done.iter().map(|done| (done.token.0, done.transferred)).collect();
         assert_eq!(sent, [(1, 5), (2, 6)], "{kind:?}");
         drop(done);
-        assert_eq!([shared(0), shared(2)], [1, 1], "{kind:?}: C4: until they have completed");
+        assert_eq!([shared(0), shared(2)], [1, 1], "{kind:?}: C4: until completion");
         let mut passed = Vec::new();
         for (text, count) in [("first", 3), ("second", 1)] {
             let its = came(ops.run(Op::recv_msg(to, vec![], 5.max(text.len()))));
@@ -344,11 +353,11 @@ pub(super) fn c2_a_message_waits_for_room_and_passes_its_files_once(cx: &TestCon
             passed.extend(its.files);
         }
         ops.submit(Op::recv_msg(to, vec![], 9), 3);
-        ops.expect_nothing_yet("nothing else was sent");
+        ops.expect_nothing_yet("nothing more was sent");
     }
 }
 
-/// One message of which there is room for a part: the files go with it, and not with the rest.
+/// A message that fits partly: the files are passed with the part sent, not with the rest.
 pub(super) fn c2_a_part_of_a_message_is_sent_as_by_the_call(cx: &TestContext) {
     const SIZE: usize = 8 << 20;
     let directory = TempDir::new();
@@ -358,7 +367,7 @@ pub(super) fn c2_a_part_of_a_message_is_sent_as_by_the_call(cx: &TestContext) {
     let (from, to) = (ops.add(here), ops.add(there));
     let done = ops.run(Op::send_msg(from, vec![7; SIZE], .., with_files(&files)));
     let sent = done.transferred;
-    assert!(done.result.is_ok() && 0 < sent && sent < SIZE, "what there is room for: {done:?}");
+    assert!(done.result.is_ok() && 0 < sent && sent < SIZE, "a partial send: {done:?}");
     let (mut left, mut passed) = (sent, Vec::new());
     while left > 0 {
         let its = came(ops.run(Op::recv_msg(to, Vec::new(), SIZE)));
@@ -366,9 +375,9 @@ pub(super) fn c2_a_part_of_a_message_is_sent_as_by_the_call(cx: &TestContext) {
         left -= its.bytes.len();
         passed.extend(its.files);
     }
-    expect_same(&passed, &files, "once, with the part that was sent");
+    expect_same(&passed, &files, "once, with the first part");
     let rest = sent..sent + 10;
     assert_eq!(ops.run(Op::send_msg(from, done.buf, rest, Message::new())).transferred, 10);
     let its = came(ops.run(Op::recv_msg(to, Vec::new(), SIZE)));
-    assert!(its.bytes == [7; 10] && its.files.is_empty(), "the rest is without");
+    assert!(its.bytes == [7; 10] && its.files.is_empty(), "no files with the rest");
 }

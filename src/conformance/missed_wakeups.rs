@@ -1,4 +1,4 @@
-//! Clauses T1 and E1 where a mechanism may not see at once, or not for ever, what there is to see.
+//! Clauses T1 and E1 where a backend may miss a report, or get no further ones.
 
 use super::util::*;
 use crate::event::Readiness;
@@ -20,7 +20,7 @@ fn count(counter: &EventFd) {
     counter.write(1).unwrap_or_else(|error| panic!("write: {error}"));
 }
 
-/// Much has happened and is over, and then something is ready.
+/// Hundreds of spurious reports are queued before the source that is ready.
 pub(super) fn t1_what_came_to_nothing_hides_nothing(cx: &TestContext) {
     const OVER: usize = 300;
     for mode in MODES {
@@ -31,7 +31,7 @@ pub(super) fn t1_what_came_to_nothing_hides_nothing(cx: &TestContext) {
         }
         let late = counter();
         harness.register(late.clone(), 2, READ, mode);
-        harness.expect_silence("nothing has happened");
+        harness.expect_silence("every counter is zero");
         for counter in &counters {
             count(counter);
             count(counter);
@@ -42,13 +42,12 @@ pub(super) fn t1_what_came_to_nothing_hides_nothing(cx: &TestContext) {
     }
 }
 
-/// A wake-up that comes from an io_uring may be the last one that another gets, if that does not
-/// mind.
+/// A wake-up by an io_uring may be the last that another io_uring gets, unless it re-arms its poll.
 pub(super) fn e1_who_is_woken_by_a_ring_is_heard_again(cx: &TestContext) {
     for mode in MODES {
         for sort in 0..3 {
             let mut harness = cx.harness(4);
-            // Where there are no rings none wakes anybody.
+            // Without io_uring there are no such wake-ups.
             let Ok(mut ring) = OtherRing::new() else { return };
             let (notified, epoll) = (counter(), Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC));
             let epoll = epoll.unwrap_or_else(|error| panic!("epoll: {error}"));
@@ -74,18 +73,18 @@ pub(super) fn e1_who_is_woken_by_a_ring_is_heard_again(cx: &TestContext) {
                 });
                 let said = harness.next("a completion");
                 assert_eq!(said, [(1, Readiness::READABLE)], "{mode:?}, {sort}, round {round}");
-                ring = waker.join().unwrap_or_else(|_| panic!("the other thread failed"));
+                ring = waker.join().unwrap_or_else(|_| panic!("the waking thread failed"));
                 ring.take();
                 notified.read().unwrap_or_else(|error| panic!("read: {error}"));
                 harness.drained(key, READ);
                 harness.rearm(key, READ);
-                harness.expect_silence("it was taken");
+                harness.expect_silence("the completion was taken");
             }
         }
     }
 }
 
-/// A number of its own for a file.
+/// Duplicates a descriptor.
 fn own(file: impl AsFd) -> OwnedFd {
     let copy = file.as_fd().try_clone_to_owned();
     copy.unwrap_or_else(|error| panic!("dup: {error}"))

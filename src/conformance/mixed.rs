@@ -1,4 +1,4 @@
-//! Clauses T and W with operations under way, and very many operations at once.
+//! Clauses T and W with operations in flight, and thousands of operations at once.
 
 use super::crowd;
 use super::op_harness::OpHarness;
@@ -31,11 +31,11 @@ pub(super) fn w1_a_wake_ends_a_wait_for_completions(cx: &TestContext) {
             waker.wake();
         });
         ops.harness.wait(None);
-        assert!(ops.harness.events.woken(), "a wake ends it");
+        assert!(ops.harness.events.woken(), "the wake must end the wait");
         assert_eq!(ops.harness.events.completed(), 0, "nothing has completed");
         thread.join().unwrap_or_else(|_| panic!("the waking thread failed"));
     }
-    // A wake comes beside a completion, and neither hides the other.
+    // A wake and a completion are both reported by one wait.
     put(&there, b"x");
     fence_done(&mut ops);
     let done = ops.one();
@@ -45,10 +45,10 @@ pub(super) fn w1_a_wake_ends_a_wait_for_completions(cx: &TestContext) {
     ops.harness.wait(None);
     assert!(ops.harness.events.woken() && ops.harness.events.completed() == 1);
     assert_eq!(ops.one().id, nop);
-    ops.harness.expect_silence("both were taken");
+    ops.harness.expect_silence("no wake and no completion is left");
 }
 
-/// Waits until something has completed.
+/// Waits until an operation completes.
 fn fence_done(ops: &mut OpHarness) {
     while ops.harness.events.completed() == 0 {
         ops.wait(LONG);
@@ -67,8 +67,8 @@ pub(super) fn t1_readiness_and_completions_come_together(cx: &TestContext) {
                 ops.submit(Op::recv(key, Vec::new(), 8), token);
             }
         }
-        ops.expect_nothing_yet("nothing has come");
-        assert!(ops.harness.events.is_empty(), "nothing has come");
+        ops.expect_nothing_yet("nothing was sent");
+        assert!(ops.harness.events.is_empty(), "nothing was sent");
         pairs.iter().for_each(|(_, there)| put(there, b"x"));
         ops.wait(ZERO);
         let ready: Said = (0..20).step_by(2).map(|token| (token, Readiness::READABLE)).collect();
@@ -80,7 +80,7 @@ pub(super) fn t1_readiness_and_completions_come_together(cx: &TestContext) {
     }
 }
 
-/// One direction is watched, and the other operated.
+/// One direction is watched, and the other has an operation.
 pub(super) fn t1_two_directions_of_one_source(cx: &TestContext) {
     for mode in MODES {
         let mut ops = OpHarness::new(cx);
@@ -88,10 +88,10 @@ pub(super) fn t1_two_directions_of_one_source(cx: &TestContext) {
         fill(&*here);
         let key = ops.harness.register(here.clone(), 1, READ, mode);
         let id = ops.submit(Op::send(key, "x", ..), 2);
-        ops.expect_nothing_yet("there is no room");
+        ops.expect_nothing_yet("the send buffer is full");
         put(&there, b"y");
         assert_eq!(ops.harness.next("a byte"), [(1, Readiness::READABLE)], "{mode:?}");
-        assert_eq!(ops.harness.events.completed(), 0, "there is no room");
+        assert_eq!(ops.harness.events.completed(), 0, "the send buffer is full");
         drain(&there);
         let done = ops.one();
         assert!(done.id == id && done.result.is_ok(), "{done:?}");
@@ -99,7 +99,7 @@ pub(super) fn t1_two_directions_of_one_source(cx: &TestContext) {
     }
 }
 
-/// A ring gets an operation when the one before it in its queue has completed.
+/// A ring receives an operation only when its predecessor in the queue has completed.
 pub(super) fn t1_zero_completes_successors(cx: &TestContext) {
     let mut ops = OpHarness::new(cx);
     let (here, there) = stream();
@@ -129,35 +129,35 @@ pub(super) fn t2_operations_that_wait_let_the_thread_sleep(cx: &TestContext) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
     let key = ops.add(Arc::new(listener.unwrap_or_else(|error| panic!("bind: {error}"))));
     ops.submit(Op::accept(key), 5);
-    // Unread data, and the end of the stream behind it, while there is no room to write.
+    // Unread data followed by end of stream, while the send buffer is full.
     let (full, full_there) = stream();
     fill(&*full);
-    put(&full_there, b"for nobody");
+    put(&full_there, b"unread");
     full_there.shutdown(Shutdown::Write).unwrap_or_else(|error| panic!("shutdown: {error}"));
     let key = ops.add(full);
     ops.submit(Op::send(key, "x", ..), 6);
-    // Room to write, while nothing comes.
+    // Writable, while no data arrives.
     let (with_spare_capacity, _roomy_there) = tcp();
     let key = ops.add(with_spare_capacity);
     ops.submit(Op::recv(key, Vec::new(), 8).deadline(HOUR), 7);
-    ops.expect_nothing_yet("all wait");
-    ops.expect_sleep("all operations wait");
-    // What came once and is over leaves nothing behind that would keep a wait awake.
+    ops.expect_nothing_yet("every operation waits");
+    ops.expect_sleep("every operation waits");
+    // A completed operation leaves nothing behind that would wake a later wait.
     let (done, done_there) = stream();
     let key = ops.add(done);
     for _ in 0..3 {
         let id = ops.submit(Op::recv(key, Vec::new(), 8), 8);
-        // Only one that had to wait is watched for.
-        ops.expect_nothing_yet("nothing has come");
+        // Only an operation that had to wait is polled for.
+        ops.expect_nothing_yet("nothing was sent");
         put(&done_there, b"y");
         assert_eq!(ops.one().id, id);
     }
-    put(&done_there, b"for nobody");
-    ops.expect_nothing_yet("nobody receives it");
-    ops.expect_sleep("nobody asks for what is there");
+    put(&done_there, b"unread");
+    ops.expect_nothing_yet("no receive is queued");
+    ops.expect_sleep("no receive is queued for the data");
 }
 
-/// A peer that never stops sending, while only a send waits.
+/// A peer sends continuously while only a send waits.
 pub(super) fn t2_a_flood_completes_nothing_of_the_other_direction(cx: &TestContext) {
     let mut ops = OpHarness::new(cx);
     let (here, there) = stream();
@@ -170,7 +170,7 @@ pub(super) fn t2_a_flood_completes_nothing_of_the_other_direction(cx: &TestConte
         move || {
             while !over.load(Ordering::Relaxed) {
                 put(&there, b"flood");
-                assert_eq!(take(&here, 5), 5, "the program reads it itself");
+                assert_eq!(take(&here, 5), 5, "the program reads the data itself");
                 thread::sleep(Duration::from_micros(100));
             }
             there
@@ -184,11 +184,11 @@ pub(super) fn t2_a_flood_completes_nothing_of_the_other_direction(cx: &TestConte
     over.store(true, Ordering::Relaxed);
     let there = flood.join().unwrap_or_else(|_| panic!("the flood failed"));
     drain(&there);
-    assert_eq!(ops.one().id, id, "now there is room");
+    assert_eq!(ops.one().id, id, "the send buffer has room");
     ops.expect_all_done("one send");
 }
 
-/// A wait under the flood is ended by a wake, and by nothing else.
+/// Fails unless a wait during the flood is ended by a wake alone.
 fn expect_woken(ops: &mut OpHarness) {
     let waker = ops.harness.poller.waker();
     let thread = thread::spawn(move || {
@@ -200,10 +200,10 @@ fn expect_woken(ops: &mut OpHarness) {
     thread.join().unwrap_or_else(|_| panic!("the waking thread failed"));
 }
 
-/// Ten times what a ring has room for.
+/// Ten times the entries of a ring.
 const MANY: usize = 2600;
 
-/// As many operations, each of them on a source of its own; and the sources' other ends.
+/// One operation on each of `MANY` sources; the sources are connected in pairs.
 struct Crowd {
     harness: ReadinessHarness,
     streams: Vec<Arc<UnixStream>>,
@@ -230,18 +230,21 @@ impl Crowd {
         for (at, &key) in self.keys.iter().enumerate() {
             let submitted = self.harness.poller.submit(make(key, at), Token(at));
             let id = submitted.unwrap_or_else(|rejected| panic!("submit {at}: {rejected}"));
-            assert_eq!(self.under_way.insert(id, at), None, "a name used twice");
+            assert_eq!(self.under_way.insert(id, at), None, "an id was reused");
             ids.push(id);
         }
         ids
     }
 
-    /// Waits until all have completed, each once.
+    /// Waits until every operation has completed, once.
     fn collect(&mut self, check: impl Fn(usize, &Completion)) {
         while !self.under_way.is_empty() {
             self.harness.wait(Some(LONG));
             let left = self.under_way.len();
-            assert!(self.harness.events.completed() > 0, "{left} of {MANY} never complete");
+            assert!(
+                self.harness.events.completed() > 0,
+                "{left} of {MANY} operations do not complete"
+            );
             for done in self.harness.events.completions() {
                 assert_eq!(self.under_way.remove(&done.id), Some(done.token.0), "{done:?}");
                 check(done.token.0, &done);
@@ -250,7 +253,7 @@ impl Crowd {
         let mut events = Events::with_capacity(4);
         let waited = self.harness.poller.wait(&mut events, Some(ZERO));
         waited.unwrap_or_else(|error| panic!("wait: {error}"));
-        assert_eq!(events.completed(), 0, "each completes once");
+        assert_eq!(events.completed(), 0, "an operation completed twice");
     }
 }
 
@@ -259,20 +262,20 @@ pub(super) fn c1_ten_times_what_a_ring_holds(cx: &TestContext) {
         let mut crowd = Crowd::new(cx, room);
         crowd.submit_all(|key, at| Op::recv_exact(key, at.to_ne_bytes().to_vec(), 8));
         if moment {
-            crowd.harness.expect_silence("nothing has come");
+            crowd.harness.expect_silence("nothing was sent");
         }
         for (at, one) in crowd.streams.iter().enumerate() {
-            // What is written to one comes out of its other end.
+            // Data written to one source arrives at its peer.
             put(one, &(at ^ 1).to_ne_bytes());
         }
         crowd.collect(|at, done| {
             assert!(done.result.is_ok() && done.transferred == 8, "{done:?}");
-            assert_eq!(*done.buf, at.to_ne_bytes().repeat(2), "its own buffer and bytes");
+            assert_eq!(*done.buf, at.to_ne_bytes().repeat(2), "buffer and data of this operation");
         });
         crowd.submit_all(|key, _| Op::send_all(key, "sent", ..));
         crowd.collect(|_, done| assert!(done.result.is_ok() && done.transferred == 4, "{done:?}"));
         for one in &crowd.streams {
-            assert_eq!(take(one, 8), 4, "each was sent once");
+            assert_eq!(take(one, 8), 4, "each send must be made once");
             assert!(!oracle(one, PollFlags::POLLIN).contains(PollFlags::POLLIN));
         }
         crowd.submit_all(|_, _| Op::nop());
@@ -286,7 +289,7 @@ pub(super) fn x1_ten_times_what_a_ring_holds_is_cancelled(cx: &TestContext) {
         for round in 0..2 {
             let mut ids = crowd.submit_all(|key, at| Op::recv(key, vec![at as u8], 8));
             if is_under_way {
-                crowd.harness.expect_silence("nothing has come");
+                crowd.harness.expect_silence("nothing was sent");
             }
             if round == 1 {
                 ids.reverse();
@@ -296,10 +299,10 @@ pub(super) fn x1_ten_times_what_a_ring_holds_is_cancelled(cx: &TestContext) {
             }
             crowd.collect(|at, done| {
                 assert!(done.is_canceled() && done.transferred == 0, "{done:?}");
-                assert_eq!(*done.buf, [at as u8], "its own buffer, as it was");
+                assert_eq!(*done.buf, [at as u8], "the buffer of this operation, unchanged");
             });
         }
-        // Each direction of each source is free again.
+        // Each direction of each source can be used again.
         crowd.streams.iter().for_each(|one| put(one, b"x"));
         crowd.submit_all(|key, _| Op::recv(key, Vec::new(), 8));
         crowd.collect(|_, done| assert!(done.result.is_ok() && done.transferred == 1, "{done:?}"));

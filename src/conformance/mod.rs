@@ -1,24 +1,22 @@
-//! The conformance suite: the [contract](crate::contract), clause by clause, for any maker of
-//! pollers.
+//! The conformance suite: tests of every clause of the [contract](crate::contract) on any backend.
 //!
-//! [`conformance_tests!`](crate::conformance_tests) makes a test of every case. Each case is named
-//! after the clause it tests, knows the public API only, and decides by what the kernel says about
-//! the same files: poll(2) and the plain system calls are its oracles. When one fails, it prints
-//! the clause.
+//! [`conformance_tests!`](crate::conformance_tests) makes a test of every case. A case is named
+//! after the clause it tests, uses the public API only, and compares with the kernel: its oracles
+//! are poll(2) and the plain system calls. A failure prints the clause.
 //!
 //! ```
 //! # #[cfg(test)] // the macro makes tests, which exist in a test build only
 //! quintpoll::conformance_tests!(epoll, || quintpoll::Backend::Epoll.open());
 //! ```
 //!
-//! A case that needs a process of its own (signals, limits, fork, file counts) has the test binary
-//! started again for itself alone. A case that can't be run here prints `skipped:` and the reason;
-//! for backends named in the environment variable `QUINTPOLL_REQUIRE` (names as given to the macro,
-//! separated by commas) that is a failure. One that is run with fewer files than it wants, because
-//! the limit on open files is low, prints `note:` and how many.
+//! A case that needs a process of its own (signals, limits, fork, descriptor counts) is run by
+//! starting the test binary again. A case that cannot run here prints `skipped:` and the reason.
+//! For backends listed in the environment variable `QUINTPOLL_REQUIRE` (names as given to the
+//! macro, separated by commas) a skip is a failure. A case that runs with fewer files, because the
+//! limit on open files is low, prints `note:` and their count.
 //!
-//! Tests that start processes belong in another test binary than the suite: until a child execs it
-//! holds every file of the process, and cases look at what follows when they close one.
+//! Tests that start processes belong in another test binary: until a child calls exec(2) it holds
+//! every descriptor of the process, and cases check the effect of closing one.
 
 #[macro_use]
 mod cases;
@@ -88,26 +86,26 @@ use crate::poller::Poller;
 use std::io;
 use util::TestContext;
 
-/// Makes a poller of the backend under test.
+/// Opens a poller of the backend under test.
 pub type Maker = fn() -> io::Result<Box<dyn Poller>>;
 
-/// One case.
+/// A case of the suite.
 #[derive(Clone, Copy, Debug)]
 pub struct Case {
-    /// Its name, which begins with the number of its clause in lower case.
+    /// The name, which begins with the number of the clause in lower case.
     pub name: &'static str,
-    /// Whether it is run in a process of its own.
+    /// True if the case runs in a process of its own.
     pub own_process: bool,
     run: fn(&TestContext),
 }
 
 impl Case {
-    /// The clause it tests, such as `"R5"`.
+    /// Returns the clause that the case tests, such as `"R5"`.
     pub fn clause(&self) -> String {
         self.name.split('_').next().unwrap_or_default().to_uppercase()
     }
 
-    /// What the contract says there.
+    /// Returns the text of the clause.
     pub fn clause_text(&self) -> &'static str {
         let mark = format!("//! - **{}** ", self.clause());
         let mut lines = include_str!("../contract.rs").lines();
@@ -117,7 +115,7 @@ impl Case {
 
 /// Makes a test of every case of the conformance suite, in a module of the given name.
 ///
-/// The second argument makes a poller: a closure that captures nothing, or a function, which gives
+/// The second argument opens a poller: a function, or a closure without captures, that returns
 /// `io::Result<Box<dyn Poller>>`. An error of kind `Unsupported` skips the case.
 #[macro_export]
 macro_rules! conformance_tests {
@@ -136,7 +134,7 @@ macro_rules! conformance_tests {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __conformance_test {
-    ($($room:ident { $($case:ident)* } own { $($own:ident)* })*) => {
+    ($($module:ident { $($case:ident)* } own { $($own:ident)* })*) => {
         $(
             $($crate::__conformance_test! { @one $case })*
             $($crate::__conformance_test! { @one $own })*
@@ -152,15 +150,15 @@ macro_rules! __conformance_test {
 }
 
 macro_rules! table {
-    ($($room:ident { $($case:ident)* } own { $($own:ident)* })*) => {
+    ($($module:ident { $($case:ident)* } own { $($own:ident)* })*) => {
         &[$(
-            $(Case { name: stringify!($case), own_process: false, run: $room::$case },)*
-            $(Case { name: stringify!($own), own_process: true, run: $room::$own },)*
+            $(Case { name: stringify!($case), own_process: false, run: $module::$case },)*
+            $(Case { name: stringify!($own), own_process: true, run: $module::$own },)*
         )*]
     };
 }
 
-/// All cases.
+/// Every case of the suite.
 pub const CASES: &[Case] = __conformance_cases! { table };
 
 #[cfg(test)]

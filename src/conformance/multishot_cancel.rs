@@ -1,5 +1,4 @@
-//! Clauses X1, X3, R5 and D1 where an operation has many results: it is stopped, and nothing is
-//! lost.
+//! Clauses X1, X3, R5 and D1 for multishot operations: cancelling one loses no data.
 
 use super::lines::*;
 use super::op_harness::*;
@@ -16,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// What may have happened when a stream is stopped: the kernel has it, and some results have come.
+/// States at the cancel: whether the kernel has the operation, and whether results have arrived.
 const MOMENTS: [(bool, bool); 4] = [(false, false), (true, false), (false, true), (true, true)];
 
 pub(super) fn x1_nothing_is_lost_when_a_stream_is_stopped(cx: &TestContext) {
@@ -42,11 +41,15 @@ pub(super) fn x1_nothing_is_lost_when_a_stream_is_stopped(cx: &TestContext) {
             let mut all = pieces.concat();
             all.extend(line.left(10 - all.len()));
             assert_eq!(all, b"a1b2c3d4e5", "{}, {is_under_way}, {has_come}", line.name);
-            ops.expect_all_done("it was cancelled");
+            ops.expect_all_done("recv_multi was cancelled");
             let again = ops.harness.poller.cancel(id);
-            assert_eq!(refusal(again), io::ErrorKind::NotFound, "its last was delivered (X2)");
+            assert_eq!(
+                refusal(again),
+                io::ErrorKind::NotFound,
+                "the last completion was delivered (X2)"
+            );
             let bits = oracle(&*line.here, PollFlags::POLLIN);
-            assert!(bits.is_empty(), "{}: nothing comes twice", line.name);
+            assert!(bits.is_empty(), "{}: no data is left", line.name);
         }
     }
 }
@@ -94,7 +97,7 @@ pub(super) fn x1_a_stream_stopped_in_a_race_loses_nothing(cx: &TestContext) {
         expect_end(&last, name);
         expect_next(&pieces.concat(), usize::MAX);
         let sent = writer.join().unwrap_or_else(|_| panic!("the writer failed"));
-        assert_eq!(count, sent, "{name}: all that was sent");
+        assert_eq!(count, sent, "{name}: the count of bytes sent");
     }
 }
 
@@ -117,14 +120,14 @@ pub(super) fn x3_a_stream_ends_at_its_deadline(cx: &TestContext) {
             let kind = last.result.as_ref().err().map(io::Error::kind);
             assert_eq!(kind, Some(io::ErrorKind::TimedOut), "{}: {last:?}", line.name);
             if first.is_some() {
-                assert!(pieces.is_empty(), "its turn has not come");
+                assert!(pieces.is_empty(), "a queued operation has no results");
                 line.say(b"ab");
-                assert_eq!(*ops.one().buf, *b"ab", "the other goes on");
+                assert_eq!(*ops.one().buf, *b"ab", "the receive before it still waits");
             } else if says {
                 let all = [pieces.concat(), line.left(2 - pieces.concat().len())].concat();
                 assert_eq!(all, b"ab", "{}", line.name);
             }
-            ops.expect_all_done("its time has passed");
+            ops.expect_all_done("the deadline has passed");
         }
     }
 }
@@ -157,19 +160,19 @@ pub(super) fn r5_a_stream_ends_with_its_registration(cx: &TestContext) {
             let mut all = pieces.concat();
             all.extend(line.left(5 - all.len()));
             assert_eq!(all, b"hello", "{}: nothing is lost", line.name);
-            ops.expect_all_done("the registration has gone");
+            ops.expect_all_done("the source was deregistered");
             let Line { here, there, .. } = line;
-            assert_eq!(Arc::strong_count(&here), 1, "the poller has let go of it");
+            assert_eq!(Arc::strong_count(&here), 1, "the poller still holds the source");
             drop(here);
-            assert!(has_ended(&there), "the peer sees it at once");
+            assert!(has_ended(&there), "the peer sees the close at once");
         }
     }
 }
 
-/// A thousand pollers, each with so many receives and accepts under way.
+/// A thousand pollers, each dropped with hundreds of receives and accepts in flight.
 pub(super) fn d1_a_thousand_drops_with_hundreds_of_streams(cx: &TestContext) {
     const DROPS: usize = 1000;
-    /// One round of so many looks at all memory.
+    /// One round in this many checks all memory.
     const FULL_ROUND: usize = 50;
     drop(cx.poller());
     let before = open_numbers();
@@ -208,19 +211,19 @@ pub(super) fn d1_a_thousand_drops_with_hundreds_of_streams(cx: &TestContext) {
             expect_untouched(&pools, &lines, round);
         }
     }
-    assert_eq!(open_numbers(), with_files, "no number is left open");
-    assert_eq!(leaked_buffers(), 0, "everything could be interrupted");
+    assert_eq!(open_numbers(), with_files, "no descriptor is left open");
+    assert_eq!(leaked_buffers(), 0, "a buffer was leaked");
     for Line { here, there, .. } in lines {
-        assert_eq!(Arc::strong_count(&here), 1, "the pollers have let go of it");
+        assert_eq!(Arc::strong_count(&here), 1, "a poller still holds the source");
         drop(here);
         let ended = oracle(&there, PollFlags::POLLIN).contains(PollFlags::POLLHUP);
-        assert!(ended, "and so has the kernel");
+        assert!(ended, "the kernel still holds the source");
     }
     drop(doors);
-    assert_eq!(open_numbers(), before, "no number is left open");
+    assert_eq!(open_numbers(), before, "no descriptor is left open");
 }
 
-/// What peers say now is written to no buffer, and nobody else receives it.
+/// Fails if data sent now is received or written to a buffer.
 fn expect_untouched(pools: &[BufferPool], lines: &[Line], round: usize) {
     const PATTERN: u8 = 0xa5;
     let mut all: Vec<PoolBuf> = pools.iter().flat_map(take_all).collect();
@@ -230,8 +233,8 @@ fn expect_untouched(pools: &[BufferPool], lines: &[Line], round: usize) {
     }
     lines.iter().for_each(|line| line.say(b"unheard"));
     for line in lines {
-        assert_eq!(line.left(7), b"unheard", "after drop {round} it was received");
+        assert_eq!(line.left(7), b"unheard", "received after drop {round}");
     }
     let is_whole = |buf: &PoolBuf| buf.iter().all(|&byte| byte == PATTERN);
-    assert!(all.iter().all(is_whole), "after drop {round} the kernel has written to a buffer");
+    assert!(all.iter().all(is_whole), "a buffer was written after drop {round}");
 }

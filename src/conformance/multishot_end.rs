@@ -1,5 +1,5 @@
-//! How streams of results end, where what ends them came before they got there; and who may have a
-//! buffer at all.
+//! How multishot receives end when the end or reset came before their results were delivered; and
+//! which receive gets a buffer.
 
 use super::lines::*;
 use super::op_harness::*;
@@ -11,11 +11,11 @@ use nix::poll::PollFlags;
 use std::io::Write;
 use std::net::TcpListener;
 
-/// So many results at once, around what a kernel does in one go.
+/// Counts of results, around what a kernel delivers in one batch.
 const COUNTS: [usize; 12] = [1, 16, 17, 31, 32, 33, 34, 50, 84, 85, 100, 200];
 const SIZE: usize = 16;
 
-/// A peer that goes, having read nothing of what was sent to it: of TCP that makes a reset.
+/// Closes the peer. On TCP, data it has not read makes this a reset.
 fn go(line: Line) {
     let Line { here, there, .. } = line;
     drop(there);
@@ -24,7 +24,7 @@ fn go(line: Line) {
     }
 }
 
-/// What the peer has not read makes its end a reset.
+/// Sends data that the peer does not read, so that its close is a reset.
 fn leave_unread(line: &Line) {
     assert_eq!(nix::unistd::write(&*line.here, b"unread"), Ok(6));
     wait_until_kernel(&line.there, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLIN));
@@ -66,7 +66,7 @@ pub(super) fn c8_the_end_comes_after_however_many_results(cx: &TestContext) {
     }
 }
 
-/// The kernel tells of a reset once.
+/// The kernel reports a reset once.
 pub(super) fn c2_a_reset_is_the_readers_whoever_hears_of_it(cx: &TestContext) {
     for how in ["send", "write", "send_to", "send_msg", "splice"] {
         let line = Line::tcp();
@@ -106,24 +106,24 @@ pub(super) fn c2_a_reset_is_the_readers_whoever_hears_of_it(cx: &TestContext) {
         }
         assert_eq!(heard, b"abc", "{how}");
         let last = last.unwrap_or_else(|| panic!("{how}: no last completion"));
-        assert_eq!(errno(&last), libc::ECONNRESET, "{how}: what was cut off has no end");
+        assert_eq!(errno(&last), libc::ECONNRESET, "{how}: a reset is not the end of the stream");
     }
 }
 
-/// Ends the connection of a socket, which can make another one then (connect(2)).
+/// Disconnects a socket, which can then connect again (connect(2), `AF_UNSPEC`).
 fn dissolve(key: Key) -> Op {
-    let mut nobody = (libc::AF_UNSPEC as libc::sa_family_t).to_ne_bytes().to_vec();
-    nobody.resize(16, 0);
-    Op::connect(key, Address::Other(nobody))
+    let mut address = (libc::AF_UNSPEC as libc::sa_family_t).to_ne_bytes().to_vec();
+    address.resize(16, 0);
+    Op::connect(key, Address::Other(address))
 }
 
-/// A socket may make several connections, one after the other. The reader of the first is stopped
-/// before he hears of the reset that a writer has heard of.
+/// A socket may make several connections in turn. Here the receive of the first is cancelled before
+/// it reports the reset that a send consumed.
 pub(super) fn c2_a_reset_is_of_one_connection(cx: &TestContext) {
     for (waits_for_buffer, is_stream) in
         [(true, true), (true, false), (false, true), (false, false)]
     {
-        let why = format!("no buffer: {waits_for_buffer}, a stream of results: {is_stream}");
+        let why = format!("no buffer: {waits_for_buffer}, multishot: {is_stream}");
         let (line, pool, mut ops) = (Line::tcp(), new_pool(64, 4), OpHarness::new(cx));
         let key = ops.add(line.here.clone());
         let held = if waits_for_buffer { take_all(&pool) } else { Vec::new() };
@@ -137,18 +137,18 @@ pub(super) fn c2_a_reset_is_of_one_connection(cx: &TestContext) {
         let writes = ops.submit(Op::send(key, "x", ..), 2);
         if waits_for_buffer {
             let done = ops.one();
-            assert_eq!(done.id, writes, "{why}: who waits for a buffer hears nothing");
+            assert_eq!(done.id, writes, "{why}: a receive without a buffer does not complete");
             assert!([libc::EPIPE, libc::ECONNRESET].contains(&errno(&done)), "{why}: {done:?}");
         }
         ops.cancel(reads);
         for done in ops.collect(if waits_for_buffer { 1 } else { 2 }) {
-            assert!(done.result.is_err(), "{why}: nothing was sent: {done:?}");
+            assert!(done.result.is_err(), "{why}: nothing was received: {done:?}");
         }
         drop(held);
         let listener = ok(TcpListener::bind("127.0.0.1:0"));
         assert_eq!(bytes(ops.run(dissolve(key))).0, 0, "{why}");
         let connects = Op::connect(key, ok(listener.local_addr()));
-        assert_eq!(bytes(ops.run(connects)).0, 0, "{why}: it makes another");
+        assert_eq!(bytes(ops.run(connects)).0, 0, "{why}: the socket connects again");
         let (mut there, _) = ok(listener.accept());
         ok(there.write_all(b"whole"));
         drop(there);
@@ -160,7 +160,7 @@ pub(super) fn c2_a_reset_is_of_one_connection(cx: &TestContext) {
         } else {
             let received = ops.run(Op::recv_exact(key, vec![], 5));
             assert_eq!(bytes(received), (5, b"whole".to_vec()), "{why}");
-            assert_eq!(bytes(ops.run(Op::recv(key, vec![], 9))).0, 0, "{why}: a clean end");
+            assert_eq!(bytes(ops.run(Op::recv(key, vec![], 9))).0, 0, "{why}: end of stream");
         }
     }
 }
@@ -174,10 +174,10 @@ pub(super) fn c8_a_newcomer_does_not_overtake(cx: &TestContext) {
         ops.add(line.here.clone())
     });
     let waits = ops.submit_stream(Op::recv_multi(one, &pool), 1);
-    ops.expect_nothing_yet("there is no buffer");
+    ops.expect_nothing_yet("the pool is empty");
     drop(held);
     let comes = ops.submit_stream(Op::recv_multi(other, &pool), 2);
-    // Each goes home before the next can come.
+    // Each buffer is returned before the next result.
     let mut next = || {
         let done = ops.one();
         (done.id, done.buf.to_vec())
@@ -198,7 +198,7 @@ pub(super) fn p1_a_pool_from_before_a_fork_is_refused(cx: &TestContext) {
         i32::from(!is_refused)
     });
     let status = status.unwrap_or_else(|error| panic!("fork: {error}"));
-    assert_eq!(status, 0, "in the child it is refused, and nothing hangs");
+    assert_eq!(status, 0, "the child must get an error without hanging");
     drop(held);
-    assert_eq!((pool.made(), pool.idle()), (1, 1), "the parent's is as before");
+    assert_eq!((pool.made(), pool.idle()), (1, 1), "the parent's pool is unchanged");
 }

@@ -1,5 +1,5 @@
-//! Clauses P2, P3 and C2 for the numbers of descriptors: where 0 to 2 are free, and where the
-//! poller's own were replaced. Every case has a process of its own.
+//! Clauses P2, P3 and C2 for descriptor numbers: when 0 to 2 are free, and when the poller's own
+//! were replaced. Every case has a process of its own.
 
 use super::messages::{came, with_files};
 use super::op_harness::*;
@@ -18,7 +18,7 @@ use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::sync::Arc;
 
-/// Standard input, output and error are closed until this is dropped.
+/// Closes standard input, output and error until dropped.
 struct ClosedStdio([OwnedFd; 3]);
 
 impl ClosedStdio {
@@ -30,7 +30,7 @@ impl ClosedStdio {
         ClosedStdio(files)
     }
 
-    /// Opens `file` under all three numbers, whatever is there, as a daemon does.
+    /// Opens `file` as 0, 1 and 2, replacing what is open there, as a daemon does.
     fn replace(&self, file: impl AsFd) {
         put_at_stdio([&file; 3]);
     }
@@ -48,26 +48,26 @@ fn put_at_stdio(files: [&impl AsFd; 3]) {
     ok(dup2_stderr(files[2]));
 }
 
-/// Returns the numbers below 3 that are open.
+/// Returns the open descriptors below 3.
 fn stdio_numbers() -> Vec<RawFd> {
     open_numbers().into_iter().filter(|&number| number < 3).collect()
 }
 
-/// Has the poller report readiness, be woken while it sleeps, and perform operations of all kinds:
-/// on a socket, and on files that are opened and read here and by threads.
+/// Uses readiness, a wake of a sleeping wait, and operations on a socket, on a cached file and on
+/// one opened by a thread.
 fn work(ops: &mut OpHarness, key: Key, mode: Mode, cached: &Path) {
     ops.harness.modify(key, 1, READ, mode);
     ops.harness.expect_now(&[(1, Readiness::READABLE)], "a byte");
-    // Reported once, it is silent, and the poller sleeps.
+    // A one-shot source that was reported is silent, so the poller sleeps.
     ops.harness.modify(key, 1, READ, Mode::OneShot);
-    ops.harness.expect_now(&[(1, Readiness::READABLE)], "still there");
+    ops.harness.expect_now(&[(1, Readiness::READABLE)], "unread data");
     let (waker, waiter) = (ops.harness.poller.waker(), Thread::current().id());
     let thread = std::thread::spawn(move || {
         until_asleep(waiter);
         waker.wake();
     });
     ops.harness.wait(None);
-    assert!(ops.harness.events.woken(), "only the wake ends it");
+    assert!(ops.harness.events.woken(), "the wake must end the wait");
     thread.join().unwrap_or_else(|_| panic!("the waking thread failed"));
 
     let (here, there) = stream();
@@ -99,11 +99,11 @@ pub(super) fn p2_own_descriptors_leave_stdio_free(cx: &TestContext) {
         let key = ops.harness.register(here, 1, READ, mode);
         put(&there, b"x");
         work(&mut ops, key, mode, &cached);
-        assert_eq!(stdio_numbers(), [], "the poller keeps no descriptor there, {mode:?}");
+        assert_eq!(stdio_numbers(), [], "the poller uses a standard descriptor, {mode:?}");
         stdio.replace(&null);
         work(&mut ops, key, mode, &cached);
         drop(ops);
-        assert_eq!(stdio_numbers(), [0, 1, 2], "and closes none there");
+        assert_eq!(stdio_numbers(), [0, 1, 2], "the poller closed a standard descriptor");
     }
 }
 
@@ -121,7 +121,7 @@ pub(super) fn c2_what_is_opened_has_the_lowest_number(cx: &TestContext) {
     let sender = ops.add(Arc::new(there));
     let _client = ok(TcpStream::connect(address));
     bytes(ops.run(Op::send_msg(sender, "x", .., with_files(&passed))));
-    // What the poller makes when it is first needed is not made again.
+    // The poller's lazily created descriptors exist from now on.
     ok(opened(ops.run(Op::open(&cached, &read))));
     let stdio = ClosedStdio::new();
     let mut given: Vec<(&str, OwnedFd)> = Vec::new();
@@ -138,11 +138,11 @@ pub(super) fn c2_what_is_opened_has_the_lowest_number(cx: &TestContext) {
     let second: Vec<RawFd> = numbers(&given);
     given.clear();
     drop(stdio);
-    assert_eq!((first, second), (vec![0, 1, 2], vec![0]), "as by the calls");
+    assert_eq!((first, second), (vec![0, 1, 2], vec![0]), "the lowest free descriptors");
 }
 
 pub(super) fn p3_replaced_descriptors_end_no_process(cx: &TestContext) {
-    // Reads of the first never end, and reads of the second block.
+    // The first file is read without end, and the second blocks.
     let (empty, _writer) = pipe();
     ok(fcntl(&empty, FcntlArg::F_SETFL(OFlag::empty())));
     for file in [OwnedFd::from(ok(File::open("/dev/zero"))), empty] {
@@ -156,10 +156,10 @@ pub(super) fn p3_replaced_descriptors_end_no_process(cx: &TestContext) {
         let key = ops.add(pairs[3].0.clone());
         ops.submit(Op::recv(key, vec![], 4), 2);
         ops.wait(ZERO);
-        // Where there are signals, these are pending when the poller goes.
+        // On SIGIO these signals are pending when the poller is dropped.
         pairs.iter().for_each(|(_, there)| put(there, b"y"));
         for number in open_numbers().into_iter().filter(|number| !before.contains(number)) {
-            // The poller closes it.
+            // The poller closes the descriptor.
             _ = ok(duplicate_onto(file.as_fd(), number)).into_raw_fd();
         }
         drop(ops);

@@ -17,17 +17,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What was opened, or the number of the error.
+/// Returns the opened file, or the error number.
 pub(super) fn opened(done: Completion) -> Result<OwnedFd, i32> {
     let failed = done.result.is_err().then(|| errno(&done));
     match (done.result, failed) {
         (Ok(Outcome::Opened { file }), _) => Ok(file),
         (_, Some(number)) => Err(number),
-        (other, _) => panic!("a file that was opened, got {other:?}"),
+        (other, _) => panic!("expected an opened file, got {other:?}"),
     }
 }
 
-/// The same flags, for both ways of opening.
+/// Arguments of an open, for the operation and the plain call.
 #[derive(Clone, Copy, Debug)]
 struct How {
     /// read, write, append, truncate, create, create_new
@@ -49,17 +49,17 @@ impl How {
         let mut options = File::options();
         options.read(read).write(write).append(append).truncate(truncate).create(create);
         options.create_new(create_new).mode(self.mode).custom_flags(self.flags);
-        // What it refuses by itself has no number.
+        // An error of the standard library itself has no number.
         options.open(path).map(OwnedFd::from).map_err(|error| error.raw_os_error().unwrap_or(0))
     }
 }
 
-/// Every choice there is.
+/// Returns every combination of the six choices.
 fn choices() -> impl Iterator<Item = [bool; 6]> {
     (0..64_u8).map(|bits| [0, 1, 2, 3, 4, 5].map(|at| bits >> at & 1 == 1))
 }
 
-/// A directory with one of everything, always the same.
+/// Creates a directory with one file of each kind, and returns paths into it.
 fn furnish(directory: &Path) -> Vec<PathBuf> {
     ok(std::fs::create_dir(directory));
     let name = |name: &str| directory.join(name);
@@ -106,14 +106,14 @@ pub(super) fn c2_files_are_opened_as_by_the_call(cx: &TestContext) {
         ok(std::fs::remove_dir_all(&ours));
         ok(std::fs::remove_dir_all(&twins));
     }
-    ops.expect_all_done("one by one");
+    ops.expect_all_done("all opens have completed");
 }
 
 fn status(file: &OwnedFd) -> OFlag {
     OFlag::from_bits_retain(ok(fcntl(file, FcntlArg::F_GETFL)))
 }
 
-/// Fails unless they were opened in the same way, but for what C6 says.
+/// Fails unless both were opened with the same flags, except those of C6.
 fn expect_alike(given: &OwnedFd, expected: &OwnedFd, why: &str) {
     let flags = FdFlag::from_bits_retain(ok(fcntl(given, FcntlArg::F_GETFD)));
     assert!(flags.contains(FdFlag::FD_CLOEXEC), "{why}: close-on-exec");
@@ -153,13 +153,13 @@ pub(super) fn c2_thread_self_is_the_thread_that_submits(cx: &TestContext) {
 pub(super) fn c2_what_can_not_be_opened_says_why(cx: &TestContext) {
     let mut ops = OpHarness::new(cx);
     let read = OpenOptions::new().read(true).clone();
-    for path in ["with\0zero", "\0"] {
+    for path in ["with\0nul", "\0"] {
         let refused = ops.rejected(Op::open(path, &read)).1;
-        assert_eq!(refused.kind(), InvalidInput, "a path with a zero");
+        assert_eq!(refused.kind(), InvalidInput, "a path with a NUL byte");
     }
     let refused = ops.rejected(Op::open("/dev/null", &OpenOptions::new())).1;
-    assert_eq!(refused.kind(), InvalidInput, "neither read nor written");
-    // A program that runs is not written to.
+    assert_eq!(refused.kind(), InvalidInput, "neither reading nor writing");
+    // An executable that is running cannot be opened for writing.
     let running = ok(std::env::current_exe());
     let write = OpenOptions::new().write(true).clone();
     assert_eq!(opened(ops.run(Op::open(running, &write))).err(), Some(libc::ETXTBSY));
@@ -191,11 +191,12 @@ pub(super) fn c7_to_open_a_fifo_waits_for_nobody(cx: &TestContext) {
     let [read, write] = [(true, false), (false, true)]
         .map(|(read, write)| OpenOptions::new().read(read).write(write).clone());
     let given = opened(ops.run(Op::open(&path, &write)));
-    assert_eq!(given.err(), Some(libc::ENXIO), "nobody reads");
+    assert_eq!(given.err(), Some(libc::ENXIO), "the FIFO has no reader");
     let reader = opened(ops.run(Op::open(&path, &read)));
-    let reader = reader.unwrap_or_else(|number| panic!("to read needs nobody: {number}"));
+    let reader =
+        reader.unwrap_or_else(|number| panic!("opening for reading needs no writer: {number}"));
     let writer = opened(ops.run(Op::open(&path, &write)));
-    let writer = writer.unwrap_or_else(|number| panic!("there is a reader: {number}"));
+    let writer = writer.unwrap_or_else(|number| panic!("the FIFO has a reader: {number}"));
     assert!(status(&reader).contains(OFlag::O_NONBLOCK), "C6");
     assert!(status(&writer).contains(OFlag::O_NONBLOCK | OFlag::O_WRONLY), "C6");
     let (reader, writer) = (ops.add(Arc::new(reader)), ops.add(Arc::new(writer)));
@@ -240,7 +241,7 @@ pub(super) fn x1_an_open_is_done_or_not(cx: &TestContext) {
                     if round % 2 == 1 {
                         ops.wait(ZERO);
                     }
-                    // It is known until it was delivered, and this may have done that.
+                    // `NotFound` is allowed only if the submission has delivered the completion.
                     let canceled = ops.harness.poller.cancel(id);
                     assert!(canceled.is_ok() || ops.harness.events.completed() > 0);
                 }
@@ -262,7 +263,7 @@ pub(super) fn x1_an_open_is_done_or_not(cx: &TestContext) {
             assert_eq!(path.exists(), !is_stopped, "{done:?}");
         }
     }
-    ops.expect_all_done("each once");
+    ops.expect_all_done("all opens have completed");
 }
 
 pub(super) fn d2_opened_files_that_nobody_takes_are_closed(cx: &TestContext) {
@@ -276,14 +277,14 @@ pub(super) fn d2_opened_files_that_nobody_takes_are_closed(cx: &TestContext) {
         (0..count).for_each(|token| _ = ops.submit(Op::open(&path, &read), token));
     };
     let mut ops = OpHarness::with_room(cx, 4);
-    // What a poller keeps for itself once it has opened a file.
+    // The poller's own descriptors for opening files are created by the first open.
     open(&mut ops, 1);
     drop(ops.one());
     let with_poller = open_numbers();
     open(&mut ops, 3);
     let done = ops.collect(3);
     assert!(done.iter().all(|done| done.result.is_ok()), "{done:?}");
-    assert_eq!(open_numbers().len(), with_poller.len() + 3, "they are open");
+    assert_eq!(open_numbers().len(), with_poller.len() + 3, "the files are open");
     drop(done);
     assert_eq!(open_numbers(), with_poller, "closed with the completion");
     open(&mut ops, 3);
@@ -296,8 +297,8 @@ pub(super) fn d2_opened_files_that_nobody_takes_are_closed(cx: &TestContext) {
     }
     assert_eq!(open_numbers(), with_poller, "closed with the events");
     drop(ops);
-    assert_eq!(open_numbers(), before, "and the poller");
-    // Delivered and not taken, done and not delivered, and under way.
+    assert_eq!(open_numbers(), before, "closed with the poller");
+    // Delivered and not taken, completed and not delivered, and in flight.
     for round in 0..100 {
         let mut ops = OpHarness::with_room(cx, 4);
         open(&mut ops, 12);
@@ -312,8 +313,8 @@ pub(super) fn d2_opened_files_that_nobody_takes_are_closed(cx: &TestContext) {
     drop(held);
 }
 
-/// As long as it lives the process has no number left. (With a limit of 0 poll(2) would not look at
-/// anything.)
+/// Uses up the file descriptors of the process until dropped. (With a limit of 0 poll(2) would
+/// fail.)
 pub(super) struct UsedUp {
     before: (u64, u64),
     _files: Vec<File>,
@@ -341,7 +342,7 @@ pub(super) fn p5_without_a_number_nothing_is_opened(cx: &TestContext) {
     let mut ops = OpHarness::new(cx);
     let key = ops.add(file.clone());
     let read = OpenOptions::new().read(true).clone();
-    // What the mechanism makes for itself at the first time.
+    // The poller's own descriptors are created by the first open.
     drop(ops.run(Op::open(&path, &read)));
     let before = open_numbers();
     let used_up = UsedUp::new();
@@ -352,18 +353,20 @@ pub(super) fn p5_without_a_number_nothing_is_opened(cx: &TestContext) {
     drop(used_up);
     assert_eq!(opened(done).err(), Some(libc::EMFILE));
     assert_eq!(opened(made).err(), Some(libc::EMFILE));
-    assert!(!directory.0.join("new").exists(), "nothing was made");
-    assert_eq!(bytes(read_on).1, b"tent", "what is open goes on");
+    assert!(!directory.0.join("new").exists(), "the failed open created a file");
+    assert_eq!(bytes(read_on).1, b"tent", "open files still work");
     assert_eq!(open_numbers(), before);
     let again = opened(ops.run(Op::open(&path, &read)));
-    let again = File::from(again.unwrap_or_else(|number| panic!("there is room: {number}")));
+    let again =
+        File::from(again.unwrap_or_else(|number| panic!("descriptors are free again: {number}")));
     assert_eq!(ok(again.read_at(&mut [0; 9], 0)), 7);
 }
 
-/// Threads have rights of their own: what the poller's gives up, nobody keeps for it.
+/// Credentials are per thread: after the poller's thread drops its own, no worker thread may use
+/// the old ones.
 pub(super) fn c2_to_open_takes_the_rights_of_the_thread(cx: &TestContext) {
     if !Uid::effective().is_root() {
-        cx.skip("only root has rights to give up, and to take again");
+        cx.skip("only root can drop privileges and regain them");
     }
     let directory = TempDir::new();
     ok(std::fs::set_permissions(&directory.0, std::os::unix::fs::PermissionsExt::from_mode(0o755)));
@@ -373,7 +376,7 @@ pub(super) fn c2_to_open_takes_the_rights_of_the_thread(cx: &TestContext) {
     let mut ops = OpHarness::new(cx);
     let open = || Op::open(&path, OpenOptions::new().read(true));
     for _ in 0..3 {
-        // Those who have done these have the rights yet.
+        // The worker threads that ran these still have root's credentials.
         (0..8).for_each(|at| _ = ops.submit(open(), at));
         let done = ops.collect(8);
         assert!(done.into_iter().all(|done| opened(done).is_ok()), "root may");
@@ -381,6 +384,6 @@ pub(super) fn c2_to_open_takes_the_rights_of_the_thread(cx: &TestContext) {
         let (plain, done) = (File::open(&path), ops.run(open()));
         setfsuid(Uid::from_raw(0));
         assert!(plain.is_err_and(|error| error.raw_os_error() == Some(libc::EACCES)));
-        assert_eq!(opened(done).err(), Some(libc::EACCES), "nobody may");
+        assert_eq!(opened(done).err(), Some(libc::EACCES), "the unprivileged thread may not");
     }
 }

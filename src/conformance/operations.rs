@@ -1,4 +1,4 @@
-//! Clauses M1, C4, C6, F2 and Q3: operations beside readiness, and what they do to sources.
+//! Clauses M1, C4, C6, F2 and Q3: operations together with readiness, and their effect on sources.
 
 use super::op_harness::*;
 use super::util::*;
@@ -19,7 +19,7 @@ fn somewhere() -> SocketAddr {
     (Ipv4Addr::LOCALHOST, 9).into()
 }
 
-/// One operation of every kind that reads, with a buffer where it takes one.
+/// Returns one operation of every kind that reads, with `buf` if it takes a buffer.
 fn that_read(key: Key, buf: impl Fn() -> Vec<u8>) -> Vec<(&'static str, Op)> {
     vec![
         ("recv", Op::recv(key, buf(), 3)),
@@ -31,7 +31,7 @@ fn that_read(key: Key, buf: impl Fn() -> Vec<u8>) -> Vec<(&'static str, Op)> {
     ]
 }
 
-/// One operation of every kind that writes.
+/// Returns one operation of every kind that writes.
 fn that_write(key: Key, buf: impl Fn() -> Vec<u8>) -> Vec<(&'static str, Op)> {
     vec![
         ("send", Op::send(key, buf(), ..)),
@@ -63,15 +63,15 @@ pub(super) fn m1_a_watched_direction_is_not_operated(cx: &TestContext) {
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{name}, {watched:?}: {error}");
             let has_buf = !["accept", "connect"].contains(&name) && !name.starts_with("shutdown");
             if has_buf {
-                assert_eq!(buf.as_ptr(), place, "{name}: it is the same buffer");
+                assert_eq!(buf.as_ptr(), place, "{name}: another buffer was returned");
                 let bytes = buf.into_vec();
                 assert_eq!((&bytes[..], bytes.capacity()), (&b"mine"[..], 100), "{name}");
             }
         }
-        // The registration stands, nothing was read, and nothing was shut down.
+        // The registration stands; nothing was read, sent or shut down.
         let readiness = |dir| if dir == READ { Readiness::READABLE } else { Readiness::WRITABLE };
         let ready = watched.iter().map(readiness).fold(Readiness::empty(), |all, one| all | one);
-        ops.harness.expect_now(&[(1, ready)], "the registration stands");
+        ops.harness.expect_now(&[(1, ready)], "the registration is unchanged");
         ops.expect_all_done("nothing was accepted");
         assert_eq!((take(&here, 9), oracle(&there, PollFlags::POLLIN)), (1, PollFlags::empty()));
     }
@@ -89,17 +89,17 @@ pub(super) fn m1_an_operated_direction_is_not_watched(cx: &TestContext) {
             assert_eq!(refusal(modified), ErrorKind::InvalidInput, "{interest:?}, {mode:?}");
         }
         for _ in 0..2 {
-            ops.harness.expect_now(&[(1, Readiness::WRITABLE)], "the old registration goes on");
+            ops.harness.expect_now(&[(1, Readiness::WRITABLE)], "the registration is unchanged");
         }
         put(&there, b"one");
-        assert_eq!(bytes(ops.one()).1, b"one", "the operation goes on");
+        assert_eq!(bytes(ops.one()).1, b"one", "the receive completes");
         let modified = ops.harness.poller.modify(key, Token(9), READ, mode);
-        assert_eq!(refusal(modified), ErrorKind::InvalidInput, "there is another");
+        assert_eq!(refusal(modified), ErrorKind::InvalidInput, "a second receive is queued");
         put(&there, b"two");
         assert_eq!(bytes(ops.one()).1, b"two");
         ops.harness.modify(key, 4, READ, mode);
         put(&there, b"three");
-        ops.harness.expect_now(&[(4, Readiness::READABLE)], "no operation reads any more");
+        ops.harness.expect_now(&[(4, Readiness::READABLE)], "no receive is left");
         ops.rejected(Op::recv(key, Vec::new(), 10));
         ops.harness.modify(key, 5, Interest::empty(), mode);
         assert_eq!(bytes(ops.run(Op::recv(key, Vec::new(), 10))).1, b"three");
@@ -114,25 +114,25 @@ pub(super) fn m1_one_may_watch_for_data_beside_sends(cx: &TestContext) {
         let key = ops.harness.register(here.clone(), 1, READ, mode);
         ops.submit(Op::send_all(key, vec![7; 1000], ..), 2);
         ops.submit(Op::send(key, "more", ..), 3);
-        ops.expect_nothing_yet("the socket is full");
-        ops.harness.expect_silence("nothing is there to be read");
+        ops.expect_nothing_yet("the send buffer is full");
+        ops.harness.expect_silence("nothing was sent");
         put(&there, b"x");
         assert_eq!(ops.harness.next("data"), [(1, Readiness::READABLE)], "{mode:?}");
         if mode == Mode::Level {
-            ops.harness.expect_now(&[(1, Readiness::READABLE)], "again and again");
+            ops.harness.expect_now(&[(1, Readiness::READABLE)], "reported by each wait");
         }
         if mode == Mode::OneShot {
-            ops.harness.expect_silence("once");
+            ops.harness.expect_silence("one-shot, reported");
         }
         assert_eq!(take(&here, 10), 1);
         ops.harness.drained(key, READ);
-        ops.harness.expect_silence("it was read");
+        ops.harness.expect_silence("the byte was read");
         drain(&there);
         let done = ops.collect(2);
         assert_eq!([done[0].token, done[1].token], [Token(2), Token(3)]);
         put(&there, b"y");
         if mode == Mode::OneShot {
-            ops.harness.expect_silence("what the sends do does not arm it");
+            ops.harness.expect_silence("sends do not rearm the registration");
             ops.harness.rearm(key, READ);
         }
         ops.harness.expect_now(&[(1, Readiness::READABLE)], "new data");
@@ -146,23 +146,23 @@ pub(super) fn m1_one_may_watch_for_room_beside_receives(cx: &TestContext) {
         let (here, there) = stream();
         let key = ops.harness.register(here.clone(), 1, WRITE, mode);
         ops.submit(Op::recv(key, Vec::new(), 10), 2);
-        assert_eq!(ops.harness.next("room"), [(1, Readiness::WRITABLE)], "{mode:?}");
+        assert_eq!(ops.harness.next("writability"), [(1, Readiness::WRITABLE)], "{mode:?}");
         if mode == Mode::Level {
-            ops.harness.expect_now(&[(1, Readiness::WRITABLE)], "again and again");
+            ops.harness.expect_now(&[(1, Readiness::WRITABLE)], "reported by each wait");
         }
         fill(&*here);
         ops.harness.drained(key, WRITE);
-        ops.harness.expect_silence("no room, no data");
+        ops.harness.expect_silence("no room and no data");
         put(&there, b"data");
         assert_eq!(bytes(ops.one()).1, b"data");
         ops.submit(Op::recv_exact(key, Vec::new(), 2), 3);
-        ops.harness.expect_silence("what the receives do is no room");
+        ops.harness.expect_silence("receives do not make it writable");
         drain(&there);
         if mode == Mode::OneShot {
-            ops.harness.expect_silence("once");
+            ops.harness.expect_silence("one-shot, reported");
             ops.harness.rearm(key, WRITE);
         }
-        ops.harness.expect_now(&[(1, Readiness::WRITABLE)], "room");
+        ops.harness.expect_now(&[(1, Readiness::WRITABLE)], "the peer has drained the stream");
         put(&there, b"zz");
         assert_eq!(bytes(ops.one()).1, b"zz");
         ops.expect_all_done("two receives");
@@ -175,8 +175,12 @@ pub(super) fn c4_the_source_is_the_pollers_until_then(cx: &TestContext) {
     let key = ops.add(here);
     ops.submit(Op::recv(key, Vec::new(), 10), 1);
     ops.submit(Op::recv(key, Vec::new(), 10), 2);
-    ops.expect_nothing_yet("no data");
-    assert_eq!(oracle(&there, PollFlags::POLLIN), PollFlags::empty(), "nobody else holds it");
+    ops.expect_nothing_yet("nothing was sent");
+    assert_eq!(
+        oracle(&there, PollFlags::POLLIN),
+        PollFlags::empty(),
+        "only the poller holds the source"
+    );
     for (token, text) in [(1, b"first"), (2, b"other")] {
         ok(there.write_all(text));
         let done = ops.one();
@@ -184,17 +188,17 @@ pub(super) fn c4_the_source_is_the_pollers_until_then(cx: &TestContext) {
     }
     ops.harness.deregister(key);
     let told = oracle(&there, PollFlags::POLLIN);
-    assert!(told.contains(PollFlags::POLLHUP), "and then it is closed: {told:?}");
+    assert!(told.contains(PollFlags::POLLHUP), "deregistered, but not closed: {told:?}");
 }
 
-/// What fcntl(2) says of a file: whether it is close-on-exec, and whether it does not block.
+/// Returns whether a descriptor is close-on-exec, and whether the file is non-blocking.
 fn flags_of(file: &OwnedFd) -> (bool, bool) {
     let of_number = FdFlag::from_bits_truncate(ok(fcntl(file, FcntlArg::F_GETFD)));
     let of_file = OFlag::from_bits_truncate(ok(fcntl(file, FcntlArg::F_GETFL)));
     (of_number.contains(FdFlag::FD_CLOEXEC), of_file.contains(OFlag::O_NONBLOCK))
 }
 
-/// Accepts a connection, that was or will be made, and gives it with its peer's address.
+/// Accepts a connection, made before or after the submission; returns it with its peer's address.
 fn accept(
     ops: &mut OpHarness,
     key: Key,
@@ -207,12 +211,12 @@ fn accept(
     }
     ops.submit(Op::accept(key), 1);
     if let Some(connect) = connect {
-        ops.expect_nothing_yet("nobody has connected");
+        ops.expect_nothing_yet("no connection is pending");
         connect();
     }
     match ops.one().result {
         Ok(Outcome::Accepted { socket, peer: Some(peer) }) => (socket, peer),
-        other => panic!("a connection and its peer, got {other:?}"),
+        other => panic!("expected a connection with its peer, got {other:?}"),
     }
 }
 
@@ -228,8 +232,8 @@ pub(super) fn c6_accepted_sockets_neither_block_nor_outlive_exec(cx: &TestContex
             let (key, mut client) = (ops.add(Arc::new(listener)), None);
             let connect = || client = Some(ok(TcpStream::connect(address)));
             let (socket, peer) = accept(&mut ops, key, connect, first);
-            assert_eq!(flags_of(&socket), (true, true), "close-on-exec, does not block");
-            let client = client.unwrap_or_else(|| panic!("it has connected"));
+            assert_eq!(flags_of(&socket), (true, true), "close-on-exec, O_NONBLOCK");
+            let client = client.unwrap_or_else(|| panic!("no client"));
             let expected = ok(client.local_addr());
             assert!(matches!(peer, Address::Inet(peer) if peer == expected), "{peer:?}");
             ok((&client).write_all(b"hello"));
@@ -238,7 +242,7 @@ pub(super) fn c6_accepted_sockets_neither_block_nor_outlive_exec(cx: &TestContex
             while let (1.., part) = bytes(ops.run(Op::recv(key, Vec::new(), 9))) {
                 text.extend(part);
             }
-            assert_eq!(text, b"hello", "it is connected to that client");
+            assert_eq!(text, b"hello", "the socket of another client");
         }
         let path = directory.0.join(format!("{first}-{nonblocking}"));
         let addresses =
@@ -249,7 +253,7 @@ pub(super) fn c6_accepted_sockets_neither_block_nor_outlive_exec(cx: &TestContex
             let (key, mut client) = (ops.add(Arc::new(listener)), None);
             let connect = || client = Some(ok(UnixStream::connect_addr(&address)));
             let (socket, peer) = accept(&mut ops, key, connect, first);
-            assert_eq!(flags_of(&socket), (true, true), "close-on-exec, does not block");
+            assert_eq!(flags_of(&socket), (true, true), "close-on-exec, O_NONBLOCK");
             assert!(matches!(&peer, Address::Unix(peer) if peer.is_unnamed()), "{peer:?}");
         }
     }
@@ -266,26 +270,26 @@ pub(super) fn f2_files_are_read_and_written_where_they_stand(cx: &TestContext) {
         ops.submit(Op::write(key, text, ..), token);
     }
     let moved: Vec<_> = ops.collect(3).into_iter().map(|d| (d.token.0, bytes(d).0)).collect();
-    assert_eq!(moved, [(0, 5), (1, 1), (2, 5)], "in order, and all of each");
+    assert_eq!(moved, [(0, 5), (1, 1), (2, 5)], "in order, each complete");
     assert_eq!(ok(std::fs::read(&path)), b"hello world");
-    assert_eq!(ok((&*file).stream_position()), 11, "it has moved on");
-    assert_eq!(bytes(ops.run(Op::read(key, vec![1, 2], 9))), (0, vec![1, 2]), "its end");
+    assert_eq!(ok((&*file).stream_position()), 11, "the file position");
+    assert_eq!(bytes(ops.run(Op::read(key, vec![1, 2], 9))), (0, vec![1, 2]), "end of file");
     ok((&*file).seek(io::SeekFrom::Start(3)));
     for (token, max) in [4, 2, 100, 100].into_iter().enumerate() {
         ops.submit(Op::read(key, Vec::new(), max), token);
     }
     let read: Vec<_> = ops.collect(4).into_iter().map(|done| bytes(done).1).collect();
-    assert_eq!(read, [&b"lo w"[..], b"or", b"ld", b""], "from where it stands");
+    assert_eq!(read, [&b"lo w"[..], b"or", b"ld", b""], "from the file position");
     let appended = Arc::new(ok(File::options().append(true).open(&path)));
     let key = ops.add(appended);
     assert_eq!(bytes(ops.run(Op::write(key, "-and more-", 1..=3))).0, 3);
-    assert_eq!(ok(std::fs::read(&path)), b"hello worldand", "where it appends");
+    assert_eq!(ok(std::fs::read(&path)), b"hello worldand", "at the end of the file");
     let big: Vec<u8> = (0..3_000_000_u32).flat_map(u32::to_ne_bytes).collect();
     ok(std::fs::write(&path, &big));
     let key = ops.add(Arc::new(ok(File::open(&path))));
     let (count, read) = bytes(ops.run(Op::read(key, Vec::new(), big.len() + 1)));
-    assert!(count == big.len() && read == big, "a large file, of which {count} bytes were read");
-    ops.expect_all_done("files never wait");
+    assert!(count == big.len() && read == big, "{count} bytes of a large file were read");
+    ops.expect_all_done("every operation has completed");
 }
 
 pub(super) fn f2_devices_do_what_they_do(cx: &TestContext) {
@@ -313,29 +317,33 @@ pub(super) fn q3_completions_stay_until_they_are_taken(cx: &TestContext) {
     }
     let (idle, peer) = stream();
     let idle_key = ops.harness.register(idle.clone(), 77, READ, Mode::Level);
-    // None of these may block: completions are there, and nothing else will ever come.
+    // None of these may block: completions are present, and no others will follow.
     for _ in 0..3 {
         ops.harness.wait(None);
-        assert_eq!(ops.harness.events.completed(), 4, "as many as there is room for");
+        assert_eq!(ops.harness.events.completed(), 4, "as many as the capacity");
     }
     put(&peer, b"x");
     ops.harness.wait(None);
-    assert_eq!(ops.harness.said(), [(77, Readiness::READABLE)], "readiness has its own room");
+    assert_eq!(
+        ops.harness.said(),
+        [(77, Readiness::READABLE)],
+        "events have a capacity of their own"
+    );
     ops.harness.deregister(idle_key);
     let mut order = Vec::new();
     for taken in [1, 2, 3] {
         order.extend(ops.collect(taken).into_iter().map(|done| (done.token.0, bytes(done).1)));
         ops.harness.wait(None);
         let left = 4.min(10 - order.len());
-        assert_eq!(ops.harness.events.completed(), left, "{} were taken", order.len());
+        assert_eq!(ops.harness.events.completed(), left, "after {} were taken", order.len());
     }
     ops.harness.events.clear();
-    assert_eq!(ops.harness.events.completed(), 4, "they are not forgotten with the events");
+    assert_eq!(ops.harness.events.completed(), 4, "clear() must keep completions");
     order.extend(ops.collect(4).into_iter().map(|done| (done.token.0, bytes(done).1)));
     ops.expect_all_done("ten receives");
     order.sort();
     let expected: Vec<_> = (0..10).map(|token| (token, vec![token as u8])).collect();
-    assert_eq!(order, expected, "each once, with its own byte");
+    assert_eq!(order, expected, "one byte for each receive");
 }
 
 pub(super) fn q3_completions_keep_their_order(cx: &TestContext) {
@@ -352,13 +360,13 @@ pub(super) fn q3_completions_keep_their_order(cx: &TestContext) {
             if ops.left() == 0 {
                 break;
             }
-            // Some waits find them untaken.
+            // Every second wait finds completions that were not taken.
             ops.wait(LONG);
             ops.wait(ZERO);
             order.extend(ops.collect(1 + turn % 2 * (ops.left() - 1).min(1)));
         }
         let order: Vec<_> = order.into_iter().map(|done| (done.token.0, bytes(done).1)).collect();
         let expected: Vec<_> = (0..20).map(|token| (token, vec![b'a' + token as u8])).collect();
-        assert_eq!(order, expected, "room for {capacity}");
+        assert_eq!(order, expected, "capacity {capacity}");
     }
 }

@@ -1,4 +1,4 @@
-//! Clause C3: the operations of a lane take effect and complete in the order of their submission.
+//! Clause C3: the operations of a queue take effect and complete in submission order.
 
 use super::op_harness::*;
 use super::scenarios::{new_socket, set_blocking, stuff};
@@ -17,7 +17,7 @@ use std::sync::Arc;
 /// An operation that sends a part of a buffer.
 type Send = fn(Key, Vec<u8>, Range<usize>) -> Op;
 
-/// Two ends of a connection, of which the second does not block.
+/// Returns a connection; the second end is non-blocking.
 fn ends(is_tcp: bool) -> (Arc<OwnedFd>, OwnedFd) {
     if is_tcp {
         let (listener, here) = tcp_listener_and_client();
@@ -30,7 +30,7 @@ fn ends(is_tcp: bool) -> (Arc<OwnedFd>, OwnedFd) {
     (Arc::new(here.into()), there.into())
 }
 
-/// Bytes of which no two parts are the same.
+/// Returns bytes in which no two aligned parts are equal.
 fn sequence(length: usize) -> Vec<u8> {
     (0..length.div_ceil(4) as u32).flat_map(u32::to_be_bytes).take(length).collect()
 }
@@ -59,7 +59,7 @@ fn receives(is_tcp: bool, count: usize, chunk: usize, ops: &mut OpHarness) {
             [Op::recv, Op::recv_exact, Op::read, Op::recv_exact][token % 4];
         ops.submit(receive(key, Vec::new(), length), token);
     }
-    ops.expect_nothing_yet("no data");
+    ops.expect_nothing_yet("nothing was sent");
     let all = sequence(lengths.iter().sum());
     for part in all.chunks(chunk) {
         write_all(&there, part);
@@ -68,9 +68,9 @@ fn receives(is_tcp: bool, count: usize, chunk: usize, ops: &mut OpHarness) {
         }
     }
     let done = ops.collect(count);
-    in_order(&done, "of parked receives");
+    in_order(&done, "waiting receives");
     let mut received: Vec<u8> = done.into_iter().flat_map(|done| bytes(done).1).collect();
-    // Each has taken something, and the rest is where it was.
+    // Each has received something, and the rest is still in the socket.
     let rest = all.len() - received.len();
     if rest > 0 {
         received.extend(bytes(ops.run(Op::recv_exact(key, Vec::new(), rest))).1);
@@ -100,26 +100,26 @@ pub(super) fn c3_a_late_receive_does_not_overtake(cx: &TestContext) {
             wait_until_kernel(&*here, nix::poll::PollFlags::POLLIN, |bits| !bits.is_empty());
         };
         ops.submit(Op::recv(key, Vec::new(), 3), 0);
-        ops.expect_nothing_yet("no data");
+        ops.expect_nothing_yet("nothing was sent");
         arrives(b"abcdef");
         ops.submit(Op::recv(key, Vec::new(), 3), 1);
         let done = ops.collect(2);
-        in_order(&done, "though data were there");
+        in_order(&done, "with data pending");
         let texts: Vec<_> = done.into_iter().map(|done| bytes(done).1).collect();
         assert_eq!(texts, [b"abc", b"def"]);
         ops.submit(Op::recv_exact(key, Vec::new(), 6), 0);
         arrives(b"gh");
-        ops.expect_nothing_yet("it is not all");
+        ops.expect_nothing_yet("recv_exact needs more bytes");
         arrives(b"ijklmnop");
         ops.submit(Op::recv(key, Vec::new(), 9), 1);
         let done = ops.collect(2);
-        in_order(&done, "also if the first had begun");
+        in_order(&done, "with the first partly received");
         let texts: Vec<_> = done.into_iter().map(|done| bytes(done).1).collect();
         assert_eq!(texts, [&b"ghijkl"[..], b"mnop"]);
     }
 }
 
-/// Reads all there is, and whether it was the end.
+/// Reads all available bytes; returns true at end of stream.
 fn read_all(from: &OwnedFd, into: &mut Vec<u8>) -> bool {
     let mut part = vec![0; 1 << 15];
     loop {
@@ -154,12 +154,12 @@ pub(super) fn c3_sends_reach_the_peer_in_order(cx: &TestContext) {
             let started = std::time::Instant::now();
             let mut received = Vec::new();
             while !read_all(&there, &mut received) {
-                assert!(started.elapsed() < LONG, "the end does not come");
+                assert!(started.elapsed() < LONG, "no end of stream");
                 ops.wait(ZERO);
             }
             let done = ops.collect(count + 1);
-            in_order(&done, "of sends and a shutdown");
-            // What filled the socket is not ours: nothing of it is in the sequence's end.
+            in_order(&done, "sends and a shutdown");
+            // The bytes that filled the socket come first, and are zeroes.
             let mut expected = Vec::new();
             for done in done.into_iter().take(count) {
                 let (token, (moved, _)) = (done.token.0, bytes(done));
@@ -189,20 +189,20 @@ pub(super) fn c3_connections_are_accepted_in_order(cx: &TestContext) {
         };
         if parked {
             accept(&mut ops);
-            ops.expect_nothing_yet("nobody has connected");
+            ops.expect_nothing_yet("no connection is pending");
         }
         let clients: Vec<_> = (0..6).map(|_| ok(TcpStream::connect(address))).collect();
         if !parked {
             accept(&mut ops);
         }
         let done = ops.collect(6);
-        in_order(&done, "of accepts");
+        in_order(&done, "accepts");
         for (done, client) in done.into_iter().zip(&clients) {
             let expected: SocketAddr = ok(client.local_addr());
             let Ok(Outcome::Accepted { peer: Some(Address::Inet(peer)), .. }) = done.result else {
-                panic!("a connection and its peer: {done:?}");
+                panic!("expected a connection with its peer: {done:?}");
             };
-            assert_eq!(peer, expected, "the next in the queue, accepts parked: {parked}");
+            assert_eq!(peer, expected, "the next connection, accepts queued first: {parked}");
         }
     }
 }
@@ -216,27 +216,31 @@ pub(super) fn c3_the_lanes_do_not_wait_for_each_other(cx: &TestContext) {
             ops.submit(Op::recv(key, Vec::new(), 9), token);
         }
         let done = ops.run(Op::send(key, "out", ..));
-        assert_eq!(bytes(done).0, 3, "a send, while receives wait");
+        assert_eq!(bytes(done).0, 3, "a send while receives wait");
         ops.submit(Op::send_all(key, vec![0; 1 << 24], ..), 9);
-        ops.expect_nothing_yet("no data, no room");
+        ops.expect_nothing_yet("nothing was sent and the send buffer is full");
         write_all(&there, b"in");
         let done = ops.one();
-        assert_eq!((done.token, bytes(done).1), (Token(0), b"in".to_vec()), "beside a send");
-        // This waits for nobody, and ends the receives.
+        assert_eq!(
+            (done.token, bytes(done).1),
+            (Token(0), b"in".to_vec()),
+            "a receive while a send waits"
+        );
+        // Shutting down reading waits for no other operation, and ends the receives.
         ops.submit(Op::shutdown(key, Shutdown::Read), 10);
         let mut done = ops.collect(3);
         done.sort_by_key(|done| done.token);
         let tokens: Vec<_> = done.iter().map(|done| done.token.0).collect();
         assert_eq!(tokens, [1, 2, 10]);
-        done.into_iter().for_each(|done| assert_eq!(bytes(done), (0, vec![]), "the end"));
+        done.into_iter().for_each(|done| assert_eq!(bytes(done), (0, vec![]), "end of stream"));
         let started = std::time::Instant::now();
         while ops.harness.events.completed() == 0 {
-            assert!(started.elapsed() < LONG, "the send does not go on");
+            assert!(started.elapsed() < LONG, "the send does not complete");
             read_all(&there, &mut Vec::new());
             ops.wait(ZERO);
         }
-        assert_eq!(bytes(ops.one()).0, 1 << 24, "the send goes on");
-        ops.expect_all_done("all of both lanes");
+        assert_eq!(bytes(ops.one()).0, 1 << 24, "the send completes");
+        ops.expect_all_done("every operation of both queues");
     }
 }
 
@@ -253,7 +257,7 @@ pub(super) fn c3_what_follows_a_connect_waits_for_it(cx: &TestContext) {
         ops.submit(Op::write(key, " world", ..), 2);
         ops.submit(Op::shutdown(key, Shutdown::Write), 3);
         let done = ops.collect(4);
-        in_order(&done, "of a connect and what follows");
+        in_order(&done, "a connect and the operations after it");
         done.into_iter().for_each(|done| drop(bytes(done)));
         let (mut there, _) = ok(listener.accept());
         assert_eq!(ok(std::io::read_to_string(&mut there)), "hello world");
@@ -275,14 +279,14 @@ pub(super) fn c3_datagrams_come_and_go_in_order(cx: &TestContext) {
         for token in 0..parked {
             ops.submit(Op::recv_from(here, vec![], 99), token);
         }
-        ops.expect_nothing_yet("no datagram");
+        ops.expect_nothing_yet("no datagram was sent");
         (0..8).for_each(|number| tell(&mut ops, number));
         for token in parked..8 {
             ops.submit(Op::recv_from(here, vec![], 99), token);
         }
         let (sent, received): (Vec<_>, Vec<_>) =
             ops.collect(16).into_iter().partition(|done| done.token.0 >= 100);
-        in_order(&received, "of datagrams");
+        in_order(&received, "datagrams");
         for (number, done) in received.into_iter().enumerate() {
             assert_eq!(bytes(done), (number, vec![number as u8; number]));
         }

@@ -1,5 +1,5 @@
-//! Clause C8 where buffers are few: receives share the buffers of a pool, wait for them, and give
-//! all of them back.
+//! Clause C8 with few buffers: receives share the buffers of a pool, wait for them, and return all
+//! of them.
 
 use super::lines::*;
 use super::op_harness::*;
@@ -14,7 +14,7 @@ use crate::sys::staging;
 use nix::errno::Errno;
 use std::thread;
 
-/// A peer that never stops sending: whenever there is room it is filled.
+/// A peer that sends continuously: it fills the send buffer whenever there is room.
 struct Sender {
     line: Line,
     sent: usize,
@@ -37,7 +37,7 @@ impl Sender {
         }
     }
 
-    /// What has come is what was to come next.
+    /// Fails unless these are the next bytes of the stream.
     fn expect_next(&mut self, bytes: &[u8], whose: usize) {
         let expected = bytes_from(self.received, bytes.len());
         assert!(*bytes == *expected, "stream {whose}: out of order after {}", self.received);
@@ -45,7 +45,7 @@ impl Sender {
     }
 }
 
-/// Streams whose tokens count from 0.
+/// Submits a `recv_multi` on each source, with tokens from 0.
 fn receive_all<'a>(
     ops: &mut OpHarness,
     sources: impl Iterator<Item = &'a Source>,
@@ -59,14 +59,14 @@ fn receive_all<'a>(
 }
 
 fn expect_home(pool: &BufferPool, why: &str) {
-    assert_eq!(pool.idle(), pool.made(), "{why}: all buffers are at home");
-    assert_eq!(take_all(pool).len(), pool.limit(), "{why}: and all can be taken");
+    assert_eq!(pool.idle(), pool.made(), "{why}: a buffer was not returned");
+    assert_eq!(take_all(pool).len(), pool.limit(), "{why}: a buffer cannot be taken");
 }
 
 pub(super) fn c8_four_buffers_serve_sixty_four_senders(cx: &TestContext) {
     const SENDERS: usize = 64;
     const SIZE: usize = 512;
-    // How many results the program keeps for a while.
+    // Count of results that the program keeps.
     for kept in [0, 1, 3] {
         let (pool, mut ops) = (new_pool(SIZE, 4), OpHarness::new(cx));
         let mut senders: Vec<Sender> = (0..SENDERS).map(|_| Sender::new()).collect();
@@ -75,7 +75,7 @@ pub(super) fn c8_four_buffers_serve_sixty_four_senders(cx: &TestContext) {
         let mut keep = Vec::new();
         for _ in 0..SENDERS * 40 {
             let done = ops.one();
-            assert!(done.more, "all go on: {done:?}");
+            assert!(done.more, "a last completion: {done:?}");
             let sender = &mut senders[done.token.0];
             sender.expect_next(&done.buf, done.token.0);
             sender.flood();
@@ -95,9 +95,9 @@ pub(super) fn c8_four_buffers_serve_sixty_four_senders(cx: &TestContext) {
     }
 }
 
-/// The senders go, and everything they have sent comes.
+/// Drops the senders and receives everything they have sent.
 fn finish(ops: &mut OpHarness, senders: Vec<Sender>) {
-    // Each of them has sent so much, and of that so much has come.
+    // Bytes sent and received, per sender.
     let mut counts = Vec::new();
     for Sender { sent, received, line } in senders {
         counts.push((sent, received));
@@ -110,31 +110,31 @@ fn finish(ops: &mut OpHarness, senders: Vec<Sender>) {
         assert!(*done.buf == bytes_from(*received, done.buf.len()), "stream {token}: out of order");
         *received += done.buf.len();
         if !done.more {
-            expect_end(&done, "the sender has gone");
-            assert_eq!(received, sent, "stream {token}: all that was sent");
+            expect_end(&done, "the sender was dropped");
+            assert_eq!(received, sent, "stream {token}: the count of bytes sent");
             left -= 1;
         }
     }
-    ops.expect_all_done("all senders have gone");
+    ops.expect_all_done("every sender was dropped");
 }
 
-/// Everyone's peer says something new; nobody has a buffer for it.
+/// Every peer sends while the pool is empty.
 pub(super) fn c8_without_a_buffer_they_sleep(cx: &TestContext) {
     for (limit, keeps_pool) in [(1, true), (1, false), (2, true), (7, false)] {
         let pool = new_pool(64, limit);
         let mut held = take_all(&pool);
-        assert_eq!(held.len(), limit, "the pool is new");
+        assert_eq!(held.len(), limit, "a new pool can be taken whole");
         let mut ops = OpHarness::new(cx);
         let lines = [Line::unix(), Line::tcp(), Line::unix()];
         lines[0].say(b"early");
         receive_all(&mut ops, lines.iter().map(|line| &line.here), &pool);
         let pool = keeps_pool.then_some(pool);
-        ops.expect_nothing_yet("there is no buffer");
-        ops.expect_sleep("something is there, and no buffer for it");
+        ops.expect_nothing_yet("the pool is empty");
+        ops.expect_sleep("data is pending and the pool is empty");
         lines[1..].iter().for_each(|line| line.say(b"late!"));
-        ops.expect_nothing_yet("there is no buffer");
-        ops.expect_sleep("more is there, and no buffer for it");
-        // One comes home, and goes from one to the next.
+        ops.expect_nothing_yet("the pool is empty");
+        ops.expect_sleep("more data is pending and the pool is empty");
+        // One buffer is returned, and serves each receive in turn.
         let waiter = staging::Thread::current().id();
         let first = held.pop();
         let other = thread::spawn(move || {
@@ -146,24 +146,24 @@ pub(super) fn c8_without_a_buffer_they_sleep(cx: &TestContext) {
             let done = ops.one();
             assert!(done.more && done.transferred == 5, "{done:?}");
             tokens.push(done.token.0);
-            ops.expect_nothing_yet("its buffer is the only one");
+            ops.expect_nothing_yet("its buffer is the only one of the pool");
             drop(done);
         }
         other.join().unwrap_or_else(|_| panic!("the other thread failed"));
         tokens.sort_unstable();
-        assert_eq!(tokens, [0, 1, 2], "each once");
-        ops.expect_nothing_yet("these were all");
+        assert_eq!(tokens, [0, 1, 2], "one result for each stream");
+        ops.expect_nothing_yet("no data is left");
         drop((held, lines));
         for done in ops.collect(3) {
-            expect_end(&done, "the peers have gone");
+            expect_end(&done, "the peers have closed");
         }
-        ops.expect_all_done("the peers have gone");
+        ops.expect_all_done("the peers have closed");
         drop(ops);
-        pool.iter().for_each(|pool| expect_home(pool, "at last"));
+        pool.iter().for_each(|pool| expect_home(pool, "at the end"));
     }
 }
 
-/// What comes meanwhile does not keep a wait awake.
+/// Data that arrives while the pool is empty must not wake a wait.
 pub(super) fn c8_a_flood_for_which_there_is_no_buffer_wakes_nobody(cx: &TestContext) {
     let pool = new_pool(64, 2);
     let held = take_all(&pool);
@@ -181,15 +181,15 @@ pub(super) fn c8_a_flood_for_which_there_is_no_buffer_wakes_nobody(cx: &TestCont
         }
         sent
     });
-    // The first byte may be told of.
+    // The first byte may be reported.
     ops.wait(std::time::Duration::from_millis(20));
-    ops.expect_sleep("there is no buffer for all that");
+    ops.expect_sleep("the pool is empty");
     ok(stop.send(()));
     let sent = flood.join().unwrap_or_else(|_| panic!("the flood failed"));
     drop(held);
     let (pieces, last) = until_last(&mut ops);
     assert!(pieces.concat() == bytes_from(0, sent), "each byte once, in order");
-    expect_end(&last, "the peer has gone");
+    expect_end(&last, "the peer has closed");
 }
 
 pub(super) fn c8_who_waited_longest_comes_first(cx: &TestContext) {
@@ -199,18 +199,18 @@ pub(super) fn c8_who_waited_longest_comes_first(cx: &TestContext) {
     let mut ops = OpHarness::new(cx);
     let lines: Vec<Line> = (0..LINES).map(|_| Line::unix()).collect();
     lines.iter().for_each(|line| line.say(b"abc"));
-    let (late, early) = lines.split_last().unwrap_or_else(|| panic!("there are lines"));
+    let (late, early) = lines.split_last().unwrap_or_else(|| panic!("no pairs"));
     receive_all(&mut ops, early.iter().map(|line| &line.here), &pool);
-    ops.expect_nothing_yet("there is no buffer");
+    ops.expect_nothing_yet("the pool is empty");
     drop(held);
-    // A buffer is at home, but others have waited for it.
+    // A buffer is free, but other receives have waited for it.
     let key = ops.add(late.here.clone());
     ops.submit_stream(Op::recv_multi(key, &pool), LINES - 1);
     for turn in 0..3 {
         let tokens: Vec<usize> = (0..LINES).map(|_| ops.one().token.0).collect();
         assert!(tokens.iter().copied().eq(0..LINES), "one buffer each, in turn {turn}: {tokens:?}");
     }
-    ops.expect_nothing_yet("these were all");
+    ops.expect_nothing_yet("no data is left");
 }
 
 pub(super) fn c8_a_buffer_that_comes_home_is_never_overlooked(cx: &TestContext) {
@@ -218,7 +218,7 @@ pub(super) fn c8_a_buffer_that_comes_home_is_never_overlooked(cx: &TestContext) 
     let line = Line::unix();
     let (key, (give, is_given)) = (ops.add(line.here.clone()), std::sync::mpsc::channel());
     ops.submit_stream(Op::recv_multi(key, &pool), 1);
-    // The other thread drops each as soon as it has it.
+    // The other thread drops each buffer as soon as it receives it.
     let other = thread::spawn(move || is_given.iter().for_each(|buf: Buf| drop(buf)));
     for round in 0..2000 {
         line.say(&[byte_at(round)]);
@@ -230,8 +230,7 @@ pub(super) fn c8_a_buffer_that_comes_home_is_never_overlooked(cx: &TestContext) 
     other.join().unwrap_or_else(|_| panic!("the other thread failed"));
 }
 
-/// What the kernel says while there is no wait is not overlooked: a buffer is at home, but not set
-/// out.
+/// A report outside of a wait is not lost: a buffer is free, but not provided to the ring.
 pub(super) fn c8_a_shortage_that_shows_outside_of_a_wait(cx: &TestContext) {
     for by_modify in [true, false] {
         let (pool, mut ops) = (new_pool(4, 2), OpHarness::new(cx));
@@ -242,14 +241,14 @@ pub(super) fn c8_a_shortage_that_shows_outside_of_a_wait(cx: &TestContext) {
         ops.expect_nothing_yet("nothing was sent");
         line.say(b"kept");
         let kept = ops.one();
-        ops.expect_nothing_yet("that was all");
+        ops.expect_nothing_yet("no data is left");
         line.say(b"more");
         match by_modify {
             true => ops.harness.modify(key, 1, Interest::PRIORITY, Mode::Level),
             false => ops.harness.deregister(key),
         }
         let mut done = ops.collect(if by_modify { 1 } else { 2 });
-        // The receive of the other may be told of before it, or after.
+        // The cancelled receive may complete before or after it.
         done.retain(|done| !done.is_canceled());
         let done = done.remove(0);
         assert!(done.more && *done.buf == *b"more", "by modify: {by_modify}; {done:?}");
@@ -265,34 +264,34 @@ pub(super) fn c8_buffers_outlive_the_poller(cx: &TestContext) {
         ops.expect_nothing_yet("nothing was sent");
         lines[0].say(b"kept");
         let kept = ops.one();
-        lines.iter().for_each(|line| line.say(b"for nobody"));
-        // Delivered and not taken, done and not delivered, waiting, and set out.
+        lines.iter().for_each(|line| line.say(b"unread"));
+        // Delivered and not taken, completed and not delivered, waiting, and provided.
         ops.wait(ZERO);
         let OpHarness { harness, .. } = ops;
         let ReadinessHarness { poller, events } = harness;
         drop(poller);
         lines.iter().for_each(|line| line.say(b"later"));
         drop(events);
-        assert_eq!(*kept.buf, *b"kept", "it is the program's");
-        assert_eq!(pool.made() - pool.idle(), 1, "{limit}: the others are at home");
+        assert_eq!(*kept.buf, *b"kept", "the buffer belongs to the program");
+        assert_eq!(pool.made() - pool.idle(), 1, "{limit}: the other buffers were not returned");
         let handle = pool.clone();
         drop(pool);
         let buf = thread::spawn(move || kept.buf.to_vec()).join();
-        assert_eq!(buf.ok().as_deref(), Some(&b"kept"[..]), "and goes to other threads");
-        expect_home(&handle, "at last");
-        assert_eq!(leaked_buffers(), 0, "everything could be interrupted");
+        assert_eq!(buf.ok().as_deref(), Some(&b"kept"[..]), "the buffer can be sent to a thread");
+        expect_home(&handle, "at the end");
+        assert_eq!(leaked_buffers(), 0, "a buffer was leaked");
     }
 }
 
-/// How much memory this process really has.
+/// Returns the resident memory of this process in bytes.
 fn resident() -> usize {
     let status = ok(std::fs::read_to_string("/proc/self/status"));
     let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.strip_suffix("kB"));
     let kib: Option<usize> = kib.and_then(|kib| kib.trim().parse().ok());
-    kib.unwrap_or_else(|| panic!("no memory in {status:?}")) << 10
+    kib.unwrap_or_else(|| panic!("no VmRSS in {status:?}")) << 10
 }
 
-/// One poller sees many pools come and go, and keeps nothing of them.
+/// One poller uses many pools in turn, and must keep nothing of them.
 pub(super) fn c8_hundreds_of_pools_leave_nothing(cx: &TestContext) {
     const SIZE: usize = 64 << 10;
     const ROUNDS: usize = 400;
@@ -306,7 +305,7 @@ pub(super) fn c8_hundreds_of_pools_leave_nothing(cx: &TestContext) {
         let (pool, line) = (new_pool(SIZE, 2), Line::unix());
         let key = ops.add(line.here.clone());
         let id = ops.submit_stream(Op::recv_multi(key, &pool), 1);
-        // One byte needs a buffer as many do, but these are memory.
+        // One byte needs a buffer as well, but only full ones use memory.
         let text = if round % 3 == 2 { &text[..1] } else { &text };
         line.say(text);
         let mut results = Vec::new();
@@ -316,7 +315,7 @@ pub(super) fn c8_hundreds_of_pools_leave_nothing(cx: &TestContext) {
         if round % 7 > 4 {
             results.clear();
         }
-        // In some rounds the poller is the last to have the pool.
+        // In some rounds the poller holds the last reference to the pool.
         let pool = (round % 5 > 0).then_some(pool);
         match round % 4 {
             0 | 1 => ops.cancel(id),
@@ -327,10 +326,10 @@ pub(super) fn c8_hundreds_of_pools_leave_nothing(cx: &TestContext) {
         if round % 4 != 2 {
             ops.harness.deregister(key);
         }
-        ops.expect_all_done("it was stopped");
+        ops.expect_all_done("recv_multi has ended");
         drop(results);
         let is_home = pool.is_none_or(|pool| pool.idle() == pool.made());
-        assert!(is_home, "round {round}: all buffers are at home");
+        assert!(is_home, "round {round}: a buffer was not returned");
     }
     let more = resident().saturating_sub(before);
     assert!(more < ROUNDS * SIZE / 8, "{ROUNDS} pools have left {more} bytes");
@@ -347,7 +346,7 @@ pub(super) fn c8_two_pollers_share_a_pool(cx: &TestContext) {
         }
         for round in 0..20 {
             let (one, other) = (round % 2, 1 - round % 2);
-            // All that the one can have is taken by it, and kept.
+            // The first poller takes all the buffers it can get, and keeps them.
             lines[one].say(&bytes_from(0, 4 * limit));
             let mut kept = benches[one].collect(1);
             while kept.len() < limit {
@@ -359,7 +358,7 @@ pub(super) fn c8_two_pollers_share_a_pool(cx: &TestContext) {
             }
             lines[other].say(b"x");
             if kept.len() == limit {
-                benches[other].expect_nothing_yet("there is no buffer");
+                benches[other].expect_nothing_yet("the pool is empty");
             }
             kept.drain(..1);
             let done = benches[other].one();
@@ -368,10 +367,10 @@ pub(super) fn c8_two_pollers_share_a_pool(cx: &TestContext) {
             let count = kept.len() + 1;
             drop(kept);
             drop(benches[one].collect(limit - count));
-            benches.iter_mut().for_each(|ops| ops.expect_nothing_yet("these were all"));
+            benches.iter_mut().for_each(|ops| ops.expect_nothing_yet("no data is left"));
         }
         drop(benches);
-        expect_home(&pool, "both pollers have gone");
+        expect_home(&pool, "both pollers were dropped");
     }
 }
 
@@ -389,14 +388,14 @@ pub(super) fn c8_a_program_takes_buffers_too(cx: &TestContext) {
                 received[done.token.0].extend(&*done.buf);
             }
             assert_eq!(received, [bytes_from(round, 10), bytes_from(round, 10)]);
-            ops.expect_nothing_yet("these were all");
+            ops.expect_nothing_yet("no data is left");
             let taken = take_all(&pool);
-            assert!(taken.len() >= limit.div_ceil(2), "{} of {limit} can be had", taken.len());
+            assert!(taken.len() >= limit.div_ceil(2), "{} of {limit} can be taken", taken.len());
         }
     }
 }
 
-/// One floods, and the others say a byte at a time, each when the last has been received.
+/// One peer floods; the others send one byte each, the next when all were received.
 pub(super) fn c8_a_flood_starves_nobody(cx: &TestContext) {
     const OTHERS: usize = 31;
     for (size, limit, turns) in [(64, 4096, 60), (64, 8, 20), (4096, 64, 20)] {
@@ -414,7 +413,7 @@ pub(super) fn c8_a_flood_starves_nobody(cx: &TestContext) {
                 waits += 1;
                 assert!(
                     waits <= 60,
-                    "{limit}: {heard} of {OTHERS} heard in {waits} waits, turn {turn}"
+                    "{limit}: {heard} of {OTHERS} received in {waits} waits, turn {turn}"
                 );
                 for done in ops.collect(ops.harness.events.completed()) {
                     match done.token.0 {
@@ -427,11 +426,11 @@ pub(super) fn c8_a_flood_starves_nobody(cx: &TestContext) {
                 }
             }
         }
-        assert!(flood.received > 0, "nor does the flood");
+        assert!(flood.received > 0, "the flood was starved");
     }
 }
 
-/// A mechanism may provide buffers to a stream on which nothing comes.
+/// A backend may provide buffers to a stream that receives no data.
 pub(super) fn c8_silent_streams_keep_no_buffer_from_others(cx: &TestContext) {
     for make in ALL {
         for limit in [2, 4] {

@@ -33,7 +33,7 @@ pub(super) fn p1_a_forked_child_is_refused(cx: &TestContext) {
                 && said_so(poller.deregister(key));
             waker.wake();
             drop(harness);
-            // The child's own poller works, and its waker too.
+            // A poller made in the child works, and so does its waker.
             let mut own = cx.harness(4);
             own.register(here.clone(), 4, WRITE, Mode::Level);
             own.poller.waker().wake();
@@ -41,21 +41,22 @@ pub(super) fn p1_a_forked_child_is_refused(cx: &TestContext) {
             i32::from(!(refused && own.events.woken()))
         });
         let status = status.unwrap_or_else(|error| panic!("fork: {error}"));
-        assert_eq!(status, 0, "every call in the child fails and says why");
-        let Some(mut harness) = inherited else { panic!("the parent's copy is its own") };
-        harness.expect_silence("the child woke nobody and changed nothing");
+        assert_eq!(status, 0, "a call in the child must fail with an error that names fork");
+        let Some(mut harness) = inherited else { panic!("the parent has lost its poller") };
+        harness.expect_silence("the child must not affect the parent");
         put(&there, b"x");
-        harness.expect_now(&[(1, Readiness::READABLE)], "the parent's registration stands");
+        harness
+            .expect_now(&[(1, Readiness::READABLE)], "the parent's registration must still work");
         harness.deregister(key);
     }
 }
 
-/// A page, the smallest thing that memory is handed out in; more would do no harm.
+/// A page, or a part of one if pages are larger.
 const PAGE: usize = 4096;
 
-/// Memory wherever the kernel has room for it, filled with what tells each piece from the others.
+/// Allocates memory in all gaps of the address space, each piece with its own mark.
 fn hoard() -> Vec<(u8, &'static mut [u8])> {
-    // Small pieces fit into every gap, and large ones show what was unmapped with a length.
+    // Small pieces fill every gap; a large one shows an unmap by length.
     let lengths = [256, 64, 16, 4].into_iter().flat_map(|pages| [pages; 16]).chain([1; 2048]);
     let piece = |(at, pages): (usize, usize)| {
         let memory = staging::new_memory(pages * PAGE);
@@ -69,19 +70,19 @@ fn hoard() -> Vec<(u8, &'static mut [u8])> {
 
 pub(super) fn p1_a_childs_memory_is_its_own(cx: &TestContext) {
     for mode in MODES {
-        // One that has had work to do, and has some left.
+        // A poller that has reported events and has more to report.
         let mut harness = cx.harness(7);
         let pairs: Vec<_> = (0..50).map(|_| stream()).collect();
         let streams = pairs.iter().enumerate();
         let keys: Vec<_> = streams
             .map(|(token, (here, _))| harness.register(here.clone(), token, READ, mode))
             .collect();
-        harness.expect_silence("nothing yet");
+        harness.expect_silence("nothing was sent");
         pairs.iter().step_by(2).for_each(|(_, there)| put(there, b"x"));
         let mut seen: BTreeSet<usize> = harness.now().into_iter().map(|event| event.0).collect();
         let (before, mut inherited) = (open_numbers(), Some(harness));
         let status = staging::in_forked_child(|| {
-            // What the parent has mapped and the child has not is a gap here, until now.
+            // What the parent has mapped and the child has not was a gap until now.
             let pieces = hoard();
             let made = [cx.harness(4), cx.harness(4)];
             drop(inherited.take());
@@ -93,27 +94,28 @@ pub(super) fn p1_a_childs_memory_is_its_own(cx: &TestContext) {
             drop(made);
             i32::from(!(survived && pieces.iter().all(intact)))
         });
-        let status = status.unwrap_or_else(|error| panic!("dropping it in the child: {error}"));
-        assert_eq!(status, 0, "dropping a poller changes no memory of the child's own");
-        let Some(mut harness) = inherited else { panic!("the parent's copy is its own") };
-        assert_eq!(open_numbers(), before, "the parent's files are open still");
-        // What was left over, and what comes now to one that nobody has touched since.
+        let status =
+            status.unwrap_or_else(|error| panic!("dropping the poller in the child: {error}"));
+        assert_eq!(status, 0, "dropping a poller changed memory of the child");
+        let Some(mut harness) = inherited else { panic!("the parent has lost its poller") };
+        assert_eq!(open_numbers(), before, "a descriptor of the parent was closed");
+        // Reports left over, and one of a source that has not changed since.
         put(&pairs[49].1, b"x");
         (0..10).for_each(|_| seen.extend(harness.now().into_iter().map(|event| event.0)));
         let ready: BTreeSet<usize> = (0..50).step_by(2).chain([49]).collect();
-        assert_eq!(seen, ready, "the parent's registrations stand, {mode:?}");
+        assert_eq!(seen, ready, "the parent's registrations must still work, {mode:?}");
         for (&key, (here, _)) in keys.iter().zip(&pairs) {
             drain(&**here);
             harness.modify(key, 99, READ, mode);
         }
-        harness.expect_silence("all were read");
+        harness.expect_silence("every stream is drained");
         put(&pairs[48].1, b"y");
-        harness.expect_now(&[(99, Readiness::READABLE)], "and can be changed");
+        harness.expect_now(&[(99, Readiness::READABLE)], "a modified registration");
         keys.into_iter().for_each(|key| harness.deregister(key));
     }
 }
 
-/// A poller of this kind hears of a byte and of a wake.
+/// Returns true if a poller of this backend reports a byte and a wake.
 fn works(backend: Backend) -> io::Result<bool> {
     let (mut poller, mut events) = (backend.open()?, Events::with_capacity(4));
     let (here, there) = stream();
@@ -130,16 +132,16 @@ fn works(backend: Backend) -> io::Result<bool> {
 }
 
 pub(super) fn p1_a_child_makes_pollers_of_every_kind(cx: &TestContext) {
-    // Asked here: a child in which they are missing has lost them.
+    // Checked in the parent: a backend missing in the child is a failure.
     let available = |backend: &Backend| backend.is_available().is_ok();
     let kinds: Vec<Backend> = Backend::ALL.into_iter().filter(available).collect();
-    assert!(!kinds.is_empty(), "some kind of poller is always there");
+    assert!(!kinds.is_empty(), "no backend is available");
     let mut harness = cx.harness(4);
     let (here, there) = stream();
     harness.register(here.clone(), 1, READ, Mode::Edge);
     let mut inherited = Some(harness);
     let status = staging::in_forked_child(|| {
-        // Beside the inherited poller, and when it has gone; and a grandchild makes them again.
+        // With the inherited poller, after its drop, and in a grandchild.
         let all_work = || {
             kinds.iter().all(|&backend| match works(backend) {
                 Ok(works) => works,
@@ -153,11 +155,11 @@ pub(super) fn p1_a_child_makes_pollers_of_every_kind(cx: &TestContext) {
         i32::from(!(beside && after && grandchild.is_ok_and(|status| status == 0)))
     });
     let status = status.unwrap_or_else(|error| panic!("fork: {error}"));
-    assert_eq!(status, 0, "every kind of poller works in the child");
-    let Some(mut harness) = inherited else { panic!("the parent's copy is its own") };
-    harness.expect_silence("the parent hears of nothing that the child did");
+    assert_eq!(status, 0, "a backend failed in the child");
+    let Some(mut harness) = inherited else { panic!("the parent has lost its poller") };
+    harness.expect_silence("the child must not affect the parent");
     put(&there, b"x");
-    harness.expect_now(&[(1, Readiness::READABLE)], "the parent's registration stands");
+    harness.expect_now(&[(1, Readiness::READABLE)], "the parent's registration must still work");
 }
 
 pub(super) fn p2_internal_files_are_close_on_exec(cx: &TestContext) {
@@ -202,16 +204,16 @@ pub(super) fn p5_out_of_files_leaves_nothing_behind(cx: &TestContext) {
     drop(cx.poller());
     let before = open_numbers();
     let highest = before.last().map_or(0, |&number| number as u64);
-    // One more number each time, until a poller can be made.
+    // One more descriptor each time, until a poller can be opened.
     for spare in 1.. {
         let limit = set_file_limit(highest + spare);
         let opened = cx.try_poller();
         set_file_limit(limit);
         let Err(error) = opened else { break };
         assert_eq!(error.raw_os_error(), Some(libc::EMFILE), "{error}");
-        assert_eq!(open_numbers(), before, "a poller that could not be made left files open");
+        assert_eq!(open_numbers(), before, "a failed open left descriptors open");
     }
-    assert_eq!(open_numbers(), before, "dropped");
+    assert_eq!(open_numbers(), before, "a descriptor was left open");
 }
 
 pub(super) fn p5_a_lowered_limit_loses_nothing(cx: &TestContext) {
@@ -229,7 +231,10 @@ pub(super) fn p5_a_lowered_limit_loses_nothing(cx: &TestContext) {
             Ok(()) => harness.said(),
             Err(error) => {
                 let message = error.to_string();
-                assert!(message.contains("RLIMIT_NOFILE"), "it names the cause: {message}");
+                assert!(
+                    message.contains("RLIMIT_NOFILE"),
+                    "the error must name the limit: {message}"
+                );
                 Vec::new()
             }
         };

@@ -1,4 +1,4 @@
-//! Clause X1: operations that are cancelled at the moment at which they are done.
+//! Clause X1: operations cancelled at the moment they complete.
 
 use super::op_harness::OpHarness;
 use super::util::*;
@@ -15,18 +15,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 
-/// Cancels it, unless it has been delivered meanwhile.
+/// Cancels an operation, which may have been delivered meanwhile.
 fn cancel_in_a_race(ops: &mut OpHarness, id: OpId) {
     let is_delivered = ops.harness.events.completed() > 0;
     match ops.harness.poller.cancel(id) {
-        Ok(()) => assert!(!is_delivered, "what was delivered can't be cancelled"),
+        Ok(()) => assert!(!is_delivered, "a delivered operation was cancelled"),
         Err(error) => {
             assert!(is_delivered && error.kind() == io::ErrorKind::NotFound, "cancel: {error}");
         }
     }
 }
 
-/// A thread that does something each time it is told to, while its master does something else.
+/// A thread that acts once per round, concurrently with the main thread.
 struct Racer {
     told: Arc<AtomicUsize>,
     done: Arc<AtomicUsize>,
@@ -36,7 +36,7 @@ struct Racer {
 const STOP: usize = usize::MAX;
 
 impl Racer {
-    /// `act` is given the number of the round, from 1 on.
+    /// Spawns the thread. `act` receives the number of the round, from 1 on.
     fn new(mut act: impl FnMut(usize) + Send + 'static) -> Self {
         let (told, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (orders, reports) = (told.clone(), done.clone());
@@ -59,7 +59,7 @@ impl Racer {
 
     fn go(&self, round: usize) {
         self.told.store(round, Ordering::Release);
-        // A moment that differs from round to round.
+        // Delay that differs from round to round.
         (0..round * 7 % 400).for_each(|_| std::hint::spin_loop());
         if round % 5 == 0 {
             thread::yield_now();
@@ -68,18 +68,18 @@ impl Racer {
 
     fn until_done(&self, round: usize) {
         while self.done.load(Ordering::Acquire) != round {
-            assert!(!self.thread.is_finished(), "the rival failed");
+            assert!(!self.thread.is_finished(), "the racing thread failed");
             thread::yield_now();
         }
     }
 
     fn stop(self) {
         self.told.store(STOP, Ordering::Release);
-        self.thread.join().unwrap_or_else(|_| panic!("the rival failed"));
+        self.thread.join().unwrap_or_else(|_| panic!("the racing thread failed"));
     }
 }
 
-/// A stream of bytes that shows if any is missing, or comes twice.
+/// Checks a stream of bytes for loss and duplicates.
 #[derive(Default)]
 struct Ledger {
     count: usize,
@@ -120,22 +120,22 @@ fn race_receives(cx: &TestContext, here: Source, mut there: impl Write + Send + 
         cancel_in_a_race(&mut ops, id);
         let done = ops.one();
         assert!(done.result.is_ok() || done.is_canceled(), "{done:?}");
-        assert_eq!(done.buf.len(), 1 + done.transferred, "all that was moved came back");
-        ledger.expect_next(&done.buf[1..], "was received", round);
+        assert_eq!(done.buf.len(), 1 + done.transferred, "the buffer holds all transferred bytes");
+        ledger.expect_next(&done.buf[1..], "received", round);
         writer.until_done(round);
         while let Ok(count @ 1..) = nix::unistd::read(&here, &mut buffer) {
-            ledger.expect_next(&buffer[..count], "was left over", round);
+            ledger.expect_next(&buffer[..count], "left in the socket", round);
         }
     }
     writer.stop();
-    // TCP has its own time, and nobody writes any more.
+    // TCP delivers asynchronously; the writer has finished.
     while ledger.count < written.load(Ordering::Relaxed) {
         wait_until_kernel(&here, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLIN));
         let count = nix::unistd::read(&here, &mut buffer).unwrap_or_else(|e| panic!("read: {e}"));
-        ledger.expect_next(&buffer[..count], "was left over at last", ROUNDS);
+        ledger.expect_next(&buffer[..count], "left in the socket at the end", ROUNDS);
     }
-    assert_eq!(ledger.count, written.load(Ordering::Relaxed), "no byte came twice");
-    ops.expect_all_done("each was waited for");
+    assert_eq!(ledger.count, written.load(Ordering::Relaxed), "a byte was duplicated");
+    ops.expect_all_done("every round collects its completion");
 }
 
 pub(super) fn x1_a_byte_is_received_or_still_there(cx: &TestContext) {
@@ -145,7 +145,7 @@ pub(super) fn x1_a_byte_is_received_or_still_there(cx: &TestContext) {
     race_receives(cx, here, there);
 }
 
-/// A listener that does not block, how to connect to it, and how to accept.
+/// A non-blocking listener, with functions that connect and accept.
 struct Listening {
     source: Source,
     connect: Box<dyn Fn() -> OwnedFd + Send>,
@@ -154,7 +154,7 @@ struct Listening {
 }
 
 fn unix_door() -> Listening {
-    let name = format!("quintpoll-{}-door", std::process::id());
+    let name = format!("quintpoll-{}-race", std::process::id());
     let name = SocketAddr::from_abstract_name(name).unwrap_or_else(|e| panic!("a name: {e}"));
     let listener = UnixListener::bind_addr(&name).unwrap_or_else(|error| panic!("bind: {error}"));
     listener.set_nonblocking(true).unwrap_or_else(|error| panic!("O_NONBLOCK: {error}"));
@@ -177,7 +177,7 @@ fn tcp_door() -> Listening {
     let connect = move || {
         let made = TcpStream::connect(address);
         let made = made.unwrap_or_else(|error| panic!("connect: {error}"));
-        // Ports are not to be used up by connections that nobody has any more.
+        // Closing with a reset keeps the ports of closed connections from running out.
         let reset = libc::linger { l_onoff: 1, l_linger: 0 };
         setsockopt(&made, sockopt::Linger, &reset).unwrap_or_else(|e| panic!("SO_LINGER: {e}"));
         made.into()
@@ -195,7 +195,7 @@ fn race_accepts(cx: &TestContext, listener: Listening) {
         let made = connect();
         let number = (round as u32).to_ne_bytes();
         nix::unistd::write(&made, &number).unwrap_or_else(|error| panic!("write: {error}"));
-        // The one before is closed: it was accepted and read.
+        // The previous connection was accepted and read, so it can be closed.
         drop(last.replace(made));
     });
     for round in 1..=rounds {
@@ -215,14 +215,18 @@ fn race_accepts(cx: &TestContext, listener: Listening) {
         client.until_done(round);
         let accepted = accepted.map_or_else(&accept, Ok);
         let accepted = accepted.unwrap_or_else(|e| panic!("connection {round} is lost: {e}"));
-        assert_eq!(refusal(accept()), io::ErrorKind::WouldBlock, "one connection only");
+        assert_eq!(
+            refusal(accept()),
+            io::ErrorKind::WouldBlock,
+            "more than one connection is queued"
+        );
         wait_until_kernel(&accepted, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLIN));
         let mut number = [0; 4];
-        assert_eq!(nix::unistd::read(&accepted, &mut number), Ok(4), "its number");
-        assert_eq!(u32::from_ne_bytes(number), round as u32, "it is another connection");
+        assert_eq!(nix::unistd::read(&accepted, &mut number), Ok(4), "the client's number");
+        assert_eq!(u32::from_ne_bytes(number), round as u32, "another connection was accepted");
     }
     client.stop();
-    ops.expect_all_done("each was waited for");
+    ops.expect_all_done("every round collects its completion");
 }
 
 pub(super) fn x1_a_connection_is_accepted_or_still_there(cx: &TestContext) {
@@ -230,20 +234,20 @@ pub(super) fn x1_a_connection_is_accepted_or_still_there(cx: &TestContext) {
     let before = open_numbers();
     race_accepts(cx, unix_door());
     race_accepts(cx, tcp_door());
-    assert_eq!(open_numbers(), before, "no connection is left over");
+    assert_eq!(open_numbers(), before, "no descriptor is left open");
 }
 
-/// The length of the pattern; no power of two, so that a page that comes twice shows.
+/// The length of the pattern; not a power of two, so that a duplicated page is detected.
 const PERIOD: usize = 251;
-/// How much one operation sends: more than fits into a socket.
+/// Bytes sent by one operation: more than a socket buffer holds.
 const LOAD: usize = 300 * 1024;
 
-/// The pattern from this position of the stream on.
+/// The pattern from this stream position on.
 fn pattern(position: usize, length: usize) -> impl Iterator<Item = u8> {
     (0..PERIOD as u8).cycle().skip(position % PERIOD).take(length)
 }
 
-/// Reads to the end of the stream: gives how many bytes there were, all in order.
+/// Reads to the end of the stream and returns the byte count; all bytes must be in order.
 fn read_pattern(mut from: impl Read) -> usize {
     let expected: Vec<u8> = pattern(0, PERIOD + 8192).collect();
     let (mut buffer, mut count) = (vec![0; 8192], 0);
@@ -284,17 +288,17 @@ fn race_sends(cx: &TestContext, here: Source, there: impl Read + Send + 'static,
         assert!(done.result.is_ok() || done.is_canceled(), "{done:?}");
         sent += done.transferred;
         buf = done.buf.into_vec();
-        assert_eq!(buf.len(), length, "what was sent comes back whole");
+        assert_eq!(buf.len(), length, "the buffer is returned complete");
     }
-    ops.expect_all_done("each was waited for");
+    ops.expect_all_done("every round collects its completion");
     ops.harness.deregister(key);
     drop(ops);
-    let arrived = reader.join().unwrap_or_else(|_| panic!("the reader found a fault"));
-    assert_eq!(arrived, sent, "what has arrived is what is said to have been sent");
+    let arrived = reader.join().unwrap_or_else(|_| panic!("the reader failed"));
+    assert_eq!(arrived, sent, "received and transferred bytes differ");
 }
 
 pub(super) fn x1_what_is_said_to_be_sent_arrives(cx: &TestContext) {
-    let blocking = "the reader's side blocks";
+    let blocking = "O_NONBLOCK";
     let (here, there) = stream();
     there.set_nonblocking(false).unwrap_or_else(|error| panic!("{blocking}: {error}"));
     race_sends(cx, here, there, 1400);

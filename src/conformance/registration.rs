@@ -19,7 +19,7 @@ pub(super) fn r1_register_reports_what_is_ready(cx: &TestContext) {
         put(&there, b"x");
         harness.register(here, 1, BOTH, mode);
         let ready = Readiness::READABLE | Readiness::WRITABLE;
-        harness.expect_now(&[(1, ready)], &format!("ready before it was registered, {mode:?}"));
+        harness.expect_now(&[(1, ready)], &format!("ready before registration, {mode:?}"));
     }
 }
 
@@ -29,9 +29,9 @@ pub(super) fn r1_modify_reports_what_is_ready(cx: &TestContext) {
         let (here, there) = stream();
         let key = harness.register(here, 1, READ, mode);
         put(&there, b"x");
-        harness.expect_now(&[(1, Readiness::READABLE)], "data came");
+        harness.expect_now(&[(1, Readiness::READABLE)], "data");
         harness.modify(key, 1, READ, mode);
-        harness.expect_now(&[(1, Readiness::READABLE)], &format!("modify looks again, {mode:?}"));
+        harness.expect_now(&[(1, Readiness::READABLE)], &format!("modify checks again, {mode:?}"));
         harness.modify(key, 1, WRITE, mode);
         harness.expect_now(&[(1, Readiness::WRITABLE)], &format!("for the new interest, {mode:?}"));
     }
@@ -44,7 +44,7 @@ pub(super) fn r1_rearm_reports_what_is_ready(cx: &TestContext) {
         let key = harness.register(here, 1, READ, mode);
         put(&there, b"x");
         for round in 0..3 {
-            let why = format!("rearm looks again, {mode:?}, round {round}");
+            let why = format!("rearm checks again, {mode:?}, round {round}");
             harness.expect_now(&[(1, Readiness::READABLE)], &why);
             harness.rearm(key, READ);
         }
@@ -82,7 +82,7 @@ pub(super) fn r2_a_number_is_registered_once(cx: &TestContext) {
     harness.expect_now(&[(1, Readiness::READABLE)], "the first registration is untouched");
     harness.deregister(key);
     harness.register(here, 3, READ, Mode::Level);
-    harness.expect_now(&[(3, Readiness::READABLE)], "the number is free again");
+    harness.expect_now(&[(3, Readiness::READABLE)], "registered again after deregister");
 }
 
 pub(super) fn r2_a_duplicate_is_another_source(cx: &TestContext) {
@@ -94,13 +94,12 @@ pub(super) fn r2_a_duplicate_is_another_source(cx: &TestContext) {
         let key = harness.register(duplicate, 2, READ, mode);
         put(&there, b"x");
         let both = [(1, Readiness::READABLE), (2, Readiness::READABLE)];
-        harness.expect_now(&both, "each has its own report");
+        harness.expect_now(&both, "one event each");
         harness.deregister(key);
         drain(&*here);
         put(&there, b"y");
         if mode == Mode::Level {
-            harness
-                .expect_now(&[(1, Readiness::READABLE)], "the duplicate is gone, the other stays");
+            harness.expect_now(&[(1, Readiness::READABLE)], "the source itself stays registered");
         }
     }
 }
@@ -112,7 +111,7 @@ pub(super) fn r2_pollers_may_share_a_source(cx: &TestContext) {
         let keys = desks.each_mut().map(|harness| harness.register(here.clone(), 1, READ, mode));
         for round in 0..100 {
             put(&there, b"x");
-            let why = format!("both pollers hear of it, {mode:?}, round {round}");
+            let why = format!("both pollers report, {mode:?}, round {round}");
             desks
                 .iter_mut()
                 .for_each(|harness| harness.expect_now(&[(1, Readiness::READABLE)], &why));
@@ -120,13 +119,13 @@ pub(super) fn r2_pollers_may_share_a_source(cx: &TestContext) {
             for (harness, &key) in desks.iter_mut().zip(&keys) {
                 harness.drained(key, READ);
                 harness.rearm(key, READ);
-                harness.expect_silence("it was read");
+                harness.expect_silence("every byte was read");
             }
         }
         desks[0].deregister(keys[0]);
         put(&there, b"x");
-        desks[0].expect_silence("deregistered here");
-        desks[1].expect_now(&[(1, Readiness::READABLE)], "and not there");
+        desks[0].expect_silence("deregistered from this poller");
+        desks[1].expect_now(&[(1, Readiness::READABLE)], "still registered with the other");
     }
 }
 
@@ -176,11 +175,13 @@ pub(super) fn r4_a_key_belongs_to_its_poller(cx: &TestContext) {
     let foreign = other.register(elsewhere, 1, READ, Mode::Level);
     assert_ne!(key, foreign);
     for gone in [false, true] {
-        let Err(error) = mine.poller.deregister(foreign) else { panic!("it is another's") };
+        let Err(error) = mine.poller.deregister(foreign) else {
+            panic!("the key of another poller was accepted")
+        };
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
         assert!(error.to_string().contains("another poller"), "{error}, {gone}");
         let Err(rejected) = mine.poller.submit(Op::recv(foreign, vec![], 1), Token(1)) else {
-            panic!("it is another's")
+            panic!("the key of another poller was accepted")
         };
         assert!(rejected.to_string().contains("another poller"), "{rejected}");
         if !gone {
@@ -197,12 +198,12 @@ pub(super) fn r4_a_key_never_names_a_later_registration(cx: &TestContext) {
     let mut old = Vec::new();
     for token in 0..200 {
         let key = harness.register(here.clone(), token, READ, Mode::Level);
-        assert!(!old.contains(&key), "a key came back");
+        assert!(!old.contains(&key), "a key was reused");
         for stale in &old {
             let answer = harness.poller.deregister(*stale);
             assert_eq!(refusal(answer), io::ErrorKind::NotFound);
         }
-        harness.expect_now(&[(token, Readiness::READABLE)], "the new registration is untouched");
+        harness.expect_now(&[(token, Readiness::READABLE)], "the new registration is unaffected");
         assert_eq!(harness.events.iter().next().map(|event| event.key), Some(key));
         harness.deregister(key);
         old.push(key);
@@ -225,14 +226,14 @@ pub(super) fn r7_a_closed_number_is_refused(cx: &TestContext) {
     let (reader, writer) = pipe();
     let number = reader.as_raw_fd();
     drop(reader);
-    refused(&mut harness, Arc::new(staging::closed_number(number)), "a closed number");
-    refused(&mut harness, Arc::new(staging::closed_number(i32::MAX)), "the largest number");
-    refused(&mut harness, Arc::new(staging::closed_number(-5)), "a negative number");
+    refused(&mut harness, Arc::new(staging::closed_number(number)), "a closed descriptor");
+    refused(&mut harness, Arc::new(staging::closed_number(i32::MAX)), "the largest descriptor");
+    refused(&mut harness, Arc::new(staging::closed_number(-5)), "a negative descriptor");
     let number_again = writer.try_clone().unwrap_or_else(|error| panic!("dup: {error}"));
     assert_eq!(number_again.as_raw_fd(), number);
     harness.register(Arc::new(number_again), 2, WRITE, Mode::Level);
     let ready = Readiness::WRITABLE | Readiness::WRITE_CLOSED | Readiness::ERROR;
-    harness.expect_now(&[(2, ready)], "once it is open it can be registered");
+    harness.expect_now(&[(2, ready)], "registered once it is open");
 }
 
 pub(super) fn r7_a_path_number_is_refused(cx: &TestContext) {
@@ -240,7 +241,7 @@ pub(super) fn r7_a_path_number_is_refused(cx: &TestContext) {
     let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
     let path = nix::fcntl::open("/", flags, Permissions::empty());
     let path = path.unwrap_or_else(|error| panic!("open with O_PATH: {error}"));
-    refused(&mut harness, Arc::new(path), "a number open with O_PATH");
+    refused(&mut harness, Arc::new(path), "a descriptor opened with O_PATH");
 }
 
 pub(super) fn r8_an_empty_interest_is_silent(cx: &TestContext) {
@@ -254,12 +255,12 @@ pub(super) fn r8_an_empty_interest_is_silent(cx: &TestContext) {
         harness.expect_silence("hang-up");
         harness.modify(key, 1, READ, mode);
         let end = Readiness::READABLE | Readiness::READ_CLOSED;
-        harness.expect_now(&[(1, end)], "asked at last");
+        harness.expect_now(&[(1, end)], "an interest in reading");
         harness.modify(key, 1, Interest::empty(), mode);
-        harness.expect_silence("asked no more");
+        harness.expect_silence("an empty interest again");
         harness.rearm(key, Interest::empty());
         harness.drained(key, Interest::empty());
-        harness.expect_silence("no part of nothing is something");
+        harness.expect_silence("rearm and drained of an empty interest");
 
         let (reader, writer) = pipe();
         fill(&writer);
@@ -293,7 +294,7 @@ pub(super) fn r9_any_number_works(cx: &TestContext) {
         }
         harness.expect_now(&expected, &format!("{mode:?}"));
         drop(harness);
-        // Standard input comes back before anything else can take its number.
+        // Restored before another file can take descriptor 0.
         let restored = staging::duplicate_onto(stdin.as_fd(), 0);
         std::mem::forget(restored.unwrap_or_else(|error| panic!("dup3 to 0: {error}")));
     }
@@ -309,7 +310,7 @@ pub(super) fn r10_directions_outside_the_interest_are_refused(cx: &TestContext) 
                 assert_eq!(refusal(answer), io::ErrorKind::InvalidInput, "{dirs:?}");
             }
         }
-        harness.expect_silence("a refused call does nothing");
+        harness.expect_silence("a refused call has no effect");
     }
 }
 
@@ -332,7 +333,7 @@ pub(super) fn r10_what_is_no_direction_is_refused(cx: &TestContext) {
             assert_eq!(refusal(answer), io::ErrorKind::InvalidInput);
         }
         put(&there, b"x");
-        harness.expect_now(&[(1, Readiness::READABLE)], "the registration stands");
+        harness.expect_now(&[(1, Readiness::READABLE)], "the registration is unchanged");
     }
 }
 
@@ -340,7 +341,7 @@ pub(super) fn r10_rearm_arms_exactly_what_it_names(cx: &TestContext) {
     let mut harness = cx.harness(4);
     let (here, there) = stream();
     let key = harness.register(here, 1, BOTH, Mode::OneShot);
-    harness.expect_now(&[(1, Readiness::WRITABLE)], "room to write");
+    harness.expect_now(&[(1, Readiness::WRITABLE)], "writability");
     harness.rearm(key, READ);
     harness.expect_silence("armed for reading alone");
     put(&there, b"x");
@@ -352,9 +353,10 @@ pub(super) fn r10_rearm_arms_exactly_what_it_names(cx: &TestContext) {
     harness.expect_now(&[(1, Readiness::WRITABLE)], "the last call counts");
     harness.rearm(key, BOTH);
     harness.rearm(key, Interest::empty());
-    harness.expect_silence("armed for nothing");
+    harness.expect_silence("no direction is armed");
     harness.rearm(key, BOTH);
-    harness.expect_now(&[(1, Readiness::READABLE | Readiness::WRITABLE)], "armed for all");
+    harness
+        .expect_now(&[(1, Readiness::READABLE | Readiness::WRITABLE)], "both directions are armed");
 }
 
 pub(super) fn r10_level_is_the_same_after_rearm_and_drained(cx: &TestContext) {
@@ -365,9 +367,9 @@ pub(super) fn r10_level_is_the_same_after_rearm_and_drained(cx: &TestContext) {
     let ready = [(1, Readiness::READABLE | Readiness::WRITABLE)];
     harness.expect_now(&ready, "level");
     harness.rearm(key, READ);
-    harness.expect_now(&ready, "rearm narrows nothing");
+    harness.expect_now(&ready, "rearm does not narrow the interest");
     harness.drained(key, READ);
-    harness.expect_now(&ready, "drained is ignored");
+    harness.expect_now(&ready, "drained has no effect");
     harness.rearm(key, Interest::empty());
-    harness.expect_now(&ready, "rearm of nothing disarms nothing");
+    harness.expect_now(&ready, "rearm of no direction disarms nothing");
 }

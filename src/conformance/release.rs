@@ -1,4 +1,4 @@
-//! Clauses R5 and R6: letting go.
+//! Clauses R5 and R6: deregistration and dropping the poller.
 
 use super::crowd::{self, Group};
 use super::kinds::{self, Kind};
@@ -27,11 +27,11 @@ pub(super) fn r5_nothing_is_reported_after_deregister(cx: &TestContext) {
         harness.register(other.clone(), 2, READ, mode);
         put(&there, b"x");
         harness.deregister(key);
-        harness.expect_silence("the kernel had it queued, nobody had asked");
+        harness.expect_silence("deregistered with a report queued in the kernel");
         put(&there, b"y");
         drop(there);
         put(&other_there, b"z");
-        harness.expect_now(&[(2, Readiness::READABLE)], "the others are untouched");
+        harness.expect_now(&[(2, Readiness::READABLE)], "other sources are still reported");
     }
 }
 
@@ -76,7 +76,7 @@ pub(super) fn r5_a_number_used_again_gets_no_old_event(cx: &TestContext) {
     for mode in MODES {
         let mut harness = cx.harness(4);
         let (here, there) = stream();
-        // A duplicate keeps the old file open, and its news coming.
+        // A duplicate keeps the old file description open and readable.
         let _duplicate = here.try_clone().unwrap_or_else(|error| panic!("dup: {error}"));
         let number = here.as_raw_fd();
         let (reader, _writer) = pipe();
@@ -87,14 +87,14 @@ pub(super) fn r5_a_number_used_again_gets_no_old_event(cx: &TestContext) {
         let reader = reader.unwrap_or_else(|error| panic!("dup3: {error}"));
         let key = harness.register(Arc::new(reader), 2, READ, mode);
         put(&there, b"y");
-        harness.expect_silence("the old file's news are not the new one's");
+        harness.expect_silence("only the old file is readable");
         drop(there);
-        harness.expect_silence("nor is its end");
+        harness.expect_silence("only the old file has hung up");
         harness.deregister(key);
     }
 }
 
-/// A source whose last drop panics.
+/// A source whose drop panics.
 struct PanicOnDrop(UnixStream);
 
 impl AsFd for PanicOnDrop {
@@ -105,7 +105,7 @@ impl AsFd for PanicOnDrop {
 
 impl Drop for PanicOnDrop {
     fn drop(&mut self) {
-        panic!("a user's drop panics, as this case wants it to");
+        panic!("a user's drop panics, as this case requires");
     }
 }
 
@@ -117,11 +117,11 @@ pub(super) fn r5_a_panicking_drop_leaves_the_poller_in_order(cx: &TestContext) {
         let key = harness.register(Arc::new(PanicOnDrop(here)), 1, BOTH, mode);
         harness.register(other, 2, READ, mode);
         let drop = panic::catch_unwind(AssertUnwindSafe(|| harness.deregister(key)));
-        assert!(drop.is_err(), "the panic comes through");
+        assert!(drop.is_err(), "the panic must propagate");
         let again = harness.poller.deregister(key);
-        assert_eq!(refusal(again), io::ErrorKind::NotFound, "the work was done before");
+        assert_eq!(refusal(again), io::ErrorKind::NotFound, "the source was deregistered first");
         put(&other_there, b"x");
-        harness.expect_now(&[(2, Readiness::READABLE)], "the poller goes on");
+        harness.expect_now(&[(2, Readiness::READABLE)], "the poller still reports");
         let _ = (&there).read(&mut [0; 8]);
     }
 }
@@ -138,19 +138,19 @@ pub(super) fn r6_dropping_the_poller_releases_everything(cx: &TestContext) {
         harness.now();
         drop(harness);
         for (here, there) in pairs {
-            assert_eq!(Arc::strong_count(&here), 1, "the poller has let go of the source");
+            assert_eq!(Arc::strong_count(&here), 1, "the poller still holds the source");
             drop(here);
             let ended = oracle(&there, PollFlags::POLLIN);
-            assert!(ended.contains(PollFlags::POLLHUP), "the peer sees the end");
+            assert!(ended.contains(PollFlags::POLLHUP), "the peer must see the close");
         }
     }
     for _ in 0..100 {
         drop(cx.poller());
     }
-    assert_eq!(open_numbers(), before, "the poller's own files are closed");
+    assert_eq!(open_numbers(), before, "a descriptor was left open");
 }
 
-/// A source to watch, its other end, and what poll(2) says of that when the source is let go.
+/// A source, its peer, and the poll(2) bits of the peer once the source is closed.
 struct Link {
     name: &'static str,
     source: Source,
@@ -170,7 +170,7 @@ fn links() -> [Link; 4] {
     ]
 }
 
-/// Registers it anew in every way there is, with no wait in between, and then as it was.
+/// Re-registers a source in every way, without a wait, and then restores the registration.
 fn stir(harness: &mut ReadinessHarness, key: Key, interest: Interest, mode: Mode) {
     for other in MODES {
         harness.modify(key, 2, Interest::all(), other);
@@ -184,7 +184,7 @@ fn stir(harness: &mut ReadinessHarness, key: Key, interest: Interest, mode: Mode
     harness.rearm(key, interest);
 }
 
-/// What is done with a registration before it goes.
+/// A use of a registration before it ends.
 type Live = fn(&mut ReadinessHarness, Key, Interest, Mode);
 
 const LIVES: [(&str, Live); 4] = [
@@ -197,7 +197,8 @@ const LIVES: [(&str, Live); 4] = [
     }),
 ];
 
-/// Watches one of each kind in this way, and lets go of it by `deregister` or with the poller.
+/// Registers one source of each kind, uses it, and ends the registration by `deregister` or by
+/// dropping the poller.
 fn let_go(cx: &TestContext, interest: Interest, mode: Mode, by_deregister: bool) {
     for (life, live) in LIVES {
         for Link { name, source, peer, end } in links() {
@@ -205,8 +206,8 @@ fn let_go(cx: &TestContext, interest: Interest, mode: Mode, by_deregister: bool)
             let key = harness.register(source, 1, interest, mode);
             live(&mut harness, key, interest, mode);
             let why = format!("{name}, {interest:?}, {mode:?}, {life}");
-            assert!(!oracle(&peer, end).contains(end), "the poller keeps it open: {why}");
-            // The poller that stays is not to do the work later.
+            assert!(!oracle(&peer, end).contains(end), "the poller must keep it open: {why}");
+            // A poller that stays must not wait again to release the source.
             let _stays = if by_deregister {
                 harness.deregister(key);
                 Some(harness)
@@ -217,7 +218,10 @@ fn let_go(cx: &TestContext, interest: Interest, mode: Mode, by_deregister: bool)
             if name == "TCP" {
                 wait_until_kernel(&peer, end, |bits| bits.contains(end));
             }
-            assert!(oracle(&peer, end).contains(end), "the end is not seen at once: {why}");
+            assert!(
+                oracle(&peer, end).contains(end),
+                "the peer does not see the close at once: {why}"
+            );
         }
     }
 }
@@ -252,28 +256,28 @@ pub(super) fn r5_ten_thousand_registrations_leave_nothing(cx: &TestContext) {
             match round % 5 {
                 1 => harness.modify(key, round, READ, mode),
                 2 => harness.rearm(key, READ),
-                // Something is under way when it goes, or comes right after.
+                // Data is pending when the registration ends, or arrives right after.
                 3 => assert_eq!(take(&here, 1), 1),
                 4 => put(&there, b"x"),
                 _ => {}
             }
             harness.deregister(key);
         }
-        assert_eq!(open_numbers(), before, "no file is left over, {mode:?}");
-        harness.expect_silence("all were deregistered");
+        assert_eq!(open_numbers(), before, "a descriptor was left open, {mode:?}");
+        harness.expect_silence("no source is registered");
         put(&there, b"y");
-        harness.expect_silence("and none of them hears of anything new");
+        harness.expect_silence("no source is registered and data arrived");
         let key = harness.register(here.clone(), 7, READ, mode);
-        harness.expect_now(&[(7, Readiness::READABLE)], "the last one counts, once");
+        harness.expect_now(&[(7, Readiness::READABLE)], "one event for the last registration");
         harness.deregister(key);
-        assert_eq!(Arc::strong_count(&here), 1, "the poller has let go of the source");
+        assert_eq!(Arc::strong_count(&here), 1, "the poller still holds the source");
         drop(here);
         let ended = oracle(&there, PollFlags::POLLIN);
-        assert!(ended.contains(PollFlags::POLLHUP), "the peer sees the end, {mode:?}");
+        assert!(ended.contains(PollFlags::POLLHUP), "the peer must see the close, {mode:?}");
     }
 }
 
-/// A number that nothing else has.
+/// A descriptor number that nothing else uses.
 const NUMBER: i32 = 700;
 
 pub(super) fn r5_a_number_passes_from_kind_to_kind(cx: &TestContext) {
@@ -282,12 +286,14 @@ pub(super) fn r5_a_number_passes_from_kind_to_kind(cx: &TestContext) {
         let mut harness = cx.harness(8);
         let mut kinds = kinds::readers();
         kinds.rotate_left(last);
-        let Some(Kind { name, source, ring, .. }) = kinds.pop() else { panic!("there are kinds") };
+        let Some(Kind { name, source, ring, .. }) = kinds.pop() else {
+            panic!("no kinds of files")
+        };
         let under_the_number = |file: BorrowedFd<'_>| {
             let file = staging::duplicate_onto(file, NUMBER);
             Arc::new(file.unwrap_or_else(|error| panic!("dup3: {error}")))
         };
-        // The files stay open under their own numbers, so that their news keep coming.
+        // The files stay open under their own descriptors and keep becoming ready.
         let mut kept: Vec<Box<dyn Any>> = Vec::new();
         for (token, Kind { source, ring, .. }) in kinds.into_iter().enumerate() {
             let file = under_the_number((*source).as_fd());
@@ -303,15 +309,14 @@ pub(super) fn r5_a_number_passes_from_kind_to_kind(cx: &TestContext) {
         let key = harness.register(under_the_number(regular.as_fd()), 100, READ, mode);
         harness.deregister(key);
         let key = harness.register(under_the_number((*source).as_fd()), 101, READ, mode);
-        harness.expect_silence(&format!(
-            "{name} has not come yet, and the others have gone; {mode:?}"
-        ));
+        harness
+            .expect_silence(&format!("{name} is idle, and the others are deregistered; {mode:?}"));
         kept.push(ring());
         let said = harness.next(name);
         let is_last = matches!(said[..], [(101, told)] if told.contains(Readiness::READABLE));
-        assert!(is_last, "only {name} uses the number now: {said:?}, {mode:?}");
+        assert!(is_last, "only {name} has this descriptor: {said:?}, {mode:?}");
         harness.deregister(key);
-        // A regular file is ready by itself, and so has to be the last one too.
+        // A regular file is always ready, and must be reported after another kind too.
         let key = harness.register(under_the_number(regular.as_fd()), 102, READ, mode);
         harness
             .expect_now(&[(102, Readiness::READABLE)], &format!("a file after {name}, {mode:?}"));
@@ -319,7 +324,7 @@ pub(super) fn r5_a_number_passes_from_kind_to_kind(cx: &TestContext) {
     }
 }
 
-/// How many sources go at once.
+/// Count of sources released at once.
 const MANY: usize = 1000;
 
 pub(super) fn r6_a_thousand_go_with_the_poller(cx: &TestContext) {
@@ -337,16 +342,16 @@ pub(super) fn r6_a_thousand_go_with_the_poller(cx: &TestContext) {
             }
             peers.push(there);
         }
-        // Some have been told, some wait for room, and some have news that nobody has taken.
+        // Some were reported, some exceed the capacity, and some have unread reports in the kernel.
         harness.wait(Some(ZERO));
         peers.iter().step_by(2).for_each(|there| put(there, b"x"));
         drop(harness);
         let is_over =
             |there: &UnixStream| oracle(there, PollFlags::POLLIN).contains(PollFlags::POLLHUP);
         let late = peers.iter().filter(|there| !is_over(there)).count();
-        assert_eq!(late, 0, "of {pairs} sources these are still held");
+        assert_eq!(late, 0, "of {pairs} sources some are still held");
     }
-    assert_eq!(open_numbers(), before, "everything is closed");
+    assert_eq!(open_numbers(), before, "a descriptor was left open");
 }
 
 pub(super) fn r6_very_many_are_let_go(cx: &TestContext) {
@@ -356,8 +361,8 @@ pub(super) fn r6_very_many_are_let_go(cx: &TestContext) {
     let keys = crowd::register_all(&mut harness, &groups);
     groups.iter_mut().for_each(|group| group.readers.clear());
     let abandoned = |groups: &[Group]| groups.iter().map(Group::is_abandoned).collect::<Vec<_>>();
-    assert!(!abandoned(&groups).contains(&true), "the poller keeps them open");
-    harness.expect_silence("all are idle");
+    assert!(!abandoned(&groups).contains(&true), "the poller must keep them open");
+    harness.expect_silence("every source is idle");
     let is_first = |group: usize| group < groups.len() / 2;
     for (token, key) in keys.into_iter().enumerate() {
         if is_first(token / crowd::GROUP) {
@@ -365,15 +370,15 @@ pub(super) fn r6_very_many_are_let_go(cx: &TestContext) {
         }
     }
     let expected: Vec<bool> = (0..groups.len()).map(is_first).collect();
-    assert_eq!(abandoned(&groups), expected, "deregistered ones are let go, and no others");
-    harness.expect_silence("nobody is told of that");
+    assert_eq!(abandoned(&groups), expected, "exactly the deregistered sources are closed");
+    harness.expect_silence("no registered source is ready");
     drop(harness);
-    assert!(!abandoned(&groups).contains(&false), "the rest goes with the poller");
+    assert!(!abandoned(&groups).contains(&false), "the poller still holds a source");
     drop(groups);
-    assert_eq!(open_numbers(), before, "everything is closed");
+    assert_eq!(open_numbers(), before, "a descriptor was left open");
 }
 
-/// What a poller has to do with a listener when it lets it go.
+/// The use that a poller makes of a listener.
 #[derive(Clone, Copy, Debug)]
 enum Listening {
     Watched,
@@ -381,9 +386,9 @@ enum Listening {
     AcceptingMany,
 }
 
-/// Returns a listener, as a server has it that goes, with a connection that its poller has.
+/// Returns a server whose poller has a listener and a connection.
 fn serve(cx: &TestContext, listening: Listening) -> (OpHarness, Key, SocketAddr) {
-    // An address of the case's own, of which no other test takes ports.
+    // An address of this case alone, so that no other test takes its ports.
     let [_, .., high, low] = std::process::id().to_be_bytes();
     let listener = ok(TcpListener::bind((Ipv4Addr::new(127, 77, high, low), 0)));
     let address = ok(listener.local_addr());

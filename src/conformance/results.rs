@@ -1,4 +1,4 @@
-//! Clause C2: an operation gives what the plain system call gives in the same situation.
+//! Clause C2: an operation returns the result of the plain system call in the same state.
 
 use super::op_harness::*;
 use super::scenarios::{self, CallScenario, SysCall};
@@ -14,7 +14,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as UnixAddress, UnixDatagram, UnixListener, UnixStream};
 use std::sync::Arc;
 
-/// How many bytes were moved and, of those received, which; or the number of the error.
+/// Count of bytes moved, with the bytes received; or the error number.
 type Answer = Result<(usize, Vec<u8>), i32>;
 
 fn answer(done: Completion, what: &SysCall) -> Answer {
@@ -22,14 +22,14 @@ fn answer(done: Completion, what: &SysCall) -> Answer {
         Ok(_) if what.receives() => Ok((done.transferred, done.buf.into_vec())),
         Ok(_) => Ok((done.transferred, Vec::new())),
         Err(error) => {
-            assert_eq!(done.transferred, 0, "nothing was moved: {error}");
+            assert_eq!(done.transferred, 0, "bytes were moved with an error: {error}");
             Err(error.raw_os_error().unwrap_or_else(|| panic!("no error number: {error}")))
         }
     }
 }
 
-/// Fails unless the operation gives what the plain call does on a twin, both if everything has
-/// happened before it is submitted, and if it has to wait.
+/// Fails unless the operation returns what the plain call returns on a twin, whether it can proceed
+/// when submitted or has to wait.
 fn same_as_the_call(cx: &TestContext, make: fn() -> Vec<CallScenario>) {
     let count = make().len();
     for at in 0..count {
@@ -56,7 +56,7 @@ fn same_as_the_call(cx: &TestContext, make: fn() -> Vec<CallScenario>) {
             }
             let done = ops.one();
             let given = answer(done, &scene.what);
-            assert_eq!(given, expected, "{name}: the operation, and the plain call ({waits})");
+            assert_eq!(given, expected, "{name}: operation and plain call differ (waits: {waits})");
             ops.expect_all_done(name);
             drop(kept);
         }
@@ -93,10 +93,10 @@ pub(super) fn c2_what_can_not_be_read_says_so(cx: &TestContext) {
     same_as_the_call(cx, scenarios::no_files_to_read);
 }
 
-/// Whether an address is what the standard library says of the same socket.
+/// Returns true if an address equals the one that the standard library returns.
 fn is_unix(from: Option<&Address>, expected: &UnixAddress) -> bool {
     let Some(Address::Unix(from)) = from else {
-        // The kernel names nobody where there is no name.
+        // The kernel returns no address for an unnamed sender.
         return from.is_none() && expected.is_unnamed();
     };
     from.as_pathname() == expected.as_pathname()
@@ -107,7 +107,7 @@ fn is_unix(from: Option<&Address>, expected: &UnixAddress) -> bool {
 fn sender(done: &Completion) -> Option<&Address> {
     match &done.result {
         Ok(Outcome::Received { from }) => from.as_ref(),
-        other => panic!("a datagram and its sender, got {other:?}"),
+        other => panic!("expected a datagram with a sender, got {other:?}"),
     }
 }
 
@@ -122,7 +122,7 @@ pub(super) fn c2_datagrams_name_their_inet_sender(cx: &TestContext) {
             for (token, there) in senders.iter().enumerate() {
                 if late {
                     ops.submit(Op::recv_from(key, Vec::new(), 2), token);
-                    ops.expect_nothing_yet("no datagram");
+                    ops.expect_nothing_yet("no datagram was sent");
                 }
                 ok(there.send_to(b"abc", to));
                 if !late {
@@ -133,8 +133,8 @@ pub(super) fn c2_datagrams_name_their_inet_sender(cx: &TestContext) {
                 let from = sender(&done);
                 let is_right = matches!(from, Some(Address::Inet(from)) if *from == expected);
                 assert!(is_right, "{from:?} for {expected}");
-                assert_eq!(bytes(done), (2, b"ab".to_vec()), "cut to what was asked for");
-                // And back, by an operation.
+                assert_eq!(bytes(done), (2, b"ab".to_vec()), "truncated to the requested length");
+                // Reply by an operation.
                 assert_eq!(bytes(ops.run(Op::send_to(key, "hello", 1..4, expected))).0, 3);
                 let mut back = [0; 9];
                 assert_eq!(ok(there.recv_from(&mut back)), (3, to));
@@ -186,12 +186,12 @@ pub(super) fn c2_a_counter_that_would_overflow_waits(cx: &TestContext) {
         ok(counter.write(u64::MAX - 3));
         ops.submit(Op::write(key, 3_u64.to_ne_bytes().to_vec(), ..), 1);
         ops.submit(Op::write(key, 5_u64.to_ne_bytes().to_vec(), ..), 2);
-        ops.expect_nothing_yet("it would overflow, though it calls itself writable");
+        ops.expect_nothing_yet("the write would overflow, though poll(2) reports POLLOUT");
         assert_eq!(ok(counter.read()), u64::MAX - 3);
         let done = ops.collect(2);
         assert_eq!([done[0].token, done[1].token], [Token(1), Token(2)]);
         done.into_iter().for_each(|done| assert_eq!(bytes(done).0, 8));
-        assert_eq!(ok(counter.read()), 8, "both, and each once");
+        assert_eq!(ok(counter.read()), 8, "both writes, each once");
         ops.expect_all_done("two writes");
     }
 }
@@ -208,7 +208,7 @@ pub(super) fn c2_a_connection_waits_for_room_in_the_queue(cx: &TestContext) {
         let key = ops.add(socket);
         ops.submit(Op::connect(key, address.clone()), 1);
         ops.submit(Op::send_all(key, "hello", ..), 2);
-        ops.expect_nothing_yet("the queue of connections is full");
+        ops.expect_nothing_yet("the listen backlog is full");
         drop(ok(listener.accept()));
         let done = ops.collect(2);
         assert_eq!([done[0].token, done[1].token], [Token(1), Token(2)]);
@@ -219,7 +219,7 @@ pub(super) fn c2_a_connection_waits_for_room_in_the_queue(cx: &TestContext) {
     assert_eq!(take(&last, 9), 5);
 }
 
-/// A datagram socket whose queue is full, and its address.
+/// Returns a datagram socket with a full receive queue, and its address.
 fn full_queue(directory: &TempDir) -> (UnixDatagram, UnixAddress) {
     let address = ok(UnixAddress::from_pathname(directory.0.join("full")));
     let full = ok(UnixDatagram::bind_addr(&address));
@@ -230,8 +230,7 @@ fn full_queue(directory: &TempDir) -> (UnixDatagram, UnixAddress) {
     (full, address)
 }
 
-/// Of a socket that is not connected nothing tells that its datagram would find no room: it calls
-/// itself writable all the time.
+/// An unconnected socket is always POLLOUT: poll(2) does not check the queue of the destination.
 pub(super) fn c2_a_datagram_waits_for_room_in_the_queue(cx: &TestContext) {
     for (blocking, connected) in [(false, false), (true, false), (false, true), (true, true)] {
         let directory = TempDir::new();
@@ -249,7 +248,7 @@ pub(super) fn c2_a_datagram_waits_for_room_in_the_queue(cx: &TestContext) {
             let op = if connected { plain } else { Op::send_to(key, text, .., to) };
             ops.submit(op, token);
         }
-        ops.expect_nothing_yet("there is no room");
+        ops.expect_nothing_yet("the receive queue is full");
         let thread = Thread::current();
         let reader = std::thread::spawn(move || {
             let rest = CpuUsage::of(thread.id());
@@ -269,12 +268,15 @@ pub(super) fn c2_a_datagram_waits_for_room_in_the_queue(cx: &TestContext) {
         rest.expect_sleep("a datagram that waits for room");
         let mine: Vec<_> = texts.into_iter().filter(|text| text != b"x").collect();
         let expected = [&b"first"[..], b"second"];
-        assert_eq!(mine, expected, "each once, connected: {connected}, blocking: {blocking}");
+        assert_eq!(
+            mine, expected,
+            "one datagram each, connected: {connected}, blocking: {blocking}"
+        );
         assert_eq!(sent, [5, 6], "connected: {connected}, blocking: {blocking}");
     }
 }
 
-/// When a stranger's datagram is read, nobody tells the socket that waits.
+/// No wake-up reaches the waiting socket when another sender's datagram is read.
 pub(super) fn c2_each_datagram_waits_for_its_own_room(cx: &TestContext) {
     let directory = TempDir::new();
     let (full, address) = full_queue(&directory);
@@ -286,17 +288,17 @@ pub(super) fn c2_each_datagram_waits_for_its_own_room(cx: &TestContext) {
         ops.submit(Op::send_to(key, "mine", .., address.clone()), token);
     }
     for token in 0..4 {
-        ops.expect_nothing_yet("there is no room");
+        ops.expect_nothing_yet("the receive queue is full");
         let mut text = [0; 16];
-        assert_eq!((ok(full.recv(&mut text)), text[0]), (1, b'x'), "a stranger's");
+        assert_eq!((ok(full.recv(&mut text)), text[0]), (1, b'x'), "another sender's");
         let done = ops.one();
         assert_eq!((done.token, bytes(done).0), (Token(token), 4));
     }
     ops.expect_all_done("four datagrams");
 }
 
-/// Nothing tells a socket that there is room in a queue which others have filled, and it calls
-/// itself writable all the while; also when a datagram before this one has waited for real.
+/// When a queue filled by other senders gets room, no wake-up reaches this socket, which is always
+/// POLLOUT. The case also covers a datagram that really had to wait before.
 pub(super) fn c2_room_that_others_have_taken_is_found(cx: &TestContext) {
     let directory = TempDir::new();
     let (full, to_full) = full_queue(&directory);
@@ -309,12 +311,12 @@ pub(super) fn c2_room_that_others_have_taken_is_found(cx: &TestContext) {
     let mut ops = OpHarness::new(cx);
     let key = ops.add(Arc::new(here));
     ops.submit(Op::send_to(key, "one", .., to_other), 1);
-    ops.expect_nothing_yet("its buffer is full");
+    ops.expect_nothing_yet("the send buffer is full");
     while other.recv(&mut [0; 50_000]).is_ok() {}
     assert_eq!(bytes(ops.one()).0, 3);
     ops.submit(Op::send_to(key, "two", .., to_full), 2);
-    ops.expect_nothing_yet("there is no room");
-    assert_eq!(ok(full.recv(&mut [0; 16])), 1, "a stranger's");
+    ops.expect_nothing_yet("the receive queue is full");
+    assert_eq!(ok(full.recv(&mut [0; 16])), 1, "another sender's");
     assert_eq!(bytes(ops.one()).0, 3);
 }
 
@@ -329,7 +331,7 @@ fn broken_ends() -> Vec<(&'static str, CallScenario)> {
     scenes.into_iter().flatten().filter(|scene| !scene.what.receives()).map(broken).collect()
 }
 
-/// Every way to write where nobody reads, in a process that SIGPIPE would end.
+/// Every kind of write to a closed reader, in a process that SIGPIPE would end.
 pub(super) fn c2_no_operation_raises_sigpipe(cx: &TestContext) {
     let_sigpipe_end_the_process();
     let mut broken = 0;
@@ -343,12 +345,12 @@ pub(super) fn c2_no_operation_raises_sigpipe(cx: &TestContext) {
             broken += i32::from(done.result.is_err() && errno(&done) == libc::EPIPE);
             assert!(!done.is_canceled(), "{name}, {again}");
             if done.result.is_ok() {
-                // There may be no room for another.
+                // There may be no room for a second one.
                 break;
             }
         }
     }
-    assert!(broken > 8, "only {broken} operations found that nobody reads");
+    assert!(broken > 8, "only {broken} operations failed with EPIPE");
     let (here, there) = stream();
     let mut ops = OpHarness::new(cx);
     let key = ops.add(here);
@@ -367,6 +369,14 @@ pub(super) fn c2_no_operation_raises_sigpipe(cx: &TestContext) {
     let (here, there) = stream();
     drop(there);
     let key = ops.add(here);
-    assert_eq!(errno(&ops.run(Op::write_at(key, "", .., 0))), libc::ESPIPE, "there is no place");
-    assert_eq!(errno(&ops.run(Op::write(key, "", ..))), libc::EPIPE, "nobody reads nothing");
+    assert_eq!(
+        errno(&ops.run(Op::write_at(key, "", .., 0))),
+        libc::ESPIPE,
+        "a socket has no offsets"
+    );
+    assert_eq!(
+        errno(&ops.run(Op::write(key, "", ..))),
+        libc::EPIPE,
+        "an empty write to a closed peer"
+    );
 }

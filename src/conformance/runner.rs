@@ -1,4 +1,4 @@
-//! Runs one case: in a thread with a watchdog, in a process of its own if it asks for one.
+//! Runs one case in a thread with a watchdog, in a process of its own if required.
 
 use super::util::{NOTE, Skip, TestContext, WATCHDOG};
 use super::{CASES, Case, Maker};
@@ -9,19 +9,19 @@ use std::process::{Command, Stdio};
 use std::sync::{PoisonError, RwLock, mpsc};
 use std::thread;
 
-/// Set for a process that was started for one case; its value is that test.
+/// Set for a process that runs one case; the value is the path of its test.
 const OWN_PROCESS: &str = "QUINTPOLL_CASE_PROCESS";
 
-/// Runs a case. This is what the tests that [`conformance_tests!`](crate::conformance_tests) makes
-/// consist of; `test` is the test's whole path, by which the binary can be told to run it alone.
+/// Runs a case, as the tests made by [`conformance_tests!`](crate::conformance_tests) do. `test` is
+/// the full path of the test, by which the binary can run it alone.
 ///
 /// # Panics
 ///
-/// If the case fails, with the clause it tests; if it hangs; if it is skipped for a backend that
-/// `QUINTPOLL_REQUIRE` names; if there is no case of that name.
+/// If the case fails, with the clause it tests; if it hangs; if it is skipped for a backend in
+/// `QUINTPOLL_REQUIRE`; if `name` is unknown.
 pub fn check(name: &str, backend: &str, maker: Maker, test: &str) {
     let case = CASES.iter().find(|case| case.name == name);
-    let case = *case.unwrap_or_else(|| panic!("there is no case {name}"));
+    let case = *case.unwrap_or_else(|| panic!("unknown case {name}"));
     let result = if case.own_process && std::env::var(OWN_PROCESS).as_deref() != Ok(test) {
         in_own_process(test)
     } else {
@@ -37,8 +37,8 @@ pub fn check(name: &str, backend: &str, maker: Maker, test: &str) {
     }
 }
 
-/// Between fork and exec a child holds every file of this process, so a case that closes one and
-/// looks for the consequences must not run at that moment.
+/// Between fork and exec a child holds every descriptor of this process, so no case that closes one
+/// and checks the effect may run meanwhile.
 static SPAWNING: RwLock<()> = RwLock::new(());
 
 enum Verdict {
@@ -46,14 +46,14 @@ enum Verdict {
     Failed(String),
 }
 
-/// The mark of a skipped case in the output of its process.
+/// Prefix of a skipped case in the output of its process.
 const SKIPPED: &str = "skipped: ";
 
 fn skip(case: Case, backend: &str, reason: &str) {
     let required = std::env::var("QUINTPOLL_REQUIRE").unwrap_or_default();
     let is_required = required.split(',').any(|name| name.trim() == backend);
     assert!(!is_required, "{} may not be skipped for {backend}: {reason}", case.name);
-    // Past the capture of the test harness, for whoever reads the output of a green run.
+    // Not captured by the test harness: skips of a green run are visible.
     let line = format!("{SKIPPED}{} for {backend}: {reason}\n", case.name);
     let _ = io::Write::write_all(&mut io::stderr(), line.as_bytes());
 }
@@ -64,7 +64,7 @@ fn in_thread(case: Case, maker: Maker, backend: &str) -> Result<(), Verdict> {
     let (done, is_done) = mpsc::channel();
     let run = move || {
         let result = panic::catch_unwind(|| (case.run)(&TestContext::new(maker, &backend)));
-        // The receiver has gone if the watchdog bit, and has told of that.
+        // The receiver is gone if the watchdog has reported the case.
         let _ = done.send(result.map_err(verdict));
     };
     let spawned = thread::Builder::new().name(case.name.to_owned()).spawn(run);
@@ -81,12 +81,12 @@ fn verdict(panic: Box<dyn Any + Send>) -> Verdict {
     };
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-    Verdict::Failed(text.unwrap_or("a panic without words").to_owned())
+    Verdict::Failed(text.unwrap_or("a panic without a message").to_owned())
 }
 
 fn in_own_process(test: &str) -> Result<(), Verdict> {
     let failed = |error: io::Error| Verdict::Failed(format!("no process for the case: {error}"));
-    // Test harnesses leave the name of the crate out.
+    // Test paths do not include the name of the crate.
     let (_, path) = test.split_once("::").unwrap_or(("", test));
     let mut command = Command::new(std::env::current_exe().map_err(failed)?);
     command.args([path, "--exact", "--nocapture", "--test-threads=1"]).env(OWN_PROCESS, test);
@@ -108,7 +108,7 @@ fn in_own_process(test: &str) -> Result<(), Verdict> {
         return Err(Verdict::Skipped(reason.to_owned()));
     }
     for note in said.lines().filter_map(|line| line.strip_prefix(NOTE)) {
-        // As a skip is told.
+        // Printed in the same way as a skip.
         let line = format!("{NOTE}{test}: {note}\n");
         let _ = io::Write::write_all(&mut io::stderr(), line.as_bytes());
     }

@@ -1,4 +1,4 @@
-//! Situations in which a system call is made, plainly and as an operation.
+//! Scenarios of a system call, made directly and as an operation.
 
 use super::op_harness::*;
 use super::util::*;
@@ -24,7 +24,7 @@ pub(super) use devices::{counters, files, no_files_to_read, terminals};
 pub(super) use packets::{sequences, udp, unix_datagrams};
 pub(super) use streams::{accepts, connects, pipes, tcp_streams, unix_streams};
 
-/// What is done: a system call, or the operation of that name.
+/// A system call, or the operation of that name.
 #[derive(Clone, Debug)]
 pub(super) enum SysCall {
     Recv(usize),
@@ -57,7 +57,7 @@ impl SysCall {
         }
     }
 
-    /// The oracle: what the plain call gives, as soon as it gives anything.
+    /// The oracle: repeats the system call until it does not fail with `EAGAIN`.
     pub(super) fn plainly(&self, source: &Source) -> Result<(usize, Vec<u8>), i32> {
         let started = Instant::now();
         loop {
@@ -110,7 +110,7 @@ impl SysCall {
     }
 }
 
-/// The address, as nix has it.
+/// Converts an address to nix's type.
 fn name(address: &Address) -> Box<dyn SockaddrLike> {
     match address {
         Address::Inet(address) => Box::new(SockaddrStorage::from(*address)),
@@ -118,30 +118,30 @@ fn name(address: &Address) -> Box<dyn SockaddrLike> {
             Some(path) => UnixAddr::new(path),
             None => UnixAddr::new_abstract(address.as_abstract_name().unwrap_or_default()),
         })),
-        Address::Other(_) => panic!("no scene has such an address"),
+        Address::Other(_) => panic!("no scenario has such an address"),
     }
 }
 
 type Kept = Vec<Box<dyn Any>>;
 
-/// A file, what is done to it, and what happens that makes it possible.
+/// A file, a call on it, and the event that lets the call proceed.
 pub(super) struct CallScenario {
     pub(super) name: &'static str,
     pub(super) source: Source,
     pub(super) what: SysCall,
-    /// Nothing else makes it possible. (A full TCP socket may find room by itself.)
+    /// True if nothing else lets it proceed. (A full TCP socket may drain by itself.)
     pub(super) is_settled: bool,
     event: Option<Box<dyn FnOnce() -> Box<dyn Any>>>,
     keep: Kept,
 }
 
 impl CallScenario {
-    /// Whether there is nothing to wait for.
+    /// Returns true if the call can proceed without an event.
     pub(super) fn is_there(&self) -> bool {
         self.event.is_none()
     }
 
-    /// Lets it happen. What this gives has to stay open.
+    /// Triggers the event. The returned objects must be kept alive.
     pub(super) fn happen(&mut self) -> Kept {
         let event = self.event.take();
         self.keep.extend(event.map(|event| event()));
@@ -153,7 +153,7 @@ impl CallScenario {
         self
     }
 
-    /// Until then it would block.
+    /// Sets the event; before it the call would block.
     fn until<K: Any>(mut self, event: impl FnOnce() -> K + 'static) -> Self {
         self.event = Some(Box::new(move || Box::new(event())));
         self
@@ -179,7 +179,7 @@ fn hello() -> Vec<u8> {
     b"hello".to_vec()
 }
 
-/// Where nobody is.
+/// Returns an address at which no socket exists.
 fn nowhere() -> Address {
     let path = "/nonexistent/quintpoll";
     ok(std::os::unix::net::SocketAddr::from_pathname(path)).into()
@@ -189,7 +189,7 @@ fn inet(text: &str) -> Address {
     ok(text.parse::<SocketAddr>()).into()
 }
 
-/// Writes `bytes`, and keeps what they were written to.
+/// Returns an event that writes `bytes` and keeps the descriptor open.
 fn says(to: OwnedFd, bytes: &'static [u8]) -> impl FnOnce() -> OwnedFd {
     move || {
         assert_eq!(ok(nix::unistd::write(&to, bytes)), bytes.len());
@@ -208,7 +208,7 @@ pub(super) fn set_blocking(file: impl AsFd, blocking: bool) {
     ok(fcntl(&file, FcntlArg::F_SETFL(flags)));
 }
 
-/// Fills it, whether it blocks or not.
+/// Fills the write buffer, whether the file is blocking or not; its flags are restored.
 pub(super) fn stuff(file: &OwnedFd) {
     let blocking = is_blocking(file);
     set_blocking(file, false);

@@ -1,4 +1,4 @@
-//! Clauses C2, D2 and P5 for files that are passed. Every case has a process of its own.
+//! Clauses C2, D2 and P5 for passed files. Every case has a process of its own.
 
 use super::crowd;
 use super::messages::*;
@@ -12,7 +12,7 @@ use nix::sys::socket::SockType;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-/// As many as one message can pass (unix(7)).
+/// Files that one message can pass (`SCM_MAX_FD`, unix(7)).
 const MOST: usize = 253;
 
 pub(super) fn c2_as_many_files_pass_as_one_message_can(cx: &TestContext) {
@@ -29,7 +29,7 @@ pub(super) fn c2_as_many_files_pass_as_one_message_can(cx: &TestContext) {
         let [here, there] = [here, there].map(|socket| ops.add(socket));
         let many = with_files(&files);
         let done = ops.run(Op::send_msg(here, "x", .., many));
-        assert_eq!(errno(&done), libc::EINVAL, "{kind:?}: as by the call");
+        assert_eq!(errno(&done), libc::EINVAL, "{kind:?}: as for sendmsg(2)");
         assert_eq!(&*done.buf, b"x");
         let most = with_files(&files[..MOST]);
         assert_eq!(bytes(ops.run(Op::send_msg(here, "x", .., most))).0, 1, "{kind:?}");
@@ -37,23 +37,23 @@ pub(super) fn c2_as_many_files_pass_as_one_message_can(cx: &TestContext) {
         assert!(its.bytes == b"x" && its.flags.is_empty(), "{kind:?}: {:?}", its.flags);
         expect_same(&its.files, &files[..MOST], &format!("{kind:?}"));
     }
-    assert_eq!(open_numbers(), before, "no number is left open");
+    assert_eq!(open_numbers(), before, "a descriptor was left open");
 }
 
-/// A pipe whose writer is passed on: as long as anybody has it the reader sees no end.
+/// Returns a pipe whose writer is passed; its reader reports the end once every copy is closed.
 fn messenger() -> (OwnedFd, Arc<OwnedFd>) {
     let (reader, writer) = pipe();
     (reader, Arc::new(writer))
 }
 
-/// Fails unless everybody has closed it.
+/// Fails unless every copy of the writer is closed.
 fn expect_closed(reader: &OwnedFd, why: &str) {
-    // What was under way in a socket is closed by the kernel in its own time.
+    // Files in flight in a socket are closed by the kernel asynchronously.
     wait_until_kernel(reader, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLHUP));
     assert_eq!(nix::unistd::read(reader, &mut [0; 8]), Ok(0), "{why}");
 }
 
-/// What becomes of a message that was to be received.
+/// The end of a message that was to be received.
 #[derive(Clone, Copy, Debug)]
 enum Fate {
     DroppedCompletion,
@@ -114,7 +114,7 @@ fn meet(cx: &TestContext, kind: SockType, fate: Fate, waits: bool) {
         Fate::UnderWay => {}
         Fate::Canceled => {
             let canceled = ops.harness.poller.cancel(id);
-            assert!(canceled.is_ok(), "it is known until it was delivered: {canceled:?}");
+            assert!(canceled.is_ok(), "cancel of a pending operation: {canceled:?}");
             let done = ops.collect(2);
             assert!(done.iter().all(|done| done.result.is_ok() || done.is_canceled()), "{done:?}");
         }
@@ -139,14 +139,18 @@ pub(super) fn d2_passed_files_that_nobody_takes_are_closed(cx: &TestContext) {
         for fate in FATES {
             for waits in [false, true] {
                 meet(cx, kind, fate, waits);
-                assert_eq!(open_numbers(), before, "{kind:?}, {fate:?}, {waits}: a number is lost");
+                assert_eq!(
+                    open_numbers(),
+                    before,
+                    "{kind:?}, {fate:?}, {waits}: a descriptor was left open"
+                );
             }
         }
     }
 }
 
-/// Messages with files arrive all the while that receives are stopped: each is received whole, or
-/// is still there with its files.
+/// Receives are cancelled while messages with files arrive: each message is received whole, or
+/// stays queued with its files.
 pub(super) fn x1_a_file_is_received_or_still_there(cx: &TestContext) {
     drop(cx.poller());
     let before = open_numbers();
@@ -165,7 +169,7 @@ pub(super) fn x1_a_file_is_received_or_still_there(cx: &TestContext) {
             let is_first = ops.submit(Op::send_msg(from, vec![round as u8], .., message), 2);
             sent += 1;
             if ops.harness.poller.cancel(id).is_err() {
-                assert!(ops.harness.events.completed() > 0, "{is_first:?} came before");
+                assert!(ops.harness.events.completed() > 0, "{is_first:?} completed before");
             }
             for done in ops.collect(2).into_iter().filter(|done| done.token.0 == 1) {
                 if done.is_canceled() {
@@ -185,9 +189,9 @@ pub(super) fn x1_a_file_is_received_or_still_there(cx: &TestContext) {
             received += 1;
         }
         drop((ops, writer));
-        expect_closed(&reader, "all are closed");
+        expect_closed(&reader, "every copy is closed");
     }
-    assert_eq!(open_numbers(), before, "no number is left open");
+    assert_eq!(open_numbers(), before, "a descriptor was left open");
 }
 
 pub(super) fn p5_without_numbers_the_bytes_come_alone(cx: &TestContext) {
@@ -218,17 +222,20 @@ pub(super) fn p5_without_numbers_the_bytes_come_alone(cx: &TestContext) {
             done.retain(|done| done.token.0 == 1);
             let its = came(done.remove(0));
             assert_eq!(its.bytes, b"bytes", "{why}");
-            assert!(its.files.is_empty(), "{why}: there was no number");
-            assert!(its.flags.contains(MessageFlags::CONTROL_TRUNCATED), "{why}: it is told");
+            assert!(its.files.is_empty(), "{why}: no descriptor was free");
+            assert!(
+                its.flags.contains(MessageFlags::CONTROL_TRUNCATED),
+                "{why}: the truncation is reported"
+            );
             drop((ops, writer));
             expect_closed(&reader, &why);
         }
     }
-    assert_eq!(open_numbers(), before, "no number is left open");
+    assert_eq!(open_numbers(), before, "a descriptor was left open");
 }
 
-/// A message that waits for room has its files open, whatever the program does; and when it has
-/// been stopped, or its poller has gone, it has not.
+/// A queued message keeps its files open, whatever the program does. They are closed when it is
+/// cancelled or its poller dropped.
 pub(super) fn c4_files_are_open_until_they_were_sent(cx: &TestContext) {
     for kind in KINDS {
         for end in 0..4 {
@@ -248,9 +255,9 @@ pub(super) fn c4_files_are_open_until_they_were_sent(cx: &TestContext) {
             });
             drop(writer);
             if end != 1 {
-                ops.expect_nothing_yet("there is no room");
+                ops.expect_nothing_yet("the send buffer is full");
                 let bits = oracle(&reader, PollFlags::POLLIN);
-                assert!(!bits.contains(PollFlags::POLLHUP), "{why}: closed under its feet");
+                assert!(!bits.contains(PollFlags::POLLHUP), "{why}: the file was closed early");
             }
             match end {
                 0 => ids.into_iter().for_each(|id| ops.cancel(id)),

@@ -1,4 +1,4 @@
-//! Clause P3, and P5 for the queue of signals. Every case has a process of its own.
+//! Clause P3, and P5 for the signal queue. Every case has a process of its own.
 
 use super::util::*;
 use crate::backend::Backend;
@@ -15,7 +15,7 @@ use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::sync::Arc;
 
-/// The signals that this thread blocks, as the kernel shows them: bit `n - 1` for signal `n`.
+/// Returns the signals that this thread blocks: bit `n - 1` for signal `n`.
 fn blocked() -> u64 {
     let status = std::fs::read_to_string("/proc/thread-self/status");
     blocked_in(&status.unwrap_or_else(|error| panic!("/proc/thread-self/status: {error}")))
@@ -27,8 +27,8 @@ fn blocked_in(status: &str) -> u64 {
     mask.unwrap_or_else(|| panic!("no mask of blocked signals in {status:?}"))
 }
 
-/// A desk with a stream on which a byte has arrived: where there are signals, one is queued. And
-/// the peer.
+/// Returns a poller with a readable stream, so that a SIGIO backend has a signal queued, and the
+/// peer.
 fn busy_desk(cx: &TestContext) -> (ReadinessHarness, UnixStream) {
     let mut harness = cx.harness(4);
     let (here, there) = stream();
@@ -49,7 +49,8 @@ pub(super) fn p3_the_mask_is_as_before(cx: &TestContext) {
             while !desks.is_empty() {
                 drop(desks.remove(if last_first { desks.len() - 1 } else { 0 }));
                 for (harness, _) in &mut desks {
-                    harness.expect_now(&[(1, Readiness::READABLE)], "the others go on");
+                    harness
+                        .expect_now(&[(1, Readiness::READABLE)], "the other pollers still report");
                     let key = harness.events.iter().next().map(|event| event.key);
                     key.into_iter().for_each(|key| harness.rearm(key, READ));
                 }
@@ -61,7 +62,7 @@ pub(super) fn p3_the_mask_is_as_before(cx: &TestContext) {
     assert_eq!(blocked(), untouched);
 }
 
-/// Files of kinds that can signal and of some that can't, and what they must keep open.
+/// Returns files with and without SIGIO support, and what must stay open for each.
 fn files() -> Vec<(&'static str, Source, Box<dyn std::any::Any>)> {
     let ((reader, writer), (here, there), (tcp_here, tcp_there)) = (pipe(), stream(), tcp());
     let counter = EventFd::new().unwrap_or_else(|error| panic!("eventfd: {error}"));
@@ -91,7 +92,7 @@ pub(super) fn p3_files_are_as_before(cx: &TestContext) {
             drop(harness);
             assert_eq!(Signalling::of((**source).as_fd()), before, "{name}, poller dropped");
         }
-        // What signals somebody else already is left alone.
+        // A file on which another owner has enabled signals is left unchanged.
         let (here, there) = stream();
         staging::signal_this_process(here.as_fd(), libc::SIGURG);
         let before = Signalling::of(here.as_fd());
@@ -99,7 +100,7 @@ pub(super) fn p3_files_are_as_before(cx: &TestContext) {
         let key = harness.register(here.clone(), 1, READ, mode);
         assert_eq!(Signalling::of(here.as_fd()), before, "registered, {mode:?}");
         put(&there, b"x");
-        harness.expect_now(&[(1, Readiness::READABLE)], "and watched all the same");
+        harness.expect_now(&[(1, Readiness::READABLE)], "readiness is still reported");
         harness.deregister(key);
         assert_eq!(Signalling::of(here.as_fd()), before, "deregistered, {mode:?}");
     }
@@ -112,7 +113,7 @@ pub(super) fn p3_what_others_send_is_no_event(cx: &TestContext) {
         let (here, there) = stream();
         put(&there, b"x");
         let key = harness.register(here.clone(), 1, READ, mode);
-        harness.expect_now(&[(1, Readiness::READABLE)], "what is there");
+        harness.expect_now(&[(1, Readiness::READABLE)], "data is present");
         if mode == Mode::Level {
             drain(&*here);
         }
@@ -120,14 +121,14 @@ pub(super) fn p3_what_others_send_is_no_event(cx: &TestContext) {
         let real_time =
             || (libc::SIGRTMIN()..=libc::SIGRTMAX()).filter(|n| own >> (n - 1) & 1 == 1);
         for signal in real_time() {
-            // With the file's number where the kernel puts it.
+            // The kernel puts the descriptor into `si_fd`.
             for _ in 0..300 {
                 staging::queue_signal(Thread::current(), signal, here.as_raw_fd());
             }
         }
-        harness.expect_silence("nothing has happened to the file");
+        harness.expect_silence("only foreign signals were sent");
         harness.deregister(key);
-        // What is still queued must not end the process either.
+        // Signals still queued must not end the process either.
         for signal in real_time() {
             staging::queue_signal(Thread::current(), signal, here.as_raw_fd());
         }
@@ -144,24 +145,24 @@ pub(super) fn p3_pollers_of_one_thread_hear_each_of_its_own(cx: &TestContext) {
             };
         let keys: Vec<_> = desks.iter_mut().zip(&pairs).map(register).collect();
         for round in 0..60 {
-            // The first to wait reads what is meant for all.
+            // The first poller to wait reads the signals of all.
             let order = [0, 1, 2].map(|at| (at + round) % 3);
             let busy = if round % 2 == 0 { vec![0, 1, 2] } else { vec![round % 3] };
             busy.iter().for_each(|&at| put(&pairs[at].1, b"x"));
             for at in order {
                 let due = [(1, Readiness::READABLE)];
                 let due = if busy.contains(&at) { &due[..] } else { &[] };
-                desks[at].expect_now(due, "each its own, and all of it");
+                desks[at].expect_now(due, "each poller reports exactly its own source");
                 drain(&*pairs[at].0);
                 desks[at].drained(keys[at], READ);
                 desks[at].rearm(keys[at], READ);
             }
         }
-        // Who goes takes nothing of the others' with him, also what he has read.
-        desks.iter_mut().for_each(|harness| harness.expect_silence("everything was read"));
+        // Dropping a poller loses no report of the others, even one that it has read for them.
+        desks.iter_mut().for_each(|harness| harness.expect_silence("every stream is drained"));
         pairs.iter().for_each(|(_, there)| put(there, b"x"));
         while let Some(mut harness) = desks.pop() {
-            harness.expect_now(&[(1, Readiness::READABLE)], "though others have gone");
+            harness.expect_now(&[(1, Readiness::READABLE)], "after other pollers were dropped");
         }
     }
 }
@@ -169,20 +170,20 @@ pub(super) fn p3_pollers_of_one_thread_hear_each_of_its_own(cx: &TestContext) {
 pub(super) fn p3_commands_start_with_nothing_blocked(cx: &TestContext) {
     let before = blocked();
     let _desks = [busy_desk(cx), busy_desk(cx)];
-    let check = |who: &str| {
+    let check = |thread: &str| {
         let output = unblock_in_child(Command::new("cat").arg("/proc/self/status")).output();
         let output = output.unwrap_or_else(|error| panic!("cat: {error}"));
         let mask = blocked_in(&String::from_utf8_lossy(&output.stdout));
-        assert_eq!(mask, before, "a command started by {who}");
+        assert_eq!(mask, before, "a command started by {thread}");
     };
     check("the poller's thread");
     std::thread::scope(|scope| {
-        let heir = scope.spawn(|| check("a thread that inherited its mask"));
-        heir.join().unwrap_or_else(|_| panic!("see above"));
+        let child = scope.spawn(|| check("a thread that inherited its mask"));
+        child.join().unwrap_or_else(|_| panic!("the check failed"));
     });
 }
 
-/// Lowers the number of signals that may be queued.
+/// Lowers the limit of queued signals.
 fn set_queue_limit(limit: u64) {
     let resource = Resource::RLIMIT_SIGPENDING;
     let (_, hard) = getrlimit(resource).unwrap_or_else(|error| panic!("getrlimit: {error}"));
@@ -197,19 +198,20 @@ pub(super) fn p5_pollers_of_one_thread_share_an_overflow(cx: &TestContext) {
             let pairs = [stream(), stream()];
             for (harness, (here, _)) in desks.iter_mut().zip(&pairs) {
                 harness.register(here.clone(), 1, READ, Mode::Edge);
-                harness.expect_silence("nothing yet");
+                harness.expect_silence("nothing was sent");
             }
             for (_, there) in pairs.iter().cycle().take(10) {
                 put(there, b"x");
             }
             for turn in [first, 1 - first] {
-                desks[turn].expect_now(&[(1, Readiness::READABLE)], "each hears of its own");
+                desks[turn]
+                    .expect_now(&[(1, Readiness::READABLE)], "each poller reports its own source");
             }
         }
     }
 }
 
-/// How many bytes go through, one by one.
+/// Bytes sent one by one.
 const BYTES: usize = 100_000;
 
 pub(super) fn p5_a_full_signal_queue_loses_nothing(cx: &TestContext) {
@@ -220,11 +222,11 @@ pub(super) fn p5_a_full_signal_queue_loses_nothing(cx: &TestContext) {
         for (token, source) in sources.iter().enumerate() {
             harness.register(source.clone(), token, READ, mode);
         }
-        harness.expect_silence("nothing yet");
-        // More than the queue takes, while nobody reads it.
+        harness.expect_silence("nothing was sent");
+        // More signals than the queue holds, while the poller does not read it.
         peers.iter().for_each(|peer| put(peer, b"x"));
         let writer = std::thread::spawn(move || {
-            // A signal that goes to the process reaches whoever does not block it, and ends it.
+            // A process-directed signal would be delivered to this thread and end the process.
             SigSet::all().thread_unblock().unwrap_or_else(|error| panic!("sigmask: {error}"));
             for peer in &peers {
                 peer.set_nonblocking(false).unwrap_or_else(|error| panic!("{error}"));
@@ -234,20 +236,20 @@ pub(super) fn p5_a_full_signal_queue_loses_nothing(cx: &TestContext) {
         });
         let mut left = BYTES + sources.len();
         while left > 0 {
-            harness.next("there is more to read");
+            harness.next("unread bytes");
             for event in harness.events.iter().copied().collect::<Vec<_>>() {
                 left -= read_as(mode, &mut harness, &sources[event.token.0], event.key);
             }
         }
         let _peers = writer.join().unwrap_or_else(|_| panic!("the writer failed"));
-        harness.expect_silence("everything was read");
+        harness.expect_silence("every byte was read");
         let overflows = harness.poller.statistics().overflows;
         let counts = harness.poller.backend() == Backend::Sigio;
-        assert!(overflows > 0 || !counts, "the overflows are counted");
+        assert!(overflows > 0 || !counts, "no overflow was counted");
     }
 }
 
-/// Reads the way that a mode wants: all there is, or some and not the rest.
+/// Reads as the mode requires: edge mode until `WouldBlock`, the others once.
 fn read_as(
     mode: Mode,
     harness: &mut ReadinessHarness,

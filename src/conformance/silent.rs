@@ -1,4 +1,4 @@
-//! Clauses C1 and X2 for operations that complete only if they do not succeed entirely.
+//! Clauses C1 and X2 for operations submitted with `skip_success`.
 
 use super::lines::*;
 use super::op_harness::*;
@@ -18,34 +18,34 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 impl OpHarness {
-    /// Submits an operation whose success is silent. A completion of it fails the case.
+    /// Submits an operation with `skip_success`. A completion of it fails the case.
     fn submit_silently(&mut self, op: Op) -> OpId {
         let submitted = self.harness.poller.submit(op.skip_success(), Token(404));
         submitted.unwrap_or_else(|rejected| panic!("submit: {rejected}"))
     }
 
-    /// Waits until so many operations have ended silently, and fails if anything completes.
+    /// Waits until `count` operations have succeeded silently; fails if one completes.
     fn expect_silent(&mut self, count: u64, why: &str) {
         let started = Instant::now();
         loop {
             self.expect_sum();
             let silent = self.harness.poller.statistics().silent;
             if silent >= count {
-                return assert_eq!(silent, count, "{why}: so many have ended silently");
+                return assert_eq!(silent, count, "{why}: operations that succeeded silently");
             }
-            assert!(started.elapsed() < LONG, "{why}: {silent} of {count} have ended silently");
+            assert!(started.elapsed() < LONG, "{why}: {silent} of {count} have succeeded silently");
             self.expect_nothing_yet(why);
         }
     }
 
-    /// Every operation is counted once.
+    /// Fails unless every operation is counted once.
     fn expect_sum(&self) {
         let its = self.harness.poller.statistics();
         assert_eq!(its.submitted, its.completed + its.silent + its.pending, "{its:?}");
     }
 }
 
-/// A socket in whose peer's queue there is no room, and the peer.
+/// Returns a stream whose send buffer is full, and the peer.
 fn full_stream() -> (Arc<UnixStream>, UnixStream) {
     let (here, there) = stream();
     fill(&*here);
@@ -60,16 +60,16 @@ fn read_all(from: &UnixStream) -> Vec<u8> {
     }
 }
 
-/// Fails unless an operation on the source is silent, and has taken effect.
+/// Fails unless the operation succeeds silently.
 fn is_silent(cx: &TestContext, name: &'static str, source: Source, op: impl Fn(Key) -> Op) {
     let mut ops = OpHarness::new(cx);
     ops.about = name;
     let key = ops.add(source);
     ops.submit_silently(op(key));
     ops.expect_silent(1, name);
-    assert_eq!(ops.harness.poller.pending(key), 0, "{name}: nothing is unfinished");
+    assert_eq!(ops.harness.poller.pending(key), 0, "{name}: no operation is pending");
     ops.expect_sleep(name);
-    // Together with another operation it has no completion either.
+    // With another operation that completes, it has no completion either.
     ops.submit_silently(op(key));
     ops.submit(Op::nop(), 1);
     ops.one();
@@ -77,7 +77,7 @@ fn is_silent(cx: &TestContext, name: &'static str, source: Source, op: impl Fn(K
     ops.expect_all_done(name);
 }
 
-/// An operation, and what it is called.
+/// An operation with its name.
 type Named = (&'static str, fn(Key) -> Op);
 
 pub(super) fn c1_sends_that_succeed_are_silent(cx: &TestContext) {
@@ -90,7 +90,7 @@ pub(super) fn c1_sends_that_succeed_are_silent(cx: &TestContext) {
     for (name, op) in sends {
         let (here, there) = stream();
         is_silent(cx, name, here, op);
-        assert_eq!(read_all(&there).len(), 10, "{name}: both were sent");
+        assert_eq!(read_all(&there).len(), 10, "{name}: both sends");
         let (here, mut there) = tcp();
         is_silent(cx, name, here, op);
         ok(there.set_nonblocking(false));
@@ -121,7 +121,7 @@ pub(super) fn c1_writes_to_a_file_that_succeed_are_silent(cx: &TestContext) {
     for (name, op) in writes {
         is_silent(cx, name, file.clone(), op);
     }
-    assert_eq!(ok(std::fs::read(&path)), b"ABABef", "each was written");
+    assert_eq!(ok(std::fs::read(&path)), b"ABABef", "every write");
 }
 
 pub(super) fn c1_connects_and_shutdowns_that_succeed_are_silent(cx: &TestContext) {
@@ -138,13 +138,13 @@ pub(super) fn c1_connects_and_shutdowns_that_succeed_are_silent(cx: &TestContext
     ops.submit_silently(Op::connect(key, to));
     ops.submit_silently(Op::send_all(key, "hello", ..));
     ops.submit_silently(Op::shutdown(key, Shutdown::Write));
-    ops.expect_silent(3, "a connection, a send and its end");
+    ops.expect_silent(3, "a connect, a send and a shutdown");
     let (mut peer, mut all) = (ok(listener.accept()).0, Vec::new());
     ok(peer.read_to_end(&mut all));
     assert_eq!(all, b"hello");
     ops.submit_silently(Op::shutdown(key, Shutdown::Read));
-    ops.expect_silent(4, "the end of reading");
-    ops.expect_all_done("all were silent");
+    ops.expect_silent(4, "a shutdown of reading");
+    ops.expect_all_done("every operation was silent");
 }
 
 pub(super) fn c1_silent_sends_end_no_wait(cx: &TestContext) {
@@ -156,16 +156,16 @@ pub(super) fn c1_silent_sends_end_no_wait(cx: &TestContext) {
     }
     ops.wait(timeout);
     let completed = ops.harness.events.completed();
-    assert_eq!((completed, ops.harness.events.len()), (0, 0), "nothing is reported of them");
-    assert!(started.elapsed() >= timeout, "they do not end a wait");
+    assert_eq!((completed, ops.harness.events.len()), (0, 0), "silent sends report nothing");
+    assert!(started.elapsed() >= timeout, "silent sends must not end a wait");
     assert_eq!(read_all(&there), b"hellohellohello");
-    // Nor do they take the place of another.
+    // They take no capacity either.
     (0..50).for_each(|_| _ = ops.submit_silently(Op::send(key, "x", ..)));
     ops.submit(Op::nop(), 1);
     ops.wait(LONG);
-    assert_eq!(ops.harness.events.completed(), 1, "the one that is not silent");
+    assert_eq!(ops.harness.events.completed(), 1, "only the nop completes");
     ops.one();
-    ops.expect_silent(53, "all were sent");
+    ops.expect_silent(53, "every send");
 }
 
 pub(super) fn c1_silent_failures_complete(cx: &TestContext) {
@@ -174,20 +174,24 @@ pub(super) fn c1_silent_failures_complete(cx: &TestContext) {
     let key = ops.add(closed(stream()));
     for op in [Op::send(key, "x", ..), Op::send_all(key, "x", ..), Op::write(key, "x", ..)] {
         let done = ops.run(op.skip_success());
-        assert_eq!((errno(&done), &done.buf[..]), (libc::EPIPE, &b"x"[..]), "with its buffer");
+        assert_eq!(
+            (errno(&done), &done.buf[..]),
+            (libc::EPIPE, &b"x"[..]),
+            "returned with its buffer"
+        );
     }
     let key = ops.add(Arc::new(ok(File::open("/dev/null"))));
     let done = ops.run(Op::write_at(key, "x", .., 0).skip_success());
-    assert_eq!(errno(&done), libc::EBADF, "it is open for reading");
+    assert_eq!(errno(&done), libc::EBADF, "a file open for reading");
     let (reader, _writer) = pipe();
     let key = ops.add(Arc::new(reader));
-    assert_eq!(errno(&ops.run(Op::fsync(key).skip_success())), libc::EINVAL, "of a pipe");
+    assert_eq!(errno(&ops.run(Op::fsync(key).skip_success())), libc::EINVAL, "a pipe");
     let key = ops.add(Arc::new(ok(UdpSocket::bind("127.0.0.1:0"))));
     let done = ops.run(Op::shutdown(key, Shutdown::Write).skip_success());
-    assert_eq!(errno(&done), libc::ENOTCONN, "it has no peer");
-    ops.expect_all_done("each once");
+    assert_eq!(errno(&done), libc::ENOTCONN, "a socket without peer");
+    ops.expect_all_done("every operation has completed");
     ops.expect_sum();
-    assert_eq!(ops.harness.poller.statistics().silent, 0, "none has succeeded");
+    assert_eq!(ops.harness.poller.statistics().silent, 0, "no operation succeeded");
 }
 
 pub(super) fn c1_a_short_silent_send_completes(cx: &TestContext) {
@@ -196,18 +200,18 @@ pub(super) fn c1_a_short_silent_send_completes(cx: &TestContext) {
     let key = ops.add(here);
     let done = ops.run(Op::send(key, vec![7; MUCH], ..).skip_success());
     assert!(0 < done.transferred && done.transferred < MUCH, "{}", done.transferred);
-    assert_eq!(done.buf.len(), MUCH, "the buffer comes back");
-    // What the peer does not take any more comes beside the error.
+    assert_eq!(done.buf.len(), MUCH, "the buffer must be returned");
+    // The count of bytes sent is reported with the error.
     drain(&there);
     ops.submit(Op::send_all(key, vec![7; MUCH], ..).skip_success(), 1);
-    ops.expect_nothing_yet("the peer has not read all");
+    ops.expect_nothing_yet("the peer has more to read");
     let sent = read_all(&there).len();
-    ops.expect_nothing_yet("the peer has not read all");
+    ops.expect_nothing_yet("the peer has more to read");
     drop(there);
     let done = ops.one();
     assert_eq!(errno(&done), libc::EPIPE);
     assert!(done.transferred >= sent && done.transferred < MUCH, "{}", done.transferred);
-    ops.expect_all_done("each once");
+    ops.expect_all_done("every operation has completed");
     ops.expect_sum();
 }
 
@@ -240,10 +244,10 @@ pub(super) fn c1_silent_sends_are_over_before_the_next_completion(cx: &TestConte
         assert_eq!(
             (silent, ops.harness.poller.pending(key)),
             (COUNT as u64, 0),
-            "{name}: all over"
+            "{name}: every silent send has ended"
         );
         let all = reader.join().unwrap_or_else(|_| panic!("the reader failed"));
-        assert!(all == bytes_from(0, all.len()), "{name}: every byte, in order");
+        assert!(all == bytes_from(0, all.len()), "{name}: each byte once, in order");
         ops.expect_all_done(name);
     }
 }
@@ -271,13 +275,14 @@ pub(super) fn c1_what_brings_something_is_not_silent(cx: &TestContext) {
         let had_buf = op.buf != Buf::None;
         let (buf, error) = ops.rejected(op.skip_success());
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{error}");
-        assert_eq!(had_buf, buf == Buf::from(vec![1]), "the buffer comes back");
+        assert_eq!(had_buf, buf == Buf::from(vec![1]), "the buffer must be returned");
     }
-    assert_eq!(ops.harness.poller.statistics().submitted, 0, "none was accepted");
-    ops.expect_all_done("none was accepted");
+    assert_eq!(ops.harness.poller.statistics().submitted, 0, "no operation was accepted");
+    ops.expect_all_done("no operation was accepted");
 }
 
-/// A send that waits for a buffer's return, or for its turn, must not wait for the next event.
+/// A receive that waits for a sent buffer, or an operation queued behind the send, must not wait
+/// for the next event.
 pub(super) fn c1_a_wait_does_not_sleep_on_what_follows_a_silent_send(cx: &TestContext) {
     for (limit, name) in [(1, "one buffer"), (2, "two buffers")] {
         let (Line { here, there, .. }, pool) = (Line::unix(), new_pool(64, limit));
@@ -300,12 +305,12 @@ pub(super) fn c1_a_wait_does_not_sleep_on_what_follows_a_silent_send(cx: &TestCo
             ops.submit_silently(Op::send_all(key, done.buf, ..));
         }
         let last = ops.one();
-        expect_end(&last, "the peer has gone");
+        expect_end(&last, "the peer has closed");
         peer.join().unwrap_or_else(|_| panic!("the peer failed"));
         ops.expect_silent(100, name);
-        // A ring returns what it has provided for the receive with the next wait.
+        // A ring returns the buffers provided for the receive with the next wait.
         ops.wait(ZERO);
-        assert_eq!(pool.idle(), pool.made(), "all buffers are back");
+        assert_eq!(pool.idle(), pool.made(), "a buffer was not returned");
     }
     let (Line { here, there, .. }, mut ops) = (Line::tcp(), OpHarness::new(cx));
     ops.about = "a successor";
@@ -339,20 +344,20 @@ pub(super) fn c1_what_a_silent_send_held_is_let_go(cx: &TestContext) {
         ok(buf.write_all(b"hello"));
         ops.submit_silently(Op::send_all(key, buf, ..));
     }
-    ops.expect_nothing_yet("they are silent");
-    assert_eq!(pool.idle(), 3, "when the next wait returns the buffers are back");
+    ops.expect_nothing_yet("the sends are silent");
+    assert_eq!(pool.idle(), 3, "the next wait must return the buffers");
     assert_eq!(read_all(&there), b"hellohellohello");
     let (reader, writer) = pipe();
     let message = Message::new().file(Arc::new(writer));
     ops.submit_silently(Op::send_msg(key, "x", .., message));
-    ops.expect_silent(4, "a file was passed");
+    ops.expect_silent(4, "the message");
     ops.wait(ZERO);
     // The message is never received.
     drop(there);
     wait_until_kernel(&reader, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLHUP));
 }
 
-/// Once something has begun to end it, it completes.
+/// An operation that is being cancelled completes.
 pub(super) fn x2_what_is_to_end_is_not_silent(cx: &TestContext) {
     let ((here, there), mut ops) = (full_stream(), OpHarness::new(cx));
     let key = ops.add(here);
@@ -360,35 +365,35 @@ pub(super) fn x2_what_is_to_end_is_not_silent(cx: &TestContext) {
         let sends =
             [1, 2].map(|token| ops.submit(Op::send_all(key, "hello", ..).skip_success(), token));
         if waits {
-            ops.expect_nothing_yet("there is no room");
+            ops.expect_nothing_yet("the send buffer is full");
         }
-        assert_eq!(ops.harness.poller.pending(key), 2, "both are unfinished");
+        assert_eq!(ops.harness.poller.pending(key), 2, "both are pending");
         sends.into_iter().rev().for_each(|id| ops.cancel(id));
         let all = ops.collect(2);
         assert!(all.iter().all(|done| done.is_canceled() && &done.buf[..] == b"hello"), "{all:?}");
         let send = Op::send_all(key, "hello", ..).skip_success();
         let done = ops.run(send.deadline(Duration::from_millis(1)));
-        assert_eq!(refusal(done.result), io::ErrorKind::TimedOut, "its deadline has passed");
-        ops.expect_all_done("all were stopped");
+        assert_eq!(refusal(done.result), io::ErrorKind::TimedOut, "the deadline has passed");
+        ops.expect_all_done("every operation has completed");
     }
     ops.submit(Op::send_all(key, "hello", ..).skip_success(), 1);
     ops.submit(Op::send_all(key, "hello", ..).skip_success(), 2);
     ops.harness.deregister(key);
-    assert!(ops.collect(2).iter().all(|done| done.is_canceled()), "their source has gone");
-    assert_eq!(ops.harness.poller.pending(key), 0, "of a source that has gone");
-    ops.expect_all_done("all were stopped");
+    assert!(ops.collect(2).iter().all(|done| done.is_canceled()), "the source was deregistered");
+    assert_eq!(ops.harness.poller.pending(key), 0, "a deregistered source");
+    ops.expect_all_done("every operation has completed");
     ops.expect_sum();
     drop(there);
 }
 
-/// What becomes of a silent send at the very moment in which it is stopped.
+/// How a silent send is cancelled while it runs.
 #[derive(Clone, Copy, Debug)]
 enum Stop {
     Cancel,
     Deregister,
 }
 
-/// An operation that is stopped has ended silently before, or completes: exactly one of the two.
+/// A cancelled operation has either succeeded silently before, or completes, but not both.
 pub(super) fn x2_a_silent_end_or_a_completion(cx: &TestContext) {
     for stop in [Stop::Cancel, Stop::Deregister] {
         for moments in 0..3 {
@@ -397,11 +402,11 @@ pub(super) fn x2_a_silent_end_or_a_completion(cx: &TestContext) {
             let id = ops.submit_silently(Op::send_all(key, "hello", ..));
             (0..moments).for_each(|_| ops.wait(ZERO));
             let is_over = ops.harness.poller.statistics().silent == 1;
-            assert!(is_over || moments == 0, "the kernel had room for it");
+            assert!(is_over || moments == 0, "the send buffer had room");
             match stop {
                 Stop::Cancel => {
                     let answer = ops.harness.poller.cancel(id);
-                    assert_eq!(answer.is_err(), is_over, "NotFound once it has ended silently");
+                    assert_eq!(answer.is_err(), is_over, "NotFound once it has succeeded silently");
                     if let Err(error) = answer {
                         assert_eq!(error.kind(), io::ErrorKind::NotFound);
                     }
@@ -410,7 +415,7 @@ pub(super) fn x2_a_silent_end_or_a_completion(cx: &TestContext) {
             }
             let started = Instant::now();
             while !is_over && ops.harness.events.completed() == 0 {
-                assert!(started.elapsed() < LONG, "{stop:?}: it does not complete");
+                assert!(started.elapsed() < LONG, "{stop:?}: no completion");
                 ops.wait(LONG);
             }
             let completions: Vec<_> = ops.harness.events.completions().collect();
@@ -421,9 +426,9 @@ pub(super) fn x2_a_silent_end_or_a_completion(cx: &TestContext) {
                     assert!(done.id == id && !is_over && done.transferred == sent, "{done:?}");
                     assert!(done.result.is_ok() || done.is_canceled(), "{done:?}");
                 }
-                more => panic!("it completes once: {more:?}"),
+                more => panic!("more than one completion: {more:?}"),
             }
-            ops.expect_all_done("once");
+            ops.expect_all_done("completed at most once");
             ops.expect_sum();
         }
     }
@@ -435,15 +440,15 @@ pub(super) fn c1_pending_counts_what_is_unfinished(cx: &TestContext) {
     let pending = |ops: &OpHarness| ops.harness.poller.pending(key);
     assert_eq!(pending(&ops), 0);
     ops.submit(Op::recv(key, vec![], 9), 0);
-    assert_eq!(pending(&ops), 1, "a receive that waits");
+    assert_eq!(pending(&ops), 1, "a waiting receive");
     for at in 0..5 {
         ops.submit_silently(Op::send_all(key, "hello", ..));
-        assert_eq!(pending(&ops), 2 + at, "and sends that do");
+        assert_eq!(pending(&ops), 2 + at, "and waiting sends");
     }
-    ops.expect_nothing_yet("there is no room");
+    ops.expect_nothing_yet("the send buffer is full");
     assert_eq!(pending(&ops), 6);
     drain(&there);
-    ops.expect_silent(5, "now there is room");
+    ops.expect_silent(5, "the send buffer has room");
     assert_eq!(pending(&ops), 1, "the receive");
     put(&there, b"x");
     ops.one();

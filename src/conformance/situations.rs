@@ -1,4 +1,4 @@
-//! The situations a file can be in, and what poll(2) says of each (Linux 6.18).
+//! The states of a file, and the poll(2) bits of each (Linux 6.18).
 
 use super::util::*;
 use crate::poller::Source;
@@ -17,9 +17,9 @@ use std::sync::Arc;
 pub(super) struct Situation {
     pub(super) name: &'static str,
     pub(super) source: Source,
-    /// The bits of poll(2), had they all been asked for.
+    /// The bits of poll(2) if all were requested.
     pub(super) bits: u16,
-    /// What has to stay open.
+    /// What must stay open.
     pub(super) keep: Vec<Box<dyn Any>>,
 }
 
@@ -32,7 +32,7 @@ const RDHUP: u16 = libc::POLLRDHUP as u16;
 const RESET: u16 = IN | OUT | ERR | HUP | RDHUP;
 
 fn situation(name: &'static str, source: Source, bits: u16) -> Situation {
-    // What a peer does over TCP arrives in the kernel's own time.
+    // TCP delivers a peer's actions asynchronously.
     let told = PollFlags::POLLIN | PollFlags::POLLOUT | PollFlags::POLLPRI;
     let without_rdhup = PollFlags::from_bits_truncate((bits & !RDHUP) as i16);
     wait_until_kernel(&source, told, |seen| seen == without_rdhup);
@@ -119,7 +119,7 @@ fn tcp_ends() -> Vec<Situation> {
     shut(&t1, Shutdown::Write);
     drop(t2);
     shut(&t3, Shutdown::Write);
-    // Our own end only after the peer's has arrived, lest both be under way at once.
+    // Shut down our end only after the peer's FIN has arrived, so that the two do not cross.
     wait_until_kernel(&*h3, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLIN));
     shut(&h3, Shutdown::Write);
     let [(h4, t4), (h5, t5), (h6, t6)] = [tcp(), tcp(), tcp()];
@@ -148,8 +148,7 @@ fn tcp_errors() -> Vec<Situation> {
         new.unwrap_or_else(|error| panic!("socket: {error}"))
     };
     let refused = new();
-    // A port that was free a moment ago and on which nobody listens: bound, and held without
-    // listen.
+    // A port on which no socket listens: bound, and held without listen(2).
     let holder = new();
     nix::sys::socket::bind(holder.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0))
         .unwrap_or_else(|error| panic!("bind: {error}"));
@@ -188,7 +187,7 @@ fn urgent() -> Vec<Situation> {
     vec![
         situation("TCP, urgent byte", h1, OUT | PRI).keeping(t1),
         situation("TCP, urgent byte taken", h2, OUT).keeping(t2),
-        situation("TCP, urgent byte in line", h3, IN | OUT | PRI).keeping(t3),
+        situation("TCP, urgent byte inline", h3, IN | OUT | PRI).keeping(t3),
     ]
 }
 
@@ -205,10 +204,10 @@ fn others() -> Vec<Situation> {
     let regular = Arc::new(File::open(executable).unwrap_or_else(|error| panic!("{error}")));
     vec![
         situation("eventfd, zero", counter(0), OUT),
-        situation("eventfd, something", counter(3), IN | OUT),
+        situation("eventfd, non-zero", counter(3), IN | OUT),
         situation("eventfd, full", counter(u64::MAX - 1), IN),
         situation("UDP, refused", refused_datagram(), OUT | ERR),
-        situation("pseudo-terminal whose other side is closed", lonely_terminal(), OUT | HUP),
+        situation("pseudo-terminal, peer closed", lonely_terminal(), OUT | HUP),
         situation("regular file", regular, IN | OUT),
         situation("directory", file("/"), IN | OUT),
         situation("/dev/null", file("/dev/null"), IN | OUT),

@@ -1,4 +1,4 @@
-//! Files whose server is slow: only what is done with them waits for it.
+//! Files on a slow server: only operations on them wait for it.
 
 use super::fuse::{Fuse, contents};
 use super::op_harness::{OpHarness, errno, ok};
@@ -12,7 +12,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// An operation of a file.
+/// An operation on a file.
 type MakeOp = fn(Key) -> Op;
 
 const READS: [MakeOp; 3] = [
@@ -28,7 +28,7 @@ const WRITES: [MakeOp; 5] = [
     Op::fdatasync,
 ];
 
-/// Neither `register` nor `submit` nor a wait waits for the server, however the file is open.
+/// Neither `register` nor `submit` nor a wait waits for the server, whatever the flags of the file.
 pub(super) fn c7_slow_file_holds_up_no_other_operation(cx: &TestContext) {
     drop(cx.poller());
     let fuse = Fuse::mount().unwrap_or_else(|why| cx.skip(why));
@@ -53,7 +53,7 @@ pub(super) fn c7_slow_file_holds_up_no_other_operation(cx: &TestContext) {
     }
 }
 
-/// More operations of one mount hang than there are threads.
+/// More operations hang on one mount than there are threads.
 pub(super) fn c7_hung_mount_leaves_threads_to_other_files(cx: &TestContext) {
     const HUNG: usize = 40;
     drop(cx.poller());
@@ -69,7 +69,7 @@ pub(super) fn c7_hung_mount_leaves_threads_to_other_files(cx: &TestContext) {
         let key = ops.add(file.clone());
         let key_of_other = ops.add(Arc::new(ok(File::options().write(true).open(&other))));
         fuse.hold();
-        // Each from another page, so that it has a request of its own.
+        // Alternate pages, so that reads have requests of their own.
         let read = |at: usize| Op::read_at(key, vec![], 1, (at % 2) as u64 * 4096);
         let ids: Vec<_> = (0..HUNG).map(|at| ops.submit(read(at), at)).collect();
         let open = |_| Op::open(&path, OpenOptions::new().read(true));
@@ -82,7 +82,7 @@ pub(super) fn c7_hung_mount_leaves_threads_to_other_files(cx: &TestContext) {
             let opened = ops.run(Op::open(&other, OpenOptions::new().read(true).write(true)));
             assert!(opened.result.is_ok(), "{why}, round {round}: {opened:?}");
         }
-        // The last ones wait for a thread.
+        // The last ones are queued for a thread.
         for (id, token) in [(ids[HUNG - 1], HUNG - 1), (opens[HUNG - 1], 2 * HUNG - 1)] {
             ops.cancel(id);
             let done = ops.one();
@@ -98,7 +98,7 @@ pub(super) fn c7_hung_mount_leaves_threads_to_other_files(cx: &TestContext) {
     }
 }
 
-/// Runs an operation while the server answers nothing, and others meanwhile.
+/// Runs an operation while the server does not answer, and other operations meanwhile.
 fn run_slowly(cx: &TestContext, fuse: &Fuse, file: File, op: MakeOp, why: &str) -> Completion {
     let mut ops = OpHarness::new(cx);
     let (here, there) = stream();
@@ -114,7 +114,7 @@ fn run_slowly(cx: &TestContext, fuse: &Fuse, file: File, op: MakeOp, why: &str) 
         assert!(done.iter().all(|done| done.token.0 != 1), "{why}, round {round}: {done:?}");
         assert!(done.iter().all(|done| done.result.is_ok()), "{why}, round {round}: {done:?}");
     }
-    // An fsync of a file in which nothing was written may ask for nothing.
+    // An fsync of a file without dirty pages may send no request.
     if ops.left() == 1 {
         fuse.until_held();
     }

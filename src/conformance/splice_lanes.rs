@@ -1,4 +1,4 @@
-//! Clauses C1, C3, R5, X1 and X3 for splices: they stand in the lanes of two sources.
+//! Clauses C1, C3, R5, X1 and X3 for splices, which are queued on two sources.
 
 use super::op_harness::*;
 use super::splices::*;
@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A unix stream to splice from and a pipe to splice to, and their other ends.
+/// A Unix stream to splice from and a pipe to splice to, with their peers.
 struct SpliceFixture {
     ops: OpHarness,
     from: Key,
@@ -56,9 +56,9 @@ pub(super) fn c3_a_splice_stands_in_both_lanes(cx: &TestContext) {
         fixture.write("!", 7);
         if waits {
             let done = fixture.ops.one();
-            assert_eq!((done.token.0, bytes(done).0), (2, 1), "nothing is in the way of that");
-            fixture.ops.expect_nothing_yet("nothing was said");
-            // One after the other, so that each finds no more than a part.
+            assert_eq!((done.token.0, bytes(done).0), (2, 1), "the write is not blocked");
+            fixture.ops.expect_nothing_yet("nothing was written");
+            // In parts, so that each operation finds a part only.
             for part in [&b"ab"[..], b"cd", b"efg"] {
                 say(&fixture.says, part);
                 fixture.ops.wait(ZERO);
@@ -78,7 +78,7 @@ pub(super) fn c3_a_splice_stands_in_both_lanes(cx: &TestContext) {
         let find = |token| done.iter().find(|done| done.token.0 == token);
         let moved = |token| find(token).map_or(usize::MAX, |done| done.transferred);
         assert_eq!(find(1).map(|done| &*done.buf), Some(&b"abc"[..]));
-        // What there was, not more than four.
+        // All available bytes, at most four.
         let (first, text) = (moved(3), b"abcdefghijk");
         assert!((1..=4).contains(&first), "{first}");
         let read = find(5).map_or(&b""[..], |done| &done.buf);
@@ -88,12 +88,12 @@ pub(super) fn c3_a_splice_stands_in_both_lanes(cx: &TestContext) {
         assert!((1..=2).contains(&second), "{second}");
         let (one, two) = (&text[3..3 + first], &text[after..after + second]);
         let expected = [b"<", one, b">", two, b"!"].concat();
-        assert_eq!(hear(&fixture.hears, expected.len()), expected, "in the order of the lane");
-        fixture.ops.expect_all_done("all that was said was enough");
+        assert_eq!(hear(&fixture.hears, expected.len()), expected, "in queue order");
+        fixture.ops.expect_all_done("enough bytes were written");
     }
 }
 
-/// What holds a splice up, and how it ends.
+/// What ends a blocked splice.
 #[derive(Clone, Copy, Debug)]
 enum End {
     Canceled,
@@ -127,14 +127,18 @@ pub(super) fn c3_who_stands_behind_a_splice_goes_on(cx: &TestContext) {
                 .is_err_and(|error| error.kind() == std::io::ErrorKind::TimedOut);
             assert!(done[0].is_canceled() || is_late, "{why}: {done:?}");
             assert_eq!(hear(&fixture.hears, 6), b"behind", "{why}");
-            fixture.ops.expect_nothing_yet("nothing was said");
+            fixture.ops.expect_nothing_yet("nothing was written");
             if first.is_some() {
                 say(&fixture.says, b"x");
                 assert_eq!(fixture.ops.one().token.0, 0, "{why}");
             }
             say(&fixture.says, b"yz");
             let done = fixture.ops.one();
-            assert_eq!((done.token.0, &*done.buf), (3, &b"yz"[..]), "{why}: nothing was taken");
+            assert_eq!(
+                (done.token.0, &*done.buf),
+                (3, &b"yz"[..]),
+                "{why}: the splice consumed bytes"
+            );
             fixture.ops.expect_all_done(&why);
         }
     }
@@ -164,10 +168,10 @@ pub(super) fn r5_either_source_of_a_splice_may_go(cx: &TestContext) {
                     let done = fixture.ops.collect(before.len() + 3);
                     let gone: Vec<_> = done.iter().map(|done| done.id).collect();
                     let expected = [&before[..], &splices, &[read]].concat();
-                    assert_eq!(gone, expected, "{why}: in the order of their submission");
+                    assert_eq!(gone, expected, "{why}: in submission order");
                     assert!(done.iter().all(Completion::is_canceled), "{why}: {done:?}");
                     if is_full {
-                        // Not all: what is behind may come as soon as there is room.
+                        // Not everything: the next write may proceed as soon as there is room.
                         hear(&fixture.hears, 4096);
                     }
                     let done = fixture.ops.one();
@@ -183,7 +187,7 @@ pub(super) fn r5_either_source_of_a_splice_may_go(cx: &TestContext) {
                     let done = fixture.ops.collect(3);
                     let gone: Vec<_> = done.iter().map(|done| done.id).collect();
                     let expected = [&splices[..], &[written]].concat();
-                    assert_eq!(gone, expected, "{why}: in the order of their submission");
+                    assert_eq!(gone, expected, "{why}: in submission order");
                     assert!(done.iter().all(Completion::is_canceled), "{why}: {done:?}");
                     let all = if is_held_up { b"first" } else { &b"said!"[..] };
                     if !is_full || is_held_up {
@@ -191,8 +195,8 @@ pub(super) fn r5_either_source_of_a_splice_may_go(cx: &TestContext) {
                     }
                     let done = fixture.ops.one();
                     let id = before.first().copied().unwrap_or(read);
-                    assert_eq!(done.id, id, "{why}: the next to read");
-                    assert!(done.transferred > 0, "{why}: nothing was taken");
+                    assert_eq!(done.id, id, "{why}: the next receive");
+                    assert!(done.transferred > 0, "{why}: the splice consumed the bytes");
                     if is_held_up {
                         say(&fixture.says, b"second");
                         assert_eq!(fixture.ops.one().id, read, "{why}");
@@ -204,7 +208,7 @@ pub(super) fn r5_either_source_of_a_splice_may_go(cx: &TestContext) {
     }
 }
 
-/// Another writer of the pipe that this end reads.
+/// Opens another writer of the pipe that this descriptor reads.
 fn writer_of(reader: &OwnedFd) -> OwnedFd {
     use std::os::fd::AsRawFd;
     use std::os::unix::fs::OpenOptionsExt;
@@ -232,26 +236,29 @@ pub(super) fn x1_a_splice_is_done_or_not(cx: &TestContext) {
         }
         if round % 3 < 2 {
             let canceled = fixture.ops.harness.poller.cancel(id);
-            assert!(canceled.is_ok() || fixture.ops.harness.events.completed() > 0, "it is known");
+            assert!(
+                canceled.is_ok() || fixture.ops.harness.events.completed() > 0,
+                "cancel of a pending operation"
+            );
         }
         let done = fixture.ops.one();
         assert!(done.result.is_ok() || done.transferred == 0, "{done:?}");
         moved += done.transferred;
         drop(done);
         if round % 10 == 9 {
-            // They come as they were said, and no more of them than was told.
+            // The bytes arrive in order, and as many as were reported.
             let heard = hear(&fixture.hears, moved);
             assert_eq!(unread(&mut fixture, said) + moved, said, "round {round}");
             let expected: Vec<u8> = (0..moved).map(|at| at as u8).collect();
             assert_eq!(heard, expected, "round {round}");
-            expect_silent(&fixture.hears, "nothing beyond what was told");
+            expect_silent(&fixture.hears, "more bytes than were reported");
             moved = 0;
             said = 0;
         }
     }
 }
 
-/// Takes what nobody has spliced, and gives how much it is.
+/// Receives the bytes that were not spliced and returns their count.
 fn unread(fixture: &mut SpliceFixture, said: usize) -> usize {
     let id = fixture.read(2 * said, 9);
     fixture.ops.wait(ZERO);
@@ -272,32 +279,32 @@ pub(super) fn c1_hundreds_of_splices_complete_once_each(cx: &TestContext) {
         readers.push(ops.add(Arc::new(reader)));
         writers.push(ops.add(Arc::new(writer)));
     }
-    // In a ring: what goes into one goes to the next, and at last around.
+    // In a ring: each splice moves the byte to the next pipe.
     for at in 0..COUNT {
         ops.submit(Op::splice(readers[at % 4], writers[(at + 1) % 4], 1), at);
     }
-    ops.expect_nothing_yet("there is nothing to go around");
+    ops.expect_nothing_yet("every pipe is empty");
     say(&others[0], b"x");
     let done = ops.collect(COUNT);
-    assert_eq!(tokens(&done), (0..COUNT).collect::<Vec<_>>(), "one after the other");
+    assert_eq!(tokens(&done), (0..COUNT).collect::<Vec<_>>(), "in submission order");
     assert!(done.iter().all(|done| done.result.is_ok() && done.transferred == 1), "{done:?}");
-    ops.expect_all_done("each once");
+    ops.expect_all_done("every splice has completed");
 }
 
-/// How very many splices end that stand in line.
+/// What ends thousands of queued splices.
 #[derive(Clone, Copy, Debug)]
 enum Finish {
-    /// There is nothing more to come from where they read, which is one pipe or two.
+    /// End of file on the sources, one pipe or two.
     End(usize),
-    /// Nobody reads what they write.
+    /// The target has no reader.
     Broken,
     Deregistered,
     OtherDeregistered,
     Dropped,
 }
 
-/// The end of one sets the next to work, which is over at once: however many there are, that takes
-/// no more of the stack.
+/// Each completion starts the next splice, which completes at once. Stack use must not grow with
+/// their count.
 pub(super) fn c1_very_many_splices_end_on_a_small_stack(cx: &TestContext) {
     use Finish::*;
     const STACK: usize = 256 << 10;
@@ -327,7 +334,7 @@ fn end_very_many(cx: &TestContext, finish: Finish) {
         submitted.push(ok(harness.poller.submit(splice, Token(at))));
     }
     harness.wait(Some(ZERO));
-    assert_eq!(harness.events.completed(), 0, "{finish:?}: they wait");
+    assert_eq!(harness.events.completed(), 0, "{finish:?}: every splice waits");
     match finish {
         Finish::End(_) => writers.clear(),
         Finish::Broken => {
@@ -341,7 +348,7 @@ fn end_very_many(cx: &TestContext, finish: Finish) {
     let mut ended = Vec::new();
     while ended.len() < COUNT {
         harness.wait(Some(LONG));
-        assert!(harness.events.completed() > 0, "{finish:?}: {} have ended", ended.len());
+        assert!(harness.events.completed() > 0, "{finish:?}: {} have completed", ended.len());
         for done in harness.events.completions() {
             let is_right = match finish {
                 Finish::End(_) => done.result.is_ok(),
@@ -352,7 +359,7 @@ fn end_very_many(cx: &TestContext, finish: Finish) {
             ended.push(done.id);
         }
     }
-    assert!(ended == submitted, "{finish:?}: each once, in the order of their submission");
+    assert!(ended == submitted, "{finish:?}: each once, in submission order");
     harness.wait(Some(ZERO));
-    assert_eq!(harness.events.completed(), 0, "{finish:?}: these were all");
+    assert_eq!(harness.events.completed(), 0, "{finish:?}: an operation completed twice");
 }

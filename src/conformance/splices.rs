@@ -1,4 +1,4 @@
-//! Clauses C2, C3, C5, C7 and M1 for splices: bytes that go from one source to another.
+//! Clauses C2, C3, C5, C7 and M1 for splices: bytes moved from one source to another.
 
 use super::disk::{Rng, file_of};
 use super::op_harness::*;
@@ -17,7 +17,7 @@ use std::io::{Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-/// A source, and its other end: what is written to one comes out of the other.
+/// A source and its peer.
 pub(super) struct Line {
     pub(super) name: &'static str,
     pub(super) here: Source,
@@ -32,7 +32,7 @@ fn owned(file: impl AsFd) -> OwnedFd {
     ok(file.as_fd().try_clone_to_owned())
 }
 
-/// A FIFO with its reader and its writer.
+/// Returns a FIFO, reader first.
 fn fifo() -> (OwnedFd, OwnedFd) {
     let directory = TempDir::new();
     let path = directory.0.join("fifo");
@@ -42,7 +42,7 @@ fn fifo() -> (OwnedFd, OwnedFd) {
     (open(OFlag::O_RDONLY), open(OFlag::O_WRONLY))
 }
 
-/// What there is to splice from.
+/// Returns every kind of source to splice from.
 pub(super) fn sources() -> [Line; 4] {
     let ((reader, writer), (named, to_named)) = (pipe(), fifo());
     let ((unix, to_unix), (inet, to_inet)) = (stream(), tcp());
@@ -54,7 +54,7 @@ pub(super) fn sources() -> [Line; 4] {
     ]
 }
 
-/// What there is to splice to.
+/// Returns every kind of source to splice to.
 pub(super) fn targets() -> [Line; 4] {
     let ((reader, writer), (named, to_named)) = (pipe(), fifo());
     let ((unix, to_unix), (inet, to_inet)) = (stream(), tcp());
@@ -66,14 +66,14 @@ pub(super) fn targets() -> [Line; 4] {
     ]
 }
 
-/// Every source with every target; one of the two is a pipe.
+/// Returns every combination in which one of the two is a pipe.
 pub(super) fn ways() -> impl Iterator<Item = (Line, Line)> {
     let each = (0..4).flat_map(|from| (0..4).map(move |to| (from, to)));
     let has_pipe = |&(from, to): &(usize, usize)| from < 2 || to < 2;
     each.filter(has_pipe).map(|(from, to)| {
         let nth = |lines: [Line; 4], at| lines.into_iter().nth(at);
         let both = nth(sources(), from).zip(nth(targets(), to));
-        both.unwrap_or_else(|| panic!("there are four"))
+        both.unwrap_or_else(|| panic!("four sources and targets"))
     })
 }
 
@@ -81,20 +81,20 @@ pub(super) fn say(to: &OwnedFd, bytes: &[u8]) {
     assert_eq!(ok(nix::unistd::write(to, bytes)), bytes.len());
 }
 
-/// The next `count` bytes that come out of a file that does not block.
+/// Reads exactly `count` bytes from a non-blocking file.
 pub(super) fn hear(from: &OwnedFd, count: usize) -> Vec<u8> {
     let mut heard = Vec::new();
     while heard.len() < count {
         wait_until_kernel(from, PollFlags::POLLIN, |bits| !bits.is_empty());
         let mut part = vec![0; count - heard.len()];
         let more = ok(nix::unistd::read(from, &mut part));
-        assert!(more > 0, "{} of {count} bytes, and the end", heard.len());
+        assert!(more > 0, "end of file after {} of {count} bytes", heard.len());
         heard.extend(&part[..more]);
     }
     heard
 }
 
-/// Fails unless there is nothing to read.
+/// Fails unless the file is empty.
 pub(super) fn expect_silent(from: &OwnedFd, why: &str) {
     let heard = nix::unistd::read(from, &mut [0; 64]);
     assert_eq!(heard, Err(nix::errno::Errno::EAGAIN), "{why}");
@@ -111,7 +111,7 @@ pub(super) fn c2_bytes_are_spliced_from_end_to_end(cx: &TestContext) {
                 let (source, target) = (ops.add(from.here), ops.add(to.here));
                 if is_late {
                     ops.submit(Op::splice(source, target, 5), 1);
-                    ops.expect_nothing_yet("nothing was said");
+                    ops.expect_nothing_yet("nothing was written");
                 }
                 say(&from.there, b"hello world");
                 if !is_late {
@@ -121,13 +121,17 @@ pub(super) fn c2_bytes_are_spliced_from_end_to_end(cx: &TestContext) {
                 assert_eq!(bytes(ops.one()), (5, vec![]), "{why}");
                 assert_eq!(hear(&to.there, 5), b"hello", "{why}");
                 let done = ops.run(Op::splice(source, target, 1 << 20));
-                assert_eq!(bytes(done).0, 6, "{why}: what there is");
+                assert_eq!(bytes(done).0, 6, "{why}: all available bytes");
                 assert_eq!(hear(&to.there, 6), b" world", "{why}");
                 ops.submit(Op::splice(source, target, 9), 2);
-                ops.expect_nothing_yet("nothing else was said");
+                ops.expect_nothing_yet("nothing more was written");
                 drop(from.there);
-                assert_eq!(bytes(ops.one()).0, 0, "{why}: the end");
-                assert_eq!(bytes(ops.run(Op::splice(source, target, 9))).0, 0, "{why}: again");
+                assert_eq!(bytes(ops.one()).0, 0, "{why}: end of file");
+                assert_eq!(
+                    bytes(ops.run(Op::splice(source, target, 9))).0,
+                    0,
+                    "{why}: end of file again"
+                );
                 expect_silent(&to.there, &why);
             }
         }
@@ -158,12 +162,12 @@ pub(super) fn c2_files_are_spliced_where_they_stand(cx: &TestContext) {
             left -= back;
         }
         moved += count;
-        assert_eq!(ok((&*file).stream_position()), moved as u64, "it has moved on");
+        assert_eq!(ok((&*file).stream_position()), moved as u64, "the file position");
     }
-    assert_eq!(bytes(ops.run(Op::splice(from, into, 9))).0, 0, "the end of the file");
+    assert_eq!(bytes(ops.run(Op::splice(from, into, 9))).0, 0, "end of file");
     let written = ok(std::fs::read(directory.0.join("target")));
     assert!(written[..3] == *b"012" && written[3..] == content, "{} bytes", written.len());
-    // What stands in the one order of a file waits for its turn, and so does the splice.
+    // Operations at the file position are queued in order, and so is a splice.
     ok((&*file).rewind());
     ops.submit(Op::read(from, vec![], 10), 1);
     ops.submit(Op::splice(from, into, 10), 2);
@@ -179,8 +183,8 @@ pub(super) fn c2_files_are_spliced_where_they_stand(cx: &TestContext) {
         ops.run(Op::write(into, "x", ..));
         ops.run(Op::splice(out, to, 9))
     };
-    assert_eq!(errno(&done), libc::EINVAL, "as by the call");
-    assert_eq!(bytes(ops.run(Op::read(out, vec![], 9))).1, b"x", "it is still there");
+    assert_eq!(errno(&done), libc::EINVAL, "as for splice(2)");
+    assert_eq!(bytes(ops.run(Op::read(out, vec![], 9))).1, b"x", "the byte stays in the pipe");
 }
 
 pub(super) fn c2_a_splice_waits_for_either_side(cx: &TestContext) {
@@ -194,8 +198,8 @@ pub(super) fn c2_a_splice_waits_for_either_side(cx: &TestContext) {
         ops.expect_nothing_yet("neither is ready");
         say(&from.there, b"through");
         if to.name != "TCP" {
-            // Of TCP more may be taken by the peer's side in its own time.
-            ops.expect_nothing_yet("there is no room");
+            // On TCP the peer may take more at any time.
+            ops.expect_nothing_yet("the target is full");
         }
         let mut heard = 0;
         let done = loop {
@@ -209,22 +213,22 @@ pub(super) fn c2_a_splice_waits_for_either_side(cx: &TestContext) {
                 break ops.one();
             }
         };
-        assert!(heard > 0, "{why}: it was full");
+        assert!(heard > 0, "{why}: the target was full");
         assert_eq!(bytes(done).0, 7, "{why}");
         let mut last = Vec::new();
         while !last.ends_with(b"through") {
-            // Byte by byte this would take its time: of TCP there are millions.
+            // Reading byte by byte would be slow: TCP buffers hold megabytes.
             wait_until_kernel(&to.there, PollFlags::POLLIN, |bits| !bits.is_empty());
             let mut part = vec![0; 1 << 16];
             let count = ok(nix::unistd::read(&to.there, &mut part));
-            assert!(count > 0, "{why}: the end, before all has come");
+            assert!(count > 0, "{why}: end of file too early");
             last.extend(&part[..count]);
         }
         expect_silent(&to.there, &why);
     }
 }
 
-/// A splice that finds out by a poll that it has to wait must see what the call would say at once.
+/// A splice polls first, but must still report ends and errors at once, as splice(2) does.
 pub(super) fn c2_splices_that_waited_tell_of_ends_at_once(cx: &TestContext) {
     let (mut ops, ways) = (OpHarness::new(cx), sources().into_iter().zip(targets()));
     for (from, to) in ways.filter(|(from, _)| from.name != "pipe" && from.name != "FIFO") {
@@ -232,18 +236,18 @@ pub(super) fn c2_splices_that_waited_tell_of_ends_at_once(cx: &TestContext) {
         let (source, target) = (ops.add(from.here), ops.add(Arc::new(writer)));
         for _ in 0..2 {
             ops.submit(Op::splice(source, target, 9), 1);
-            ops.expect_nothing_yet("nothing was said");
+            ops.expect_nothing_yet("nothing was written");
             say(&from.there, b"through");
             assert_eq!(bytes(ops.one()).0, 7, "{}", from.name);
         }
         drop(reader);
         let done = ops.run(Op::splice(source, target, 9));
-        assert_eq!(errno(&done), libc::EPIPE, "{}: idle, and nobody reads", from.name);
+        assert_eq!(errno(&done), libc::EPIPE, "{}: idle, without a reader", from.name);
         let (reader, writer) = pipe();
         let full = owned(&to.here);
         let (source, target) = (ops.add(Arc::new(reader)), ops.add(to.here));
         ops.submit(Op::splice(source, target, 9), 1);
-        ops.expect_nothing_yet("nothing was said");
+        ops.expect_nothing_yet("nothing was written");
         say(&writer, b"through");
         assert_eq!(bytes(ops.one()).0, 7, "{}", to.name);
         let itself = ops.add(Arc::new(owned(&writer)));
@@ -263,11 +267,11 @@ pub(super) fn c2_splices_that_waited_tell_of_ends_at_once(cx: &TestContext) {
         stuff(&full);
         drop(writer);
         let done = ops.run(Op::splice(source, target, 9));
-        assert_eq!(bytes(done).0, 0, "{}: full, and nobody writes", to.name);
+        assert_eq!(bytes(done).0, 0, "{}: full, without a writer", to.name);
     }
 }
 
-/// Much more than a pipe holds goes through two of them and two sockets, unchanged.
+/// Moves much more than a pipe holds; every byte must arrive, in order.
 pub(super) fn c2_no_byte_is_lost_or_doubled(cx: &TestContext) {
     const SIZE: usize = 3 << 20;
     let content = Arc::new(Rng(3).bytes(SIZE));
@@ -311,7 +315,7 @@ pub(super) fn c2_no_byte_is_lost_or_doubled(cx: &TestContext) {
         assert_eq!(moved, SIZE, "{why}");
         writer.join().unwrap_or_else(|_| panic!("{why}: the writer failed"));
         let (heard, _) = reader.join().unwrap_or_else(|_| panic!("{why}: the reader failed"));
-        assert!(heard == *content, "{why}: other bytes");
+        assert!(heard == *content, "{why}: the bytes differ");
     }
 }
 
@@ -319,7 +323,7 @@ pub(super) fn c2_what_can_not_be_spliced_says_so(cx: &TestContext) {
     let directory = TempDir::new();
     let file = |name: &str| file_of(&directory.0.join(name), b"content") as Source;
     let mut peers = Vec::new();
-    // Where nothing is said, nothing needs to be for the answer.
+    // The error does not depend on data.
     let [socket, other, idle, idle_too] = [&b"hello"[..], b"hello", b"", b""].map(|text| {
         let (here, there) = stream();
         put(&there, text);
@@ -346,14 +350,14 @@ pub(super) fn c2_what_can_not_be_spliced_says_so(cx: &TestContext) {
         ("file to socket", file("a"), socket, libc::EINVAL),
         ("counter to pipe", Arc::new(counter), writer.clone(), libc::EINVAL),
         ("a pipe to itself", reader.clone(), writer.clone(), libc::EINVAL),
-        ("to what is read", reader, read_only, libc::EBADF),
+        ("to a read-only file", reader, read_only, libc::EBADF),
     ];
     for (why, from, to, expected) in cases {
         let mut ops = OpHarness::new(cx);
         ops.about = why;
         let (from, to) = (ops.add(from), ops.add(to));
         let done = ops.run(Op::splice(from, to, 9));
-        assert_eq!((errno(&done), done.transferred), (expected, 0), "{why}: as by the call");
+        assert_eq!((errno(&done), done.transferred), (expected, 0), "{why}: as for splice(2)");
     }
 }
 
@@ -367,26 +371,26 @@ pub(super) fn m1_a_splice_is_in_two_directions(cx: &TestContext) {
     let ((here, there), (reader, writer)) = (stream(), pipe());
     let socket = ops.harness.register(here, 1, READ, Mode::Level);
     let [into, out] = [writer, reader].map(|end| ops.add(Arc::new(end)));
-    refused(&mut ops, Op::splice(socket, into, 9), "it is watched for that");
+    refused(&mut ops, Op::splice(socket, into, 9), "the direction is watched");
     refused(&mut ops, Op::splice(into, into, 9), "to itself");
     ops.harness.modify(socket, 1, WRITE, Mode::Level);
-    refused(&mut ops, Op::splice(out, socket, 9), "it is watched for that");
-    refused(&mut ops, Op::splice(socket, into, 0), "nothing is to be moved");
+    refused(&mut ops, Op::splice(out, socket, 9), "the direction is watched");
+    refused(&mut ops, Op::splice(socket, into, 0), "a length of zero");
     let id = ops.submit(Op::splice(socket, into, 9), 1);
     let modified = |ops: &mut OpHarness, key: Key, interest| {
         ops.harness.poller.modify(key, Token(1), interest, Mode::Level).map_err(|e| e.kind())
     };
-    assert_eq!(modified(&mut ops, socket, READ), Err(InvalidInput), "it is spliced from");
-    assert_eq!(modified(&mut ops, into, WRITE), Err(InvalidInput), "it is spliced to");
-    assert_eq!(modified(&mut ops, socket, WRITE), Ok(()), "the other direction is free");
-    assert_eq!(modified(&mut ops, into, READ), Ok(()), "the other direction is free");
+    assert_eq!(modified(&mut ops, socket, READ), Err(InvalidInput), "a splice reads from it");
+    assert_eq!(modified(&mut ops, into, WRITE), Err(InvalidInput), "a splice writes to it");
+    assert_eq!(modified(&mut ops, socket, WRITE), Ok(()), "the other direction is unused");
+    assert_eq!(modified(&mut ops, into, READ), Ok(()), "the other direction is unused");
     ops.cancel(id);
     assert!(ops.one().is_canceled());
-    assert_eq!(modified(&mut ops, into, WRITE), Ok(()), "it is over");
-    assert_eq!(modified(&mut ops, socket, READ), Ok(()), "it is over");
+    assert_eq!(modified(&mut ops, into, WRITE), Ok(()), "the splice has completed");
+    assert_eq!(modified(&mut ops, socket, READ), Ok(()), "the splice has completed");
     put(&there, b"x");
     let kept = ops.harness.now().iter().any(|&(token, _)| token == 1);
-    assert!(kept, "and it is watched");
+    assert!(kept, "it is reported");
     let stale = ops.add(Arc::new(pipe().0));
     ops.harness.deregister(stale);
     for op in [Op::splice(stale, out, 9), Op::splice(out, stale, 9)] {
@@ -423,7 +427,7 @@ pub(super) fn c7_the_flags_are_restored_after_splices(cx: &TestContext) {
     }
 }
 
-/// Every way to splice to where nobody reads, in a process that SIGPIPE would end.
+/// Every splice to a target without reader, in a process that SIGPIPE would end.
 pub(super) fn c2_no_splice_raises_sigpipe(cx: &TestContext) {
     let_sigpipe_end_the_process();
     for (from, to) in ways() {
@@ -432,7 +436,7 @@ pub(super) fn c2_no_splice_raises_sigpipe(cx: &TestContext) {
         let (source, target) = (ops.add(from.here), ops.add(to.here));
         say(&from.there, b"hello");
         drop(to.there);
-        // TCP has to hear of it first.
+        // On TCP the reset arrives asynchronously.
         let mut last = None;
         for _ in 0..1000 {
             let done = ops.run(Op::splice(source, target, 1));
@@ -448,7 +452,7 @@ pub(super) fn c2_no_splice_raises_sigpipe(cx: &TestContext) {
         }
         assert_eq!(last, Some(libc::EPIPE), "{why}");
     }
-    // A disk's thread splices from files.
+    // A splice from a file runs on a thread of the pool.
     let directory = TempDir::new();
     let mut ops = OpHarness::new(cx);
     let (reader, writer) = pipe();

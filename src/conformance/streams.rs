@@ -1,5 +1,5 @@
-//! Clause C8 where it receives: an operation brings many results, and then its last; and what the
-//! other clauses say of such an operation.
+//! Clause C8 for `recv_multi`: many results, then a last completion; and the other clauses for
+//! multishot operations.
 
 use super::lines::*;
 use super::op_harness::*;
@@ -38,7 +38,7 @@ pub(super) fn c8_every_byte_comes_once_and_in_order(cx: &TestContext) {
             writer.join().unwrap_or_else(|_| panic!("the writer failed"));
             expect_end(&last, name);
             let fits = |piece: &Vec<u8>| (1..=size).contains(&piece.len());
-            assert!(pieces.iter().all(fits), "{name}: each brings what fits into a buffer");
+            assert!(pieces.iter().all(fits), "{name}: a result exceeds a buffer or is empty");
             assert!(pieces.concat() == bytes_from(0, length), "{name}: each byte once, in order");
             ops.expect_all_done("the stream has ended");
         }
@@ -48,7 +48,7 @@ pub(super) fn c8_every_byte_comes_once_and_in_order(cx: &TestContext) {
 pub(super) fn c8_the_end_of_a_stream_is_one_last_result(cx: &TestContext) {
     let with_ends: [Make; 3] = [Line::unix, Line::tcp, Line::sequence];
     for make in with_ends {
-        // What is there, and has ended, when it is submitted.
+        // Whether data has arrived and whether the stream has ended before the submission.
         for (says, ends) in [(false, false), (true, false), (false, true), (true, true)] {
             let line = make();
             let (pool, mut ops) = (new_pool(64, 4), OpHarness::new(cx));
@@ -78,11 +78,11 @@ pub(super) fn c8_the_end_of_a_stream_is_one_last_result(cx: &TestContext) {
                 shut_down();
             }
             let (pieces, last) = until_last(&mut ops);
-            assert_eq!(pieces.concat(), expected, "{name}: says {says}, ends {ends}");
+            assert_eq!(pieces.concat(), expected, "{name}: data: {says}, end: {ends}");
             expect_end(&last, name);
             ops.submit_stream(Op::recv_multi(key, &pool), 2);
             let (pieces, last) = until_last(&mut ops);
-            assert!(pieces.is_empty(), "{name}: it has ended, and goes on to: {pieces:?}");
+            assert!(pieces.is_empty(), "{name}: results after the end of the stream: {pieces:?}");
             expect_end(&last, name);
         }
     }
@@ -107,21 +107,22 @@ pub(super) fn c8_packets_come_as_they_were_sent(cx: &TestContext) {
             }
             for packet in sent {
                 let done = ops.one();
-                assert!(done.more, "{}: no packet is the end: {done:?}", line.name);
+                assert!(done.more, "{}: a packet ends the stream: {done:?}", line.name);
                 assert_eq!(*done.buf, packet[..packet.len().min(64)], "{}", line.name);
             }
-            ops.expect_nothing_yet("these were all");
+            ops.expect_nothing_yet("no packet is left");
             if line.name == "unix seqpacket" {
                 line.say(b"bye");
                 drop(line);
                 assert_eq!(*ops.one().buf, *b"bye");
-                expect_end(&ops.one(), "the peer of a sequence has gone");
+                expect_end(&ops.one(), "the seqpacket peer has closed");
             }
         }
     }
 }
 
-/// Nothing that came before a reset is lost, and the reset is no end.
+/// Data that arrived before a reset is delivered, and the reset is not reported as the end of the
+/// stream.
 pub(super) fn c2_a_reset_follows_what_came_before(cx: &TestContext) {
     for make in STREAMS {
         for is_first in [true, false] {
@@ -140,7 +141,7 @@ pub(super) fn c2_a_reset_follows_what_came_before(cx: &TestContext) {
                     bits.contains(PollFlags::POLLIN)
                 });
             }
-            // What the peer has not read makes it a reset.
+            // Unread data at the peer makes its close a reset.
             assert_eq!(nix::unistd::write(&*line.here, b"unread"), Ok(6));
             wait_until_kernel(&line.there, PollFlags::POLLIN, |bits| {
                 bits.contains(PollFlags::POLLIN)
@@ -179,9 +180,9 @@ pub(super) fn c2_what_is_no_connection_says_so(cx: &TestContext) {
         ops.submit_stream(Op::recv_multi(key, &pool), 1);
         let last = ops.one();
         assert_eq!(Err(errno(&last)), expected, "file {at}");
-        ops.expect_all_done("it has failed");
+        ops.expect_all_done("recv_multi has failed");
         drop(ops);
-        assert_eq!(pool.made(), pool.idle(), "file {at}: no buffer is lost");
+        assert_eq!(pool.made(), pool.idle(), "file {at}: all buffers are returned");
     }
 }
 
@@ -200,23 +201,26 @@ pub(super) fn c3_a_stream_takes_its_turn(cx: &TestContext) {
         let second = stream(&mut ops, 4);
         ops.submit(Op::recv(key, Vec::new(), 8), 5);
         ops.expect_nothing_yet("nothing was sent");
-        // One that waits for its turn has brought nothing.
+        // A queued operation has no results.
         ops.cancel(queued);
         ops.wait(ZERO);
-        assert_eq!(ops.harness.events.completed(), 1, "it shows at once");
+        assert_eq!(ops.harness.events.completed(), 1, "the cancel completes in the next wait");
         let last = ops.one();
         assert!(last.id == queued && last.is_canceled() && !last.more, "{last:?}");
         line.say(b"abcde");
-        assert_eq!(*ops.one().buf, *b"abc", "{}: the first", line.name);
-        assert_eq!(until_bytes(&mut ops, 2), b"de", "{}: the stream", line.name);
+        assert_eq!(*ops.one().buf, *b"abc", "{}: the first receive", line.name);
+        assert_eq!(until_bytes(&mut ops, 2), b"de", "{}: the multishot receive", line.name);
         line.say(b"fgh");
-        assert_eq!(until_bytes(&mut ops, 3), b"fgh", "{}: whatever comes", line.name);
+        assert_eq!(until_bytes(&mut ops, 3), b"fgh", "{}: the multishot receive", line.name);
         ops.cancel(first);
         let last = ops.one();
         assert!(last.id == first && last.is_canceled(), "{last:?}");
         line.say(b"ijk");
         let done = ops.one();
-        assert!(done.token == Token(2) && *done.buf == *b"ij", "who stands behind it: {done:?}");
+        assert!(
+            done.token == Token(2) && *done.buf == *b"ij",
+            "the next operation in the queue: {done:?}"
+        );
         let done = ops.one();
         assert!(done.id == second && done.more && *done.buf == *b"k", "{done:?}");
         drop(line.there);
@@ -245,7 +249,11 @@ pub(super) fn m1_a_watched_direction_has_no_streams(cx: &TestContext) {
     ];
     for key in [key, listener] {
         let watched = ops.harness.poller.modify(key, Token(1), READ, Mode::Level);
-        assert_eq!(refusal(watched), io::ErrorKind::InvalidInput, "a stream is under way");
+        assert_eq!(
+            refusal(watched),
+            io::ErrorKind::InvalidInput,
+            "a multishot operation is in flight"
+        );
     }
     for id in ids {
         ops.cancel(id);
@@ -255,7 +263,7 @@ pub(super) fn m1_a_watched_direction_has_no_streams(cx: &TestContext) {
     ops.harness.modify(listener, 1, READ, Mode::Level);
 }
 
-/// What is left over by a wait without room comes in the next, and in order.
+/// Results that exceed the capacity of `Events` are delivered by the next waits, in order.
 pub(super) fn q1_one_result_at_a_time(cx: &TestContext) {
     let (pool, mut ops) = (new_pool(2, 8), OpHarness::with_room(cx, 1));
     let lines = [Line::unix(), Line::tcp(), Line::unix()];
@@ -267,13 +275,13 @@ pub(super) fn q1_one_result_at_a_time(cx: &TestContext) {
     drop(lines);
     let (mut received, mut ended) = ([(); 3].map(|()| Vec::<u8>::new()), 0);
     while ended < 3 {
-        // One that is not taken stays the only one.
+        // `Events` is full until the completion is taken.
         ops.wait(LONG);
         ops.wait(ZERO);
         let done = ops.one();
         received[done.token.0].extend(&*done.buf);
         if !done.more {
-            expect_end(&done, "each ends once");
+            expect_end(&done, "one last completion each");
             ended += 1;
         }
     }
@@ -283,7 +291,8 @@ pub(super) fn q1_one_result_at_a_time(cx: &TestContext) {
     ops.expect_all_done("all have ended");
 }
 
-/// A ring takes only so many requests at a time, and what it was to begin with them comes later.
+/// A ring's submission queue is smaller than the number of polls, so the receive is submitted
+/// later.
 pub(super) fn c8_begun_behind_hundreds_of_others_it_sleeps(cx: &TestContext) {
     for limit in [2, 8, 64] {
         let (pool, mut ops) = (new_pool(64, limit), OpHarness::new(cx));
@@ -294,13 +303,13 @@ pub(super) fn c8_begun_behind_hundreds_of_others_it_sleeps(cx: &TestContext) {
         let line = Line::unix();
         let key = ops.add(line.here.clone());
         ops.submit_stream(Op::recv_multi(key, &pool), 1);
-        ops.expect_nothing_yet("nobody has said anything");
-        ops.expect_sleep("nobody has said anything");
+        ops.expect_nothing_yet("nothing was sent");
+        ops.expect_sleep("nothing was sent");
         line.say(b"hello");
         let done = ops.one();
         assert!(done.more && *done.buf == *b"hello", "of a pool of {limit}: {done:?}");
         drop(done);
-        ops.expect_nothing_yet("nobody has said more");
-        ops.expect_sleep("nobody has said more");
+        ops.expect_nothing_yet("nothing more was sent");
+        ops.expect_sleep("nothing more was sent");
     }
 }

@@ -22,7 +22,7 @@ pub(super) fn t1_zero_collects_everything(cx: &TestContext) {
         for (token, (here, _)) in pairs.iter().enumerate() {
             harness.register(here.clone(), token, READ, mode);
         }
-        harness.expect_silence("a wait that may not block comes back empty");
+        harness.expect_silence("a wait that may not block returns no event");
         pairs.iter().for_each(|(_, there)| put(there, b"x"));
         let all: Said = (0..40).map(|token| (token, Readiness::READABLE)).collect();
         harness.expect_now(&all, &format!("{mode:?}"));
@@ -49,44 +49,44 @@ pub(super) fn t2_no_timeout_waits_for_an_event(cx: &TestContext) {
 pub(super) fn t2_what_is_not_to_be_told_keeps_no_wait_awake(cx: &TestContext) {
     for mode in MODES {
         let mut harness = cx.harness(16);
-        // Hung up, and asked for nothing.
+        // Hung up, with an empty interest.
         let (silent, there) = stream();
         harness.register(silent, 1, Interest::empty(), mode);
         drop(there);
-        // Hung up, and asked for nothing any more.
+        // Hung up, with an interest that became empty.
         let (silenced, there) = stream();
         let key = harness.register(silenced, 2, BOTH, mode);
         drop(there);
         harness.now();
         harness.modify(key, 2, Interest::empty(), mode);
-        // Reported, and then it hung up.
+        // One-shot: reported, then hung up.
         let (told, there) = stream();
         put(&there, b"x");
         harness.register(told, 3, READ, Mode::OneShot);
         harness.expect_now(&[(3, Readiness::READABLE)], "one-shot");
         drop(there);
-        // Reported, and not drained.
+        // Edge: reported and not drained.
         let (undrained, undrained_there) = stream();
         put(&undrained_there, b"x");
         harness.register(undrained, 4, READ, Mode::Edge);
         harness.expect_now(&[(4, Readiness::READABLE)], "edge");
-        // Full, while the peer has shut down writing.
+        // Full, and the peer has shut down writing.
         let (full, there) = stream();
         fill(&*full);
         there.shutdown(Shutdown::Write).unwrap_or_else(|e| panic!("shutdown: {e}"));
         harness.register(full, 5, WRITE, mode);
-        // Writable, and asked for reading.
+        // Writable, with an interest in reading.
         let (idle, _idle_there) = stream();
         harness.register(idle, 6, READ, mode);
-        // Always ready, but for what was not asked.
+        // Always ready, except for the direction of the interest.
         let null = File::open("/dev/null").unwrap_or_else(|e| panic!("/dev/null: {e}"));
         harness.register(Arc::new(null), 7, Interest::PRIORITY, mode);
-        harness.expect_silence("none of this is to be told");
+        harness.expect_silence("nothing of this may be reported");
         sleep_through(&mut harness, None, &format!("{mode:?}"));
     }
 }
 
-/// Urgent data wakes who sleeps, whatever else he waits for.
+/// Urgent data ends a wait, with or without an interest in reading.
 pub(super) fn t2_urgent_data_ends_a_wait(cx: &TestContext) {
     for mode in MODES {
         for interest in [Interest::PRIORITY, Interest::PRIORITY | READ] {
@@ -108,7 +108,7 @@ pub(super) fn t2_urgent_data_ends_a_wait(cx: &TestContext) {
     }
 }
 
-/// Waits this long and fails unless the wait sleeps, until it is woken.
+/// Waits until woken by another thread; fails unless the wait sleeps.
 fn sleep_through(harness: &mut ReadinessHarness, timeout: Option<Duration>, why: &str) {
     let (waker, waiter) = (harness.poller.waker(), staging::Thread::current().id());
     let watcher = thread::spawn(move || {
@@ -118,12 +118,15 @@ fn sleep_through(harness: &mut ReadinessHarness, timeout: Option<Duration>, why:
     });
     harness.wait(timeout);
     let said = harness.said();
-    assert!(harness.events.woken() && said.is_empty(), "only the wake ends it: {said:?}; {why}");
+    assert!(
+        harness.events.woken() && said.is_empty(),
+        "only the wake may end the wait: {said:?}; {why}"
+    );
     let rest = watcher.join().unwrap_or_else(|_| panic!("the watcher failed"));
     rest.expect_sleep(why);
 }
 
-/// A one-shot source that was reported is nobody's business, however much happens to it.
+/// A one-shot source that was reported ends no wait until it is rearmed.
 pub(super) fn t2_a_flood_for_nobody_wakes_nobody(cx: &TestContext) {
     let mut harness = cx.harness(4);
     let flooded = Arc::new(EventFd::new().unwrap_or_else(|error| panic!("eventfd: {error}")));
@@ -147,7 +150,7 @@ pub(super) fn t2_a_flood_for_nobody_wakes_nobody(cx: &TestContext) {
     flood.join().unwrap_or_else(|_| panic!("the flood failed"));
 }
 
-/// RDHUP is there to see all the time, and nobody has asked for it.
+/// POLLRDHUP is set all the time, and not part of the interest.
 pub(super) fn t2_a_full_stream_whose_peer_ended_sleeps_until_there_is_room(cx: &TestContext) {
     for mode in MODES {
         for ends_meanwhile in [false, true] {
@@ -161,7 +164,7 @@ pub(super) fn t2_a_full_stream_whose_peer_ended_sleeps_until_there_is_room(cx: &
                 end(&there);
             }
             harness.register(here, 1, WRITE, mode);
-            harness.expect_silence("it is full");
+            harness.expect_silence("the send buffer is full");
             let waiter = staging::Thread::current().id();
             let peer = thread::spawn(move || {
                 until_asleep(waiter);
@@ -173,7 +176,7 @@ pub(super) fn t2_a_full_stream_whose_peer_ended_sleeps_until_there_is_room(cx: &
                 (rest, there)
             });
             let room = [(1, Readiness::WRITABLE)];
-            assert_eq!(harness.next("room"), room, "the end is no room, {mode:?}");
+            assert_eq!(harness.next("room"), room, "only room may end the wait, {mode:?}");
             let (rest, _there) = peer.join().unwrap_or_else(|_| panic!("the peer failed"));
             rest.expect_sleep(&format!("{mode:?}, the peer ended meanwhile: {ends_meanwhile}"));
         }
@@ -215,7 +218,7 @@ pub(super) fn t4_one_nanosecond_ends_and_the_longest_does_not(cx: &TestContext) 
             waker.wake();
         });
         harness.wait(Some(timeout));
-        assert!(harness.events.woken(), "{timeout:?} is not over yet");
+        assert!(harness.events.woken(), "{timeout:?} must not have passed");
         thread.join().unwrap_or_else(|_| panic!("the waking thread failed"));
     }
 }
@@ -227,8 +230,8 @@ pub(super) fn t4_ages_are_slept_through(cx: &TestContext) {
         harness.register(here.clone(), 1, READ, mode);
     }
     const YEAR: u64 = 31_556_952;
-    // A clock that counts nanoseconds in 64 bits ends after 292 years, one that counts seconds
-    // after 292 billion. The last of these is within its range until the present is added.
+    // A 64-bit nanosecond clock overflows after 292 years, one of seconds after 292 billion. The
+    // last length overflows once the present is added.
     let lengths = [300 * YEAR, 200_000_000_000 * YEAR, i64::MAX as u64 - 1];
     let ages = lengths.map(|seconds| Some(Duration::new(seconds, 999_999_999)));
     for timeout in ages.into_iter().chain([Some(Duration::MAX), None]) {
@@ -236,7 +239,7 @@ pub(super) fn t4_ages_are_slept_through(cx: &TestContext) {
     }
     put(&idle[0].1, b"x");
     harness.wait(Some(Duration::MAX));
-    assert_eq!(harness.said(), [(1, Readiness::READABLE)], "an event ends it too");
+    assert_eq!(harness.said(), [(1, Readiness::READABLE)], "an event ends the wait");
 }
 
 static SIGNALS: AtomicU32 = AtomicU32::new(0);
@@ -245,7 +248,7 @@ extern "C" fn count_signal(_: i32) {
     SIGNALS.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Signals for one thread, all the time, until it is dropped.
+/// Sends signals to one thread until dropped.
 struct SignalStorm {
     over: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -266,7 +269,7 @@ impl SignalStorm {
         SignalStorm { over, thread: Some(thread) }
     }
 
-    /// How many signals have arrived, of this storm and those before it.
+    /// Returns the count of signals that arrived, including earlier storms.
     fn signals() -> u32 {
         SIGNALS.load(Ordering::Relaxed)
     }
@@ -275,7 +278,7 @@ impl SignalStorm {
 impl Drop for SignalStorm {
     fn drop(&mut self) {
         self.over.store(true, Ordering::Relaxed);
-        // It can't fail, and if it did the case would not end.
+        // The join cannot fail; the thread ends once the flag is set.
         let _ = self.thread.take().map(JoinHandle::join);
     }
 }
@@ -286,7 +289,7 @@ pub(super) fn t5_signals_do_not_end_a_wait(cx: &TestContext) {
         let (here, there) = stream();
         harness.register(here, 1, READ, mode);
         let _storm = SignalStorm::over_this_thread(Duration::from_micros(200));
-        // Until one wait has seen several: on a busy machine the storm may be late.
+        // Repeats until one wait has received several: on a busy machine signals may be late.
         let watchdog = Instant::now();
         let mut signals = 0;
         while signals < 2 {
@@ -303,11 +306,12 @@ pub(super) fn t5_signals_do_not_end_a_wait(cx: &TestContext) {
             signals = SignalStorm::signals() - before;
         }
         put(&there, b"x");
-        harness.expect_now(&[(1, Readiness::READABLE)], "events get through the storm");
+        harness.expect_now(&[(1, Readiness::READABLE)], "events are reported despite signals");
     }
 }
 
-/// One source comes, is heard of in a wait that does not block and in one that does, and goes.
+/// Registers a source, reports it in a wait that does not block and in one that does, and
+/// deregisters it.
 fn a_short_life(
     harness: &mut ReadinessHarness,
     token: usize,
@@ -322,18 +326,18 @@ fn a_short_life(
     if token % 2 == 1 {
         put(&there, b"x");
     }
-    harness.expect_now(&[(token, Readiness::READABLE)], &format!("at once, {mode:?}"));
+    harness.expect_now(&[(token, Readiness::READABLE)], &format!("in the next wait, {mode:?}"));
     assert_eq!(take(&here, 8), 1);
     harness.drained(key, READ);
     harness.modify(key, token, READ, mode);
-    harness.expect_silence("it was read");
+    harness.expect_silence("the byte was read");
     let later = there.try_clone().unwrap_or_else(|error| panic!("dup: {error}"));
     writer.send(later).unwrap_or_else(|_| panic!("the writer failed"));
     assert_eq!(harness.next("a byte"), [(token, Readiness::READABLE)], "later, {mode:?}");
     harness.deregister(key);
-    harness.expect_silence("it was deregistered");
+    harness.expect_silence("the source was deregistered");
     drop(here);
-    // The writer may have a copy still of the one end, nobody of the other.
+    // The writer may still hold a duplicate of `there`, but no duplicate of `here` exists.
     let ended = oracle(&there, PollFlags::POLLIN).contains(PollFlags::POLLHUP);
     assert!(ended, "the peer sees the end, {mode:?}");
 }
@@ -342,7 +346,7 @@ pub(super) fn t5_nothing_is_lost_in_a_storm(cx: &TestContext) {
     let (sender, streams) = mpsc::channel::<UnixStream>();
     let writer = thread::spawn(move || {
         for stream in streams {
-            // Long enough for the wait to have begun, mostly.
+            // Long enough for the wait to have begun, usually.
             thread::sleep(Duration::from_micros(300));
             put(&stream, b"y");
         }
@@ -363,7 +367,7 @@ pub(super) fn t5_nothing_is_lost_in_a_storm(cx: &TestContext) {
         }
         lasting.iter().for_each(|(_, there)| put(there, b"x"));
         let all: Said = (0..lasting.len()).map(|token| (token, Readiness::READABLE)).collect();
-        harness.expect_now(&all, &format!("those that were there all the time, {mode:?}"));
+        harness.expect_now(&all, &format!("the sources registered throughout, {mode:?}"));
         drop(storm);
     }
     drop(sender);

@@ -1,4 +1,4 @@
-//! What the cases are written with: a poller with a watchdog, pairs of files, and oracles.
+//! Helpers for the cases: a poller with a watchdog, pairs of files, and oracles.
 
 use super::Maker;
 use crate::backend::Backend;
@@ -22,10 +22,10 @@ pub(super) const READ: Interest = Interest::READABLE;
 pub(super) const WRITE: Interest = Interest::WRITABLE;
 pub(super) const BOTH: Interest = Interest::READABLE.union(Interest::WRITABLE);
 pub(super) const ZERO: Duration = Duration::ZERO;
-/// What a wait that must be ended by something else is given; passing it is a failure.
+/// The timeout of a wait that something else must end; reaching it is a failure.
 pub(super) const LONG: Duration = Duration::from_secs(60);
 
-/// A case that is not done by then hangs.
+/// A case that runs longer than this hangs.
 pub(super) const WATCHDOG: Duration = Duration::from_secs(120);
 
 /// The mark of a [`TestContext::note`] in the output of a case's process.
@@ -34,10 +34,10 @@ pub(super) const NOTE: &str = "note: ";
 /// Why a case can't be run; thrown by [`TestContext::skip`] and caught by the runner.
 pub(super) struct Skip(pub(super) String);
 
-/// Where a case plays: makes pollers of the backend under test.
+/// The environment of a case: makes pollers of the backend under test.
 pub(crate) struct TestContext {
     maker: Maker,
-    /// As it was given to the macro.
+    /// The name given to the macro.
     name: String,
     started: Instant,
 }
@@ -47,15 +47,15 @@ impl TestContext {
         TestContext { maker, name: name.to_owned(), started: Instant::now() }
     }
 
-    /// Whether it is one of the backends by its own name, and not one of them in another guise, of
-    /// which what takes long need not be done as often.
+    /// Returns true if the name is that of a built-in backend. Variants of a backend run long cases
+    /// with fewer rounds.
     pub(super) fn is_in_full(&self) -> bool {
         Backend::ALL.iter().any(|backend| backend.to_string() == self.name)
     }
 
-    /// Returns the numbers of the rounds of a case that takes long, and ends early, with a note,
-    /// when half of what the watchdog gives it is over: on a busy machine a round may take a
-    /// second. There are at least `kinds` rounds. The case has a process of its own.
+    /// Returns the numbers of the rounds of a long case: at least `kinds`, at most `count`. Stops,
+    /// with a note, after half of the watchdog's time: on a busy machine a round may take a second.
+    /// The case has a process of its own.
     pub(super) fn rounds(&self, count: usize, kinds: usize) -> impl Iterator<Item = usize> + '_ {
         (0..count).take_while(move |&round| {
             let goes_on = round < kinds || self.started.elapsed() < WATCHDOG / 2;
@@ -66,15 +66,15 @@ impl TestContext {
         })
     }
 
-    /// Ends the case: it can't be run here.
+    /// Ends the case as skipped.
     pub(super) fn skip(&self, reason: impl Into<String>) -> ! {
         std::panic::resume_unwind(Box::new(Skip(reason.into())))
     }
 
-    /// Tells whoever reads the output, of a green run too, that a case could not be played in full.
-    /// The case has a process of its own.
+    /// Prints a note, on success too, that a case could not run in full. The case has a process of
+    /// its own.
     pub(super) fn note(&self, what: &str) {
-        // Past the capture of the test harness.
+        // `write_all` is not captured by the test harness.
         let _ = io::stderr().write_all(format!("{NOTE}{what}\n").as_bytes());
     }
 
@@ -88,7 +88,7 @@ impl TestContext {
             Err(error) if error.kind() == io::ErrorKind::Unsupported => {
                 self.skip(error.to_string())
             }
-            Err(error) => panic!("no poller: {error}"),
+            Err(error) => panic!("opening a poller failed: {error}"),
         }
     }
 
@@ -98,13 +98,13 @@ impl TestContext {
     }
 }
 
-/// A poller and its events, with the calls that cases make all the time.
+/// A poller and its events, with the calls that most cases make.
 pub(super) struct ReadinessHarness {
     pub(super) poller: Box<dyn Poller>,
     pub(super) events: Events,
 }
 
-/// What a wait said: tokens and readiness, in the order of the tokens.
+/// Tokens and readiness reported by a wait, sorted by token.
 pub(super) type Said = Vec<(usize, Readiness)>;
 
 impl ReadinessHarness {
@@ -143,13 +143,13 @@ impl ReadinessHarness {
         assert!(self.events.len() <= room, "{} events in room for {room}", self.events.len());
     }
 
-    /// What is ready, by a wait that does not block.
+    /// Returns the events of a wait that does not block.
     pub(super) fn now(&mut self) -> Said {
         self.wait(Some(ZERO));
         self.said()
     }
 
-    /// What the last wait said.
+    /// Returns the events of the last wait.
     pub(super) fn said(&self) -> Said {
         let pair = |event: &Event| (event.token.0, event.readiness);
         let mut said: Said = self.events.iter().map(pair).collect();
@@ -157,30 +157,30 @@ impl ReadinessHarness {
         said
     }
 
-    /// Fails unless nothing is reported now.
+    /// Fails if a wait reports an event or a wake now.
     pub(super) fn expect_silence(&mut self, why: &str) {
         let said = self.now();
-        assert!(said.is_empty() && !self.events.woken(), "expected nothing ({why}), got {said:?}");
+        assert!(said.is_empty() && !self.events.woken(), "expected no event ({why}), got {said:?}");
     }
 
-    /// Fails unless exactly this is reported now.
+    /// Fails unless exactly these events are reported now.
     pub(super) fn expect_now(&mut self, expected: &[(usize, Readiness)], why: &str) {
         let said = self.now();
         assert_eq!(said, expected, "{why}");
     }
 
-    /// Waits until a wait reports something, which the watchdog gives a minute.
+    /// Waits until an event is reported, for at most [`LONG`].
     pub(super) fn next(&mut self, what: &str) -> Said {
         self.wait(Some(LONG));
-        assert!(!self.events.is_empty(), "nothing was reported, expected: {what}");
+        assert!(!self.events.is_empty(), "no event was reported, expected: {what}");
         self.said()
     }
 }
 
-/// How a call that must fail has failed.
+/// Returns the kind of the error with which a call must fail.
 pub(super) fn refusal<T>(answer: io::Result<T>) -> io::ErrorKind {
     match answer {
-        Ok(_) => panic!("a call that had to fail did not"),
+        Ok(_) => panic!("a call succeeded that must fail"),
         Err(error) => {
             expect_words(&error);
             error.kind()
@@ -188,13 +188,13 @@ pub(super) fn refusal<T>(answer: io::Result<T>) -> io::ErrorKind {
     }
 }
 
-/// Fails unless an error says its cause: by the number of a system call's, or in words.
+/// Fails unless an error has an OS error number or a message.
 pub(super) fn expect_words(error: &io::Error) {
     let has_cause = error.raw_os_error().is_some() || error.get_ref().is_some();
-    assert!(has_cause, "an error without a cause: {error:?}");
+    assert!(has_cause, "an error without a number or message: {error:?}");
 }
 
-/// A unix stream to watch, and its peer. Neither blocks.
+/// Returns a connected Unix stream: the source to register, and its peer. Both are non-blocking.
 pub(super) fn stream() -> (Arc<UnixStream>, UnixStream) {
     let (here, there) = UnixStream::pair().unwrap_or_else(|error| panic!("socketpair: {error}"));
     for end in [&here, &there] {
@@ -203,13 +203,13 @@ pub(super) fn stream() -> (Arc<UnixStream>, UnixStream) {
     (Arc::new(here), there)
 }
 
-/// The two ends of a pipe, reader first. Neither blocks.
+/// Returns a pipe, reader first. Both ends are non-blocking.
 pub(super) fn pipe() -> (OwnedFd, OwnedFd) {
     let flags = OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
     nix::unistd::pipe2(flags).unwrap_or_else(|error| panic!("pipe2: {error}"))
 }
 
-/// Two ends of a TCP connection over loopback. Neither blocks.
+/// Returns a TCP connection over loopback. Both ends are non-blocking.
 pub(super) fn tcp() -> (Arc<TcpStream>, TcpStream) {
     let (listener, here) = tcp_listener_and_client();
     let (there, _) = listener.accept().unwrap_or_else(|error| panic!("accept: {error}"));
@@ -217,7 +217,7 @@ pub(super) fn tcp() -> (Arc<TcpStream>, TcpStream) {
     (here, there)
 }
 
-/// A listener that blocks, and a connection it has not accepted.
+/// Returns a blocking listener, and a client that it has not accepted yet.
 pub(super) fn tcp_listener_and_client() -> (TcpListener, Arc<TcpStream>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
     let listener = listener.unwrap_or_else(|error| panic!("bind: {error}"));
@@ -227,12 +227,12 @@ pub(super) fn tcp_listener_and_client() -> (TcpListener, Arc<TcpStream>) {
     (listener, Arc::new(here))
 }
 
-/// Writes all of `bytes`, for which there must be room.
+/// Writes `bytes`, for which there must be room.
 pub(super) fn put(mut to: &UnixStream, bytes: &[u8]) {
     to.write_all(bytes).unwrap_or_else(|error| panic!("write: {error}"));
 }
 
-/// Reads at most `count` bytes of what is there.
+/// Reads at most `count` bytes.
 pub(super) fn take(mut from: &UnixStream, count: usize) -> usize {
     from.read(&mut vec![0; count]).unwrap_or_else(|error| panic!("read: {error}"))
 }
@@ -260,14 +260,14 @@ pub(super) fn fill(to: impl AsFd) {
     }
 }
 
-/// The oracle: what poll(2) itself says of these bits, now.
+/// The oracle: returns what poll(2) reports for these bits now.
 pub(super) fn oracle(of: impl AsFd, asked: PollFlags) -> PollFlags {
     let mut fds = [PollFd::new(of.as_fd(), asked)];
     nix::poll::poll(&mut fds, PollTimeout::ZERO).unwrap_or_else(|error| panic!("poll: {error}"));
     fds[0].revents().unwrap_or_else(PollFlags::empty)
 }
 
-/// Waits until the oracle says so: for what the kernel does in its own time, such as TCP.
+/// Polls until `until` is true, for what the kernel does asynchronously, such as TCP.
 pub(super) fn wait_until_kernel(
     of: impl AsFd,
     asked: PollFlags,
@@ -275,23 +275,26 @@ pub(super) fn wait_until_kernel(
 ) {
     let started = Instant::now();
     while !until(oracle(&of, asked)) {
-        assert!(started.elapsed() < LONG, "the kernel did not get there within {LONG:?}");
+        assert!(
+            started.elapsed() < LONG,
+            "the expected poll(2) bits did not appear within {LONG:?}"
+        );
         std::thread::yield_now();
     }
 }
 
 /// Waits until a thread of this process sleeps in the kernel.
 pub(super) fn until_asleep(thread: i32) {
-    assert!(falls_asleep(thread), "the thread does not go to sleep");
+    assert!(falls_asleep(thread), "the thread did not block");
 }
 
-/// Whether a thread of this process gets to sleep in the kernel, which the watchdog gives a minute.
+/// Returns true if a thread of this process blocks in the kernel within [`LONG`].
 pub(super) fn falls_asleep(thread: i32) -> bool {
     let started = Instant::now();
     while started.elapsed() < LONG {
         let stat = std::fs::read_to_string(format!("/proc/self/task/{thread}/stat"));
-        let stat = stat.unwrap_or_else(|error| panic!("the thread has gone: {error}"));
-        // The state follows the name, which stands in parentheses and may hold anything.
+        let stat = stat.unwrap_or_else(|error| panic!("the thread has exited: {error}"));
+        // The state follows the name, which is in parentheses and may contain any character.
         if stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('S')) {
             return true;
         }
@@ -300,18 +303,18 @@ pub(super) fn falls_asleep(thread: i32) -> bool {
     false
 }
 
-/// What a thread did in a while in which it had nothing to do.
+/// CPU time and context switches of a thread that should be blocked.
 #[derive(Debug)]
 pub(super) struct CpuUsage {
     watched: Duration,
-    /// The processor's time that it used meanwhile.
+    /// CPU time used while watched.
     worked: Duration,
-    /// How often it fell asleep anew.
+    /// Count of voluntary context switches while watched.
     voluntary_switches: u64,
 }
 
 impl CpuUsage {
-    /// Watches a thread of this process from when it has fallen asleep.
+    /// Measures a thread of this process after it has blocked.
     pub(super) fn of(thread: i32) -> Self {
         until_asleep(thread);
         let (started, worked, voluntary_switches) =
@@ -322,44 +325,44 @@ impl CpuUsage {
         CpuUsage { watched: started.elapsed(), worked, voluntary_switches }
     }
 
-    /// Fails unless the thread slept. One that does needs no processor at all, however busy the
-    /// machine is, and falls asleep once; so much more is granted that only a loop can use it up.
+    /// Fails unless the thread slept. A sleeping thread uses no CPU time and switches once; the
+    /// thresholds are so high that only a loop exceeds them.
     pub(super) fn expect_sleep(&self, why: &str) {
         let slept = self.worked * 10 < self.watched && self.voluntary_switches < 20;
-        assert!(slept, "a blocked wait does not look again and again ({why}): {self:?}");
+        assert!(slept, "a blocked wait must not poll repeatedly ({why}): {self:?}");
     }
 }
 
-/// The processor's time that a thread of this process has used.
+/// Returns the CPU time that a thread of this process has used.
 fn time_worked(thread: i32) -> Duration {
-    // How the kernel makes a clock's number of a thread's, for what its scheduler has counted.
+    // The clock id of a thread's CPU time (CPUCLOCK_SCHED, per thread).
     let clock = ClockId::from_raw((!thread << 3) | 6);
-    let time = clock_gettime(clock).unwrap_or_else(|e| panic!("the clock of a thread: {e}"));
+    let time = clock_gettime(clock).unwrap_or_else(|e| panic!("clock_gettime of a thread: {e}"));
     Duration::from(time)
 }
 
-/// How often a thread of this process has gone to sleep by itself.
+/// Returns how often a thread of this process has blocked voluntarily.
 fn voluntary_switches(thread: i32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/self/task/{thread}/status"));
-    let status = status.unwrap_or_else(|error| panic!("the thread has gone: {error}"));
+    let status = status.unwrap_or_else(|error| panic!("the thread has exited: {error}"));
     let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
     let count = count.and_then(|count| count.trim().parse().ok());
     count.unwrap_or_else(|| panic!("no count of context switches in {status:?}"))
 }
 
-/// The numbers that are open in this process.
+/// Returns the open file descriptors of this process, sorted.
 pub(super) fn open_numbers() -> Vec<i32> {
     let directory = std::fs::read_dir("/proc/self/fd");
     let directory = directory.unwrap_or_else(|error| panic!("/proc/self/fd: {error}"));
     let mut numbers: Vec<i32> =
         directory.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
     numbers.sort_unstable();
-    // One of them was the directory, and is closed again.
+    // The descriptor of the directory itself is closed by now.
     numbers.retain(|number| std::fs::read_link(format!("/proc/self/fd/{number}")).is_ok());
     numbers
 }
 
-/// A directory of the case's own, removed when it ends.
+/// A temporary directory of one case, removed on drop.
 pub(super) struct TempDir(pub(super) std::path::PathBuf);
 
 impl TempDir {
@@ -367,12 +370,12 @@ impl TempDir {
         use std::sync::atomic::{AtomicU32, Ordering};
         static NEXT: AtomicU32 = AtomicU32::new(0);
         loop {
-            let number = NEXT.fetch_add(1, Ordering::Relaxed);
-            let name = format!("quintpoll-{}-{number}", std::process::id());
+            let count = NEXT.fetch_add(1, Ordering::Relaxed);
+            let name = format!("quintpoll-{}-{count}", std::process::id());
             let path = std::env::temp_dir().join(name);
             match std::fs::create_dir(&path) {
                 Ok(()) => return TempDir(path),
-                // A process of the same number was killed, and has left its own behind.
+                // A killed process with the same pid left its directory behind.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => panic!("{}: {error}", path.display()),
             }
@@ -393,8 +396,8 @@ pub(super) fn put_urgent(to: &TcpStream) {
     assert_eq!(send(to.as_raw_fd(), b"!", MsgFlags::MSG_OOB), Ok(1), "an urgent byte");
 }
 
-/// Has SIGPIPE end this process, as it does by default, which the runtime has changed; and fails
-/// unless it would. The case has a process of its own.
+/// Restores the default action of SIGPIPE, which the Rust runtime ignores, and fails unless it
+/// kills a process. The case has a process of its own.
 pub(super) fn let_sigpipe_end_the_process() {
     let set = staging::default_action(libc::SIGPIPE);
     set.unwrap_or_else(|error| panic!("SIG_DFL: {error}"));
@@ -404,8 +407,8 @@ pub(super) fn let_sigpipe_end_the_process() {
         let _ = nix::unistd::write(&writer, b"x");
         0
     });
-    // As it is said of a child that a signal has ended, and not of a fork that failed.
+    // The error of a child killed by a signal, not of a failed fork.
     let by_signal = format!("signal {}", libc::SIGPIPE);
     let is_ended = ended.as_ref().is_err_and(|error| error.to_string().ends_with(&by_signal));
-    assert!(is_ended, "without care a write ends the process: {ended:?}");
+    assert!(is_ended, "an unprotected write must end the process: {ended:?}");
 }

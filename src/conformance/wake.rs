@@ -15,7 +15,7 @@ pub(super) fn w1_a_wake_before_the_wait_ends_it(cx: &TestContext) {
         harness.poller.waker().wake();
         harness.wait(timeout);
         assert!(harness.events.woken() && harness.events.is_empty(), "{timeout:?}");
-        harness.expect_silence("the wake was taken");
+        harness.expect_silence("the wake was reported");
     }
 }
 
@@ -32,7 +32,7 @@ pub(super) fn w1_a_wake_during_the_wait_ends_it(cx: &TestContext) {
         harness.wait(None);
         assert!(harness.events.woken() && harness.events.is_empty());
         thread.join().unwrap_or_else(|_| panic!("the waking thread failed"));
-        harness.expect_silence("the wake was taken");
+        harness.expect_silence("the wake was reported");
     }
 }
 
@@ -59,7 +59,7 @@ pub(super) fn w1_no_wake_is_lost_in_a_race(cx: &TestContext) {
         for round in 1..=ROUNDS {
             their_asked.store(round, Ordering::Relaxed);
             waker.wake();
-            // Some rounds meet a poller that is busy with an event at the same moment.
+            // In some rounds the poller handles an event at the same moment.
             if round % 8 == 0 {
                 put(&there, b"x");
             }
@@ -79,8 +79,8 @@ pub(super) fn w1_no_wake_is_lost_in_a_race(cx: &TestContext) {
         );
         drain(&*here);
         if harness.events.woken() {
-            // The wake orders the store before it: what it was made for is seen.
-            assert_eq!(asked.load(Ordering::Relaxed), seen + 1, "woken for nothing");
+            // The wake synchronizes with the wait: the store before it is visible.
+            assert_eq!(asked.load(Ordering::Relaxed), seen + 1, "a spurious wake");
             seen += 1;
             answered.store(seen, Ordering::Release);
         }
@@ -95,11 +95,11 @@ pub(super) fn w2_a_wake_is_not_an_event(cx: &TestContext) {
         harness.register(here, 1, READ, mode);
         put(&there, b"x");
         harness.poller.waker().wake();
-        harness.expect_now(&[(1, Readiness::READABLE)], "a wake takes no room");
-        assert!(harness.events.woken(), "and comes beside the event");
+        harness.expect_now(&[(1, Readiness::READABLE)], "a wake takes no capacity");
+        assert!(harness.events.woken(), "the wake is reported with the event");
         harness.poller.waker().wake();
         harness.wait(None);
-        assert!(harness.events.woken(), "events of one source do not starve it");
+        assert!(harness.events.woken(), "events must not starve a wake");
     }
 }
 
@@ -109,7 +109,7 @@ pub(super) fn w3_a_waker_outlives_its_poller(cx: &TestContext) {
     drop(harness);
     waker.wake();
     let clone = waker.clone();
-    thread::spawn(move || clone.wake()).join().unwrap_or_else(|_| panic!("a late wake panics"));
+    thread::spawn(move || clone.wake()).join().unwrap_or_else(|_| panic!("a late wake panicked"));
     let mut harness = cx.harness(1);
     waker.wake();
     harness.expect_silence("another poller's waker");
@@ -117,7 +117,7 @@ pub(super) fn w3_a_waker_outlives_its_poller(cx: &TestContext) {
 
 static WAKER: OnceLock<Waker> = OnceLock::new();
 static ERRNO_AFTER: AtomicI32 = AtomicI32::new(0);
-/// Any number that the calls inside would not leave behind.
+/// An errno that no call inside would set.
 const ERRNO_BEFORE: i32 = libc::EXDEV;
 
 extern "C" fn wake_from_handler(_: i32) {
@@ -142,8 +142,8 @@ pub(super) fn w3_a_signal_handler_may_wake(cx: &TestContext) {
             waiter.signal(libc::SIGUSR1);
         });
         harness.wait(None);
-        assert!(harness.events.woken(), "the handler ran in the waiting thread");
-        assert_eq!(ERRNO_AFTER.load(Ordering::SeqCst), ERRNO_BEFORE, "errno is kept");
+        assert!(harness.events.woken(), "the handler's wake must end the wait");
+        assert_eq!(ERRNO_AFTER.load(Ordering::SeqCst), ERRNO_BEFORE, "errno was changed");
         thread.join().unwrap_or_else(|_| panic!("the signalling thread failed"));
     }
 }

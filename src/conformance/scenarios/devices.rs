@@ -1,4 +1,4 @@
-//! Counters, terminals, regular files and devices.
+//! Scenarios of counters, terminals, regular files and devices.
 
 use super::*;
 use nix::sys::epoll::{Epoll, EpollCreateFlags};
@@ -10,7 +10,7 @@ use nix::sys::timer::{Expiration, TimerSetTimeFlags};
 use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
 use std::fs::File;
 
-/// The descriptor behind what is not `Send`, or no `AsFd`.
+/// Duplicates a descriptor whose type is not `Send` or hides it.
 fn file_of(of: impl AsFd) -> OwnedFd {
     ok(of.as_fd().try_clone_to_owned())
 }
@@ -28,7 +28,7 @@ pub(crate) fn counters() -> Vec<CallScenario> {
     for max in [8, 100] {
         let rings = counter(0);
         let source = file_of(&rings);
-        scenes.push(scene("eventfd, rung", source, SysCall::Read(max)).until(move || {
+        scenes.push(scene("eventfd, written", source, SysCall::Read(max)).until(move || {
             ok(rings.write(7));
             rings
         }));
@@ -37,7 +37,7 @@ pub(crate) fn counters() -> Vec<CallScenario> {
     let all = [
         ("eventfd, small buffer", SysCall::Read(4)),
         ("eventfd, write", SysCall::Write(eight(3))),
-        ("eventfd, no number", SysCall::Write(vec![0; 4])),
+        ("eventfd, short buffer", SysCall::Write(vec![0; 4])),
         ("eventfd, too much", SysCall::Write(eight(u64::MAX))),
         ("eventfd, not a socket", SysCall::Recv(8)),
     ];
@@ -59,7 +59,7 @@ pub(crate) fn counters() -> Vec<CallScenario> {
     }
     for what in [SysCall::Read(4), SysCall::Write(eight(1))] {
         let timer = ok(TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC));
-        scenes.push(scene("timerfd, what it does not do", file_of(&timer), what));
+        scenes.push(scene("timerfd, unsupported call", file_of(&timer), what));
     }
     let directory = TempDir::new();
     let inotify = ok(Inotify::init(InitFlags::IN_CLOEXEC));
@@ -71,13 +71,13 @@ pub(crate) fn counters() -> Vec<CallScenario> {
     scenes
 }
 
-/// Files that can be watched, and neither read nor written.
+/// Files that can be polled, but neither read nor written.
 pub(crate) fn no_files_to_read() -> Vec<CallScenario> {
     let new = || file_of(&ok(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)).0);
     [SysCall::Read(8), SysCall::Write(hello())].map(|what| scene("epoll", new(), what)).into()
 }
 
-/// A pseudo-terminal, whose master and slave pass on what they are told as it is.
+/// Returns a pseudo-terminal in raw mode, master first.
 pub(crate) fn terminal() -> (OwnedFd, OwnedFd) {
     let pair = ok(nix::pty::openpty(None, None));
     let mut settings = ok(tcgetattr(&pair.slave));

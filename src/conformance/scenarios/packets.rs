@@ -1,4 +1,4 @@
-//! Datagrams, and sequences of packets.
+//! Scenarios of datagrams and sequenced packets.
 
 use super::*;
 use nix::poll::PollFlags;
@@ -15,7 +15,7 @@ fn pair(kind: SockType) -> (OwnedFd, OwnedFd) {
     ok(socket::socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC))
 }
 
-/// What pairs of sockets of either type have in common.
+/// Scenarios that datagram and seqpacket pairs have in common.
 fn pairs(kind: SockType) -> Vec<CallScenario> {
     let mut scenes = Vec::new();
     for what in receives() {
@@ -69,15 +69,15 @@ pub(crate) fn unix_datagrams() -> Vec<CallScenario> {
         ("not connected", SysCall::Write(hello())),
         ("not connected", SysCall::Connect(gone.clone())),
         ("not connected", SysCall::Connect(there.clone())),
-        ("to nobody", SysCall::SendTo(hello(), nowhere())),
-        ("to one who has gone", SysCall::SendTo(hello(), gone)),
-        ("to somebody", SysCall::SendTo(hello(), there)),
+        ("to a missing path", SysCall::SendTo(hello(), nowhere())),
+        ("to a closed socket", SysCall::SendTo(hello(), gone)),
+        ("to a bound socket", SysCall::SendTo(hello(), there)),
         ("to another family", SysCall::SendTo(hello(), inet("127.0.0.1:9"))),
         ("no listener", SysCall::Accept),
     ];
     let new = || ok(UnixDatagram::unbound());
     scenes.extend(all.map(|(name, what)| scene(name, new(), what)));
-    // Any of them may need those until it is over.
+    // Any of the scenarios may need these until it ends.
     let shared = Rc::new((receiver, directory));
     scenes.iter_mut().for_each(|scene| scene.keep.push(Box::new(shared.clone())));
     scenes
@@ -112,7 +112,7 @@ pub(crate) fn udp() -> Vec<CallScenario> {
                 there
             }));
         }
-        // Who sends where nobody is, is told so by the next call.
+        // The next call reports that an earlier datagram was refused.
         let (here, there) = pair();
         let sends = ok(here.try_clone());
         scenes.push(scene("UDP, refused", here, what).until(move || {
@@ -133,7 +133,7 @@ pub(crate) fn udp() -> Vec<CallScenario> {
     }
     for (name, to) in [
         ("UDP, to itself", "127.0.0.1:9"),
-        ("UDP, broadcast without leave", "255.255.255.255:9"),
+        ("UDP, broadcast without permission", "255.255.255.255:9"),
         ("UDP, another family", "[::1]:9"),
         ("UDP, no port", "127.0.0.1:0"),
     ] {

@@ -1,4 +1,4 @@
-//! Pipes, stream sockets, and how they are connected.
+//! Scenarios of pipes, stream sockets, and connecting.
 
 use super::*;
 use nix::poll::PollFlags;
@@ -16,7 +16,7 @@ pub(crate) fn pipes() -> Vec<CallScenario> {
     ok(nix::unistd::write(&leaver, b"bye"));
     drop(leaver);
     scenes.push(scene("pipe, end", end, SysCall::Read(5)).until(move || drop(closing)));
-    scenes.push(scene("pipe, data and end", data, SysCall::Read(5)));
+    scenes.push(scene("pipe, data and end of file", data, SysCall::Read(5)));
     let no_pipe_does = [
         SysCall::Recv(5),
         SysCall::RecvFrom(5),
@@ -31,11 +31,11 @@ pub(crate) fn pipes() -> Vec<CallScenario> {
     ];
     for what in no_pipe_does {
         let (reader, writer) = pipe();
-        scenes.push(scene("pipe that can only be read", reader, what).keeping(writer));
+        scenes.push(scene("read end of a pipe", reader, what).keeping(writer));
     }
     for what in [SysCall::Read(5), SysCall::Send(hello()), SysCall::Recv(5)] {
         let (reader, writer) = pipe();
-        scenes.push(scene("pipe that can only be written", writer, what).keeping(reader));
+        scenes.push(scene("write end of a pipe", writer, what).keeping(reader));
     }
     for (name, text) in [("pipe with room", hello()), ("more than room", vec![1; 100_000])] {
         let (reader, writer) = pipe();
@@ -92,7 +92,7 @@ pub(crate) fn tcp_streams() -> Vec<CallScenario> {
     scenes
 }
 
-/// Waits until the end of the other side, which has sent nothing, has arrived.
+/// Waits until the close of the peer, which has sent no data, has arrived.
 fn until_over(here: &OwnedFd) {
     wait_until_kernel(here, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLIN));
 }
@@ -101,7 +101,7 @@ fn again(file: &OwnedFd) -> OwnedFd {
     ok(file.try_clone())
 }
 
-/// Both ends block.
+/// Scenarios of connected stream sockets; both ends are blocking.
 fn streams(pair: impl Fn() -> (OwnedFd, OwnedFd)) -> Vec<CallScenario> {
     let mut scenes = Vec::new();
     let receives = [
@@ -199,7 +199,7 @@ pub(crate) fn connects() -> Vec<CallScenario> {
     };
     let listener = ok(TcpListener::bind("127.0.0.1:0"));
     let address = Address::from(ok(listener.local_addr()));
-    // Bound and not listening: nobody else gets the port meanwhile.
+    // Bound and not listening, so that no other process gets the port.
     let silent = tcp();
     ok(socket::bind(silent.as_raw_fd(), &socket::SockaddrIn::new(127, 0, 0, 1, 0)));
     let refusing: socket::SockaddrIn = ok(socket::getsockname(silent.as_raw_fd()));
@@ -220,7 +220,7 @@ pub(crate) fn connects() -> Vec<CallScenario> {
         scene("unix to TCP", unix(), SysCall::Connect(address)),
         scene("UDP", udp(), SysCall::Connect(to_peer)),
         scene("unix", unix(), SysCall::Connect(at("listener"))),
-        scene("unix, nobody", unix(), SysCall::Connect(nowhere())),
+        scene("unix, no such path", unix(), SysCall::Connect(nowhere())),
         scene("unix, gone", unix(), SysCall::Connect(at("gone"))),
         scene("unix, other type", unix(), SysCall::Connect(at("datagrams"))),
         scene("TCP, no port", tcp(), SysCall::Connect(inet("127.0.0.1:0"))),
