@@ -5,7 +5,9 @@
 //! later steps could end it.
 
 use super::op_harness::*;
-use super::scenarios::{self, CallScenario, SysCall, new_socket, set_blocking, stuff};
+use super::scenarios::{
+    self, CallScenario, SysCall, fill_restoring_mode, new_socket, set_blocking,
+};
 use super::util::*;
 use crate::op::{Op, Outcome};
 use crate::poller::Source;
@@ -37,10 +39,10 @@ fn waiting() -> Vec<CallScenario> {
         scenarios::counters,
         scenarios::terminals,
     ];
-    let mut scenes: Vec<_> = all.into_iter().flat_map(|some| some()).collect();
-    scenes.retain(|scene| !scene.is_there() && scene.is_settled);
-    scenes.iter().for_each(|scene| set_blocking(&scene.source, true));
-    scenes
+    let mut scenarios: Vec<_> = all.into_iter().flat_map(|some| some()).collect();
+    scenarios.retain(|scenario| !scenario.is_ready() && scenario.is_settled);
+    scenarios.iter().for_each(|scenario| set_blocking(&scenario.source, true));
+    scenarios
 }
 
 fn is_socket(source: &Source) -> bool {
@@ -48,51 +50,55 @@ fn is_socket(source: &Source) -> bool {
 }
 
 /// Runs all scenarios, then ends the registrations with `end`.
-fn run_all(cx: &TestContext, go: impl Fn(OpHarness, &[crate::key::Key])) {
-    let mut ops = OpHarness::with_room(cx, 1000);
-    let (mut scenes, mut keys, mut kept) = (waiting(), Vec::new(), Vec::new());
-    let sources: Vec<_> = scenes.iter().map(|scene| scene.source.clone()).collect();
-    for (token, scene) in scenes.iter().enumerate() {
-        let key = ops.add(scene.source.clone());
-        ops.submit(scene.what.op(key), token);
+fn run_all(cx: &TestContext, end: impl Fn(OpHarness, &[crate::key::Key])) {
+    let mut ops = OpHarness::with_capacity(cx, 1000);
+    let (mut scenarios, mut keys, mut kept) = (waiting(), Vec::new(), Vec::new());
+    let sources: Vec<_> = scenarios.iter().map(|scenario| scenario.source.clone()).collect();
+    for (token, scenario) in scenarios.iter().enumerate() {
+        let key = ops.add(scenario.source.clone());
+        ops.submit(scenario.call.op(key), token);
         keys.push(key);
     }
     ops.expect_nothing_yet("every call would block");
-    for scene in &scenes {
-        let is_plain = is_socket(&scene.source) && !matches!(scene.what, SysCall::Accept);
-        let flags = flags_of(&scene.source);
+    for scenario in &scenarios {
+        let is_plain = is_socket(&scenario.source) && !matches!(scenario.call, SysCall::Accept);
+        let flags = flags_of(&scenario.source);
         let is_kept = !flags.contains(OFlag::O_NONBLOCK);
-        assert!(!is_plain || is_kept, "{}: sockets need no O_NONBLOCK", scene.name);
+        assert!(!is_plain || is_kept, "{}: sockets need no O_NONBLOCK", scenario.name);
     }
-    for (token, scene) in scenes.iter_mut().enumerate() {
-        kept.push(scene.happen());
-        ops.about = scene.name;
-        assert_eq!(ops.one().token.0, token, "{}", scene.name);
+    for (token, scenario) in scenarios.iter_mut().enumerate() {
+        kept.push(scenario.trigger());
+        ops.label = scenario.name;
+        assert_eq!(ops.next().token.0, token, "{}", scenario.name);
     }
     ops.expect_all_done("every call can proceed");
     // In flight or completed while the registrations end.
-    for (token, (scene, key)) in scenes.iter().zip(&keys).enumerate() {
-        ops.submit(scene.what.op(*key), token);
+    for (token, (scenario, key)) in scenarios.iter().zip(&keys).enumerate() {
+        ops.submit(scenario.call.op(*key), token);
     }
     ops.wait(ZERO);
-    go(ops, &keys);
-    for (scene, source) in scenes.iter().zip(&sources) {
+    end(ops, &keys);
+    for (scenario, source) in scenarios.iter().zip(&sources) {
         let flags = flags_of(source);
-        assert!(!flags.contains(OFlag::O_NONBLOCK), "{}: O_NONBLOCK was not restored", scene.name);
+        assert!(
+            !flags.contains(OFlag::O_NONBLOCK),
+            "{}: O_NONBLOCK was not restored",
+            scenario.name
+        );
     }
 }
 
-pub(super) fn c7_blocking_files_block_nobody(cx: &TestContext) {
+pub(super) fn c7_blocking_files_do_not_block_operations(cx: &TestContext) {
     run_all(cx, |mut ops, keys| {
         keys.iter().for_each(|&key| ops.harness.deregister(key));
     });
 }
 
-pub(super) fn c7_the_flags_outlive_the_poller_unchanged(cx: &TestContext) {
+pub(super) fn c7_poller_drop_restores_file_status_flags(cx: &TestContext) {
     run_all(cx, |ops, _| drop(ops));
 }
 
-pub(super) fn c7_what_did_not_block_goes_on_so(cx: &TestContext) {
+pub(super) fn c7_nonblocking_files_stay_nonblocking(cx: &TestContext) {
     let mut ops = OpHarness::new(cx);
     let listener = Arc::new(ok(TcpListener::bind("127.0.0.1:0")));
     let (reader, writer) = pipe();
@@ -114,27 +120,27 @@ pub(super) fn c7_what_did_not_block_goes_on_so(cx: &TestContext) {
     );
 }
 
-pub(super) fn c7_a_blocking_fifo_blocks_nobody(cx: &TestContext) {
+pub(super) fn c7_blocking_fifo_does_not_block_operations(cx: &TestContext) {
     let directory = TempDir::new();
     let path = directory.0.join("fifo");
     ok(nix::unistd::mkfifo(&path, Permissions::S_IRWXU));
     let open = || ok(std::fs::File::options().read(true).write(true).open(&path));
-    let (here, there) = (Arc::new(open()), open());
+    let (local, peer) = (Arc::new(open()), open());
     let mut ops = OpHarness::new(cx);
-    let key = ops.add(here.clone());
+    let key = ops.add(local.clone());
     ops.submit(Op::read(key, vec![], 9), 1);
     ops.expect_nothing_yet("nothing was written");
-    ok(nix::unistd::write(&there, b"hello"));
-    assert_eq!(bytes(ops.one()).1, b"hello");
-    stuff(&ok(there.as_fd().try_clone_to_owned()));
+    ok(nix::unistd::write(&peer, b"hello"));
+    assert_eq!(bytes(ops.next()).1, b"hello");
+    fill_restoring_mode(&ok(peer.as_fd().try_clone_to_owned()));
     ops.submit(Op::write(key, "more", ..), 2);
     ops.expect_nothing_yet("the FIFO is full");
     // Make the calls on the other description non-blocking too.
-    set_blocking(&there, false);
-    drain(&there);
-    assert_eq!(bytes(ops.one()).0, 4);
+    set_blocking(&peer, false);
+    drain(&peer);
+    assert_eq!(bytes(ops.next()).0, 4);
     ops.harness.deregister(key);
-    assert!(!flags_of(&*here).contains(OFlag::O_NONBLOCK), "O_NONBLOCK was not restored");
+    assert!(!flags_of(&*local).contains(OFlag::O_NONBLOCK), "O_NONBLOCK was not restored");
 }
 
 /// FIFOs and terminals are often shared with other processes, such as a shell, which `O_NONBLOCK`
@@ -154,12 +160,12 @@ pub(super) fn c7_shared_fifos_and_terminals_stay_blocking(cx: &TestContext) {
     let other = open(false, true, OFlag::O_NONBLOCK);
     let terminal = ok(nix::pty::openpty(None, None));
     let slave = Arc::new(terminal.slave);
-    let (socket, there) = stream();
+    let (socket, peer) = stream();
     let mut ops = OpHarness::new(cx);
-    ops.about = "a FIFO or a terminal";
+    ops.label = "a FIFO or a terminal";
     let keys = [&both, &reader, &writer].map(|file| ops.add(file.clone()));
     let [key_of_slave, key_of_socket] = [ops.add(slave.clone()), ops.add(socket)];
-    let before = open_numbers();
+    let before = open_fds();
     let sources: [&dyn AsFd; 4] = [&both, &reader, &writer, &slave];
     let flags = sources.map(flags_of);
     let expect_same = |what: &str| assert_eq!(sources.map(flags_of), flags, "{what}");
@@ -174,14 +180,14 @@ pub(super) fn c7_shared_fifos_and_terminals_stay_blocking(cx: &TestContext) {
             expect_same("a read that waits");
             let to: &dyn AsFd = if token == 2 { &terminal.master } else { &other };
             ok(nix::unistd::write(to, b"abc\n"));
-            let done = ops.one();
+            let done = ops.next();
             assert_eq!((done.token.0, bytes(done).1), (token, b"abc\n".to_vec()), "round {round}");
         }
         fill(&other);
         ops.submit(Op::write(keys[2], b"more".to_vec(), ..), 3);
         ops.submit(Op::splice(key_of_socket, keys[0], 100), 4);
         ops.expect_nothing_yet("the FIFO is full and the socket empty");
-        put(&there, b"data");
+        put(&peer, b"data");
         expect_same("a write that waits, and a splice");
         ops.submit(Op::splice(keys[1], key_of_socket, 1 << 20), 5);
         ops.collect(3);
@@ -189,61 +195,61 @@ pub(super) fn c7_shared_fifos_and_terminals_stay_blocking(cx: &TestContext) {
         let emptied = open(true, false, OFlag::O_NONBLOCK);
         while nix::unistd::read(&*emptied, &mut [0; 4096]).is_ok() {}
         drop(emptied);
-        drain(&there);
+        drain(&peer);
     }
     keys.into_iter().chain([key_of_slave]).for_each(|key| ops.harness.deregister(key));
-    assert_eq!(open_numbers(), before, "a descriptor was left open");
+    assert_eq!(open_fds(), before, "a descriptor was left open");
     expect_same("nothing is registered");
 }
 
-pub(super) fn c7_sending_very_much_blocks_nobody(cx: &TestContext) {
+pub(super) fn c7_huge_send_does_not_block(cx: &TestContext) {
     const LENGTH: usize = 1 << 24;
-    let (listener, here) = tcp_listener_and_client();
-    let (there, _) = ok(listener.accept());
-    set_blocking(&here, true);
+    let (listener, local) = tcp_listener_and_client();
+    let (peer, _) = ok(listener.accept());
+    set_blocking(&local, true);
     let mut ops = OpHarness::new(cx);
-    let key = ops.add(here.clone());
+    let key = ops.add(local.clone());
     ops.submit(Op::send_all(key, vec![1; LENGTH], ..), 1);
     ops.expect_nothing_yet("the send buffer is full");
-    assert!(!flags_of(&*here).contains(OFlag::O_NONBLOCK), "sockets need no O_NONBLOCK");
+    assert!(!flags_of(&*local).contains(OFlag::O_NONBLOCK), "sockets need no O_NONBLOCK");
     let reader = std::thread::spawn(move || {
-        let mut there = there;
+        let mut peer = peer;
         let mut all = vec![0; LENGTH];
-        ok(std::io::Read::read_exact(&mut there, &mut all));
+        ok(std::io::Read::read_exact(&mut peer, &mut all));
     });
-    assert_eq!(bytes(ops.one()).0, LENGTH);
+    assert_eq!(bytes(ops.next()).0, LENGTH);
     assert!(reader.join().is_ok(), "all bytes were received");
-    assert!(!flags_of(&*here).contains(OFlag::O_NONBLOCK), "O_NONBLOCK was not restored");
+    assert!(!flags_of(&*local).contains(OFlag::O_NONBLOCK), "O_NONBLOCK was not restored");
 }
 
-pub(super) fn c7_connecting_blocks_nobody(cx: &TestContext) {
+pub(super) fn c7_connect_on_blocking_socket_does_not_block(cx: &TestContext) {
     let directory = TempDir::new();
     let address = ok(UnixAddress::from_pathname(directory.0.join("listener")));
     let listener = ok(UnixListener::bind_addr(&address));
     ok(listen(&listener, ok(Backlog::new(0))));
     let _first = ok(UnixStream::connect_addr(&address));
     let mut ops = OpHarness::new(cx);
-    let here = Arc::new(new_socket(AddressFamily::Unix, SockType::Stream));
-    let key = ops.add(here.clone());
+    let local = Arc::new(new_socket(AddressFamily::Unix, SockType::Stream));
+    let key = ops.add(local.clone());
     ops.submit(Op::connect(key, address), 1);
     ops.expect_nothing_yet("the listen backlog is full");
     drop(ok(listener.accept()));
-    assert_eq!(bytes(ops.one()).0, 0);
+    assert_eq!(bytes(ops.next()).0, 0);
     ops.harness.deregister(key);
-    assert!(!flags_of(&*here).contains(OFlag::O_NONBLOCK), "O_NONBLOCK was not restored");
+    assert!(!flags_of(&*local).contains(OFlag::O_NONBLOCK), "O_NONBLOCK was not restored");
     drop(ok(listener.accept()));
 }
 
 /// A terminal accepts what its buffer holds, and the rest when the other end reads.
-pub(super) fn c7_a_terminal_that_nobody_reads_blocks_nobody(cx: &TestContext) {
+pub(super) fn c7_full_terminal_does_not_block_writes(cx: &TestContext) {
     const LENGTH: usize = 1 << 16;
     let pair = ok(nix::pty::openpty(None, None));
     let mut raw = ok(termios::tcgetattr(&pair.slave));
     termios::cfmakeraw(&mut raw);
     ok(termios::tcsetattr(&pair.slave, termios::SetArg::TCSANOW, &raw));
-    let here = Arc::new(pair.slave);
+    let local = Arc::new(pair.slave);
     let mut ops = OpHarness::new(cx);
-    let key = ops.add(here.clone());
+    let key = ops.add(local.clone());
     ops.submit(Op::read(key, Vec::new(), 8), 1);
     let (mut written, mut tries) = (0, 0);
     let waiting = loop {
@@ -254,16 +260,16 @@ pub(super) fn c7_a_terminal_that_nobody_reads_blocks_nobody(cx: &TestContext) {
         if ops.left() == 2 && ops.harness.events.completed() == 0 {
             break id;
         }
-        written += bytes(ops.one()).0;
+        written += bytes(ops.next()).0;
     };
     ops.cancel(waiting);
-    assert_eq!(errno(&ops.one()), libc::ECANCELED);
+    assert_eq!(errno(&ops.next()), libc::ECANCELED);
     let mut reader = std::fs::File::from(pair.master);
     ok(std::io::Read::read_exact(&mut reader, &mut vec![0; written]));
     ok(std::io::Write::write_all(&mut reader, b"line"));
-    assert_eq!(bytes(ops.one()), (4, b"line".to_vec()));
+    assert_eq!(bytes(ops.next()), (4, b"line".to_vec()));
     ops.harness.deregister(key);
-    assert!(!flags_of(&*here).contains(OFlag::O_NONBLOCK), "O_NONBLOCK was not restored");
+    assert!(!flags_of(&*local).contains(OFlag::O_NONBLOCK), "O_NONBLOCK was not restored");
 }
 
 /// Flags restored by one poller must still work for another.
@@ -273,9 +279,9 @@ pub(super) fn c7_pollers_may_share_a_blocking_file(cx: &TestContext) {
         let address = ok(listener.local_addr());
         let (reader, writer) = ok(nix::unistd::pipe());
         let reader = Arc::new(reader);
-        let mut benches = [OpHarness::new(cx), OpHarness::new(cx)];
+        let mut harnesses = [OpHarness::new(cx), OpHarness::new(cx)];
         let mut keys = Vec::new();
-        for ops in &mut benches {
+        for ops in &mut harnesses {
             let accepts = ops.add(listener.clone());
             let reads = ops.add(reader.clone());
             ops.submit(Op::accept(accepts), 1);
@@ -283,7 +289,7 @@ pub(super) fn c7_pollers_may_share_a_blocking_file(cx: &TestContext) {
             ops.expect_nothing_yet("no connection and no data");
             keys.push([accepts, reads]);
         }
-        let [mut one, mut other] = benches;
+        let [mut one, mut other] = harnesses;
         if by_drop {
             drop(one);
         } else {
@@ -293,9 +299,10 @@ pub(super) fn c7_pollers_may_share_a_blocking_file(cx: &TestContext) {
         // Another reader takes the data first, unless the kernel has already completed the
         // operation.
         ok(nix::unistd::write(&writer, b"a"));
-        let stolen_byte = steals(&*reader, || nix::unistd::read(&reader, &mut [0; 1]).is_ok());
+        let stolen_byte =
+            take_nonblocking(&*reader, || nix::unistd::read(&reader, &mut [0; 1]).is_ok());
         let first = ok(TcpStream::connect(address));
-        let stolen = steals(&*listener, || listener.accept().is_ok());
+        let stolen = take_nonblocking(&*listener, || listener.accept().is_ok());
         if stolen_byte && stolen {
             other.expect_nothing_yet("the data was taken by another reader");
         }
@@ -315,7 +322,7 @@ pub(super) fn c7_pollers_may_share_a_blocking_file(cx: &TestContext) {
 }
 
 /// Takes data without blocking and restores blocking mode; returns true on success.
-fn steals(file: impl AsFd, take: impl FnOnce() -> bool) -> bool {
+fn take_nonblocking(file: impl AsFd, take: impl FnOnce() -> bool) -> bool {
     set_blocking(&file, false);
     let taken = take();
     set_blocking(&file, true);

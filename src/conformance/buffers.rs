@@ -24,29 +24,29 @@ type Send<B> = fn(Key, B, (Bound<usize>, Bound<usize>)) -> Op;
 fn exchange(cx: &TestContext, capacity: usize) {
     const PAIRS: usize = 60;
     const ROUNDS: usize = 3;
-    let mut ops = OpHarness::with_room(cx, capacity);
+    let mut ops = OpHarness::with_capacity(cx, capacity);
     let mut keys = Vec::new();
     for at in 0..PAIRS {
         keys.push(if at % 2 == 0 {
-            let (here, there) = stream();
-            (ops.add(here), ops.add(Arc::new(there)))
+            let (local, peer) = stream();
+            (ops.add(local), ops.add(Arc::new(peer)))
         } else {
-            let (here, there) = tcp();
-            (ops.add(here), ops.add(Arc::new(there)))
+            let (local, peer) = tcp();
+            (ops.add(local), ops.add(Arc::new(peer)))
         });
     }
-    let token = |at: usize, round: usize, lane: usize| (at * ROUNDS + round) * 2 + lane;
+    let token = |at: usize, round: usize, direction: usize| (at * ROUNDS + round) * 2 + direction;
     for round in 0..ROUNDS {
-        for (at, &(here, there)) in keys.iter().enumerate() {
+        for (at, &(local, peer)) in keys.iter().enumerate() {
             let text = (token(at, round, 0) as u32).to_ne_bytes().to_vec();
             // Some bytes are sent before they are requested, and some after.
-            let receive = Op::recv_exact(there, vec![at as u8], 4);
+            let receive = Op::recv_exact(peer, vec![at as u8], 4);
             if at % 3 == 0 {
-                ops.submit(Op::send_all(here, text, ..), token(at, round, 1));
+                ops.submit(Op::send_all(local, text, ..), token(at, round, 1));
                 ops.submit(receive, token(at, round, 0));
             } else {
                 ops.submit(receive, token(at, round, 0));
-                ops.submit(Op::send_all(here, text, ..), token(at, round, 1));
+                ops.submit(Op::send_all(local, text, ..), token(at, round, 1));
             }
         }
         ops.wait(ZERO);
@@ -65,7 +65,7 @@ fn exchange(cx: &TestContext, capacity: usize) {
     ops.expect_all_done("every operation has completed");
 }
 
-pub(super) fn c1_each_of_hundreds_completes_once(cx: &TestContext) {
+pub(super) fn c1_hundreds_of_operations_complete_once_each(cx: &TestContext) {
     for capacity in [1, 3, 1000] {
         exchange(cx, capacity);
     }
@@ -90,7 +90,7 @@ fn same_memory(
     let text = format!("{op:?}");
     let id = ops.submit(op, 1);
     then(ops, id);
-    let done = ops.one();
+    let done = ops.next();
     assert_eq!(done.transferred, expected.len(), "{text}: {done:?}");
     let buf = done.buf.into_vec();
     assert_eq!((buf.as_ptr(), buf.capacity()), (place, 100), "{text}: other memory was returned");
@@ -98,20 +98,20 @@ fn same_memory(
     done.result
 }
 
-pub(super) fn c1_the_buffer_comes_back_whatever_the_result(cx: &TestContext) {
+pub(super) fn c1_buffer_is_returned_with_any_result(cx: &TestContext) {
     let mut ops = OpHarness::new(cx);
     let receives: [Receive<Vec<u8>>; 3] = [Op::recv, Op::recv_exact, Op::read];
     for receive in receives {
-        let (here, there) = stream();
-        let key = ops.add(here);
+        let (local, peer) = stream();
+        let key = ops.add(local);
         let op = || receive(key, with_spare_capacity(), 3);
-        let result = same_memory(&mut ops, op(), b"abc", |_, _| put(&there, b"abc"));
+        let result = same_memory(&mut ops, op(), b"abc", |_, _| put(&peer, b"abc"));
         assert!(result.is_ok(), "{result:?}");
         let result = same_memory(&mut ops, op(), b"", |ops, id| ops.cancel(id));
         assert_eq!(result.err().and_then(|e| e.raw_os_error()), Some(libc::ECANCELED));
         // Unread data makes the peer's close an error.
         ops.run(Op::send(key, "unread", ..));
-        let result = same_memory(&mut ops, op(), b"", |_, _| drop(there));
+        let result = same_memory(&mut ops, op(), b"", |_, _| drop(peer));
         assert_eq!(result.err().and_then(|e| e.raw_os_error()), Some(libc::ECONNRESET));
         let op = Op::send_all(key, with_spare_capacity(), 1..);
         let result = same_memory(&mut ops, op, b"", |_, _| ()).map_err(|e| e.raw_os_error());
@@ -121,36 +121,36 @@ pub(super) fn c1_the_buffer_comes_back_whatever_the_result(cx: &TestContext) {
         let result = same_memory(&mut ops, Op::recv(key, with_spare_capacity(), 3), b"", |_, _| ());
         assert_eq!(result.err().and_then(|e| e.raw_os_error()), Some(libc::ENOTSOCK));
     }
-    let (here, there) = stream();
+    let (local, peer) = stream();
     let (full, _unread) = stream();
     fill(&*full);
-    let [here, full] = [here, full].map(|source| ops.add(source));
+    let [local, full] = [local, full].map(|source| ops.add(source));
     let text: &'static [u8] = b"static";
-    let done = ops.run(Op::send(here, text, ..));
+    let done = ops.run(Op::send(local, text, ..));
     assert!(matches!(done.buf, Buf::Static(back) if std::ptr::eq(back, text)), "{done:?}");
-    assert_eq!(take(&there, 9), 6);
+    assert_eq!(take(&peer, 9), 6);
     let buf = with_spare_capacity();
     let place = buf.as_ptr();
-    for op in [Op::send(here, buf, 1..3), Op::send_all(full, with_spare_capacity(), ..)] {
-        let kept = if op.key == Some(here) { place } else { op.buf.as_ptr() };
+    for op in [Op::send(local, buf, 1..3), Op::send_all(full, with_spare_capacity(), ..)] {
+        let kept = if op.key == Some(local) { place } else { op.buf.as_ptr() };
         let id = ops.submit(op, 1);
         ops.wait(ZERO);
         // The first has completed, and the second has not.
         let _ = ops.harness.poller.cancel(id);
-        let done = ops.one();
+        let done = ops.next();
         assert_eq!(done.buf.as_ptr(), kept, "{done:?}");
         assert_eq!(done.buf.into_vec(), b"mine");
     }
 }
 
 /// Closes a socket with a reset.
-fn reset(there: TcpStream) {
-    ok(setsockopt(&there, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 }));
-    drop(there);
+fn reset(peer: TcpStream) {
+    ok(setsockopt(&peer, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 }));
+    drop(peer);
 }
 
 /// Waits until an operation has read the available bytes.
-fn until_taken(ops: &mut OpHarness, from: impl AsFd) {
+fn wait_until_read(ops: &mut OpHarness, from: impl AsFd) {
     let started = std::time::Instant::now();
     while oracle(&from, PollFlags::POLLIN).contains(PollFlags::POLLIN) {
         assert!(started.elapsed() < LONG, "the operation reads nothing");
@@ -158,27 +158,27 @@ fn until_taken(ops: &mut OpHarness, from: impl AsFd) {
     }
 }
 
-pub(super) fn c1_bytes_are_counted_beside_an_error(cx: &TestContext) {
+pub(super) fn c1_received_bytes_are_counted_with_an_error(cx: &TestContext) {
     let mut ops = OpHarness::new(cx);
     for how in ["end", "late end", "reset", "cancel"] {
-        let (here, there) = tcp();
-        let key = ops.add(here.clone());
-        ok((&there).write_all(b"abc"));
-        wait_until_kernel(&*here, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLIN));
-        let mut there = Some(there);
+        let (local, peer) = tcp();
+        let key = ops.add(local.clone());
+        ok((&peer).write_all(b"abc"));
+        wait_until_kernel(&*local, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLIN));
+        let mut peer = Some(peer);
         if how == "end" {
-            there.take();
+            peer.take();
         }
         let id = ops.submit(Op::recv_exact(key, b"> ".to_vec(), 10), 1);
         if how != "end" {
-            until_taken(&mut ops, &*here);
+            wait_until_read(&mut ops, &*local);
         }
         match how {
-            "reset" => there.take().into_iter().for_each(reset),
+            "reset" => peer.take().into_iter().for_each(reset),
             "cancel" => ops.cancel(id),
-            _ => drop(there.take()),
+            _ => drop(peer.take()),
         }
-        let done = ops.one();
+        let done = ops.next();
         assert_eq!((done.transferred, &done.buf[..]), (3, &b"> abc"[..]), "{how}");
         let error = done.result.err().unwrap_or_else(|| panic!("{how}: recv_exact must fail"));
         let is_right = match how {
@@ -190,7 +190,7 @@ pub(super) fn c1_bytes_are_counted_beside_an_error(cx: &TestContext) {
     }
 }
 
-pub(super) fn c1_what_was_sent_is_counted_beside_an_error(cx: &TestContext) {
+pub(super) fn c1_sent_bytes_are_counted_with_an_error(cx: &TestContext) {
     const LENGTH: usize = 1 << 24;
     let mut ops = OpHarness::new(cx);
     for is_tcp in [false, true] {
@@ -200,19 +200,18 @@ pub(super) fn c1_what_was_sent_is_counted_beside_an_error(cx: &TestContext) {
         ops.submit(Op::send_all(key, bytes.clone(), ..), 1);
         ops.expect_nothing_yet("the send buffer is full");
         // Some of it is read, so that the send proceeds; the rest is discarded.
-        let there: Box<dyn AsFd> =
-            if is_tcp { Box::new(tcp_ends.1) } else { Box::new(unix_ends.1) };
+        let peer: Box<dyn AsFd> = if is_tcp { Box::new(tcp_ends.1) } else { Box::new(unix_ends.1) };
         let mut read: Vec<u8> = Vec::new();
         while read.len() < LENGTH / 4 {
             let mut part = vec![0; 1 << 16];
-            match nix::unistd::read(&there, &mut part) {
+            match nix::unistd::read(&peer, &mut part) {
                 Ok(count) => read.extend(&part[..count]),
                 Err(error) => assert_eq!(error, nix::errno::Errno::EAGAIN),
             }
             ops.expect_nothing_yet("send_all has more to send");
         }
-        drop(there);
-        let done = ops.one();
+        drop(peer);
+        let done = ops.next();
         let error = done.result.err().and_then(|error| error.raw_os_error());
         assert!(matches!(error, Some(libc::ECONNRESET | libc::EPIPE)), "{error:?}");
         assert_eq!(read, bytes[..read.len()], "in order");
@@ -222,28 +221,28 @@ pub(super) fn c1_what_was_sent_is_counted_beside_an_error(cx: &TestContext) {
     }
 }
 
-pub(super) fn c5_what_is_received_is_appended(cx: &TestContext) {
+pub(super) fn c5_received_bytes_are_appended(cx: &TestContext) {
     let mut ops = OpHarness::new(cx);
-    let (here, there) = stream();
-    let key = ops.add(here.clone());
+    let (local, peer) = stream();
+    let key = ops.add(local.clone());
     for early in [true, false] {
         for (held, room, max, sent) in [(0, 0, 5, 5), (0, 0, 5, 9), (3, 3, 4, 2), (3, 100, 4, 9)] {
             let mut buf = Vec::with_capacity(room);
             buf.resize(held, b'.');
             if early {
-                put(&there, &b"abcdefghi"[..sent]);
+                put(&peer, &b"abcdefghi"[..sent]);
             }
             ops.submit(Op::recv(key, buf, max), 1);
             if !early {
                 ops.expect_nothing_yet("nothing was sent");
-                put(&there, &b"abcdefghi"[..sent]);
+                put(&peer, &b"abcdefghi"[..sent]);
             }
-            let (count, buf) = bytes(ops.one());
+            let (count, buf) = bytes(ops.next());
             let moved = sent.min(max);
             let expected = [&b"..."[..held], &b"abcdefghi"[..moved]].concat();
             assert_eq!((count, buf), (moved, expected), "at most {max} of {sent}");
             if sent > moved {
-                assert_eq!(take(&here, 100), sent - moved, "the rest stays in the socket");
+                assert_eq!(take(&local, 100), sent - moved, "the rest stays in the socket");
             }
         }
     }
@@ -258,31 +257,31 @@ pub(super) fn c5_what_is_received_is_appended(cx: &TestContext) {
     assert!(count == 100_000 && received[0] == b'x' && received[1..] == large[..], "{count}");
 }
 
-pub(super) fn c5_exactly_so_much_in_many_pieces(cx: &TestContext) {
+pub(super) fn c5_recv_exact_collects_many_pieces(cx: &TestContext) {
     let mut ops = OpHarness::new(cx);
-    let ((here, mut there), (tcp_here, mut tcp_there)) = (stream(), tcp());
+    let ((local, mut peer), (tcp_local, mut tcp_peer)) = (stream(), tcp());
     let ends: [(Key, &mut dyn Write); 2] =
-        [(ops.add(here), &mut there), (ops.add(tcp_here), &mut tcp_there)];
-    for (key, there) in ends {
+        [(ops.add(local), &mut peer), (ops.add(tcp_local), &mut tcp_peer)];
+    for (key, peer) in ends {
         ops.submit(Op::recv_exact(key, Vec::new(), 40), 1);
         for byte in 0..39 {
-            ok(there.write_all(&[byte]));
+            ok(peer.write_all(&[byte]));
             if byte % 3 != 0 {
                 ops.expect_nothing_yet("recv_exact needs more bytes");
             }
         }
-        ok(there.write_all(&[39, 40, 41]));
-        assert_eq!(bytes(ops.one()), (40, (0..40).collect()));
+        ok(peer.write_all(&[39, 40, 41]));
+        assert_eq!(bytes(ops.next()), (40, (0..40).collect()));
         let rest = bytes(ops.run(Op::recv_exact(key, Vec::new(), 2)));
         assert_eq!(rest, (2, vec![40, 41]), "too many bytes were received");
     }
     ops.expect_all_done("four receives");
 }
 
-pub(super) fn c5_ranges_are_sent(cx: &TestContext) {
+pub(super) fn c5_send_uses_the_given_range(cx: &TestContext) {
     let mut ops = OpHarness::new(cx);
-    let (here, there) = stream();
-    let key = ops.add(here);
+    let (local, peer) = stream();
+    let key = ops.add(local);
     let sends: [Send<Vec<u8>>; 3] = [Op::send, Op::send_all, Op::write];
     use Bound::{Excluded, Included, Unbounded};
     let ranges = [
@@ -299,7 +298,7 @@ pub(super) fn c5_ranges_are_sent(cx: &TestContext) {
         let (count, buf) = bytes(ops.run(send(key, b"abcdef".to_vec(), range)));
         assert_eq!((count, &buf[..]), (expected.len(), &b"abcdef"[..]), "{range:?}");
         let mut got = [0; 10];
-        let count = match nix::unistd::read(&there, &mut got) {
+        let count = match nix::unistd::read(&peer, &mut got) {
             Err(nix::errno::Errno::EAGAIN) => 0,
             count => ok(count),
         };
@@ -316,12 +315,12 @@ pub(super) fn c5_ranges_are_sent(cx: &TestContext) {
     assert_eq!(bytes(ops.run(Op::recv(to, Vec::new(), 9))), (2, b"bc".to_vec()));
 }
 
-pub(super) fn c5_what_can_not_be_done_is_refused(cx: &TestContext) {
+pub(super) fn c5_invalid_buffers_and_ranges_are_refused(cx: &TestContext) {
     let mut ops = OpHarness::new(cx);
-    let (here, there) = stream();
-    let number = here.as_raw_fd();
-    let key = ops.add(here);
-    put(&there, b"data");
+    let (local, peer) = stream();
+    let fd = local.as_raw_fd();
+    let key = ops.add(local);
+    put(&peer, b"data");
     let receives: [(&str, Receive<Buf>); 4] = [
         ("recv", Op::recv),
         ("recv_exact", Op::recv_exact),
@@ -370,27 +369,27 @@ pub(super) fn c5_what_can_not_be_done_is_refused(cx: &TestContext) {
         refused(&mut ops, what, InvalidInput, send(key, Buf::None, (Unbounded, Excluded(1))));
     }
     ops.expect_all_done("nothing was accepted");
-    assert_eq!(bytes(ops.run(Op::recv(key, Vec::new(), 9))).1, b"data", "descriptor {number}");
-    drain(&there);
+    assert_eq!(bytes(ops.run(Op::recv(key, Vec::new(), 9))).1, b"data", "descriptor {fd}");
+    drain(&peer);
 }
 
 /// A receive stops before urgent data, even if the program has taken that already. The bytes after
 /// it must be received too.
-pub(super) fn c1_urgent_data_hides_nothing(cx: &TestContext) {
+pub(super) fn c1_receive_continues_past_urgent_data(cx: &TestContext) {
     for is_taken in [false, true] {
-        let (here, mut there) = tcp();
+        let (local, mut peer) = tcp();
         let mut ops = OpHarness::new(cx);
-        let key = ops.add(here.clone());
+        let key = ops.add(local.clone());
         ops.submit(Op::recv_exact(key, Vec::new(), 4), 1);
         ops.expect_nothing_yet("nothing was sent");
-        ok(there.write_all(b"ab"));
-        put_urgent(&there);
-        ok(there.write_all(b"cd"));
-        wait_until_kernel(&*here, PollFlags::POLLPRI, |bits| bits.contains(PollFlags::POLLPRI));
+        ok(peer.write_all(b"ab"));
+        put_urgent(&peer);
+        ok(peer.write_all(b"cd"));
+        wait_until_kernel(&*local, PollFlags::POLLPRI, |bits| bits.contains(PollFlags::POLLPRI));
         if is_taken {
-            let taken = recv(here.as_raw_fd(), &mut [0; 1], MsgFlags::MSG_OOB);
+            let taken = recv(local.as_raw_fd(), &mut [0; 1], MsgFlags::MSG_OOB);
             assert_eq!(taken, Ok(1), "the urgent byte");
         }
-        assert_eq!(bytes(ops.one()), (4, b"abcd".to_vec()), "taken: {is_taken}");
+        assert_eq!(bytes(ops.next()), (4, b"abcd".to_vec()), "taken: {is_taken}");
     }
 }

@@ -26,7 +26,7 @@ fn options((read, write): (bool, bool), flags: i32) -> OpenOptions {
 }
 
 /// Opens a file by the standard library; an error is its number.
-fn plainly_opened(
+fn open_directly(
     path: &Path,
     (read, write): (bool, bool),
     flags: i32,
@@ -90,7 +90,7 @@ fn paths(directory: &Path) -> Vec<PathBuf> {
     names.iter().map(|name| path(name)).chain(others.map(PathBuf::from)).collect()
 }
 
-pub(super) fn c2_cached_opens_are_as_by_the_call(cx: &TestContext) {
+pub(super) fn c2_cached_opens_match_system_call(cx: &TestContext) {
     let directory = TempDir::new();
     let mut ops = OpHarness::new(cx);
     let [dir, no_follow] = [libc::O_DIRECTORY, libc::O_NOFOLLOW];
@@ -102,7 +102,7 @@ pub(super) fn c2_cached_opens_are_as_by_the_call(cx: &TestContext) {
         {
             let why = format!("{} {access:?} {flags:o}", path.display());
             // C6: `O_NONBLOCK`, without which opening a FIFO would block.
-            let expected = plainly_opened(&path, access, flags | libc::O_NONBLOCK);
+            let expected = open_directly(&path, access, flags | libc::O_NONBLOCK);
             let given = opened(ops.run(Op::open(&path, &options(access, flags))));
             match (given, expected) {
                 (Ok(given), Ok(expected)) => expect_same(&given, &expected, &why),
@@ -127,7 +127,7 @@ fn expect_same(given: &OwnedFd, expected: &OwnedFd, why: &str) {
 }
 
 /// A path renamed over refers to the new file.
-pub(super) fn c2_cached_open_takes_the_file_of_now(cx: &TestContext) {
+pub(super) fn c2_cached_open_follows_rename_and_unlink(cx: &TestContext) {
     let directory = TempDir::new();
     let path = directory.0.join("file");
     let mut ops = OpHarness::new(cx);
@@ -136,8 +136,7 @@ pub(super) fn c2_cached_open_takes_the_file_of_now(cx: &TestContext) {
         drop(file_of(&new, &[round]));
         ok(std::fs::rename(&new, &path));
         let file = opened(ops.run(Op::open(&path, &options(READ, 0))));
-        let mut file =
-            File::from(file.unwrap_or_else(|number| panic!("the file exists: {number}")));
+        let mut file = File::from(file.unwrap_or_else(|errno| panic!("the file exists: {errno}")));
         let mut text = Vec::new();
         ok(std::io::Read::read_to_end(&mut file, &mut text));
         assert_eq!(text, [round]);
@@ -147,11 +146,16 @@ pub(super) fn c2_cached_open_takes_the_file_of_now(cx: &TestContext) {
     }
 }
 
-fn until_released(lease: OwnedFd, ops: &mut OpHarness, path: &Path, access: (bool, bool)) {
+fn expect_open_after_release(
+    lease: OwnedFd,
+    ops: &mut OpHarness,
+    path: &Path,
+    access: (bool, bool),
+) {
     ops.submit(Op::open(path, &options(access, 0)), 1);
     ops.expect_nothing_yet("another description holds a lease");
     drop(lease);
-    assert!(opened(ops.one()).is_ok(), "the lease was released");
+    assert!(opened(ops.next()).is_ok(), "the lease was released");
 }
 
 /// A non-blocking open of a leased file fails with `WouldBlock`.
@@ -162,9 +166,9 @@ pub(super) fn c2_open_waits_for_a_lease(cx: &TestContext) {
     drop(file_of(&path, b"content"));
     let mut ops = OpHarness::new(cx);
     for (lease, access) in [(libc::F_WRLCK, READ), (libc::F_RDLCK, WRITE)] {
-        let holder = ok(plainly_opened(&path, READ, 0).map_err(|number| format!("{number:?}")));
+        let holder = ok(open_directly(&path, READ, 0).map_err(|errno| format!("{errno:?}")));
         match staging::take_lease(holder.as_fd(), lease, libc::SIGURG) {
-            Ok(()) => until_released(holder, &mut ops, &path, access),
+            Ok(()) => expect_open_after_release(holder, &mut ops, &path, access),
             Err(error) => cx.note(&format!("no lease: {error}")),
         }
     }
@@ -172,7 +176,7 @@ pub(super) fn c2_open_waits_for_a_lease(cx: &TestContext) {
 
 /// An open submitted before the thread dropped its privileges may use either; one submitted
 /// afterwards has none.
-pub(super) fn c2_rights_given_up_between_two_opens(cx: &TestContext) {
+pub(super) fn c2_opens_follow_dropped_privileges(cx: &TestContext) {
     if !Uid::effective().is_root() {
         cx.skip("only root can drop privileges and regain them");
     }
@@ -204,7 +208,7 @@ pub(super) fn c2_rights_given_up_between_two_opens(cx: &TestContext) {
             // delivered.
             ops.submit(open(), 1);
             setfsuid(Uid::from_raw(65_534));
-            let plain = plainly_opened(path, access, 0);
+            let plain = open_directly(path, access, 0);
             ops.submit(open(), 2);
             let done = ops.collect(2);
             setfsuid(Uid::from_raw(0));
@@ -221,7 +225,7 @@ pub(super) fn c2_rights_given_up_between_two_opens(cx: &TestContext) {
 }
 
 /// A FUSE server that does not answer delays no other operation.
-pub(super) fn c7_slow_fuse_open_blocks_nobody(cx: &TestContext) {
+pub(super) fn c7_slow_fuse_open_delays_no_other_operation(cx: &TestContext) {
     drop(cx.poller());
     let fuse = Fuse::mount().unwrap_or_else(|why| cx.skip(why));
     let directory = TempDir::new();
@@ -243,22 +247,22 @@ pub(super) fn c7_slow_fuse_open_blocks_nobody(cx: &TestContext) {
 fn open_slowly(cx: &TestContext, fuse: &Fuse, path: &Path, access: (bool, bool), expected: &[u32]) {
     let why = format!("{} {access:?}", path.display());
     let mut ops = OpHarness::new(cx);
-    let (here, there) = stream();
-    let key = ops.add(here);
+    let (local, peer) = stream();
+    let key = ops.add(local);
     ops.submit(Op::recv(key, vec![], 4), 1);
     ops.submit(Op::timeout(Duration::from_millis(5)), 2);
     fuse.hold();
     ops.submit(Op::open(path, &options(access, 0)), 3);
-    put(&there, b"data");
+    put(&peer, b"data");
     let mut done = ops.collect(2);
     done.sort_by_key(|done| done.token);
     let tokens: Vec<_> = done.iter().map(|done| done.token.0).collect();
     assert_eq!(tokens, [1, 2], "{why}: the other operations complete first");
     assert!(done.iter().all(|done| done.result.is_ok()), "{why}: {done:?}");
-    fuse.until_held();
+    fuse.wait_until_held();
     ops.expect_nothing_yet("the server has not answered");
     let asked = fuse.release();
     assert!(asked.iter().all(|request| expected.contains(request)), "{why}: requests {asked:?}");
-    let file = opened(ops.one());
+    let file = opened(ops.next());
     assert!(file.is_ok(), "{why}: {file:?}");
 }

@@ -23,26 +23,26 @@ fn expect_canceled(done: &Completion, id: OpId) {
 /// Whether the kernel has the operation when it is cancelled.
 const MOMENTS: [bool; 2] = [false, true];
 
-pub(super) fn x1_one_that_waits_its_turn_is_cancelled_at_once(cx: &TestContext) {
-    for is_under_way in MOMENTS {
+pub(super) fn x1_queued_operation_is_cancelled_at_once(cx: &TestContext) {
+    for is_in_flight in MOMENTS {
         let mut ops = OpHarness::new(cx);
-        let (here, there) = stream();
-        let key = ops.add(here);
+        let (local, peer) = stream();
+        let key = ops.add(local);
         let ids: Vec<_> =
             (0..6).map(|token| ops.submit(Op::recv(key, vec![9], 1), token)).collect();
-        if is_under_way {
+        if is_in_flight {
             ops.expect_nothing_yet("nothing was sent");
         }
         for at in [4, 1, 5] {
             ops.cancel(ids[at]);
             ops.wait(ZERO);
             assert_eq!(ops.harness.events.completed(), 1, "the cancel completes in the next wait");
-            let done = ops.one();
+            let done = ops.next();
             expect_canceled(&done, ids[at]);
             assert_eq!(&*done.buf, [9], "the buffer is unchanged");
         }
         ops.expect_nothing_yet("the others still wait");
-        put(&there, b"abc");
+        put(&peer, b"abc");
         let rest = ops.collect(3);
         let received: Vec<_> = rest.iter().map(|done| (done.id, done.buf.to_vec())).collect();
         let expected = [(0, b'a'), (2, b'b'), (3, b'c')];
@@ -51,25 +51,25 @@ pub(super) fn x1_one_that_waits_its_turn_is_cancelled_at_once(cx: &TestContext) 
     }
 }
 
-pub(super) fn x1_a_send_that_waits_its_turn_is_never_sent(cx: &TestContext) {
-    for is_under_way in MOMENTS {
+pub(super) fn x1_cancelled_queued_send_is_never_sent(cx: &TestContext) {
+    for is_in_flight in MOMENTS {
         let mut ops = OpHarness::new(cx);
-        let (here, there) = stream();
-        fill(&*here);
-        let key = ops.add(here);
+        let (local, peer) = stream();
+        fill(&*local);
+        let key = ops.add(local);
         let loads: [&[u8]; 4] = [b"first", b"second", b"third", b"fourth"];
         let ids = loads.map(|load| ops.submit(Op::send_all(key, load, ..), load.len()));
-        if is_under_way {
+        if is_in_flight {
             ops.expect_nothing_yet("the send buffer is full");
         }
         ops.cancel(ids[1]);
-        expect_canceled(&ops.one(), ids[1]);
+        expect_canceled(&ops.next(), ids[1]);
         // The kernel may send the first as soon as there is room.
         let mut arrived = Vec::new();
-        assert_eq!(refusal((&there).read_to_end(&mut arrived)), io::ErrorKind::WouldBlock);
+        assert_eq!(expect_err_kind((&peer).read_to_end(&mut arrived)), io::ErrorKind::WouldBlock);
         let sent = ops.collect(3);
         assert_eq!(sent.iter().map(|done| done.id).collect::<Vec<_>>(), [ids[0], ids[2], ids[3]]);
-        assert_eq!(refusal((&there).read_to_end(&mut arrived)), io::ErrorKind::WouldBlock);
+        assert_eq!(expect_err_kind((&peer).read_to_end(&mut arrived)), io::ErrorKind::WouldBlock);
         assert!(arrived.ends_with(b"firstthirdfourth"), "{} bytes", arrived.len());
         ops.expect_all_done("four operations");
     }
@@ -77,24 +77,24 @@ pub(super) fn x1_a_send_that_waits_its_turn_is_never_sent(cx: &TestContext) {
 
 /// The operation at the head of the queue is cancelled: it consumes nothing, and the next one
 /// proceeds.
-pub(super) fn x1_who_comes_after_goes_on(cx: &TestContext) {
-    for is_under_way in MOMENTS {
+pub(super) fn x1_next_operation_proceeds_after_cancel(cx: &TestContext) {
+    for is_in_flight in MOMENTS {
         let mut ops = OpHarness::new(cx);
-        let (here, there) = stream();
-        let key = ops.add(here);
+        let (local, peer) = stream();
+        let key = ops.add(local);
         let ids: Vec<_> =
             (0..4).map(|token| ops.submit(Op::recv(key, Vec::new(), 2), token)).collect();
-        if is_under_way {
+        if is_in_flight {
             ops.expect_nothing_yet("nothing was sent");
         }
         ops.cancel(ids[0]);
-        expect_canceled(&ops.one(), ids[0]);
+        expect_canceled(&ops.next(), ids[0]);
         // Two at once: the second reaches the head while it is being cancelled.
         ops.cancel(ids[1]);
         ops.cancel(ids[2]);
-        put(&there, b"xy");
+        put(&peer, b"xy");
         loop {
-            let done = ops.one();
+            let done = ops.next();
             let (id, is_last) = (done.id, done.id == ids[3]);
             if done.is_canceled() {
                 assert!(!is_last && done.transferred == 0, "{done:?}");
@@ -106,61 +106,61 @@ pub(super) fn x1_who_comes_after_goes_on(cx: &TestContext) {
             }
             // It completed before its cancel, so the last receives the next bytes.
             assert_eq!(id, ids[1], "an operation not at the head must be cancelled");
-            put(&there, b"xy");
+            put(&peer, b"xy");
         }
         ops.expect_all_done("four operations");
     }
 }
 
 /// Waits until operations have drained the socket.
-fn until_consumed(ops: &mut OpHarness, here: &impl std::os::fd::AsFd) {
-    while oracle(here, PollFlags::POLLIN).contains(PollFlags::POLLIN) {
+fn wait_until_consumed(ops: &mut OpHarness, local: &impl std::os::fd::AsFd) {
+    while oracle(local, PollFlags::POLLIN).contains(PollFlags::POLLIN) {
         ops.wait(ZERO);
     }
 }
 
-pub(super) fn x1_what_was_received_before_is_kept(cx: &TestContext) {
+pub(super) fn x1_bytes_received_before_cancel_are_kept(cx: &TestContext) {
     let mut ops = OpHarness::new(cx);
-    let (here, there) = stream();
-    let key = ops.add(here.clone());
+    let (local, peer) = stream();
+    let key = ops.add(local.clone());
     let id = ops.submit(Op::recv_exact(key, b"> ".to_vec(), 10), 1);
     let next = ops.submit(Op::recv(key, Vec::new(), 10), 2);
     for part in [&b"ab"[..], b"cd"] {
-        put(&there, part);
-        until_consumed(&mut ops, &here);
+        put(&peer, part);
+        wait_until_consumed(&mut ops, &local);
         ops.expect_nothing_yet("recv_exact needs more bytes");
     }
     ops.cancel(id);
-    let done = ops.one();
+    let done = ops.next();
     assert!(done.id == id && done.is_canceled(), "{done:?}");
     assert_eq!(
         (done.transferred, &*done.buf),
         (4, &b"> abcd"[..]),
         "bytes received before are kept"
     );
-    put(&there, b"ef");
-    let done = ops.one();
+    put(&peer, b"ef");
+    let done = ops.next();
     assert_eq!(done.id, next);
     assert_eq!(bytes(done), (2, b"ef".to_vec()), "later bytes go to the next receive");
     ops.expect_all_done("two operations");
 }
 
-pub(super) fn x1_what_was_sent_before_is_counted(cx: &TestContext) {
-    for is_under_way in MOMENTS {
+pub(super) fn x1_bytes_sent_before_cancel_are_counted(cx: &TestContext) {
+    for is_in_flight in MOMENTS {
         let mut ops = OpHarness::new(cx);
-        let (here, mut there) = stream();
-        let key = ops.add(here);
+        let (local, mut peer) = stream();
+        let key = ops.add(local);
         let load: Vec<u8> = (0..1 << 22).map(|at| (at % 251) as u8).collect();
         let id = ops.submit(Op::send_all(key, load.clone(), 1..), 1);
-        if is_under_way {
+        if is_in_flight {
             ops.expect_nothing_yet("the send buffer is full");
         }
         ops.cancel(id);
-        let done = ops.one();
+        let done = ops.next();
         assert!(done.id == id && done.is_canceled() && *done.buf == load, "{done:?}");
-        assert!(done.transferred > 0 || !is_under_way, "some bytes were sent");
+        assert!(done.transferred > 0 || !is_in_flight, "some bytes were sent");
         let mut arrived = Vec::new();
-        assert_eq!(refusal(there.read_to_end(&mut arrived)), io::ErrorKind::WouldBlock);
+        assert_eq!(expect_err_kind(peer.read_to_end(&mut arrived)), io::ErrorKind::WouldBlock);
         assert!(arrived == load[1..=done.transferred], "{} bytes arrived", arrived.len());
         assert_eq!(
             bytes(ops.run(Op::send(key, "!", ..))),
@@ -173,7 +173,7 @@ pub(super) fn x1_what_was_sent_before_is_counted(cx: &TestContext) {
 
 /// Returns a listener with a full backlog, so that connects wait, its address, and the client that
 /// fills it.
-pub(super) fn crowded_listener() -> (OwnedFd, SocketAddr, TcpStream) {
+pub(super) fn full_listener() -> (OwnedFd, SocketAddr, TcpStream) {
     let made = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None);
     let made = made.unwrap_or_else(|error| panic!("socket: {error}"));
     let any_port = SockaddrIn::new(127, 0, 0, 1, 0);
@@ -193,15 +193,15 @@ pub(super) fn unconnected() -> Arc<OwnedFd> {
     Arc::new(made.unwrap_or_else(|error| panic!("socket: {error}")))
 }
 
-pub(super) fn x1_a_connect_is_given_up(cx: &TestContext) {
-    let (_listener, address, _filling) = crowded_listener();
-    for is_under_way in MOMENTS {
+pub(super) fn x1_pending_connect_is_cancelled(cx: &TestContext) {
+    let (_listener, address, _filling) = full_listener();
+    for is_in_flight in MOMENTS {
         let mut ops = OpHarness::new(cx);
         let source = unconnected();
         let key = ops.add(source.clone());
         let id = ops.submit(Op::connect(key, address), 1);
         let behind = ops.submit(Op::send(key, "x", ..), 2);
-        if is_under_way {
+        if is_in_flight {
             ops.expect_nothing_yet("the connection is not established");
         }
         ops.cancel(behind);
@@ -221,30 +221,30 @@ pub(super) fn x1_timeouts_and_nops_can_be_cancelled(cx: &TestContext) {
     let ids: Vec<_> = (0..3).map(|token| ops.submit(Op::timeout(hour), token)).collect();
     ops.expect_nothing_yet("an hour has not passed");
     ops.cancel(ids[1]);
-    expect_canceled(&ops.one(), ids[1]);
+    expect_canceled(&ops.next(), ids[1]);
     ops.expect_nothing_yet("the others still wait");
     ops.cancel(ids[2]);
     ops.cancel(ids[0]);
-    expect_canceled(&ops.one(), ids[2]);
-    expect_canceled(&ops.one(), ids[0]);
+    expect_canceled(&ops.next(), ids[2]);
+    expect_canceled(&ops.next(), ids[0]);
     let nop = ops.submit(Op::nop(), 4);
     ops.cancel(nop);
-    let done = ops.one();
+    let done = ops.next();
     assert!(done.id == nop && (done.is_canceled() || done.result.is_ok()), "{done:?}");
     ops.expect_all_done("four operations");
 }
 
 fn expect_unknown(ops: &mut OpHarness, id: OpId, why: &str) {
     let answer = ops.harness.poller.cancel(id);
-    assert_eq!(refusal(answer), io::ErrorKind::NotFound, "{why}");
+    assert_eq!(expect_err_kind(answer), io::ErrorKind::NotFound, "{why}");
 }
 
-pub(super) fn x2_what_was_delivered_is_unknown(cx: &TestContext) {
-    let mut ops = OpHarness::with_room(cx, 1);
-    let (here, there) = stream();
-    let key = ops.add(here);
+pub(super) fn x2_cancel_after_delivery_is_not_found(cx: &TestContext) {
+    let mut ops = OpHarness::with_capacity(cx, 1);
+    let (local, peer) = stream();
+    let key = ops.add(local);
     let ids: Vec<_> = (0..3).map(|token| ops.submit(Op::recv(key, Vec::new(), 1), token)).collect();
-    put(&there, b"ab");
+    put(&peer, b"ab");
     // The capacity is one completion; the second operation is completed but not delivered.
     ops.wait(LONG);
     assert_eq!(ops.harness.events.completed(), 1);
@@ -263,10 +263,10 @@ pub(super) fn x2_what_was_delivered_is_unknown(cx: &TestContext) {
     ops.expect_all_done("three operations");
 }
 
-pub(super) fn x2_deregistered_ones_are_known_until_delivered(cx: &TestContext) {
+pub(super) fn x2_cancel_after_deregister_is_ok_until_delivery(cx: &TestContext) {
     let mut ops = OpHarness::new(cx);
-    let (here, _there) = stream();
-    let key = ops.add(here);
+    let (local, _peer) = stream();
+    let key = ops.add(local);
     let ids: Vec<_> = (0..3).map(|token| ops.submit(Op::recv(key, Vec::new(), 1), token)).collect();
     ops.wait(ZERO);
     ops.harness.deregister(key);
@@ -277,7 +277,7 @@ pub(super) fn x2_deregistered_ones_are_known_until_delivered(cx: &TestContext) {
     ids.into_iter().for_each(|id| expect_unknown(&mut ops, id, "it was delivered"));
 }
 
-pub(super) fn x2_another_pollers_are_unknown(cx: &TestContext) {
+pub(super) fn x2_cancel_of_foreign_operation_is_not_found(cx: &TestContext) {
     let (mut ops, mut other) = (OpHarness::new(cx), OpHarness::new(cx));
     let hour = Duration::from_secs(3600);
     let ids: Vec<_> = (0..4).map(|token| ops.submit(Op::timeout(hour), token)).collect();
@@ -285,8 +285,8 @@ pub(super) fn x2_another_pollers_are_unknown(cx: &TestContext) {
     for (&id, &theirs) in ids.iter().zip(&others) {
         assert_ne!(id, theirs);
         expect_unknown(&mut ops, theirs, "an operation of another poller");
-        let told = ops.harness.poller.cancel(theirs).map_err(|error| error.to_string());
-        assert!(told.as_ref().is_err_and(|told| told.contains("another poller")), "{told:?}");
+        let message = ops.harness.poller.cancel(theirs).map_err(|error| error.to_string());
+        assert!(message.as_ref().is_err_and(|text| text.contains("another poller")), "{message:?}");
         expect_unknown(&mut other, id, "an operation of another poller");
     }
     ops.expect_nothing_yet("no operation was cancelled");
@@ -298,10 +298,10 @@ pub(super) fn x2_another_pollers_are_unknown(cx: &TestContext) {
 }
 
 /// An operation that reuses a table entry has another id.
-pub(super) fn x2_an_id_never_names_another_operation(cx: &TestContext) {
+pub(super) fn x2_operation_ids_are_never_reused(cx: &TestContext) {
     let mut ops = OpHarness::new(cx);
-    let (here, there) = stream();
-    let key: Key = ops.add(here);
+    let (local, peer) = stream();
+    let key: Key = ops.add(local);
     let mut old: Vec<OpId> = Vec::new();
     for round in 0..500usize {
         let id = ops.submit(Op::recv(key, Vec::new(), 1), round);
@@ -310,8 +310,8 @@ pub(super) fn x2_an_id_never_names_another_operation(cx: &TestContext) {
         for &old in &old[latest..] {
             expect_unknown(&mut ops, old, "it has completed");
         }
-        put(&there, &[round as u8]);
-        let done = ops.one();
+        put(&peer, &[round as u8]);
+        let done = ops.next();
         assert!(matches!(done.result, Ok(Outcome::Done)), "cancelled by an old id: {done:?}");
         assert_eq!(bytes(done), (1, vec![round as u8]));
         old.push(id);

@@ -1,6 +1,6 @@
 //! Clauses Q: capacity.
 
-use super::crowd;
+use super::many_files;
 use super::util::*;
 use crate::event::{Events, Mode, Readiness};
 use crate::key::Key;
@@ -16,21 +16,21 @@ type Pairs = Vec<(Arc<UnixStream>, UnixStream)>;
 /// Registers `count` streams with data to read; their tokens count from 0.
 fn ready_streams(harness: &mut ReadinessHarness, count: usize, mode: Mode) -> Pairs {
     let pairs: Pairs = (0..count).map(|_| stream()).collect();
-    for (token, (here, there)) in pairs.iter().enumerate() {
-        harness.register(here.clone(), token, READ, mode);
-        put(there, b"x");
+    for (token, (local, peer)) in pairs.iter().enumerate() {
+        harness.register(local.clone(), token, READ, mode);
+        put(peer, b"x");
     }
     pairs
 }
 
-pub(super) fn q1_no_more_than_there_is_room_for(cx: &TestContext) {
+pub(super) fn q1_wait_reports_at_most_its_capacity(cx: &TestContext) {
     for mode in [Mode::Edge, Mode::OneShot] {
         for capacity in [1, 3, 7, 20, 64] {
             let mut harness = cx.harness(capacity);
             let _pairs = ready_streams(&mut harness, 20, mode);
             let mut seen = Vec::new();
             for _ in 0..20_usize.div_ceil(capacity) {
-                seen.extend(harness.now().into_iter().map(|event| event.0));
+                seen.extend(harness.ready_now().into_iter().map(|event| event.0));
             }
             seen.sort_unstable();
             let all: Vec<usize> = (0..20).collect();
@@ -40,56 +40,56 @@ pub(super) fn q1_no_more_than_there_is_room_for(cx: &TestContext) {
     }
 }
 
-pub(super) fn q1_what_is_left_over_is_verified_again(cx: &TestContext) {
+pub(super) fn q1_events_beyond_capacity_are_verified_again(cx: &TestContext) {
     for mode in MODES {
         let mut harness = cx.harness(3);
         let pairs = ready_streams(&mut harness, 9, mode);
-        let first = harness.now();
+        let first = harness.ready_now();
         assert_eq!(first.len(), 3);
-        let untold = |token: &usize| first.iter().all(|event| event.0 != *token);
-        let untold: Vec<usize> = (0..9).filter(untold).collect();
-        pairs.iter().for_each(|(here, _)| drain(&**here));
+        let unreported = |token: &usize| first.iter().all(|event| event.0 != *token);
+        let unreported: Vec<usize> = (0..9).filter(unreported).collect();
+        pairs.iter().for_each(|(local, _)| drain(&**local));
         harness.expect_silence("drained after it was queued");
-        for &token in &untold {
+        for &token in &unreported {
             put(&pairs[token].1, b"y");
         }
         let mut seen = Vec::new();
         for _ in 0..2 {
-            let said = harness.now();
-            assert!(said.iter().all(|event| event.1 == Readiness::READABLE));
-            seen.extend(said.into_iter().map(|event| event.0));
+            let reported = harness.ready_now();
+            assert!(reported.iter().all(|event| event.1 == Readiness::READABLE));
+            seen.extend(reported.into_iter().map(|event| event.0));
         }
         seen.sort_unstable();
-        assert_eq!(seen, untold, "{mode:?}: sources left out are still reported");
+        assert_eq!(seen, unreported, "{mode:?}: sources left out are still reported");
     }
 }
 
-pub(super) fn q1_no_room_is_refused(cx: &TestContext) {
+pub(super) fn q1_zero_capacity_is_invalid_input(cx: &TestContext) {
     let mut harness = cx.harness(0);
-    let (here, there) = stream();
-    harness.register(here, 1, READ, Mode::Edge);
-    put(&there, b"x");
+    let (local, peer) = stream();
+    harness.register(local, 1, READ, Mode::Edge);
+    put(&peer, b"x");
     let answer = harness.poller.wait(&mut harness.events, Some(ZERO));
-    assert_eq!(refusal(answer), io::ErrorKind::InvalidInput);
+    assert_eq!(expect_err_kind(answer), io::ErrorKind::InvalidInput);
     harness.events = Events::with_capacity(1);
     harness.expect_now(&[(1, Readiness::READABLE)], "the refused wait loses no report");
 }
 
-pub(super) fn q2_nobody_starves(cx: &TestContext) {
+pub(super) fn q2_ready_sources_rotate_without_starvation(cx: &TestContext) {
     for capacity in [1, 2, 3, 7, 19] {
         let mut harness = cx.harness(capacity);
         let _pairs = ready_streams(&mut harness, 20, Mode::Level);
         // By token: the summed capacities of the waits since its last report.
         let mut passed_over: BTreeMap<usize, usize> = (0..20).map(|token| (token, 0)).collect();
         for _ in 0..100 {
-            let said = harness.now();
-            assert_eq!(said.len(), capacity, "every source is ready, so each wait is full");
+            let reported = harness.ready_now();
+            assert_eq!(reported.len(), capacity, "every source is ready, so each wait is full");
             for (token, passed) in &mut passed_over {
-                let reported = said.iter().any(|event| event.0 == *token);
-                *passed = if reported { 0 } else { *passed + capacity };
+                let is_reported = reported.iter().any(|event| event.0 == *token);
+                *passed = if is_reported { 0 } else { *passed + capacity };
                 assert!(*passed < 20 + capacity, "{token} was passed over; capacity {capacity}");
                 assert!(
-                    *passed - if reported { 0 } else { capacity } < 20,
+                    *passed - if is_reported { 0 } else { capacity } < 20,
                     "{token} was left out of waits for {passed} events, of 20 sources"
                 );
             }
@@ -97,17 +97,17 @@ pub(super) fn q2_nobody_starves(cx: &TestContext) {
     }
 }
 
-pub(super) fn q2_a_late_comer_gets_his_turn(cx: &TestContext) {
+pub(super) fn q2_late_source_is_reported_in_turn(cx: &TestContext) {
     for capacity in [1, 3] {
         let mut harness = cx.harness(capacity);
-        let (late, late_there) = stream();
+        let (late, late_peer) = stream();
         harness.register(late.clone(), 99, READ, Mode::Level);
         let _pairs = ready_streams(&mut harness, 15, Mode::Level);
         for round in 0..10 {
-            (0..round).for_each(|_| assert_eq!(harness.now().len(), capacity));
-            put(&late_there, b"x");
+            (0..round).for_each(|_| assert_eq!(harness.ready_now().len(), capacity));
+            put(&late_peer, b"x");
             let mut passed = 0;
-            while !harness.now().iter().any(|event| event.0 == 99) {
+            while !harness.ready_now().iter().any(|event| event.0 == 99) {
                 passed += capacity;
                 assert!(passed < 16, "left out of waits for {passed} events, of 16 sources");
             }
@@ -134,12 +134,12 @@ pub(super) fn q2_newcomer_overtakes_no_ready_source(cx: &TestContext) {
             keys.insert(token, harness.register(source(false), token, READ, Mode::Level));
         }
         for newcomer in 2..8 {
-            let reported = harness.now()[0].0;
+            let reported = harness.ready_now()[0].0;
             harness.deregister(keys.remove(&reported).expect("registered"));
             keys.insert(newcomer, harness.register(source(is_device), newcomer, READ, mode));
             let left_out = *keys.keys().next().expect("two are registered");
-            let said = harness.now();
-            assert_eq!(said[0].0, left_out, "{mode:?}, newcomers are devices: {is_device}");
+            let reported = harness.ready_now();
+            assert_eq!(reported[0].0, left_out, "{mode:?}, newcomers are devices: {is_device}");
         }
     }
 }
@@ -166,8 +166,8 @@ fn rotation(harness: &mut ReadinessHarness, count: usize, why: &str) {
     assert_eq!(odd, None, "each of {count} is reported once before any repeats; {why}");
 }
 
-pub(super) fn q1_two_thousand_come_once_each(cx: &TestContext) {
-    let streams = crowd::ready_streams(cx, MANY);
+pub(super) fn q1_two_thousand_sources_are_reported_once_each(cx: &TestContext) {
+    let streams = many_files::ready_streams(cx, MANY);
     for mode in [Mode::Edge, Mode::OneShot] {
         for capacity in [7, 1] {
             let mut harness = cx.harness(capacity);
@@ -180,8 +180,8 @@ pub(super) fn q1_two_thousand_come_once_each(cx: &TestContext) {
     }
 }
 
-pub(super) fn q2_none_of_two_thousand_starves(cx: &TestContext) {
-    let streams = crowd::ready_streams(cx, MANY);
+pub(super) fn q2_two_thousand_sources_rotate_without_starvation(cx: &TestContext) {
+    let streams = many_files::ready_streams(cx, MANY);
     for capacity in [7, 1] {
         let mut harness = cx.harness(capacity);
         register_streams(&mut harness, &streams, Mode::Level);

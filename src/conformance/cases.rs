@@ -4,420 +4,420 @@
 macro_rules! __conformance_cases {
     ($($then:tt)*) => { $($then)*! {
         registration {
-            r1_register_reports_what_is_ready
-            r1_modify_reports_what_is_ready
-            r1_rearm_reports_what_is_ready
-            r1_every_interest_is_accepted_in_every_mode
-            r2_a_number_is_registered_once
-            r2_a_duplicate_is_another_source
+            r1_register_reports_present_readiness
+            r1_modify_reports_present_readiness
+            r1_rearm_reports_present_readiness
+            r1_all_interests_are_accepted_in_all_modes
+            r2_second_register_of_an_fd_already_exists
+            r2_duplicate_fd_is_another_source
             r2_pollers_may_share_a_source
             r3_modify_replaces_token_interest_and_mode
-            r4_a_stale_key_is_not_found
-            r4_a_key_belongs_to_its_poller
-            r4_a_key_never_names_a_later_registration
-            r7_a_path_number_is_refused
-            r8_an_empty_interest_is_silent
+            r4_stale_key_is_not_found
+            r4_foreign_key_is_not_found
+            r4_keys_are_never_reused
+            r7_register_of_o_path_fd_is_ebadf
+            r8_empty_interest_reports_nothing
             r10_directions_outside_the_interest_are_refused
-            r10_what_is_no_direction_is_refused
-            r10_rearm_arms_exactly_what_it_names
-            r10_level_is_the_same_after_rearm_and_drained
+            r10_unknown_interest_bits_are_refused
+            r10_rearm_arms_exactly_the_named_directions
+            r10_rearm_and_drained_keep_level_mode_unchanged
         } own {
-            r7_a_closed_number_is_refused
-            r9_any_number_works
+            r7_register_of_closed_fd_is_ebadf
+            r9_register_accepts_any_fd_number
         }
         release {
-            r5_nothing_is_reported_after_deregister
-            r5_what_waits_for_room_is_dropped_too
-            r5_the_peer_sees_end_of_file_at_once
-            r5_a_panicking_drop_leaves_the_poller_in_order
-            r5_no_watch_outlives_deregister
-            r6_no_watch_outlives_the_poller
+            r5_deregistered_source_is_not_reported
+            r5_deregister_drops_events_beyond_capacity
+            r5_peer_sees_eof_after_deregister_and_drop
+            r5_poller_survives_panicking_source_drop
+            r5_deregister_releases_sources_of_all_kinds
+            r6_poller_drop_releases_sources_of_all_kinds
         } own {
-            r5_a_number_used_again_gets_no_old_event
-            r5_a_number_passes_from_kind_to_kind
-            r5_ten_thousand_registrations_leave_nothing
-            r6_dropping_the_poller_releases_everything
-            r6_a_thousand_go_with_the_poller
-            r6_very_many_are_let_go
-            r6_port_is_free_at_once
+            r5_reused_fd_gets_no_event_of_old_file
+            r5_fd_is_reused_by_files_of_other_kinds
+            r5_repeated_registrations_leave_nothing_behind
+            r6_poller_drop_releases_sources_and_own_fds
+            r6_poller_drop_releases_a_thousand_sources
+            r6_nineteen_thousand_sources_are_released
+            r6_listener_port_is_free_after_release
         }
         level {
-            l1_repeats_until_drained
-            l1_writable_until_full
+            l1_readable_repeats_until_drained
+            l1_writable_repeats_until_full
             l1_hang_up_repeats
-            l1_a_hundred_sources_at_once
-            l1_directions_come_and_go
-            l2_what_was_read_meanwhile_is_not_reported
-            l2_only_what_was_asked_for
+            l1_hundred_sources_are_reported_by_one_wait
+            l1_events_follow_each_direction
+            l2_data_read_before_wait_is_not_reported
+            l2_only_registered_directions_are_reported
         } own {
-            l1_a_few_are_busy_among_very_many
+            l1_busy_sources_are_reported_among_thousands
         }
         missed_wakeups {
-            t1_what_came_to_nothing_hides_nothing
-            e1_who_is_woken_by_a_ring_is_heard_again
+            t1_spurious_reports_do_not_hide_ready_fds
+            e1_source_woken_by_io_uring_is_reported_again
         } own {}
         one_shot {
-            o1_once_until_rearmed
-            o1_drained_and_refilled_is_no_rearm
-            o1_hang_up_does_not_break_the_silence
-            o1_one_direction_ends_both
-            o1_modify_arms_again
-            o1_a_thousand_rounds_of_two_pollers
+            o1_event_is_reported_once_until_rearm
+            o1_drained_does_not_rearm
+            o1_hang_up_is_silent_until_rearm
+            o1_one_event_disarms_both_directions
+            o1_modify_rearms
+            o1_two_pollers_alternate_a_thousand_times
         } own {}
         edge {
-            e1_each_direction_is_owed_its_own_report
+            e1_each_direction_is_reported_separately
             e1_hang_up_after_data_is_reported
-            e1_a_connection_made_is_reported
-            e1_what_waited_for_room_or_a_wake_is_still_reported
-            e1_rearm_reports_what_was_left
-            e1_room_is_reported_though_a_write_came_between
-            e1_a_thousand_rounds
-            e2_new_data_may_be_reported_and_is_true
-            e3_a_partial_read_is_no_news
-            e3_an_accept_is_no_news
-            e3_nothing_happens_and_nothing_is_said
-            e4_drained_and_refilled_is_reported
-            e4_space_after_a_full_pipe_is_reported
-            e4_short_reads_and_writes_count
-            e4_drained_too_early_suppresses_nothing
-            e4_try_io_tells_the_poller
+            e1_completed_connect_is_reported
+            e1_events_beyond_capacity_are_reported_despite_wakes
+            e1_rearm_reports_unread_data
+            e1_writability_is_reported_despite_intermediate_write
+            e1_new_data_is_reported_a_thousand_times
+            e2_new_data_is_reported_at_most_once
+            e3_partial_read_causes_no_event
+            e3_accept_causes_no_event
+            e3_unchanged_sources_cause_no_events
+            e4_data_after_drained_is_reported
+            e4_full_pipe_reports_writability_after_drain
+            e4_drained_after_short_transfer_is_truthful
+            e4_premature_drained_suppresses_no_event
+            e4_try_io_calls_drained
         } own {}
         edge_ends {
-            e5_a_pipe_writer_is_told_that_its_reader_has_gone
-            e5_a_pipe_reader_is_told_that_its_writer_has_gone
-            e5_a_socket_watched_for_writing_is_told_of_hang_up
-            e5_half_a_close_and_a_whole_one_are_told_apart
-            e5_an_end_is_told_though_another_direction_was_drained
-            e5_an_end_ends_a_wait_of_a_drained_reader
-            e5_rearm_and_modify_tell_of_an_end_again
-            e5_each_error_is_told
-            e5_a_fifo_is_told_of_its_next_writer
-            e5_a_fifo_that_hung_up_ends_a_wait_when_its_writer_stays
-            e5_drained_at_the_end_does_not_tell_of_it_again
-            e5_a_connect_after_registering_is_told
+            e5_pipe_writer_reports_closed_reader
+            e5_pipe_reader_reports_closed_writer
+            e5_writable_interest_reports_socket_hang_up
+            e5_half_close_and_close_are_reported_separately
+            e5_hang_up_is_reported_after_drained
+            e5_hang_up_wakes_wait_of_drained_reader
+            e5_rearm_and_modify_repeat_a_hang_up
+            e5_each_socket_error_is_reported
+            e5_fifo_reports_its_next_writer
+            e5_fifo_with_own_writer_wakes_wait
+            e5_drained_after_hang_up_does_not_repeat_it
+            e5_connect_after_register_is_reported
         } own {}
         flags {
-            h1_what_one_handler_took_is_not_reported_to_the_next
-            h1_a_hint_that_came_to_nothing_does_not_end_the_wait
-            h2_a_pipe_without_writer_is_readable
-            h2_a_full_pipe_without_reader_is_writable
-            h2_a_peer_that_closes_ends_the_wait
-            h3_every_situation_reads_the_same
-            h3_an_error_that_was_collected_is_gone
-            h4_everything_about_a_source_is_one_event
+            h1_event_beyond_capacity_is_verified_again
+            h1_spurious_hint_does_not_end_wait
+            h2_pipe_without_writer_is_readable
+            h2_full_pipe_without_reader_is_writable
+            h2_peer_close_ends_wait
+            h3_poll_bits_map_to_the_same_readiness
+            h3_error_is_not_reported_once_read
+            h4_readiness_of_a_source_is_one_event
         } own {}
         time {
-            t1_zero_collects_everything
-            t2_no_timeout_waits_for_an_event
-            t2_urgent_data_ends_a_wait
-            t3_never_early
-            t4_one_nanosecond_ends_and_the_longest_does_not
-            t6_measured_on_the_monotonic_clock
+            t1_zero_timeout_collects_all_ready_sources
+            t2_wait_without_timeout_blocks_until_event
+            t2_urgent_data_ends_wait
+            t3_wait_is_never_early
+            t4_nanosecond_timeout_ends_and_max_does_not
+            t6_timeout_is_measured_on_monotonic_clock
         } own {
-            t2_what_is_not_to_be_told_keeps_no_wait_awake
-            t2_a_full_stream_whose_peer_ended_sleeps_until_there_is_room
-            t2_a_flood_for_nobody_wakes_nobody
-            t4_ages_are_slept_through
-            t5_signals_do_not_end_a_wait
-            t5_nothing_is_lost_in_a_storm
+            t2_unreportable_readiness_does_not_wake_wait
+            t2_full_stream_with_rdhup_sleeps_until_writable
+            t2_flood_on_disarmed_source_does_not_wake
+            t4_huge_timeouts_sleep_until_woken
+            t5_signals_do_not_end_wait
+            t5_signal_storm_loses_no_event
         }
         capacity {
-            q1_no_more_than_there_is_room_for
-            q1_what_is_left_over_is_verified_again
-            q1_no_room_is_refused
-            q2_nobody_starves
-            q2_a_late_comer_gets_his_turn
+            q1_wait_reports_at_most_its_capacity
+            q1_events_beyond_capacity_are_verified_again
+            q1_zero_capacity_is_invalid_input
+            q2_ready_sources_rotate_without_starvation
+            q2_late_source_is_reported_in_turn
             q2_newcomer_overtakes_no_ready_source
         } own {
-            q1_two_thousand_come_once_each
-            q2_none_of_two_thousand_starves
+            q1_two_thousand_sources_are_reported_once_each
+            q2_two_thousand_sources_rotate_without_starvation
         }
         wake {
-            w1_a_wake_before_the_wait_ends_it
-            w1_a_wake_during_the_wait_ends_it
+            w1_wake_before_wait_ends_it
+            w1_wake_during_wait_ends_it
             w1_wakes_coalesce
-            w1_no_wake_is_lost_in_a_race
-            w2_a_wake_is_not_an_event
-            w3_a_waker_outlives_its_poller
-        } own { w3_a_signal_handler_may_wake }
+            w1_racing_wakes_are_not_lost
+            w2_wake_is_not_an_event
+            w3_waker_outlives_its_poller
+        } own { w3_wake_in_signal_handler_keeps_errno }
         files {
             f1_files_are_always_ready
-            f1_files_tell_an_edge_once_a_call
+            f1_files_report_one_edge_per_call
         } own {
-            f1_every_kind_of_file_can_be_watched
-            t2_every_kind_of_file_ends_the_wait
+            f1_all_kinds_of_files_report_readability
+            t2_all_kinds_of_files_end_wait
         }
         operations {
-            m1_a_watched_direction_is_not_operated
-            m1_an_operated_direction_is_not_watched
-            m1_one_may_watch_for_data_beside_sends
-            m1_one_may_watch_for_room_beside_receives
-            c4_the_source_is_the_pollers_until_then
-            c6_accepted_sockets_neither_block_nor_outlive_exec
-            f2_files_are_read_and_written_where_they_stand
-            f2_devices_do_what_they_do
-            q3_completions_stay_until_they_are_taken
+            m1_operation_in_watched_direction_is_refused
+            m1_interest_in_operated_direction_is_refused
+            m1_readable_interest_works_with_sends
+            m1_writable_interest_works_with_receives
+            c4_poller_owns_source_until_completion
+            c6_accepted_sockets_are_nonblock_cloexec
+            f2_files_are_read_and_written_at_position
+            f2_devices_are_read_and_written
+            q3_completions_stay_until_taken
             q3_completions_keep_their_order
         } own {}
         buffers {
-            c1_each_of_hundreds_completes_once
-            c1_the_buffer_comes_back_whatever_the_result
-            c1_bytes_are_counted_beside_an_error
-            c1_what_was_sent_is_counted_beside_an_error
-            c1_urgent_data_hides_nothing
-            c5_what_is_received_is_appended
-            c5_exactly_so_much_in_many_pieces
-            c5_ranges_are_sent
-            c5_what_can_not_be_done_is_refused
+            c1_hundreds_of_operations_complete_once_each
+            c1_buffer_is_returned_with_any_result
+            c1_received_bytes_are_counted_with_an_error
+            c1_sent_bytes_are_counted_with_an_error
+            c1_receive_continues_past_urgent_data
+            c5_received_bytes_are_appended
+            c5_recv_exact_collects_many_pieces
+            c5_send_uses_the_given_range
+            c5_invalid_buffers_and_ranges_are_refused
         } own {}
         results {
-            c2_pipes_give_what_the_call_gives
-            c2_streams_give_what_the_call_gives
-            c2_datagrams_give_what_the_call_gives
-            c2_connections_are_made_as_by_the_call
-            c2_devices_give_what_the_call_gives
-            c2_what_can_not_be_read_says_so
-            c2_datagrams_name_their_inet_sender
-            c2_datagrams_name_their_unix_sender
-            c2_a_counter_that_would_overflow_waits
-            c2_a_connection_waits_for_room_in_the_queue
-            c2_each_datagram_waits_for_its_own_room
-            c2_room_that_others_have_taken_is_found
+            c2_pipe_operations_match_system_calls
+            c2_stream_operations_match_system_calls
+            c2_datagram_operations_match_system_calls
+            c2_connect_and_accept_match_system_calls
+            c2_device_operations_match_system_calls
+            c2_read_of_unreadable_file_matches_call
+            c2_recv_from_returns_inet_sender
+            c2_recv_from_returns_unix_sender
+            c2_eventfd_write_waits_instead_of_overflowing
+            c2_connect_waits_while_backlog_is_full
+            c2_each_datagram_waits_for_queue_space
+            c2_datagram_is_sent_after_foreign_datagrams_drain
         } own {
-            c2_a_datagram_waits_for_room_in_the_queue
-            c2_no_operation_raises_sigpipe
+            c2_datagram_waits_while_receiver_queue_is_full
+            c2_operations_raise_no_sigpipe
         }
         eof {
-            c2_a_reset_is_no_end
-            c2_a_refusal_is_told_to_the_connect
-            c2_to_shut_down_reading_ends_receives
+            c2_reset_is_not_reported_as_eof
+            c2_connect_gets_error_before_queued_receive
+            c2_shutdown_operation_ends_receives
             c2_shutdown_by_call_ends_receives
             c2_receive_completes_after_f_setfl
             c2_shutdown_read_keeps_later_datagrams
-            c2_to_shut_a_listener_down_ends_accepts
+            c2_listener_shutdown_operation_ends_accepts
             c2_listener_shut_down_by_call_ends_accepts
-            c2_nothing_is_written_as_by_the_call
-            l1_urgent_data_is_told_of_beside_a_receive
+            c2_empty_write_matches_system_call
+            l1_urgent_data_is_reported_with_receive_queued
         } own {}
         order {
-            c3_parked_receives_get_the_bytes_in_order
-            c3_a_late_receive_does_not_overtake
+            c3_queued_receives_get_bytes_in_order
+            c3_late_receive_does_not_overtake
             c3_sends_reach_the_peer_in_order
             c3_connections_are_accepted_in_order
-            c3_the_lanes_do_not_wait_for_each_other
-            c3_what_follows_a_connect_waits_for_it
-            c3_datagrams_come_and_go_in_order
+            c3_read_and_write_queues_are_independent
+            c3_operations_after_connect_wait_for_it
+            c3_datagrams_keep_submission_order
         } own {}
         blocking {
-            c7_blocking_files_block_nobody
-            c7_the_flags_outlive_the_poller_unchanged
-            c7_what_did_not_block_goes_on_so
-            c7_a_blocking_fifo_blocks_nobody
-            c7_sending_very_much_blocks_nobody
-            c7_connecting_blocks_nobody
+            c7_blocking_files_do_not_block_operations
+            c7_poller_drop_restores_file_status_flags
+            c7_nonblocking_files_stay_nonblocking
+            c7_blocking_fifo_does_not_block_operations
+            c7_huge_send_does_not_block
+            c7_connect_on_blocking_socket_does_not_block
             c7_pollers_may_share_a_blocking_file
         } own {
-            c7_a_terminal_that_nobody_reads_blocks_nobody
+            c7_full_terminal_does_not_block_writes
             c7_shared_fifos_and_terminals_stay_blocking
         }
         process {
             p4_wakers_cross_threads
         } own {
-            p1_a_forked_child_is_refused
-            p1_a_childs_memory_is_its_own
-            p1_a_child_makes_pollers_of_every_kind
-            p2_internal_files_are_close_on_exec
-            p5_out_of_files_leaves_nothing_behind
-            p5_a_lowered_limit_loses_nothing
+            p1_inherited_poller_fails_in_child
+            p1_poller_drop_in_child_keeps_childs_memory
+            p1_child_opens_pollers_of_all_backends
+            p2_internal_fds_are_close_on_exec
+            p5_failed_open_leaves_no_fds_behind
+            p5_lowered_fd_limit_loses_no_event
         }
         cancels {
-            x1_one_that_waits_its_turn_is_cancelled_at_once
-            x1_a_send_that_waits_its_turn_is_never_sent
-            x1_who_comes_after_goes_on
-            x1_what_was_received_before_is_kept
-            x1_what_was_sent_before_is_counted
-            x1_a_connect_is_given_up
+            x1_queued_operation_is_cancelled_at_once
+            x1_cancelled_queued_send_is_never_sent
+            x1_next_operation_proceeds_after_cancel
+            x1_bytes_received_before_cancel_are_kept
+            x1_bytes_sent_before_cancel_are_counted
+            x1_pending_connect_is_cancelled
             x1_timeouts_and_nops_can_be_cancelled
-            x2_what_was_delivered_is_unknown
-            x2_deregistered_ones_are_known_until_delivered
-            x2_another_pollers_are_unknown
-            x2_an_id_never_names_another_operation
+            x2_cancel_after_delivery_is_not_found
+            x2_cancel_after_deregister_is_ok_until_delivery
+            x2_cancel_of_foreign_operation_is_not_found
+            x2_operation_ids_are_never_reused
         } own {}
         deadlines {
-            x3_whatever_waits_is_ended
-            x3_what_waits_its_turn_is_ended_too
-            x3_who_comes_after_goes_on
-            x3_no_time_and_all_the_time
-            x3_timeouts_come_in_the_order_of_time
-            x3_hundreds_of_deadlines
-            x3_timeouts_of_any_length
-            x3_together_with_data
+            x3_deadline_ends_every_waiting_operation
+            x3_deadline_ends_queued_operation
+            x3_next_operation_proceeds_after_deadline
+            x3_zero_and_maximum_deadlines_work
+            x3_timeouts_complete_in_time_order
+            x3_hundreds_of_deadlines_end_their_operations
+            x3_timeouts_of_any_length_complete
+            x3_deadline_racing_with_data_loses_no_byte
         } own {
-            x3_what_is_over_keeps_no_wait_awake
+            x3_deadlines_of_completed_operations_do_not_wake
         }
         drops {
-            r5_operations_complete_in_the_order_of_their_submission
-            r5_the_peer_sees_the_end_of_a_busy_stream_at_once
+            r5_cancelled_operations_complete_in_submission_order
+            r5_peer_sees_eof_despite_pending_operations
         } own {
-            r5_operations_on_a_number_used_again
-            d2_accepted_sockets_that_nobody_takes_are_closed
-            d2_what_is_done_as_the_poller_goes_is_closed
-            p1_operations_are_the_parents
+            r5_operations_on_reused_fd_use_new_file
+            d2_untaken_accepted_sockets_are_closed
+            d2_sockets_accepted_during_drop_are_closed
+            p1_child_cannot_affect_parents_operations
         }
         streams {
-            c8_every_byte_comes_once_and_in_order
-            c8_the_end_of_a_stream_is_one_last_result
-            c8_packets_come_as_they_were_sent
-            c2_a_reset_follows_what_came_before
-            c2_what_is_no_connection_says_so
-            c3_a_stream_takes_its_turn
-            m1_a_watched_direction_has_no_streams
-            q1_one_result_at_a_time
+            c8_recv_multi_delivers_each_byte_in_order
+            c8_recv_multi_ends_once_at_eof
+            c8_recv_multi_keeps_packet_boundaries
+            c2_recv_multi_delivers_data_before_reset
+            c2_recv_multi_on_unconnected_file_fails
+            c3_recv_multi_keeps_its_queue_order
+            m1_multishot_in_watched_direction_is_refused
+            q1_results_beyond_capacity_are_delivered_later
         } own {
-            c8_begun_behind_hundreds_of_others_it_sleeps
+            c8_recv_multi_among_hundreds_of_polls_sleeps
         }
         multishot_cancel {
-            x1_nothing_is_lost_when_a_stream_is_stopped
-            x3_a_stream_ends_at_its_deadline
-            r5_a_stream_ends_with_its_registration
+            x1_cancelled_recv_multi_loses_no_data
+            x3_recv_multi_ends_at_its_deadline
+            r5_recv_multi_ends_with_deregister
         } own {
-            x1_a_stream_stopped_in_a_race_loses_nothing
-            d1_a_thousand_drops_with_hundreds_of_streams
+            x1_racing_cancel_of_recv_multi_loses_nothing
+            d1_thousand_drops_with_hundreds_of_multishots
         }
         accept_multi {
-            c8_every_client_comes_once_and_in_order
-            c6_each_of_many_neither_blocks_nor_outlives_exec
-            c3_who_accepts_many_takes_his_turn
-            c2_to_shut_a_listener_down_ends_it
-            c2_what_is_no_listener_says_so
-            x1_who_knocks_is_accepted_or_still_there
-            x3_accepting_ends_at_its_deadline
+            c8_accept_multi_accepts_each_client_in_order
+            c6_accept_multi_sockets_are_nonblock_cloexec
+            c3_accept_multi_keeps_its_queue_order
+            c2_listener_shutdown_ends_accept_multi
+            c2_accept_multi_on_other_files_fails
+            x1_cancelled_accept_multi_loses_no_connection
+            x3_accept_multi_ends_at_its_deadline
         } own {
-            c8_out_of_numbers_and_on_again
-            c8_ten_thousand_clients_of_one_operation
-            d2_of_many_those_that_nobody_takes_are_closed
+            c8_accept_multi_resumes_after_emfile
+            c8_accept_multi_accepts_ten_thousand_clients
+            d2_untaken_accept_multi_sockets_are_closed
         }
         silent {
-            c1_sends_that_succeed_are_silent
-            c1_writes_to_a_file_that_succeed_are_silent
-            c1_connects_and_shutdowns_that_succeed_are_silent
-            c1_silent_sends_end_no_wait
-            c1_silent_failures_complete
-            c1_a_short_silent_send_completes
-            c1_silent_sends_are_over_before_the_next_completion
-            c1_what_brings_something_is_not_silent
-            c1_a_wait_does_not_sleep_on_what_follows_a_silent_send
-            c1_what_a_silent_send_held_is_let_go
-            c1_pending_counts_what_is_unfinished
-            x2_what_is_to_end_is_not_silent
-            x2_a_silent_end_or_a_completion
+            c1_skip_success_sends_are_silent
+            c1_skip_success_file_writes_are_silent
+            c1_skip_success_connects_and_shutdowns_are_silent
+            c1_silent_sends_do_not_end_wait
+            c1_skip_success_failures_complete
+            c1_skip_success_short_send_completes
+            c1_silent_sends_end_before_next_completion
+            c1_skip_success_with_results_is_refused
+            c1_silent_send_starts_next_operation_at_once
+            c1_silent_send_releases_buffer_and_files
+            c1_pending_counts_unfinished_operations
+            x2_cancelled_skip_success_operation_completes
+            x2_racing_cancel_is_silent_or_completes_once
         } own {}
         pools {
-            c8_who_waited_longest_comes_first
+            c8_receives_get_pool_buffers_in_fifo_order
             c8_buffers_outlive_the_poller
             c8_two_pollers_share_a_pool
-            c8_a_program_takes_buffers_too
-            c8_a_shortage_that_shows_outside_of_a_wait
-            c8_a_flood_starves_nobody
-            c8_silent_streams_keep_no_buffer_from_others
+            c8_program_can_take_pool_buffers
+            c8_shortage_reported_outside_wait_is_handled
+            c8_flood_does_not_starve_other_streams
+            c8_idle_streams_keep_no_buffer_from_others
             c8_four_buffers_serve_sixty_four_senders
         } own {
-            c8_without_a_buffer_they_sleep
-            c8_a_flood_for_which_there_is_no_buffer_wakes_nobody
-            c8_a_buffer_that_comes_home_is_never_overlooked
-            c8_hundreds_of_pools_leave_nothing
+            c8_receives_without_buffer_sleep
+            c8_flood_without_buffer_does_not_wake
+            c8_buffer_returned_by_thread_wakes_receive
+            c8_hundreds_of_pools_leave_no_memory
         }
         drop_writes {} own {
-            d1_a_thousand_drops_with_thousands_under_way
-            d1_a_disk_that_is_at_work_is_waited_for
+            d1_thousand_drops_with_operations_in_flight
+            d1_poller_drop_waits_for_direct_read
         }
         races {} own {
-            x1_a_byte_is_received_or_still_there
-            x1_what_is_said_to_be_sent_arrives
-            x1_a_connection_is_accepted_or_still_there
+            x1_racing_cancel_of_receive_loses_no_byte
+            x1_racing_cancel_of_send_counts_sent_bytes
+            x1_racing_cancel_of_accept_loses_no_connection
         }
         mixed {
-            w1_a_wake_ends_a_wait_for_completions
-            t1_readiness_and_completions_come_together
-            t1_two_directions_of_one_source
-            t1_zero_completes_successors
+            w1_wake_ends_wait_with_operations_pending
+            t1_readiness_and_completions_share_one_wait
+            t1_watched_and_operated_directions_work_together
+            t1_zero_timeout_completes_queued_operations
         } own {
-            t2_operations_that_wait_let_the_thread_sleep
-            t2_a_flood_completes_nothing_of_the_other_direction
-            c1_ten_times_what_a_ring_holds
-            x1_ten_times_what_a_ring_holds_is_cancelled
+            t2_waiting_operations_let_the_thread_sleep
+            t2_flood_does_not_complete_waiting_send
+            c1_operations_beyond_ring_size_complete
+            x1_operations_beyond_ring_size_are_cancelled
         }
         disk {
-            c2_what_is_at_an_offset_is_as_by_the_call
-            c2_nothing_written_is_nothing_changed
-            c2_what_memory_lacks_is_read_too
-            c3_offsets_are_worked_at_side_by_side
-            m1_what_is_at_an_offset_is_in_no_direction
-            c5_what_is_read_at_an_offset_is_appended
-            c5_several_buffers_are_filled_and_written_in_turn
-            c5_what_several_buffers_can_not_do_is_refused
+            c2_read_at_and_write_at_match_calls
+            c2_empty_write_at_changes_nothing
+            c2_partly_cached_reads_are_complete
+            c3_operations_at_offsets_are_unordered
+            m1_operations_at_offset_use_no_direction
+            c5_read_at_appends_to_buffer
+            c5_vectored_buffers_are_used_in_order
+            c5_invalid_vectored_buffers_are_refused
         } own {}
         disk_ends {
-            x1_at_a_disk_it_is_done_or_canceled
-            x3_at_a_disk_it_is_done_or_its_time_has_passed
-            r5_at_a_disk_the_file_is_held_until_then
-            c7_a_disk_blocks_nobody
-            f2_what_was_written_is_kept_and_read_again
+            x1_disk_operation_completes_or_is_cancelled
+            x3_disk_operation_completes_or_times_out
+            r5_deregistered_file_is_held_until_disk_completes
+            c7_disk_reads_do_not_block_waits
+            f2_written_data_is_synced_and_read_back
         } own {
-            c4_a_file_at_work_is_kept_open
-            c7_a_few_threads_wait_for_disks
+            c4_file_stays_open_until_disk_completes
+            c7_disk_threads_stay_within_limit
         }
         disk_drops {} own {
-            d1_no_direct_read_outlives_the_poller
-            d1_no_cold_read_outlives_the_poller
+            d1_direct_read_does_not_outlive_poller
+            d1_cold_read_does_not_outlive_poller
         }
         messages {
-            c6_files_pass_in_order_and_close_on_exec
-            c3_messages_stand_in_line_with_the_others
-            c2_a_message_that_is_cut_says_so
-            c5_messages_are_appended
-            c2_credentials_pass
-            c2_the_time_of_a_datagram_is_told
-            c2_the_address_of_a_packet_comes_and_is_chosen
-            c2_messages_name_their_sender
-            c2_a_message_waits_for_room_and_passes_its_files_once
-            c2_a_part_of_a_message_is_sent_as_by_the_call
+            c6_received_files_keep_order_and_are_cloexec
+            c3_messages_keep_queue_order
+            c2_truncated_message_is_flagged
+            c5_received_messages_are_appended
+            c2_messages_pass_credentials
+            c2_recv_msg_returns_datagram_timestamp
+            c2_pktinfo_is_received_and_sent
+            c2_recv_msg_returns_sender_address
+            c2_message_that_waits_passes_files_once
+            c2_partial_send_msg_matches_call
         } own {}
         scm_rights {} own {
-            c2_as_many_files_pass_as_one_message_can
-            d2_passed_files_that_nobody_takes_are_closed
-            x1_a_file_is_received_or_still_there
-            p5_without_numbers_the_bytes_come_alone
-            c4_files_are_open_until_they_were_sent
+            c2_message_passes_at_most_253_files
+            d2_untaken_passed_files_are_closed
+            x1_cancelled_recv_msg_loses_no_file
+            p5_recv_msg_without_free_fds_truncates_files
+            c4_passed_files_stay_open_until_sent
         }
         splices {
-            c2_bytes_are_spliced_from_end_to_end
-            c2_files_are_spliced_where_they_stand
-            c2_a_splice_waits_for_either_side
-            c2_splices_that_waited_tell_of_ends_at_once
-            c2_no_byte_is_lost_or_doubled
-            c2_what_can_not_be_spliced_says_so
-            m1_a_splice_is_in_two_directions
-            c7_the_flags_are_restored_after_splices
+            c2_splice_moves_bytes_in_order
+            c2_splice_uses_the_file_position
+            c2_splice_waits_for_either_side
+            c2_idle_splice_reports_ends_at_once
+            c2_splices_lose_and_duplicate_no_byte
+            c2_invalid_splices_match_system_call
+            m1_splice_uses_two_directions
+            c7_splices_restore_file_status_flags
         } own {
-            c2_no_splice_raises_sigpipe
+            c2_splices_raise_no_sigpipe
         }
-        splice_lanes {
-            c3_a_splice_stands_in_both_lanes
-            c3_who_stands_behind_a_splice_goes_on
-            r5_either_source_of_a_splice_may_go
-            x1_a_splice_is_done_or_not
+        splice_queues {
+            c3_splice_is_queued_on_both_sources
+            c3_operations_behind_cancelled_splice_proceed
+            r5_deregister_of_either_source_ends_splice
+            x1_cancelled_splice_moves_no_bytes
             c1_hundreds_of_splices_complete_once_each
         } own {
-            c1_very_many_splices_end_on_a_small_stack
+            c1_thousands_of_splices_end_on_small_stack
         }
         disk_kinds {
-            c2_the_ends_of_files_are_those_of_the_call
-            c2_offsets_of_all_kinds_of_files_are_as_by_the_call
-            c2_what_is_direct_wants_to_be_aligned
+            c2_offsets_at_limits_match_calls
+            c2_offsets_on_all_file_kinds_match_calls
+            c2_direct_io_alignment_errors_match_calls
         } own {
-            x1_what_waits_for_no_disk_is_given_up
-            c2_no_write_raises_sigxfsz
+            x1_read_of_waiting_tracefs_file_is_cancelled
+            c2_writes_raise_no_sigxfsz
         }
         file_position {
             c3_writes_share_the_position_with_a_duplicate
@@ -432,12 +432,12 @@ macro_rules! __conformance_cases {
             c6_cached_opens_use_the_table_of_the_submitter
             c4_message_passes_descriptors_of_the_submitter
             w1_wake_comes_from_a_thread_with_another_table
-            e1_each_file_is_that_of_the_callers_table
+            e1_poller_uses_files_of_the_callers_table
         }
-        numbers {} own {
+        fd_numbers {} own {
             p2_own_descriptors_leave_stdio_free
             p3_replaced_descriptors_end_no_process
-            c2_what_is_opened_has_the_lowest_number
+            c2_new_fds_are_the_lowest_free
         }
         limits {
             r5_kept_handle_spares_a_lingering_close
@@ -445,8 +445,8 @@ macro_rules! __conformance_cases {
             l1_connected_datagram_sender_awaits_room
             l1_terminal_with_vmin_0_is_ready_with_bytes
         } own {
-            c8_accept_out_of_numbers_is_paused
-            r1_device_attached_later_is_heard
+            c8_accept_is_paused_after_emfile
+            r1_device_attached_later_is_reported_after_rearm
         }
         connects {
             c2_tcp_connect_changed_meanwhile_fails_without_peer
@@ -455,45 +455,45 @@ macro_rules! __conformance_cases {
             c2_refused_socket_connects_again
         } own {}
         opens {
-            c2_files_are_opened_as_by_the_call
-            c2_what_can_not_be_opened_says_why
-            c2_thread_self_is_the_thread_that_submits
-            c7_to_open_a_fifo_waits_for_nobody
-            c6_what_was_opened_can_be_used_at_once
-            x1_an_open_is_done_or_not
+            c2_open_matches_system_call
+            c2_failed_open_matches_system_call
+            c2_open_of_thread_self_uses_submitting_thread
+            c7_open_of_fifo_does_not_block
+            c6_opened_files_can_be_used_at_once
+            x1_cancelled_open_creates_no_file
         } own {
-            d2_opened_files_that_nobody_takes_are_closed
-            p5_without_a_number_nothing_is_opened
-            c2_to_open_takes_the_rights_of_the_thread
+            d2_untaken_opened_files_are_closed
+            p5_open_without_free_fd_creates_nothing
+            c2_open_uses_credentials_of_the_thread
         }
         cached_opens {
-            c2_cached_opens_are_as_by_the_call
-            c2_cached_open_takes_the_file_of_now
+            c2_cached_opens_match_system_call
+            c2_cached_open_follows_rename_and_unlink
         } own {
             c2_open_waits_for_a_lease
-            c2_rights_given_up_between_two_opens
-            c7_slow_fuse_open_blocks_nobody
+            c2_opens_follow_dropped_privileges
+            c7_slow_fuse_open_delays_no_other_operation
         }
         slow_files {} own {
-            c7_slow_file_holds_up_no_other_operation
+            c7_slow_file_delays_no_other_operation
             c7_hung_mount_leaves_threads_to_other_files
         }
         multishot_end {
-            c8_the_end_comes_after_however_many_results
-            c2_a_reset_is_the_readers_whoever_hears_of_it
-            c2_a_reset_is_of_one_connection
-            c8_a_newcomer_does_not_overtake
+            c8_end_follows_any_number_of_results
+            c2_reset_reaches_receive_after_failed_send
+            c2_reset_does_not_affect_next_connection
+            c8_late_receive_does_not_overtake_waiting_one
         } own {
-            p1_a_pool_from_before_a_fork_is_refused
+            p1_inherited_pool_is_refused_in_child
         }
         signals {} own {
-            p3_the_mask_is_as_before
-            p3_files_are_as_before
-            p3_what_others_send_is_no_event
-            p3_pollers_of_one_thread_hear_each_of_its_own
-            p3_commands_start_with_nothing_blocked
-            p5_pollers_of_one_thread_share_an_overflow
-            p5_a_full_signal_queue_loses_nothing
+            p3_signal_mask_is_restored
+            p3_async_flags_and_owner_are_restored
+            p3_foreign_signals_cause_no_event
+            p3_pollers_of_one_thread_report_own_sources
+            p3_commands_start_with_unblocked_signals
+            p5_pollers_of_one_thread_survive_overflow
+            p5_full_signal_queue_loses_no_event
         }
     } };
 }

@@ -1,6 +1,6 @@
 //! Clause C2 for a connect whose socket the program changes while it waits: it is not repeated.
 
-use super::cancels::{crowded_listener, unconnected};
+use super::cancels::{full_listener, unconnected};
 use super::op_harness::*;
 use super::scenarios;
 use super::util::*;
@@ -52,7 +52,7 @@ fn accept_all<T>(mut accept: impl FnMut() -> io::Result<T>) -> usize {
 
 pub(super) fn c2_tcp_connect_changed_meanwhile_fails_without_peer(cx: &TestContext) {
     for change in [Change::ShutDown, Change::ShutDownAndAsk, Change::Disconnect] {
-        let (listener, address, filling) = crowded_listener();
+        let (listener, address, filling) = full_listener();
         let listener = TcpListener::from(listener);
         ok(listener.set_nonblocking(true));
         let socket = unconnected();
@@ -62,7 +62,7 @@ pub(super) fn c2_tcp_connect_changed_meanwhile_fails_without_peer(cx: &TestConte
         ops.expect_nothing_yet("the backlog is full");
         change.make(&socket);
         let room = ok(listener.accept());
-        let done = ops.one();
+        let done = ops.next();
         assert!(done.result.is_err(), "{change:?}: the connect must fail: {done:?}");
         // This connection is queued after any that the socket has begun.
         let last = ok(TcpStream::connect(address));
@@ -91,7 +91,7 @@ pub(super) fn c2_unix_connect_shut_down_meanwhile_fails_without_peer(cx: &TestCo
         ops.expect_nothing_yet("the backlog is full");
         ok(shutdown(socket.as_raw_fd(), how));
         let room = ok(listener.accept());
-        let done = ops.one();
+        let done = ops.next();
         assert!(done.result.is_err(), "{how:?}: the connect must fail: {done:?}");
         assert_eq!(accept_all(|| listener.accept()), 0, "{how:?}: the listener got a peer");
         ops.expect_all_done("one connect");

@@ -1,6 +1,6 @@
 //! Clause X3: deadlines of operations, and timeouts.
 
-use super::cancels::{crowded_listener, unconnected};
+use super::cancels::{full_listener, unconnected};
 use super::op_harness::{OpHarness, bytes};
 use super::util::*;
 use crate::key::Key;
@@ -22,7 +22,7 @@ fn is_timed_out(done: &Completion) -> bool {
 fn next_without_timeout(ops: &mut OpHarness) -> Completion {
     ops.harness.wait(None);
     assert_eq!(ops.harness.events.completed(), 1, "only a completion ends this wait");
-    ops.one()
+    ops.next()
 }
 
 /// Fails unless the deadline ends an operation at the head of its queue, and a wait without
@@ -37,15 +37,15 @@ fn expect_deadline(ops: &mut OpHarness, what: &str, op: Op) {
     assert!(elapsed >= SOON, "{what}: {elapsed:?} are less than {SOON:?}");
 }
 
-pub(super) fn x3_whatever_waits_is_ended(cx: &TestContext) {
+pub(super) fn x3_deadline_ends_every_waiting_operation(cx: &TestContext) {
     let mut ops = OpHarness::new(cx);
-    let ((here, _there), (reader, _writer)) = (stream(), pipe());
+    let ((local, _peer), (reader, _writer)) = (stream(), pipe());
     let (_reader, writer) = pipe();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
     let listener = Arc::new(listener.unwrap_or_else(|error| panic!("bind: {error}")));
-    fill(&*here);
+    fill(&*local);
     fill(&writer);
-    let key = ops.add(here);
+    let key = ops.add(local);
     expect_deadline(&mut ops, "recv", Op::recv(key, Vec::new(), 8));
     expect_deadline(&mut ops, "recv_exact", Op::recv_exact(key, Vec::new(), 8));
     expect_deadline(&mut ops, "send", Op::send(key, "x", ..));
@@ -56,7 +56,7 @@ pub(super) fn x3_whatever_waits_is_ended(cx: &TestContext) {
     expect_deadline(&mut ops, "write", Op::write(key, "x", ..));
     let key = ops.add(listener);
     expect_deadline(&mut ops, "accept", Op::accept(key));
-    let (_listener, address, _filling) = crowded_listener();
+    let (_listener, address, _filling) = full_listener();
     let key = ops.add(unconnected());
     expect_deadline(&mut ops, "connect", Op::connect(key, address));
     ops.harness.deregister(key);
@@ -64,29 +64,29 @@ pub(super) fn x3_whatever_waits_is_ended(cx: &TestContext) {
     ops.expect_all_done("every operation has ended");
 }
 
-pub(super) fn x3_what_waits_its_turn_is_ended_too(cx: &TestContext) {
+pub(super) fn x3_deadline_ends_queued_operation(cx: &TestContext) {
     let mut ops = OpHarness::new(cx);
-    let (here, there) = stream();
-    let key = ops.add(here);
+    let (local, peer) = stream();
+    let key = ops.add(local);
     let first = ops.submit(Op::recv(key, Vec::new(), 2), 1);
     expect_deadline(&mut ops, "a queued receive", Op::recv(key, Vec::new(), 2));
     let last = ops.submit(Op::recv(key, Vec::new(), 2), 3);
     ops.expect_nothing_yet("these have no deadline");
-    put(&there, b"abcd");
+    put(&peer, b"abcd");
     let done = ops.collect(2);
     assert_eq!((done[0].id, done[1].id), (first, last), "the others are unaffected");
     assert!(*done[0].buf == *b"ab" && *done[1].buf == *b"cd", "{done:?}");
     ops.expect_all_done("three operations");
 }
 
-pub(super) fn x3_who_comes_after_goes_on(cx: &TestContext) {
+pub(super) fn x3_next_operation_proceeds_after_deadline(cx: &TestContext) {
     let mut ops = OpHarness::new(cx);
-    let (here, there) = stream();
-    let key = ops.add(here.clone());
+    let (local, peer) = stream();
+    let key = ops.add(local.clone());
     let started = Instant::now();
     let exact = ops.submit(Op::recv_exact(key, b"> ".to_vec(), 10).deadline(SOON), 1);
     let next = ops.submit(Op::recv(key, Vec::new(), 10), 2);
-    put(&there, b"abc");
+    put(&peer, b"abc");
     let done = next_without_timeout(&mut ops);
     assert!(done.id == exact && is_timed_out(&done), "{done:?}");
     assert!(started.elapsed() >= SOON, "before the deadline");
@@ -95,8 +95,8 @@ pub(super) fn x3_who_comes_after_goes_on(cx: &TestContext) {
         (3, &b"> abc"[..]),
         "bytes received before are kept"
     );
-    put(&there, b"def");
-    let done = ops.one();
+    put(&peer, b"def");
+    let done = ops.next();
     assert_eq!(done.id, next);
     assert_eq!(bytes(done), (3, b"def".to_vec()));
     // The same for sends.
@@ -107,26 +107,26 @@ pub(super) fn x3_who_comes_after_goes_on(cx: &TestContext) {
     assert!(done.id == all && is_timed_out(&done) && *done.buf == load, "{done:?}");
     let sent = done.transferred;
     let mut arrived = Vec::new();
-    assert_eq!(refusal((&there).read_to_end(&mut arrived)), io::ErrorKind::WouldBlock);
-    let done = ops.one();
+    assert_eq!(expect_err_kind((&peer).read_to_end(&mut arrived)), io::ErrorKind::WouldBlock);
+    let done = ops.next();
     assert_eq!(done.id, next);
     assert_eq!(bytes(done), (1, b"!".to_vec()));
-    let rest = (&there).read_to_end(&mut arrived);
+    let rest = (&peer).read_to_end(&mut arrived);
     assert!(rest.is_err() && arrived.pop() == Some(b'!'), "the byte of the next send comes last");
     assert!(arrived == load[..sent], "{} bytes arrived of {sent}", arrived.len());
     ops.expect_all_done("four operations");
 }
 
-pub(super) fn x3_no_time_and_all_the_time(cx: &TestContext) {
+pub(super) fn x3_zero_and_maximum_deadlines_work(cx: &TestContext) {
     let mut ops = OpHarness::new(cx);
-    let (here, there) = stream();
-    let key = ops.add(here);
+    let (local, peer) = stream();
+    let key = ops.add(local);
     for round in 0..50usize {
         let id = ops.submit(Op::recv(key, Vec::new(), 8).deadline(ZERO), round);
         let done = next_without_timeout(&mut ops);
         assert!(done.id == id && is_timed_out(&done) && done.transferred == 0, "{done:?}");
     }
-    put(&there, b"a");
+    put(&peer, b"a");
     let done = ops.run(Op::recv(key, Vec::new(), 8).deadline(ZERO));
     let is_real = done.result.is_ok();
     assert!(is_real || is_timed_out(&done), "{done:?}");
@@ -135,8 +135,8 @@ pub(super) fn x3_no_time_and_all_the_time(cx: &TestContext) {
     let mut received = done.buf.into_vec();
     for time in [Duration::MAX, Duration::from_secs(u64::MAX >> 1), HOUR] {
         let id = ops.submit(Op::recv(key, Vec::new(), 1).deadline(time), 1);
-        put(&there, b"b");
-        let done = ops.one();
+        put(&peer, b"b");
+        let done = ops.next();
         assert_eq!(done.id, id);
         received.extend(bytes(done).1);
     }
@@ -149,8 +149,8 @@ fn shuffled() -> impl Iterator<Item = u64> {
     (0..300).map(|at| at * 119 % 300)
 }
 
-pub(super) fn x3_timeouts_come_in_the_order_of_time(cx: &TestContext) {
-    let mut ops = OpHarness::with_room(cx, 16);
+pub(super) fn x3_timeouts_complete_in_time_order(cx: &TestContext) {
+    let mut ops = OpHarness::with_capacity(cx, 16);
     let step = Duration::from_micros(200);
     let mut started = vec![Instant::now(); 300];
     for at in shuffled() {
@@ -180,13 +180,13 @@ fn next_or_more(ops: &mut OpHarness) -> Completion {
         ops.harness.wait(None);
         assert!(ops.harness.events.completed() > 0, "only completions end this wait");
     }
-    ops.one()
+    ops.next()
 }
 
-pub(super) fn x3_hundreds_of_deadlines(cx: &TestContext) {
-    let mut ops = OpHarness::with_room(cx, 16);
+pub(super) fn x3_hundreds_of_deadlines_end_their_operations(cx: &TestContext) {
+    let mut ops = OpHarness::with_capacity(cx, 16);
     let pairs: Vec<_> = (0..10).map(|_| stream()).collect();
-    let keys: Vec<Key> = pairs.iter().map(|(here, _)| ops.add(here.clone())).collect();
+    let keys: Vec<Key> = pairs.iter().map(|(local, _)| ops.add(local.clone())).collect();
     let step = Duration::from_micros(200);
     let mut started = vec![Instant::now(); 300];
     for at in shuffled() {
@@ -205,7 +205,7 @@ pub(super) fn x3_hundreds_of_deadlines(cx: &TestContext) {
     assert_eq!(bytes(ops.run(Op::recv(keys[3], Vec::new(), 8))), (1, b"x".to_vec()));
 }
 
-pub(super) fn x3_timeouts_of_any_length(cx: &TestContext) {
+pub(super) fn x3_timeouts_of_any_length_complete(cx: &TestContext) {
     let mut ops = OpHarness::new(cx);
     let ages = ops.submit(Op::timeout(Duration::MAX), 1);
     let years = ops.submit(Op::timeout(Duration::from_secs(u64::MAX >> 1)), 2);
@@ -225,11 +225,11 @@ pub(super) fn x3_timeouts_of_any_length(cx: &TestContext) {
 }
 
 /// The deadline passes as the bytes arrive: they are in the completion, or left in the socket.
-pub(super) fn x3_together_with_data(cx: &TestContext) {
+pub(super) fn x3_deadline_racing_with_data_loses_no_byte(cx: &TestContext) {
     const ROUNDS: u32 = 400;
     let mut ops = OpHarness::new(cx);
-    let (here, there) = stream();
-    let key = ops.add(here.clone());
+    let (local, peer) = stream();
+    let key = ops.add(local.clone());
     let (order, orders) = std::sync::mpsc::channel();
     let writer = thread::spawn(move || {
         for (round, at) in orders {
@@ -238,7 +238,7 @@ pub(super) fn x3_together_with_data(cx: &TestContext) {
             while Instant::now() < at {
                 std::hint::spin_loop();
             }
-            put(&there, &[round as u8]);
+            put(&peer, &[round as u8]);
         }
     });
     for round in 0..ROUNDS {
@@ -247,7 +247,7 @@ pub(super) fn x3_together_with_data(cx: &TestContext) {
         let sent = order.send((round, at));
         sent.unwrap_or_else(|_| panic!("the writer failed"));
         let id = ops.submit(Op::recv(key, Vec::new(), 8).deadline(time), 1);
-        let done = ops.one();
+        let done = ops.next();
         assert_eq!(done.id, id);
         if is_timed_out(&done) {
             assert!(started.elapsed() >= time && done.transferred == 0, "{done:?}");
@@ -263,11 +263,11 @@ pub(super) fn x3_together_with_data(cx: &TestContext) {
 }
 
 /// Deadlines of completed operations must not wake a wait.
-pub(super) fn x3_what_is_over_keeps_no_wait_awake(cx: &TestContext) {
+pub(super) fn x3_deadlines_of_completed_operations_do_not_wake(cx: &TestContext) {
     let mut ops = OpHarness::new(cx);
-    let (here, there) = stream();
-    let key = ops.add(here);
-    put(&there, &[b'x'; 1000]);
+    let (local, peer) = stream();
+    let key = ops.add(local);
+    put(&peer, &[b'x'; 1000]);
     // So dense that some pass during the time in which the thread is observed.
     for at in 1..=1000 {
         let (time, between) = (Duration::from_millis(at), Duration::from_micros(500));

@@ -49,7 +49,7 @@ pub(super) fn forget(file: &File, from: usize, length: usize) {
 }
 
 /// Takes a buffer from a pool and writes `bytes` to it.
-pub(super) fn lent(pool: &BufferPool, bytes: &[u8]) -> PoolBuf {
+pub(super) fn pool_buf(pool: &BufferPool, bytes: &[u8]) -> PoolBuf {
     let mut buf = pool.take().unwrap_or_else(|| panic!("the pool is empty"));
     assert_eq!(ok(buf.write(bytes)), bytes.len());
     buf
@@ -75,25 +75,25 @@ pub(super) fn plain<T>(answer: std::io::Result<T>) -> Result<T, i32> {
 }
 
 /// Reads by the plain call; returns the count and the bytes.
-pub(super) fn plainly_read(file: &File, max: usize, offset: u64) -> (Result<usize, i32>, Vec<u8>) {
+pub(super) fn read_directly(file: &File, max: usize, offset: u64) -> (Result<usize, i32>, Vec<u8>) {
     let mut bytes = vec![0; max];
     let count = plain(file.read_at(&mut bytes, offset));
     bytes.truncate(count.unwrap_or(0));
     (count, bytes)
 }
 
-pub(super) fn c2_what_is_at_an_offset_is_as_by_the_call(cx: &TestContext) {
-    const MOST: usize = 200_000;
+pub(super) fn c2_read_at_and_write_at_match_calls(cx: &TestContext) {
+    const MAX: usize = 200_000;
     let directory = TempDir::new();
     let [ours, twin] = ["ours", "twin"].map(|name| file_of(&directory.0.join(name), b"begun"));
     let (mut ops, mut rng) = (OpHarness::new(cx), Rng(4711));
     let key = ops.add(ours);
     for round in 0..300 {
         // Most offsets are close together, some far beyond the end.
-        let offset = rng.below(if round % 10 == 0 { 3_000_000 } else { MOST });
-        let size = rng.below([9, 5000, MOST][round % 3]);
+        let offset = rng.below(if round % 10 == 0 { 3_000_000 } else { MAX });
+        let size = rng.below([9, 5000, MAX][round % 3]);
         if rng.below(2) == 0 {
-            let expected = plainly_read(&twin, size + 1, offset as u64);
+            let expected = read_directly(&twin, size + 1, offset as u64);
             let before = rng.bytes(round % 4);
             let done = ops.run(Op::read_at(key, before.clone(), size + 1, offset as u64));
             let given = (count_of(&done), done.buf.into_vec());
@@ -113,7 +113,7 @@ pub(super) fn c2_what_is_at_an_offset_is_as_by_the_call(cx: &TestContext) {
     ops.expect_all_done("every operation has completed");
 }
 
-pub(super) fn c2_nothing_written_is_nothing_changed(cx: &TestContext) {
+pub(super) fn c2_empty_write_at_changes_nothing(cx: &TestContext) {
     let directory = TempDir::new();
     let path = directory.0.join("file");
     let mut ops = OpHarness::new(cx);
@@ -134,7 +134,7 @@ pub(super) fn c2_nothing_written_is_nothing_changed(cx: &TestContext) {
 }
 
 /// A cached prefix must not cut the read short; pread(2) reads it all.
-pub(super) fn c2_what_memory_lacks_is_read_too(cx: &TestContext) {
+pub(super) fn c2_partly_cached_reads_are_complete(cx: &TestContext) {
     const SIZE: usize = 512 << 10;
     let directory = TempDir::new();
     let content = Rng(31).bytes(SIZE);
@@ -154,10 +154,10 @@ pub(super) fn c2_what_memory_lacks_is_read_too(cx: &TestContext) {
         let (count, read) = bytes(ops.run(Op::read_at(key, vec![7], SIZE, 0)));
         assert!(count == SIZE && read[1..] == content, "{why}: {count}");
         prepare();
-        let buf = ops.run(Op::read_at(key, lent(&pool, b""), SIZE, 0)).buf;
+        let buf = ops.run(Op::read_at(key, pool_buf(&pool, b""), SIZE, 0)).buf;
         assert!(*buf == *content, "a buffer of a pool, {why}: {}", buf.len());
         prepare();
-        let parts = [quarter, 1, half].map(|most| (Buf::Vec(Vec::new()), most));
+        let parts = [quarter, 1, half].map(|max| (Buf::Vec(Vec::new()), max));
         let done = ops.run(Op::read_at_vectored(key, parts, 0));
         let all = quarter + 1 + half;
         let is_right = done.transferred == all && done.buf.into_vec() == content[..all];
@@ -170,13 +170,13 @@ pub(super) fn c2_what_memory_lacks_is_read_too(cx: &TestContext) {
     }
 }
 
-pub(super) fn c3_offsets_are_worked_at_side_by_side(cx: &TestContext) {
+pub(super) fn c3_operations_at_offsets_are_unordered(cx: &TestContext) {
     const BLOCK: usize = 4096;
     const BLOCKS: usize = 300;
     let directory = TempDir::new();
     let path = directory.0.join("file");
     let file = file_of(&path, b"");
-    let mut ops = OpHarness::with_room(cx, 2 * BLOCKS);
+    let mut ops = OpHarness::with_capacity(cx, 2 * BLOCKS);
     let key = ops.add(file.clone());
     let content = Rng(5).bytes(BLOCK * BLOCKS);
     let blocks: Vec<_> = content.chunks(BLOCK).enumerate().collect();
@@ -194,27 +194,27 @@ pub(super) fn c3_offsets_are_worked_at_side_by_side(cx: &TestContext) {
             ops.submit(Op::read_at(key, vec![1], BLOCK, (at * BLOCK) as u64), *at);
             ops.submit(Op::read(key, vec![], BLOCK), BLOCKS + at);
         }
-        let (mut in_order, mut loose) = (Vec::new(), 0);
+        let (mut in_order, mut unordered) = (Vec::new(), 0);
         for done in ops.collect(2 * BLOCKS) {
             let token = done.token.0;
             let (_, read) = bytes(done);
             let at = token % BLOCKS;
             if token < BLOCKS {
                 assert!(read[1..] == *blocks[at].1, "block {at}");
-                loose += 1;
+                unordered += 1;
             } else {
                 assert!(read == blocks[at].1, "block {at}, at the file position");
                 in_order.push(at);
             }
         }
-        assert!(in_order.is_sorted() && loose == BLOCKS, "{in_order:?}, {loose}");
+        assert!(in_order.is_sorted() && unordered == BLOCKS, "{in_order:?}, {unordered}");
         assert_eq!(ok((&*file).stream_position()), content.len() as u64);
         ok((&*file).rewind());
     }
     ops.expect_all_done("writes and reads");
 }
 
-pub(super) fn m1_what_is_at_an_offset_is_in_no_direction(cx: &TestContext) {
+pub(super) fn m1_operations_at_offset_use_no_direction(cx: &TestContext) {
     let directory = TempDir::new();
     let path = directory.0.join("file");
     let file = file_of(&path, b"content");
@@ -234,24 +234,24 @@ pub(super) fn m1_what_is_at_an_offset_is_in_no_direction(cx: &TestContext) {
         assert!(done.result.is_ok(), "{done:?}");
         assert!(done.token.0 != 1 || *done.buf == *b"tent", "{done:?}");
     }
-    assert_eq!(ops.harness.now().len(), 1, "the file is reported");
+    assert_eq!(ops.harness.ready_now().len(), 1, "the file is reported");
     assert_eq!(ok(std::fs::read(&path)), b"Content");
 }
 
-pub(super) fn c5_what_is_read_at_an_offset_is_appended(cx: &TestContext) {
+pub(super) fn c5_read_at_appends_to_buffer(cx: &TestContext) {
     let directory = TempDir::new();
     let mut ops = OpHarness::new(cx);
     let key = ops.add(file_of(&directory.0.join("file"), b"0123456789"));
     let pool = pool(8, 1);
     assert_eq!(bytes(ops.run(Op::read_at(key, b"> ".to_vec(), 3, 2))), (3, b"> 234".to_vec()));
-    let done = ops.run(Op::read_at(key, lent(&pool, b"> "), 6, 2));
+    let done = ops.run(Op::read_at(key, pool_buf(&pool, b"> "), 6, 2));
     assert!(matches!(&done.buf, Buf::Pool(_)) && *done.buf == *b"> 234567", "{done:?}");
     drop(done);
-    let done = ops.run(Op::read_at(key, lent(&pool, b"> "), 6, 8));
+    let done = ops.run(Op::read_at(key, pool_buf(&pool, b"> "), 6, 8));
     assert_eq!((done.transferred, &*done.buf), (2, &b"> 89"[..]), "to the end of the file");
     drop(done);
     for (max, why) in [(7, "too long"), (usize::MAX, "too long"), (0, "empty")] {
-        let (buf, error) = ops.rejected(Op::read_at(key, lent(&pool, b"> "), max, 0));
+        let (buf, error) = ops.rejected(Op::read_at(key, pool_buf(&pool, b"> "), max, 0));
         assert_eq!(error.kind(), InvalidInput, "{why}: {error}");
         assert!(matches!(&buf, Buf::Pool(_)) && *buf == *b"> ", "{why}: the buffer is returned");
     }
@@ -261,11 +261,11 @@ pub(super) fn c5_what_is_read_at_an_offset_is_appended(cx: &TestContext) {
     }
     let (buf, error) = ops.rejected(Op::read_at(key, b"kept".to_vec(), usize::MAX, 0));
     assert_eq!((&*buf, error.kind()), (&b"kept"[..], OutOfMemory));
-    let (buf, error) = ops.rejected(Op::write_at(key, lent(&pool, b"abc"), 2..4, 0));
+    let (buf, error) = ops.rejected(Op::write_at(key, pool_buf(&pool, b"abc"), 2..4, 0));
     assert_eq!((&*buf, error.kind()), (&b"abc"[..], InvalidInput));
 }
 
-pub(super) fn c5_several_buffers_are_filled_and_written_in_turn(cx: &TestContext) {
+pub(super) fn c5_vectored_buffers_are_used_in_order(cx: &TestContext) {
     let directory = TempDir::new();
     let path = directory.0.join("file");
     let (mut ops, mut rng) = (OpHarness::new(cx), Rng(77));
@@ -277,13 +277,13 @@ pub(super) fn c5_several_buffers_are_filled_and_written_in_turn(cx: &TestContext
         let (mut parts, mut expected, mut total) = (Vec::new(), Vec::new(), 0);
         for at in 0..12 {
             let before = rng.bytes(at % 3);
-            let most = if at % 4 == 1 { 0 } else { rng.below(3000) };
+            let max = if at % 4 == 1 { 0 } else { rng.below(3000) };
             let buf: Buf = match at % 2 {
-                0 if at < 8 => lent(&pool, &before).into(),
+                0 if at < 8 => pool_buf(&pool, &before).into(),
                 _ => before.clone().into(),
             };
-            parts.push((buf, most));
-            let (mine, others) = rest.split_at(most.min(rest.len()));
+            parts.push((buf, max));
+            let (mine, others) = rest.split_at(max.min(rest.len()));
             expected.push([&before[..], mine].concat());
             (rest, total) = (others, total + mine.len());
         }
@@ -295,7 +295,7 @@ pub(super) fn c5_several_buffers_are_filled_and_written_in_turn(cx: &TestContext
         let done = ops.run(Op::read_at_vectored(key, parts, offset as u64));
         assert_eq!(count_of(&done), Ok(total), "at {offset}");
         let bufs = done.buf.into_many();
-        let is_right = bufs.iter().map(|buf| &**buf).eq(expected.iter().map(|its| &**its));
+        let is_right = bufs.iter().map(|buf| &**buf).eq(expected.iter().map(|bytes| &**bytes));
         assert!(is_right, "at {offset}: {bufs:?}");
         // Write the buffers back.
         let whole = expected.concat();
@@ -304,7 +304,7 @@ pub(super) fn c5_several_buffers_are_filled_and_written_in_turn(cx: &TestContext
         assert!(ok(std::fs::read(&path))[100..100 + whole.len()] == whole, "back");
         ok(std::fs::write(&path, &content));
     }
-    let parts = ["sta".into(), Buf::None, b"Vec".to_vec().into(), lent(&pool, b"Pool").into()];
+    let parts = ["sta".into(), Buf::None, b"Vec".to_vec().into(), pool_buf(&pool, b"Pool").into()];
     let done = ops.run(Op::write_at_vectored(key, parts, 29_998));
     assert_eq!(count_of(&done), Ok(10));
     assert_eq!(ok(std::fs::read(&path))[29_998..], *b"staVecPool");
@@ -314,7 +314,7 @@ pub(super) fn several(count: usize) -> Vec<Buf> {
     (0..count).map(|at| vec![at as u8].into()).collect()
 }
 
-pub(super) fn c5_what_several_buffers_can_not_do_is_refused(cx: &TestContext) {
+pub(super) fn c5_invalid_vectored_buffers_are_refused(cx: &TestContext) {
     let directory = TempDir::new();
     let path = directory.0.join("file");
     let mut ops = OpHarness::new(cx);
@@ -331,8 +331,8 @@ pub(super) fn c5_what_several_buffers_can_not_do_is_refused(cx: &TestContext) {
     assert_eq!(count_of(&done), Ok(1024));
     let bufs = done.buf.into_many();
     assert!(bufs.iter().enumerate().all(|(at, buf)| **buf == [at as u8; 2]), "{bufs:?}");
-    let (here, _there) = stream();
-    let line = ops.add(here);
+    let (local, _peer) = stream();
+    let socket = ops.add(local);
     let many = || Buf::Many(several(3).into());
     let nested = || [Buf::Vec(vec![1]), many()];
     let refused = [
@@ -348,11 +348,11 @@ pub(super) fn c5_what_several_buffers_can_not_do_is_refused(cx: &TestContext) {
         ("a part of write_at", Op::write_at(key, many(), 1..2, 0), 3),
         ("read", Op::read(key, many(), 3), 3),
         ("write", Op::write(key, many(), ..), 3),
-        ("recv", Op::recv(line, many(), 3), 3),
-        ("recv_msg", Op::recv_msg(line, many(), 3), 3),
-        ("send", Op::send(line, many(), ..), 3),
-        ("send_all", Op::send_all(line, many(), ..), 3),
-        ("send_msg", Op::send_msg(line, many(), .., Message::new()), 3),
+        ("recv", Op::recv(socket, many(), 3), 3),
+        ("recv_msg", Op::recv_msg(socket, many(), 3), 3),
+        ("send", Op::send(socket, many(), ..), 3),
+        ("send_all", Op::send_all(socket, many(), ..), 3),
+        ("send_msg", Op::send_msg(socket, many(), .., Message::new()), 3),
     ];
     for (what, op, count) in refused {
         let (buf, error) = ops.rejected(op);

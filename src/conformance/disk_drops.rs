@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 const SIZE: usize = 64 << 20;
 const CONTENT: u8 = 0x5a;
 /// A read that takes longer after the drop may leave its buffer with the waiting thread (D1).
-const LAST_WAIT: Duration = Duration::from_secs(1);
+const DROP_TIMEOUT: Duration = Duration::from_secs(1);
 /// Rounds for each backend, and for each variant of a backend.
 const DROPS: usize = 200;
 const FEWER_DROPS: usize = 20;
@@ -60,7 +60,7 @@ impl Canary {
 
     /// Waits until the pool thread of a slow disk has released the file and the buffer, in either
     /// order.
-    fn until_let_go(&self, file: &Arc<File>) {
+    fn wait_until_released(&self, file: &Arc<File>) {
         let started = Instant::now();
         let kept = usize::from(self.last.is_some());
         while Arc::strong_count(file) > 1 || self.pool.made() - self.pool.idle() > kept {
@@ -92,9 +92,9 @@ impl Canary {
 
 fn drop_while_reading(cx: &TestContext, file: &Arc<File>, prepare: impl Fn()) {
     let mut canary = Canary::new(cx);
-    let before = open_numbers();
-    let mut under_way = 0;
-    let rounds = if cx.is_in_full() { DROPS } else { FEWER_DROPS };
+    let before = open_fds();
+    let mut in_flight = 0;
+    let rounds = if cx.is_builtin_backend() { DROPS } else { FEWER_DROPS };
     for round in cx.rounds(rounds, KINDS) {
         prepare();
         let mut harness = cx.harness(16);
@@ -114,10 +114,10 @@ fn drop_while_reading(cx: &TestContext, file: &Arc<File>, prepare: impl Fn()) {
         if round % 8 > 3 {
             harness.deregister(key);
         }
-        under_way += usize::from(harness.events.completed() == 0);
+        in_flight += usize::from(harness.events.completed() == 0);
         let (dropped, leaked) = (Instant::now(), leaked_buffers());
         drop(harness);
-        let is_in_time = dropped.elapsed() < LAST_WAIT;
+        let is_in_time = dropped.elapsed() < DROP_TIMEOUT;
         if is_in_time {
             assert_eq!(
                 Arc::strong_count(file),
@@ -130,15 +130,15 @@ fn drop_while_reading(cx: &TestContext, file: &Arc<File>, prepare: impl Fn()) {
             return cx.note(&format!("the disk was too slow for more than {round} rounds"));
         }
         if !is_in_time {
-            canary.until_let_go(file);
+            canary.wait_until_released(file);
         }
         canary.expect_untouched(round);
     }
-    assert!(under_way > 0, "every read completed before the drop");
-    assert_eq!(open_numbers(), before, "a descriptor was left open");
+    assert!(in_flight > 0, "every read completed before the drop");
+    assert_eq!(open_fds(), before, "a descriptor was left open");
 }
 
-pub(super) fn d1_no_direct_read_outlives_the_poller(cx: &TestContext) {
+pub(super) fn d1_direct_read_does_not_outlive_poller(cx: &TestContext) {
     let directory = TempDir::new();
     let Some(file) = file(&directory, libc::O_DIRECT) else {
         cx.skip("the temporary directory is on a file system without O_DIRECT")
@@ -146,7 +146,7 @@ pub(super) fn d1_no_direct_read_outlives_the_poller(cx: &TestContext) {
     drop_while_reading(cx, &file, || {});
 }
 
-pub(super) fn d1_no_cold_read_outlives_the_poller(cx: &TestContext) {
+pub(super) fn d1_cold_read_does_not_outlive_poller(cx: &TestContext) {
     let directory = TempDir::new();
     let file = file(&directory, 0).unwrap_or_else(|| panic!("open failed"));
     drop_while_reading(cx, &file, || forget(&file, 0, SIZE));

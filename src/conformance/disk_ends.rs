@@ -85,9 +85,9 @@ impl DiskFixture {
     }
 }
 
-pub(super) fn x1_at_a_disk_it_is_done_or_canceled(cx: &TestContext) {
+pub(super) fn x1_disk_operation_completes_or_is_cancelled(cx: &TestContext) {
     let disk = DiskFixture::new();
-    let mut ops = OpHarness::with_room(cx, BLOCKS);
+    let mut ops = OpHarness::with_capacity(cx, BLOCKS);
     let key = ops.add(disk.file.clone());
     for round in 0..8 {
         disk.renew();
@@ -109,9 +109,9 @@ pub(super) fn x1_at_a_disk_it_is_done_or_canceled(cx: &TestContext) {
     ops.expect_all_done("every operation has completed");
 }
 
-pub(super) fn x3_at_a_disk_it_is_done_or_its_time_has_passed(cx: &TestContext) {
+pub(super) fn x3_disk_operation_completes_or_times_out(cx: &TestContext) {
     let disk = DiskFixture::new();
-    let mut ops = OpHarness::with_room(cx, BLOCKS);
+    let mut ops = OpHarness::with_capacity(cx, BLOCKS);
     let key = ops.add(disk.file.clone());
     let is_late = |done: &Completion| {
         done.result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::TimedOut)
@@ -131,11 +131,11 @@ pub(super) fn x3_at_a_disk_it_is_done_or_its_time_has_passed(cx: &TestContext) {
     ops.expect_all_done("every operation has completed");
 }
 
-pub(super) fn r5_at_a_disk_the_file_is_held_until_then(cx: &TestContext) {
+pub(super) fn r5_deregistered_file_is_held_until_disk_completes(cx: &TestContext) {
     let disk = DiskFixture::new();
     for round in 0..8 {
         disk.renew();
-        let mut ops = OpHarness::with_room(cx, BLOCKS);
+        let mut ops = OpHarness::with_capacity(cx, BLOCKS);
         let file = Arc::new(ok(disk.file.try_clone()));
         let key = ops.add(file.clone());
         let ids: Vec<OpId> = (0..BLOCKS).map(|at| ops.submit(disk.op(key, at), at)).collect();
@@ -161,34 +161,34 @@ pub(super) fn r5_at_a_disk_the_file_is_held_until_then(cx: &TestContext) {
 
 /// In some of ten tries, reads must still be in flight after a wait that has reported an event and
 /// a wake.
-pub(super) fn c7_a_disk_blocks_nobody(cx: &TestContext) {
+pub(super) fn c7_disk_reads_do_not_block_waits(cx: &TestContext) {
     const SIZE: usize = 4 << 20;
     const FILES: usize = 8;
     let directory = TempDir::new();
     let content = vec![0x5a; SIZE];
     let files: Vec<_> =
         (0..FILES).map(|at| file_of(&directory.0.join(at.to_string()), &content)).collect();
-    let mut were_under_way = 0;
+    let mut were_in_flight = 0;
     for _ in 0..10 {
         files.iter().for_each(|file| forget(file, 0, SIZE));
         let mut ops = OpHarness::new(cx);
-        let (here, there) = stream();
-        ops.harness.register(here, 1, READ, Mode::Level);
+        let (local, peer) = stream();
+        ops.harness.register(local, 1, READ, Mode::Level);
         for (token, file) in files.iter().enumerate() {
             let key = ops.add(file.clone());
             ops.submit(Op::read_at(key, Vec::new(), SIZE, 0), token);
         }
-        put(&there, b"x");
+        put(&peer, b"x");
         ops.harness.poller.waker().wake();
         ops.harness.wait(Some(ZERO));
-        assert_eq!(ops.harness.said(), [(1, Readiness::READABLE)], "the stream is reported");
+        assert_eq!(ops.harness.reported(), [(1, Readiness::READABLE)], "the stream is reported");
         assert!(ops.harness.events.woken(), "the wait was not woken");
-        were_under_way += i32::from(ops.harness.events.completed() < FILES);
+        were_in_flight += i32::from(ops.harness.events.completed() < FILES);
         for done in ops.collect(FILES) {
             assert!(bytes(done).1 == content, "the bytes differ");
         }
     }
-    assert!(were_under_way > 0, "every wait blocked on the disk");
+    assert!(were_in_flight > 0, "every wait blocked on the disk");
 }
 
 /// Returns the counts of pool threads and of threads that open files.
@@ -199,9 +199,9 @@ fn disk_threads() -> [usize; 2] {
         std::fs::read_to_string(ok(task).path().join("comm")).ok()
     });
     let names: Vec<_> = names.collect();
-    let called = |name| names.iter().filter(|its| its.trim() == name).count();
+    let count_of = |name| names.iter().filter(|thread| thread.trim() == name).count();
     // The kernel keeps 15 bytes of a thread name.
-    ["quintpoll-block", "quintpoll-once"].map(called)
+    ["quintpoll-block", "quintpoll-once"].map(count_of)
 }
 
 fn expect_few_threads(max: usize) {
@@ -209,18 +209,19 @@ fn expect_few_threads(max: usize) {
     assert!(threads.iter().all(|&count| count <= max), "{threads:?} threads, at most {max}");
 }
 
-pub(super) fn c7_a_few_threads_wait_for_disks(cx: &TestContext) {
+pub(super) fn c7_disk_threads_stay_within_limit(cx: &TestContext) {
     let disk = DiskFixture::new();
     let read = OpenOptions::new().read(true).clone();
     let before = {
         drop(cx.poller());
-        open_numbers()
+        open_fds()
     };
     for round in 0..10 {
-        let mut benches: Vec<_> = (0..3).map(|_| OpHarness::with_room(cx, 2 * BLOCKS)).collect();
+        let mut harnesses: Vec<_> =
+            (0..3).map(|_| OpHarness::with_capacity(cx, 2 * BLOCKS)).collect();
         // The first is the default.
         let max = [16, 4, 1][round % 3];
-        for ops in &mut benches {
+        for ops in &mut harnesses {
             if max < 16 {
                 ops.harness.poller.set_max_threads(max);
             }
@@ -233,46 +234,46 @@ pub(super) fn c7_a_few_threads_wait_for_disks(cx: &TestContext) {
             }
         }
         if round % 2 == 0 {
-            for ops in &mut benches {
+            for ops in &mut harnesses {
                 let done = ops.collect(2 * BLOCKS);
                 assert!(done.iter().all(|done| done.result.is_ok()), "{done:?}");
             }
             expect_few_threads(3 * max);
         }
-        drop(benches);
+        drop(harnesses);
         let started = Instant::now();
         while disk_threads() != [0; 2] {
             assert!(started.elapsed() < LONG, "{:?} threads have not exited", disk_threads());
             std::thread::yield_now();
         }
-        assert_eq!(open_numbers(), before, "a descriptor was left open, round {round}");
+        assert_eq!(open_fds(), before, "a descriptor was left open, round {round}");
     }
 }
 
-pub(super) fn c4_a_file_at_work_is_kept_open(cx: &TestContext) {
+pub(super) fn c4_file_stays_open_until_disk_completes(cx: &TestContext) {
     let disk = DiskFixture::new();
     disk.renew();
-    let mut ops = OpHarness::with_room(cx, BLOCKS);
+    let mut ops = OpHarness::with_capacity(cx, BLOCKS);
     let file = Arc::new(ok(disk.file.try_clone()));
     let key = ops.add(file.clone());
     for at in 0..BLOCKS {
         ops.submit(disk.op(key, at), at);
     }
     assert!(Arc::strong_count(&file) > 1, "the poller must hold the file");
-    let number = std::os::fd::AsRawFd::as_raw_fd(&*file);
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&*file);
     drop(file);
-    let path = ok(std::fs::read_link(format!("/proc/self/fd/{number}")));
+    let path = ok(std::fs::read_link(format!("/proc/self/fd/{fd}")));
     assert_eq!(path, disk.directory.0.join("file"), "the descriptor was closed");
     for done in ops.collect(BLOCKS) {
         assert!(!disk.check(done, |_| false), "the operation was not cancelled");
     }
     ops.harness.deregister(key);
-    let gone = std::fs::read_link(format!("/proc/self/fd/{number}"));
+    let gone = std::fs::read_link(format!("/proc/self/fd/{fd}"));
     assert_ne!(gone.ok(), Some(disk.directory.0.join("file")), "deregistered, but not closed");
 }
 
 /// Writes, syncs, reopens and reads one file, each after the operation before has completed.
-pub(super) fn f2_what_was_written_is_kept_and_read_again(cx: &TestContext) {
+pub(super) fn f2_written_data_is_synced_and_read_back(cx: &TestContext) {
     let directory = TempDir::new();
     let path = directory.0.join("file");
     let mut ops = OpHarness::new(cx);

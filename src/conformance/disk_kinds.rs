@@ -17,7 +17,7 @@ use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub(super) fn c2_the_ends_of_files_are_those_of_the_call(cx: &TestContext) {
+pub(super) fn c2_offsets_at_limits_match_calls(cx: &TestContext) {
     let directory = TempDir::new();
     let [ours, twin] = ["ours", "twin"].map(|name| file_of(&directory.0.join(name), b"content"));
     let mut ops = OpHarness::new(cx);
@@ -30,7 +30,7 @@ pub(super) fn c2_the_ends_of_files_are_those_of_the_call(cx: &TestContext) {
     }
     // Beyond the maximum file size, and at the maximum offset.
     for offset in [1 << 44, 1 << 50, i64::MAX as u64 - 5, i64::MAX as u64] {
-        let expected = plainly_read(&twin, 9, offset).0;
+        let expected = read_directly(&twin, 9, offset).0;
         let done = ops.run(Op::read_at(key, vec![], 9, offset));
         assert_eq!(count_of(&done), expected, "a read at {offset}");
         let expected = plain(twin.write_at(b"123456789", offset));
@@ -54,8 +54,8 @@ fn others(directory: &Path) -> Vec<(&'static str, OwnedFd)> {
     let device = |path: &str| open(Path::new(path), true, true);
     let (reader, writer) = pipe();
     fill(&writer);
-    let ((here, there), (connection, _)) = (stream(), tcp());
-    put(&there, b"some data");
+    let ((local, peer), (connection, _)) = (stream(), tcp());
+    put(&peer, b"some data");
     let counter = ok(nix::sys::eventfd::EventFd::from_value_and_flags(
         3,
         nix::sys::eventfd::EfdFlags::EFD_NONBLOCK,
@@ -66,8 +66,8 @@ fn others(directory: &Path) -> Vec<(&'static str, OwnedFd)> {
     vec![
         ("reader", reader),
         ("writer", writer),
-        ("unix stream", ok(here.as_fd().try_clone_to_owned())),
-        ("its peer", there.into()),
+        ("unix stream", ok(local.as_fd().try_clone_to_owned())),
+        ("its peer", peer.into()),
         ("datagram", ok(UnixDatagram::pair()).0.into()),
         ("TCP", ok(connection.as_fd().try_clone_to_owned())),
         ("eventfd", counter.into()),
@@ -82,19 +82,19 @@ fn others(directory: &Path) -> Vec<(&'static str, OwnedFd)> {
     ]
 }
 
-pub(super) fn c2_offsets_of_all_kinds_of_files_are_as_by_the_call(cx: &TestContext) {
+pub(super) fn c2_offsets_on_all_file_kinds_match_calls(cx: &TestContext) {
     let directory = TempDir::new();
     let [ours, twins] = [0, 1].map(|_| others(&directory.0));
     for ((name, ours), (_, twin)) in ours.into_iter().zip(twins) {
         let mut ops = OpHarness::new(cx);
-        ops.about = name;
+        ops.label = name;
         let (key, twin) = (ops.add(Arc::new(ours)), File::from(twin));
         for offset in [0, 5] {
-            let expected = plainly_read(&twin, 8, offset);
+            let expected = read_directly(&twin, 8, offset);
             let done = ops.run(Op::read_at(key, vec![], 8, offset));
             let given = (count_of(&done), done.buf.into_vec());
             assert_eq!(given, expected, "{name}: a read at {offset}");
-            let two = [1, 7].map(|most| (Buf::Vec(vec![]), most));
+            let two = [1, 7].map(|max| (Buf::Vec(vec![]), max));
             let done = ops.run(Op::read_at_vectored(key, two, offset));
             assert_eq!(
                 (count_of(&done), done.buf.into_vec()),
@@ -120,7 +120,7 @@ pub(super) fn c2_offsets_of_all_kinds_of_files_are_as_by_the_call(cx: &TestConte
     }
 }
 
-pub(super) fn c2_what_is_direct_wants_to_be_aligned(cx: &TestContext) {
+pub(super) fn c2_direct_io_alignment_errors_match_calls(cx: &TestContext) {
     const SIZE: usize = 64 << 10;
     let directory = TempDir::new();
     let path = directory.0.join("file");
@@ -140,11 +140,11 @@ pub(super) fn c2_what_is_direct_wants_to_be_aligned(cx: &TestContext) {
     let mut rng = Rng(17);
     for (before, size, offset) in asked.into_iter().chain(askew) {
         let why = format!("{size} at {offset}, after {before} bytes");
-        let mut room = lent(&pool, &rng.bytes(SIZE));
+        let mut room = pool_buf(&pool, &rng.bytes(SIZE));
         let part = before..before + size;
         let expected = plain(file.read_at(&mut room[part.clone()], offset as u64));
         let read = room[before..][..expected.unwrap_or(0)].to_vec();
-        let buf = lent(&pool, &vec![7; before]);
+        let buf = pool_buf(&pool, &vec![7; before]);
         let done = ops.run(Op::read_at(key, buf, size, offset as u64));
         assert_eq!(count_of(&done), expected, "a read of {why}");
         assert!(done.buf[before..] == read, "a read of {why}");
@@ -172,7 +172,7 @@ impl Traces {
         Some(Traces(name.into()))
     }
 
-    fn say(&self, what: &str) {
+    fn write_marker(&self, what: &str) {
         ok(std::fs::write(self.0.join("trace_marker"), what));
     }
 }
@@ -185,7 +185,7 @@ impl Drop for Traces {
 }
 
 /// A thread blocked in such a call could not be reclaimed.
-pub(super) fn x1_what_waits_for_no_disk_is_given_up(cx: &TestContext) {
+pub(super) fn x1_read_of_waiting_tracefs_file_is_cancelled(cx: &TestContext) {
     let Some(traces) = Traces::new() else { cx.skip("tracefs is missing or not permitted") };
     let file = Arc::new(ok(File::open(traces.0.join("trace_pipe"))));
     let (reader, writer) = pipe();
@@ -199,26 +199,26 @@ pub(super) fn x1_what_waits_for_no_disk_is_given_up(cx: &TestContext) {
             // Long enough for a thread to start it.
             ops.expect_sleep("no trace was written");
             ops.cancel(id);
-            let done = ops.one();
+            let done = ops.next();
             assert!(done.is_canceled(), "round {round}: {done:?}");
         }
         let [splice, read] = operations();
         ops.submit(read, 2);
         ops.expect_sleep("no trace was written");
-        traces.say("this is read");
-        let (_, text) = bytes(ops.one());
+        traces.write_marker("this is read");
+        let (_, text) = bytes(ops.next());
         assert!(String::from_utf8_lossy(&text).contains("this is read"));
         ops.submit(splice, 3);
         ops.expect_sleep("no other trace was written");
-        traces.say("this is spliced");
-        let mut text = vec![0; ops.one().transferred];
+        traces.write_marker("this is spliced");
+        let mut text = vec![0; ops.next().transferred];
         ok(nix::unistd::read(&reader, &mut text));
         assert!(String::from_utf8_lossy(&text).contains("this is spliced"));
     }
 }
 
 /// Every kind of write beyond `RLIMIT_FSIZE`, in a process that SIGXFSZ would end.
-pub(super) fn c2_no_write_raises_sigxfsz(cx: &TestContext) {
+pub(super) fn c2_writes_raise_no_sigxfsz(cx: &TestContext) {
     const LIMIT: usize = 8192;
     ok(staging::default_action(libc::SIGXFSZ));
     let directory = TempDir::new();
@@ -255,7 +255,7 @@ pub(super) fn c2_no_write_raises_sigxfsz(cx: &TestContext) {
     // Direct writes take other paths in the kernel and in a ring.
     if let Ok(direct) = direct {
         let key = ops.add(Arc::new(direct));
-        let mut aligned = lent(&pool, &full);
+        let mut aligned = pool_buf(&pool, &full);
         for offset in [end, end + 4096] {
             let done = ops.run(Op::write_at(key, aligned, .., offset));
             assert_eq!(count_of(&done), Err(libc::EFBIG), "a direct write at {offset}");

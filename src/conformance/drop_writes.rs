@@ -1,7 +1,7 @@
 //! Clause D1: after the poller has been dropped the kernel must not write to any buffer.
 
-use super::cancels::{crowded_listener, unconnected};
-use super::crowd;
+use super::cancels::{full_listener, unconnected};
+use super::many_files;
 use super::util::*;
 use crate::event::{Interest, Mode, Token};
 use crate::key::Key;
@@ -19,26 +19,26 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A source to receive from, and the peer that writes to it.
-struct Line {
+struct SourcePair {
     source: Source,
     is_pipe: bool,
     peer: OwnedFd,
 }
 
 /// Creates up to `count` pairs, within the limit on open files; every eighth is a pipe.
-fn lines(cx: &TestContext, count: usize) -> Vec<Line> {
-    let count = crowd::room_for(cx, 2 * count) / 2;
-    let line = |at: usize| match at % 8 {
+fn pairs(cx: &TestContext, count: usize) -> Vec<SourcePair> {
+    let count = many_files::fd_budget(cx, 2 * count) / 2;
+    let pair = |at: usize| match at % 8 {
         0 => {
             let (source, peer) = pipe();
-            Line { source: Arc::new(source), is_pipe: true, peer }
+            SourcePair { source: Arc::new(source), is_pipe: true, peer }
         }
         _ => {
             let (source, peer) = stream();
-            Line { source, is_pipe: false, peer: peer.into() }
+            SourcePair { source, is_pipe: false, peer: peer.into() }
         }
     };
-    (0..count).map(line).collect()
+    (0..count).map(pair).collect()
 }
 
 /// Size of a buffer: small allocations are reused by the allocator at once.
@@ -56,14 +56,14 @@ fn register(poller: &mut dyn Poller, source: Source) -> Key {
 }
 
 /// Sources shared by all rounds.
-struct Crowd {
-    lines: Vec<Line>,
+struct Workload {
+    pairs: Vec<SourcePair>,
     listeners: Vec<Arc<TcpListener>>,
     /// The backlog is full: connections to it are not made.
-    crowded: (OwnedFd, SocketAddr, TcpStream),
+    full_listener: (OwnedFd, SocketAddr, TcpStream),
 }
 
-impl Crowd {
+impl Workload {
     /// Submits operations of all kinds, none of which can complete; returns their count.
     fn load(&self, poller: &mut dyn Poller) -> usize {
         let mut count = 0;
@@ -72,10 +72,10 @@ impl Crowd {
             submitted.unwrap_or_else(|rejected| panic!("submit: {rejected}"));
             count += 1;
         };
-        for (at, line) in self.lines.iter().enumerate() {
-            let key = register(poller, line.source.clone());
+        for (at, pair) in self.pairs.iter().enumerate() {
+            let key = register(poller, pair.source.clone());
             let buffer = || Vec::with_capacity(SIZE);
-            let receive = |is_exact| match (line.is_pipe, is_exact) {
+            let receive = |is_exact| match (pair.is_pipe, is_exact) {
                 (true, _) => Op::read(key, buffer(), SIZE),
                 (false, false) => Op::recv(key, buffer(), SIZE),
                 (false, true) => Op::recv_exact(key, buffer(), SIZE),
@@ -92,24 +92,24 @@ impl Crowd {
         }
         for _ in 0..3 {
             let key = register(poller, unconnected());
-            submit(poller, Op::connect(key, self.crowded.1));
+            submit(poller, Op::connect(key, self.full_listener.1));
         }
         count
     }
 }
 
 /// Fails unless data sent now can be read from the sources, complete and once.
-fn expect_unread(lines: &[Line], round: usize) {
+fn expect_unread(pairs: &[SourcePair], round: usize) {
     let mark = [round as u8; 3];
-    for line in lines {
-        assert_eq!(write(&line.peer, &mark), Ok(3), "the peer can write");
+    for pair in pairs {
+        assert_eq!(write(&pair.peer, &mark), Ok(3), "the peer can write");
     }
-    for line in lines {
+    for pair in pairs {
         let mut bytes = [0; SIZE];
-        let count = read(&line.source, &mut bytes);
+        let count = read(&pair.source, &mut bytes);
         assert_eq!((count, &bytes[..3]), (Ok(3), &mark[..]), "received after drop {round}");
         assert_eq!(
-            read(&line.source, &mut bytes),
+            read(&pair.source, &mut bytes),
             Err(Errno::EAGAIN),
             "more data after drop {round}"
         );
@@ -118,19 +118,19 @@ fn expect_unread(lines: &[Line], round: usize) {
 
 /// Fills the freed memory of the buffers with a pattern, lets all peers write, and checks the
 /// pattern.
-fn expect_untouched(lines: &[Line], round: usize) {
+fn expect_untouched(pairs: &[SourcePair], round: usize) {
     const PATTERN: u8 = 0xa5;
     let canaries: Vec<Vec<u8>> = (0..2 * SOURCES).map(|_| vec![PATTERN; SIZE]).collect();
-    expect_unread(lines, round);
+    expect_unread(pairs, round);
     let touched =
         canaries.iter().filter(|canary| canary.iter().any(|&byte| byte != PATTERN)).count();
     assert_eq!(touched, 0, "freed memory was written after drop {round}");
 }
 
-pub(super) fn d1_a_thousand_drops_with_thousands_under_way(cx: &TestContext) {
+pub(super) fn d1_thousand_drops_with_operations_in_flight(cx: &TestContext) {
     drop(cx.poller());
-    let before = open_numbers();
-    let lines = lines(cx, SOURCES);
+    let before = open_fds();
+    let pairs = pairs(cx, SOURCES);
     let listen = |_| {
         let made = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
         let made = made.unwrap_or_else(|error| panic!("bind: {error}"));
@@ -138,12 +138,12 @@ pub(super) fn d1_a_thousand_drops_with_thousands_under_way(cx: &TestContext) {
         Arc::new(made)
     };
     let listeners = (0..20).map(listen).collect();
-    let crowd = Crowd { lines, listeners, crowded: crowded_listener() };
-    let Crowd { lines, listeners, .. } = &crowd;
-    let with_files = open_numbers();
+    let workload = Workload { pairs, listeners, full_listener: full_listener() };
+    let Workload { pairs, listeners, .. } = &workload;
+    let with_files = open_fds();
     for round in cx.rounds(DROPS, 2 * FULL_ROUND) {
         let mut harness = cx.harness(16);
-        let count = crowd.load(&mut *harness.poller);
+        let count = workload.load(&mut *harness.poller);
         let (last, last_peer) = stream();
         let key = register(&mut *harness.poller, last.clone());
         let submitted = harness.poller.submit(Op::recv(key, Vec::new(), SIZE), Token(0));
@@ -159,14 +159,14 @@ pub(super) fn d1_a_thousand_drops_with_thousands_under_way(cx: &TestContext) {
         let ended = oracle(&last_peer, PollFlags::POLLIN).contains(PollFlags::POLLHUP);
         assert!(ended, "the kernel still holds a file after drop {round}");
         match round % FULL_ROUND {
-            0 => expect_untouched(lines, round),
+            0 => expect_untouched(pairs, round),
             turn => {
-                let few = lines.chunks(lines.len().div_ceil(FULL_ROUND)).nth(turn);
+                let few = pairs.chunks(pairs.len().div_ceil(FULL_ROUND)).nth(turn);
                 expect_unread(few.unwrap_or_default(), round);
             }
         }
     }
-    assert_eq!(open_numbers(), with_files, "a descriptor was left open");
+    assert_eq!(open_fds(), with_files, "a descriptor was left open");
     assert_eq!(leaked_buffers(), 0, "a buffer was leaked");
     for listener in listeners {
         let address = listener.local_addr().unwrap_or_else(|e| panic!("getsockname: {e}"));
@@ -174,14 +174,14 @@ pub(super) fn d1_a_thousand_drops_with_thousands_under_way(cx: &TestContext) {
         assert!(listener.accept().is_ok(), "a dropped poller accepted the connection");
         drop(client);
     }
-    for line in crowd.lines {
-        assert_eq!(Arc::strong_count(&line.source), 1, "a poller still holds the source");
-        drop(line.source);
-        let ended = write(&line.peer, b"x");
+    for pair in workload.pairs {
+        assert_eq!(Arc::strong_count(&pair.source), 1, "a poller still holds the source");
+        drop(pair.source);
+        let ended = write(&pair.peer, b"x");
         assert_eq!(ended, Err(Errno::EPIPE), "the kernel still holds the source");
     }
-    drop((crowd.listeners, crowd.crowded));
-    assert_eq!(open_numbers(), before, "a descriptor was left open");
+    drop((workload.listeners, workload.full_listener));
+    assert_eq!(open_fds(), before, "a descriptor was left open");
 }
 
 /// Size of one read, large enough to keep the disk busy for a while.
@@ -204,14 +204,14 @@ fn aligned_buffer() -> Vec<u8> {
     buffer
 }
 
-pub(super) fn d1_a_disk_that_is_at_work_is_waited_for(cx: &TestContext) {
+pub(super) fn d1_poller_drop_waits_for_direct_read(cx: &TestContext) {
     const PATTERN: u8 = 0xa5;
     let directory = TempDir::new();
     let Some(file) = direct_file(&directory) else {
         cx.skip("the temporary directory is on a file system without O_DIRECT")
     };
     let file = Arc::new(file);
-    let number = file.as_raw_fd();
+    let fd = file.as_raw_fd();
     for round in 0..4 {
         let mut harness = cx.harness(16);
         let key = register(&mut *harness.poller, file.clone());
@@ -224,7 +224,7 @@ pub(super) fn d1_a_disk_that_is_at_work_is_waited_for(cx: &TestContext) {
         }
         let ReadinessHarness { poller, events } = harness;
         drop(poller);
-        assert_eq!(Arc::strong_count(&file), 1, "the poller still holds file {number}");
+        assert_eq!(Arc::strong_count(&file), 1, "the poller still holds file {fd}");
         drop(events);
         // The allocator reuses the same memory.
         let canary = vec![PATTERN; FILE + 2 * PAGE];

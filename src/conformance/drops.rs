@@ -16,40 +16,40 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Fills a stream and queues operations in both directions, one in flight and several behind it.
-fn busy(ops: &mut OpHarness) -> (Arc<UnixStream>, UnixStream, Key, Vec<OpId>) {
-    let (here, there) = stream();
-    fill(&*here);
-    let key = ops.add(here.clone());
+fn stream_with_operations(ops: &mut OpHarness) -> (Arc<UnixStream>, UnixStream, Key, Vec<OpId>) {
+    let (local, peer) = stream();
+    fill(&*local);
+    let key = ops.add(local.clone());
     let mut ids = Vec::new();
     for token in 0..4 {
         ids.push(ops.submit(Op::recv_exact(key, vec![token as u8], 3), token));
         ids.push(ops.submit(Op::send_all(key, vec![token as u8; 9], 1..), 10 + token));
         ids.push(ops.submit(Op::recv(key, vec![token as u8], 3), 20 + token));
     }
-    (here, there, key, ids)
+    (local, peer, key, ids)
 }
 
 fn in_order(done: &[Completion]) -> Vec<OpId> {
     done.iter().map(|done| done.id).collect()
 }
 
-pub(super) fn r5_operations_complete_in_the_order_of_their_submission(cx: &TestContext) {
-    for is_under_way in [false, true] {
+pub(super) fn r5_cancelled_operations_complete_in_submission_order(cx: &TestContext) {
+    for is_in_flight in [false, true] {
         for (received, what) in [(0, "nothing"), (2, "a part"), (3, "one"), (7, "some")] {
             let mut ops = OpHarness::new(cx);
-            let (_here, there, key, ids) = busy(&mut ops);
+            let (_local, peer, key, ids) = stream_with_operations(&mut ops);
             let others = ops.submit(Op::timeout(Duration::from_secs(3600)), 99);
-            if is_under_way {
+            if is_in_flight {
                 ops.expect_nothing_yet("nothing was sent and the send buffer is full");
             }
-            put(&there, &[b'x'; 7][..received]);
+            put(&peer, &[b'x'; 7][..received]);
             ops.harness.deregister(key);
             let again = ops.harness.poller.submit(Op::recv(key, vec![1, 2], 3), Token(0));
             let refused = again.err().unwrap_or_else(|| panic!("the key is stale"));
             assert_eq!(refused.kind(), io::ErrorKind::NotFound);
             assert_eq!(&*refused.into_parts().0.into_buf(), [1, 2], "the buffer must be returned");
             let done = ops.collect(12);
-            assert_eq!(in_order(&done), ids, "received {what}, submitted: {is_under_way}");
+            assert_eq!(in_order(&done), ids, "received {what}, submitted: {is_in_flight}");
             let mut consumed = 0;
             for done in &done {
                 let is_whole = done.result.is_ok();
@@ -68,18 +68,18 @@ pub(super) fn r5_operations_complete_in_the_order_of_their_submission(cx: &TestC
             }
             assert!(consumed <= received, "{consumed} of {received}");
             ops.cancel(others);
-            assert!(ops.one().is_canceled(), "a timeout needs no source");
+            assert!(ops.next().is_canceled(), "a timeout needs no source");
             ops.expect_all_done("every operation has completed");
         }
     }
 }
 
-pub(super) fn r5_the_peer_sees_the_end_of_a_busy_stream_at_once(cx: &TestContext) {
-    for is_under_way in [false, true] {
+pub(super) fn r5_peer_sees_eof_despite_pending_operations(cx: &TestContext) {
+    for is_in_flight in [false, true] {
         for by_deregister in [false, true] {
             let mut ops = OpHarness::new(cx);
-            let (here, there, key, _) = busy(&mut ops);
-            if is_under_way {
+            let (local, peer, key, _) = stream_with_operations(&mut ops);
+            if is_in_flight {
                 ops.expect_nothing_yet("nothing was sent and the send buffer is full");
             }
             let stays = match by_deregister {
@@ -92,35 +92,35 @@ pub(super) fn r5_the_peer_sees_the_end_of_a_busy_stream_at_once(cx: &TestContext
                     None
                 }
             };
-            assert_eq!(Arc::strong_count(&here), 1, "the poller still holds the source");
-            drop(here);
-            let bits = oracle(&there, PollFlags::POLLIN);
+            assert_eq!(Arc::strong_count(&local), 1, "the poller still holds the source");
+            drop(local);
+            let bits = oracle(&peer, PollFlags::POLLIN);
             assert!(bits.contains(PollFlags::POLLHUP), "by deregister: {by_deregister}; {bits:?}");
             drop(stays);
         }
     }
 }
 
-pub(super) fn r5_operations_on_a_number_used_again(cx: &TestContext) {
+pub(super) fn r5_operations_on_reused_fd_use_new_file(cx: &TestContext) {
     let mut ops = OpHarness::new(cx);
-    let (here, there) = stream();
+    let (local, peer) = stream();
     // A duplicate keeps the old file description open and readable.
-    let duplicate = here.try_clone().unwrap_or_else(|error| panic!("dup: {error}"));
-    let number = here.as_raw_fd();
-    let (new, new_there) = stream();
-    let key = ops.add(here);
+    let duplicate = local.try_clone().unwrap_or_else(|error| panic!("dup: {error}"));
+    let fd = local.as_raw_fd();
+    let (new, new_peer) = stream();
+    let key = ops.add(local);
     let old: Vec<_> = (0..3).map(|token| ops.submit(Op::recv(key, Vec::new(), 8), token)).collect();
     ops.expect_nothing_yet("nothing was sent");
     ops.harness.deregister(key);
-    let new = staging::duplicate_onto(new.as_fd(), number);
+    let new = staging::duplicate_onto(new.as_fd(), fd);
     let key = ops.add(Arc::new(new.unwrap_or_else(|error| panic!("dup3: {error}"))));
     let id = ops.submit(Op::recv(key, Vec::new(), 8), 3);
     let done = ops.collect(3);
     assert!(in_order(&done) == old && done.iter().all(Completion::is_canceled), "{done:?}");
-    put(&there, b"old");
+    put(&peer, b"old");
     ops.expect_nothing_yet("only the old file has data");
-    put(&new_there, b"new");
-    let done = ops.one();
+    put(&new_peer, b"new");
+    let done = ops.next();
     assert!(done.id == id && *done.buf == *b"new", "{done:?}");
     assert_eq!(take(&duplicate, 8), 3, "data of the old file was consumed");
     ops.expect_all_done("every receive has completed");
@@ -150,11 +150,11 @@ fn listener() -> Arc<TcpListener> {
     Arc::new(listener.unwrap_or_else(|error| panic!("bind: {error}")))
 }
 
-pub(super) fn d2_accepted_sockets_that_nobody_takes_are_closed(cx: &TestContext) {
+pub(super) fn d2_untaken_accepted_sockets_are_closed(cx: &TestContext) {
     drop(cx.poller());
-    let before = open_numbers();
+    let before = open_fds();
     let all = listener();
-    let mut ops = OpHarness::with_room(cx, 4);
+    let mut ops = OpHarness::with_capacity(cx, 4);
     let key = ops.add(all.clone());
     let accept = |ops: &mut OpHarness, count| {
         for token in 0..count {
@@ -200,12 +200,12 @@ pub(super) fn d2_accepted_sockets_that_nobody_takes_are_closed(cx: &TestContext)
     }
     expect_closed(&peers, "closed with the poller");
     drop((all, peers));
-    assert_eq!(open_numbers(), before, "a descriptor was left open");
+    assert_eq!(open_fds(), before, "a descriptor was left open");
 }
 
-pub(super) fn d2_what_is_done_as_the_poller_goes_is_closed(cx: &TestContext) {
+pub(super) fn d2_sockets_accepted_during_drop_are_closed(cx: &TestContext) {
     drop(cx.poller());
-    let before = open_numbers();
+    let before = open_fds();
     let all = listener();
     all.set_nonblocking(true).unwrap_or_else(|error| panic!("O_NONBLOCK: {error}"));
     for round in 0..200 {
@@ -227,18 +227,18 @@ pub(super) fn d2_what_is_done_as_the_poller_goes_is_closed(cx: &TestContext) {
         expect_closed(&peers, "every connection is closed");
     }
     drop(all);
-    assert_eq!(open_numbers(), before, "a descriptor was left open");
+    assert_eq!(open_fds(), before, "a descriptor was left open");
 }
 
 /// Returns true if the error names fork.
-fn said_so(error: &io::Error) -> bool {
+fn names_fork(error: &io::Error) -> bool {
     error.to_string().contains("fork")
 }
 
-pub(super) fn p1_operations_are_the_parents(cx: &TestContext) {
+pub(super) fn p1_child_cannot_affect_parents_operations(cx: &TestContext) {
     let mut ops = OpHarness::new(cx);
-    let ((here, there), all) = (stream(), listener());
-    let (key, listener) = (ops.add(here.clone()), ops.add(all.clone()));
+    let ((local, peer), all) = (stream(), listener());
+    let (key, listener) = (ops.add(local.clone()), ops.add(all.clone()));
     let ids = [
         ops.submit(Op::recv_exact(key, b"> ".to_vec(), 4), 1),
         ops.submit(Op::recv(key, Vec::new(), 4), 2),
@@ -246,7 +246,7 @@ pub(super) fn p1_operations_are_the_parents(cx: &TestContext) {
         ops.submit(Op::timeout(Duration::from_secs(3600)), 4),
         ops.submit(Op::recv(key, Vec::new(), 4).deadline(Duration::from_secs(3600)), 5),
     ];
-    put(&there, b"ab");
+    put(&peer, b"ab");
     ops.expect_nothing_yet("half of the bytes");
     let flags = || fcntl(&*all, FcntlArg::F_GETFL).map(OFlag::from_bits_retain);
     let (before, mut inherited) = (flags(), Some(ops));
@@ -255,14 +255,14 @@ pub(super) fn p1_operations_are_the_parents(cx: &TestContext) {
         let ReadinessHarness { mut poller, mut events } = harness;
         let refused = poller.submit(Op::send(key, b"load".to_vec(), ..), Token(6));
         let is_refused = refused.err().is_some_and(|refused| {
-            said_so(refused.error()) && *refused.into_parts().0.into_buf() == *b"load"
+            names_fork(refused.error()) && *refused.into_parts().0.into_buf() == *b"load"
         });
         let nop = poller.submit(Op::nop(), Token(7)).err();
         let is_refused = is_refused
-            && nop.is_some_and(|refused| said_so(refused.error()))
-            && ids.iter().all(|&id| poller.cancel(id).is_err_and(|error| said_so(&error)))
-            && poller.deregister(key).is_err_and(|error| said_so(&error))
-            && poller.wait(&mut events, Some(ZERO)).is_err_and(|error| said_so(&error))
+            && nop.is_some_and(|refused| names_fork(refused.error()))
+            && ids.iter().all(|&id| poller.cancel(id).is_err_and(|error| names_fork(&error)))
+            && poller.deregister(key).is_err_and(|error| names_fork(&error))
+            && poller.wait(&mut events, Some(ZERO)).is_err_and(|error| names_fork(&error))
             && events.completed() == 0;
         drop((poller, events));
         i32::from(!is_refused)
@@ -272,12 +272,12 @@ pub(super) fn p1_operations_are_the_parents(cx: &TestContext) {
     let Some(mut ops) = inherited else { panic!("the parent has lost its poller") };
     assert_eq!(flags(), before, "the child changed file status flags");
     ops.expect_nothing_yet("the child must not end operations");
-    put(&there, b"cdefgh");
+    put(&peer, b"cdefgh");
     let done = ops.collect(2);
     assert_eq!(in_order(&done), ids[..2]);
     assert!(*done[0].buf == *b"> abcd" && *done[1].buf == *b"efgh", "{done:?}");
     let _peers = clients(&all, 1);
-    let done = ops.one();
+    let done = ops.next();
     assert!(done.id == ids[2] && done.result.is_ok(), "{done:?}");
     ids[3..].iter().for_each(|&id| ops.cancel(id));
     assert!(ops.collect(2).iter().all(Completion::is_canceled));

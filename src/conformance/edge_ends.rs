@@ -25,8 +25,11 @@ fn expect_silences(harness: &mut ReadinessHarness, why: &str) {
     for round in 0..30 {
         let timeout = if round % 10 == 9 { Duration::from_millis(2) } else { ZERO };
         harness.wait(Some(timeout));
-        let said = harness.said();
-        assert!(said.is_empty(), "expected no event ({why}), got {said:?} in round {round}");
+        let reported = harness.reported();
+        assert!(
+            reported.is_empty(),
+            "expected no event ({why}), got {reported:?} in round {round}"
+        );
     }
 }
 
@@ -40,7 +43,7 @@ fn unwrap<T, E: std::fmt::Display>(made: Result<T, E>) -> T {
     made.unwrap_or_else(|error| panic!("{error}"))
 }
 
-pub(super) fn e5_a_pipe_writer_is_told_that_its_reader_has_gone(cx: &TestContext) {
+pub(super) fn e5_pipe_writer_reports_closed_reader(cx: &TestContext) {
     for is_full in [false, true] {
         let mut harness = cx.harness(4);
         let (reader, writer) = pipe();
@@ -55,7 +58,7 @@ pub(super) fn e5_a_pipe_writer_is_told_that_its_reader_has_gone(cx: &TestContext
     }
 }
 
-pub(super) fn e5_a_pipe_reader_is_told_that_its_writer_has_gone(cx: &TestContext) {
+pub(super) fn e5_pipe_reader_reports_closed_writer(cx: &TestContext) {
     for takes in [0, 1, 3] {
         let mut harness = cx.harness(4);
         let (reader, writer) = pipe();
@@ -73,110 +76,110 @@ pub(super) fn e5_a_pipe_reader_is_told_that_its_writer_has_gone(cx: &TestContext
     }
 }
 
-pub(super) fn e5_a_socket_watched_for_writing_is_told_of_hang_up(cx: &TestContext) {
+pub(super) fn e5_writable_interest_reports_socket_hang_up(cx: &TestContext) {
     let mut harness = cx.harness(4);
-    let (here, there) = stream();
-    harness.register(here, 1, WRITE, Mode::Edge);
+    let (local, peer) = stream();
+    harness.register(local, 1, WRITE, Mode::Edge);
     expect_once(&mut harness, &[(1, WRITABLE)], "writability");
-    drop(there);
+    drop(peer);
     expect_once(&mut harness, &[(1, WRITE_END)], "a Unix stream, peer closed");
 
-    let (here, there) = tcp();
-    harness.register(here.clone(), 2, WRITE, Mode::Edge);
+    let (local, peer) = tcp();
+    harness.register(local.clone(), 2, WRITE, Mode::Edge);
     expect_once(&mut harness, &[(2, WRITABLE)], "writability");
-    unwrap(here.shutdown(Shutdown::Write));
-    drop(there);
-    wait_until_kernel(&*here, PollFlags::empty(), |bits| bits.contains(PollFlags::POLLHUP));
+    unwrap(local.shutdown(Shutdown::Write));
+    drop(peer);
+    wait_until_kernel(&*local, PollFlags::empty(), |bits| bits.contains(PollFlags::POLLHUP));
     assert!(harness.next("both sides are shut down")[0].1.contains(WRITE_END));
     expect_silences(&mut harness, "both sides are shut down");
 
-    let (here, there) = tcp();
-    harness.register(here.clone(), 3, WRITE, Mode::Edge);
+    let (local, peer) = tcp();
+    harness.register(local.clone(), 3, WRITE, Mode::Edge);
     expect_once(&mut harness, &[(3, WRITABLE)], "writability");
-    reset(&here, there);
+    reset(&local, peer);
     assert!(harness.next("a reset")[0].1.contains(BROKEN));
     expect_silences(&mut harness, "already reported");
 }
 
 /// Closes the peer with unread data, which makes a reset.
-fn reset(here: &std::net::TcpStream, there: std::net::TcpStream) {
-    unwrap(std::io::Write::write_all(&mut &*here, b"x"));
-    wait_until_kernel(&there, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLIN));
-    drop(there);
-    wait_until_kernel(here, PollFlags::empty(), |bits| bits.contains(PollFlags::POLLERR));
+fn reset(local: &std::net::TcpStream, peer: std::net::TcpStream) {
+    unwrap(std::io::Write::write_all(&mut &*local, b"x"));
+    wait_until_kernel(&peer, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLIN));
+    drop(peer);
+    wait_until_kernel(local, PollFlags::empty(), |bits| bits.contains(PollFlags::POLLERR));
 }
 
-pub(super) fn e5_half_a_close_and_a_whole_one_are_told_apart(cx: &TestContext) {
+pub(super) fn e5_half_close_and_close_are_reported_separately(cx: &TestContext) {
     for interest in [READ, BOTH, READ | crate::event::Interest::PRIORITY] {
         let room = if interest.contains(WRITE) { WRITABLE } else { Readiness::empty() };
         let mut harness = cx.harness(4);
-        let (here, there) = stream();
-        put(&there, b"x");
-        harness.register(here, 1, interest, Mode::Edge);
+        let (local, peer) = stream();
+        put(&peer, b"x");
+        harness.register(local, 1, interest, Mode::Edge);
         expect_once(&mut harness, &[(1, READABLE | room)], "data");
-        unwrap(there.shutdown(Shutdown::Write));
-        let said = harness.next("RDHUP");
-        assert!(said[0].1.contains(READ_END), "{said:?}");
-        assert!(!said[0].1.contains(Readiness::WRITE_CLOSED), "{said:?}");
+        unwrap(peer.shutdown(Shutdown::Write));
+        let reported = harness.next("RDHUP");
+        assert!(reported[0].1.contains(READ_END), "{reported:?}");
+        assert!(!reported[0].1.contains(Readiness::WRITE_CLOSED), "{reported:?}");
         expect_silences(&mut harness, "RDHUP, already reported");
-        drop(there);
-        let said = harness.next("HUP");
-        assert!(said[0].1.contains(READ_END), "{said:?}");
-        assert_eq!(said[0].1.contains(WRITE_END), interest.contains(WRITE), "{said:?}");
+        drop(peer);
+        let reported = harness.next("HUP");
+        assert!(reported[0].1.contains(READ_END), "{reported:?}");
+        assert_eq!(reported[0].1.contains(WRITE_END), interest.contains(WRITE), "{reported:?}");
         expect_silences(&mut harness, "HUP, already reported");
     }
 }
 
-pub(super) fn e5_an_end_is_told_though_another_direction_was_drained(cx: &TestContext) {
+pub(super) fn e5_hang_up_is_reported_after_drained(cx: &TestContext) {
     for drained in [READ, WRITE] {
         let mut harness = cx.harness(4);
-        let (here, there) = stream();
-        put(&there, b"x");
-        let key = harness.register(here.clone(), 1, BOTH, Mode::Edge);
+        let (local, peer) = stream();
+        put(&peer, b"x");
+        let key = harness.register(local.clone(), 1, BOTH, Mode::Edge);
         expect_once(&mut harness, &[(1, READABLE | WRITABLE)], "data and writability");
         if drained == READ {
-            drain(&*here);
+            drain(&*local);
         } else {
-            fill(&*here);
+            fill(&*local);
         }
         harness.drained(key, drained);
         expect_silences(&mut harness, "drained");
-        drop(there);
-        let said = harness.next("the hang-up");
-        assert!(said[0].1.contains(READ_END | WRITE_END), "{said:?}");
+        drop(peer);
+        let reported = harness.next("the hang-up");
+        assert!(reported[0].1.contains(READ_END | WRITE_END), "{reported:?}");
         expect_silences(&mut harness, "already reported");
     }
 }
 
 /// During a wait select(2) reports a hang-up only for descriptors watched for reading.
-pub(super) fn e5_an_end_ends_a_wait_of_a_drained_reader(cx: &TestContext) {
+pub(super) fn e5_hang_up_wakes_wait_of_drained_reader(cx: &TestContext) {
     let mut harness = cx.harness(4);
-    let (here, there) = stream();
-    let key = harness.register(here, 1, BOTH, Mode::Edge);
+    let (local, peer) = stream();
+    let key = harness.register(local, 1, BOTH, Mode::Edge);
     expect_once(&mut harness, &[(1, WRITABLE)], "writability");
     harness.drained(key, READ);
     let waiter = nix::unistd::gettid().as_raw();
-    let peer = std::thread::spawn(move || {
-        until_asleep(waiter);
-        drop(there);
+    let closer = std::thread::spawn(move || {
+        wait_until_asleep(waiter);
+        drop(peer);
     });
-    let said = harness.next("the hang-up, while the wait sleeps");
-    assert!(said[0].1.contains(READ_END | WRITE_END), "{said:?}");
-    unwrap(peer.join().map_err(|_| "the other thread failed"));
+    let reported = harness.next("the hang-up, while the wait sleeps");
+    assert!(reported[0].1.contains(READ_END | WRITE_END), "{reported:?}");
+    unwrap(closer.join().map_err(|_| "the other thread failed"));
     expect_silences(&mut harness, "already reported");
 }
 
-pub(super) fn e5_rearm_and_modify_tell_of_an_end_again(cx: &TestContext) {
+pub(super) fn e5_rearm_and_modify_repeat_a_hang_up(cx: &TestContext) {
     let (reader, writer) = pipe();
-    let (here, there) = stream();
-    let sources: [(Source, _, _); 2] = [(Arc::new(writer), WRITE, BROKEN), (here, READ, READ_END)];
+    let (local, peer) = stream();
+    let sources: [(Source, _, _); 2] = [(Arc::new(writer), WRITE, BROKEN), (local, READ, READ_END)];
     let mut harness = cx.harness(4);
     let keys = sources.map(|(source, interest, end)| {
         let key = harness.register(source, 1, interest, Mode::Edge);
         (key, interest, end)
     });
-    harness.now();
-    drop((reader, there));
+    harness.ready_now();
+    drop((reader, peer));
     harness.wait(Some(LONG));
     assert_eq!(harness.events.len(), 2);
     for (key, interest, end) in keys {
@@ -191,7 +194,7 @@ pub(super) fn e5_rearm_and_modify_tell_of_an_end_again(cx: &TestContext) {
     }
 }
 
-pub(super) fn e5_each_error_is_told(cx: &TestContext) {
+pub(super) fn e5_each_socket_error_is_reported(cx: &TestContext) {
     for interest in [WRITE, BOTH] {
         let mut harness = cx.harness(4);
         let closed = unwrap(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)));
@@ -209,8 +212,11 @@ pub(super) fn e5_each_error_is_told(cx: &TestContext) {
             wait_until_kernel(&*socket, PollFlags::empty(), |bits| {
                 bits.contains(PollFlags::POLLERR)
             });
-            let said = harness.next("an error");
-            assert!(said[0].1.contains(WRITABLE | Readiness::ERROR), "{said:?}, round {round}");
+            let reported = harness.next("an error");
+            assert!(
+                reported[0].1.contains(WRITABLE | Readiness::ERROR),
+                "{reported:?}, round {round}"
+            );
             expect_silences(&mut harness, "already reported");
             assert!(unwrap(socket.take_error()).is_some());
             expect_silences(&mut harness, "the error was read");
@@ -259,7 +265,7 @@ fn read_to_the_end(of: impl AsFd) -> usize {
 }
 
 /// At the end of a FIFO a read returns 0 instead of `WouldBlock`.
-pub(super) fn e5_a_fifo_is_told_of_its_next_writer(cx: &TestContext) {
+pub(super) fn e5_fifo_reports_its_next_writer(cx: &TestContext) {
     let fifo = Fifo::new();
     let mut harness = cx.harness(4);
     let reader = fifo.reader();
@@ -293,7 +299,7 @@ pub(super) fn e5_a_fifo_is_told_of_its_next_writer(cx: &TestContext) {
     expect_once(&mut harness, &[(1, READABLE)], "data");
 }
 
-pub(super) fn e5_a_fifo_that_hung_up_ends_a_wait_when_its_writer_stays(cx: &TestContext) {
+pub(super) fn e5_fifo_with_own_writer_wakes_wait(cx: &TestContext) {
     let fifo = Fifo::new();
     let mut harness = cx.harness(4);
     let reader = fifo.reader();
@@ -307,7 +313,7 @@ pub(super) fn e5_a_fifo_that_hung_up_ends_a_wait_when_its_writer_stays(cx: &Test
     let waiter = nix::unistd::gettid().as_raw();
     let writer = fifo.open(OFlag::O_WRONLY);
     let peer = std::thread::spawn(move || {
-        until_asleep(waiter);
+        wait_until_asleep(waiter);
         assert_eq!(nix::unistd::write(&writer, b"abc"), Ok(3));
     });
     assert_eq!(harness.next("data, while the wait sleeps"), [(1, READABLE)]);
@@ -316,22 +322,22 @@ pub(super) fn e5_a_fifo_that_hung_up_ends_a_wait_when_its_writer_stays(cx: &Test
     drop(own);
 }
 
-pub(super) fn e5_drained_at_the_end_does_not_tell_of_it_again(cx: &TestContext) {
+pub(super) fn e5_drained_after_hang_up_does_not_repeat_it(cx: &TestContext) {
     let fifo = Fifo::new();
     let mut harness = cx.harness(8);
-    let (here, there) = stream();
+    let (local, peer) = stream();
     let (reader, writer) = pipe();
     let sources: [(Source, _); 3] =
-        [(fifo.reader(), READ), (here, BOTH), (Arc::new(writer), WRITE)];
+        [(fifo.reader(), READ), (local, BOTH), (Arc::new(writer), WRITE)];
     let mut keys = Vec::new();
     for (token, (source, interest)) in sources.iter().enumerate() {
         keys.push((harness.register(source.clone(), token, *interest, Mode::Edge), *interest));
     }
-    harness.now();
-    drop((fifo.writer(), there, reader));
+    harness.ready_now();
+    drop((fifo.writer(), peer, reader));
     let mut count = 0;
     for _ in 0..200 {
-        count += harness.now().len();
+        count += harness.ready_now().len();
         read_to_the_end(&*sources[0].0);
         for &(key, interest) in &keys {
             harness.drained(key, interest);
@@ -353,7 +359,7 @@ pub(super) fn e5_drained_at_the_end_does_not_tell_of_it_again(cx: &TestContext) 
 }
 
 /// An unconnected TCP socket reports HUP.
-pub(super) fn e5_a_connect_after_registering_is_told(cx: &TestContext) {
+pub(super) fn e5_connect_after_register_is_reported(cx: &TestContext) {
     for (interest, rearms) in [(WRITE, false), (BOTH, false), (WRITE, true), (BOTH, true)] {
         let listener = unwrap(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
         let std::net::SocketAddr::V4(address) = unwrap(listener.local_addr()) else {
@@ -364,8 +370,8 @@ pub(super) fn e5_a_connect_after_registering_is_told(cx: &TestContext) {
         let client = unwrap(socket(AddressFamily::Inet, SockType::Stream, flags, None));
         let client = Arc::new(client);
         let key = harness.register(client.clone(), 1, interest, Mode::Edge);
-        let said = harness.next("the hang-up of an unconnected socket");
-        assert!(said[0].1.contains(WRITE_END), "{said:?}");
+        let reported = harness.next("the hang-up of an unconnected socket");
+        assert!(reported[0].1.contains(WRITE_END), "{reported:?}");
         expect_silences(&mut harness, "already reported");
         let connecting = connect(client.as_raw_fd(), &SockaddrIn::from(address));
         assert!(matches!(connecting, Ok(()) | Err(nix::errno::Errno::EINPROGRESS)));

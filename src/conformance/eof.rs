@@ -22,12 +22,12 @@ use std::time::Instant;
 
 /// The kernel reports a reset once. If the send consumed it, the receive would report end of stream
 /// and the data would look complete.
-pub(super) fn c2_a_reset_is_no_end(cx: &TestContext) {
+pub(super) fn c2_reset_is_not_reported_as_eof(cx: &TestContext) {
     // The order of submission. 3 is a send submitted after the reset.
     for order in [[1, 2], [2, 1], [1, 3]] {
-        let (here, there) = tcp();
+        let (local, peer) = tcp();
         let mut ops = OpHarness::new(cx);
-        let key = ops.add(here.clone());
+        let key = ops.add(local.clone());
         let submit = |ops: &mut OpHarness, what: usize| {
             let op = match what {
                 1 => Op::recv(key, Vec::new(), 8),
@@ -42,12 +42,12 @@ pub(super) fn c2_a_reset_is_no_end(cx: &TestContext) {
         ops.expect_nothing_yet("nothing was sent and the buffer is full");
         if order[1] == 3 {
             // Unread data at the peer makes its close a reset.
-            assert_eq!(nix::unistd::write(&*here, b"x"), Ok(1));
-            wait_until_kernel(&there, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLIN));
+            assert_eq!(nix::unistd::write(&*local, b"x"), Ok(1));
+            wait_until_kernel(&peer, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLIN));
         }
-        drop(there);
+        drop(peer);
         if order[1] == 3 {
-            wait_until_kernel(&*here, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLHUP));
+            wait_until_kernel(&*local, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLHUP));
             submit(&mut ops, 3);
         }
         let mut done = ops.collect(2);
@@ -60,7 +60,7 @@ pub(super) fn c2_a_reset_is_no_end(cx: &TestContext) {
 }
 
 /// A receive queued before the connection is made must not consume its error.
-pub(super) fn c2_a_refusal_is_told_to_the_connect(cx: &TestContext) {
+pub(super) fn c2_connect_gets_error_before_queued_receive(cx: &TestContext) {
     let closed = ok(ok(TcpListener::bind("127.0.0.1:0")).local_addr());
     for receives in [false, true] {
         let mut ops = OpHarness::new(cx);
@@ -76,7 +76,7 @@ pub(super) fn c2_a_refusal_is_told_to_the_connect(cx: &TestContext) {
 }
 
 /// The count of receive operations.
-const RECEIVES: usize = 6;
+const RECEIVE_KINDS: usize = 6;
 
 /// Submits one of the receive operations; the token is its index.
 fn submit_receive(ops: &mut OpHarness, which: usize, key: Key, pool: &BufferPool) -> OpId {
@@ -87,7 +87,7 @@ fn submit_receive(ops: &mut OpHarness, which: usize, key: Key, pool: &BufferPool
         2 => Op::recv_from(key, buf, 8),
         3 => Op::recv_msg(key, buf, 8),
         4 => Op::read(key, buf, 8),
-        _ => return ops.submit_stream(Op::recv_multi(key, pool), which),
+        _ => return ops.submit_multishot(Op::recv_multi(key, pool), which),
     };
     ops.submit(op, which)
 }
@@ -139,7 +139,7 @@ fn collect(ops: &mut OpHarness, count: usize, by: By) -> Vec<Completion> {
 
 /// Shutting down reading ends a blocking receive. A non-blocking receive of a datagram socket
 /// returns EAGAIN instead.
-pub(super) fn c2_to_shut_down_reading_ends_receives(cx: &TestContext) {
+pub(super) fn c2_shutdown_operation_ends_receives(cx: &TestContext) {
     shut_down_receives(cx, By::Operation);
 }
 
@@ -153,15 +153,15 @@ pub(super) fn c2_shutdown_by_call_ends_receives(cx: &TestContext) {
 /// must still be received.
 pub(super) fn c2_receive_completes_after_f_setfl(cx: &TestContext) {
     for flags in [OFlag::empty(), OFlag::O_NONBLOCK] {
-        let (here, there) = stream();
+        let (local, peer) = stream();
         let mut ops = OpHarness::new(cx);
-        let key = ops.add(here.clone());
+        let key = ops.add(local.clone());
         for round in 0..2 {
             ops.submit(Op::recv(key, Vec::new(), 4), round);
             ops.expect_nothing_yet("nothing was sent");
-            ok(fcntl(&*here, FcntlArg::F_SETFL(flags)));
-            put(&there, b"data");
-            assert_eq!(bytes(ops.one()), (4, b"data".to_vec()), "{flags:?}, round {round}");
+            ok(fcntl(&*local, FcntlArg::F_SETFL(flags)));
+            put(&peer, b"data");
+            assert_eq!(bytes(ops.next()), (4, b"data".to_vec()), "{flags:?}, round {round}");
         }
     }
 }
@@ -177,24 +177,24 @@ fn shut_down_receives(cx: &TestContext, by: By) {
     let sources = [Arc::new(a) as Source, tcp].into_iter().chain(pairs);
     for (at, source) in sources.enumerate() {
         let (mut ops, pool) = (OpHarness::new(cx), ok(BufferPool::new(8, 2)));
-        let number = source.as_fd().as_raw_fd();
+        let fd = source.as_fd().as_raw_fd();
         let key = ops.add(source);
         // In the second round the kernel already polls the socket.
         for round in 0..2 {
-            for which in 0..RECEIVES {
+            for which in 0..RECEIVE_KINDS {
                 submit_receive(&mut ops, which, key, &pool);
             }
             if round == 0 {
                 ops.expect_nothing_yet("nothing was sent");
                 match by {
                     By::Operation => {
-                        let done = ops.submit(Op::shutdown(key, Shutdown::Read), RECEIVES);
-                        assert_eq!(ops.one().id, done, "the shutdown completes at once");
+                        let done = ops.submit(Op::shutdown(key, Shutdown::Read), RECEIVE_KINDS);
+                        assert_eq!(ops.next().id, done, "the shutdown completes at once");
                     }
-                    _ => ok(shutdown(number, nix::sys::socket::Shutdown::Read)),
+                    _ => ok(shutdown(fd, nix::sys::socket::Shutdown::Read)),
                 }
             }
-            for (which, done) in collect(&mut ops, RECEIVES, by).iter().enumerate() {
+            for (which, done) in collect(&mut ops, RECEIVE_KINDS, by).iter().enumerate() {
                 assert_eq!(done.token, Token(which), "file {at}, round {round}: in order");
                 assert!(has_ended(done, b""), "file {at}, round {round}: {done:?}");
             }
@@ -208,27 +208,27 @@ fn shut_down_receives(cx: &TestContext, by: By) {
 pub(super) fn c2_shutdown_read_keeps_later_datagrams(cx: &TestContext) {
     let sockets = [("127.0.0.1:0", true), ("127.0.0.1:0", false), ("[::1]:0", true)];
     for (which, (address, has_peer)) in
-        (0..RECEIVES).flat_map(|which| sockets.map(|socket| (which, socket)))
+        (0..RECEIVE_KINDS).flat_map(|which| sockets.map(|socket| (which, socket)))
     {
         for ends_before in [true, false] {
-            let (here, there) = (ok(UdpSocket::bind(address)), ok(UdpSocket::bind(address)));
-            ok(there.connect(ok(here.local_addr())));
+            let (local, peer) = (ok(UdpSocket::bind(address)), ok(UdpSocket::bind(address)));
+            ok(peer.connect(ok(local.local_addr())));
             if has_peer {
-                ok(here.connect(ok(there.local_addr())));
+                ok(local.connect(ok(peer.local_addr())));
             }
             let (mut ops, pool) = (OpHarness::new(cx), ok(BufferPool::new(8, 2)));
-            let key = ops.add(Arc::new(here));
+            let key = ops.add(Arc::new(local));
             submit_receive(&mut ops, which, key, &pool);
             ops.expect_nothing_yet("nothing was sent");
             let shutdown = ops.run(Op::shutdown(key, Shutdown::Read));
             assert_eq!(shutdown.result.is_ok(), has_peer, "{shutdown:?}");
-            let early = ends_before.then(|| ops.one());
-            ok(there.send(b"later"));
-            let mut done = early.unwrap_or_else(|| ops.one());
+            let early = ends_before.then(|| ops.next());
+            ok(peer.send(b"later"));
+            let mut done = early.unwrap_or_else(|| ops.next());
             let is_received = !has_ended(&done, b"later");
             assert!(!(is_received && ends_before), "nothing was sent: {done:?}");
             if done.more {
-                done = ops.one();
+                done = ops.next();
                 assert!(has_ended(&done, b""), "the last result: {done:?}");
             }
             assert_eq!((done.token, done.more), (Token(which), false));
@@ -241,7 +241,7 @@ pub(super) fn c2_shutdown_read_keeps_later_datagrams(cx: &TestContext) {
     }
 }
 
-pub(super) fn c2_to_shut_a_listener_down_ends_accepts(cx: &TestContext) {
+pub(super) fn c2_listener_shutdown_operation_ends_accepts(cx: &TestContext) {
     shut_down_listeners(cx, By::Operation);
 }
 
@@ -258,11 +258,11 @@ fn shut_down_listeners(cx: &TestContext, by: By) {
         let tcp = ok(TcpListener::bind("127.0.0.1:0"));
         for (at, source) in [Arc::new(unix) as Source, Arc::new(tcp)].into_iter().enumerate() {
             let mut ops = OpHarness::new(cx);
-            let number = source.as_fd().as_raw_fd();
+            let fd = source.as_fd().as_raw_fd();
             let key = ops.add(source);
             for token in 0..2 {
                 match is_multi {
-                    true => ops.submit_stream(Op::accept_multi(key), token),
+                    true => ops.submit_multishot(Op::accept_multi(key), token),
                     false => ops.submit(Op::accept(key), token),
                 };
             }
@@ -271,7 +271,7 @@ fn shut_down_listeners(cx: &TestContext, by: By) {
                 By::Operation => {
                     ops.submit(Op::shutdown(key, Shutdown::Both), 2);
                 }
-                _ => ok(shutdown(number, nix::sys::socket::Shutdown::Both)),
+                _ => ok(shutdown(fd, nix::sys::socket::Shutdown::Both)),
             }
             let count = 2 + usize::from(by == By::Operation);
             for done in collect(&mut ops, count, by).iter().filter(|done| done.token != Token(2)) {
@@ -282,29 +282,29 @@ fn shut_down_listeners(cx: &TestContext, by: By) {
 }
 
 /// A receive that polls in the kernel must not consume the report of a lone urgent byte.
-pub(super) fn l1_urgent_data_is_told_of_beside_a_receive(cx: &TestContext) {
+pub(super) fn l1_urgent_data_is_reported_with_receive_queued(cx: &TestContext) {
     for watches_first in [true, false] {
-        let (here, there) = tcp();
+        let (local, peer) = tcp();
         let mut ops = OpHarness::new(cx);
         let interest = if watches_first { Interest::PRIORITY } else { Interest::empty() };
-        let key = ops.harness.register(here.clone(), 7, interest, Mode::Level);
+        let key = ops.harness.register(local.clone(), 7, interest, Mode::Level);
         ops.submit(Op::recv(key, Vec::new(), 8), 1);
         ops.expect_nothing_yet("nothing was sent");
         ops.harness.modify(key, 7, Interest::PRIORITY, Mode::Level);
-        put_urgent(&there);
-        wait_until_kernel(&*here, PollFlags::POLLPRI, |bits| bits.contains(PollFlags::POLLPRI));
+        put_urgent(&peer);
+        wait_until_kernel(&*local, PollFlags::POLLPRI, |bits| bits.contains(PollFlags::POLLPRI));
         for _ in 0..2 {
             ops.wait(LONG);
             let tokens: Vec<_> = ops.harness.events.iter().map(|event| event.token).collect();
             assert_eq!(tokens, [Token(7)], "reported until it is read");
         }
-        assert_eq!(nix::unistd::write(&there, b"news"), Ok(4));
-        assert_eq!(bytes(ops.one()), (4, b"news".to_vec()), "the receive completes");
+        assert_eq!(nix::unistd::write(&peer, b"news"), Ok(4));
+        assert_eq!(bytes(ops.next()), (4, b"news".to_vec()), "the receive completes");
     }
 }
 
 /// A write of zero bytes differs between kinds of files.
-pub(super) fn c2_nothing_is_written_as_by_the_call(cx: &TestContext) {
+pub(super) fn c2_empty_write_matches_system_call(cx: &TestContext) {
     let (_reader, writer) = pipe();
     let full = ok(std::fs::File::options().write(true).open("/dev/full"));
     let counter = ok(EventFd::new());

@@ -68,10 +68,10 @@ fn cold_file(path: &std::path::Path, bytes: &[u8]) -> Arc<File> {
 
 /// Closes `victim` in the table of the calling thread alone, and opens a file with its descriptor.
 fn take_place_of(victim: File, path: &std::path::Path, bytes: &[u8]) -> Arc<File> {
-    let number = victim.as_raw_fd();
+    let fd = victim.as_raw_fd();
     drop(victim);
     let file = file_of(path, bytes);
-    assert_eq!(file.as_raw_fd(), number, "the lowest free descriptor");
+    assert_eq!(file.as_raw_fd(), fd, "the lowest free descriptor");
     file
 }
 
@@ -271,17 +271,17 @@ pub(super) fn c4_message_passes_descriptors_of_the_submitter(cx: &TestContext) {
     let ours = take_place_of(victim, &path("ours"), b"ours");
     let mut after = OpHarness::new(cx);
     for ops in [&mut before, &mut after] {
-        let (here, there) = ok(UnixStream::pair());
-        let (here, there) = (ops.add(Arc::new(here)), ops.add(Arc::new(there)));
+        let (local, peer) = ok(UnixStream::pair());
+        let (local, peer) = (ops.add(Arc::new(local)), ops.add(Arc::new(peer)));
         for waits in [false, true] {
             if waits {
-                ops.submit(Op::recv_msg(there, Vec::new(), 8), 1);
+                ops.submit(Op::recv_msg(peer, Vec::new(), 8), 1);
                 ops.expect_nothing_yet("nothing was sent");
             }
             let message = Message::new().file(ours.clone());
-            ops.submit(Op::send_msg(here, "x", .., message), 2);
+            ops.submit(Op::send_msg(local, "x", .., message), 2);
             if !waits {
-                ops.submit(Op::recv_msg(there, Vec::new(), 8), 1);
+                ops.submit(Op::recv_msg(peer, Vec::new(), 8), 1);
             }
             let mut done = ops.collect(2);
             done.sort_by_key(|done| done.token);
@@ -323,7 +323,7 @@ pub(super) fn w1_wake_comes_from_a_thread_with_another_table(cx: &TestContext) {
             let wakes = scope.spawn(move || {
                 other.run(move || {
                     if is_asleep {
-                        until_asleep(sleeper);
+                        wait_until_asleep(sleeper);
                     }
                     waker.wake();
                 });
@@ -358,18 +358,18 @@ fn eventfd_and_inotify(eventfd_first: bool) -> (EventFd, Inotify) {
 
 /// The two tables have the same descriptors with the files exchanged; only one of the files can
 /// signal readiness.
-pub(super) fn e1_each_file_is_that_of_the_callers_table(cx: &TestContext) {
+pub(super) fn e1_poller_uses_files_of_the_callers_table(cx: &TestContext) {
     let directory = TempDir::new();
     let mut before = cx.harness(4);
     let other = OtherThread::spawn();
     ok(staging::unshare_fd_table());
     let (eventfd, inotify) = eventfd_and_inotify(true);
     let theirs = other.run(|| eventfd_and_inotify(false));
-    let numbers = |(eventfd, inotify): (&EventFd, &Inotify)| {
+    let fds = |(eventfd, inotify): (&EventFd, &Inotify)| {
         [eventfd.as_fd().as_raw_fd(), inotify.as_fd().as_raw_fd()]
     };
-    let [ours, their_numbers] = [(&eventfd, &inotify), (&theirs.0, &theirs.1)].map(numbers);
-    assert_eq!(ours, [their_numbers[1], their_numbers[0]], "the descriptors are exchanged");
+    let [ours, their_fds] = [(&eventfd, &inotify), (&theirs.0, &theirs.1)].map(fds);
+    assert_eq!(ours, [their_fds[1], their_fds[0]], "the descriptors are exchanged");
     ok(inotify.add_watch(&directory.0, AddWatchFlags::IN_CREATE));
     let (eventfd, inotify) = (Arc::new(eventfd), Arc::new(inotify));
     let mut after = cx.harness(4);
@@ -390,8 +390,8 @@ pub(super) fn e1_each_file_is_that_of_the_callers_table(cx: &TestContext) {
                             ok(std::fs::remove_file(directory.0.join("new")));
                         }
                     }
-                    let said = harness.next(&format!("{name}, {mode:?}, round {round}"));
-                    assert_eq!(said, [(token, Readiness::READABLE)], "{mode:?}, round {round}");
+                    let reported = harness.next(&format!("{name}, {mode:?}, round {round}"));
+                    assert_eq!(reported, [(token, Readiness::READABLE)], "{mode:?}, round {round}");
                     match token {
                         0 => drop(ok(eventfd.read())),
                         _ => drop(ok(inotify.read_events())),

@@ -97,12 +97,12 @@ pub(super) fn c3_reads_share_the_position_with_a_duplicate(cx: &TestContext) {
         }
     }
     let mut duplicate = ok(file.try_clone());
-    let is_over = Arc::new(AtomicBool::new(false));
+    let is_stopped = Arc::new(AtomicBool::new(false));
     let reader = std::thread::spawn({
-        let is_over = is_over.clone();
+        let is_stopped = is_stopped.clone();
         move || {
             let mut records = Vec::new();
-            while !is_over.load(Ordering::Relaxed) {
+            while !is_stopped.load(Ordering::Relaxed) {
                 let mut record = vec![0; RECORD];
                 match duplicate.read(&mut record) {
                     Ok(0) => break,
@@ -125,7 +125,7 @@ pub(super) fn c3_reads_share_the_position_with_a_duplicate(cx: &TestContext) {
         }
         records.push(record);
     }
-    is_over.store(true, Ordering::Relaxed);
+    is_stopped.store(true, Ordering::Relaxed);
     records.extend(reader.join().unwrap_or_else(|_| panic!("the reading thread failed")));
     for record in &records {
         let is_whole = record.len() == RECORD && record.iter().all(|&byte| byte == record[0]);

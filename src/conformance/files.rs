@@ -15,15 +15,15 @@ pub(super) fn f1_files_are_always_ready(cx: &TestContext) {
         let open = || File::open(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         let ready = Readiness::READABLE | Readiness::WRITABLE;
         let mut harness = cx.harness(8);
-        let (idle, idle_there) = stream();
+        let (idle, idle_peer) = stream();
         harness.register(idle, 9, READ, Mode::Level);
 
         let level = harness.register(Arc::new(open()), 1, BOTH, Mode::Level);
         for _ in 0..3 {
             harness.wait(None);
-            assert_eq!(harness.said(), [(1, ready)], "{} in every wait", path.display());
+            assert_eq!(harness.reported(), [(1, ready)], "{} in every wait", path.display());
         }
-        put(&idle_there, b"x");
+        put(&idle_peer, b"x");
         let both = [(1, ready), (9, Readiness::READABLE)];
         harness.expect_now(&both, "files do not starve other sources");
         harness.modify(level, 1, READ, Mode::Level);
@@ -51,17 +51,20 @@ pub(super) fn f1_files_are_always_ready(cx: &TestContext) {
     }
 }
 
-/// Fails unless one event of this source is reported, which contains `told`, and then none.
-fn expect_one(harness: &mut ReadinessHarness, token: usize, told: Readiness, why: &str) {
-    let said = harness.now();
-    let is_it = matches!(said[..], [(its, readiness)] if its == token && readiness.contains(told));
-    assert!(is_it, "{why}: expected {told:?} of {token}, got {said:?}");
+/// Fails unless one event of this source is reported, which contains `expected`, and then none.
+fn expect_one(harness: &mut ReadinessHarness, token: usize, expected: Readiness, why: &str) {
+    let reported = harness.ready_now();
+    let is_right = match reported[..] {
+        [(actual, readiness)] => actual == token && readiness.contains(expected),
+        _ => false,
+    };
+    assert!(is_right, "{why}: expected {expected:?} of {token}, got {reported:?}");
     for _ in 0..3 {
         harness.expect_silence(&format!("{why}, already reported"));
     }
 }
 
-pub(super) fn f1_files_tell_an_edge_once_a_call(cx: &TestContext) {
+pub(super) fn f1_files_report_one_edge_per_call(cx: &TestContext) {
     let directory = TempDir::new();
     let regular = directory.0.join("file");
     std::fs::write(&regular, b"").unwrap_or_else(|error| panic!("{error}"));
@@ -74,16 +77,16 @@ pub(super) fn f1_files_tell_an_edge_once_a_call(cx: &TestContext) {
         let key = harness.register(file.clone(), 1, BOTH, Mode::Edge);
         expect_one(&mut harness, 1, ready, &why("registered"));
         let each = [(READ, Readiness::READABLE), (WRITE, Readiness::WRITABLE), (BOTH, ready)];
-        for (dirs, told) in each {
+        for (dirs, expected) in each {
             harness.rearm(key, dirs);
-            expect_one(&mut harness, 1, told, &why("rearmed"));
+            expect_one(&mut harness, 1, expected, &why("rearmed"));
             harness.rearm(key, dirs);
             harness.rearm(key, dirs);
-            expect_one(&mut harness, 1, told, &why("rearmed twice"));
+            expect_one(&mut harness, 1, expected, &why("rearmed twice"));
         }
-        for (dirs, told) in each {
+        for (dirs, expected) in each {
             harness.modify(key, 2, dirs, Mode::Edge);
-            expect_one(&mut harness, 2, told, &why("modified"));
+            expect_one(&mut harness, 2, expected, &why("modified"));
         }
         for (from, mode) in MODES.into_iter().flat_map(|from| MODES.map(|mode| (from, mode))) {
             harness.modify(key, 3, READ, from);
@@ -105,25 +108,25 @@ pub(super) fn f1_files_tell_an_edge_once_a_call(cx: &TestContext) {
     }
 }
 
-pub(super) fn f1_every_kind_of_file_can_be_watched(cx: &TestContext) {
+pub(super) fn f1_all_kinds_of_files_report_readability(cx: &TestContext) {
     for mode in MODES {
-        for Kind { name, source, ring, .. } in kinds::readers() {
+        for Kind { name, source, trigger, .. } in kinds::readers() {
             let mut harness = cx.harness(4);
-            let _kept = ring();
+            let _kept = trigger();
             let key = harness.register(source, 1, READ, mode);
-            let said = harness.next(name);
-            assert!(is_ready(&said, Readiness::READABLE), "{name}, {mode:?}: {said:?}");
+            let reported = harness.next(name);
+            assert!(is_ready(&reported, Readiness::READABLE), "{name}, {mode:?}: {reported:?}");
             harness.deregister(key);
             harness.expect_silence(name);
         }
     }
 }
 
-fn is_ready(said: &Said, readiness: Readiness) -> bool {
-    matches!(said[..], [(1, told)] if told.contains(readiness))
+fn is_ready(reported: &Reported, readiness: Readiness) -> bool {
+    matches!(reported[..], [(1, actual)] if actual.contains(readiness))
 }
 
-pub(super) fn t2_every_kind_of_file_ends_the_wait(cx: &TestContext) {
+pub(super) fn t2_all_kinds_of_files_end_wait(cx: &TestContext) {
     let directions = [
         (READ, Readiness::READABLE, kinds::readers as fn() -> _),
         (WRITE, Readiness::WRITABLE, kinds::writers),
@@ -131,20 +134,21 @@ pub(super) fn t2_every_kind_of_file_ends_the_wait(cx: &TestContext) {
     for (mode, (dirs, readiness, kinds)) in
         MODES.iter().flat_map(|&mode| directions.map(|d| (mode, d)))
     {
-        for Kind { name, source, ring, is_settled } in kinds() {
+        for Kind { name, source, trigger, is_settled } in kinds() {
             let mut harness = cx.harness(4);
             let key = harness.register(source, 1, dirs, mode);
             if is_settled {
                 harness.expect_silence(name);
             }
             let waiter = Thread::current().id();
-            let ringer = std::thread::spawn(move || {
-                until_asleep(waiter);
-                ring()
+            let trigger_thread = std::thread::spawn(move || {
+                wait_until_asleep(waiter);
+                trigger()
             });
-            let said = harness.next(name);
-            assert!(is_ready(&said, readiness), "{name}, {mode:?}: {said:?}");
-            let _kept = ringer.join().unwrap_or_else(|_| panic!("{name}: the event failed"));
+            let reported = harness.next(name);
+            assert!(is_ready(&reported, readiness), "{name}, {mode:?}: {reported:?}");
+            let _kept =
+                trigger_thread.join().unwrap_or_else(|_| panic!("{name}: the event failed"));
             harness.deregister(key);
             harness.expect_silence(name);
         }

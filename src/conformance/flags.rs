@@ -1,6 +1,6 @@
 //! Clauses H: flags.
 
-use super::situations::{Situation, all};
+use super::fd_states::{FdState, all};
 use super::util::*;
 use crate::event::{Interest, Mode, Readiness};
 use nix::poll::PollFlags;
@@ -8,49 +8,49 @@ use std::io::{ErrorKind, Read};
 use std::sync::{Arc, mpsc};
 use std::thread;
 
-pub(super) fn h1_what_one_handler_took_is_not_reported_to_the_next(cx: &TestContext) {
+pub(super) fn h1_event_beyond_capacity_is_verified_again(cx: &TestContext) {
     for mode in MODES {
         let mut harness = cx.harness(1);
-        let (here, there) = stream();
-        let duplicate = Arc::new(here.try_clone().unwrap_or_else(|error| panic!("dup: {error}")));
-        harness.register(here.clone(), 1, READ, mode);
+        let (local, peer) = stream();
+        let duplicate = Arc::new(local.try_clone().unwrap_or_else(|error| panic!("dup: {error}")));
+        harness.register(local.clone(), 1, READ, mode);
         harness.register(duplicate, 2, READ, mode);
-        put(&there, b"x");
-        assert_eq!(harness.now().len(), 1, "a capacity of one");
-        drain(&*here);
+        put(&peer, b"x");
+        assert_eq!(harness.ready_now().len(), 1, "a capacity of one");
+        drain(&*local);
         harness.expect_silence(&format!("drained before the second was reported, {mode:?}"));
-        put(&there, b"y");
-        let mut said = harness.now();
-        said.extend(harness.now());
-        let second = said.iter().any(|event| event.0 == 2 || event.0 == 1);
-        assert!(second, "the source passed over is not reported, {mode:?}: {said:?}");
+        put(&peer, b"y");
+        let mut reported = harness.ready_now();
+        reported.extend(harness.ready_now());
+        let second = reported.iter().any(|event| event.0 == 2 || event.0 == 1);
+        assert!(second, "the source passed over is not reported, {mode:?}: {reported:?}");
     }
 }
 
-pub(super) fn h1_a_hint_that_came_to_nothing_does_not_end_the_wait(cx: &TestContext) {
+pub(super) fn h1_spurious_hint_does_not_end_wait(cx: &TestContext) {
     for mode in MODES {
         let mut harness = cx.harness(4);
-        let (here, there) = stream();
-        let (later, later_there) = stream();
-        harness.register(here.clone(), 1, READ, mode);
+        let (local, peer) = stream();
+        let (later, later_peer) = stream();
+        harness.register(local.clone(), 1, READ, mode);
         harness.register(later, 2, READ, mode);
-        put(&there, b"x");
-        drain(&*here);
+        put(&peer, b"x");
+        drain(&*local);
         let (waiting, is_waiting) = mpsc::channel();
         waiting.send(crate::sys::staging::Thread::current()).unwrap_or_default();
         let writer = thread::spawn(move || {
             let waiter = is_waiting.recv().unwrap_or_else(|error| panic!("{error}"));
-            until_asleep(waiter.id());
-            put(&later_there, b"y");
-            later_there
+            wait_until_asleep(waiter.id());
+            put(&later_peer, b"y");
+            later_peer
         });
-        let said = harness.next("what comes later");
-        assert_eq!(said, [(2, Readiness::READABLE)], "{mode:?}");
+        let reported = harness.next("what comes later");
+        assert_eq!(reported, [(2, Readiness::READABLE)], "{mode:?}");
         writer.join().unwrap_or_else(|_| panic!("the writer failed"));
     }
 }
 
-pub(super) fn h2_a_pipe_without_writer_is_readable(cx: &TestContext) {
+pub(super) fn h2_pipe_without_writer_is_readable(cx: &TestContext) {
     for mode in MODES {
         let mut harness = cx.harness(4);
         let (reader, writer) = pipe();
@@ -65,7 +65,7 @@ pub(super) fn h2_a_pipe_without_writer_is_readable(cx: &TestContext) {
     }
 }
 
-pub(super) fn h2_a_full_pipe_without_reader_is_writable(cx: &TestContext) {
+pub(super) fn h2_full_pipe_without_reader_is_writable(cx: &TestContext) {
     for mode in MODES {
         let mut harness = cx.harness(4);
         let (reader, writer) = pipe();
@@ -81,15 +81,15 @@ pub(super) fn h2_a_full_pipe_without_reader_is_writable(cx: &TestContext) {
     }
 }
 
-pub(super) fn h2_a_peer_that_closes_ends_the_wait(cx: &TestContext) {
+pub(super) fn h2_peer_close_ends_wait(cx: &TestContext) {
     for mode in MODES {
         let mut harness = cx.harness(4);
-        let (here, there) = stream();
-        harness.register(here, 1, READ, mode);
+        let (local, peer) = stream();
+        harness.register(local, 1, READ, mode);
         let waiter = crate::sys::staging::Thread::current();
         let closer = thread::spawn(move || {
-            until_asleep(waiter.id());
-            drop(there);
+            wait_until_asleep(waiter.id());
+            drop(peer);
         });
         let end = Readiness::READABLE | Readiness::READ_CLOSED;
         assert_eq!(harness.next("end of file"), [(1, end)], "{mode:?}");
@@ -124,15 +124,15 @@ fn expected(bits: u16, asked: Interest) -> Readiness {
     readiness
 }
 
-pub(super) fn h3_every_situation_reads_the_same(cx: &TestContext) {
-    for Situation { name, source, bits, keep } in all() {
+pub(super) fn h3_poll_bits_map_to_the_same_readiness(cx: &TestContext) {
+    for FdState { name, source, bits, keep } in all() {
         let mut harness = cx.harness(4);
         for asked in (0..8).map(Interest::from_bits_truncate) {
             for mode in MODES {
                 let key = harness.register(source.clone(), 1, asked, mode);
                 let readiness = expected(bits, asked);
                 let one = if readiness.is_empty() { vec![] } else { vec![(1, readiness)] };
-                assert_eq!(harness.now(), one, "{name}, interest {asked:?}, {mode:?}");
+                assert_eq!(harness.ready_now(), one, "{name}, interest {asked:?}, {mode:?}");
                 harness.deregister(key);
             }
         }
@@ -140,35 +140,35 @@ pub(super) fn h3_every_situation_reads_the_same(cx: &TestContext) {
     }
 }
 
-pub(super) fn h3_an_error_that_was_collected_is_gone(cx: &TestContext) {
+pub(super) fn h3_error_is_not_reported_once_read(cx: &TestContext) {
     let mut harness = cx.harness(4);
-    let (here, there) = stream();
-    put(&here, b"unread");
-    harness.register(here.clone(), 1, BOTH, Mode::Level);
-    drop(there);
+    let (local, peer) = stream();
+    put(&local, b"unread");
+    harness.register(local.clone(), 1, BOTH, Mode::Level);
+    drop(peer);
     let closed = Readiness::all() - Readiness::PRIORITY;
     harness.expect_now(&[(1, closed)], "the peer closed with unread data");
-    let read = (&*here).read(&mut [0; 8]);
-    assert_eq!(refusal(read), ErrorKind::ConnectionReset);
+    let read = (&*local).read(&mut [0; 8]);
+    assert_eq!(expect_err_kind(read), ErrorKind::ConnectionReset);
     harness.expect_now(&[(1, closed - Readiness::ERROR)], "the read consumed the error");
 }
 
-pub(super) fn h4_everything_about_a_source_is_one_event(cx: &TestContext) {
+pub(super) fn h4_readiness_of_a_source_is_one_event(cx: &TestContext) {
     for mode in MODES {
         let mut harness = cx.harness(16);
-        let (here, there) = tcp();
-        let key = harness.register(here.clone(), 1, Interest::all(), mode);
-        harness.now();
-        put_urgent(&there);
+        let (local, peer) = tcp();
+        let key = harness.register(local.clone(), 1, Interest::all(), mode);
+        harness.ready_now();
+        put_urgent(&peer);
         let urgent = PollFlags::POLLPRI | PollFlags::POLLIN;
-        wait_until_kernel(&*here, urgent, |bits| bits.contains(PollFlags::POLLPRI));
+        wait_until_kernel(&*local, urgent, |bits| bits.contains(PollFlags::POLLPRI));
         harness.modify(key, 1, Interest::all(), mode);
         harness.rearm(key, READ);
         harness.rearm(key, Interest::all());
         harness.drained(key, READ);
         let all = Readiness::WRITABLE | Readiness::PRIORITY;
-        let said = harness.now();
-        assert_eq!(said.len(), 1, "{said:?}");
-        assert!(said[0].1.contains(all), "{said:?}");
+        let reported = harness.ready_now();
+        assert_eq!(reported.len(), 1, "{reported:?}");
+        assert!(reported[0].1.contains(all), "{reported:?}");
     }
 }

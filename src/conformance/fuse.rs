@@ -74,13 +74,13 @@ impl Fuse {
         mount(None::<&str>, "/", None::<&str>, private, None::<&str>)
             .map_err(|error| format!("mount(2), private: {error}"))?;
         let directory = TempDir::new();
-        let number = device.as_raw_fd();
-        let options = format!("fd={number},rootmode=40000,user_id=0,group_id=0");
+        let fd = device.as_raw_fd();
+        let options = format!("fd={fd},rootmode=40000,user_id=0,group_id=0");
         mount(Some("quintpoll"), &directory.0, Some("fuse"), MsFlags::empty(), Some(&*options))
             .map_err(|error| format!("mount(2), fuse: {error}"))?;
         let gate = Arc::new(Gate::default());
-        let its = gate.clone();
-        std::thread::spawn(move || serve(device, &its));
+        let server_gate = gate.clone();
+        std::thread::spawn(move || serve(device, &server_gate));
         Ok(Fuse { directory, gate })
     }
 
@@ -94,7 +94,7 @@ impl Fuse {
     }
 
     /// Waits until a request is held.
-    pub(super) fn until_held(&self) {
+    pub(super) fn wait_until_held(&self) {
         let state = self.gate.state();
         let waited = self
             .gate

@@ -26,41 +26,41 @@ fn linger(socket: &TcpStream, seconds: i32) {
 /// Returns a connection whose last close blocks longer than any watchdog, since its peer reads
 /// nothing.
 fn lingering() -> (Arc<TcpStream>, TcpStream) {
-    let (here, there) = tcp();
-    fill(&*here);
-    linger(&here, 3600);
-    (here, there)
+    let (local, peer) = tcp();
+    fill(&*local);
+    linger(&local, 3600);
+    (local, peer)
 }
 
 pub(super) fn r5_kept_handle_spares_a_lingering_close(cx: &TestContext) {
     for interest in [Interest::empty(), READ] {
-        let (here, _there) = lingering();
+        let (local, _peer) = lingering();
         let mut ops = OpHarness::new(cx);
-        let key = ops.harness.register(here.clone(), 1, interest, Mode::Level);
+        let key = ops.harness.register(local.clone(), 1, interest, Mode::Level);
         if interest.is_empty() {
             ops.submit(Op::recv(key, vec![], 9), 2);
         }
         ops.wait(ZERO);
         ops.harness.deregister(key);
-        ops.harness.register(here.clone(), 1, interest, Mode::Level);
+        ops.harness.register(local.clone(), 1, interest, Mode::Level);
         ops.wait(ZERO);
         drop(ops);
         // The program's handle is the last, and can be dropped on any thread.
-        linger(&here, 0);
+        linger(&local, 0);
     }
 }
 
 pub(super) fn r5_close_does_not_linger_once_that_is_off(cx: &TestContext) {
-    let (here, _there) = lingering();
+    let (local, _peer) = lingering();
     let mut ops = OpHarness::new(cx);
-    let handle = ok(here.try_clone());
-    let key = ops.add(here);
+    let handle = ok(local.try_clone());
+    let key = ops.add(local);
     ops.submit(Op::recv(key, vec![], 9), 2);
     ops.wait(ZERO);
     linger(&handle, 0);
     drop(handle);
     ops.harness.deregister(key);
-    assert!(ops.one().is_canceled());
+    assert!(ops.next().is_canceled());
 }
 
 pub(super) fn l1_connected_datagram_sender_awaits_room(cx: &TestContext) {
@@ -112,11 +112,11 @@ pub(super) fn l1_terminal_with_vmin_0_is_ready_with_bytes(cx: &TestContext) {
         ops.submit(Op::read(key, vec![], 9), 2);
         ops.expect_nothing_yet("nothing more was typed");
         ok(nix::unistd::write(&keyboard, b"y"));
-        assert_eq!(bytes(ops.one()).1, b"y");
+        assert_eq!(bytes(ops.next()).1, b"y");
     }
 }
 
-pub(super) fn c8_accept_out_of_numbers_is_paused(cx: &TestContext) {
+pub(super) fn c8_accept_is_paused_after_emfile(cx: &TestContext) {
     let listener = ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
     let address = ok(listener.local_addr());
     let mut ops = OpHarness::new(cx);
@@ -126,10 +126,10 @@ pub(super) fn c8_accept_out_of_numbers_is_paused(cx: &TestContext) {
         let client = ok(TcpStream::connect(address));
         ok(setrlimit(Resource::RLIMIT_NOFILE, 3, hard));
         let full = match is_multi {
-            true => ops.submit_stream(Op::accept_multi(key), 1),
+            true => ops.submit_multishot(Op::accept_multi(key), 1),
             false => ops.submit(Op::accept(key), 1),
         };
-        let done = ops.one();
+        let done = ops.next();
         assert_eq!((done.id, errno(&done)), (full, libc::EMFILE));
         // Resubmitted at once it would fail again, in a busy loop.
         let pause = ops.submit(Op::timeout(Duration::from_secs(3600)), 2);
@@ -138,24 +138,24 @@ pub(super) fn c8_accept_out_of_numbers_is_paused(cx: &TestContext) {
         ok(setrlimit(Resource::RLIMIT_NOFILE, limit, hard));
         ops.expect_sleep("nothing is accepted during the pause");
         ops.cancel(pause);
-        assert!(ops.one().is_canceled(), "the pause ends early");
+        assert!(ops.next().is_canceled(), "the pause ends early");
         let id = match is_multi {
-            true => ops.submit_stream(Op::accept_multi(key), 3),
+            true => ops.submit_multishot(Op::accept_multi(key), 3),
             false => ops.submit(Op::accept(key), 3),
         };
-        let done = ops.one();
+        let done = ops.next();
         assert_eq!(done.token, Token(3));
         assert!(matches!(done.result, Ok(Outcome::Accepted { .. })), "{done:?}");
         if is_multi {
             ops.cancel(id);
-            assert!(ops.one().is_canceled());
+            assert!(ops.next().is_canceled());
         }
         drop(client);
     }
 }
 
 /// A file that gets its wait queue after the registration is reported once it is rearmed.
-pub(super) fn r1_device_attached_later_is_heard(cx: &TestContext) {
+pub(super) fn r1_device_attached_later_is_reported_after_rearm(cx: &TestContext) {
     // The network namespace avoids names of other programs' devices.
     if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
         cx.skip(format!("no network namespace: {error}"));
@@ -185,12 +185,12 @@ pub(super) fn r1_device_attached_later_is_heard(cx: &TestContext) {
         // Sent while the poller sleeps, so that no check finds it.
         let waiter = Thread::current().id();
         let sender = std::thread::spawn(move || {
-            until_asleep(waiter);
+            wait_until_asleep(waiter);
             let sent = wire.send();
             (wire, sent)
         });
         harness.next("a frame");
-        assert_eq!(harness.said(), [(1, Readiness::READABLE)], "{why}");
+        assert_eq!(harness.reported(), [(1, Readiness::READABLE)], "{why}");
         let (_wire, sent) = sender.join().unwrap_or_else(|_| panic!("the sending thread failed"));
         ok(sent);
         assert_eq!(tun.drain(), 1, "{why}");

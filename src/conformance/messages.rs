@@ -2,7 +2,7 @@
 
 use super::disk::file_of;
 use super::op_harness::*;
-use super::scenarios::stuff;
+use super::scenarios::fill_restoring_mode;
 use super::util::*;
 use crate::op::{
     Address, Completion, Control, Message, MessageFlags, Op, Outcome, ReceivedMessage,
@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A received message.
-pub(super) struct Came {
+pub(super) struct MessageParts {
     pub(super) bytes: Vec<u8>,
     pub(super) from: Option<Address>,
     pub(super) files: Vec<OwnedFd>,
@@ -30,13 +30,13 @@ pub(super) struct Came {
     pub(super) flags: MessageFlags,
 }
 
-pub(super) fn came(done: Completion) -> Came {
+pub(super) fn message_parts(done: Completion) -> MessageParts {
     let (moved, bytes) = (done.transferred, done.buf.into_vec());
     match done.result {
         Ok(Outcome::Message(message)) => {
             assert!(moved <= bytes.len(), "transferred bytes exceed the buffer");
             let ReceivedMessage { from, files, control, flags, .. } = *message;
-            Came { bytes, from, files, control, flags }
+            MessageParts { bytes, from, files, control, flags }
         }
         other => panic!("expected a message, got {other:?}"),
     }
@@ -47,8 +47,8 @@ pub(super) const KINDS: [SockType; 3] = [SockType::Stream, SockType::Datagram, S
 /// Returns two connected non-blocking Unix sockets.
 pub(super) fn pair(kind: SockType) -> (Arc<OwnedFd>, Arc<OwnedFd>) {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let (here, there) = ok(socketpair(AddressFamily::Unix, kind, None, flags));
-    (Arc::new(here), Arc::new(there))
+    let (local, peer) = ok(socketpair(AddressFamily::Unix, kind, None, flags));
+    (Arc::new(local), Arc::new(peer))
 }
 
 /// Returns a message that passes these files.
@@ -57,7 +57,7 @@ pub(super) fn with_files<'a>(files: impl IntoIterator<Item = &'a Arc<File>>) -> 
 }
 
 /// Creates `count` files, each containing its own number.
-pub(super) fn numbered(directory: &TempDir, count: usize) -> Vec<Arc<File>> {
+pub(super) fn numbered_files(directory: &TempDir, count: usize) -> Vec<Arc<File>> {
     (0..count)
         .map(|at| file_of(&directory.0.join(at.to_string()), at.to_string().as_bytes()))
         .collect()
@@ -82,55 +82,55 @@ pub(super) fn expect_same(given: &[OwnedFd], sent: &[Arc<File>], why: &str) {
     }
 }
 
-pub(super) fn c6_files_pass_in_order_and_close_on_exec(cx: &TestContext) {
+pub(super) fn c6_received_files_keep_order_and_are_cloexec(cx: &TestContext) {
     let directory = TempDir::new();
-    let files = numbered(&directory, 20);
+    let files = numbered_files(&directory, 20);
     for kind in KINDS {
         for is_late in [false, true] {
             for count in [0, 1, 2, 20] {
                 let why = format!("{count} by {kind:?}, late: {is_late}");
                 let mut ops = OpHarness::new(cx);
-                let (here, there) = pair(kind);
-                let [here, there] = [here, there].map(|socket| ops.add(socket));
-                let receive = || Op::recv_msg(there, b"> ".to_vec(), 9);
+                let (local, peer) = pair(kind);
+                let [local, peer] = [local, peer].map(|socket| ops.add(socket));
+                let receive = || Op::recv_msg(peer, b"> ".to_vec(), 9);
                 if is_late {
                     ops.submit(receive(), 1);
                     ops.expect_nothing_yet("nothing was sent");
                 }
                 let message = with_files(&files[..count]);
-                ops.submit(Op::send_msg(here, "(hello)", 1..6, message), 2);
+                ops.submit(Op::send_msg(local, "(hello)", 1..6, message), 2);
                 if !is_late {
-                    assert_eq!(bytes(ops.one()).0, 5, "{why}");
+                    assert_eq!(bytes(ops.next()).0, 5, "{why}");
                     ops.submit(receive(), 1);
                 }
                 let mut done = ops.collect(if is_late { 2 } else { 1 });
                 let place = done.iter().position(|done| done.token.0 == 1);
-                let its = came(done.remove(
+                let received = message_parts(done.remove(
                     place.unwrap_or_else(|| panic!("{why}: the receive did not complete")),
                 ));
-                assert_eq!(its.bytes, b"> hello", "{why}");
-                expect_same(&its.files, &files[..count], &why);
-                assert!(its.control.is_empty() && its.flags.is_empty(), "{why}");
+                assert_eq!(received.bytes, b"> hello", "{why}");
+                expect_same(&received.files, &files[..count], &why);
+                assert!(received.control.is_empty() && received.flags.is_empty(), "{why}");
             }
         }
     }
 }
 
-pub(super) fn c3_messages_stand_in_line_with_the_others(cx: &TestContext) {
+pub(super) fn c3_messages_keep_queue_order(cx: &TestContext) {
     let directory = TempDir::new();
-    let files = numbered(&directory, 3);
+    let files = numbered_files(&directory, 3);
     let mut ops = OpHarness::new(cx);
-    let (here, there) = pair(SockType::Stream);
-    let [here, there] = [here, there].map(|socket| ops.add(socket));
-    ops.submit(Op::recv_exact(there, vec![], 3), 0);
-    ops.submit(Op::recv_msg(there, vec![], 2), 1);
-    ops.submit(Op::recv_msg(there, vec![], 9), 2);
-    ops.submit(Op::recv(there, vec![], 9), 3);
+    let (local, peer) = pair(SockType::Stream);
+    let [local, peer] = [local, peer].map(|socket| ops.add(socket));
+    ops.submit(Op::recv_exact(peer, vec![], 3), 0);
+    ops.submit(Op::recv_msg(peer, vec![], 2), 1);
+    ops.submit(Op::recv_msg(peer, vec![], 9), 2);
+    ops.submit(Op::recv(peer, vec![], 9), 3);
     ops.expect_nothing_yet("nothing was sent");
-    ops.submit(Op::send_all(here, "abc", ..), 10);
-    ops.submit(Op::send_msg(here, "DEF", .., with_files(&files[..2])), 11);
-    ops.submit(Op::shutdown(here, std::net::Shutdown::Write), 12);
-    ops.submit(Op::send_msg(here, "too late", .., Message::new()), 13);
+    ops.submit(Op::send_all(local, "abc", ..), 10);
+    ops.submit(Op::send_msg(local, "DEF", .., with_files(&files[..2])), 11);
+    ops.submit(Op::shutdown(local, std::net::Shutdown::Write), 12);
+    ops.submit(Op::send_msg(local, "too late", .., Message::new()), 13);
     let (mut read, mut written) = (Vec::new(), Vec::new());
     for done in ops.collect(8) {
         match done.token.0 {
@@ -145,56 +145,64 @@ pub(super) fn c3_messages_stand_in_line_with_the_others(cx: &TestContext) {
     let mut read = read.into_iter();
     let mut next = || read.next().unwrap_or_else(|| panic!("four"));
     assert_eq!(bytes(next()).1, b"abc");
-    let its = came(next());
-    assert_eq!(its.bytes, b"DE", "at most the requested length");
-    expect_same(&its.files, &files[..2], "files are received with the first byte");
-    let its = came(next());
-    assert!(its.bytes == b"F" && its.files.is_empty(), "the rest of the message, {:?}", its.bytes);
-    assert_eq!(bytes(next()).1, b"", "end of stream");
-    let its = came(ops.run(Op::recv_msg(there, vec![1], 9)));
+    let received = message_parts(next());
+    assert_eq!(received.bytes, b"DE", "at most the requested length");
+    expect_same(&received.files, &files[..2], "files are received with the first byte");
+    let received = message_parts(next());
     assert!(
-        its.bytes == [1] && its.files.is_empty() && its.flags.is_empty(),
+        received.bytes == b"F" && received.files.is_empty(),
+        "the rest of the message, {:?}",
+        received.bytes
+    );
+    assert_eq!(bytes(next()).1, b"", "end of stream");
+    let received = message_parts(ops.run(Op::recv_msg(peer, vec![1], 9)));
+    assert!(
+        received.bytes == [1] && received.files.is_empty() && received.flags.is_empty(),
         "end of stream again"
     );
 }
 
-pub(super) fn c2_a_message_that_is_cut_says_so(cx: &TestContext) {
+pub(super) fn c2_truncated_message_is_flagged(cx: &TestContext) {
     for kind in [SockType::Datagram, SockType::SeqPacket] {
         let mut ops = OpHarness::new(cx);
-        let (here, there) = pair(kind);
-        let [here, there] = [here, there].map(|socket| ops.add(socket));
+        let (local, peer) = pair(kind);
+        let [local, peer] = [local, peer].map(|socket| ops.add(socket));
         for (max, flags) in [(4, MessageFlags::TRUNCATED), (5, MessageFlags::empty())] {
-            ops.run(Op::send_msg(here, "12345", .., Message::new()));
-            let its = came(ops.run(Op::recv_msg(there, vec![], max)));
-            assert_eq!((&*its.bytes, its.flags), (&b"12345"[..max], flags), "{kind:?}");
+            ops.run(Op::send_msg(local, "12345", .., Message::new()));
+            let received = message_parts(ops.run(Op::recv_msg(peer, vec![], max)));
+            assert_eq!((&*received.bytes, received.flags), (&b"12345"[..max], flags), "{kind:?}");
         }
-        ops.run(Op::send_msg(here, "", .., Message::new()));
-        let its = came(ops.run(Op::recv_msg(there, vec![7], 9)));
-        assert_eq!((&*its.bytes, its.flags), (&[7][..], MessageFlags::empty()), "{kind:?}: empty");
+        ops.run(Op::send_msg(local, "", .., Message::new()));
+        let received = message_parts(ops.run(Op::recv_msg(peer, vec![7], 9)));
+        assert_eq!(
+            (&*received.bytes, received.flags),
+            (&[7][..], MessageFlags::empty()),
+            "{kind:?}: empty"
+        );
     }
 }
 
-pub(super) fn c5_messages_are_appended(cx: &TestContext) {
+pub(super) fn c5_received_messages_are_appended(cx: &TestContext) {
     let mut ops = OpHarness::new(cx);
-    let (here, there) = pair(SockType::Datagram);
-    let [here, there] = [here, there].map(|socket| ops.add(socket));
+    let (local, peer) = pair(SockType::Datagram);
+    let [local, peer] = [local, peer].map(|socket| ops.add(socket));
     let pool = ok(BufferPool::new(4, 1));
-    let lent = || pool.take().unwrap_or_else(|| panic!("the buffer was returned"));
-    for (max, buf) in [(0, vec![1].into()), (5, lent().into()), (1, "static".into())] {
+    let buffer = || pool.take().unwrap_or_else(|| panic!("the buffer was returned"));
+    for (max, buf) in [(0, vec![1].into()), (5, buffer().into()), (1, "static".into())] {
         let kept: Buf = buf;
         let length = kept.len();
-        let (buf, error) = ops.rejected(Op::recv_msg(there, kept, max));
+        let (buf, error) = ops.rejected(Op::recv_msg(peer, kept, max));
         assert_eq!((error.kind(), buf.len()), (InvalidInput, length), "{max}: {error}");
     }
-    ops.run(Op::send_msg(here, lent(), .., Message::new()));
-    let its = came(ops.run(Op::recv_msg(there, lent(), 4)));
-    assert_eq!(its.bytes, b"", "an empty buffer was sent");
-    let (buf, error) = ops.rejected(Op::send_msg(here, "four", 3..5, Message::new()));
+    ops.run(Op::send_msg(local, buffer(), .., Message::new()));
+    let received = message_parts(ops.run(Op::recv_msg(peer, buffer(), 4)));
+    assert_eq!(received.bytes, b"", "an empty buffer was sent");
+    let (buf, error) = ops.rejected(Op::send_msg(local, "four", 3..5, Message::new()));
     assert_eq!((error.kind(), &*buf), (InvalidInput, &b"four"[..]));
-    let number = 0_i32.to_ne_bytes().to_vec();
+    let fd = 0_i32.to_ne_bytes().to_vec();
     let (level, kind) = (libc::SOL_SOCKET, libc::SCM_RIGHTS);
-    let message = Message::new().control(Control { level, kind, data: number });
-    let (buf, error) = ops.rejected(Op::send_msg(here, b"kept".to_vec(), .., message));
+    let message = Message::new().control(Control { level, kind, data: fd });
+    let (buf, error) = ops.rejected(Op::send_msg(local, b"kept".to_vec(), .., message));
     assert_eq!(
         (error.kind(), &*buf),
         (InvalidInput, &b"kept"[..]),
@@ -208,27 +216,27 @@ fn credentials(process: u32, user: u32, group: u32) -> Vec<u8> {
     [process, user, group].into_iter().flat_map(u32::to_ne_bytes).collect()
 }
 
-pub(super) fn c2_credentials_pass(cx: &TestContext) {
+pub(super) fn c2_messages_pass_credentials(cx: &TestContext) {
     let me = std::process::id();
     let (user, group) = (nix::unistd::getuid().as_raw(), nix::unistd::getgid().as_raw());
     let directory = TempDir::new();
-    let files = numbered(&directory, 2);
+    let files = numbered_files(&directory, 2);
     let (level, kind) = (libc::SOL_SOCKET, libc::SCM_CREDENTIALS);
     let mine = Control { level, kind, data: credentials(me, user, group) };
     for socket in KINDS {
         let mut ops = OpHarness::new(cx);
-        let (here, there) = pair(socket);
-        ok(setsockopt(&there, sockopt::PassCred, &true));
-        let [here, there] = [here, there].map(|socket| ops.add(socket));
+        let (local, peer) = pair(socket);
+        ok(setsockopt(&peer, sockopt::PassCred, &true));
+        let [local, peer] = [local, peer].map(|socket| ops.add(socket));
         let messages = [with_files(&files), with_files(&files).control(mine.clone())];
         for message in messages {
-            ops.run(Op::send_msg(here, "me", .., message));
-            let its = came(ops.run(Op::recv_msg(there, vec![], 9)));
-            assert_eq!(its.control, std::slice::from_ref(&mine), "{socket:?}");
-            expect_same(&its.files, &files, "with credentials");
+            ops.run(Op::send_msg(local, "me", .., message));
+            let received = message_parts(ops.run(Op::recv_msg(peer, vec![], 9)));
+            assert_eq!(received.control, std::slice::from_ref(&mine), "{socket:?}");
+            expect_same(&received.files, &files, "with credentials");
         }
-        let nobody = Control { level, kind, data: vec![1, 2, 3] };
-        let done = ops.run(Op::send_msg(here, "me", .., Message::new().control(nobody)));
+        let malformed = Control { level, kind, data: vec![1, 2, 3] };
+        let done = ops.run(Op::send_msg(local, "me", .., Message::new().control(malformed)));
         assert_eq!(errno(&done), libc::EINVAL, "malformed credentials");
     }
 }
@@ -239,17 +247,19 @@ fn udp(at: &str) -> (UdpSocket, SocketAddr) {
     (socket, address)
 }
 
-pub(super) fn c2_the_time_of_a_datagram_is_told(cx: &TestContext) {
+pub(super) fn c2_recv_msg_returns_datagram_timestamp(cx: &TestContext) {
     let now = || ok(SystemTime::now().duration_since(UNIX_EPOCH)).as_micros();
     let mut ops = OpHarness::new(cx);
-    let ((here, address), (there, _)) = (udp("127.0.0.1:0"), udp("127.0.0.1:0"));
-    ok(setsockopt(&here, sockopt::ReceiveTimestamp, &true));
-    let key = ops.add(Arc::new(here));
+    let ((local, address), (peer, _)) = (udp("127.0.0.1:0"), udp("127.0.0.1:0"));
+    ok(setsockopt(&local, sockopt::ReceiveTimestamp, &true));
+    let key = ops.add(Arc::new(local));
     let before = now();
-    ok(there.send_to(b"hello", address));
-    let its = came(ops.run(Op::recv_msg(key, vec![], 9)));
+    ok(peer.send_to(b"hello", address));
+    let received = message_parts(ops.run(Op::recv_msg(key, vec![], 9)));
     let after = now();
-    let [Control { level, kind, data }] = &its.control[..] else { panic!("{:?}", its.control) };
+    let [Control { level, kind, data }] = &received.control[..] else {
+        panic!("{:?}", received.control)
+    };
     assert_eq!((*level, *kind), (libc::SOL_SOCKET, libc::SCM_TIMESTAMP));
     assert_eq!(data.len(), 16, "a struct timeval");
     let number = |part: &[u8]| part.try_into().map_or(0, i64::from_ne_bytes);
@@ -257,7 +267,7 @@ pub(super) fn c2_the_time_of_a_datagram_is_told(cx: &TestContext) {
     // The clock may be set at that moment, but not by more than a day.
     let day = 86_400_000_000;
     assert!((before - day..after + day).contains(&time), "{before} {time} {after}");
-    assert!(its.files.is_empty() && its.bytes == b"hello");
+    assert!(received.files.is_empty() && received.bytes == b"hello");
 }
 
 /// A `struct in_pktinfo`: interface index, local address, header destination.
@@ -268,51 +278,57 @@ fn packet_info(ours: Ipv4Addr) -> Control {
     Control { level: libc::IPPROTO_IP, kind: libc::IP_PKTINFO, data }
 }
 
-pub(super) fn c2_the_address_of_a_packet_comes_and_is_chosen(cx: &TestContext) {
+pub(super) fn c2_pktinfo_is_received_and_sent(cx: &TestContext) {
     let mut ops = OpHarness::new(cx);
-    let ((here, address), (there, _)) = (udp("0.0.0.0:0"), udp("127.0.0.1:0"));
-    let theirs = ok(there.local_addr());
-    ok(setsockopt(&here, sockopt::Ipv4PacketInfo, &true));
-    let key = ops.add(Arc::new(here));
+    let ((local, address), (peer, _)) = (udp("0.0.0.0:0"), udp("127.0.0.1:0"));
+    let theirs = ok(peer.local_addr());
+    ok(setsockopt(&local, sockopt::Ipv4PacketInfo, &true));
+    let key = ops.add(Arc::new(local));
     for last in [1, 2, 77] {
         let ours = Ipv4Addr::new(127, 0, 0, last);
-        ok(there.send_to(b"hello", (ours, address.port())));
-        let its = came(ops.run(Op::recv_msg(key, vec![], 9)));
-        let [Control { level, kind, data }] = &its.control[..] else { panic!("{:?}", its.control) };
+        ok(peer.send_to(b"hello", (ours, address.port())));
+        let received = message_parts(ops.run(Op::recv_msg(key, vec![], 9)));
+        let [Control { level, kind, data }] = &received.control[..] else {
+            panic!("{:?}", received.control)
+        };
         assert_eq!((*level, *kind), (libc::IPPROTO_IP, libc::IP_PKTINFO));
         assert_eq!(data[8..12], ours.octets(), "the destination address");
-        assert!(matches!(its.from, Some(Address::Inet(from)) if from == theirs), "{:?}", its.from);
+        assert!(
+            matches!(received.from, Some(Address::Inet(from)) if from == theirs),
+            "{:?}",
+            received.from
+        );
         // Reply from the same address.
         let message = Message::new().to(theirs).control(packet_info(ours));
         assert_eq!(bytes(ops.run(Op::send_msg(key, "back", .., message))).0, 4);
         let mut back = [0; 9];
-        let from = ok(there.recv_from(&mut back)).1;
+        let from = ok(peer.recv_from(&mut back)).1;
         assert_eq!((from, &back[..4]), (SocketAddr::from((ours, address.port())), &b"back"[..]));
     }
 }
 
-pub(super) fn c2_messages_name_their_sender(cx: &TestContext) {
+pub(super) fn c2_recv_msg_returns_sender_address(cx: &TestContext) {
     let directory = TempDir::new();
     let address = |name: &str| ok(UnixAddress::from_pathname(directory.0.join(name)));
     let mut ops = OpHarness::new(cx);
-    let here = ops.add(Arc::new(ok(UnixDatagram::bind_addr(&address("here")))));
-    let there = ops.add(Arc::new(ok(UnixDatagram::bind_addr(&address("there")))));
-    let nobody = ops.add(Arc::new(ok(UnixDatagram::unbound())));
-    let files = numbered(&directory, 1);
-    for (sender, name) in [(there, Some("there")), (nobody, None)] {
+    let local = ops.add(Arc::new(ok(UnixDatagram::bind_addr(&address("here")))));
+    let peer = ops.add(Arc::new(ok(UnixDatagram::bind_addr(&address("there")))));
+    let unnamed = ops.add(Arc::new(ok(UnixDatagram::unbound())));
+    let files = numbered_files(&directory, 1);
+    for (sender, name) in [(peer, Some("there")), (unnamed, None)] {
         let message = with_files(&files).to(address("here"));
         assert_eq!(bytes(ops.run(Op::send_msg(sender, "hello", .., message))).0, 5);
-        let its = came(ops.run(Op::recv_msg(here, vec![], 9)));
-        let from = match &its.from {
+        let received = message_parts(ops.run(Op::recv_msg(local, vec![], 9)));
+        let from = match &received.from {
             Some(Address::Unix(from)) => from.as_pathname().map(ToOwned::to_owned),
             None => None,
             other => panic!("{other:?}"),
         };
         assert_eq!(from, name.map(|name| directory.0.join(name)));
-        expect_same(&its.files, &files, "with an address");
+        expect_same(&received.files, &files, "with an address");
     }
     let message = Message::new().to(address("nowhere"));
-    let done = ops.run(Op::send_msg(there, "hello", .., message));
+    let done = ops.run(Op::send_msg(peer, "hello", .., message));
     assert_eq!(errno(&done), libc::ENOENT, "no such address");
 }
 
@@ -326,20 +342,20 @@ fn drained(socket: &OwnedFd) -> usize {
     count
 }
 
-pub(super) fn c2_a_message_waits_for_room_and_passes_its_files_once(cx: &TestContext) {
+pub(super) fn c2_message_that_waits_passes_files_once(cx: &TestContext) {
     let directory = TempDir::new();
-    let files = numbered(&directory, 3);
+    let files = numbered_files(&directory, 3);
     for kind in KINDS {
-        let mut ops = OpHarness::with_room(cx, 8);
-        let (here, there) = pair(kind);
-        stuff(&here);
-        let (from, to) = (ops.add(here.clone()), ops.add(there.clone()));
+        let mut ops = OpHarness::with_capacity(cx, 8);
+        let (local, peer) = pair(kind);
+        fill_restoring_mode(&local);
+        let (from, to) = (ops.add(local.clone()), ops.add(peer.clone()));
         ops.submit(Op::send_msg(from, "first", .., with_files(&files)), 1);
         ops.submit(Op::send_msg(from, "second", .., with_files(&files[..1])), 2);
         ops.expect_nothing_yet("the send buffer is full");
         let shared = |at: usize| Arc::strong_count(&files[at]);
         assert!(shared(0) >= 3 && shared(2) >= 2, "{kind:?}: C4: operations own the files");
-        assert!(drained(&there) > 0, "the send buffer was full");
+        assert!(drained(&peer) > 0, "the send buffer was full");
         let done = ops.collect(2);
         let sent: Vec<_> = done.iter().map(|done| (done.token.0, done.transferred)).collect();
         assert_eq!(sent, [(1, 5), (2, 6)], "{kind:?}");
@@ -347,10 +363,10 @@ pub(super) fn c2_a_message_waits_for_room_and_passes_its_files_once(cx: &TestCon
         assert_eq!([shared(0), shared(2)], [1, 1], "{kind:?}: C4: until completion");
         let mut passed = Vec::new();
         for (text, count) in [("first", 3), ("second", 1)] {
-            let its = came(ops.run(Op::recv_msg(to, vec![], 5.max(text.len()))));
-            assert_eq!(its.bytes, text.as_bytes(), "{kind:?}");
-            assert_eq!(its.files.len(), count, "{kind:?}: {text}");
-            passed.extend(its.files);
+            let received = message_parts(ops.run(Op::recv_msg(to, vec![], 5.max(text.len()))));
+            assert_eq!(received.bytes, text.as_bytes(), "{kind:?}");
+            assert_eq!(received.files.len(), count, "{kind:?}: {text}");
+            passed.extend(received.files);
         }
         ops.submit(Op::recv_msg(to, vec![], 9), 3);
         ops.expect_nothing_yet("nothing more was sent");
@@ -358,26 +374,26 @@ pub(super) fn c2_a_message_waits_for_room_and_passes_its_files_once(cx: &TestCon
 }
 
 /// A message that fits partly: the files are passed with the part sent, not with the rest.
-pub(super) fn c2_a_part_of_a_message_is_sent_as_by_the_call(cx: &TestContext) {
+pub(super) fn c2_partial_send_msg_matches_call(cx: &TestContext) {
     const SIZE: usize = 8 << 20;
     let directory = TempDir::new();
-    let files = numbered(&directory, 2);
+    let files = numbered_files(&directory, 2);
     let mut ops = OpHarness::new(cx);
-    let (here, there) = pair(SockType::Stream);
-    let (from, to) = (ops.add(here), ops.add(there));
+    let (local, peer) = pair(SockType::Stream);
+    let (from, to) = (ops.add(local), ops.add(peer));
     let done = ops.run(Op::send_msg(from, vec![7; SIZE], .., with_files(&files)));
     let sent = done.transferred;
     assert!(done.result.is_ok() && 0 < sent && sent < SIZE, "a partial send: {done:?}");
     let (mut left, mut passed) = (sent, Vec::new());
     while left > 0 {
-        let its = came(ops.run(Op::recv_msg(to, Vec::new(), SIZE)));
-        assert!(!its.bytes.is_empty() && its.bytes.iter().all(|&byte| byte == 7));
-        left -= its.bytes.len();
-        passed.extend(its.files);
+        let received = message_parts(ops.run(Op::recv_msg(to, Vec::new(), SIZE)));
+        assert!(!received.bytes.is_empty() && received.bytes.iter().all(|&byte| byte == 7));
+        left -= received.bytes.len();
+        passed.extend(received.files);
     }
     expect_same(&passed, &files, "once, with the first part");
     let rest = sent..sent + 10;
     assert_eq!(ops.run(Op::send_msg(from, done.buf, rest, Message::new())).transferred, 10);
-    let its = came(ops.run(Op::recv_msg(to, Vec::new(), SIZE)));
-    assert!(its.bytes == [7; 10] && its.files.is_empty(), "no files with the rest");
+    let received = message_parts(ops.run(Op::recv_msg(to, Vec::new(), SIZE)));
+    assert!(received.bytes == [7; 10] && received.files.is_empty(), "no files with the rest");
 }

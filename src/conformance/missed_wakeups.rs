@@ -21,11 +21,11 @@ fn count(counter: &EventFd) {
 }
 
 /// Hundreds of spurious reports are queued before the source that is ready.
-pub(super) fn t1_what_came_to_nothing_hides_nothing(cx: &TestContext) {
-    const OVER: usize = 300;
+pub(super) fn t1_spurious_reports_do_not_hide_ready_fds(cx: &TestContext) {
+    const SPURIOUS: usize = 300;
     for mode in MODES {
         let mut harness = cx.harness(8);
-        let counters: Vec<_> = (0..OVER).map(|_| counter()).collect();
+        let counters: Vec<_> = (0..SPURIOUS).map(|_| counter()).collect();
         for counter in &counters {
             harness.register(counter.clone(), 1, READ, mode);
         }
@@ -43,7 +43,7 @@ pub(super) fn t1_what_came_to_nothing_hides_nothing(cx: &TestContext) {
 }
 
 /// A wake-up by an io_uring may be the last that another io_uring gets, unless it re-arms its poll.
-pub(super) fn e1_who_is_woken_by_a_ring_is_heard_again(cx: &TestContext) {
+pub(super) fn e1_source_woken_by_io_uring_is_reported_again(cx: &TestContext) {
     for mode in MODES {
         for sort in 0..3 {
             let mut harness = cx.harness(4);
@@ -52,12 +52,12 @@ pub(super) fn e1_who_is_woken_by_a_ring_is_heard_again(cx: &TestContext) {
             let (notified, epoll) = (counter(), Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC));
             let epoll = epoll.unwrap_or_else(|error| panic!("epoll: {error}"));
             let watched: Source = match sort {
-                0 => Arc::new(own(ring.as_fd())),
+                0 => Arc::new(duplicate(ring.as_fd())),
                 1 => notified.clone(),
                 _ => {
                     let event = EpollEvent::new(EpollFlags::EPOLLIN, 0);
                     epoll.add(&*notified, event).unwrap_or_else(|e| panic!("epoll_ctl: {e}"));
-                    Arc::new(own(epoll.0.as_fd()))
+                    Arc::new(duplicate(epoll.0.as_fd()))
                 }
             };
             ring.notify(notified.as_fd());
@@ -66,13 +66,13 @@ pub(super) fn e1_who_is_woken_by_a_ring_is_heard_again(cx: &TestContext) {
                 let waker = thread::spawn({
                     let waiter = crate::sys::staging::Thread::current().id();
                     move || {
-                        until_asleep(waiter);
+                        wait_until_asleep(waiter);
                         ring.complete();
                         ring
                     }
                 });
-                let said = harness.next("a completion");
-                assert_eq!(said, [(1, Readiness::READABLE)], "{mode:?}, {sort}, round {round}");
+                let reported = harness.next("a completion");
+                assert_eq!(reported, [(1, Readiness::READABLE)], "{mode:?}, {sort}, round {round}");
                 ring = waker.join().unwrap_or_else(|_| panic!("the waking thread failed"));
                 ring.take();
                 notified.read().unwrap_or_else(|error| panic!("read: {error}"));
@@ -85,7 +85,7 @@ pub(super) fn e1_who_is_woken_by_a_ring_is_heard_again(cx: &TestContext) {
 }
 
 /// Duplicates a descriptor.
-fn own(file: impl AsFd) -> OwnedFd {
+fn duplicate(file: impl AsFd) -> OwnedFd {
     let copy = file.as_fd().try_clone_to_owned();
     copy.unwrap_or_else(|error| panic!("dup: {error}"))
 }

@@ -21,14 +21,14 @@
 #[macro_use]
 mod cases;
 
-mod crowd;
+mod fd_states;
 mod fuse;
 mod kinds;
-mod lines;
+mod many_files;
 mod op_harness;
 mod runner;
 mod scenarios;
-mod situations;
+mod socket_pairs;
 mod util;
 
 mod accept_multi;
@@ -48,6 +48,7 @@ mod drops;
 mod edge;
 mod edge_ends;
 mod eof;
+mod fd_numbers;
 mod fd_tables;
 mod file_position;
 mod files;
@@ -59,7 +60,6 @@ mod missed_wakeups;
 mod mixed;
 mod multishot_cancel;
 mod multishot_end;
-mod numbers;
 mod one_shot;
 mod opens;
 mod operations;
@@ -74,7 +74,7 @@ mod scm_rights;
 mod signals;
 mod silent;
 mod slow_files;
-mod splice_lanes;
+mod splice_queues;
 mod splices;
 mod streams;
 mod time;
@@ -166,7 +166,7 @@ mod tests {
     use super::CASES;
 
     #[test]
-    fn every_case_names_a_clause_of_the_contract() {
+    fn cases_name_a_clause_of_the_contract() {
         for case in CASES {
             assert_ne!(case.clause_text(), "(no such clause)", "{}", case.name);
         }

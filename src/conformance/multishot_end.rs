@@ -1,8 +1,8 @@
 //! How multishot receives end when the end or reset came before their results were delivered; and
 //! which receive gets a buffer.
 
-use super::lines::*;
 use super::op_harness::*;
+use super::socket_pairs::*;
 use super::util::*;
 use crate::key::Key;
 use crate::op::{Address, Op};
@@ -16,45 +16,45 @@ const COUNTS: [usize; 12] = [1, 16, 17, 31, 32, 33, 34, 50, 84, 85, 100, 200];
 const SIZE: usize = 16;
 
 /// Closes the peer. On TCP, data it has not read makes this a reset.
-fn go(line: Line) {
-    let Line { here, there, .. } = line;
-    drop(there);
-    while !has_ended(&*here) {
+fn close_peer(pair: SocketPair) {
+    let SocketPair { local, peer, .. } = pair;
+    drop(peer);
+    while !has_ended(&*local) {
         std::thread::yield_now();
     }
 }
 
 /// Sends data that the peer does not read, so that its close is a reset.
-fn leave_unread(line: &Line) {
-    assert_eq!(nix::unistd::write(&*line.here, b"unread"), Ok(6));
-    wait_until_kernel(&line.there, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLIN));
+fn leave_unread(pair: &SocketPair) {
+    assert_eq!(nix::unistd::write(&*pair.local, b"unread"), Ok(6));
+    wait_until_kernel(&pair.peer, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLIN));
 }
 
-pub(super) fn c8_the_end_comes_after_however_many_results(cx: &TestContext) {
-    for (make, room) in STREAMS.into_iter().flat_map(|make| [(make, 8), (make, 512)]) {
+pub(super) fn c8_end_follows_any_number_of_results(cx: &TestContext) {
+    for (make, capacity) in STREAMS.into_iter().flat_map(|make| [(make, 8), (make, 512)]) {
         for (count, is_first) in COUNTS.into_iter().flat_map(|n| [(n, false), (n, true)]) {
             for is_reset in [false, true] {
-                let line = make();
-                let why = format!("{}, {count} results, a reset: {is_reset}", line.name);
+                let pair = make();
+                let why = format!("{}, {count} results, a reset: {is_reset}", pair.name);
                 let pool = new_pool(SIZE, 1024);
-                let mut ops = OpHarness::with_room(cx, room);
-                let key = ops.add(line.here.clone());
+                let mut ops = OpHarness::with_capacity(cx, capacity);
+                let key = ops.add(pair.local.clone());
                 let half = if is_first { count / 2 } else { 0 };
                 if is_first {
-                    ops.submit_stream(Op::recv_multi(key, &pool), 1);
+                    ops.submit_multishot(Op::recv_multi(key, &pool), 1);
                     ops.wait(ZERO);
-                    line.say(&bytes_from(0, half * SIZE));
-                    assert_eq!(until_bytes(&mut ops, half * SIZE).len(), half * SIZE, "{why}");
+                    pair.send(&bytes_from(0, half * SIZE));
+                    assert_eq!(collect_bytes(&mut ops, half * SIZE).len(), half * SIZE, "{why}");
                 }
                 if is_reset {
-                    leave_unread(&line);
+                    leave_unread(&pair);
                 }
-                line.say(&bytes_from(half * SIZE, (count - half) * SIZE));
-                go(line);
+                pair.send(&bytes_from(half * SIZE, (count - half) * SIZE));
+                close_peer(pair);
                 if !is_first {
-                    ops.submit_stream(Op::recv_multi(key, &pool), 1);
+                    ops.submit_multishot(Op::recv_multi(key, &pool), 1);
                 }
-                let (pieces, last) = until_last(&mut ops);
+                let (pieces, last) = collect_until_last(&mut ops);
                 let rest = bytes_from(half * SIZE, (count - half) * SIZE);
                 assert!(pieces.concat() == rest, "{why}: each byte once, in order");
                 match is_reset {
@@ -67,20 +67,20 @@ pub(super) fn c8_the_end_comes_after_however_many_results(cx: &TestContext) {
 }
 
 /// The kernel reports a reset once.
-pub(super) fn c2_a_reset_is_the_readers_whoever_hears_of_it(cx: &TestContext) {
+pub(super) fn c2_reset_reaches_receive_after_failed_send(cx: &TestContext) {
     for how in ["send", "write", "send_to", "send_msg", "splice"] {
-        let line = Line::tcp();
+        let pair = SocketPair::tcp();
         let (pool, mut ops) = (new_pool(64, 4), OpHarness::new(cx));
-        ops.about = how;
-        let key = ops.add(line.here.clone());
+        ops.label = how;
+        let key = ops.add(pair.local.clone());
         let (reader, writer) = pipe();
         assert_eq!(nix::unistd::write(&writer, b"x"), Ok(1));
         let reader = ops.add(std::sync::Arc::new(reader));
-        ops.submit_stream(Op::recv_multi(key, &pool), 1);
+        ops.submit_multishot(Op::recv_multi(key, &pool), 1);
         ops.expect_nothing_yet(how);
-        leave_unread(&line);
-        line.say(b"abc");
-        go(line);
+        leave_unread(&pair);
+        pair.send(b"abc");
+        close_peer(pair);
         let op = match how {
             "send" => Op::send(key, "x", ..),
             "write" => Op::write(key, "x", ..),
@@ -92,26 +92,26 @@ pub(super) fn c2_a_reset_is_the_readers_whoever_hears_of_it(cx: &TestContext) {
             _ => Op::splice(reader, key, 1),
         };
         let writes = ops.submit(op, 2);
-        let (mut heard, mut last) = (Vec::<u8>::new(), None);
+        let (mut received, mut last) = (Vec::<u8>::new(), None);
         for _ in 0..3 {
-            let done = ops.one();
+            let done = ops.next();
             if done.id == writes {
-                let is_told = [libc::EPIPE, libc::ECONNRESET].contains(&errno(&done));
-                assert!(is_told, "{how}: {done:?}");
+                let is_expected = [libc::EPIPE, libc::ECONNRESET].contains(&errno(&done));
+                assert!(is_expected, "{how}: {done:?}");
             } else if done.more {
-                heard.extend(&*done.buf);
+                received.extend(&*done.buf);
             } else {
                 last = Some(done);
             }
         }
-        assert_eq!(heard, b"abc", "{how}");
+        assert_eq!(received, b"abc", "{how}");
         let last = last.unwrap_or_else(|| panic!("{how}: no last completion"));
         assert_eq!(errno(&last), libc::ECONNRESET, "{how}: a reset is not the end of the stream");
     }
 }
 
 /// Disconnects a socket, which can then connect again (connect(2), `AF_UNSPEC`).
-fn dissolve(key: Key) -> Op {
+fn disconnect(key: Key) -> Op {
     let mut address = (libc::AF_UNSPEC as libc::sa_family_t).to_ne_bytes().to_vec();
     address.resize(16, 0);
     Op::connect(key, Address::Other(address))
@@ -119,24 +119,24 @@ fn dissolve(key: Key) -> Op {
 
 /// A socket may make several connections in turn. Here the receive of the first is cancelled before
 /// it reports the reset that a send consumed.
-pub(super) fn c2_a_reset_is_of_one_connection(cx: &TestContext) {
-    for (waits_for_buffer, is_stream) in
+pub(super) fn c2_reset_does_not_affect_next_connection(cx: &TestContext) {
+    for (waits_for_buffer, is_multishot) in
         [(true, true), (true, false), (false, true), (false, false)]
     {
-        let why = format!("no buffer: {waits_for_buffer}, multishot: {is_stream}");
-        let (line, pool, mut ops) = (Line::tcp(), new_pool(64, 4), OpHarness::new(cx));
-        let key = ops.add(line.here.clone());
+        let why = format!("no buffer: {waits_for_buffer}, multishot: {is_multishot}");
+        let (pair, pool, mut ops) = (SocketPair::tcp(), new_pool(64, 4), OpHarness::new(cx));
+        let key = ops.add(pair.local.clone());
         let held = if waits_for_buffer { take_all(&pool) } else { Vec::new() };
         let reads = match waits_for_buffer {
-            true => ops.submit_stream(Op::recv_multi(key, &pool), 1),
+            true => ops.submit_multishot(Op::recv_multi(key, &pool), 1),
             false => ops.submit(Op::recv(key, vec![], 9), 1),
         };
         ops.expect_nothing_yet(&why);
-        leave_unread(&line);
-        go(line);
+        leave_unread(&pair);
+        close_peer(pair);
         let writes = ops.submit(Op::send(key, "x", ..), 2);
         if waits_for_buffer {
-            let done = ops.one();
+            let done = ops.next();
             assert_eq!(done.id, writes, "{why}: a receive without a buffer does not complete");
             assert!([libc::EPIPE, libc::ECONNRESET].contains(&errno(&done)), "{why}: {done:?}");
         }
@@ -146,15 +146,15 @@ pub(super) fn c2_a_reset_is_of_one_connection(cx: &TestContext) {
         }
         drop(held);
         let listener = ok(TcpListener::bind("127.0.0.1:0"));
-        assert_eq!(bytes(ops.run(dissolve(key))).0, 0, "{why}");
+        assert_eq!(bytes(ops.run(disconnect(key))).0, 0, "{why}");
         let connects = Op::connect(key, ok(listener.local_addr()));
         assert_eq!(bytes(ops.run(connects)).0, 0, "{why}: the socket connects again");
-        let (mut there, _) = ok(listener.accept());
-        ok(there.write_all(b"whole"));
-        drop(there);
-        if is_stream {
-            ops.submit_stream(Op::recv_multi(key, &pool), 3);
-            let (pieces, last) = until_last(&mut ops);
+        let (mut peer, _) = ok(listener.accept());
+        ok(peer.write_all(b"whole"));
+        drop(peer);
+        if is_multishot {
+            ops.submit_multishot(Op::recv_multi(key, &pool), 3);
+            let (pieces, last) = collect_until_last(&mut ops);
             assert_eq!(pieces.concat(), b"whole", "{why}");
             expect_end(&last, &why);
         } else {
@@ -165,33 +165,33 @@ pub(super) fn c2_a_reset_is_of_one_connection(cx: &TestContext) {
     }
 }
 
-pub(super) fn c8_a_newcomer_does_not_overtake(cx: &TestContext) {
-    let [first, second] = [Line::unix(), Line::unix()];
+pub(super) fn c8_late_receive_does_not_overtake_waiting_one(cx: &TestContext) {
+    let [first, second] = [SocketPair::unix(), SocketPair::unix()];
     let (pool, mut ops) = (new_pool(SIZE, 1), OpHarness::new(cx));
     let held = pool.take();
-    let [one, other] = [&first, &second].map(|line| {
-        line.say(b"said");
-        ops.add(line.here.clone())
+    let [one, other] = [&first, &second].map(|pair| {
+        pair.send(b"said");
+        ops.add(pair.local.clone())
     });
-    let waits = ops.submit_stream(Op::recv_multi(one, &pool), 1);
+    let waits = ops.submit_multishot(Op::recv_multi(one, &pool), 1);
     ops.expect_nothing_yet("the pool is empty");
     drop(held);
-    let comes = ops.submit_stream(Op::recv_multi(other, &pool), 2);
+    let comes = ops.submit_multishot(Op::recv_multi(other, &pool), 2);
     // Each buffer is returned before the next result.
     let mut next = || {
-        let done = ops.one();
+        let done = ops.next();
         (done.id, done.buf.to_vec())
     };
     let order = [next(), next()];
     assert_eq!(order, [(waits, b"said".to_vec()), (comes, b"said".to_vec())]);
 }
 
-pub(super) fn p1_a_pool_from_before_a_fork_is_refused(cx: &TestContext) {
+pub(super) fn p1_inherited_pool_is_refused_in_child(cx: &TestContext) {
     let pool = new_pool(SIZE, 4);
     let held = pool.take();
     let status = staging::in_forked_child(|| {
         let mut ops = OpHarness::new(cx);
-        let key = ops.add(Line::unix().here);
+        let key = ops.add(SocketPair::unix().local);
         let (_, error) = ops.rejected(Op::recv_multi(key, &pool));
         let is_refused = error.to_string().contains("fork") && pool.take().is_none();
         drop(pool.clone());

@@ -14,28 +14,28 @@ use std::time::Instant;
 pub(super) struct OpHarness {
     pub(super) harness: ReadinessHarness,
     /// A label for the message when an operation does not complete.
-    pub(super) about: &'static str,
+    pub(super) label: &'static str,
     /// Submitted operations that have not completed.
-    under_way: Vec<UnderWay>,
+    in_flight: Vec<InFlight>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-struct UnderWay {
+struct InFlight {
     id: OpId,
     token: Token,
     /// True for a multishot operation.
-    is_stream: bool,
+    is_multishot: bool,
 }
 
 impl OpHarness {
     /// Creates a harness whose `Events` hold more completions than most cases have operations.
     pub(super) fn new(cx: &TestContext) -> Self {
-        OpHarness::with_room(cx, 64)
+        OpHarness::with_capacity(cx, 64)
     }
 
     /// Creates a harness whose `Events` hold `capacity` completions.
-    pub(super) fn with_room(cx: &TestContext, capacity: usize) -> Self {
-        OpHarness { harness: cx.harness(capacity), about: "", under_way: Vec::new() }
+    pub(super) fn with_capacity(cx: &TestContext, capacity: usize) -> Self {
+        OpHarness { harness: cx.harness(capacity), label: "", in_flight: Vec::new() }
     }
 
     /// Registers a source with an empty interest.
@@ -45,20 +45,20 @@ impl OpHarness {
 
     /// Submits an operation that must be accepted.
     pub(super) fn submit(&mut self, op: Op, token: usize) -> OpId {
-        self.add_under_way(op, token, false)
+        self.add_in_flight(op, token, false)
     }
 
     /// Submits a multishot operation that must be accepted.
-    pub(super) fn submit_stream(&mut self, op: Op, token: usize) -> OpId {
-        self.add_under_way(op, token, true)
+    pub(super) fn submit_multishot(&mut self, op: Op, token: usize) -> OpId {
+        self.add_in_flight(op, token, true)
     }
 
-    fn add_under_way(&mut self, op: Op, token: usize, is_stream: bool) -> OpId {
+    fn add_in_flight(&mut self, op: Op, token: usize, is_multishot: bool) -> OpId {
         let submitted = self.harness.poller.submit(op, Token(token));
         let id = submitted.unwrap_or_else(|rejected| panic!("submit {token}: {rejected}"));
-        let is_new = self.under_way.iter().all(|other| other.id != id);
+        let is_new = self.in_flight.iter().all(|other| other.id != id);
         assert!(is_new, "{id:?} is the id of another operation in flight");
-        self.under_way.push(UnderWay { id, token: Token(token), is_stream });
+        self.in_flight.push(InFlight { id, token: Token(token), is_multishot });
         id
     }
 
@@ -68,7 +68,7 @@ impl OpHarness {
             Ok(id) => panic!("{id:?} was accepted and must be rejected"),
             Err(rejected) => {
                 let (op, error) = rejected.into_parts();
-                expect_words(&error);
+                expect_cause(&error);
                 (op.into_buf(), error)
             }
         }
@@ -80,7 +80,7 @@ impl OpHarness {
 
     /// Returns the count of operations in flight.
     pub(super) fn left(&self) -> usize {
-        self.under_way.len()
+        self.in_flight.len()
     }
 
     /// Returns the next `count` completions in order, within [`LONG`]. Later ones stay for the next
@@ -92,8 +92,8 @@ impl OpHarness {
                 self.wait(LONG.saturating_sub(started.elapsed()));
                 // A completion that arrives only at the timeout was overlooked before: a lost
                 // wake-up.
-                let (waited, have, about) = (started.elapsed(), collected.len(), self.about);
-                assert!(waited < LONG, "{about}: {have} of {count} completed in {waited:?}");
+                let (waited, have, label) = (started.elapsed(), collected.len(), self.label);
+                assert!(waited < LONG, "{label}: {have} of {count} completed in {waited:?}");
             }
             collected.extend(self.take());
         }
@@ -101,14 +101,14 @@ impl OpHarness {
     }
 
     /// Returns the next completion.
-    pub(super) fn one(&mut self) -> Completion {
+    pub(super) fn next(&mut self) -> Completion {
         self.collect(1).remove(0)
     }
 
     /// Submits an operation that can complete, and returns its completion, which must be the next.
     pub(super) fn run(&mut self, op: Op) -> Completion {
         let id = self.submit(op, 4711);
-        let done = self.one();
+        let done = self.next();
         assert_eq!(done.id, id, "another operation completed: {done:?}");
         done
     }
@@ -116,23 +116,22 @@ impl OpHarness {
     /// Waits once. Completions stay for [`OpHarness::collect`].
     pub(super) fn wait(&mut self, timeout: std::time::Duration) {
         self.harness.wait(Some(timeout));
-        let (completed, room) = (self.harness.events.completed(), self.harness.events.capacity());
-        assert!(completed <= room, "{completed} completions exceed the capacity {room}");
+        let (completed, capacity) =
+            (self.harness.events.completed(), self.harness.events.capacity());
+        assert!(completed <= capacity, "{completed} completions exceed the capacity {capacity}");
     }
 
     /// Takes and checks one completion, if there is one.
     fn take(&mut self) -> Option<Completion> {
         let done = self.harness.events.completions().next()?;
-        let place = self.under_way.iter().position(|operation| operation.id == done.id);
-        let Some(place) = place else {
-            panic!("a completion of an operation not in flight: {done:?}")
-        };
-        let UnderWay { token, is_stream, .. } = self.under_way[place];
+        let at = self.in_flight.iter().position(|operation| operation.id == done.id);
+        let Some(at) = at else { panic!("a completion of an operation not in flight: {done:?}") };
+        let InFlight { token, is_multishot, .. } = self.in_flight[at];
         if !done.more {
-            self.under_way.remove(place);
+            self.in_flight.remove(at);
         }
         assert_eq!(done.token, token, "another token: {done:?}");
-        if is_stream {
+        if is_multishot {
             check_result(&done);
         } else {
             assert!(!done.more, "`more` on a single-shot operation: {done:?}");
@@ -143,7 +142,7 @@ impl OpHarness {
                 && error.raw_os_error() != Some(libc::EINPROGRESS)
                 && error.raw_os_error() != Some(libc::EALREADY);
             assert!(is_real, "no operation may complete with this error: {done:?}");
-            expect_words(error);
+            expect_cause(error);
         }
         Some(done)
     }
@@ -163,9 +162,9 @@ impl OpHarness {
     pub(super) fn expect_sleep(&mut self, why: &str) {
         let (waker, waiter) = (self.harness.poller.waker(), staging::Thread::current().id());
         let watcher = std::thread::spawn(move || {
-            let rest = CpuUsage::of(waiter);
+            let usage = CpuUsage::of(waiter);
             waker.wake();
-            rest
+            usage
         });
         self.harness.wait(None);
         let (woken, completed) = (self.harness.events.woken(), self.harness.events.completed());
@@ -179,7 +178,7 @@ impl OpHarness {
     /// Fails unless every submitted operation has completed, once.
     pub(super) fn expect_all_done(&mut self, why: &str) {
         self.expect_nothing_yet(why);
-        assert_eq!(self.under_way, [], "operations still in flight ({why})");
+        assert_eq!(self.in_flight, [], "operations still in flight ({why})");
     }
 }
 

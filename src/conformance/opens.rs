@@ -22,29 +22,29 @@ pub(super) fn opened(done: Completion) -> Result<OwnedFd, i32> {
     let failed = done.result.is_err().then(|| errno(&done));
     match (done.result, failed) {
         (Ok(Outcome::Opened { file }), _) => Ok(file),
-        (_, Some(number)) => Err(number),
+        (_, Some(errno)) => Err(errno),
         (other, _) => panic!("expected an opened file, got {other:?}"),
     }
 }
 
 /// Arguments of an open, for the operation and the plain call.
 #[derive(Clone, Copy, Debug)]
-struct How {
+struct OpenArgs {
     /// read, write, append, truncate, create, create_new
     chosen: [bool; 6],
     mode: u32,
     flags: i32,
 }
 
-impl How {
-    fn ours(self) -> OpenOptions {
+impl OpenArgs {
+    fn open_options(self) -> OpenOptions {
         let [read, write, append, truncate, create, create_new] = self.chosen;
         let mut options = OpenOptions::new();
         options.read(read).write(write).append(append).truncate(truncate).create(create);
         options.create_new(create_new).mode(self.mode).custom_flags(self.flags).clone()
     }
 
-    fn plainly(self, path: &Path) -> Result<OwnedFd, i32> {
+    fn call_directly(self, path: &Path) -> Result<OwnedFd, i32> {
         let [read, write, append, truncate, create, create_new] = self.chosen;
         let mut options = File::options();
         options.read(read).write(write).append(append).truncate(truncate).create(create);
@@ -60,7 +60,7 @@ fn choices() -> impl Iterator<Item = [bool; 6]> {
 }
 
 /// Creates a directory with one file of each kind, and returns paths into it.
-fn furnish(directory: &Path) -> Vec<PathBuf> {
+fn create_files(directory: &Path) -> Vec<PathBuf> {
     ok(std::fs::create_dir(directory));
     let name = |name: &str| directory.join(name);
     drop(file_of(&name("file"), b"content"));
@@ -80,22 +80,22 @@ fn furnish(directory: &Path) -> Vec<PathBuf> {
     names.into_iter().chain(others).map(name).collect()
 }
 
-pub(super) fn c2_files_are_opened_as_by_the_call(cx: &TestContext) {
+pub(super) fn c2_open_matches_system_call(cx: &TestContext) {
     let directory = TempDir::new();
     let mut ops = OpHarness::new(cx);
     for (round, chosen) in choices().enumerate() {
         let [ours, twins] =
             ["ours", "twins"].map(|name| directory.0.join(format!("{name}{round}")));
-        for (our, twin) in furnish(&ours).iter().zip(furnish(&twins)) {
-            let how = How { chosen, mode: 0o640, flags: 0 };
-            let why = format!("{} {how:?}", our.display());
-            let expected = how.plainly(&twin);
+        for (our, twin) in create_files(&ours).iter().zip(create_files(&twins)) {
+            let args = OpenArgs { chosen, mode: 0o640, flags: 0 };
+            let why = format!("{} {args:?}", our.display());
+            let expected = args.call_directly(&twin);
             if expected.as_ref().err() == Some(&0) {
-                let refused = ops.rejected(Op::open(our, &how.ours())).1;
+                let refused = ops.rejected(Op::open(our, &args.open_options())).1;
                 assert_eq!(refused.kind(), InvalidInput, "{why}");
                 continue;
             }
-            let given = opened(ops.run(Op::open(our, &how.ours())));
+            let given = opened(ops.run(Op::open(our, &args.open_options())));
             match (given, expected) {
                 (Ok(given), Ok(expected)) => expect_alike(&given, &expected, &why),
                 (given, expected) => assert_eq!(given.err(), expected.err(), "{why}"),
@@ -123,13 +123,13 @@ fn expect_alike(given: &OwnedFd, expected: &OwnedFd, why: &str) {
     assert_eq!(given.st_size, expected.st_size, "{why}");
 }
 
-pub(super) fn c2_thread_self_is_the_thread_that_submits(cx: &TestContext) {
+pub(super) fn c2_open_of_thread_self_uses_submitting_thread(cx: &TestContext) {
     let mut ops = OpHarness::new(cx);
     let read = OpenOptions::new().read(true).clone();
     let owner = |path: &str, file: std::io::Result<File>| {
         let stat = ok(std::io::read_to_string(ok(file)));
-        let number = stat.split(' ').next().and_then(|number| number.parse::<i32>().ok());
-        number.unwrap_or_else(|| panic!("no number in {path}: {stat}"))
+        let pid = stat.split(' ').next().and_then(|pid| pid.parse::<i32>().ok());
+        pid.unwrap_or_else(|| panic!("no pid in {path}: {stat}"))
     };
     for path in ["/proc/thread-self/stat", "//proc//thread-self//stat", "/proc/self/stat"] {
         let expected = owner(path, File::open(path));
@@ -142,15 +142,15 @@ pub(super) fn c2_thread_self_is_the_thread_that_submits(cx: &TestContext) {
         [("", link), ("", libc::O_NOFOLLOW), ("", directory), ("/", link), ("x", directory)];
     for (rest, flags) in places {
         let path = format!("/proc/thread-self{rest}");
-        let how = How { chosen: [true, false, false, false, false, false], mode: 0, flags };
-        let given = opened(ops.run(Op::open(&path, &how.ours())));
+        let args = OpenArgs { chosen: [true, false, false, false, false, false], mode: 0, flags };
+        let given = opened(ops.run(Op::open(&path, &args.open_options())));
         let identity = |file: OwnedFd| ok(fstat(&file)).st_ino;
-        let expected = how.plainly(path.as_ref()).map(identity);
+        let expected = args.call_directly(path.as_ref()).map(identity);
         assert_eq!(given.map(identity), expected, "{path} {flags:o}");
     }
 }
 
-pub(super) fn c2_what_can_not_be_opened_says_why(cx: &TestContext) {
+pub(super) fn c2_failed_open_matches_system_call(cx: &TestContext) {
     let mut ops = OpHarness::new(cx);
     let read = OpenOptions::new().read(true).clone();
     for path in ["with\0nul", "\0"] {
@@ -165,14 +165,15 @@ pub(super) fn c2_what_can_not_be_opened_says_why(cx: &TestContext) {
     assert_eq!(opened(ops.run(Op::open(running, &write))).err(), Some(libc::ETXTBSY));
     let flags = [libc::O_DIRECTORY, libc::O_NOFOLLOW, libc::O_DIRECT, libc::O_SYNC, libc::O_PATH];
     let directory = TempDir::new();
-    for path in furnish(&directory.0.join("all")).into_iter().chain(["/dev/tty".into(), ".".into()])
+    for path in
+        create_files(&directory.0.join("all")).into_iter().chain(["/dev/tty".into(), ".".into()])
     {
         for flags in flags {
             let chosen = [true, false, false, false, false, false];
-            let how = How { chosen, mode: 0, flags };
-            let why = format!("{} {how:?}", path.display());
-            let expected = how.plainly(&path);
-            match (opened(ops.run(Op::open(&path, &how.ours()))), expected) {
+            let args = OpenArgs { chosen, mode: 0, flags };
+            let why = format!("{} {args:?}", path.display());
+            let expected = args.call_directly(&path);
+            match (opened(ops.run(Op::open(&path, &args.open_options()))), expected) {
                 (Ok(given), Ok(expected)) if flags == libc::O_PATH => {
                     assert_eq!(status(&given), status(&expected), "{why}");
                 }
@@ -183,7 +184,7 @@ pub(super) fn c2_what_can_not_be_opened_says_why(cx: &TestContext) {
     }
 }
 
-pub(super) fn c7_to_open_a_fifo_waits_for_nobody(cx: &TestContext) {
+pub(super) fn c7_open_of_fifo_does_not_block(cx: &TestContext) {
     let directory = TempDir::new();
     let path = directory.0.join("fifo");
     ok(nix::unistd::mkfifo(&path, Permissions::S_IRWXU));
@@ -194,9 +195,9 @@ pub(super) fn c7_to_open_a_fifo_waits_for_nobody(cx: &TestContext) {
     assert_eq!(given.err(), Some(libc::ENXIO), "the FIFO has no reader");
     let reader = opened(ops.run(Op::open(&path, &read)));
     let reader =
-        reader.unwrap_or_else(|number| panic!("opening for reading needs no writer: {number}"));
+        reader.unwrap_or_else(|errno| panic!("opening for reading needs no writer: {errno}"));
     let writer = opened(ops.run(Op::open(&path, &write)));
-    let writer = writer.unwrap_or_else(|number| panic!("the FIFO has a reader: {number}"));
+    let writer = writer.unwrap_or_else(|errno| panic!("the FIFO has a reader: {errno}"));
     assert!(status(&reader).contains(OFlag::O_NONBLOCK), "C6");
     assert!(status(&writer).contains(OFlag::O_NONBLOCK | OFlag::O_WRONLY), "C6");
     let (reader, writer) = (ops.add(Arc::new(reader)), ops.add(Arc::new(writer)));
@@ -207,17 +208,17 @@ pub(super) fn c7_to_open_a_fifo_waits_for_nobody(cx: &TestContext) {
     assert!(done.iter().any(|done| done.token.0 == 1 && *done.buf == *b"through"), "{done:?}");
 }
 
-pub(super) fn c6_what_was_opened_can_be_used_at_once(cx: &TestContext) {
+pub(super) fn c6_opened_files_can_be_used_at_once(cx: &TestContext) {
     const FILES: usize = 40;
     let directory = TempDir::new();
-    let mut ops = OpHarness::with_room(cx, FILES);
+    let mut ops = OpHarness::with_capacity(cx, FILES);
     let new = OpenOptions::new().read(true).write(true).create_new(true).clone();
     for token in 0..FILES {
         ops.submit(Op::open(directory.0.join(token.to_string()), &new), token);
     }
     for done in ops.collect(FILES) {
         let token = done.token.0;
-        let file = opened(done).unwrap_or_else(|number| panic!("file {token}: {number}"));
+        let file = opened(done).unwrap_or_else(|errno| panic!("file {token}: {errno}"));
         let key = ops.add(Arc::new(file));
         ops.submit(Op::write_at(key, token.to_string(), .., 0), token);
     }
@@ -227,9 +228,9 @@ pub(super) fn c6_what_was_opened_can_be_used_at_once(cx: &TestContext) {
     }
 }
 
-pub(super) fn x1_an_open_is_done_or_not(cx: &TestContext) {
+pub(super) fn x1_cancelled_open_creates_no_file(cx: &TestContext) {
     let directory = TempDir::new();
-    let mut ops = OpHarness::with_room(cx, 100);
+    let mut ops = OpHarness::with_capacity(cx, 100);
     let new = OpenOptions::new().write(true).create_new(true).clone();
     for round in 0..40 {
         for token in 0..3 {
@@ -266,27 +267,27 @@ pub(super) fn x1_an_open_is_done_or_not(cx: &TestContext) {
     ops.expect_all_done("all opens have completed");
 }
 
-pub(super) fn d2_opened_files_that_nobody_takes_are_closed(cx: &TestContext) {
+pub(super) fn d2_untaken_opened_files_are_closed(cx: &TestContext) {
     drop(cx.poller());
     let directory = TempDir::new();
     let path = directory.0.join("file");
     let held = file_of(&path, b"content");
-    let before = open_numbers();
+    let before = open_fds();
     let read = OpenOptions::new().read(true).clone();
     let open = |ops: &mut OpHarness, count| {
         (0..count).for_each(|token| _ = ops.submit(Op::open(&path, &read), token));
     };
-    let mut ops = OpHarness::with_room(cx, 4);
+    let mut ops = OpHarness::with_capacity(cx, 4);
     // The poller's own descriptors for opening files are created by the first open.
     open(&mut ops, 1);
-    drop(ops.one());
-    let with_poller = open_numbers();
+    drop(ops.next());
+    let with_poller = open_fds();
     open(&mut ops, 3);
     let done = ops.collect(3);
     assert!(done.iter().all(|done| done.result.is_ok()), "{done:?}");
-    assert_eq!(open_numbers().len(), with_poller.len() + 3, "the files are open");
+    assert_eq!(open_fds().len(), with_poller.len() + 3, "the files are open");
     drop(done);
-    assert_eq!(open_numbers(), with_poller, "closed with the completion");
+    assert_eq!(open_fds(), with_poller, "closed with the completion");
     open(&mut ops, 3);
     let mut taken = 0;
     while taken < 3 {
@@ -295,12 +296,12 @@ pub(super) fn d2_opened_files_that_nobody_takes_are_closed(cx: &TestContext) {
         waited.unwrap_or_else(|error| panic!("wait: {error}"));
         taken += events.completed();
     }
-    assert_eq!(open_numbers(), with_poller, "closed with the events");
+    assert_eq!(open_fds(), with_poller, "closed with the events");
     drop(ops);
-    assert_eq!(open_numbers(), before, "closed with the poller");
+    assert_eq!(open_fds(), before, "closed with the poller");
     // Delivered and not taken, completed and not delivered, and in flight.
     for round in 0..100 {
-        let mut ops = OpHarness::with_room(cx, 4);
+        let mut ops = OpHarness::with_capacity(cx, 4);
         open(&mut ops, 12);
         match round % 3 {
             0 => {}
@@ -308,34 +309,34 @@ pub(super) fn d2_opened_files_that_nobody_takes_are_closed(cx: &TestContext) {
             _ => ops.wait(LONG),
         }
         drop(ops);
-        assert_eq!(open_numbers(), before, "closed with the poller, round {round}");
+        assert_eq!(open_fds(), before, "closed with the poller, round {round}");
     }
     drop(held);
 }
 
 /// Uses up the file descriptors of the process until dropped. (With a limit of 0 poll(2) would
 /// fail.)
-pub(super) struct UsedUp {
+pub(super) struct ExhaustedFds {
     before: (u64, u64),
     _files: Vec<File>,
 }
 
-impl UsedUp {
+impl ExhaustedFds {
     pub(super) fn new() -> Self {
         let before = ok(getrlimit(Resource::RLIMIT_NOFILE));
         ok(setrlimit(Resource::RLIMIT_NOFILE, 300.min(before.0), before.1));
         let files = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
-        UsedUp { before, _files: files }
+        ExhaustedFds { before, _files: files }
     }
 }
 
-impl Drop for UsedUp {
+impl Drop for ExhaustedFds {
     fn drop(&mut self) {
         ok(setrlimit(Resource::RLIMIT_NOFILE, self.before.0, self.before.1));
     }
 }
 
-pub(super) fn p5_without_a_number_nothing_is_opened(cx: &TestContext) {
+pub(super) fn p5_open_without_free_fd_creates_nothing(cx: &TestContext) {
     let directory = TempDir::new();
     let path = directory.0.join("file");
     let file = file_of(&path, b"content");
@@ -344,27 +345,27 @@ pub(super) fn p5_without_a_number_nothing_is_opened(cx: &TestContext) {
     let read = OpenOptions::new().read(true).clone();
     // The poller's own descriptors are created by the first open.
     drop(ops.run(Op::open(&path, &read)));
-    let before = open_numbers();
-    let used_up = UsedUp::new();
+    let before = open_fds();
+    let exhausted = ExhaustedFds::new();
     let done = ops.run(Op::open(&path, &read));
     let new = OpenOptions::new().write(true).create_new(true).clone();
     let made = ops.run(Op::open(directory.0.join("new"), &new));
     let read_on = ops.run(Op::read_at(key, vec![], 9, 3));
-    drop(used_up);
+    drop(exhausted);
     assert_eq!(opened(done).err(), Some(libc::EMFILE));
     assert_eq!(opened(made).err(), Some(libc::EMFILE));
     assert!(!directory.0.join("new").exists(), "the failed open created a file");
     assert_eq!(bytes(read_on).1, b"tent", "open files still work");
-    assert_eq!(open_numbers(), before);
+    assert_eq!(open_fds(), before);
     let again = opened(ops.run(Op::open(&path, &read)));
     let again =
-        File::from(again.unwrap_or_else(|number| panic!("descriptors are free again: {number}")));
+        File::from(again.unwrap_or_else(|errno| panic!("descriptors are free again: {errno}")));
     assert_eq!(ok(again.read_at(&mut [0; 9], 0)), 7);
 }
 
 /// Credentials are per thread: after the poller's thread drops its own, no worker thread may use
 /// the old ones.
-pub(super) fn c2_to_open_takes_the_rights_of_the_thread(cx: &TestContext) {
+pub(super) fn c2_open_uses_credentials_of_the_thread(cx: &TestContext) {
     if !Uid::effective().is_root() {
         cx.skip("only root can drop privileges and regain them");
     }

@@ -15,12 +15,12 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as UnixAddress, UnixListener, UnixStream};
 use std::sync::Arc;
 
-fn somewhere() -> SocketAddr {
+fn any_address() -> SocketAddr {
     (Ipv4Addr::LOCALHOST, 9).into()
 }
 
 /// Returns one operation of every kind that reads, with `buf` if it takes a buffer.
-fn that_read(key: Key, buf: impl Fn() -> Vec<u8>) -> Vec<(&'static str, Op)> {
+fn reading_ops(key: Key, buf: impl Fn() -> Vec<u8>) -> Vec<(&'static str, Op)> {
     vec![
         ("recv", Op::recv(key, buf(), 3)),
         ("recv_exact", Op::recv_exact(key, buf(), 3)),
@@ -32,18 +32,18 @@ fn that_read(key: Key, buf: impl Fn() -> Vec<u8>) -> Vec<(&'static str, Op)> {
 }
 
 /// Returns one operation of every kind that writes.
-fn that_write(key: Key, buf: impl Fn() -> Vec<u8>) -> Vec<(&'static str, Op)> {
+fn writing_ops(key: Key, buf: impl Fn() -> Vec<u8>) -> Vec<(&'static str, Op)> {
     vec![
         ("send", Op::send(key, buf(), ..)),
         ("send_all", Op::send_all(key, buf(), ..)),
-        ("send_to", Op::send_to(key, buf(), .., somewhere())),
+        ("send_to", Op::send_to(key, buf(), .., any_address())),
         ("write", Op::write(key, buf(), ..)),
-        ("connect", Op::connect(key, somewhere())),
+        ("connect", Op::connect(key, any_address())),
         ("shutdown(Write)", Op::shutdown(key, Shutdown::Write)),
     ]
 }
 
-pub(super) fn m1_a_watched_direction_is_not_operated(cx: &TestContext) {
+pub(super) fn m1_operation_in_watched_direction_is_refused(cx: &TestContext) {
     let buf = || {
         let mut buf = Vec::with_capacity(100);
         buf.extend(b"mine");
@@ -51,12 +51,12 @@ pub(super) fn m1_a_watched_direction_is_not_operated(cx: &TestContext) {
     };
     for (watched, mode) in [READ, WRITE, BOTH].into_iter().flat_map(|w| MODES.map(|m| (w, m))) {
         let mut ops = OpHarness::new(cx);
-        let (here, there) = stream();
-        put(&there, b"x");
-        let key = ops.harness.register(here.clone(), 1, watched, mode);
+        let (local, peer) = stream();
+        put(&peer, b"x");
+        let key = ops.harness.register(local.clone(), 1, watched, mode);
         let mut refused = Vec::new();
-        refused.extend(watched.contains(READ).then(|| that_read(key, buf)));
-        refused.extend(watched.contains(WRITE).then(|| that_write(key, buf)));
+        refused.extend(watched.contains(READ).then(|| reading_ops(key, buf)));
+        refused.extend(watched.contains(WRITE).then(|| writing_ops(key, buf)));
         for (name, op) in refused.into_iter().flatten() {
             let place = op.buf.as_ptr();
             let (buf, error) = ops.rejected(op);
@@ -73,32 +73,40 @@ pub(super) fn m1_a_watched_direction_is_not_operated(cx: &TestContext) {
         let ready = watched.iter().map(readiness).fold(Readiness::empty(), |all, one| all | one);
         ops.harness.expect_now(&[(1, ready)], "the registration is unchanged");
         ops.expect_all_done("nothing was accepted");
-        assert_eq!((take(&here, 9), oracle(&there, PollFlags::POLLIN)), (1, PollFlags::empty()));
+        assert_eq!((take(&local, 9), oracle(&peer, PollFlags::POLLIN)), (1, PollFlags::empty()));
     }
 }
 
-pub(super) fn m1_an_operated_direction_is_not_watched(cx: &TestContext) {
+pub(super) fn m1_interest_in_operated_direction_is_refused(cx: &TestContext) {
     for mode in MODES {
         let mut ops = OpHarness::new(cx);
-        let (here, there) = stream();
-        let key = ops.harness.register(here.clone(), 1, WRITE, Mode::Level);
+        let (local, peer) = stream();
+        let key = ops.harness.register(local.clone(), 1, WRITE, Mode::Level);
         ops.submit(Op::recv(key, Vec::new(), 10), 2);
         ops.submit(Op::recv(key, Vec::new(), 10), 3);
         for interest in [READ, BOTH] {
             let modified = ops.harness.poller.modify(key, Token(9), interest, mode);
-            assert_eq!(refusal(modified), ErrorKind::InvalidInput, "{interest:?}, {mode:?}");
+            assert_eq!(
+                expect_err_kind(modified),
+                ErrorKind::InvalidInput,
+                "{interest:?}, {mode:?}"
+            );
         }
         for _ in 0..2 {
             ops.harness.expect_now(&[(1, Readiness::WRITABLE)], "the registration is unchanged");
         }
-        put(&there, b"one");
-        assert_eq!(bytes(ops.one()).1, b"one", "the receive completes");
+        put(&peer, b"one");
+        assert_eq!(bytes(ops.next()).1, b"one", "the receive completes");
         let modified = ops.harness.poller.modify(key, Token(9), READ, mode);
-        assert_eq!(refusal(modified), ErrorKind::InvalidInput, "a second receive is queued");
-        put(&there, b"two");
-        assert_eq!(bytes(ops.one()).1, b"two");
+        assert_eq!(
+            expect_err_kind(modified),
+            ErrorKind::InvalidInput,
+            "a second receive is queued"
+        );
+        put(&peer, b"two");
+        assert_eq!(bytes(ops.next()).1, b"two");
         ops.harness.modify(key, 4, READ, mode);
-        put(&there, b"three");
+        put(&peer, b"three");
         ops.harness.expect_now(&[(4, Readiness::READABLE)], "no receive is left");
         ops.rejected(Op::recv(key, Vec::new(), 10));
         ops.harness.modify(key, 5, Interest::empty(), mode);
@@ -106,17 +114,17 @@ pub(super) fn m1_an_operated_direction_is_not_watched(cx: &TestContext) {
     }
 }
 
-pub(super) fn m1_one_may_watch_for_data_beside_sends(cx: &TestContext) {
+pub(super) fn m1_readable_interest_works_with_sends(cx: &TestContext) {
     for mode in MODES {
         let mut ops = OpHarness::new(cx);
-        let (here, there) = stream();
-        fill(&*here);
-        let key = ops.harness.register(here.clone(), 1, READ, mode);
+        let (local, peer) = stream();
+        fill(&*local);
+        let key = ops.harness.register(local.clone(), 1, READ, mode);
         ops.submit(Op::send_all(key, vec![7; 1000], ..), 2);
         ops.submit(Op::send(key, "more", ..), 3);
         ops.expect_nothing_yet("the send buffer is full");
         ops.harness.expect_silence("nothing was sent");
-        put(&there, b"x");
+        put(&peer, b"x");
         assert_eq!(ops.harness.next("data"), [(1, Readiness::READABLE)], "{mode:?}");
         if mode == Mode::Level {
             ops.harness.expect_now(&[(1, Readiness::READABLE)], "reported by each wait");
@@ -124,13 +132,13 @@ pub(super) fn m1_one_may_watch_for_data_beside_sends(cx: &TestContext) {
         if mode == Mode::OneShot {
             ops.harness.expect_silence("one-shot, reported");
         }
-        assert_eq!(take(&here, 10), 1);
+        assert_eq!(take(&local, 10), 1);
         ops.harness.drained(key, READ);
         ops.harness.expect_silence("the byte was read");
-        drain(&there);
+        drain(&peer);
         let done = ops.collect(2);
         assert_eq!([done[0].token, done[1].token], [Token(2), Token(3)]);
-        put(&there, b"y");
+        put(&peer, b"y");
         if mode == Mode::OneShot {
             ops.harness.expect_silence("sends do not rearm the registration");
             ops.harness.rearm(key, READ);
@@ -140,62 +148,62 @@ pub(super) fn m1_one_may_watch_for_data_beside_sends(cx: &TestContext) {
     }
 }
 
-pub(super) fn m1_one_may_watch_for_room_beside_receives(cx: &TestContext) {
+pub(super) fn m1_writable_interest_works_with_receives(cx: &TestContext) {
     for mode in MODES {
         let mut ops = OpHarness::new(cx);
-        let (here, there) = stream();
-        let key = ops.harness.register(here.clone(), 1, WRITE, mode);
+        let (local, peer) = stream();
+        let key = ops.harness.register(local.clone(), 1, WRITE, mode);
         ops.submit(Op::recv(key, Vec::new(), 10), 2);
         assert_eq!(ops.harness.next("writability"), [(1, Readiness::WRITABLE)], "{mode:?}");
         if mode == Mode::Level {
             ops.harness.expect_now(&[(1, Readiness::WRITABLE)], "reported by each wait");
         }
-        fill(&*here);
+        fill(&*local);
         ops.harness.drained(key, WRITE);
         ops.harness.expect_silence("no room and no data");
-        put(&there, b"data");
-        assert_eq!(bytes(ops.one()).1, b"data");
+        put(&peer, b"data");
+        assert_eq!(bytes(ops.next()).1, b"data");
         ops.submit(Op::recv_exact(key, Vec::new(), 2), 3);
         ops.harness.expect_silence("receives do not make it writable");
-        drain(&there);
+        drain(&peer);
         if mode == Mode::OneShot {
             ops.harness.expect_silence("one-shot, reported");
             ops.harness.rearm(key, WRITE);
         }
         ops.harness.expect_now(&[(1, Readiness::WRITABLE)], "the peer has drained the stream");
-        put(&there, b"zz");
-        assert_eq!(bytes(ops.one()).1, b"zz");
+        put(&peer, b"zz");
+        assert_eq!(bytes(ops.next()).1, b"zz");
         ops.expect_all_done("two receives");
     }
 }
 
-pub(super) fn c4_the_source_is_the_pollers_until_then(cx: &TestContext) {
+pub(super) fn c4_poller_owns_source_until_completion(cx: &TestContext) {
     let mut ops = OpHarness::new(cx);
-    let (here, mut there) = stream();
-    let key = ops.add(here);
+    let (local, mut peer) = stream();
+    let key = ops.add(local);
     ops.submit(Op::recv(key, Vec::new(), 10), 1);
     ops.submit(Op::recv(key, Vec::new(), 10), 2);
     ops.expect_nothing_yet("nothing was sent");
     assert_eq!(
-        oracle(&there, PollFlags::POLLIN),
+        oracle(&peer, PollFlags::POLLIN),
         PollFlags::empty(),
         "only the poller holds the source"
     );
     for (token, text) in [(1, b"first"), (2, b"other")] {
-        ok(there.write_all(text));
-        let done = ops.one();
+        ok(peer.write_all(text));
+        let done = ops.next();
         assert_eq!((done.token, bytes(done).1), (Token(token), text.to_vec()));
     }
     ops.harness.deregister(key);
-    let told = oracle(&there, PollFlags::POLLIN);
-    assert!(told.contains(PollFlags::POLLHUP), "deregistered, but not closed: {told:?}");
+    let bits = oracle(&peer, PollFlags::POLLIN);
+    assert!(bits.contains(PollFlags::POLLHUP), "deregistered, but not closed: {bits:?}");
 }
 
 /// Returns whether a descriptor is close-on-exec, and whether the file is non-blocking.
 fn flags_of(file: &OwnedFd) -> (bool, bool) {
-    let of_number = FdFlag::from_bits_truncate(ok(fcntl(file, FcntlArg::F_GETFD)));
-    let of_file = OFlag::from_bits_truncate(ok(fcntl(file, FcntlArg::F_GETFL)));
-    (of_number.contains(FdFlag::FD_CLOEXEC), of_file.contains(OFlag::O_NONBLOCK))
+    let fd_flags = FdFlag::from_bits_truncate(ok(fcntl(file, FcntlArg::F_GETFD)));
+    let status = OFlag::from_bits_truncate(ok(fcntl(file, FcntlArg::F_GETFL)));
+    (fd_flags.contains(FdFlag::FD_CLOEXEC), status.contains(OFlag::O_NONBLOCK))
 }
 
 /// Accepts a connection, made before or after the submission; returns it with its peer's address.
@@ -214,13 +222,13 @@ fn accept(
         ops.expect_nothing_yet("no connection is pending");
         connect();
     }
-    match ops.one().result {
+    match ops.next().result {
         Ok(Outcome::Accepted { socket, peer: Some(peer) }) => (socket, peer),
         other => panic!("expected a connection with its peer, got {other:?}"),
     }
 }
 
-pub(super) fn c6_accepted_sockets_neither_block_nor_outlive_exec(cx: &TestContext) {
+pub(super) fn c6_accepted_sockets_are_nonblock_cloexec(cx: &TestContext) {
     let directory = TempDir::new();
     let name = format!("quintpoll-{}", directory.0.display());
     for (first, nonblocking) in [(true, true), (true, false), (false, true), (false, false)] {
@@ -259,7 +267,7 @@ pub(super) fn c6_accepted_sockets_neither_block_nor_outlive_exec(cx: &TestContex
     }
 }
 
-pub(super) fn f2_files_are_read_and_written_where_they_stand(cx: &TestContext) {
+pub(super) fn f2_files_are_read_and_written_at_position(cx: &TestContext) {
     let directory = TempDir::new();
     let path = directory.0.join("file");
     let mut ops = OpHarness::new(cx);
@@ -292,7 +300,7 @@ pub(super) fn f2_files_are_read_and_written_where_they_stand(cx: &TestContext) {
     ops.expect_all_done("every operation has completed");
 }
 
-pub(super) fn f2_devices_do_what_they_do(cx: &TestContext) {
+pub(super) fn f2_devices_are_read_and_written(cx: &TestContext) {
     let mut ops = OpHarness::new(cx);
     let open = |path: &str| Arc::new(ok(File::options().read(true).write(true).open(path)));
     let [null, zero] = ["/dev/null", "/dev/zero"].map(|path| ops.add(open(path)));
@@ -307,13 +315,13 @@ pub(super) fn f2_devices_do_what_they_do(cx: &TestContext) {
     assert!(count == 64 && read != random && read != [0; 64], "64 other bytes, got {read:?}");
 }
 
-pub(super) fn q3_completions_stay_until_they_are_taken(cx: &TestContext) {
-    let mut ops = OpHarness::with_room(cx, 4);
+pub(super) fn q3_completions_stay_until_taken(cx: &TestContext) {
+    let mut ops = OpHarness::with_capacity(cx, 4);
     let pairs: Vec<_> = (0..10).map(|_| stream()).collect();
-    let keys: Vec<_> = pairs.iter().map(|(here, _)| ops.add(here.clone())).collect();
-    for (token, (key, (_, there))) in keys.iter().zip(&pairs).enumerate() {
+    let keys: Vec<_> = pairs.iter().map(|(local, _)| ops.add(local.clone())).collect();
+    for (token, (key, (_, peer))) in keys.iter().zip(&pairs).enumerate() {
         ops.submit(Op::recv(*key, Vec::new(), 9), token);
-        put(there, &[token as u8]);
+        put(peer, &[token as u8]);
     }
     let (idle, peer) = stream();
     let idle_key = ops.harness.register(idle.clone(), 77, READ, Mode::Level);
@@ -325,7 +333,7 @@ pub(super) fn q3_completions_stay_until_they_are_taken(cx: &TestContext) {
     put(&peer, b"x");
     ops.harness.wait(None);
     assert_eq!(
-        ops.harness.said(),
+        ops.harness.reported(),
         [(77, Readiness::READABLE)],
         "events have a capacity of their own"
     );
@@ -348,13 +356,13 @@ pub(super) fn q3_completions_stay_until_they_are_taken(cx: &TestContext) {
 
 pub(super) fn q3_completions_keep_their_order(cx: &TestContext) {
     for capacity in [1, 2, 3, 7, 100] {
-        let mut ops = OpHarness::with_room(cx, capacity);
-        let (here, there) = stream();
-        let key = ops.add(here);
+        let mut ops = OpHarness::with_capacity(cx, capacity);
+        let (local, peer) = stream();
+        let key = ops.add(local);
         for token in 0..20 {
             ops.submit(Op::recv(key, Vec::new(), 1), token);
         }
-        put(&there, b"abcdefghijklmnopqrst");
+        put(&peer, b"abcdefghijklmnopqrst");
         let mut order = Vec::new();
         for turn in 0.. {
             if ops.left() == 0 {

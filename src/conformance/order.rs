@@ -1,7 +1,7 @@
 //! Clause C3: the operations of a queue take effect and complete in submission order.
 
 use super::op_harness::*;
-use super::scenarios::{new_socket, set_blocking, stuff};
+use super::scenarios::{fill_restoring_mode, new_socket, set_blocking};
 use super::util::*;
 use crate::event::Token;
 use crate::key::Key;
@@ -20,14 +20,14 @@ type Send = fn(Key, Vec<u8>, Range<usize>) -> Op;
 /// Returns a connection; the second end is non-blocking.
 fn ends(is_tcp: bool) -> (Arc<OwnedFd>, OwnedFd) {
     if is_tcp {
-        let (listener, here) = tcp_listener_and_client();
-        let (there, _) = ok(listener.accept());
-        set_blocking(&there, false);
-        return (Arc::new(ok(here.as_fd().try_clone_to_owned())), there.into());
+        let (listener, local) = tcp_listener_and_client();
+        let (peer, _) = ok(listener.accept());
+        set_blocking(&peer, false);
+        return (Arc::new(ok(local.as_fd().try_clone_to_owned())), peer.into());
     }
-    let (here, there) = ok(UnixStream::pair());
-    set_blocking(&there, false);
-    (Arc::new(here.into()), there.into())
+    let (local, peer) = ok(UnixStream::pair());
+    set_blocking(&peer, false);
+    (Arc::new(local.into()), peer.into())
 }
 
 /// Returns bytes in which no two aligned parts are equal.
@@ -51,8 +51,8 @@ fn in_order(done: &[crate::op::Completion], why: &str) {
 }
 
 fn receives(is_tcp: bool, count: usize, chunk: usize, ops: &mut OpHarness) {
-    let (here, there) = ends(is_tcp);
-    let key = ops.add(here.clone());
+    let (local, peer) = ends(is_tcp);
+    let key = ops.add(local.clone());
     let lengths: Vec<usize> = (0..count).map(|at| 1 + (at * 7 + chunk) % 11).collect();
     for (token, &length) in lengths.iter().enumerate() {
         let receive: fn(Key, Vec<u8>, usize) -> Op =
@@ -62,7 +62,7 @@ fn receives(is_tcp: bool, count: usize, chunk: usize, ops: &mut OpHarness) {
     ops.expect_nothing_yet("nothing was sent");
     let all = sequence(lengths.iter().sum());
     for part in all.chunks(chunk) {
-        write_all(&there, part);
+        write_all(&peer, part);
         if chunk % 2 == 0 {
             ops.wait(ZERO);
         }
@@ -78,7 +78,7 @@ fn receives(is_tcp: bool, count: usize, chunk: usize, ops: &mut OpHarness) {
     assert_eq!(received, all, "{count} receives, parts of {chunk}, TCP: {is_tcp}");
 }
 
-pub(super) fn c3_parked_receives_get_the_bytes_in_order(cx: &TestContext) {
+pub(super) fn c3_queued_receives_get_bytes_in_order(cx: &TestContext) {
     for is_tcp in [false, true] {
         let mut ops = OpHarness::new(cx);
         for count in 2..=8 {
@@ -90,14 +90,14 @@ pub(super) fn c3_parked_receives_get_the_bytes_in_order(cx: &TestContext) {
     }
 }
 
-pub(super) fn c3_a_late_receive_does_not_overtake(cx: &TestContext) {
+pub(super) fn c3_late_receive_does_not_overtake(cx: &TestContext) {
     for is_tcp in [false, true] {
         let mut ops = OpHarness::new(cx);
-        let (here, there) = ends(is_tcp);
-        let key = ops.add(here.clone());
+        let (local, peer) = ends(is_tcp);
+        let key = ops.add(local.clone());
         let arrives = |text: &[u8]| {
-            write_all(&there, text);
-            wait_until_kernel(&*here, nix::poll::PollFlags::POLLIN, |bits| !bits.is_empty());
+            write_all(&peer, text);
+            wait_until_kernel(&*local, nix::poll::PollFlags::POLLIN, |bits| !bits.is_empty());
         };
         ops.submit(Op::recv(key, Vec::new(), 3), 0);
         ops.expect_nothing_yet("nothing was sent");
@@ -137,10 +137,10 @@ pub(super) fn c3_sends_reach_the_peer_in_order(cx: &TestContext) {
     for (is_tcp, is_full) in [(false, true), (true, true), (false, false), (true, false)] {
         for count in [2, 3, 8] {
             let mut ops = OpHarness::new(cx);
-            let (here, there) = ends(is_tcp);
-            let key = ops.add(here.clone());
+            let (local, peer) = ends(is_tcp);
+            let key = ops.add(local.clone());
             if is_full {
-                stuff(&here);
+                fill_restoring_mode(&local);
             }
             let all = sequence(count * 100_000);
             let range = |at: usize| {
@@ -153,7 +153,7 @@ pub(super) fn c3_sends_reach_the_peer_in_order(cx: &TestContext) {
             ops.submit(Op::shutdown(key, Shutdown::Write), count);
             let started = std::time::Instant::now();
             let mut received = Vec::new();
-            while !read_all(&there, &mut received) {
+            while !read_all(&peer, &mut received) {
                 assert!(started.elapsed() < LONG, "no end of stream");
                 ops.wait(ZERO);
             }
@@ -207,11 +207,11 @@ pub(super) fn c3_connections_are_accepted_in_order(cx: &TestContext) {
     }
 }
 
-pub(super) fn c3_the_lanes_do_not_wait_for_each_other(cx: &TestContext) {
+pub(super) fn c3_read_and_write_queues_are_independent(cx: &TestContext) {
     for is_tcp in [false, true] {
         let mut ops = OpHarness::new(cx);
-        let (here, there) = ends(is_tcp);
-        let key = ops.add(here.clone());
+        let (local, peer) = ends(is_tcp);
+        let key = ops.add(local.clone());
         for token in 0..3 {
             ops.submit(Op::recv(key, Vec::new(), 9), token);
         }
@@ -219,8 +219,8 @@ pub(super) fn c3_the_lanes_do_not_wait_for_each_other(cx: &TestContext) {
         assert_eq!(bytes(done).0, 3, "a send while receives wait");
         ops.submit(Op::send_all(key, vec![0; 1 << 24], ..), 9);
         ops.expect_nothing_yet("nothing was sent and the send buffer is full");
-        write_all(&there, b"in");
-        let done = ops.one();
+        write_all(&peer, b"in");
+        let done = ops.next();
         assert_eq!(
             (done.token, bytes(done).1),
             (Token(0), b"in".to_vec()),
@@ -236,22 +236,22 @@ pub(super) fn c3_the_lanes_do_not_wait_for_each_other(cx: &TestContext) {
         let started = std::time::Instant::now();
         while ops.harness.events.completed() == 0 {
             assert!(started.elapsed() < LONG, "the send does not complete");
-            read_all(&there, &mut Vec::new());
+            read_all(&peer, &mut Vec::new());
             ops.wait(ZERO);
         }
-        assert_eq!(bytes(ops.one()).0, 1 << 24, "the send completes");
+        assert_eq!(bytes(ops.next()).0, 1 << 24, "the send completes");
         ops.expect_all_done("every operation of both queues");
     }
 }
 
-pub(super) fn c3_what_follows_a_connect_waits_for_it(cx: &TestContext) {
+pub(super) fn c3_operations_after_connect_wait_for_it(cx: &TestContext) {
     for blocking in [false, true] {
         let mut ops = OpHarness::new(cx);
         let listener = ok(TcpListener::bind("127.0.0.1:0"));
         let address = ok(listener.local_addr());
-        let here = new_socket(AddressFamily::Inet, SockType::Stream);
-        set_blocking(&here, blocking);
-        let key = ops.add(Arc::new(here));
+        let local = new_socket(AddressFamily::Inet, SockType::Stream);
+        set_blocking(&local, blocking);
+        let key = ops.add(Arc::new(local));
         ops.submit(Op::connect(key, address), 0);
         ops.submit(Op::send_all(key, "hello", ..), 1);
         ops.submit(Op::write(key, " world", ..), 2);
@@ -259,30 +259,30 @@ pub(super) fn c3_what_follows_a_connect_waits_for_it(cx: &TestContext) {
         let done = ops.collect(4);
         in_order(&done, "a connect and the operations after it");
         done.into_iter().for_each(|done| drop(bytes(done)));
-        let (mut there, _) = ok(listener.accept());
-        assert_eq!(ok(std::io::read_to_string(&mut there)), "hello world");
+        let (mut peer, _) = ok(listener.accept());
+        assert_eq!(ok(std::io::read_to_string(&mut peer)), "hello world");
         let again = ops.run(Op::connect(key, address));
         assert_eq!(errno(&again), libc::EISCONN);
     }
 }
 
-pub(super) fn c3_datagrams_come_and_go_in_order(cx: &TestContext) {
+pub(super) fn c3_datagrams_keep_submission_order(cx: &TestContext) {
     let mut ops = OpHarness::new(cx);
-    let [here, there] = [(); 2].map(|()| Arc::new(ok(UdpSocket::bind("127.0.0.1:0"))));
-    ok(setsockopt(&here, sockopt::RcvBuf, &(1 << 20)));
-    let to = ok(here.local_addr());
-    let [here, there] = [here, there].map(|socket| ops.add(socket));
+    let [local, peer] = [(); 2].map(|()| Arc::new(ok(UdpSocket::bind("127.0.0.1:0"))));
+    ok(setsockopt(&local, sockopt::RcvBuf, &(1 << 20)));
+    let to = ok(local.local_addr());
+    let [local, peer] = [local, peer].map(|socket| ops.add(socket));
     let tell = |ops: &mut OpHarness, number: usize| {
-        ops.submit(Op::send_to(there, vec![number as u8; number], .., to), 100 + number);
+        ops.submit(Op::send_to(peer, vec![number as u8; number], .., to), 100 + number);
     };
     for parked in [8, 3, 0] {
         for token in 0..parked {
-            ops.submit(Op::recv_from(here, vec![], 99), token);
+            ops.submit(Op::recv_from(local, vec![], 99), token);
         }
         ops.expect_nothing_yet("no datagram was sent");
         (0..8).for_each(|number| tell(&mut ops, number));
         for token in parked..8 {
-            ops.submit(Op::recv_from(here, vec![], 99), token);
+            ops.submit(Op::recv_from(local, vec![], 99), token);
         }
         let (sent, received): (Vec<_>, Vec<_>) =
             ops.collect(16).into_iter().partition(|done| done.token.0 >= 100);

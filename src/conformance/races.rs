@@ -28,7 +28,7 @@ fn cancel_in_a_race(ops: &mut OpHarness, id: OpId) {
 
 /// A thread that acts once per round, concurrently with the main thread.
 struct Racer {
-    told: Arc<AtomicUsize>,
+    requested: Arc<AtomicUsize>,
     done: Arc<AtomicUsize>,
     thread: JoinHandle<()>,
 }
@@ -38,27 +38,27 @@ const STOP: usize = usize::MAX;
 impl Racer {
     /// Spawns the thread. `act` receives the number of the round, from 1 on.
     fn new(mut act: impl FnMut(usize) + Send + 'static) -> Self {
-        let (told, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let (orders, reports) = (told.clone(), done.clone());
+        let (requested, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (requests, finished) = (requested.clone(), done.clone());
         let thread = thread::spawn(move || {
             let mut last = 0;
             loop {
-                match orders.load(Ordering::Acquire) {
+                match requests.load(Ordering::Acquire) {
                     STOP => return,
                     round if round == last => thread::yield_now(),
                     round => {
                         act(round);
                         last = round;
-                        reports.store(round, Ordering::Release);
+                        finished.store(round, Ordering::Release);
                     }
                 }
             }
         });
-        Racer { told, done, thread }
+        Racer { requested, done, thread }
     }
 
-    fn go(&self, round: usize) {
-        self.told.store(round, Ordering::Release);
+    fn start(&self, round: usize) {
+        self.requested.store(round, Ordering::Release);
         // Delay that differs from round to round.
         (0..round * 7 % 400).for_each(|_| std::hint::spin_loop());
         if round % 5 == 0 {
@@ -66,7 +66,7 @@ impl Racer {
         }
     }
 
-    fn until_done(&self, round: usize) {
+    fn wait_until_done(&self, round: usize) {
         while self.done.load(Ordering::Acquire) != round {
             assert!(!self.thread.is_finished(), "the racing thread failed");
             thread::yield_now();
@@ -74,18 +74,18 @@ impl Racer {
     }
 
     fn stop(self) {
-        self.told.store(STOP, Ordering::Release);
+        self.requested.store(STOP, Ordering::Release);
         self.thread.join().unwrap_or_else(|_| panic!("the racing thread failed"));
     }
 }
 
 /// Checks a stream of bytes for loss and duplicates.
 #[derive(Default)]
-struct Ledger {
+struct ByteSequence {
     count: usize,
 }
 
-impl Ledger {
+impl ByteSequence {
     fn expect_next(&mut self, got: &[u8], whose: &str, round: usize) {
         for &byte in got {
             assert_eq!(byte, self.count as u8, "byte {} {whose} in round {round}", self.count);
@@ -94,16 +94,16 @@ impl Ledger {
     }
 }
 
-fn race_receives(cx: &TestContext, here: Source, mut there: impl Write + Send + 'static) {
+fn race_receives(cx: &TestContext, local: Source, mut peer: impl Write + Send + 'static) {
     const ROUNDS: usize = 5000;
     let mut ops = OpHarness::new(cx);
-    let key = ops.add(here.clone());
-    let (mut ledger, written) = (Ledger::default(), Arc::new(AtomicUsize::new(0)));
+    let key = ops.add(local.clone());
+    let (mut sequence, written) = (ByteSequence::default(), Arc::new(AtomicUsize::new(0)));
     let count = written.clone();
     let writer = Racer::new(move |round| {
         for _ in 0..1 + round % 3 {
             let byte = [count.fetch_add(1, Ordering::Relaxed) as u8];
-            there.write_all(&byte).unwrap_or_else(|error| panic!("write: {error}"));
+            peer.write_all(&byte).unwrap_or_else(|error| panic!("write: {error}"));
         }
     });
     let mut buffer = [0; 64];
@@ -116,33 +116,33 @@ fn race_receives(cx: &TestContext, here: Source, mut there: impl Write + Send + 
         if round % 4 < 2 {
             ops.wait(ZERO);
         }
-        writer.go(round);
+        writer.start(round);
         cancel_in_a_race(&mut ops, id);
-        let done = ops.one();
+        let done = ops.next();
         assert!(done.result.is_ok() || done.is_canceled(), "{done:?}");
         assert_eq!(done.buf.len(), 1 + done.transferred, "the buffer holds all transferred bytes");
-        ledger.expect_next(&done.buf[1..], "received", round);
-        writer.until_done(round);
-        while let Ok(count @ 1..) = nix::unistd::read(&here, &mut buffer) {
-            ledger.expect_next(&buffer[..count], "left in the socket", round);
+        sequence.expect_next(&done.buf[1..], "received", round);
+        writer.wait_until_done(round);
+        while let Ok(count @ 1..) = nix::unistd::read(&local, &mut buffer) {
+            sequence.expect_next(&buffer[..count], "left in the socket", round);
         }
     }
     writer.stop();
     // TCP delivers asynchronously; the writer has finished.
-    while ledger.count < written.load(Ordering::Relaxed) {
-        wait_until_kernel(&here, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLIN));
-        let count = nix::unistd::read(&here, &mut buffer).unwrap_or_else(|e| panic!("read: {e}"));
-        ledger.expect_next(&buffer[..count], "left in the socket at the end", ROUNDS);
+    while sequence.count < written.load(Ordering::Relaxed) {
+        wait_until_kernel(&local, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLIN));
+        let count = nix::unistd::read(&local, &mut buffer).unwrap_or_else(|e| panic!("read: {e}"));
+        sequence.expect_next(&buffer[..count], "left in the socket at the end", ROUNDS);
     }
-    assert_eq!(ledger.count, written.load(Ordering::Relaxed), "a byte was duplicated");
+    assert_eq!(sequence.count, written.load(Ordering::Relaxed), "a byte was duplicated");
     ops.expect_all_done("every round collects its completion");
 }
 
-pub(super) fn x1_a_byte_is_received_or_still_there(cx: &TestContext) {
-    let (here, there) = stream();
-    race_receives(cx, here, there);
-    let (here, there) = tcp();
-    race_receives(cx, here, there);
+pub(super) fn x1_racing_cancel_of_receive_loses_no_byte(cx: &TestContext) {
+    let (local, peer) = stream();
+    race_receives(cx, local, peer);
+    let (local, peer) = tcp();
+    race_receives(cx, local, peer);
 }
 
 /// A non-blocking listener, with functions that connect and accept.
@@ -153,7 +153,7 @@ struct Listening {
     rounds: usize,
 }
 
-fn unix_door() -> Listening {
+fn unix_listener() -> Listening {
     let name = format!("quintpoll-{}-race", std::process::id());
     let name = SocketAddr::from_abstract_name(name).unwrap_or_else(|e| panic!("a name: {e}"));
     let listener = UnixListener::bind_addr(&name).unwrap_or_else(|error| panic!("bind: {error}"));
@@ -168,7 +168,7 @@ fn unix_door() -> Listening {
     Listening { source, connect: Box::new(connect), accept: Box::new(accept), rounds: 8000 }
 }
 
-fn tcp_door() -> Listening {
+fn tcp_listener() -> Listening {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
     let listener = Arc::new(listener.unwrap_or_else(|error| panic!("bind: {error}")));
     listener.set_nonblocking(true).unwrap_or_else(|error| panic!("O_NONBLOCK: {error}"));
@@ -203,20 +203,20 @@ fn race_accepts(cx: &TestContext, listener: Listening) {
         if round % 2 == 0 {
             ops.wait(ZERO);
         }
-        client.go(round);
+        client.start(round);
         cancel_in_a_race(&mut ops, id);
-        let done = ops.one();
+        let done = ops.next();
         let is_canceled = done.is_canceled();
         let accepted = match done.result {
             Ok(Outcome::Accepted { socket, .. }) => Some(socket),
             Err(_) if is_canceled => None,
             other => panic!("neither accepted nor cancelled: {other:?}"),
         };
-        client.until_done(round);
+        client.wait_until_done(round);
         let accepted = accepted.map_or_else(&accept, Ok);
         let accepted = accepted.unwrap_or_else(|e| panic!("connection {round} is lost: {e}"));
         assert_eq!(
-            refusal(accept()),
+            expect_err_kind(accept()),
             io::ErrorKind::WouldBlock,
             "more than one connection is queued"
         );
@@ -229,12 +229,12 @@ fn race_accepts(cx: &TestContext, listener: Listening) {
     ops.expect_all_done("every round collects its completion");
 }
 
-pub(super) fn x1_a_connection_is_accepted_or_still_there(cx: &TestContext) {
+pub(super) fn x1_racing_cancel_of_accept_loses_no_connection(cx: &TestContext) {
     drop(cx.poller());
-    let before = open_numbers();
-    race_accepts(cx, unix_door());
-    race_accepts(cx, tcp_door());
-    assert_eq!(open_numbers(), before, "no descriptor is left open");
+    let before = open_fds();
+    race_accepts(cx, unix_listener());
+    race_accepts(cx, tcp_listener());
+    assert_eq!(open_fds(), before, "no descriptor is left open");
 }
 
 /// The length of the pattern; not a power of two, so that a duplicated page is detected.
@@ -263,10 +263,10 @@ fn read_pattern(mut from: impl Read) -> usize {
     }
 }
 
-fn race_sends(cx: &TestContext, here: Source, there: impl Read + Send + 'static, rounds: usize) {
+fn race_sends(cx: &TestContext, local: Source, peer: impl Read + Send + 'static, rounds: usize) {
     let mut ops = OpHarness::new(cx);
-    let key = ops.add(here);
-    let reader = thread::spawn(move || read_pattern(there));
+    let key = ops.add(local);
+    let reader = thread::spawn(move || read_pattern(peer));
     let loads: Vec<u8> = pattern(0, LOAD + PERIOD).collect();
     let (mut sent, mut buf) = (0, loads);
     for round in 1..=rounds {
@@ -284,7 +284,7 @@ fn race_sends(cx: &TestContext, here: Source, there: impl Read + Send + 'static,
             thread::yield_now();
         }
         cancel_in_a_race(&mut ops, id);
-        let done = ops.one();
+        let done = ops.next();
         assert!(done.result.is_ok() || done.is_canceled(), "{done:?}");
         sent += done.transferred;
         buf = done.buf.into_vec();
@@ -297,12 +297,12 @@ fn race_sends(cx: &TestContext, here: Source, there: impl Read + Send + 'static,
     assert_eq!(arrived, sent, "received and transferred bytes differ");
 }
 
-pub(super) fn x1_what_is_said_to_be_sent_arrives(cx: &TestContext) {
+pub(super) fn x1_racing_cancel_of_send_counts_sent_bytes(cx: &TestContext) {
     let blocking = "O_NONBLOCK";
-    let (here, there) = stream();
-    there.set_nonblocking(false).unwrap_or_else(|error| panic!("{blocking}: {error}"));
-    race_sends(cx, here, there, 1400);
-    let (here, there) = tcp();
-    there.set_nonblocking(false).unwrap_or_else(|error| panic!("{blocking}: {error}"));
-    race_sends(cx, here, there, 600);
+    let (local, peer) = stream();
+    peer.set_nonblocking(false).unwrap_or_else(|error| panic!("{blocking}: {error}"));
+    race_sends(cx, local, peer, 1400);
+    let (local, peer) = tcp();
+    peer.set_nonblocking(false).unwrap_or_else(|error| panic!("{blocking}: {error}"));
+    race_sends(cx, local, peer, 600);
 }

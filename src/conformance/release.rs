@@ -1,7 +1,7 @@
 //! Clauses R5 and R6: deregistration and dropping the poller.
 
-use super::crowd::{self, Group};
 use super::kinds::{self, Kind};
+use super::many_files::{self, Group};
 use super::op_harness::*;
 use super::util::*;
 use crate::event::{Interest, Mode, Readiness};
@@ -18,33 +18,33 @@ use std::os::unix::net::UnixStream;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 
-pub(super) fn r5_nothing_is_reported_after_deregister(cx: &TestContext) {
+pub(super) fn r5_deregistered_source_is_not_reported(cx: &TestContext) {
     for mode in MODES {
         let mut harness = cx.harness(8);
-        let (here, there) = stream();
-        let (other, other_there) = stream();
-        let key = harness.register(here.clone(), 1, BOTH, mode);
+        let (local, peer) = stream();
+        let (other, other_peer) = stream();
+        let key = harness.register(local.clone(), 1, BOTH, mode);
         harness.register(other.clone(), 2, READ, mode);
-        put(&there, b"x");
+        put(&peer, b"x");
         harness.deregister(key);
         harness.expect_silence("deregistered with a report queued in the kernel");
-        put(&there, b"y");
-        drop(there);
-        put(&other_there, b"z");
+        put(&peer, b"y");
+        drop(peer);
+        put(&other_peer, b"z");
         harness.expect_now(&[(2, Readiness::READABLE)], "other sources are still reported");
     }
 }
 
-pub(super) fn r5_what_waits_for_room_is_dropped_too(cx: &TestContext) {
+pub(super) fn r5_deregister_drops_events_beyond_capacity(cx: &TestContext) {
     for mode in MODES {
         let mut harness = cx.harness(1);
         let pairs: Vec<_> = (0..5).map(|_| stream()).collect();
         let mut keys = Vec::new();
-        for (token, (here, there)) in pairs.iter().enumerate() {
-            put(there, b"x");
-            keys.push(harness.register(here.clone(), token, READ, mode));
+        for (token, (local, peer)) in pairs.iter().enumerate() {
+            put(peer, b"x");
+            keys.push(harness.register(local.clone(), token, READ, mode));
         }
-        let first = harness.now();
+        let first = harness.ready_now();
         assert_eq!(first.len(), 1);
         for (token, key) in keys.into_iter().enumerate() {
             if token != first[0].0 {
@@ -52,43 +52,43 @@ pub(super) fn r5_what_waits_for_room_is_dropped_too(cx: &TestContext) {
             }
         }
         for _ in 0..5 {
-            let said = harness.now();
-            assert!(said.iter().all(|event| event.0 == first[0].0), "{mode:?}: {said:?}");
+            let reported = harness.ready_now();
+            assert!(reported.iter().all(|event| event.0 == first[0].0), "{mode:?}: {reported:?}");
         }
     }
 }
 
-pub(super) fn r5_the_peer_sees_end_of_file_at_once(cx: &TestContext) {
+pub(super) fn r5_peer_sees_eof_after_deregister_and_drop(cx: &TestContext) {
     for mode in MODES {
         let mut harness = cx.harness(4);
-        let (here, mut there) = stream();
-        let key = harness.register(here.clone(), 1, BOTH, mode);
-        harness.now();
-        drop(here);
-        assert!(there.read(&mut [0; 8]).is_err(), "the poller keeps the source open");
+        let (local, mut peer) = stream();
+        let key = harness.register(local.clone(), 1, BOTH, mode);
+        harness.ready_now();
+        drop(local);
+        assert!(peer.read(&mut [0; 8]).is_err(), "the poller keeps the source open");
         harness.deregister(key);
-        let read = there.read(&mut [0; 8]);
+        let read = peer.read(&mut [0; 8]);
         assert_eq!(read.unwrap_or_else(|error| panic!("no end of file: {error}")), 0);
     }
 }
 
-pub(super) fn r5_a_number_used_again_gets_no_old_event(cx: &TestContext) {
+pub(super) fn r5_reused_fd_gets_no_event_of_old_file(cx: &TestContext) {
     for mode in MODES {
         let mut harness = cx.harness(4);
-        let (here, there) = stream();
+        let (local, peer) = stream();
         // A duplicate keeps the old file description open and readable.
-        let _duplicate = here.try_clone().unwrap_or_else(|error| panic!("dup: {error}"));
-        let number = here.as_raw_fd();
+        let _duplicate = local.try_clone().unwrap_or_else(|error| panic!("dup: {error}"));
+        let fd = local.as_raw_fd();
         let (reader, _writer) = pipe();
-        let key = harness.register(here, 1, BOTH, mode);
-        put(&there, b"x");
+        let key = harness.register(local, 1, BOTH, mode);
+        put(&peer, b"x");
         harness.deregister(key);
-        let reader = staging::duplicate_onto(reader.as_fd(), number);
+        let reader = staging::duplicate_onto(reader.as_fd(), fd);
         let reader = reader.unwrap_or_else(|error| panic!("dup3: {error}"));
         let key = harness.register(Arc::new(reader), 2, READ, mode);
-        put(&there, b"y");
+        put(&peer, b"y");
         harness.expect_silence("only the old file is readable");
-        drop(there);
+        drop(peer);
         harness.expect_silence("only the old file has hung up");
         harness.deregister(key);
     }
@@ -109,45 +109,49 @@ impl Drop for PanicOnDrop {
     }
 }
 
-pub(super) fn r5_a_panicking_drop_leaves_the_poller_in_order(cx: &TestContext) {
+pub(super) fn r5_poller_survives_panicking_source_drop(cx: &TestContext) {
     for mode in MODES {
         let mut harness = cx.harness(4);
-        let (here, there) = UnixStream::pair().unwrap_or_else(|error| panic!("{error}"));
-        let (other, other_there) = stream();
-        let key = harness.register(Arc::new(PanicOnDrop(here)), 1, BOTH, mode);
+        let (local, peer) = UnixStream::pair().unwrap_or_else(|error| panic!("{error}"));
+        let (other, other_peer) = stream();
+        let key = harness.register(Arc::new(PanicOnDrop(local)), 1, BOTH, mode);
         harness.register(other, 2, READ, mode);
         let drop = panic::catch_unwind(AssertUnwindSafe(|| harness.deregister(key)));
         assert!(drop.is_err(), "the panic must propagate");
         let again = harness.poller.deregister(key);
-        assert_eq!(refusal(again), io::ErrorKind::NotFound, "the source was deregistered first");
-        put(&other_there, b"x");
+        assert_eq!(
+            expect_err_kind(again),
+            io::ErrorKind::NotFound,
+            "the source was deregistered first"
+        );
+        put(&other_peer, b"x");
         harness.expect_now(&[(2, Readiness::READABLE)], "the poller still reports");
-        let _ = (&there).read(&mut [0; 8]);
+        let _ = (&peer).read(&mut [0; 8]);
     }
 }
 
-pub(super) fn r6_dropping_the_poller_releases_everything(cx: &TestContext) {
-    let before = open_numbers();
+pub(super) fn r6_poller_drop_releases_sources_and_own_fds(cx: &TestContext) {
+    let before = open_fds();
     for mode in MODES {
         let mut harness = cx.harness(4);
         let pairs: Vec<_> = (0..50).map(|_| stream()).collect();
-        for (token, (here, there)) in pairs.iter().enumerate() {
-            harness.register(here.clone(), token, BOTH, mode);
-            put(there, b"x");
+        for (token, (local, peer)) in pairs.iter().enumerate() {
+            harness.register(local.clone(), token, BOTH, mode);
+            put(peer, b"x");
         }
-        harness.now();
+        harness.ready_now();
         drop(harness);
-        for (here, there) in pairs {
-            assert_eq!(Arc::strong_count(&here), 1, "the poller still holds the source");
-            drop(here);
-            let ended = oracle(&there, PollFlags::POLLIN);
+        for (local, peer) in pairs {
+            assert_eq!(Arc::strong_count(&local), 1, "the poller still holds the source");
+            drop(local);
+            let ended = oracle(&peer, PollFlags::POLLIN);
             assert!(ended.contains(PollFlags::POLLHUP), "the peer must see the close");
         }
     }
     for _ in 0..100 {
         drop(cx.poller());
     }
-    assert_eq!(open_numbers(), before, "a descriptor was left open");
+    assert_eq!(open_fds(), before, "a descriptor was left open");
 }
 
 /// A source, its peer, and the poll(2) bits of the peer once the source is closed.
@@ -161,17 +165,17 @@ struct Link {
 fn links() -> [Link; 4] {
     let link = |name, source, peer, end| Link { name, source, peer, end };
     let ((reader, to_reader), (from_writer, writer)) = (pipe(), pipe());
-    let ((here, there), (tcp_here, tcp_there)) = (stream(), tcp());
+    let ((local, peer), (tcp_local, tcp_peer)) = (stream(), tcp());
     [
         link("pipe, reader", Arc::new(reader), to_reader, PollFlags::POLLERR),
         link("pipe, writer", Arc::new(writer), from_writer, PollFlags::POLLHUP),
-        link("unix stream", here, there.into(), PollFlags::POLLHUP),
-        link("TCP", tcp_here, tcp_there.into(), PollFlags::POLLIN),
+        link("unix stream", local, peer.into(), PollFlags::POLLHUP),
+        link("TCP", tcp_local, tcp_peer.into(), PollFlags::POLLIN),
     ]
 }
 
 /// Re-registers a source in every way, without a wait, and then restores the registration.
-fn stir(harness: &mut ReadinessHarness, key: Key, interest: Interest, mode: Mode) {
+fn reregister(harness: &mut ReadinessHarness, key: Key, interest: Interest, mode: Mode) {
     for other in MODES {
         harness.modify(key, 2, Interest::all(), other);
         harness.rearm(key, READ);
@@ -185,27 +189,27 @@ fn stir(harness: &mut ReadinessHarness, key: Key, interest: Interest, mode: Mode
 }
 
 /// A use of a registration before it ends.
-type Live = fn(&mut ReadinessHarness, Key, Interest, Mode);
+type Usage = fn(&mut ReadinessHarness, Key, Interest, Mode);
 
-const LIVES: [(&str, Live); 4] = [
+const USAGES: [(&str, Usage); 4] = [
     ("never waited for", |_, _, _, _| {}),
     ("waited for", |harness, _, _, _| harness.wait(Some(ZERO))),
-    ("modified and rearmed", stir),
+    ("modified and rearmed", reregister),
     ("waited for, then modified and rearmed", |harness, key, interest, mode| {
         harness.wait(Some(ZERO));
-        stir(harness, key, interest, mode);
+        reregister(harness, key, interest, mode);
     }),
 ];
 
 /// Registers one source of each kind, uses it, and ends the registration by `deregister` or by
 /// dropping the poller.
-fn let_go(cx: &TestContext, interest: Interest, mode: Mode, by_deregister: bool) {
-    for (life, live) in LIVES {
+fn check_release(cx: &TestContext, interest: Interest, mode: Mode, by_deregister: bool) {
+    for (usage, apply) in USAGES {
         for Link { name, source, peer, end } in links() {
             let mut harness = cx.harness(4);
             let key = harness.register(source, 1, interest, mode);
-            live(&mut harness, key, interest, mode);
-            let why = format!("{name}, {interest:?}, {mode:?}, {life}");
+            apply(&mut harness, key, interest, mode);
+            let why = format!("{name}, {interest:?}, {mode:?}, {usage}");
             assert!(!oracle(&peer, end).contains(end), "the poller must keep it open: {why}");
             // A poller that stays must not wait again to release the source.
             let _stays = if by_deregister {
@@ -226,98 +230,100 @@ fn let_go(cx: &TestContext, interest: Interest, mode: Mode, by_deregister: bool)
     }
 }
 
-pub(super) fn r5_no_watch_outlives_deregister(cx: &TestContext) {
+pub(super) fn r5_deregister_releases_sources_of_all_kinds(cx: &TestContext) {
     for mode in MODES {
         for interest in (0..8).map(Interest::from_bits_truncate) {
-            let_go(cx, interest, mode, true);
+            check_release(cx, interest, mode, true);
         }
     }
 }
 
-pub(super) fn r6_no_watch_outlives_the_poller(cx: &TestContext) {
+pub(super) fn r6_poller_drop_releases_sources_of_all_kinds(cx: &TestContext) {
     for mode in MODES {
         for interest in (0..8).map(Interest::from_bits_truncate) {
-            let_go(cx, interest, mode, false);
+            check_release(cx, interest, mode, false);
         }
     }
 }
 
-pub(super) fn r5_ten_thousand_registrations_leave_nothing(cx: &TestContext) {
+pub(super) fn r5_repeated_registrations_leave_nothing_behind(cx: &TestContext) {
     for mode in MODES {
         let mut harness = cx.harness(4);
-        let (here, there) = stream();
-        put(&there, b"x");
-        let key = harness.register(here.clone(), 1, BOTH, mode);
+        let (local, peer) = stream();
+        put(&peer, b"x");
+        let key = harness.register(local.clone(), 1, BOTH, mode);
         harness.wait(Some(ZERO));
         harness.deregister(key);
-        let before = open_numbers();
+        let before = open_fds();
         for round in 0..10_000 {
-            let key = harness.register(here.clone(), round, BOTH, mode);
+            let key = harness.register(local.clone(), round, BOTH, mode);
             match round % 5 {
                 1 => harness.modify(key, round, READ, mode),
                 2 => harness.rearm(key, READ),
                 // Data is pending when the registration ends, or arrives right after.
-                3 => assert_eq!(take(&here, 1), 1),
-                4 => put(&there, b"x"),
+                3 => assert_eq!(take(&local, 1), 1),
+                4 => put(&peer, b"x"),
                 _ => {}
             }
             harness.deregister(key);
         }
-        assert_eq!(open_numbers(), before, "a descriptor was left open, {mode:?}");
+        assert_eq!(open_fds(), before, "a descriptor was left open, {mode:?}");
         harness.expect_silence("no source is registered");
-        put(&there, b"y");
+        put(&peer, b"y");
         harness.expect_silence("no source is registered and data arrived");
-        let key = harness.register(here.clone(), 7, READ, mode);
+        let key = harness.register(local.clone(), 7, READ, mode);
         harness.expect_now(&[(7, Readiness::READABLE)], "one event for the last registration");
         harness.deregister(key);
-        assert_eq!(Arc::strong_count(&here), 1, "the poller still holds the source");
-        drop(here);
-        let ended = oracle(&there, PollFlags::POLLIN);
+        assert_eq!(Arc::strong_count(&local), 1, "the poller still holds the source");
+        drop(local);
+        let ended = oracle(&peer, PollFlags::POLLIN);
         assert!(ended.contains(PollFlags::POLLHUP), "the peer must see the close, {mode:?}");
     }
 }
 
 /// A descriptor number that nothing else uses.
-const NUMBER: i32 = 700;
+const FIXED_FD: i32 = 700;
 
-pub(super) fn r5_a_number_passes_from_kind_to_kind(cx: &TestContext) {
+pub(super) fn r5_fd_is_reused_by_files_of_other_kinds(cx: &TestContext) {
     let count = kinds::readers().len();
     for (mode, last) in MODES.iter().flat_map(|&mode| (0..count).map(move |last| (mode, last))) {
         let mut harness = cx.harness(8);
         let mut kinds = kinds::readers();
         kinds.rotate_left(last);
-        let Some(Kind { name, source, ring, .. }) = kinds.pop() else {
+        let Some(Kind { name, source, trigger, .. }) = kinds.pop() else {
             panic!("no kinds of files")
         };
-        let under_the_number = |file: BorrowedFd<'_>| {
-            let file = staging::duplicate_onto(file, NUMBER);
+        let at_fixed_fd = |file: BorrowedFd<'_>| {
+            let file = staging::duplicate_onto(file, FIXED_FD);
             Arc::new(file.unwrap_or_else(|error| panic!("dup3: {error}")))
         };
         // The files stay open under their own descriptors and keep becoming ready.
         let mut kept: Vec<Box<dyn Any>> = Vec::new();
-        for (token, Kind { source, ring, .. }) in kinds.into_iter().enumerate() {
-            let file = under_the_number((*source).as_fd());
-            let rung_before =
+        for (token, Kind { source, trigger, .. }) in kinds.into_iter().enumerate() {
+            let file = at_fixed_fd((*source).as_fd());
+            let registered_before =
                 (token % 3 == 0).then(|| harness.register(file.clone(), token, READ, mode));
-            kept.push(ring());
-            let key = rung_before.unwrap_or_else(|| harness.register(file, token, READ, mode));
+            kept.push(trigger());
+            let key =
+                registered_before.unwrap_or_else(|| harness.register(file, token, READ, mode));
             harness.deregister(key);
             kept.push(Box::new(source));
         }
         let regular = std::env::current_exe().and_then(std::fs::File::open);
         let regular = regular.unwrap_or_else(|error| panic!("the test binary: {error}"));
-        let key = harness.register(under_the_number(regular.as_fd()), 100, READ, mode);
+        let key = harness.register(at_fixed_fd(regular.as_fd()), 100, READ, mode);
         harness.deregister(key);
-        let key = harness.register(under_the_number((*source).as_fd()), 101, READ, mode);
+        let key = harness.register(at_fixed_fd((*source).as_fd()), 101, READ, mode);
         harness
             .expect_silence(&format!("{name} is idle, and the others are deregistered; {mode:?}"));
-        kept.push(ring());
-        let said = harness.next(name);
-        let is_last = matches!(said[..], [(101, told)] if told.contains(Readiness::READABLE));
-        assert!(is_last, "only {name} has this descriptor: {said:?}, {mode:?}");
+        kept.push(trigger());
+        let reported = harness.next(name);
+        let is_last =
+            matches!(reported[..], [(101, readiness)] if readiness.contains(Readiness::READABLE));
+        assert!(is_last, "only {name} has this descriptor: {reported:?}, {mode:?}");
         harness.deregister(key);
         // A regular file is always ready, and must be reported after another kind too.
-        let key = harness.register(under_the_number(regular.as_fd()), 102, READ, mode);
+        let key = harness.register(at_fixed_fd(regular.as_fd()), 102, READ, mode);
         harness
             .expect_now(&[(102, Readiness::READABLE)], &format!("a file after {name}, {mode:?}"));
         harness.deregister(key);
@@ -327,55 +333,56 @@ pub(super) fn r5_a_number_passes_from_kind_to_kind(cx: &TestContext) {
 /// Count of sources released at once.
 const MANY: usize = 1000;
 
-pub(super) fn r6_a_thousand_go_with_the_poller(cx: &TestContext) {
-    let before = open_numbers();
-    let pairs = crowd::room_for(cx, 2 * MANY) / 2;
+pub(super) fn r6_poller_drop_releases_a_thousand_sources(cx: &TestContext) {
+    let before = open_fds();
+    let pairs = many_files::fd_budget(cx, 2 * MANY) / 2;
     for shift in 0..MODES.len() {
         let mut harness = cx.harness(7);
         let mut peers = Vec::new();
         for token in 0..pairs {
             let (mode, interest) = (MODES[(token + shift) % 3], Interest::from_bits_truncate);
-            let (interest, (here, there)) = (interest((token % 8) as u8), stream());
-            let key = harness.register(here, token, interest, mode);
+            let (interest, (local, peer)) = (interest((token % 8) as u8), stream());
+            let key = harness.register(local, token, interest, mode);
             if token % 5 == 0 {
-                stir(&mut harness, key, interest, mode);
+                reregister(&mut harness, key, interest, mode);
             }
-            peers.push(there);
+            peers.push(peer);
         }
         // Some were reported, some exceed the capacity, and some have unread reports in the kernel.
         harness.wait(Some(ZERO));
-        peers.iter().step_by(2).for_each(|there| put(there, b"x"));
+        peers.iter().step_by(2).for_each(|peer| put(peer, b"x"));
         drop(harness);
         let is_over =
-            |there: &UnixStream| oracle(there, PollFlags::POLLIN).contains(PollFlags::POLLHUP);
-        let late = peers.iter().filter(|there| !is_over(there)).count();
+            |peer: &UnixStream| oracle(peer, PollFlags::POLLIN).contains(PollFlags::POLLHUP);
+        let late = peers.iter().filter(|peer| !is_over(peer)).count();
         assert_eq!(late, 0, "of {pairs} sources some are still held");
     }
-    assert_eq!(open_numbers(), before, "a descriptor was left open");
+    assert_eq!(open_fds(), before, "a descriptor was left open");
 }
 
-pub(super) fn r6_very_many_are_let_go(cx: &TestContext) {
-    let before = open_numbers();
-    let mut groups = crowd::groups(cx, 19_000);
+pub(super) fn r6_nineteen_thousand_sources_are_released(cx: &TestContext) {
+    let before = open_fds();
+    let mut groups = many_files::groups(cx, 19_000);
     let mut harness = cx.harness(64);
-    let keys = crowd::register_all(&mut harness, &groups);
+    let keys = many_files::register_all(&mut harness, &groups);
     groups.iter_mut().for_each(|group| group.readers.clear());
-    let abandoned = |groups: &[Group]| groups.iter().map(Group::is_abandoned).collect::<Vec<_>>();
-    assert!(!abandoned(&groups).contains(&true), "the poller must keep them open");
+    let without_readers =
+        |groups: &[Group]| groups.iter().map(Group::has_no_reader).collect::<Vec<_>>();
+    assert!(!without_readers(&groups).contains(&true), "the poller must keep them open");
     harness.expect_silence("every source is idle");
     let is_first = |group: usize| group < groups.len() / 2;
     for (token, key) in keys.into_iter().enumerate() {
-        if is_first(token / crowd::GROUP) {
+        if is_first(token / many_files::GROUP) {
             harness.deregister(key);
         }
     }
     let expected: Vec<bool> = (0..groups.len()).map(is_first).collect();
-    assert_eq!(abandoned(&groups), expected, "exactly the deregistered sources are closed");
+    assert_eq!(without_readers(&groups), expected, "exactly the deregistered sources are closed");
     harness.expect_silence("no registered source is ready");
     drop(harness);
-    assert!(!abandoned(&groups).contains(&false), "the poller still holds a source");
+    assert!(!without_readers(&groups).contains(&false), "the poller still holds a source");
     drop(groups);
-    assert_eq!(open_numbers(), before, "a descriptor was left open");
+    assert_eq!(open_fds(), before, "a descriptor was left open");
 }
 
 /// The use that a poller makes of a listener.
@@ -413,8 +420,8 @@ fn serve(cx: &TestContext, listening: Listening) -> (OpHarness, Key, SocketAddr)
             Some(done)
         }
         Listening::AcceptingMany => {
-            ops.submit_stream(Op::accept_multi(key), 1);
-            Some(ops.one())
+            ops.submit_multishot(Op::accept_multi(key), 1);
+            Some(ops.next())
         }
     };
     if let Some(Ok(Outcome::Accepted { socket, .. })) = accepted.map(|done| done.result) {
@@ -425,7 +432,7 @@ fn serve(cx: &TestContext, listening: Listening) -> (OpHarness, Key, SocketAddr)
     (ops, key, address)
 }
 
-pub(super) fn r6_port_is_free_at_once(cx: &TestContext) {
+pub(super) fn r6_listener_port_is_free_after_release(cx: &TestContext) {
     for listening in [Listening::Watched, Listening::Accepting, Listening::AcceptingMany] {
         for round in 0..20 {
             let (mut ops, key, address) = serve(cx, listening);

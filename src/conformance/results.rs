@@ -17,9 +17,9 @@ use std::sync::Arc;
 /// Count of bytes moved, with the bytes received; or the error number.
 type Answer = Result<(usize, Vec<u8>), i32>;
 
-fn answer(done: Completion, what: &SysCall) -> Answer {
+fn answer(done: Completion, call: &SysCall) -> Answer {
     match done.result {
-        Ok(_) if what.receives() => Ok((done.transferred, done.buf.into_vec())),
+        Ok(_) if call.receives() => Ok((done.transferred, done.buf.into_vec())),
         Ok(_) => Ok((done.transferred, Vec::new())),
         Err(error) => {
             assert_eq!(done.transferred, 0, "bytes were moved with an error: {error}");
@@ -33,29 +33,29 @@ fn answer(done: Completion, what: &SysCall) -> Answer {
 fn same_as_the_call(cx: &TestContext, make: fn() -> Vec<CallScenario>) {
     let count = make().len();
     for at in 0..count {
-        let mut scene = make().remove(at);
-        let name = scene.name;
-        let _kept = scene.happen();
-        let expected = scene.what.plainly(&scene.source);
+        let mut scenario = make().remove(at);
+        let name = scenario.name;
+        let _kept = scenario.trigger();
+        let expected = scenario.call.call_directly(&scenario.source);
         for waits in [false, true] {
             let mut ops = OpHarness::new(cx);
-            let mut scene = make().remove(at);
-            if waits && (scene.is_there() || !scene.is_settled) {
+            let mut scenario = make().remove(at);
+            if waits && (scenario.is_ready() || !scenario.is_settled) {
                 continue;
             }
-            ops.about = name;
-            let key = ops.add(scene.source.clone());
+            ops.label = name;
+            let key = ops.add(scenario.source.clone());
             let mut kept = Vec::new();
             if !waits {
-                kept = scene.happen();
+                kept = scenario.trigger();
             }
-            ops.submit(scene.what.op(key), 1);
+            ops.submit(scenario.call.op(key), 1);
             if waits {
                 ops.expect_nothing_yet(name);
-                kept = scene.happen();
+                kept = scenario.trigger();
             }
-            let done = ops.one();
-            let given = answer(done, &scene.what);
+            let done = ops.next();
+            let given = answer(done, &scenario.call);
             assert_eq!(given, expected, "{name}: operation and plain call differ (waits: {waits})");
             ops.expect_all_done(name);
             drop(kept);
@@ -63,34 +63,34 @@ fn same_as_the_call(cx: &TestContext, make: fn() -> Vec<CallScenario>) {
     }
 }
 
-pub(super) fn c2_pipes_give_what_the_call_gives(cx: &TestContext) {
+pub(super) fn c2_pipe_operations_match_system_calls(cx: &TestContext) {
     same_as_the_call(cx, scenarios::pipes);
 }
 
-pub(super) fn c2_streams_give_what_the_call_gives(cx: &TestContext) {
+pub(super) fn c2_stream_operations_match_system_calls(cx: &TestContext) {
     same_as_the_call(cx, scenarios::unix_streams);
     same_as_the_call(cx, scenarios::tcp_streams);
 }
 
-pub(super) fn c2_datagrams_give_what_the_call_gives(cx: &TestContext) {
+pub(super) fn c2_datagram_operations_match_system_calls(cx: &TestContext) {
     same_as_the_call(cx, scenarios::unix_datagrams);
     same_as_the_call(cx, scenarios::udp);
     same_as_the_call(cx, scenarios::sequences);
 }
 
-pub(super) fn c2_connections_are_made_as_by_the_call(cx: &TestContext) {
+pub(super) fn c2_connect_and_accept_match_system_calls(cx: &TestContext) {
     same_as_the_call(cx, scenarios::connects);
     same_as_the_call(cx, scenarios::accepts);
 }
 
-pub(super) fn c2_devices_give_what_the_call_gives(cx: &TestContext) {
+pub(super) fn c2_device_operations_match_system_calls(cx: &TestContext) {
     same_as_the_call(cx, scenarios::counters);
     same_as_the_call(cx, scenarios::terminals);
     same_as_the_call(cx, scenarios::files);
 }
 
-pub(super) fn c2_what_can_not_be_read_says_so(cx: &TestContext) {
-    same_as_the_call(cx, scenarios::no_files_to_read);
+pub(super) fn c2_read_of_unreadable_file_matches_call(cx: &TestContext) {
+    same_as_the_call(cx, scenarios::unreadable_files);
 }
 
 /// Returns true if an address equals the one that the standard library returns.
@@ -111,25 +111,25 @@ fn sender(done: &Completion) -> Option<&Address> {
     }
 }
 
-pub(super) fn c2_datagrams_name_their_inet_sender(cx: &TestContext) {
+pub(super) fn c2_recv_from_returns_inet_sender(cx: &TestContext) {
     let mut ops = OpHarness::new(cx);
     for at in ["127.0.0.1:0", "[::1]:0"] {
-        let Ok(here) = UdpSocket::bind(at) else { continue };
-        let to: SocketAddr = ok(here.local_addr());
-        let key = ops.add(Arc::new(here));
+        let Ok(local) = UdpSocket::bind(at) else { continue };
+        let to: SocketAddr = ok(local.local_addr());
+        let key = ops.add(Arc::new(local));
         let senders: Vec<_> = (0..3).map(|_| ok(UdpSocket::bind(at))).collect();
         for late in [false, true] {
-            for (token, there) in senders.iter().enumerate() {
+            for (token, peer) in senders.iter().enumerate() {
                 if late {
                     ops.submit(Op::recv_from(key, Vec::new(), 2), token);
                     ops.expect_nothing_yet("no datagram was sent");
                 }
-                ok(there.send_to(b"abc", to));
+                ok(peer.send_to(b"abc", to));
                 if !late {
                     ops.submit(Op::recv_from(key, Vec::new(), 2), token);
                 }
-                let done = ops.one();
-                let expected = ok(there.local_addr());
+                let done = ops.next();
+                let expected = ok(peer.local_addr());
                 let from = sender(&done);
                 let is_right = matches!(from, Some(Address::Inet(from)) if *from == expected);
                 assert!(is_right, "{from:?} for {expected}");
@@ -137,7 +137,7 @@ pub(super) fn c2_datagrams_name_their_inet_sender(cx: &TestContext) {
                 // Reply by an operation.
                 assert_eq!(bytes(ops.run(Op::send_to(key, "hello", 1..4, expected))).0, 3);
                 let mut back = [0; 9];
-                assert_eq!(ok(there.recv_from(&mut back)), (3, to));
+                assert_eq!(ok(peer.recv_from(&mut back)), (3, to));
                 assert_eq!(&back[..3], b"ell");
             }
         }
@@ -147,7 +147,7 @@ pub(super) fn c2_datagrams_name_their_inet_sender(cx: &TestContext) {
     }
 }
 
-pub(super) fn c2_datagrams_name_their_unix_sender(cx: &TestContext) {
+pub(super) fn c2_recv_from_returns_unix_sender(cx: &TestContext) {
     let directory = TempDir::new();
     let name = format!("quintpoll-from-{}", directory.0.display());
     let address = ok(UnixAddress::from_pathname(directory.0.join("here")));
@@ -160,23 +160,23 @@ pub(super) fn c2_datagrams_name_their_unix_sender(cx: &TestContext) {
         ok(UnixDatagram::bind_addr(&ok(UnixAddress::from_abstract_name(b"\0a\0quintpoll\0")))),
         ok(UnixDatagram::unbound()),
     ];
-    for (token, there) in senders.iter().enumerate() {
+    for (token, peer) in senders.iter().enumerate() {
         ops.submit(Op::recv_from(key, vec![9], 100), token);
-        ok(there.send_to_addr(b"abc", &address));
-        let (done, expected) = (ops.one(), ok(there.local_addr()));
+        ok(peer.send_to_addr(b"abc", &address));
+        let (done, expected) = (ops.next(), ok(peer.local_addr()));
         assert!(is_unix(sender(&done), &expected), "{:?} for {expected:?}", done.result);
         assert_eq!(bytes(done), (3, b"\x09abc".to_vec()));
         if !expected.is_unnamed() {
             assert_eq!(bytes(ops.run(Op::send_to(key, "back", .., expected))).0, 4);
             let (mut back, addr) =
                 ([0; 9], ok(UnixAddress::from_pathname(directory.0.join("here"))));
-            let (count, from) = ok(there.recv_from(&mut back));
+            let (count, from) = ok(peer.recv_from(&mut back));
             assert_eq!((count, from.as_pathname()), (4, addr.as_pathname()));
         }
     }
 }
 
-pub(super) fn c2_a_counter_that_would_overflow_waits(cx: &TestContext) {
+pub(super) fn c2_eventfd_write_waits_instead_of_overflowing(cx: &TestContext) {
     for blocking in [false, true] {
         let mut ops = OpHarness::new(cx);
         let counter = Arc::new(ok(EventFd::new()));
@@ -196,7 +196,7 @@ pub(super) fn c2_a_counter_that_would_overflow_waits(cx: &TestContext) {
     }
 }
 
-pub(super) fn c2_a_connection_waits_for_room_in_the_queue(cx: &TestContext) {
+pub(super) fn c2_connect_waits_while_backlog_is_full(cx: &TestContext) {
     let directory = TempDir::new();
     let address = ok(UnixAddress::from_pathname(directory.0.join("listener")));
     let listener = ok(UnixListener::bind_addr(&address));
@@ -231,17 +231,17 @@ fn full_queue(directory: &TempDir) -> (UnixDatagram, UnixAddress) {
 }
 
 /// An unconnected socket is always POLLOUT: poll(2) does not check the queue of the destination.
-pub(super) fn c2_a_datagram_waits_for_room_in_the_queue(cx: &TestContext) {
+pub(super) fn c2_datagram_waits_while_receiver_queue_is_full(cx: &TestContext) {
     for (blocking, connected) in [(false, false), (true, false), (false, true), (true, true)] {
         let directory = TempDir::new();
         let (full, address) = full_queue(&directory);
-        let here = ok(UnixDatagram::unbound());
-        ok(here.set_nonblocking(!blocking));
+        let local = ok(UnixDatagram::unbound());
+        ok(local.set_nonblocking(!blocking));
         if connected {
-            ok(here.connect_addr(&address));
+            ok(local.connect_addr(&address));
         }
         let mut ops = OpHarness::new(cx);
-        let key = ops.add(Arc::new(here));
+        let key = ops.add(Arc::new(local));
         for (token, text) in [(1, "first"), (2, "second")] {
             let to = address.clone();
             let plain = if token == 1 { Op::send(key, text, ..) } else { Op::write(key, text, ..) };
@@ -251,7 +251,7 @@ pub(super) fn c2_a_datagram_waits_for_room_in_the_queue(cx: &TestContext) {
         ops.expect_nothing_yet("the receive queue is full");
         let thread = Thread::current();
         let reader = std::thread::spawn(move || {
-            let rest = CpuUsage::of(thread.id());
+            let usage = CpuUsage::of(thread.id());
             ok(full.set_nonblocking(false));
             let mut texts = Vec::new();
             while texts.last().is_none_or(|last| last != b"second") {
@@ -259,13 +259,13 @@ pub(super) fn c2_a_datagram_waits_for_room_in_the_queue(cx: &TestContext) {
                 let count = ok(full.recv(&mut text));
                 texts.push(text[..count].to_vec());
             }
-            (rest, texts)
+            (usage, texts)
         });
         let done = ops.collect(2);
         assert_eq!([done[0].token, done[1].token], [Token(1), Token(2)]);
         let sent: Vec<_> = done.into_iter().map(|done| bytes(done).0).collect();
-        let (rest, texts) = reader.join().unwrap_or_else(|_| panic!("the reading thread failed"));
-        rest.expect_sleep("a datagram that waits for room");
+        let (usage, texts) = reader.join().unwrap_or_else(|_| panic!("the reading thread failed"));
+        usage.expect_sleep("a datagram that waits for room");
         let mine: Vec<_> = texts.into_iter().filter(|text| text != b"x").collect();
         let expected = [&b"first"[..], b"second"];
         assert_eq!(
@@ -277,13 +277,13 @@ pub(super) fn c2_a_datagram_waits_for_room_in_the_queue(cx: &TestContext) {
 }
 
 /// No wake-up reaches the waiting socket when another sender's datagram is read.
-pub(super) fn c2_each_datagram_waits_for_its_own_room(cx: &TestContext) {
+pub(super) fn c2_each_datagram_waits_for_queue_space(cx: &TestContext) {
     let directory = TempDir::new();
     let (full, address) = full_queue(&directory);
-    let here = ok(UnixDatagram::unbound());
-    ok(here.set_nonblocking(true));
+    let local = ok(UnixDatagram::unbound());
+    ok(local.set_nonblocking(true));
     let mut ops = OpHarness::new(cx);
-    let key = ops.add(Arc::new(here));
+    let key = ops.add(Arc::new(local));
     for token in 0..4 {
         ops.submit(Op::send_to(key, "mine", .., address.clone()), token);
     }
@@ -291,7 +291,7 @@ pub(super) fn c2_each_datagram_waits_for_its_own_room(cx: &TestContext) {
         ops.expect_nothing_yet("the receive queue is full");
         let mut text = [0; 16];
         assert_eq!((ok(full.recv(&mut text)), text[0]), (1, b'x'), "another sender's");
-        let done = ops.one();
+        let done = ops.next();
         assert_eq!((done.token, bytes(done).0), (Token(token), 4));
     }
     ops.expect_all_done("four datagrams");
@@ -299,49 +299,54 @@ pub(super) fn c2_each_datagram_waits_for_its_own_room(cx: &TestContext) {
 
 /// When a queue filled by other senders gets room, no wake-up reaches this socket, which is always
 /// POLLOUT. The case also covers a datagram that really had to wait before.
-pub(super) fn c2_room_that_others_have_taken_is_found(cx: &TestContext) {
+pub(super) fn c2_datagram_is_sent_after_foreign_datagrams_drain(cx: &TestContext) {
     let directory = TempDir::new();
     let (full, to_full) = full_queue(&directory);
     let to_other = ok(UnixAddress::from_pathname(directory.0.join("other")));
     let other = ok(UnixDatagram::bind_addr(&to_other));
     ok(other.set_nonblocking(true));
-    let here = ok(UnixDatagram::unbound());
-    ok(here.set_nonblocking(true));
-    while here.send_to_addr(&[0; 50_000], &to_other).is_ok() {}
+    let local = ok(UnixDatagram::unbound());
+    ok(local.set_nonblocking(true));
+    while local.send_to_addr(&[0; 50_000], &to_other).is_ok() {}
     let mut ops = OpHarness::new(cx);
-    let key = ops.add(Arc::new(here));
+    let key = ops.add(Arc::new(local));
     ops.submit(Op::send_to(key, "one", .., to_other), 1);
     ops.expect_nothing_yet("the send buffer is full");
     while other.recv(&mut [0; 50_000]).is_ok() {}
-    assert_eq!(bytes(ops.one()).0, 3);
+    assert_eq!(bytes(ops.next()).0, 3);
     ops.submit(Op::send_to(key, "two", .., to_full), 2);
     ops.expect_nothing_yet("the receive queue is full");
     assert_eq!(ok(full.recv(&mut [0; 16])), 1, "another sender's");
-    assert_eq!(bytes(ops.one()).0, 3);
+    assert_eq!(bytes(ops.next()).0, 3);
 }
 
 fn broken_ends() -> Vec<(&'static str, CallScenario)> {
-    let broken = |scene: CallScenario| (scene.name, scene);
-    let scenes = [
+    let broken = |scenario: CallScenario| (scenario.name, scenario);
+    let scenarios = [
         scenarios::pipes(),
         scenarios::unix_streams(),
         scenarios::tcp_streams(),
         scenarios::sequences(),
     ];
-    scenes.into_iter().flatten().filter(|scene| !scene.what.receives()).map(broken).collect()
+    scenarios
+        .into_iter()
+        .flatten()
+        .filter(|scenario| !scenario.call.receives())
+        .map(broken)
+        .collect()
 }
 
 /// Every kind of write to a closed reader, in a process that SIGPIPE would end.
-pub(super) fn c2_no_operation_raises_sigpipe(cx: &TestContext) {
+pub(super) fn c2_operations_raise_no_sigpipe(cx: &TestContext) {
     let_sigpipe_end_the_process();
     let mut broken = 0;
-    for (name, mut scene) in broken_ends() {
+    for (name, mut scenario) in broken_ends() {
         let mut ops = OpHarness::new(cx);
-        let key = ops.add(scene.source.clone());
-        let _kept = scene.happen();
+        let key = ops.add(scenario.source.clone());
+        let _kept = scenario.trigger();
         for again in [false, true] {
-            ops.submit(scene.what.op(key), 1);
-            let done = ops.one();
+            ops.submit(scenario.call.op(key), 1);
+            let done = ops.next();
             broken += i32::from(done.result.is_err() && errno(&done) == libc::EPIPE);
             assert!(!done.is_canceled(), "{name}, {again}");
             if done.result.is_ok() {
@@ -351,10 +356,10 @@ pub(super) fn c2_no_operation_raises_sigpipe(cx: &TestContext) {
         }
     }
     assert!(broken > 8, "only {broken} operations failed with EPIPE");
-    let (here, there) = stream();
+    let (local, peer) = stream();
     let mut ops = OpHarness::new(cx);
-    let key = ops.add(here);
-    fill(ok(there.try_clone()));
+    let key = ops.add(local);
+    fill(ok(peer.try_clone()));
     ops.submit(Op::shutdown(key, Shutdown::Write), 1);
     for (token, op) in [Op::send_all(key, "x", ..), Op::write(key, "x", ..)].into_iter().enumerate()
     {
@@ -366,9 +371,9 @@ pub(super) fn c2_no_operation_raises_sigpipe(cx: &TestContext) {
     let listener = ok(TcpListener::bind("127.0.0.1:0"));
     let key = ops.add(Arc::new(listener));
     assert_eq!(errno(&ops.run(Op::write(key, "x", ..))), libc::EPIPE, "a listener");
-    let (here, there) = stream();
-    drop(there);
-    let key = ops.add(here);
+    let (local, peer) = stream();
+    drop(peer);
+    let key = ops.add(local);
     assert_eq!(
         errno(&ops.run(Op::write_at(key, "", .., 0))),
         libc::ESPIPE,

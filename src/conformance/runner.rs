@@ -96,22 +96,27 @@ fn in_own_process(test: &str) -> Result<(), Verdict> {
         command.spawn().map_err(failed)?
     };
     let output = child.wait_with_output().map_err(failed)?;
-    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    let reported =
+        String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
         return Err(Verdict::Failed(format!(
-            "in a process of its own, {}:\n{said}",
+            "in a process of its own, {}:\n{reported}",
             output.status
         )));
     }
-    if let Some(line) = said.lines().find_map(|line| line.strip_prefix(SKIPPED)) {
+    if let Some(line) = reported.lines().find_map(|line| line.strip_prefix(SKIPPED)) {
         let (_, reason) = line.split_once(": ").unwrap_or(("", line));
         return Err(Verdict::Skipped(reason.to_owned()));
     }
-    for note in said.lines().filter_map(|line| line.strip_prefix(NOTE)) {
+    for note in reported.lines().filter_map(|line| line.strip_prefix(NOTE)) {
         // Printed in the same way as a skip.
         let line = format!("{NOTE}{test}: {note}\n");
         let _ = io::Write::write_all(&mut io::stderr(), line.as_bytes());
     }
-    let ran = said.contains("1 passed");
-    if ran { Ok(()) } else { Err(Verdict::Failed(format!("{path} was not run alone:\n{said}"))) }
+    let ran = reported.contains("1 passed");
+    if ran {
+        Ok(())
+    } else {
+        Err(Verdict::Failed(format!("{path} was not run alone:\n{reported}")))
+    }
 }

@@ -20,7 +20,7 @@ mod devices;
 mod packets;
 mod streams;
 
-pub(super) use devices::{counters, files, no_files_to_read, terminals};
+pub(super) use devices::{counters, files, terminals, unreadable_files};
 pub(super) use packets::{sequences, udp, unix_datagrams};
 pub(super) use streams::{accepts, connects, pipes, tcp_streams, unix_streams};
 
@@ -58,7 +58,7 @@ impl SysCall {
     }
 
     /// The oracle: repeats the system call until it does not fail with `EAGAIN`.
-    pub(super) fn plainly(&self, source: &Source) -> Result<(usize, Vec<u8>), i32> {
+    pub(super) fn call_directly(&self, source: &Source) -> Result<(usize, Vec<u8>), i32> {
         let started = Instant::now();
         loop {
             match self.call(source) {
@@ -72,7 +72,7 @@ impl SysCall {
     }
 
     fn call(&self, source: &Source) -> nix::Result<(usize, Vec<u8>)> {
-        let number = (**source).as_fd().as_raw_fd();
+        let fd = (**source).as_fd().as_raw_fd();
         let quiet = MsgFlags::MSG_NOSIGNAL;
         let into = |max: &usize, call: &dyn Fn(&mut [u8]) -> nix::Result<usize>| {
             let mut bytes = vec![0; *max];
@@ -82,29 +82,27 @@ impl SysCall {
         };
         let moved = |count| (count, Vec::new());
         match self {
-            SysCall::Recv(max) => into(max, &|part| socket::recv(number, part, MsgFlags::empty())),
+            SysCall::Recv(max) => into(max, &|part| socket::recv(fd, part, MsgFlags::empty())),
             SysCall::RecvFrom(max) => {
-                into(max, &|part| Ok(socket::recvfrom::<SockaddrStorage>(number, part)?.0))
+                into(max, &|part| Ok(socket::recvfrom::<SockaddrStorage>(fd, part)?.0))
             }
             SysCall::Read(max) => into(max, &|part| nix::unistd::read(source, part)),
-            SysCall::Send(bytes) => socket::send(number, bytes, quiet).map(moved),
-            SysCall::SendTo(bytes, to) => {
-                socket::sendto(number, bytes, &*name(to), quiet).map(moved)
-            }
+            SysCall::Send(bytes) => socket::send(fd, bytes, quiet).map(moved),
+            SysCall::SendTo(bytes, to) => socket::sendto(fd, bytes, &*name(to), quiet).map(moved),
             SysCall::Write(bytes) => nix::unistd::write(source, bytes).map(moved),
             SysCall::Accept => {
-                let accepted = socket::accept4(number, SockFlag::SOCK_CLOEXEC)?;
+                let accepted = socket::accept4(fd, SockFlag::SOCK_CLOEXEC)?;
                 ok(nix::unistd::close(accepted));
                 Ok(moved(0))
             }
-            SysCall::Connect(to) => socket::connect(number, &*name(to)).map(|()| moved(0)),
+            SysCall::Connect(to) => socket::connect(fd, &*name(to)).map(|()| moved(0)),
             SysCall::Shutdown(how) => {
                 let how = match how {
                     Shutdown::Read => socket::Shutdown::Read,
                     Shutdown::Write => socket::Shutdown::Write,
                     Shutdown::Both => socket::Shutdown::Both,
                 };
-                socket::shutdown(number, how).map(|()| moved(0))
+                socket::shutdown(fd, how).map(|()| moved(0))
             }
         }
     }
@@ -122,53 +120,53 @@ fn name(address: &Address) -> Box<dyn SockaddrLike> {
     }
 }
 
-type Kept = Vec<Box<dyn Any>>;
+type KeepAlive = Vec<Box<dyn Any>>;
 
 /// A file, a call on it, and the event that lets the call proceed.
 pub(super) struct CallScenario {
     pub(super) name: &'static str,
     pub(super) source: Source,
-    pub(super) what: SysCall,
+    pub(super) call: SysCall,
     /// True if nothing else lets it proceed. (A full TCP socket may drain by itself.)
     pub(super) is_settled: bool,
     event: Option<Box<dyn FnOnce() -> Box<dyn Any>>>,
-    keep: Kept,
+    keep: KeepAlive,
 }
 
 impl CallScenario {
     /// Returns true if the call can proceed without an event.
-    pub(super) fn is_there(&self) -> bool {
+    pub(super) fn is_ready(&self) -> bool {
         self.event.is_none()
     }
 
     /// Triggers the event. The returned objects must be kept alive.
-    pub(super) fn happen(&mut self) -> Kept {
+    pub(super) fn trigger(&mut self) -> KeepAlive {
         let event = self.event.take();
         self.keep.extend(event.map(|event| event()));
         std::mem::take(&mut self.keep)
     }
 
-    fn keeping(mut self, what: impl Any) -> Self {
-        self.keep.push(Box::new(what));
+    fn keeping(mut self, call: impl Any) -> Self {
+        self.keep.push(Box::new(call));
         self
     }
 
     /// Sets the event; before it the call would block.
-    fn until<K: Any>(mut self, event: impl FnOnce() -> K + 'static) -> Self {
+    fn unblocked_by<K: Any>(mut self, event: impl FnOnce() -> K + 'static) -> Self {
         self.event = Some(Box::new(move || Box::new(event())));
         self
     }
 }
 
-fn scene(
+fn scenario(
     name: &'static str,
     source: impl AsFd + Send + Sync + 'static,
-    what: SysCall,
+    call: SysCall,
 ) -> CallScenario {
     CallScenario {
         name,
         source: Arc::new(source),
-        what,
+        call,
         is_settled: true,
         event: None,
         keep: Vec::new(),
@@ -180,7 +178,7 @@ fn hello() -> Vec<u8> {
 }
 
 /// Returns an address at which no socket exists.
-fn nowhere() -> Address {
+fn missing_address() -> Address {
     let path = "/nonexistent/quintpoll";
     ok(std::os::unix::net::SocketAddr::from_pathname(path)).into()
 }
@@ -190,7 +188,7 @@ fn inet(text: &str) -> Address {
 }
 
 /// Returns an event that writes `bytes` and keeps the descriptor open.
-fn says(to: OwnedFd, bytes: &'static [u8]) -> impl FnOnce() -> OwnedFd {
+fn write_later(to: OwnedFd, bytes: &'static [u8]) -> impl FnOnce() -> OwnedFd {
     move || {
         assert_eq!(ok(nix::unistd::write(&to, bytes)), bytes.len());
         to
@@ -209,7 +207,7 @@ pub(super) fn set_blocking(file: impl AsFd, blocking: bool) {
 }
 
 /// Fills the write buffer, whether the file is blocking or not; its flags are restored.
-pub(super) fn stuff(file: &OwnedFd) {
+pub(super) fn fill_restoring_mode(file: &OwnedFd) {
     let blocking = is_blocking(file);
     set_blocking(file, false);
     fill(file);

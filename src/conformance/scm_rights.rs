@@ -1,9 +1,9 @@
 //! Clauses C2, D2 and P5 for passed files. Every case has a process of its own.
 
-use super::crowd;
+use super::many_files;
 use super::messages::*;
 use super::op_harness::*;
-use super::opens::UsedUp;
+use super::opens::ExhaustedFds;
 use super::util::*;
 use crate::event::{Events, Interest, Mode, Token};
 use crate::op::{Completion, Message, MessageFlags, Op};
@@ -13,35 +13,35 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 /// Files that one message can pass (`SCM_MAX_FD`, unix(7)).
-const MOST: usize = 253;
+const MAX_FILES: usize = 253;
 
-pub(super) fn c2_as_many_files_pass_as_one_message_can(cx: &TestContext) {
-    if crowd::room_for(cx, 3 * MOST) < 3 * MOST {
+pub(super) fn c2_message_passes_at_most_253_files(cx: &TestContext) {
+    if many_files::fd_budget(cx, 3 * MAX_FILES) < 3 * MAX_FILES {
         cx.skip("the limit on open files is too low");
     }
     drop(cx.poller());
     let directory = TempDir::new();
-    let files = numbered(&directory, MOST + 1);
-    let before = open_numbers();
+    let files = numbered_files(&directory, MAX_FILES + 1);
+    let before = open_fds();
     for kind in KINDS {
         let mut ops = OpHarness::new(cx);
-        let (here, there) = pair(kind);
-        let [here, there] = [here, there].map(|socket| ops.add(socket));
+        let (local, peer) = pair(kind);
+        let [local, peer] = [local, peer].map(|socket| ops.add(socket));
         let many = with_files(&files);
-        let done = ops.run(Op::send_msg(here, "x", .., many));
+        let done = ops.run(Op::send_msg(local, "x", .., many));
         assert_eq!(errno(&done), libc::EINVAL, "{kind:?}: as for sendmsg(2)");
         assert_eq!(&*done.buf, b"x");
-        let most = with_files(&files[..MOST]);
-        assert_eq!(bytes(ops.run(Op::send_msg(here, "x", .., most))).0, 1, "{kind:?}");
-        let its = came(ops.run(Op::recv_msg(there, vec![], 9)));
-        assert!(its.bytes == b"x" && its.flags.is_empty(), "{kind:?}: {:?}", its.flags);
-        expect_same(&its.files, &files[..MOST], &format!("{kind:?}"));
+        let largest = with_files(&files[..MAX_FILES]);
+        assert_eq!(bytes(ops.run(Op::send_msg(local, "x", .., largest))).0, 1, "{kind:?}");
+        let message = message_parts(ops.run(Op::recv_msg(peer, vec![], 9)));
+        assert!(message.bytes == b"x" && message.flags.is_empty(), "{kind:?}: {:?}", message.flags);
+        expect_same(&message.files, &files[..MAX_FILES], &format!("{kind:?}"));
     }
-    assert_eq!(open_numbers(), before, "a descriptor was left open");
+    assert_eq!(open_fds(), before, "a descriptor was left open");
 }
 
 /// Returns a pipe whose writer is passed; its reader reports the end once every copy is closed.
-fn messenger() -> (OwnedFd, Arc<OwnedFd>) {
+fn tracked_pipe() -> (OwnedFd, Arc<OwnedFd>) {
     let (reader, writer) = pipe();
     (reader, Arc::new(writer))
 }
@@ -55,33 +55,33 @@ fn expect_closed(reader: &OwnedFd, why: &str) {
 
 /// The end of a message that was to be received.
 #[derive(Clone, Copy, Debug)]
-enum Fate {
+enum MessageEnd {
     DroppedCompletion,
     DroppedEvents,
     NotTaken,
     NotDelivered,
-    UnderWay,
+    InFlight,
     Canceled,
     Deregistered,
 }
 
-const FATES: [Fate; 7] = [
-    Fate::DroppedCompletion,
-    Fate::DroppedEvents,
-    Fate::NotTaken,
-    Fate::NotDelivered,
-    Fate::UnderWay,
-    Fate::Canceled,
-    Fate::Deregistered,
+const MESSAGE_ENDS: [MessageEnd; 7] = [
+    MessageEnd::DroppedCompletion,
+    MessageEnd::DroppedEvents,
+    MessageEnd::NotTaken,
+    MessageEnd::NotDelivered,
+    MessageEnd::InFlight,
+    MessageEnd::Canceled,
+    MessageEnd::Deregistered,
 ];
 
-fn meet(cx: &TestContext, kind: SockType, fate: Fate, waits: bool) {
-    let (reader, writer) = messenger();
-    let (here, there) = pair(kind);
+fn check_end(cx: &TestContext, kind: SockType, end: MessageEnd, waits: bool) {
+    let (reader, writer) = tracked_pipe();
+    let (local, peer) = pair(kind);
     let mut sender = OpHarness::new(cx);
-    let from = sender.add(here);
-    let mut ops = OpHarness::with_room(cx, 1);
-    let to = ops.add(there);
+    let from = sender.add(local);
+    let mut ops = OpHarness::with_capacity(cx, 1);
+    let to = ops.add(peer);
     let send = |sender: &mut OpHarness| {
         let message = Message::new().file(writer.clone()).file(writer.clone());
         assert_eq!(bytes(sender.run(Op::send_msg(from, "with", .., message))).0, 4);
@@ -93,11 +93,11 @@ fn meet(cx: &TestContext, kind: SockType, fate: Fate, waits: bool) {
     }
     (0..3).for_each(|_| send(&mut sender));
     drop(writer);
-    match fate {
-        Fate::DroppedCompletion => ops.collect(2).into_iter().for_each(|done| {
+    match end {
+        MessageEnd::DroppedCompletion => ops.collect(2).into_iter().for_each(|done| {
             assert!(done.result.is_ok(), "{done:?}");
         }),
-        Fate::DroppedEvents => {
+        MessageEnd::DroppedEvents => {
             let mut taken = 0;
             while taken < 2 {
                 let mut events = Events::with_capacity(1);
@@ -106,19 +106,19 @@ fn meet(cx: &TestContext, kind: SockType, fate: Fate, waits: bool) {
                 taken += events.completed();
             }
         }
-        Fate::NotTaken => ops.wait(LONG),
-        Fate::NotDelivered => {
+        MessageEnd::NotTaken => ops.wait(LONG),
+        MessageEnd::NotDelivered => {
             ops.wait(LONG);
             ops.wait(ZERO);
         }
-        Fate::UnderWay => {}
-        Fate::Canceled => {
+        MessageEnd::InFlight => {}
+        MessageEnd::Canceled => {
             let canceled = ops.harness.poller.cancel(id);
             assert!(canceled.is_ok(), "cancel of a pending operation: {canceled:?}");
             let done = ops.collect(2);
             assert!(done.iter().all(|done| done.result.is_ok() || done.is_canceled()), "{done:?}");
         }
-        Fate::Deregistered => {
+        MessageEnd::Deregistered => {
             ops.harness.deregister(to);
             let done = ops.collect(2);
             assert!(done.iter().all(|done| done.result.is_ok() || done.is_canceled()), "{done:?}");
@@ -129,20 +129,20 @@ fn meet(cx: &TestContext, kind: SockType, fate: Fate, waits: bool) {
     drop(poller);
     drop(events);
     drop(sender);
-    expect_closed(&reader, &format!("{kind:?}, {fate:?}, {waits}"));
+    expect_closed(&reader, &format!("{kind:?}, {end:?}, {waits}"));
 }
 
-pub(super) fn d2_passed_files_that_nobody_takes_are_closed(cx: &TestContext) {
+pub(super) fn d2_untaken_passed_files_are_closed(cx: &TestContext) {
     drop(cx.poller());
-    let before = open_numbers();
+    let before = open_fds();
     for kind in KINDS {
-        for fate in FATES {
+        for end in MESSAGE_ENDS {
             for waits in [false, true] {
-                meet(cx, kind, fate, waits);
+                check_end(cx, kind, end, waits);
                 assert_eq!(
-                    open_numbers(),
+                    open_fds(),
                     before,
-                    "{kind:?}, {fate:?}, {waits}: a descriptor was left open"
+                    "{kind:?}, {end:?}, {waits}: a descriptor was left open"
                 );
             }
         }
@@ -151,14 +151,14 @@ pub(super) fn d2_passed_files_that_nobody_takes_are_closed(cx: &TestContext) {
 
 /// Receives are cancelled while messages with files arrive: each message is received whole, or
 /// stays queued with its files.
-pub(super) fn x1_a_file_is_received_or_still_there(cx: &TestContext) {
+pub(super) fn x1_cancelled_recv_msg_loses_no_file(cx: &TestContext) {
     drop(cx.poller());
-    let before = open_numbers();
+    let before = open_fds();
     for kind in KINDS {
-        let (reader, writer) = messenger();
-        let (here, there) = pair(kind);
+        let (reader, writer) = tracked_pipe();
+        let (local, peer) = pair(kind);
         let mut ops = OpHarness::new(cx);
-        let (from, to) = (ops.add(here), ops.add(there));
+        let (from, to) = (ops.add(local), ops.add(peer));
         let (mut sent, mut received, mut stopped) = (0, 0, 0);
         for round in 0..200 {
             let id = ops.submit(Op::recv_msg(to, vec![], 1), 1);
@@ -177,74 +177,78 @@ pub(super) fn x1_a_file_is_received_or_still_there(cx: &TestContext) {
                     stopped += 1;
                     continue;
                 }
-                let its = came(done);
-                assert_eq!((its.bytes, its.files.len()), (vec![received as u8], 1), "{kind:?}");
+                let message = message_parts(done);
+                assert_eq!(
+                    (message.bytes, message.files.len()),
+                    (vec![received as u8], 1),
+                    "{kind:?}"
+                );
                 received += 1;
             }
         }
         assert_eq!(received + stopped, sent);
         while received < sent {
-            let its = came(ops.run(Op::recv_msg(to, vec![], 1)));
-            assert_eq!((its.bytes, its.files.len()), (vec![received as u8], 1), "{kind:?}");
+            let message = message_parts(ops.run(Op::recv_msg(to, vec![], 1)));
+            assert_eq!((message.bytes, message.files.len()), (vec![received as u8], 1), "{kind:?}");
             received += 1;
         }
         drop((ops, writer));
         expect_closed(&reader, "every copy is closed");
     }
-    assert_eq!(open_numbers(), before, "a descriptor was left open");
+    assert_eq!(open_fds(), before, "a descriptor was left open");
 }
 
-pub(super) fn p5_without_numbers_the_bytes_come_alone(cx: &TestContext) {
+pub(super) fn p5_recv_msg_without_free_fds_truncates_files(cx: &TestContext) {
     drop(cx.poller());
-    let before = open_numbers();
+    let before = open_fds();
     for kind in KINDS {
         for waits in [false, true] {
             let why = format!("{kind:?}, waits: {waits}");
-            let (reader, writer) = messenger();
-            let (here, there) = pair(kind);
+            let (reader, writer) = tracked_pipe();
+            let (local, peer) = pair(kind);
             let mut ops = OpHarness::new(cx);
-            let (from, to) = (ops.add(here), ops.add(there));
+            let (from, to) = (ops.add(local), ops.add(peer));
             let three = (0..3).fold(Message::new(), |message, _| message.file(writer.clone()));
-            let used_up;
+            let exhausted;
             if !waits {
                 ops.submit(Op::send_msg(from, "bytes", .., three), 2);
-                ops.one();
-                used_up = UsedUp::new();
+                ops.next();
+                exhausted = ExhaustedFds::new();
                 ops.submit(Op::recv_msg(to, vec![], 9), 1);
             } else {
                 ops.submit(Op::recv_msg(to, vec![], 9), 1);
                 ops.expect_nothing_yet("nothing was sent");
-                used_up = UsedUp::new();
+                exhausted = ExhaustedFds::new();
                 ops.submit(Op::send_msg(from, "bytes", .., three), 2);
             }
             let mut done = ops.collect(if waits { 2 } else { 1 });
-            drop(used_up);
+            drop(exhausted);
             done.retain(|done| done.token.0 == 1);
-            let its = came(done.remove(0));
-            assert_eq!(its.bytes, b"bytes", "{why}");
-            assert!(its.files.is_empty(), "{why}: no descriptor was free");
+            let message = message_parts(done.remove(0));
+            assert_eq!(message.bytes, b"bytes", "{why}");
+            assert!(message.files.is_empty(), "{why}: no descriptor was free");
             assert!(
-                its.flags.contains(MessageFlags::CONTROL_TRUNCATED),
+                message.flags.contains(MessageFlags::CONTROL_TRUNCATED),
                 "{why}: the truncation is reported"
             );
             drop((ops, writer));
             expect_closed(&reader, &why);
         }
     }
-    assert_eq!(open_numbers(), before, "a descriptor was left open");
+    assert_eq!(open_fds(), before, "a descriptor was left open");
 }
 
 /// A queued message keeps its files open, whatever the program does. They are closed when it is
 /// cancelled or its poller dropped.
-pub(super) fn c4_files_are_open_until_they_were_sent(cx: &TestContext) {
+pub(super) fn c4_passed_files_stay_open_until_sent(cx: &TestContext) {
     for kind in KINDS {
         for end in 0..4 {
             let why = format!("{kind:?}, {end}");
-            let (reader, writer) = messenger();
-            let (here, there) = pair(kind);
-            fill(&here);
+            let (reader, writer) = tracked_pipe();
+            let (local, peer) = pair(kind);
+            fill(&local);
             let mut ops = OpHarness::new(cx);
-            let key = ops.harness.register(here, 0, Interest::empty(), Mode::Edge);
+            let key = ops.harness.register(local, 0, Interest::empty(), Mode::Edge);
             let ids = [1, 2].map(|token| {
                 let message = Message::new().file(writer.clone());
                 let mut op = Op::send_msg(key, "with", .., message);
@@ -273,7 +277,7 @@ pub(super) fn c4_files_are_open_until_they_were_sent(cx: &TestContext) {
                 assert!(tokens.is_sorted() && done.iter().all(|done| *done.buf == *b"with"));
             }
             expect_closed(&reader, &why);
-            drop(there);
+            drop(peer);
         }
     }
 }

@@ -29,15 +29,15 @@ fn blocked_in(status: &str) -> u64 {
 
 /// Returns a poller with a readable stream, so that a SIGIO backend has a signal queued, and the
 /// peer.
-fn busy_desk(cx: &TestContext) -> (ReadinessHarness, UnixStream) {
+fn ready_harness(cx: &TestContext) -> (ReadinessHarness, UnixStream) {
     let mut harness = cx.harness(4);
-    let (here, there) = stream();
-    harness.register(here, 1, READ, Mode::Edge);
-    put(&there, b"x");
-    (harness, there)
+    let (local, peer) = stream();
+    harness.register(local, 1, READ, Mode::Edge);
+    put(&peer, b"x");
+    (harness, peer)
 }
 
-pub(super) fn p3_the_mask_is_as_before(cx: &TestContext) {
+pub(super) fn p3_signal_mask_is_restored(cx: &TestContext) {
     let untouched = blocked();
     let mut sigio = SigSet::empty();
     sigio.add(nix::sys::signal::Signal::SIGIO);
@@ -45,10 +45,10 @@ pub(super) fn p3_the_mask_is_as_before(cx: &TestContext) {
         all_blocked.thread_block().unwrap_or_else(|error| panic!("sigmask: {error}"));
         let before = blocked();
         for last_first in [false, true] {
-            let mut desks: Vec<_> = (0..3).map(|_| busy_desk(cx)).collect();
-            while !desks.is_empty() {
-                drop(desks.remove(if last_first { desks.len() - 1 } else { 0 }));
-                for (harness, _) in &mut desks {
+            let mut harnesses: Vec<_> = (0..3).map(|_| ready_harness(cx)).collect();
+            while !harnesses.is_empty() {
+                drop(harnesses.remove(if last_first { harnesses.len() - 1 } else { 0 }));
+                for (harness, _) in &mut harnesses {
                     harness
                         .expect_now(&[(1, Readiness::READABLE)], "the other pollers still report");
                     let key = harness.events.iter().next().map(|event| event.key);
@@ -64,27 +64,27 @@ pub(super) fn p3_the_mask_is_as_before(cx: &TestContext) {
 
 /// Returns files with and without SIGIO support, and what must stay open for each.
 fn files() -> Vec<(&'static str, Source, Box<dyn std::any::Any>)> {
-    let ((reader, writer), (here, there), (tcp_here, tcp_there)) = (pipe(), stream(), tcp());
+    let ((reader, writer), (local, peer), (tcp_local, tcp_peer)) = (pipe(), stream(), tcp());
     let counter = EventFd::new().unwrap_or_else(|error| panic!("eventfd: {error}"));
     let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap_or_else(|error| panic!("{error}"));
     vec![
         ("pipe", Arc::new(reader), Box::new(writer)),
-        ("unix stream", here, Box::new(there)),
-        ("TCP", tcp_here, Box::new(tcp_there)),
+        ("unix stream", local, Box::new(peer)),
+        ("TCP", tcp_local, Box::new(tcp_peer)),
         ("UDP", Arc::new(datagrams), Box::new(())),
         ("eventfd", Arc::new(counter), Box::new(())),
     ]
 }
 
-pub(super) fn p3_files_are_as_before(cx: &TestContext) {
+pub(super) fn p3_async_flags_and_owner_are_restored(cx: &TestContext) {
     for mode in MODES {
         for (name, source, _peer) in &files() {
             let before = Signalling::of((**source).as_fd());
             let mut harness = cx.harness(4);
             let key = harness.register(source.clone(), 1, BOTH, mode);
-            harness.now();
+            harness.ready_now();
             harness.modify(key, 1, READ, mode);
-            harness.now();
+            harness.ready_now();
             harness.deregister(key);
             assert_eq!(Signalling::of((**source).as_fd()), before, "{name}, deregistered");
             harness.register(source.clone(), 1, READ, mode);
@@ -93,29 +93,29 @@ pub(super) fn p3_files_are_as_before(cx: &TestContext) {
             assert_eq!(Signalling::of((**source).as_fd()), before, "{name}, poller dropped");
         }
         // A file on which another owner has enabled signals is left unchanged.
-        let (here, there) = stream();
-        staging::signal_this_process(here.as_fd(), libc::SIGURG);
-        let before = Signalling::of(here.as_fd());
+        let (local, peer) = stream();
+        staging::signal_this_process(local.as_fd(), libc::SIGURG);
+        let before = Signalling::of(local.as_fd());
         let mut harness = cx.harness(4);
-        let key = harness.register(here.clone(), 1, READ, mode);
-        assert_eq!(Signalling::of(here.as_fd()), before, "registered, {mode:?}");
-        put(&there, b"x");
+        let key = harness.register(local.clone(), 1, READ, mode);
+        assert_eq!(Signalling::of(local.as_fd()), before, "registered, {mode:?}");
+        put(&peer, b"x");
         harness.expect_now(&[(1, Readiness::READABLE)], "readiness is still reported");
         harness.deregister(key);
-        assert_eq!(Signalling::of(here.as_fd()), before, "deregistered, {mode:?}");
+        assert_eq!(Signalling::of(local.as_fd()), before, "deregistered, {mode:?}");
     }
 }
 
-pub(super) fn p3_what_others_send_is_no_event(cx: &TestContext) {
+pub(super) fn p3_foreign_signals_cause_no_event(cx: &TestContext) {
     let before = blocked();
     for mode in MODES {
         let mut harness = cx.harness(4);
-        let (here, there) = stream();
-        put(&there, b"x");
-        let key = harness.register(here.clone(), 1, READ, mode);
+        let (local, peer) = stream();
+        put(&peer, b"x");
+        let key = harness.register(local.clone(), 1, READ, mode);
         harness.expect_now(&[(1, Readiness::READABLE)], "data is present");
         if mode == Mode::Level {
-            drain(&*here);
+            drain(&*local);
         }
         let own = blocked() & !before;
         let real_time =
@@ -123,27 +123,27 @@ pub(super) fn p3_what_others_send_is_no_event(cx: &TestContext) {
         for signal in real_time() {
             // The kernel puts the descriptor into `si_fd`.
             for _ in 0..300 {
-                staging::queue_signal(Thread::current(), signal, here.as_raw_fd());
+                staging::queue_signal(Thread::current(), signal, local.as_raw_fd());
             }
         }
         harness.expect_silence("only foreign signals were sent");
         harness.deregister(key);
         // Signals still queued must not end the process either.
         for signal in real_time() {
-            staging::queue_signal(Thread::current(), signal, here.as_raw_fd());
+            staging::queue_signal(Thread::current(), signal, local.as_raw_fd());
         }
     }
 }
 
-pub(super) fn p3_pollers_of_one_thread_hear_each_of_its_own(cx: &TestContext) {
+pub(super) fn p3_pollers_of_one_thread_report_own_sources(cx: &TestContext) {
     for mode in MODES {
-        let mut desks: Vec<ReadinessHarness> = (0..3).map(|_| cx.harness(4)).collect();
-        let pairs: Vec<_> = desks.iter().map(|_| stream()).collect();
+        let mut harnesses: Vec<ReadinessHarness> = (0..3).map(|_| cx.harness(4)).collect();
+        let pairs: Vec<_> = harnesses.iter().map(|_| stream()).collect();
         let register =
-            |(harness, (here, _)): (&mut ReadinessHarness, &(Arc<UnixStream>, UnixStream))| {
-                harness.register(here.clone(), 1, READ, mode)
+            |(harness, (local, _)): (&mut ReadinessHarness, &(Arc<UnixStream>, UnixStream))| {
+                harness.register(local.clone(), 1, READ, mode)
             };
-        let keys: Vec<_> = desks.iter_mut().zip(&pairs).map(register).collect();
+        let keys: Vec<_> = harnesses.iter_mut().zip(&pairs).map(register).collect();
         for round in 0..60 {
             // The first poller to wait reads the signals of all.
             let order = [0, 1, 2].map(|at| (at + round) % 3);
@@ -152,24 +152,24 @@ pub(super) fn p3_pollers_of_one_thread_hear_each_of_its_own(cx: &TestContext) {
             for at in order {
                 let due = [(1, Readiness::READABLE)];
                 let due = if busy.contains(&at) { &due[..] } else { &[] };
-                desks[at].expect_now(due, "each poller reports exactly its own source");
+                harnesses[at].expect_now(due, "each poller reports exactly its own source");
                 drain(&*pairs[at].0);
-                desks[at].drained(keys[at], READ);
-                desks[at].rearm(keys[at], READ);
+                harnesses[at].drained(keys[at], READ);
+                harnesses[at].rearm(keys[at], READ);
             }
         }
         // Dropping a poller loses no report of the others, even one that it has read for them.
-        desks.iter_mut().for_each(|harness| harness.expect_silence("every stream is drained"));
-        pairs.iter().for_each(|(_, there)| put(there, b"x"));
-        while let Some(mut harness) = desks.pop() {
+        harnesses.iter_mut().for_each(|harness| harness.expect_silence("every stream is drained"));
+        pairs.iter().for_each(|(_, peer)| put(peer, b"x"));
+        while let Some(mut harness) = harnesses.pop() {
             harness.expect_now(&[(1, Readiness::READABLE)], "after other pollers were dropped");
         }
     }
 }
 
-pub(super) fn p3_commands_start_with_nothing_blocked(cx: &TestContext) {
+pub(super) fn p3_commands_start_with_unblocked_signals(cx: &TestContext) {
     let before = blocked();
-    let _desks = [busy_desk(cx), busy_desk(cx)];
+    let _harnesses = [ready_harness(cx), ready_harness(cx)];
     let check = |thread: &str| {
         let output = unblock_in_child(Command::new("cat").arg("/proc/self/status")).output();
         let output = output.unwrap_or_else(|error| panic!("cat: {error}"));
@@ -190,21 +190,21 @@ fn set_queue_limit(limit: u64) {
     setrlimit(resource, limit, hard).unwrap_or_else(|error| panic!("setrlimit: {error}"));
 }
 
-pub(super) fn p5_pollers_of_one_thread_share_an_overflow(cx: &TestContext) {
+pub(super) fn p5_pollers_of_one_thread_survive_overflow(cx: &TestContext) {
     for limit in [0, 1] {
         set_queue_limit(limit);
         for first in [0, 1] {
-            let mut desks = [cx.harness(4), cx.harness(4)];
+            let mut harnesses = [cx.harness(4), cx.harness(4)];
             let pairs = [stream(), stream()];
-            for (harness, (here, _)) in desks.iter_mut().zip(&pairs) {
-                harness.register(here.clone(), 1, READ, Mode::Edge);
+            for (harness, (local, _)) in harnesses.iter_mut().zip(&pairs) {
+                harness.register(local.clone(), 1, READ, Mode::Edge);
                 harness.expect_silence("nothing was sent");
             }
-            for (_, there) in pairs.iter().cycle().take(10) {
-                put(there, b"x");
+            for (_, peer) in pairs.iter().cycle().take(10) {
+                put(peer, b"x");
             }
             for turn in [first, 1 - first] {
-                desks[turn]
+                harnesses[turn]
                     .expect_now(&[(1, Readiness::READABLE)], "each poller reports its own source");
             }
         }
@@ -214,7 +214,7 @@ pub(super) fn p5_pollers_of_one_thread_share_an_overflow(cx: &TestContext) {
 /// Bytes sent one by one.
 const BYTES: usize = 100_000;
 
-pub(super) fn p5_a_full_signal_queue_loses_nothing(cx: &TestContext) {
+pub(super) fn p5_full_signal_queue_loses_no_event(cx: &TestContext) {
     set_queue_limit(20);
     for mode in MODES {
         let mut harness = cx.harness(16);
@@ -238,7 +238,7 @@ pub(super) fn p5_a_full_signal_queue_loses_nothing(cx: &TestContext) {
         while left > 0 {
             harness.next("unread bytes");
             for event in harness.events.iter().copied().collect::<Vec<_>>() {
-                left -= read_as(mode, &mut harness, &sources[event.token.0], event.key);
+                left -= read_in_mode(mode, &mut harness, &sources[event.token.0], event.key);
             }
         }
         let _peers = writer.join().unwrap_or_else(|_| panic!("the writer failed"));
@@ -250,7 +250,7 @@ pub(super) fn p5_a_full_signal_queue_loses_nothing(cx: &TestContext) {
 }
 
 /// Reads as the mode requires: edge mode until `WouldBlock`, the others once.
-fn read_as(
+fn read_in_mode(
     mode: Mode,
     harness: &mut ReadinessHarness,
     source: &UnixStream,

@@ -1,7 +1,7 @@
 //! Clauses C1 and X2 for operations submitted with `skip_success`.
 
-use super::lines::*;
 use super::op_harness::*;
+use super::socket_pairs::*;
 use super::util::*;
 use crate::event::Token;
 use crate::key::Key;
@@ -40,16 +40,20 @@ impl OpHarness {
 
     /// Fails unless every operation is counted once.
     fn expect_sum(&self) {
-        let its = self.harness.poller.statistics();
-        assert_eq!(its.submitted, its.completed + its.silent + its.pending, "{its:?}");
+        let counts = self.harness.poller.statistics();
+        assert_eq!(
+            counts.submitted,
+            counts.completed + counts.silent + counts.pending,
+            "{counts:?}"
+        );
     }
 }
 
 /// Returns a stream whose send buffer is full, and the peer.
 fn full_stream() -> (Arc<UnixStream>, UnixStream) {
-    let (here, there) = stream();
-    fill(&*here);
-    (here, there)
+    let (local, peer) = stream();
+    fill(&*local);
+    (local, peer)
 }
 
 fn read_all(from: &UnixStream) -> Vec<u8> {
@@ -63,7 +67,7 @@ fn read_all(from: &UnixStream) -> Vec<u8> {
 /// Fails unless the operation succeeds silently.
 fn is_silent(cx: &TestContext, name: &'static str, source: Source, op: impl Fn(Key) -> Op) {
     let mut ops = OpHarness::new(cx);
-    ops.about = name;
+    ops.label = name;
     let key = ops.add(source);
     ops.submit_silently(op(key));
     ops.expect_silent(1, name);
@@ -72,7 +76,7 @@ fn is_silent(cx: &TestContext, name: &'static str, source: Source, op: impl Fn(K
     // With another operation that completes, it has no completion either.
     ops.submit_silently(op(key));
     ops.submit(Op::nop(), 1);
-    ops.one();
+    ops.next();
     ops.expect_silent(2, name);
     ops.expect_all_done(name);
 }
@@ -80,7 +84,7 @@ fn is_silent(cx: &TestContext, name: &'static str, source: Source, op: impl Fn(K
 /// An operation with its name.
 type Named = (&'static str, fn(Key) -> Op);
 
-pub(super) fn c1_sends_that_succeed_are_silent(cx: &TestContext) {
+pub(super) fn c1_skip_success_sends_are_silent(cx: &TestContext) {
     let sends: [Named; 4] = [
         ("send", |key| Op::send(key, "hello", ..)),
         ("send_all", |key| Op::send_all(key, vec![0, 1, 2, 3, 4, 5], 1..)),
@@ -88,26 +92,26 @@ pub(super) fn c1_sends_that_succeed_are_silent(cx: &TestContext) {
         ("write", |key| Op::write(key, "hello", ..)),
     ];
     for (name, op) in sends {
-        let (here, there) = stream();
-        is_silent(cx, name, here, op);
-        assert_eq!(read_all(&there).len(), 10, "{name}: both sends");
-        let (here, mut there) = tcp();
-        is_silent(cx, name, here, op);
-        ok(there.set_nonblocking(false));
-        ok(there.read_exact(&mut [0; 10]));
+        let (local, peer) = stream();
+        is_silent(cx, name, local, op);
+        assert_eq!(read_all(&peer).len(), 10, "{name}: both sends");
+        let (local, mut peer) = tcp();
+        is_silent(cx, name, local, op);
+        ok(peer.set_nonblocking(false));
+        ok(peer.read_exact(&mut [0; 10]));
     }
-    let [here, there] = [(); 2].map(|()| ok(UdpSocket::bind("127.0.0.1:0")));
-    let to = ok(there.local_addr());
-    is_silent(cx, "send_to", Arc::new(here), |key| Op::send_to(key, "hello", .., to));
-    assert_eq!(ok(there.recv(&mut [0; 9])), 5);
+    let [local, peer] = [(); 2].map(|()| ok(UdpSocket::bind("127.0.0.1:0")));
+    let to = ok(peer.local_addr());
+    is_silent(cx, "send_to", Arc::new(local), |key| Op::send_to(key, "hello", .., to));
+    assert_eq!(ok(peer.recv(&mut [0; 9])), 5);
     let (reader, writer) = pipe();
     is_silent(cx, "write to a pipe", Arc::new(writer), |key| Op::write(key, "hello", ..));
     assert_eq!(nix::unistd::read(&reader, &mut [0; 20]), Ok(10));
-    let (here, _there) = stream();
-    is_silent(cx, "no bytes", here, |key| Op::send_all(key, Buf::None, ..));
+    let (local, _peer) = stream();
+    is_silent(cx, "no bytes", local, |key| Op::send_all(key, Buf::None, ..));
 }
 
-pub(super) fn c1_writes_to_a_file_that_succeed_are_silent(cx: &TestContext) {
+pub(super) fn c1_skip_success_file_writes_are_silent(cx: &TestContext) {
     let directory = TempDir::new();
     let path = directory.0.join("file");
     let file = Arc::new(ok(File::options().write(true).create_new(true).open(&path)));
@@ -124,7 +128,7 @@ pub(super) fn c1_writes_to_a_file_that_succeed_are_silent(cx: &TestContext) {
     assert_eq!(ok(std::fs::read(&path)), b"ABABef", "every write");
 }
 
-pub(super) fn c1_connects_and_shutdowns_that_succeed_are_silent(cx: &TestContext) {
+pub(super) fn c1_skip_success_connects_and_shutdowns_are_silent(cx: &TestContext) {
     let listener = ok(TcpListener::bind("127.0.0.1:0"));
     let to = ok(listener.local_addr());
     let mut ops = OpHarness::new(cx);
@@ -147,9 +151,9 @@ pub(super) fn c1_connects_and_shutdowns_that_succeed_are_silent(cx: &TestContext
     ops.expect_all_done("every operation was silent");
 }
 
-pub(super) fn c1_silent_sends_end_no_wait(cx: &TestContext) {
-    let ((here, there), mut ops) = (stream(), OpHarness::with_room(cx, 1));
-    let key = ops.add(here);
+pub(super) fn c1_silent_sends_do_not_end_wait(cx: &TestContext) {
+    let ((local, peer), mut ops) = (stream(), OpHarness::with_capacity(cx, 1));
+    let key = ops.add(local);
     let (started, timeout) = (Instant::now(), Duration::from_millis(20));
     for _ in 0..3 {
         ops.submit_silently(Op::send_all(key, "hello", ..));
@@ -158,19 +162,19 @@ pub(super) fn c1_silent_sends_end_no_wait(cx: &TestContext) {
     let completed = ops.harness.events.completed();
     assert_eq!((completed, ops.harness.events.len()), (0, 0), "silent sends report nothing");
     assert!(started.elapsed() >= timeout, "silent sends must not end a wait");
-    assert_eq!(read_all(&there), b"hellohellohello");
+    assert_eq!(read_all(&peer), b"hellohellohello");
     // They take no capacity either.
     (0..50).for_each(|_| _ = ops.submit_silently(Op::send(key, "x", ..)));
     ops.submit(Op::nop(), 1);
     ops.wait(LONG);
     assert_eq!(ops.harness.events.completed(), 1, "only the nop completes");
-    ops.one();
+    ops.next();
     ops.expect_silent(53, "every send");
 }
 
-pub(super) fn c1_silent_failures_complete(cx: &TestContext) {
+pub(super) fn c1_skip_success_failures_complete(cx: &TestContext) {
     let mut ops = OpHarness::new(cx);
-    let closed = |(here, _): (Arc<UnixStream>, UnixStream)| here;
+    let closed = |(local, _): (Arc<UnixStream>, UnixStream)| local;
     let key = ops.add(closed(stream()));
     for op in [Op::send(key, "x", ..), Op::send_all(key, "x", ..), Op::write(key, "x", ..)] {
         let done = ops.run(op.skip_success());
@@ -194,35 +198,36 @@ pub(super) fn c1_silent_failures_complete(cx: &TestContext) {
     assert_eq!(ops.harness.poller.statistics().silent, 0, "no operation succeeded");
 }
 
-pub(super) fn c1_a_short_silent_send_completes(cx: &TestContext) {
-    const MUCH: usize = 1 << 22;
-    let ((here, there), mut ops) = (stream(), OpHarness::new(cx));
-    let key = ops.add(here);
-    let done = ops.run(Op::send(key, vec![7; MUCH], ..).skip_success());
-    assert!(0 < done.transferred && done.transferred < MUCH, "{}", done.transferred);
-    assert_eq!(done.buf.len(), MUCH, "the buffer must be returned");
+pub(super) fn c1_skip_success_short_send_completes(cx: &TestContext) {
+    const LARGE: usize = 1 << 22;
+    let ((local, peer), mut ops) = (stream(), OpHarness::new(cx));
+    let key = ops.add(local);
+    let done = ops.run(Op::send(key, vec![7; LARGE], ..).skip_success());
+    assert!(0 < done.transferred && done.transferred < LARGE, "{}", done.transferred);
+    assert_eq!(done.buf.len(), LARGE, "the buffer must be returned");
     // The count of bytes sent is reported with the error.
-    drain(&there);
-    ops.submit(Op::send_all(key, vec![7; MUCH], ..).skip_success(), 1);
+    drain(&peer);
+    ops.submit(Op::send_all(key, vec![7; LARGE], ..).skip_success(), 1);
     ops.expect_nothing_yet("the peer has more to read");
-    let sent = read_all(&there).len();
+    let sent = read_all(&peer).len();
     ops.expect_nothing_yet("the peer has more to read");
-    drop(there);
-    let done = ops.one();
+    drop(peer);
+    let done = ops.next();
     assert_eq!(errno(&done), libc::EPIPE);
-    assert!(done.transferred >= sent && done.transferred < MUCH, "{}", done.transferred);
+    assert!(done.transferred >= sent && done.transferred < LARGE, "{}", done.transferred);
     ops.expect_all_done("every operation has completed");
     ops.expect_sum();
 }
 
-pub(super) fn c1_silent_sends_are_over_before_the_next_completion(cx: &TestContext) {
+pub(super) fn c1_silent_sends_end_before_next_completion(cx: &TestContext) {
     const COUNT: usize = 40;
     const SIZE: usize = 30_000;
-    for (make, name) in [(Line::unix as fn() -> Line, "unix"), (Line::tcp, "tcp")] {
-        let Line { here, there, .. } = make();
+    for (make, name) in [(SocketPair::unix as fn() -> SocketPair, "unix"), (SocketPair::tcp, "tcp")]
+    {
+        let SocketPair { local, peer, .. } = make();
         let mut ops = OpHarness::new(cx);
-        ops.about = name;
-        let key = ops.add(here);
+        ops.label = name;
+        let key = ops.add(local);
         for at in 0..COUNT {
             ops.submit_silently(Op::send_all(key, bytes_from(at * SIZE, SIZE), ..));
             if at % 7 == 0 {
@@ -231,15 +236,15 @@ pub(super) fn c1_silent_sends_are_over_before_the_next_completion(cx: &TestConte
         }
         ops.submit(Op::send_all(key, bytes_from(COUNT * SIZE, SIZE), ..), 1);
         let reader = thread::spawn(move || {
-            super::scenarios::set_blocking(&there, true);
+            super::scenarios::set_blocking(&peer, true);
             let mut all = vec![0; (COUNT + 1) * SIZE];
             let mut at = 0;
             while at < all.len() {
-                at += ok(nix::unistd::read(&there, &mut all[at..]));
+                at += ok(nix::unistd::read(&peer, &mut all[at..]));
             }
             all
         });
-        ops.one();
+        ops.next();
         let silent = ops.harness.poller.statistics().silent;
         assert_eq!(
             (silent, ops.harness.poller.pending(key)),
@@ -252,21 +257,21 @@ pub(super) fn c1_silent_sends_are_over_before_the_next_completion(cx: &TestConte
     }
 }
 
-pub(super) fn c1_what_brings_something_is_not_silent(cx: &TestContext) {
-    let ((here, there), mut ops) = (stream(), OpHarness::new(cx));
+pub(super) fn c1_skip_success_with_results_is_refused(cx: &TestContext) {
+    let ((local, peer), mut ops) = (stream(), OpHarness::new(cx));
     let pool = new_pool(64, 2);
-    let [here, there] = [here, Arc::new(there)].map(|its| ops.add(its));
+    let [local, peer] = [local, Arc::new(peer)].map(|source| ops.add(source));
     let refused = [
-        Op::recv(here, vec![1], 9),
-        Op::recv_exact(here, vec![1], 9),
-        Op::recv_multi(here, &pool),
-        Op::recv_from(here, vec![1], 9),
-        Op::recv_msg(here, vec![1], 9),
-        Op::read(here, vec![1], 9),
-        Op::read_at(here, vec![1], 9, 0),
-        Op::accept(here),
-        Op::accept_multi(here),
-        Op::splice(here, there, 9),
+        Op::recv(local, vec![1], 9),
+        Op::recv_exact(local, vec![1], 9),
+        Op::recv_multi(local, &pool),
+        Op::recv_from(local, vec![1], 9),
+        Op::recv_msg(local, vec![1], 9),
+        Op::read(local, vec![1], 9),
+        Op::read_at(local, vec![1], 9, 0),
+        Op::accept(local),
+        Op::accept_multi(local),
+        Op::splice(local, peer, 9),
         Op::open("/dev/null", crate::op::OpenOptions::new().read(true)),
         Op::timeout(ZERO),
         Op::nop(),
@@ -283,62 +288,62 @@ pub(super) fn c1_what_brings_something_is_not_silent(cx: &TestContext) {
 
 /// A receive that waits for a sent buffer, or an operation queued behind the send, must not wait
 /// for the next event.
-pub(super) fn c1_a_wait_does_not_sleep_on_what_follows_a_silent_send(cx: &TestContext) {
+pub(super) fn c1_silent_send_starts_next_operation_at_once(cx: &TestContext) {
     for (limit, name) in [(1, "one buffer"), (2, "two buffers")] {
-        let (Line { here, there, .. }, pool) = (Line::unix(), new_pool(64, limit));
+        let (SocketPair { local, peer, .. }, pool) = (SocketPair::unix(), new_pool(64, limit));
         let mut ops = OpHarness::new(cx);
-        ops.about = name;
-        let key = ops.add(here);
-        ops.submit_stream(Op::recv_multi(key, &pool), 1);
-        super::scenarios::set_blocking(&there, true);
-        let peer = thread::spawn(move || {
+        ops.label = name;
+        let key = ops.add(local);
+        ops.submit_multishot(Op::recv_multi(key, &pool), 1);
+        super::scenarios::set_blocking(&peer, true);
+        let server = thread::spawn(move || {
             for at in 0..100_u8 {
-                assert_eq!(nix::unistd::write(&there, &[at; 5]), Ok(5));
+                assert_eq!(nix::unistd::write(&peer, &[at; 5]), Ok(5));
                 let mut echo = [0; 5];
-                assert_eq!(nix::unistd::read(&there, &mut echo), Ok(5));
+                assert_eq!(nix::unistd::read(&peer, &mut echo), Ok(5));
                 assert_eq!(echo, [at; 5], "in order");
             }
         });
         for at in 0..100 {
-            let done = ops.one();
+            let done = ops.next();
             assert_eq!((&done.buf[..], done.more), (&[at; 5][..], true));
             ops.submit_silently(Op::send_all(key, done.buf, ..));
         }
-        let last = ops.one();
+        let last = ops.next();
         expect_end(&last, "the peer has closed");
-        peer.join().unwrap_or_else(|_| panic!("the peer failed"));
+        server.join().unwrap_or_else(|_| panic!("the peer failed"));
         ops.expect_silent(100, name);
         // A ring returns the buffers provided for the receive with the next wait.
         ops.wait(ZERO);
         assert_eq!(pool.idle(), pool.made(), "a buffer was not returned");
     }
-    let (Line { here, there, .. }, mut ops) = (Line::tcp(), OpHarness::new(cx));
-    ops.about = "a successor";
-    let key = ops.add(here);
+    let (SocketPair { local, peer, .. }, mut ops) = (SocketPair::tcp(), OpHarness::new(cx));
+    ops.label = "a successor";
+    let key = ops.add(local);
     ops.submit(Op::recv(key, vec![], 9), 1);
-    super::scenarios::set_blocking(&there, true);
-    let peer = thread::spawn(move || {
+    super::scenarios::set_blocking(&peer, true);
+    let server = thread::spawn(move || {
         let mut all = [0; 99];
         let mut at = 0;
         loop {
-            match ok(nix::unistd::read(&there, &mut all[at..])) {
+            match ok(nix::unistd::read(&peer, &mut all[at..])) {
                 0 => break assert_eq!(&all[..at], b"onetwothree"),
                 count => at += count,
             }
         }
-        assert_eq!(nix::unistd::write(&there, b"thanks"), Ok(6));
+        assert_eq!(nix::unistd::write(&peer, b"thanks"), Ok(6));
     });
     for text in ["one", "two", "three"] {
         ops.submit_silently(Op::send_all(key, text, ..));
     }
     ops.submit_silently(Op::shutdown(key, Shutdown::Write));
-    assert_eq!(bytes(ops.one()), (6, b"thanks".to_vec()));
-    peer.join().unwrap_or_else(|_| panic!("the peer failed"));
+    assert_eq!(bytes(ops.next()), (6, b"thanks".to_vec()));
+    server.join().unwrap_or_else(|_| panic!("the peer failed"));
 }
 
-pub(super) fn c1_what_a_silent_send_held_is_let_go(cx: &TestContext) {
-    let ((here, there), mut ops) = (stream(), OpHarness::new(cx));
-    let key = ops.add(here);
+pub(super) fn c1_silent_send_releases_buffer_and_files(cx: &TestContext) {
+    let ((local, peer), mut ops) = (stream(), OpHarness::new(cx));
+    let key = ops.add(local);
     let pool = new_pool(64, 3);
     for mut buf in take_all(&pool) {
         ok(buf.write_all(b"hello"));
@@ -346,21 +351,21 @@ pub(super) fn c1_what_a_silent_send_held_is_let_go(cx: &TestContext) {
     }
     ops.expect_nothing_yet("the sends are silent");
     assert_eq!(pool.idle(), 3, "the next wait must return the buffers");
-    assert_eq!(read_all(&there), b"hellohellohello");
+    assert_eq!(read_all(&peer), b"hellohellohello");
     let (reader, writer) = pipe();
     let message = Message::new().file(Arc::new(writer));
     ops.submit_silently(Op::send_msg(key, "x", .., message));
     ops.expect_silent(4, "the message");
     ops.wait(ZERO);
     // The message is never received.
-    drop(there);
+    drop(peer);
     wait_until_kernel(&reader, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLHUP));
 }
 
 /// An operation that is being cancelled completes.
-pub(super) fn x2_what_is_to_end_is_not_silent(cx: &TestContext) {
-    let ((here, there), mut ops) = (full_stream(), OpHarness::new(cx));
-    let key = ops.add(here);
+pub(super) fn x2_cancelled_skip_success_operation_completes(cx: &TestContext) {
+    let ((local, peer), mut ops) = (full_stream(), OpHarness::new(cx));
+    let key = ops.add(local);
     for waits in [false, true] {
         let sends =
             [1, 2].map(|token| ops.submit(Op::send_all(key, "hello", ..).skip_success(), token));
@@ -373,7 +378,11 @@ pub(super) fn x2_what_is_to_end_is_not_silent(cx: &TestContext) {
         assert!(all.iter().all(|done| done.is_canceled() && &done.buf[..] == b"hello"), "{all:?}");
         let send = Op::send_all(key, "hello", ..).skip_success();
         let done = ops.run(send.deadline(Duration::from_millis(1)));
-        assert_eq!(refusal(done.result), io::ErrorKind::TimedOut, "the deadline has passed");
+        assert_eq!(
+            expect_err_kind(done.result),
+            io::ErrorKind::TimedOut,
+            "the deadline has passed"
+        );
         ops.expect_all_done("every operation has completed");
     }
     ops.submit(Op::send_all(key, "hello", ..).skip_success(), 1);
@@ -383,7 +392,7 @@ pub(super) fn x2_what_is_to_end_is_not_silent(cx: &TestContext) {
     assert_eq!(ops.harness.poller.pending(key), 0, "a deregistered source");
     ops.expect_all_done("every operation has completed");
     ops.expect_sum();
-    drop(there);
+    drop(peer);
 }
 
 /// How a silent send is cancelled while it runs.
@@ -394,11 +403,11 @@ enum Stop {
 }
 
 /// A cancelled operation has either succeeded silently before, or completes, but not both.
-pub(super) fn x2_a_silent_end_or_a_completion(cx: &TestContext) {
+pub(super) fn x2_racing_cancel_is_silent_or_completes_once(cx: &TestContext) {
     for stop in [Stop::Cancel, Stop::Deregister] {
         for moments in 0..3 {
-            let ((here, there), mut ops) = (stream(), OpHarness::new(cx));
-            let key = ops.add(here);
+            let ((local, peer), mut ops) = (stream(), OpHarness::new(cx));
+            let key = ops.add(local);
             let id = ops.submit_silently(Op::send_all(key, "hello", ..));
             (0..moments).for_each(|_| ops.wait(ZERO));
             let is_over = ops.harness.poller.statistics().silent == 1;
@@ -419,7 +428,7 @@ pub(super) fn x2_a_silent_end_or_a_completion(cx: &TestContext) {
                 ops.wait(LONG);
             }
             let completions: Vec<_> = ops.harness.events.completions().collect();
-            let sent = read_all(&there).len();
+            let sent = read_all(&peer).len();
             match &completions[..] {
                 [] => assert!(is_over && sent == 5, "{stop:?}: {sent} bytes were sent"),
                 [done] => {
@@ -434,9 +443,9 @@ pub(super) fn x2_a_silent_end_or_a_completion(cx: &TestContext) {
     }
 }
 
-pub(super) fn c1_pending_counts_what_is_unfinished(cx: &TestContext) {
-    let ((here, there), mut ops) = (full_stream(), OpHarness::new(cx));
-    let key = ops.add(here);
+pub(super) fn c1_pending_counts_unfinished_operations(cx: &TestContext) {
+    let ((local, peer), mut ops) = (full_stream(), OpHarness::new(cx));
+    let key = ops.add(local);
     let pending = |ops: &OpHarness| ops.harness.poller.pending(key);
     assert_eq!(pending(&ops), 0);
     ops.submit(Op::recv(key, vec![], 9), 0);
@@ -447,18 +456,18 @@ pub(super) fn c1_pending_counts_what_is_unfinished(cx: &TestContext) {
     }
     ops.expect_nothing_yet("the send buffer is full");
     assert_eq!(pending(&ops), 6);
-    drain(&there);
+    drain(&peer);
     ops.expect_silent(5, "the send buffer has room");
     assert_eq!(pending(&ops), 1, "the receive");
-    put(&there, b"x");
-    ops.one();
+    put(&peer, b"x");
+    ops.next();
     assert_eq!(pending(&ops), 0);
     let mut other = OpHarness::new(cx);
     assert_eq!(other.harness.poller.pending(key), 0, "a key of another poller");
-    let (here, _there) = stream();
-    let key = other.add(here);
+    let (local, _peer) = stream();
+    let key = other.add(local);
     other.submit(Op::recv(key, vec![], 9), 1);
     other.harness.deregister(key);
     assert_eq!(other.harness.poller.pending(key), 0, "a stale key");
-    other.one();
+    other.next();
 }

@@ -29,7 +29,7 @@ const WRITES: [MakeOp; 5] = [
 ];
 
 /// Neither `register` nor `submit` nor a wait waits for the server, whatever the flags of the file.
-pub(super) fn c7_slow_file_holds_up_no_other_operation(cx: &TestContext) {
+pub(super) fn c7_slow_file_delays_no_other_operation(cx: &TestContext) {
     drop(cx.poller());
     let fuse = Fuse::mount().unwrap_or_else(|why| cx.skip(why));
     let all = READS.iter().map(|op| (op, true)).chain(WRITES.iter().map(|op| (op, false)));
@@ -74,7 +74,7 @@ pub(super) fn c7_hung_mount_leaves_threads_to_other_files(cx: &TestContext) {
         let ids: Vec<_> = (0..HUNG).map(|at| ops.submit(read(at), at)).collect();
         let open = |_| Op::open(&path, OpenOptions::new().read(true));
         let opens: Vec<_> = (0..HUNG).map(|at| ops.submit(open(at), HUNG + at)).collect();
-        fuse.until_held();
+        fuse.wait_until_held();
         let why = format!("at most {max:?} threads");
         for round in 0..3 {
             assert!(ops.run(Op::write(key_of_other, b"other".to_vec(), ..)).result.is_ok());
@@ -85,11 +85,11 @@ pub(super) fn c7_hung_mount_leaves_threads_to_other_files(cx: &TestContext) {
         // The last ones are queued for a thread.
         for (id, token) in [(ids[HUNG - 1], HUNG - 1), (opens[HUNG - 1], 2 * HUNG - 1)] {
             ops.cancel(id);
-            let done = ops.one();
+            let done = ops.next();
             assert_eq!((done.token.0, errno(&done)), (token, libc::ECANCELED), "{why}");
         }
         ops.submit(read(0).deadline(Duration::ZERO), usize::MAX);
-        let done = ops.one();
+        let done = ops.next();
         assert_eq!((done.token.0, done.transferred), (usize::MAX, 0), "{why}");
         assert_eq!(done.result.err().map(|error| error.kind()), Some(ErrorKind::TimedOut));
         fuse.release();
@@ -101,23 +101,23 @@ pub(super) fn c7_hung_mount_leaves_threads_to_other_files(cx: &TestContext) {
 /// Runs an operation while the server does not answer, and other operations meanwhile.
 fn run_slowly(cx: &TestContext, fuse: &Fuse, file: File, op: MakeOp, why: &str) -> Completion {
     let mut ops = OpHarness::new(cx);
-    let (here, there) = stream();
-    let stream = ops.add(here);
+    let (local, peer) = stream();
+    let stream = ops.add(local);
     fuse.hold();
     let key = ops.add(Arc::new(file));
     ops.submit(op(key), 1);
     for round in 0..3 {
         ops.submit(Op::recv(stream, vec![], 4), 2);
         ops.submit(Op::timeout(Duration::from_millis(5)), 3);
-        put(&there, b"data");
+        put(&peer, b"data");
         let done = ops.collect(2);
         assert!(done.iter().all(|done| done.token.0 != 1), "{why}, round {round}: {done:?}");
         assert!(done.iter().all(|done| done.result.is_ok()), "{why}, round {round}: {done:?}");
     }
     // An fsync of a file without dirty pages may send no request.
     if ops.left() == 1 {
-        fuse.until_held();
+        fuse.wait_until_held();
     }
     fuse.release();
-    ops.one()
+    ops.next()
 }

@@ -2,7 +2,7 @@
 
 use super::disk::{Rng, file_of};
 use super::op_harness::*;
-use super::scenarios::{set_blocking, stuff};
+use super::scenarios::{fill_restoring_mode, set_blocking};
 use super::util::*;
 use crate::event::{Mode, Token};
 use crate::key::Key;
@@ -18,14 +18,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 /// A source and its peer.
-pub(super) struct Line {
+pub(super) struct FilePair {
     pub(super) name: &'static str,
-    pub(super) here: Source,
-    pub(super) there: OwnedFd,
+    pub(super) local: Source,
+    pub(super) peer: OwnedFd,
 }
 
-fn line(name: &'static str, here: impl AsFd + Send + Sync + 'static, there: OwnedFd) -> Line {
-    Line { name, here: Arc::new(here), there }
+fn pair(name: &'static str, local: impl AsFd + Send + Sync + 'static, peer: OwnedFd) -> FilePair {
+    FilePair { name, local: Arc::new(local), peer }
 }
 
 fn owned(file: impl AsFd) -> OwnedFd {
@@ -43,102 +43,102 @@ fn fifo() -> (OwnedFd, OwnedFd) {
 }
 
 /// Returns every kind of source to splice from.
-pub(super) fn sources() -> [Line; 4] {
+pub(super) fn sources() -> [FilePair; 4] {
     let ((reader, writer), (named, to_named)) = (pipe(), fifo());
     let ((unix, to_unix), (inet, to_inet)) = (stream(), tcp());
     [
-        line("pipe", reader, writer),
-        line("FIFO", named, to_named),
-        line("unix stream", owned(unix), to_unix.into()),
-        line("TCP", owned(inet), to_inet.into()),
+        pair("pipe", reader, writer),
+        pair("FIFO", named, to_named),
+        pair("unix stream", owned(unix), to_unix.into()),
+        pair("TCP", owned(inet), to_inet.into()),
     ]
 }
 
 /// Returns every kind of source to splice to.
-pub(super) fn targets() -> [Line; 4] {
+pub(super) fn targets() -> [FilePair; 4] {
     let ((reader, writer), (named, to_named)) = (pipe(), fifo());
     let ((unix, to_unix), (inet, to_inet)) = (stream(), tcp());
     [
-        line("pipe", writer, reader),
-        line("FIFO", to_named, named),
-        line("unix stream", owned(unix), to_unix.into()),
-        line("TCP", owned(inet), to_inet.into()),
+        pair("pipe", writer, reader),
+        pair("FIFO", to_named, named),
+        pair("unix stream", owned(unix), to_unix.into()),
+        pair("TCP", owned(inet), to_inet.into()),
     ]
 }
 
 /// Returns every combination in which one of the two is a pipe.
-pub(super) fn ways() -> impl Iterator<Item = (Line, Line)> {
+pub(super) fn ways() -> impl Iterator<Item = (FilePair, FilePair)> {
     let each = (0..4).flat_map(|from| (0..4).map(move |to| (from, to)));
     let has_pipe = |&(from, to): &(usize, usize)| from < 2 || to < 2;
     each.filter(has_pipe).map(|(from, to)| {
-        let nth = |lines: [Line; 4], at| lines.into_iter().nth(at);
+        let nth = |pairs: [FilePair; 4], at| pairs.into_iter().nth(at);
         let both = nth(sources(), from).zip(nth(targets(), to));
         both.unwrap_or_else(|| panic!("four sources and targets"))
     })
 }
 
-pub(super) fn say(to: &OwnedFd, bytes: &[u8]) {
+pub(super) fn write_bytes(to: &OwnedFd, bytes: &[u8]) {
     assert_eq!(ok(nix::unistd::write(to, bytes)), bytes.len());
 }
 
 /// Reads exactly `count` bytes from a non-blocking file.
-pub(super) fn hear(from: &OwnedFd, count: usize) -> Vec<u8> {
-    let mut heard = Vec::new();
-    while heard.len() < count {
+pub(super) fn read_bytes(from: &OwnedFd, count: usize) -> Vec<u8> {
+    let mut received = Vec::new();
+    while received.len() < count {
         wait_until_kernel(from, PollFlags::POLLIN, |bits| !bits.is_empty());
-        let mut part = vec![0; count - heard.len()];
+        let mut part = vec![0; count - received.len()];
         let more = ok(nix::unistd::read(from, &mut part));
-        assert!(more > 0, "end of file after {} of {count} bytes", heard.len());
-        heard.extend(&part[..more]);
+        assert!(more > 0, "end of file after {} of {count} bytes", received.len());
+        received.extend(&part[..more]);
     }
-    heard
+    received
 }
 
 /// Fails unless the file is empty.
-pub(super) fn expect_silent(from: &OwnedFd, why: &str) {
-    let heard = nix::unistd::read(from, &mut [0; 64]);
-    assert_eq!(heard, Err(nix::errno::Errno::EAGAIN), "{why}");
+pub(super) fn expect_empty(from: &OwnedFd, why: &str) {
+    let received = nix::unistd::read(from, &mut [0; 64]);
+    assert_eq!(received, Err(nix::errno::Errno::EAGAIN), "{why}");
 }
 
-pub(super) fn c2_bytes_are_spliced_from_end_to_end(cx: &TestContext) {
+pub(super) fn c2_splice_moves_bytes_in_order(cx: &TestContext) {
     for blocking in [false, true] {
         for is_late in [false, true] {
             for (from, to) in ways() {
                 let why = format!("{} to {}, late: {is_late}", from.name, to.name);
-                set_blocking(&from.here, blocking);
-                set_blocking(&to.here, blocking);
+                set_blocking(&from.local, blocking);
+                set_blocking(&to.local, blocking);
                 let mut ops = OpHarness::new(cx);
-                let (source, target) = (ops.add(from.here), ops.add(to.here));
+                let (source, target) = (ops.add(from.local), ops.add(to.local));
                 if is_late {
                     ops.submit(Op::splice(source, target, 5), 1);
                     ops.expect_nothing_yet("nothing was written");
                 }
-                say(&from.there, b"hello world");
+                write_bytes(&from.peer, b"hello world");
                 if !is_late {
-                    wait_until_kernel(&from.there, PollFlags::POLLOUT, |bits| !bits.is_empty());
+                    wait_until_kernel(&from.peer, PollFlags::POLLOUT, |bits| !bits.is_empty());
                     ops.submit(Op::splice(source, target, 5), 1);
                 }
-                assert_eq!(bytes(ops.one()), (5, vec![]), "{why}");
-                assert_eq!(hear(&to.there, 5), b"hello", "{why}");
+                assert_eq!(bytes(ops.next()), (5, vec![]), "{why}");
+                assert_eq!(read_bytes(&to.peer, 5), b"hello", "{why}");
                 let done = ops.run(Op::splice(source, target, 1 << 20));
                 assert_eq!(bytes(done).0, 6, "{why}: all available bytes");
-                assert_eq!(hear(&to.there, 6), b" world", "{why}");
+                assert_eq!(read_bytes(&to.peer, 6), b" world", "{why}");
                 ops.submit(Op::splice(source, target, 9), 2);
                 ops.expect_nothing_yet("nothing more was written");
-                drop(from.there);
-                assert_eq!(bytes(ops.one()).0, 0, "{why}: end of file");
+                drop(from.peer);
+                assert_eq!(bytes(ops.next()).0, 0, "{why}: end of file");
                 assert_eq!(
                     bytes(ops.run(Op::splice(source, target, 9))).0,
                     0,
                     "{why}: end of file again"
                 );
-                expect_silent(&to.there, &why);
+                expect_empty(&to.peer, &why);
             }
         }
     }
 }
 
-pub(super) fn c2_files_are_spliced_where_they_stand(cx: &TestContext) {
+pub(super) fn c2_splice_uses_the_file_position(cx: &TestContext) {
     let directory = TempDir::new();
     let content = Rng(21).bytes(200_000);
     let path = directory.0.join("file");
@@ -187,84 +187,84 @@ pub(super) fn c2_files_are_spliced_where_they_stand(cx: &TestContext) {
     assert_eq!(bytes(ops.run(Op::read(out, vec![], 9))).1, b"x", "the byte stays in the pipe");
 }
 
-pub(super) fn c2_a_splice_waits_for_either_side(cx: &TestContext) {
+pub(super) fn c2_splice_waits_for_either_side(cx: &TestContext) {
     for (from, to) in ways() {
         let why = format!("{} to {}", from.name, to.name);
         let mut ops = OpHarness::new(cx);
-        let full = owned(&to.here);
-        stuff(&full);
-        let (source, target) = (ops.add(from.here), ops.add(to.here));
+        let full = owned(&to.local);
+        fill_restoring_mode(&full);
+        let (source, target) = (ops.add(from.local), ops.add(to.local));
         ops.submit(Op::splice(source, target, 64), 1);
         ops.expect_nothing_yet("neither is ready");
-        say(&from.there, b"through");
+        write_bytes(&from.peer, b"through");
         if to.name != "TCP" {
             // On TCP the peer may take more at any time.
             ops.expect_nothing_yet("the target is full");
         }
-        let mut heard = 0;
+        let mut received = 0;
         let done = loop {
             let mut part = vec![0; 1 << 16];
-            match nix::unistd::read(&to.there, &mut part) {
-                Ok(count) => heard += count,
+            match nix::unistd::read(&to.peer, &mut part) {
+                Ok(count) => received += count,
                 Err(error) => assert_eq!(error, nix::errno::Errno::EAGAIN, "{why}"),
             }
             ops.wait(ZERO);
             if ops.harness.events.completed() > 0 {
-                break ops.one();
+                break ops.next();
             }
         };
-        assert!(heard > 0, "{why}: the target was full");
+        assert!(received > 0, "{why}: the target was full");
         assert_eq!(bytes(done).0, 7, "{why}");
         let mut last = Vec::new();
         while !last.ends_with(b"through") {
             // Reading byte by byte would be slow: TCP buffers hold megabytes.
-            wait_until_kernel(&to.there, PollFlags::POLLIN, |bits| !bits.is_empty());
+            wait_until_kernel(&to.peer, PollFlags::POLLIN, |bits| !bits.is_empty());
             let mut part = vec![0; 1 << 16];
-            let count = ok(nix::unistd::read(&to.there, &mut part));
+            let count = ok(nix::unistd::read(&to.peer, &mut part));
             assert!(count > 0, "{why}: end of file too early");
             last.extend(&part[..count]);
         }
-        expect_silent(&to.there, &why);
+        expect_empty(&to.peer, &why);
     }
 }
 
 /// A splice polls first, but must still report ends and errors at once, as splice(2) does.
-pub(super) fn c2_splices_that_waited_tell_of_ends_at_once(cx: &TestContext) {
+pub(super) fn c2_idle_splice_reports_ends_at_once(cx: &TestContext) {
     let (mut ops, ways) = (OpHarness::new(cx), sources().into_iter().zip(targets()));
     for (from, to) in ways.filter(|(from, _)| from.name != "pipe" && from.name != "FIFO") {
         let (reader, writer) = pipe();
-        let (source, target) = (ops.add(from.here), ops.add(Arc::new(writer)));
+        let (source, target) = (ops.add(from.local), ops.add(Arc::new(writer)));
         for _ in 0..2 {
             ops.submit(Op::splice(source, target, 9), 1);
             ops.expect_nothing_yet("nothing was written");
-            say(&from.there, b"through");
-            assert_eq!(bytes(ops.one()).0, 7, "{}", from.name);
+            write_bytes(&from.peer, b"through");
+            assert_eq!(bytes(ops.next()).0, 7, "{}", from.name);
         }
         drop(reader);
         let done = ops.run(Op::splice(source, target, 9));
         assert_eq!(errno(&done), libc::EPIPE, "{}: idle, without a reader", from.name);
         let (reader, writer) = pipe();
-        let full = owned(&to.here);
-        let (source, target) = (ops.add(Arc::new(reader)), ops.add(to.here));
+        let full = owned(&to.local);
+        let (source, target) = (ops.add(Arc::new(reader)), ops.add(to.local));
         ops.submit(Op::splice(source, target, 9), 1);
         ops.expect_nothing_yet("nothing was written");
-        say(&writer, b"through");
-        assert_eq!(bytes(ops.one()).0, 7, "{}", to.name);
+        write_bytes(&writer, b"through");
+        assert_eq!(bytes(ops.next()).0, 7, "{}", to.name);
         let itself = ops.add(Arc::new(owned(&writer)));
         let done = ops.run(Op::splice(source, itself, 9));
         assert_eq!(errno(&done), libc::EINVAL, "idle, to itself");
         ops.harness.deregister(itself);
         for _ in 0..2 {
-            stuff(&full);
-            say(&writer, b"through");
+            fill_restoring_mode(&full);
+            write_bytes(&writer, b"through");
             ops.submit(Op::splice(source, target, 9), 1);
             while ops.harness.events.completed() == 0 {
-                let _ = nix::unistd::read(&to.there, &mut vec![0; 1 << 16]);
+                let _ = nix::unistd::read(&to.peer, &mut vec![0; 1 << 16]);
                 ops.wait(ZERO);
             }
-            assert_eq!(bytes(ops.one()).0, 7, "{}", to.name);
+            assert_eq!(bytes(ops.next()).0, 7, "{}", to.name);
         }
-        stuff(&full);
+        fill_restoring_mode(&full);
         drop(writer);
         let done = ops.run(Op::splice(source, target, 9));
         assert_eq!(bytes(done).0, 0, "{}: full, without a writer", to.name);
@@ -272,33 +272,33 @@ pub(super) fn c2_splices_that_waited_tell_of_ends_at_once(cx: &TestContext) {
 }
 
 /// Moves much more than a pipe holds; every byte must arrive, in order.
-pub(super) fn c2_no_byte_is_lost_or_doubled(cx: &TestContext) {
+pub(super) fn c2_splices_lose_and_duplicate_no_byte(cx: &TestContext) {
     const SIZE: usize = 3 << 20;
     let content = Arc::new(Rng(3).bytes(SIZE));
     for (from, to) in ways() {
         let why = format!("{} to {}", from.name, to.name);
         let content = content.clone();
         let mut ops = OpHarness::new(cx);
-        let (source, target) = (ops.add(from.here), ops.add(to.here));
-        let (there, sent) = (from.there, content.clone());
+        let (source, target) = (ops.add(from.local), ops.add(to.local));
+        let (peer, sent) = (from.peer, content.clone());
         let writer = std::thread::spawn(move || {
-            set_blocking(&there, true);
-            let mut there = File::from(there);
+            set_blocking(&peer, true);
+            let mut peer = File::from(peer);
             let mut rng = Rng(8);
             let mut rest = &sent[..];
             while !rest.is_empty() {
                 let (part, others) = rest.split_at(rest.len().min(1 + rng.below(9000)));
-                ok(there.write_all(part));
+                ok(peer.write_all(part));
                 rest = others;
             }
         });
-        let there = to.there;
+        let peer = to.peer;
         let reader = std::thread::spawn(move || {
-            set_blocking(&there, true);
+            set_blocking(&peer, true);
             let mut all = vec![0; SIZE];
-            let mut there = File::from(there);
-            ok(there.read_exact(&mut all));
-            (all, there)
+            let mut peer = File::from(peer);
+            ok(peer.read_exact(&mut all));
+            (all, peer)
         });
         let (mut moved, mut rng) = (0, Rng(99));
         loop {
@@ -314,24 +314,24 @@ pub(super) fn c2_no_byte_is_lost_or_doubled(cx: &TestContext) {
         }
         assert_eq!(moved, SIZE, "{why}");
         writer.join().unwrap_or_else(|_| panic!("{why}: the writer failed"));
-        let (heard, _) = reader.join().unwrap_or_else(|_| panic!("{why}: the reader failed"));
-        assert!(heard == *content, "{why}: the bytes differ");
+        let (received, _) = reader.join().unwrap_or_else(|_| panic!("{why}: the reader failed"));
+        assert!(received == *content, "{why}: the bytes differ");
     }
 }
 
-pub(super) fn c2_what_can_not_be_spliced_says_so(cx: &TestContext) {
+pub(super) fn c2_invalid_splices_match_system_call(cx: &TestContext) {
     let directory = TempDir::new();
     let file = |name: &str| file_of(&directory.0.join(name), b"content") as Source;
     let mut peers = Vec::new();
     // The error does not depend on data.
     let [socket, other, idle, idle_too] = [&b"hello"[..], b"hello", b"", b""].map(|text| {
-        let (here, there) = stream();
-        put(&there, text);
-        peers.push(there);
-        here as Source
+        let (local, peer) = stream();
+        put(&peer, text);
+        peers.push(peer);
+        local as Source
     });
     let (reader, writer) = pipe();
-    say(&writer, b"hello");
+    write_bytes(&writer, b"hello");
     let (reader, writer): (Source, Source) = (Arc::new(reader), Arc::new(writer));
     let counter = ok(nix::sys::eventfd::EventFd::from_value_and_flags(
         1,
@@ -354,7 +354,7 @@ pub(super) fn c2_what_can_not_be_spliced_says_so(cx: &TestContext) {
     ];
     for (why, from, to, expected) in cases {
         let mut ops = OpHarness::new(cx);
-        ops.about = why;
+        ops.label = why;
         let (from, to) = (ops.add(from), ops.add(to));
         let done = ops.run(Op::splice(from, to, 9));
         assert_eq!((errno(&done), done.transferred), (expected, 0), "{why}: as for splice(2)");
@@ -366,10 +366,10 @@ fn refused(ops: &mut OpHarness, op: Op, why: &str) {
     assert_eq!(error.kind(), InvalidInput, "{why}: {error}");
 }
 
-pub(super) fn m1_a_splice_is_in_two_directions(cx: &TestContext) {
+pub(super) fn m1_splice_uses_two_directions(cx: &TestContext) {
     let mut ops = OpHarness::new(cx);
-    let ((here, there), (reader, writer)) = (stream(), pipe());
-    let socket = ops.harness.register(here, 1, READ, Mode::Level);
+    let ((local, peer), (reader, writer)) = (stream(), pipe());
+    let socket = ops.harness.register(local, 1, READ, Mode::Level);
     let [into, out] = [writer, reader].map(|end| ops.add(Arc::new(end)));
     refused(&mut ops, Op::splice(socket, into, 9), "the direction is watched");
     refused(&mut ops, Op::splice(into, into, 9), "to itself");
@@ -385,11 +385,11 @@ pub(super) fn m1_a_splice_is_in_two_directions(cx: &TestContext) {
     assert_eq!(modified(&mut ops, socket, WRITE), Ok(()), "the other direction is unused");
     assert_eq!(modified(&mut ops, into, READ), Ok(()), "the other direction is unused");
     ops.cancel(id);
-    assert!(ops.one().is_canceled());
+    assert!(ops.next().is_canceled());
     assert_eq!(modified(&mut ops, into, WRITE), Ok(()), "the splice has completed");
     assert_eq!(modified(&mut ops, socket, READ), Ok(()), "the splice has completed");
-    put(&there, b"x");
-    let kept = ops.harness.now().iter().any(|&(token, _)| token == 1);
+    put(&peer, b"x");
+    let kept = ops.harness.ready_now().iter().any(|&(token, _)| token == 1);
     assert!(kept, "it is reported");
     let stale = ops.add(Arc::new(pipe().0));
     ops.harness.deregister(stale);
@@ -398,22 +398,22 @@ pub(super) fn m1_a_splice_is_in_two_directions(cx: &TestContext) {
     }
 }
 
-pub(super) fn c7_the_flags_are_restored_after_splices(cx: &TestContext) {
+pub(super) fn c7_splices_restore_file_status_flags(cx: &TestContext) {
     for by_deregister in [false, true] {
         for (from, to) in ways() {
             let why = format!("{} to {}", from.name, to.name);
-            set_blocking(&from.here, true);
-            set_blocking(&to.here, true);
+            set_blocking(&from.local, true);
+            set_blocking(&to.local, true);
             let flags = || {
-                [&from.here, &to.here].map(|file| {
+                [&from.local, &to.local].map(|file| {
                     let flags = OFlag::from_bits_retain(ok(fcntl(file, FcntlArg::F_GETFL)));
                     flags - OFlag::O_ASYNC
                 })
             };
             let before = flags();
             let mut ops = OpHarness::new(cx);
-            let keys = [&from.here, &to.here].map(|file| ops.add(file.clone()));
-            say(&from.there, b"hello");
+            let keys = [&from.local, &to.local].map(|file| ops.add(file.clone()));
+            write_bytes(&from.peer, b"hello");
             assert_eq!(bytes(ops.run(Op::splice(keys[0], keys[1], 9))).0, 5, "{why}");
             ops.submit(Op::splice(keys[0], keys[1], 9), 1);
             ops.wait(ZERO);
@@ -428,14 +428,14 @@ pub(super) fn c7_the_flags_are_restored_after_splices(cx: &TestContext) {
 }
 
 /// Every splice to a target without reader, in a process that SIGPIPE would end.
-pub(super) fn c2_no_splice_raises_sigpipe(cx: &TestContext) {
+pub(super) fn c2_splices_raise_no_sigpipe(cx: &TestContext) {
     let_sigpipe_end_the_process();
     for (from, to) in ways() {
         let why = format!("{} to {}", from.name, to.name);
         let mut ops = OpHarness::new(cx);
-        let (source, target) = (ops.add(from.here), ops.add(to.here));
-        say(&from.there, b"hello");
-        drop(to.there);
+        let (source, target) = (ops.add(from.local), ops.add(to.local));
+        write_bytes(&from.peer, b"hello");
+        drop(to.peer);
         // On TCP the reset arrives asynchronously.
         let mut last = None;
         for _ in 0..1000 {
@@ -447,7 +447,7 @@ pub(super) fn c2_no_splice_raises_sigpipe(cx: &TestContext) {
                 break;
             }
             if done.result.is_ok() {
-                say(&from.there, b"x");
+                write_bytes(&from.peer, b"x");
             }
         }
         assert_eq!(last, Some(libc::EPIPE), "{why}");

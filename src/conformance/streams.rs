@@ -1,9 +1,9 @@
 //! Clause C8 for `recv_multi`: many results, then a last completion; and the other clauses for
 //! multishot operations.
 
-use super::lines::*;
 use super::op_harness::*;
 use super::scenarios::{SysCall, new_socket, set_blocking};
+use super::socket_pairs::*;
 use super::util::*;
 use crate::event::{Interest, Mode, Token};
 use crate::op::{Completion, Op};
@@ -17,24 +17,24 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::thread;
 
-pub(super) fn c8_every_byte_comes_once_and_in_order(cx: &TestContext) {
+pub(super) fn c8_recv_multi_delivers_each_byte_in_order(cx: &TestContext) {
     for (size, limit, length) in [(7, 3, 20_000), (4096, 16, 1 << 20)] {
         for make in STREAMS {
-            let Line { name, here, there } = make();
+            let SocketPair { name, local, peer } = make();
             let (pool, mut ops) = (new_pool(size, limit), OpHarness::new(cx));
-            ops.about = name;
-            let key = ops.add(here);
-            ops.submit_stream(Op::recv_multi(key, &pool), 1);
-            set_blocking(&there, true);
+            ops.label = name;
+            let key = ops.add(local);
+            ops.submit_multishot(Op::recv_multi(key, &pool), 1);
+            set_blocking(&peer, true);
             let writer = thread::spawn(move || {
                 let (mut sent, mut step) = (0, 1);
                 while sent < length {
                     let bytes = bytes_from(sent, step.min(length - sent));
-                    sent += ok(nix::unistd::write(&there, &bytes));
+                    sent += ok(nix::unistd::write(&peer, &bytes));
                     step = step * 5 % 6151 + 1;
                 }
             });
-            let (pieces, last) = until_last(&mut ops);
+            let (pieces, last) = collect_until_last(&mut ops);
             writer.join().unwrap_or_else(|_| panic!("the writer failed"));
             expect_end(&last, name);
             let fits = |piece: &Vec<u8>| (1..=size).contains(&piece.len());
@@ -45,77 +45,83 @@ pub(super) fn c8_every_byte_comes_once_and_in_order(cx: &TestContext) {
     }
 }
 
-pub(super) fn c8_the_end_of_a_stream_is_one_last_result(cx: &TestContext) {
-    let with_ends: [Make; 3] = [Line::unix, Line::tcp, Line::sequence];
+pub(super) fn c8_recv_multi_ends_once_at_eof(cx: &TestContext) {
+    let with_ends: [MakePair; 3] = [SocketPair::unix, SocketPair::tcp, SocketPair::sequence];
     for make in with_ends {
         // Whether data has arrived and whether the stream has ended before the submission.
-        for (says, ends) in [(false, false), (true, false), (false, true), (true, true)] {
-            let line = make();
+        for (has_data, has_ended_early) in
+            [(false, false), (true, false), (false, true), (true, true)]
+        {
+            let pair = make();
             let (pool, mut ops) = (new_pool(64, 4), OpHarness::new(cx));
-            let key = ops.add(line.here.clone());
-            let Line { name, there, .. } = &line;
-            let shut_down = || ok(socket::shutdown(there.as_raw_fd(), socket::Shutdown::Write));
-            if says {
-                line.say(b"early");
+            let key = ops.add(pair.local.clone());
+            let SocketPair { name, peer, .. } = &pair;
+            let shut_down = || ok(socket::shutdown(peer.as_raw_fd(), socket::Shutdown::Write));
+            if has_data {
+                pair.send(b"early");
             }
-            if ends {
+            if has_ended_early {
                 shut_down();
-                while !has_ended(&*line.here) {
+                while !has_ended(&*pair.local) {
                     thread::yield_now();
                 }
             }
-            ops.submit_stream(Op::recv_multi(key, &pool), 1);
+            ops.submit_multishot(Op::recv_multi(key, &pool), 1);
             let mut expected = Vec::new();
-            if says {
+            if has_data {
                 expected = b"early".to_vec();
             }
-            if !ends {
-                if !says {
+            if !has_ended_early {
+                if !has_data {
                     ops.expect_nothing_yet("nothing was sent");
                 }
-                line.say(b"late");
+                pair.send(b"late");
                 expected.extend(b"late");
                 shut_down();
             }
-            let (pieces, last) = until_last(&mut ops);
-            assert_eq!(pieces.concat(), expected, "{name}: data: {says}, end: {ends}");
+            let (pieces, last) = collect_until_last(&mut ops);
+            assert_eq!(
+                pieces.concat(),
+                expected,
+                "{name}: data: {has_data}, end: {has_ended_early}"
+            );
             expect_end(&last, name);
-            ops.submit_stream(Op::recv_multi(key, &pool), 2);
-            let (pieces, last) = until_last(&mut ops);
+            ops.submit_multishot(Op::recv_multi(key, &pool), 2);
+            let (pieces, last) = collect_until_last(&mut ops);
             assert!(pieces.is_empty(), "{name}: results after the end of the stream: {pieces:?}");
             expect_end(&last, name);
         }
     }
 }
 
-pub(super) fn c8_packets_come_as_they_were_sent(cx: &TestContext) {
+pub(super) fn c8_recv_multi_keeps_packet_boundaries(cx: &TestContext) {
     let long: Vec<u8> = bytes_from(0, 100);
     let sent: [&[u8]; 7] = [b"one", b"", &long, b"", b"", b"six", &long[..64]];
     for make in PACKETS {
         for is_first in [true, false] {
-            let line = make();
+            let pair = make();
             let (pool, mut ops) = (new_pool(64, 4), OpHarness::new(cx));
-            ops.about = line.name;
-            let key = ops.add(line.here.clone());
+            ops.label = pair.name;
+            let key = ops.add(pair.local.clone());
             if is_first {
-                ops.submit_stream(Op::recv_multi(key, &pool), 1);
+                ops.submit_multishot(Op::recv_multi(key, &pool), 1);
                 ops.expect_nothing_yet("nothing was sent");
             }
-            sent.iter().for_each(|packet| line.say(packet));
+            sent.iter().for_each(|packet| pair.send(packet));
             if !is_first {
-                ops.submit_stream(Op::recv_multi(key, &pool), 1);
+                ops.submit_multishot(Op::recv_multi(key, &pool), 1);
             }
             for packet in sent {
-                let done = ops.one();
-                assert!(done.more, "{}: a packet ends the stream: {done:?}", line.name);
-                assert_eq!(*done.buf, packet[..packet.len().min(64)], "{}", line.name);
+                let done = ops.next();
+                assert!(done.more, "{}: a packet ends the stream: {done:?}", pair.name);
+                assert_eq!(*done.buf, packet[..packet.len().min(64)], "{}", pair.name);
             }
             ops.expect_nothing_yet("no packet is left");
-            if line.name == "unix seqpacket" {
-                line.say(b"bye");
-                drop(line);
-                assert_eq!(*ops.one().buf, *b"bye");
-                expect_end(&ops.one(), "the seqpacket peer has closed");
+            if pair.name == "unix seqpacket" {
+                pair.send(b"bye");
+                drop(pair);
+                assert_eq!(*ops.next().buf, *b"bye");
+                expect_end(&ops.next(), "the seqpacket peer has closed");
             }
         }
     }
@@ -123,46 +129,46 @@ pub(super) fn c8_packets_come_as_they_were_sent(cx: &TestContext) {
 
 /// Data that arrived before a reset is delivered, and the reset is not reported as the end of the
 /// stream.
-pub(super) fn c2_a_reset_follows_what_came_before(cx: &TestContext) {
+pub(super) fn c2_recv_multi_delivers_data_before_reset(cx: &TestContext) {
     for make in STREAMS {
         for is_first in [true, false] {
-            let line = make();
+            let pair = make();
             let (pool, mut ops) = (new_pool(64, 4), OpHarness::new(cx));
-            let key = ops.add(line.here.clone());
+            let key = ops.add(pair.local.clone());
             if is_first {
-                ops.submit_stream(Op::recv_multi(key, &pool), 1);
+                ops.submit_multishot(Op::recv_multi(key, &pool), 1);
                 ops.expect_nothing_yet("nothing was sent");
             }
-            line.say(b"before");
+            pair.send(b"before");
             if is_first {
-                assert_eq!(until_bytes(&mut ops, 6), b"before");
+                assert_eq!(collect_bytes(&mut ops, 6), b"before");
             } else {
-                wait_until_kernel(&*line.here, PollFlags::POLLIN, |bits| {
+                wait_until_kernel(&*pair.local, PollFlags::POLLIN, |bits| {
                     bits.contains(PollFlags::POLLIN)
                 });
             }
             // Unread data at the peer makes its close a reset.
-            assert_eq!(nix::unistd::write(&*line.here, b"unread"), Ok(6));
-            wait_until_kernel(&line.there, PollFlags::POLLIN, |bits| {
+            assert_eq!(nix::unistd::write(&*pair.local, b"unread"), Ok(6));
+            wait_until_kernel(&pair.peer, PollFlags::POLLIN, |bits| {
                 bits.contains(PollFlags::POLLIN)
             });
-            let Line { here, there, name } = line;
-            drop(there);
+            let SocketPair { local, peer, name } = pair;
+            drop(peer);
             if !is_first {
-                wait_until_kernel(&*here, PollFlags::POLLIN, |bits| {
+                wait_until_kernel(&*local, PollFlags::POLLIN, |bits| {
                     bits.contains(PollFlags::POLLHUP)
                 });
-                ops.submit_stream(Op::recv_multi(key, &pool), 1);
-                assert_eq!(until_bytes(&mut ops, 6), b"before", "{name}");
+                ops.submit_multishot(Op::recv_multi(key, &pool), 1);
+                assert_eq!(collect_bytes(&mut ops, 6), b"before", "{name}");
             }
-            let last = ops.one();
+            let last = ops.next();
             assert!(!last.more, "{name}: {last:?}");
             assert_eq!(errno(&last), libc::ECONNRESET, "{name}, submitted first: {is_first}");
         }
     }
 }
 
-pub(super) fn c2_what_is_no_connection_says_so(cx: &TestContext) {
+pub(super) fn c2_recv_multi_on_unconnected_file_fails(cx: &TestContext) {
     let (reader, _writer) = pipe();
     let directory = TempDir::new();
     let file = ok(std::fs::File::create(directory.0.join("file")));
@@ -174,11 +180,11 @@ pub(super) fn c2_what_is_no_connection_says_so(cx: &TestContext) {
         Arc::new(new_socket(AddressFamily::Unix, SockType::Stream)),
     ];
     for (at, source) in sources.into_iter().enumerate() {
-        let expected = SysCall::Recv(8).plainly(&source).map(|(count, _)| count);
+        let expected = SysCall::Recv(8).call_directly(&source).map(|(count, _)| count);
         let (pool, mut ops) = (new_pool(64, 4), OpHarness::new(cx));
         let key = ops.add(source);
-        ops.submit_stream(Op::recv_multi(key, &pool), 1);
-        let last = ops.one();
+        ops.submit_multishot(Op::recv_multi(key, &pool), 1);
+        let last = ops.next();
         assert_eq!(Err(errno(&last)), expected, "file {at}");
         ops.expect_all_done("recv_multi has failed");
         drop(ops);
@@ -186,14 +192,14 @@ pub(super) fn c2_what_is_no_connection_says_so(cx: &TestContext) {
     }
 }
 
-pub(super) fn c3_a_stream_takes_its_turn(cx: &TestContext) {
+pub(super) fn c3_recv_multi_keeps_its_queue_order(cx: &TestContext) {
     for make in STREAMS {
-        let line = make();
+        let pair = make();
         let (pool, mut ops) = (new_pool(64, 4), OpHarness::new(cx));
-        ops.about = line.name;
-        let key = ops.add(line.here.clone());
+        ops.label = pair.name;
+        let key = ops.add(pair.local.clone());
         let stream =
-            |ops: &mut OpHarness, token| ops.submit_stream(Op::recv_multi(key, &pool), token);
+            |ops: &mut OpHarness, token| ops.submit_multishot(Op::recv_multi(key, &pool), token);
         ops.submit(Op::recv_exact(key, Vec::new(), 3), 0);
         let first = stream(&mut ops, 1);
         ops.submit(Op::recv_exact(key, Vec::new(), 2), 2);
@@ -205,37 +211,37 @@ pub(super) fn c3_a_stream_takes_its_turn(cx: &TestContext) {
         ops.cancel(queued);
         ops.wait(ZERO);
         assert_eq!(ops.harness.events.completed(), 1, "the cancel completes in the next wait");
-        let last = ops.one();
+        let last = ops.next();
         assert!(last.id == queued && last.is_canceled() && !last.more, "{last:?}");
-        line.say(b"abcde");
-        assert_eq!(*ops.one().buf, *b"abc", "{}: the first receive", line.name);
-        assert_eq!(until_bytes(&mut ops, 2), b"de", "{}: the multishot receive", line.name);
-        line.say(b"fgh");
-        assert_eq!(until_bytes(&mut ops, 3), b"fgh", "{}: the multishot receive", line.name);
+        pair.send(b"abcde");
+        assert_eq!(*ops.next().buf, *b"abc", "{}: the first receive", pair.name);
+        assert_eq!(collect_bytes(&mut ops, 2), b"de", "{}: the multishot receive", pair.name);
+        pair.send(b"fgh");
+        assert_eq!(collect_bytes(&mut ops, 3), b"fgh", "{}: the multishot receive", pair.name);
         ops.cancel(first);
-        let last = ops.one();
+        let last = ops.next();
         assert!(last.id == first && last.is_canceled(), "{last:?}");
-        line.say(b"ijk");
-        let done = ops.one();
+        pair.send(b"ijk");
+        let done = ops.next();
         assert!(
             done.token == Token(2) && *done.buf == *b"ij",
             "the next operation in the queue: {done:?}"
         );
-        let done = ops.one();
+        let done = ops.next();
         assert!(done.id == second && done.more && *done.buf == *b"k", "{done:?}");
-        drop(line.there);
+        drop(pair.peer);
         let done = ops.collect(2);
         assert_eq!(done[0].id, second, "{done:?}");
-        expect_end(&done[0], line.name);
+        expect_end(&done[0], pair.name);
         assert_eq!(done[1].result.as_ref().map(|_| done[1].transferred).ok(), Some(0));
         ops.expect_all_done("all have ended");
     }
 }
 
-pub(super) fn m1_a_watched_direction_has_no_streams(cx: &TestContext) {
+pub(super) fn m1_multishot_in_watched_direction_is_refused(cx: &TestContext) {
     let (pool, mut ops) = (new_pool(64, 4), OpHarness::new(cx));
-    let (line, listener) = (Line::unix(), Arc::new(ok(TcpListener::bind("127.0.0.1:0"))));
-    let key = ops.harness.register(line.here.clone(), 1, READ, Mode::Level);
+    let (pair, listener) = (SocketPair::unix(), Arc::new(ok(TcpListener::bind("127.0.0.1:0"))));
+    let key = ops.harness.register(pair.local.clone(), 1, READ, Mode::Level);
     let listener = ops.harness.register(listener, 2, BOTH, Mode::Edge);
     for op in [Op::recv_multi(key, &pool), Op::accept_multi(listener)] {
         let (buf, error) = ops.rejected(op);
@@ -244,13 +250,13 @@ pub(super) fn m1_a_watched_direction_has_no_streams(cx: &TestContext) {
     ops.harness.modify(key, 1, WRITE, Mode::Level);
     ops.harness.modify(listener, 2, Interest::empty(), Mode::Level);
     let ids = [
-        ops.submit_stream(Op::recv_multi(key, &pool), 1),
-        ops.submit_stream(Op::accept_multi(listener), 2),
+        ops.submit_multishot(Op::recv_multi(key, &pool), 1),
+        ops.submit_multishot(Op::accept_multi(listener), 2),
     ];
     for key in [key, listener] {
         let watched = ops.harness.poller.modify(key, Token(1), READ, Mode::Level);
         assert_eq!(
-            refusal(watched),
+            expect_err_kind(watched),
             io::ErrorKind::InvalidInput,
             "a multishot operation is in flight"
         );
@@ -264,21 +270,21 @@ pub(super) fn m1_a_watched_direction_has_no_streams(cx: &TestContext) {
 }
 
 /// Results that exceed the capacity of `Events` are delivered by the next waits, in order.
-pub(super) fn q1_one_result_at_a_time(cx: &TestContext) {
-    let (pool, mut ops) = (new_pool(2, 8), OpHarness::with_room(cx, 1));
-    let lines = [Line::unix(), Line::tcp(), Line::unix()];
-    for (token, line) in lines.iter().enumerate() {
-        let key = ops.add(line.here.clone());
-        ops.submit_stream(Op::recv_multi(key, &pool), token);
-        line.say(&bytes_from(token, 201));
+pub(super) fn q1_results_beyond_capacity_are_delivered_later(cx: &TestContext) {
+    let (pool, mut ops) = (new_pool(2, 8), OpHarness::with_capacity(cx, 1));
+    let pairs = [SocketPair::unix(), SocketPair::tcp(), SocketPair::unix()];
+    for (token, pair) in pairs.iter().enumerate() {
+        let key = ops.add(pair.local.clone());
+        ops.submit_multishot(Op::recv_multi(key, &pool), token);
+        pair.send(&bytes_from(token, 201));
     }
-    drop(lines);
+    drop(pairs);
     let (mut received, mut ended) = ([(); 3].map(|()| Vec::<u8>::new()), 0);
     while ended < 3 {
         // `Events` is full until the completion is taken.
         ops.wait(LONG);
         ops.wait(ZERO);
-        let done = ops.one();
+        let done = ops.next();
         received[done.token.0].extend(&*done.buf);
         if !done.more {
             expect_end(&done, "one last completion each");
@@ -293,20 +299,20 @@ pub(super) fn q1_one_result_at_a_time(cx: &TestContext) {
 
 /// A ring's submission queue is smaller than the number of polls, so the receive is submitted
 /// later.
-pub(super) fn c8_begun_behind_hundreds_of_others_it_sleeps(cx: &TestContext) {
+pub(super) fn c8_recv_multi_among_hundreds_of_polls_sleeps(cx: &TestContext) {
     for limit in [2, 8, 64] {
         let (pool, mut ops) = (new_pool(64, limit), OpHarness::new(cx));
-        let watched: Vec<_> = std::iter::repeat_with(Line::unix).take(400).collect();
-        for Line { here, .. } in &watched {
-            ops.harness.register(here.clone(), 7, Interest::READABLE, Mode::Level);
+        let watched: Vec<_> = std::iter::repeat_with(SocketPair::unix).take(400).collect();
+        for SocketPair { local, .. } in &watched {
+            ops.harness.register(local.clone(), 7, Interest::READABLE, Mode::Level);
         }
-        let line = Line::unix();
-        let key = ops.add(line.here.clone());
-        ops.submit_stream(Op::recv_multi(key, &pool), 1);
+        let pair = SocketPair::unix();
+        let key = ops.add(pair.local.clone());
+        ops.submit_multishot(Op::recv_multi(key, &pool), 1);
         ops.expect_nothing_yet("nothing was sent");
         ops.expect_sleep("nothing was sent");
-        line.say(b"hello");
-        let done = ops.one();
+        pair.send(b"hello");
+        let done = ops.next();
         assert!(done.more && *done.buf == *b"hello", "of a pool of {limit}: {done:?}");
         drop(done);
         ops.expect_nothing_yet("nothing more was sent");

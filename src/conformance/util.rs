@@ -49,7 +49,7 @@ impl TestContext {
 
     /// Returns true if the name is that of a built-in backend. Variants of a backend run long cases
     /// with fewer rounds.
-    pub(super) fn is_in_full(&self) -> bool {
+    pub(super) fn is_builtin_backend(&self) -> bool {
         Backend::ALL.iter().any(|backend| backend.to_string() == self.name)
     }
 
@@ -105,7 +105,7 @@ pub(super) struct ReadinessHarness {
 }
 
 /// Tokens and readiness reported by a wait, sorted by token.
-pub(super) type Said = Vec<(usize, Readiness)>;
+pub(super) type Reported = Vec<(usize, Readiness)>;
 
 impl ReadinessHarness {
     pub(super) fn register(
@@ -139,68 +139,75 @@ impl ReadinessHarness {
     pub(super) fn wait(&mut self, timeout: Option<Duration>) {
         let waited = self.poller.wait(&mut self.events, timeout);
         waited.unwrap_or_else(|error| panic!("wait: {error}"));
-        let room = self.events.capacity();
-        assert!(self.events.len() <= room, "{} events in room for {room}", self.events.len());
+        let capacity = self.events.capacity();
+        assert!(
+            self.events.len() <= capacity,
+            "{} events in room for {capacity}",
+            self.events.len()
+        );
     }
 
     /// Returns the events of a wait that does not block.
-    pub(super) fn now(&mut self) -> Said {
+    pub(super) fn ready_now(&mut self) -> Reported {
         self.wait(Some(ZERO));
-        self.said()
+        self.reported()
     }
 
     /// Returns the events of the last wait.
-    pub(super) fn said(&self) -> Said {
+    pub(super) fn reported(&self) -> Reported {
         let pair = |event: &Event| (event.token.0, event.readiness);
-        let mut said: Said = self.events.iter().map(pair).collect();
-        said.sort_by_key(|&(token, readiness)| (token, readiness.bits()));
-        said
+        let mut reported: Reported = self.events.iter().map(pair).collect();
+        reported.sort_by_key(|&(token, readiness)| (token, readiness.bits()));
+        reported
     }
 
     /// Fails if a wait reports an event or a wake now.
     pub(super) fn expect_silence(&mut self, why: &str) {
-        let said = self.now();
-        assert!(said.is_empty() && !self.events.woken(), "expected no event ({why}), got {said:?}");
+        let reported = self.ready_now();
+        assert!(
+            reported.is_empty() && !self.events.woken(),
+            "expected no event ({why}), got {reported:?}"
+        );
     }
 
     /// Fails unless exactly these events are reported now.
     pub(super) fn expect_now(&mut self, expected: &[(usize, Readiness)], why: &str) {
-        let said = self.now();
-        assert_eq!(said, expected, "{why}");
+        let reported = self.ready_now();
+        assert_eq!(reported, expected, "{why}");
     }
 
     /// Waits until an event is reported, for at most [`LONG`].
-    pub(super) fn next(&mut self, what: &str) -> Said {
+    pub(super) fn next(&mut self, what: &str) -> Reported {
         self.wait(Some(LONG));
         assert!(!self.events.is_empty(), "no event was reported, expected: {what}");
-        self.said()
+        self.reported()
     }
 }
 
 /// Returns the kind of the error with which a call must fail.
-pub(super) fn refusal<T>(answer: io::Result<T>) -> io::ErrorKind {
+pub(super) fn expect_err_kind<T>(answer: io::Result<T>) -> io::ErrorKind {
     match answer {
         Ok(_) => panic!("a call succeeded that must fail"),
         Err(error) => {
-            expect_words(&error);
+            expect_cause(&error);
             error.kind()
         }
     }
 }
 
 /// Fails unless an error has an OS error number or a message.
-pub(super) fn expect_words(error: &io::Error) {
+pub(super) fn expect_cause(error: &io::Error) {
     let has_cause = error.raw_os_error().is_some() || error.get_ref().is_some();
     assert!(has_cause, "an error without a number or message: {error:?}");
 }
 
 /// Returns a connected Unix stream: the source to register, and its peer. Both are non-blocking.
 pub(super) fn stream() -> (Arc<UnixStream>, UnixStream) {
-    let (here, there) = UnixStream::pair().unwrap_or_else(|error| panic!("socketpair: {error}"));
-    for end in [&here, &there] {
+    let (local, peer) = UnixStream::pair().unwrap_or_else(|error| panic!("socketpair: {error}"));
+    for end in [&local, &peer] {
         end.set_nonblocking(true).unwrap_or_else(|error| panic!("O_NONBLOCK: {error}"));
     }
-    (Arc::new(here), there)
+    (Arc::new(local), peer)
 }
 
 /// Returns a pipe, reader first. Both ends are non-blocking.
@@ -211,10 +218,10 @@ pub(super) fn pipe() -> (OwnedFd, OwnedFd) {
 
 /// Returns a TCP connection over loopback. Both ends are non-blocking.
 pub(super) fn tcp() -> (Arc<TcpStream>, TcpStream) {
-    let (listener, here) = tcp_listener_and_client();
-    let (there, _) = listener.accept().unwrap_or_else(|error| panic!("accept: {error}"));
-    there.set_nonblocking(true).unwrap_or_else(|error| panic!("O_NONBLOCK: {error}"));
-    (here, there)
+    let (listener, local) = tcp_listener_and_client();
+    let (peer, _) = listener.accept().unwrap_or_else(|error| panic!("accept: {error}"));
+    peer.set_nonblocking(true).unwrap_or_else(|error| panic!("O_NONBLOCK: {error}"));
+    (local, peer)
 }
 
 /// Returns a blocking listener, and a client that it has not accepted yet.
@@ -222,9 +229,9 @@ pub(super) fn tcp_listener_and_client() -> (TcpListener, Arc<TcpStream>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
     let listener = listener.unwrap_or_else(|error| panic!("bind: {error}"));
     let address = listener.local_addr().unwrap_or_else(|error| panic!("getsockname: {error}"));
-    let here = TcpStream::connect(address).unwrap_or_else(|error| panic!("connect: {error}"));
-    here.set_nonblocking(true).unwrap_or_else(|error| panic!("O_NONBLOCK: {error}"));
-    (listener, Arc::new(here))
+    let local = TcpStream::connect(address).unwrap_or_else(|error| panic!("connect: {error}"));
+    local.set_nonblocking(true).unwrap_or_else(|error| panic!("O_NONBLOCK: {error}"));
+    (listener, Arc::new(local))
 }
 
 /// Writes `bytes`, for which there must be room.
@@ -284,7 +291,7 @@ pub(super) fn wait_until_kernel(
 }
 
 /// Waits until a thread of this process sleeps in the kernel.
-pub(super) fn until_asleep(thread: i32) {
+pub(super) fn wait_until_asleep(thread: i32) {
     assert!(falls_asleep(thread), "the thread did not block");
 }
 
@@ -316,7 +323,7 @@ pub(super) struct CpuUsage {
 impl CpuUsage {
     /// Measures a thread of this process after it has blocked.
     pub(super) fn of(thread: i32) -> Self {
-        until_asleep(thread);
+        wait_until_asleep(thread);
         let (started, worked, voluntary_switches) =
             (Instant::now(), time_worked(thread), voluntary_switches(thread));
         std::thread::sleep(Duration::from_millis(100));
@@ -351,15 +358,15 @@ fn voluntary_switches(thread: i32) -> u64 {
 }
 
 /// Returns the open file descriptors of this process, sorted.
-pub(super) fn open_numbers() -> Vec<i32> {
+pub(super) fn open_fds() -> Vec<i32> {
     let directory = std::fs::read_dir("/proc/self/fd");
     let directory = directory.unwrap_or_else(|error| panic!("/proc/self/fd: {error}"));
-    let mut numbers: Vec<i32> =
+    let mut fds: Vec<i32> =
         directory.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
-    numbers.sort_unstable();
+    fds.sort_unstable();
     // The descriptor of the directory itself is closed by now.
-    numbers.retain(|number| std::fs::read_link(format!("/proc/self/fd/{number}")).is_ok());
-    numbers
+    fds.retain(|fd| std::fs::read_link(format!("/proc/self/fd/{fd}")).is_ok());
+    fds
 }
 
 /// A temporary directory of one case, removed on drop.

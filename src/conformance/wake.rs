@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 
-pub(super) fn w1_a_wake_before_the_wait_ends_it(cx: &TestContext) {
+pub(super) fn w1_wake_before_wait_ends_it(cx: &TestContext) {
     let mut harness = cx.harness(4);
     for timeout in [None, Some(LONG), Some(ZERO)] {
         harness.poller.waker().wake();
@@ -19,14 +19,14 @@ pub(super) fn w1_a_wake_before_the_wait_ends_it(cx: &TestContext) {
     }
 }
 
-pub(super) fn w1_a_wake_during_the_wait_ends_it(cx: &TestContext) {
+pub(super) fn w1_wake_during_wait_ends_it(cx: &TestContext) {
     let mut harness = cx.harness(4);
-    let (here, _there) = stream();
-    harness.register(here, 1, READ, Mode::Level);
+    let (local, _peer) = stream();
+    harness.register(local, 1, READ, Mode::Level);
     for _ in 0..20 {
         let (waker, waiter) = (harness.poller.waker(), staging::Thread::current());
         let thread = thread::spawn(move || {
-            until_asleep(waiter.id());
+            wait_until_asleep(waiter.id());
             waker.wake();
         });
         harness.wait(None);
@@ -47,11 +47,11 @@ pub(super) fn w1_wakes_coalesce(cx: &TestContext) {
     }
 }
 
-pub(super) fn w1_no_wake_is_lost_in_a_race(cx: &TestContext) {
+pub(super) fn w1_racing_wakes_are_not_lost(cx: &TestContext) {
     const ROUNDS: u32 = 20_000;
     let mut harness = cx.harness(4);
-    let (here, there) = stream();
-    harness.register(here.clone(), 1, READ, Mode::Level);
+    let (local, peer) = stream();
+    harness.register(local.clone(), 1, READ, Mode::Level);
     let (asked, answered) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
     let (waker, their_asked, their_answered) =
         (harness.poller.waker(), asked.clone(), answered.clone());
@@ -61,14 +61,14 @@ pub(super) fn w1_no_wake_is_lost_in_a_race(cx: &TestContext) {
             waker.wake();
             // In some rounds the poller handles an event at the same moment.
             if round % 8 == 0 {
-                put(&there, b"x");
+                put(&peer, b"x");
             }
             while their_answered.load(Ordering::Acquire) != round {
                 std::hint::spin_loop();
                 thread::yield_now();
             }
         }
-        there
+        peer
     });
     let mut seen = 0;
     while seen < ROUNDS {
@@ -77,7 +77,7 @@ pub(super) fn w1_no_wake_is_lost_in_a_race(cx: &TestContext) {
             harness.events.woken() || !harness.events.is_empty(),
             "a wake was lost after {seen}"
         );
-        drain(&*here);
+        drain(&*local);
         if harness.events.woken() {
             // The wake synchronizes with the wait: the store before it is visible.
             assert_eq!(asked.load(Ordering::Relaxed), seen + 1, "a spurious wake");
@@ -88,12 +88,12 @@ pub(super) fn w1_no_wake_is_lost_in_a_race(cx: &TestContext) {
     other.join().unwrap_or_else(|_| panic!("the waking thread failed"));
 }
 
-pub(super) fn w2_a_wake_is_not_an_event(cx: &TestContext) {
+pub(super) fn w2_wake_is_not_an_event(cx: &TestContext) {
     for mode in MODES {
         let mut harness = cx.harness(1);
-        let (here, there) = stream();
-        harness.register(here, 1, READ, mode);
-        put(&there, b"x");
+        let (local, peer) = stream();
+        harness.register(local, 1, READ, mode);
+        put(&peer, b"x");
         harness.poller.waker().wake();
         harness.expect_now(&[(1, Readiness::READABLE)], "a wake takes no capacity");
         assert!(harness.events.woken(), "the wake is reported with the event");
@@ -103,7 +103,7 @@ pub(super) fn w2_a_wake_is_not_an_event(cx: &TestContext) {
     }
 }
 
-pub(super) fn w3_a_waker_outlives_its_poller(cx: &TestContext) {
+pub(super) fn w3_waker_outlives_its_poller(cx: &TestContext) {
     let harness = cx.harness(1);
     let waker = harness.poller.waker();
     drop(harness);
@@ -130,7 +130,7 @@ extern "C" fn wake_from_handler(_: i32) {
     Errno::set_raw(interrupted);
 }
 
-pub(super) fn w3_a_signal_handler_may_wake(cx: &TestContext) {
+pub(super) fn w3_wake_in_signal_handler_keeps_errno(cx: &TestContext) {
     let mut harness = cx.harness(4);
     WAKER.get_or_init(|| harness.poller.waker());
     staging::on_signal(libc::SIGUSR1, wake_from_handler)
@@ -138,7 +138,7 @@ pub(super) fn w3_a_signal_handler_may_wake(cx: &TestContext) {
     for _ in 0..20 {
         let waiter = staging::Thread::current();
         let thread = thread::spawn(move || {
-            until_asleep(waiter.id());
+            wait_until_asleep(waiter.id());
             waiter.signal(libc::SIGUSR1);
         });
         harness.wait(None);

@@ -17,13 +17,13 @@ fn check_absent(case: &str, test: &str) {
 #[test]
 fn absent_in_a_thread() {
     let test = concat!(module_path!(), "::absent_in_a_thread");
-    check_absent("r1_register_reports_what_is_ready", test);
+    check_absent("r1_register_reports_present_readiness", test);
 }
 
 #[test]
 fn absent_in_a_process() {
     let test = concat!(module_path!(), "::absent_in_a_process");
-    check_absent("r9_any_number_works", test);
+    check_absent("r9_register_accepts_any_fd_number", test);
 }
 
 /// Runs the two tests above in another process.
@@ -42,7 +42,7 @@ fn a_skip_prints_its_reason() {
     let output = suite_on_absent("epoll");
     assert!(output.status.success(), "a backend that nobody requires may be absent");
     let said = String::from_utf8_lossy(&output.stderr);
-    for case in ["r1_register_reports_what_is_ready", "r9_any_number_works"] {
+    for case in ["r1_register_reports_present_readiness", "r9_register_accepts_any_fd_number"] {
         let line = format!("skipped: {case} for absent: not on this system");
         assert!(said.lines().any(|said| said == line), "{said}");
     }

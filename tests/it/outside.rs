@@ -155,19 +155,19 @@ macro_rules! broken {
 
 broken! {
     broken_at_arming: EDGE, ForgetsPresentReadiness
-        => "r1_register_reports_what_is_ready", "broken breaks clause R1";
+        => "r1_register_reports_present_readiness", "broken breaks clause R1";
     broken_at_removal: LEVEL, KeepsWhatWasRemoved
-        => "r5_the_peer_sees_end_of_file_at_once", "broken breaks clause R5";
+        => "r5_peer_sees_eof_after_deregister_and_drop", "broken breaks clause R5";
     broken_at_modify: EDGE, ArmsOnce
-        => "r1_modify_reports_what_is_ready", "broken breaks clause R1";
+        => "r1_modify_reports_present_readiness", "broken breaks clause R1";
     broken_in_one_shot: ONESHOT, ArmsOnce
-        => "o1_once_until_rearmed", "broken breaks clause O1";
+        => "o1_event_is_reported_once_until_rearm", "broken breaks clause O1";
     broken_in_level: LEVEL, VouchesForAnything
-        => "l1_directions_come_and_go", "broken breaks clause L1";
+        => "l1_events_follow_each_direction", "broken breaks clause L1";
     broken_in_flags: LEVEL, VouchesForAnything
-        => "h3_every_situation_reads_the_same", "broken breaks clause H3";
+        => "h3_poll_bits_map_to_the_same_readiness", "broken breaks clause H3";
     broken_in_edges: EDGE, DropsReports
-        => "e3_nothing_happens_and_nothing_is_said", "broken breaks clause E3";
+        => "e3_unchanged_sources_cause_no_events", "broken breaks clause E3";
     broken_when_busy: EDGE, DropsReports
-        => "t1_zero_collects_everything", "broken breaks clause T1";
+        => "t1_zero_timeout_collects_all_ready_sources", "broken breaks clause T1";
 }

@@ -24,14 +24,16 @@ fn counter(value: u64) -> EventFd {
 }
 
 pub(crate) fn counters() -> Vec<CallScenario> {
-    let mut scenes = Vec::new();
+    let mut list = Vec::new();
     for max in [8, 100] {
-        let rings = counter(0);
-        let source = file_of(&rings);
-        scenes.push(scene("eventfd, written", source, SysCall::Read(max)).until(move || {
-            ok(rings.write(7));
-            rings
-        }));
+        let eventfd = counter(0);
+        let source = file_of(&eventfd);
+        list.push(scenario("eventfd, written", source, SysCall::Read(max)).unblocked_by(
+            move || {
+                ok(eventfd.write(7));
+                eventfd
+            },
+        ));
     }
     let eight = |value: u64| value.to_ne_bytes().to_vec();
     let all = [
@@ -41,40 +43,44 @@ pub(crate) fn counters() -> Vec<CallScenario> {
         ("eventfd, too much", SysCall::Write(eight(u64::MAX))),
         ("eventfd, not a socket", SysCall::Recv(8)),
     ];
-    scenes.extend(all.map(|(name, what)| scene(name, counter(1), what)));
+    list.extend(all.map(|(name, call)| scenario(name, counter(1), call)));
     let full = counter(u64::MAX - 1);
     let source = file_of(&full);
-    scenes.push(scene("eventfd, full", source, SysCall::Write(eight(3))).until(move || {
-        ok(full.read());
-        full
-    }));
+    list.push(scenario("eventfd, full", source, SysCall::Write(eight(3))).unblocked_by(
+        move || {
+            ok(full.read());
+            full
+        },
+    ));
     for max in [8, 100] {
         let timer = ok(TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC));
         let source = file_of(&timer);
-        scenes.push(scene("timerfd", source, SysCall::Read(max)).until(move || {
+        list.push(scenario("timerfd", source, SysCall::Read(max)).unblocked_by(move || {
             let soon = Expiration::OneShot(TimeSpec::new(0, 1));
             ok(timer.set(soon, TimerSetTimeFlags::empty()));
             timer
         }));
     }
-    for what in [SysCall::Read(4), SysCall::Write(eight(1))] {
+    for call in [SysCall::Read(4), SysCall::Write(eight(1))] {
         let timer = ok(TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC));
-        scenes.push(scene("timerfd, unsupported call", file_of(&timer), what));
+        list.push(scenario("timerfd, unsupported call", file_of(&timer), call));
     }
     let directory = TempDir::new();
     let inotify = ok(Inotify::init(InitFlags::IN_CLOEXEC));
     ok(inotify.add_watch(&directory.0, AddWatchFlags::IN_CREATE));
-    scenes.push(scene("inotify", file_of(&inotify), SysCall::Read(4096)).until(move || {
-        ok(std::fs::write(directory.0.join("new"), b""));
-        (directory, inotify)
-    }));
-    scenes
+    list.push(scenario("inotify", file_of(&inotify), SysCall::Read(4096)).unblocked_by(
+        move || {
+            ok(std::fs::write(directory.0.join("new"), b""));
+            (directory, inotify)
+        },
+    ));
+    list
 }
 
 /// Files that can be polled, but neither read nor written.
-pub(crate) fn no_files_to_read() -> Vec<CallScenario> {
+pub(crate) fn unreadable_files() -> Vec<CallScenario> {
     let new = || file_of(&ok(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)).0);
-    [SysCall::Read(8), SysCall::Write(hello())].map(|what| scene("epoll", new(), what)).into()
+    [SysCall::Read(8), SysCall::Write(hello())].map(|call| scenario("epoll", new(), call)).into()
 }
 
 /// Returns a pseudo-terminal in raw mode, master first.
@@ -87,46 +93,48 @@ pub(crate) fn terminal() -> (OwnedFd, OwnedFd) {
 }
 
 pub(crate) fn terminals() -> Vec<CallScenario> {
-    let mut scenes = Vec::new();
+    let mut list = Vec::new();
     for max in [3, 100] {
         let (master, slave) = terminal();
-        let data = scene("terminal, master", master, SysCall::Read(max));
-        scenes.push(data.until(says(slave, b"hello")));
+        let data = scenario("terminal, master", master, SysCall::Read(max));
+        list.push(data.unblocked_by(write_later(slave, b"hello")));
         let (master, slave) = terminal();
-        let data = scene("terminal, slave", slave, SysCall::Read(max));
-        scenes.push(data.until(says(master, b"hello")));
+        let data = scenario("terminal, slave", slave, SysCall::Read(max));
+        list.push(data.unblocked_by(write_later(master, b"hello")));
     }
     let (master, slave) = terminal();
-    scenes.push(scene("slave closed", master, SysCall::Read(5)).until(move || drop(slave)));
+    list.push(scenario("slave closed", master, SysCall::Read(5)).unblocked_by(move || drop(slave)));
     let (master, slave) = terminal();
-    scenes.push(scene("master closed", slave, SysCall::Read(5)).until(move || drop(master)));
+    list.push(
+        scenario("master closed", slave, SysCall::Read(5)).unblocked_by(move || drop(master)),
+    );
     let (master, slave) = terminal();
     drop(master);
-    scenes.push(scene("master closed", slave, SysCall::Write(hello())));
+    list.push(scenario("master closed", slave, SysCall::Write(hello())));
     let (master, slave) = terminal();
-    scenes.push(scene("terminal, to the slave", master, SysCall::Write(hello())).keeping(slave));
+    list.push(scenario("terminal, to the slave", master, SysCall::Write(hello())).keeping(slave));
     let (master, slave) = terminal();
-    scenes.push(scene("terminal, to the master", slave, SysCall::Write(hello())).keeping(master));
+    list.push(scenario("terminal, to the master", slave, SysCall::Write(hello())).keeping(master));
     let (master, slave) = terminal();
-    scenes.push(scene("terminal, no socket", master, SysCall::Send(hello())).keeping(slave));
-    scenes
+    list.push(scenario("terminal, no socket", master, SysCall::Send(hello())).keeping(slave));
+    list
 }
 
 pub(crate) fn files() -> Vec<CallScenario> {
-    let mut scenes = Vec::new();
+    let mut list = Vec::new();
     let both = |path: &str| ok(File::options().read(true).write(true).open(path));
     let writes = [SysCall::Write(hello()), SysCall::Read(5), SysCall::Recv(5), SysCall::Accept];
-    for what in writes {
-        scenes.push(scene("/dev/null", both("/dev/null"), what.clone()));
-        scenes.push(scene("/dev/zero", both("/dev/zero"), what.clone()));
-        scenes.push(scene("/dev/full", both("/dev/full"), what.clone()));
-        scenes.push(scene("a directory", ok(File::open("/")), what.clone()));
+    for call in writes {
+        list.push(scenario("/dev/null", both("/dev/null"), call.clone()));
+        list.push(scenario("/dev/zero", both("/dev/zero"), call.clone()));
+        list.push(scenario("/dev/full", both("/dev/full"), call.clone()));
+        list.push(scenario("a directory", ok(File::open("/")), call.clone()));
         let directory = TempDir::new();
         let path = directory.0.join("file");
         ok(std::fs::write(&path, b"abc"));
         let write_only = ok(File::options().write(true).open(&path));
-        scenes.push(scene("a file to be read", ok(File::open(&path)), what.clone()));
-        scenes.push(scene("a file to be written", write_only, what).keeping(directory));
+        list.push(scenario("a file to be read", ok(File::open(&path)), call.clone()));
+        list.push(scenario("a file to be written", write_only, call).keeping(directory));
     }
-    scenes
+    list
 }

@@ -7,17 +7,17 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::rc::Rc;
 
 pub(crate) fn pipes() -> Vec<CallScenario> {
-    let mut scenes = Vec::new();
-    for what in [SysCall::Read(3), SysCall::Read(100)] {
+    let mut list = Vec::new();
+    for call in [SysCall::Read(3), SysCall::Read(100)] {
         let (reader, writer) = pipe();
-        scenes.push(scene("pipe, data", reader, what).until(says(writer, b"hello")));
+        list.push(scenario("pipe, data", reader, call).unblocked_by(write_later(writer, b"hello")));
     }
     let ((end, closing), (data, leaver)) = (pipe(), pipe());
     ok(nix::unistd::write(&leaver, b"bye"));
     drop(leaver);
-    scenes.push(scene("pipe, end", end, SysCall::Read(5)).until(move || drop(closing)));
-    scenes.push(scene("pipe, data and end of file", data, SysCall::Read(5)));
-    let no_pipe_does = [
+    list.push(scenario("pipe, end", end, SysCall::Read(5)).unblocked_by(move || drop(closing)));
+    list.push(scenario("pipe, data and end of file", data, SysCall::Read(5)));
+    let unsupported = [
         SysCall::Recv(5),
         SysCall::RecvFrom(5),
         SysCall::Accept,
@@ -29,81 +29,87 @@ pub(crate) fn pipes() -> Vec<CallScenario> {
         SysCall::SendTo(hello(), inet("127.0.0.1:9")),
         SysCall::Write(hello()),
     ];
-    for what in no_pipe_does {
+    for call in unsupported {
         let (reader, writer) = pipe();
-        scenes.push(scene("read end of a pipe", reader, what).keeping(writer));
+        list.push(scenario("read end of a pipe", reader, call).keeping(writer));
     }
-    for what in [SysCall::Read(5), SysCall::Send(hello()), SysCall::Recv(5)] {
+    for call in [SysCall::Read(5), SysCall::Send(hello()), SysCall::Recv(5)] {
         let (reader, writer) = pipe();
-        scenes.push(scene("write end of a pipe", writer, what).keeping(reader));
+        list.push(scenario("write end of a pipe", writer, call).keeping(reader));
     }
     for (name, text) in [("pipe with room", hello()), ("more than room", vec![1; 100_000])] {
         let (reader, writer) = pipe();
-        scenes.push(scene(name, writer, SysCall::Write(text)).keeping(reader));
+        list.push(scenario(name, writer, SysCall::Write(text)).keeping(reader));
     }
     let (_, broken) = pipe();
-    scenes.push(scene("pipe without reader", broken, SysCall::Write(hello())));
+    list.push(scenario("pipe without reader", broken, SysCall::Write(hello())));
     let ((emptied, full), (leaving, left)) = (pipe(), pipe());
-    [&full, &left].into_iter().for_each(stuff);
-    scenes.push(scene("full pipe, emptied", full, SysCall::Write(hello())).until(move || {
-        drain(&emptied);
-        emptied
-    }));
-    scenes
-        .push(scene("full pipe, no reader", left, SysCall::Write(hello())).until(|| drop(leaving)));
-    scenes
+    [&full, &left].into_iter().for_each(fill_restoring_mode);
+    list.push(scenario("full pipe, emptied", full, SysCall::Write(hello())).unblocked_by(
+        move || {
+            drain(&emptied);
+            emptied
+        },
+    ));
+    list.push(
+        scenario("full pipe, no reader", left, SysCall::Write(hello()))
+            .unblocked_by(|| drop(leaving)),
+    );
+    list
 }
 
 pub(crate) fn unix_streams() -> Vec<CallScenario> {
-    let mut scenes = streams(|| {
-        let (here, there) = ok(UnixStream::pair());
-        (here.into(), there.into())
+    let mut list = streams(|| {
+        let (local, peer) = ok(UnixStream::pair());
+        (local.into(), peer.into())
     });
     let name = "unix stream";
-    for what in
-        [SysCall::SendTo(hello(), nowhere()), SysCall::Connect(nowhere()), SysCall::RecvFrom(9)]
-    {
-        let (here, mut there) = ok(UnixStream::pair());
-        ok(std::io::Write::write_all(&mut there, b"hello"));
-        scenes.push(scene(name, here, what).keeping(there));
+    for call in [
+        SysCall::SendTo(hello(), missing_address()),
+        SysCall::Connect(missing_address()),
+        SysCall::RecvFrom(9),
+    ] {
+        let (local, mut peer) = ok(UnixStream::pair());
+        ok(std::io::Write::write_all(&mut peer, b"hello"));
+        list.push(scenario(name, local, call).keeping(peer));
     }
-    scenes.extend(unconnected(AddressFamily::Unix));
-    scenes
+    list.extend(unconnected(AddressFamily::Unix));
+    list
 }
 
 pub(crate) fn tcp_streams() -> Vec<CallScenario> {
-    let mut scenes = streams(|| {
+    let mut list = streams(|| {
         let listener = ok(TcpListener::bind("127.0.0.1:0"));
-        let here = ok(TcpStream::connect(ok(listener.local_addr())));
-        let (there, _) = ok(listener.accept());
-        (here.into(), there.into())
+        let local = ok(TcpStream::connect(ok(listener.local_addr())));
+        let (peer, _) = ok(listener.accept());
+        (local.into(), peer.into())
     });
-    for what in
+    for call in
         [SysCall::SendTo(hello(), inet("127.0.0.1:9")), SysCall::Connect(inet("127.0.0.1:9"))]
     {
-        let (listener, here) = tcp_listener_and_client();
-        set_blocking(&here, true);
-        scenes.push(scene("TCP", ok(here.try_clone()), what).keeping(listener));
+        let (listener, local) = tcp_listener_and_client();
+        set_blocking(&local, true);
+        list.push(scenario("TCP", ok(local.try_clone()), call).keeping(listener));
     }
-    for scene in scenes.iter_mut().filter(|scene| scene.name.starts_with("full")) {
-        scene.is_settled = false;
+    for scenario in list.iter_mut().filter(|scenario| scenario.name.starts_with("full")) {
+        scenario.is_settled = false;
     }
-    scenes.extend(unconnected(AddressFamily::Inet));
-    scenes
+    list.extend(unconnected(AddressFamily::Inet));
+    list
 }
 
 /// Waits until the close of the peer, which has sent no data, has arrived.
-fn until_over(here: &OwnedFd) {
-    wait_until_kernel(here, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLIN));
+fn wait_until_closed(local: &OwnedFd) {
+    wait_until_kernel(local, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLIN));
 }
 
-fn again(file: &OwnedFd) -> OwnedFd {
+fn duplicate(file: &OwnedFd) -> OwnedFd {
     ok(file.try_clone())
 }
 
 /// Scenarios of connected stream sockets; both ends are blocking.
 fn streams(pair: impl Fn() -> (OwnedFd, OwnedFd)) -> Vec<CallScenario> {
-    let mut scenes = Vec::new();
+    let mut list = Vec::new();
     let receives = [
         SysCall::Recv(3),
         SysCall::Recv(100),
@@ -111,66 +117,66 @@ fn streams(pair: impl Fn() -> (OwnedFd, OwnedFd)) -> Vec<CallScenario> {
         SysCall::Read(100),
         SysCall::RecvFrom(100),
     ];
-    for what in receives {
-        let (here, there) = pair();
-        let data = scene("stream, data", here, what.clone());
-        scenes.push(data.until(says(there, b"hello")));
-        let (here, there) = pair();
-        scenes.push(scene("stream, end", here, what.clone()).until(move || drop(there)));
-        let (here, there) = pair();
-        scenes.push(scene("stream, half closed", here, what.clone()).until(move || {
-            ok(socket::shutdown(there.as_raw_fd(), socket::Shutdown::Write));
-            there
+    for call in receives {
+        let (local, peer) = pair();
+        let data = scenario("stream, data", local, call.clone());
+        list.push(data.unblocked_by(write_later(peer, b"hello")));
+        let (local, peer) = pair();
+        list.push(scenario("stream, end", local, call.clone()).unblocked_by(move || drop(peer)));
+        let (local, peer) = pair();
+        list.push(scenario("stream, half closed", local, call.clone()).unblocked_by(move || {
+            ok(socket::shutdown(peer.as_raw_fd(), socket::Shutdown::Write));
+            peer
         }));
-        let (here, there) = pair();
-        ok(nix::unistd::write(&here, b"unread"));
-        wait_until_kernel(&there, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLIN));
-        scenes.push(scene("stream, reset", here, what.clone()).until(move || drop(there)));
-        let (here, there) = pair();
-        ok(socket::shutdown(here.as_raw_fd(), socket::Shutdown::Read));
-        scenes.push(scene("stream, reading shut down", here, what).keeping(there));
+        let (local, peer) = pair();
+        ok(nix::unistd::write(&local, b"unread"));
+        wait_until_kernel(&peer, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLIN));
+        list.push(scenario("stream, reset", local, call.clone()).unblocked_by(move || drop(peer)));
+        let (local, peer) = pair();
+        ok(socket::shutdown(local.as_raw_fd(), socket::Shutdown::Read));
+        list.push(scenario("stream, reading shut down", local, call).keeping(peer));
     }
-    for what in [SysCall::Send(hello()), SysCall::Write(hello()), SysCall::Send(Vec::new())] {
-        let (here, there) = pair();
-        scenes.push(scene("stream, room", here, what.clone()).keeping(there));
-        let (here, there) = pair();
-        ok(socket::shutdown(here.as_raw_fd(), socket::Shutdown::Write));
-        scenes.push(scene("stream, writing shut down", here, what.clone()).keeping(there));
-        let (here, there) = pair();
-        drop(there);
-        until_over(&here);
-        scenes.push(scene("stream, closed", here, what.clone()));
-        let (here, there) = pair();
-        ok(nix::unistd::write(&here, b"unread"));
-        wait_until_kernel(&there, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLIN));
-        drop(there);
-        until_over(&here);
-        scenes.push(scene("stream, was reset", here, what));
+    for call in [SysCall::Send(hello()), SysCall::Write(hello()), SysCall::Send(Vec::new())] {
+        let (local, peer) = pair();
+        list.push(scenario("stream, room", local, call.clone()).keeping(peer));
+        let (local, peer) = pair();
+        ok(socket::shutdown(local.as_raw_fd(), socket::Shutdown::Write));
+        list.push(scenario("stream, writing shut down", local, call.clone()).keeping(peer));
+        let (local, peer) = pair();
+        drop(peer);
+        wait_until_closed(&local);
+        list.push(scenario("stream, closed", local, call.clone()));
+        let (local, peer) = pair();
+        ok(nix::unistd::write(&local, b"unread"));
+        wait_until_kernel(&peer, PollFlags::POLLIN, |bits| bits.contains(PollFlags::POLLIN));
+        drop(peer);
+        wait_until_closed(&local);
+        list.push(scenario("stream, was reset", local, call));
     }
-    for what in [SysCall::Send(hello()), SysCall::Write(hello())] {
-        let (here, there) = pair();
-        stuff(&here);
-        let emptied = scene("full stream, emptied", here, what.clone());
-        scenes.push(emptied.until(move || {
-            set_blocking(&there, false);
-            drain(&there);
-            there
+    for call in [SysCall::Send(hello()), SysCall::Write(hello())] {
+        let (local, peer) = pair();
+        fill_restoring_mode(&local);
+        let emptied = scenario("full stream, emptied", local, call.clone());
+        list.push(emptied.unblocked_by(move || {
+            set_blocking(&peer, false);
+            drain(&peer);
+            peer
         }));
-        let (here, there) = pair();
-        stuff(&here);
-        let sees = again(&here);
-        scenes.push(scene("full stream, reset", here, what).until(move || {
-            drop(there);
-            until_over(&sees);
+        let (local, peer) = pair();
+        fill_restoring_mode(&local);
+        let sees = duplicate(&local);
+        list.push(scenario("full stream, reset", local, call).unblocked_by(move || {
+            drop(peer);
+            wait_until_closed(&sees);
         }));
     }
     for how in [Shutdown::Read, Shutdown::Write, Shutdown::Both] {
-        let (here, there) = pair();
-        scenes.push(scene("stream, shut down", here, SysCall::Shutdown(how)).keeping(there));
+        let (local, peer) = pair();
+        list.push(scenario("stream, shut down", local, SysCall::Shutdown(how)).keeping(peer));
     }
-    let (here, there) = pair();
-    scenes.push(scene("stream, accept", here, SysCall::Accept).keeping(there));
-    scenes
+    let (local, peer) = pair();
+    list.push(scenario("stream, accept", local, SysCall::Accept).keeping(peer));
+    list
 }
 
 fn unconnected(family: AddressFamily) -> Vec<CallScenario> {
@@ -179,14 +185,14 @@ fn unconnected(family: AddressFamily) -> Vec<CallScenario> {
         SysCall::Read(5),
         SysCall::Send(hello()),
         SysCall::Write(hello()),
-        SysCall::SendTo(hello(), nowhere()),
+        SysCall::SendTo(hello(), missing_address()),
         SysCall::Accept,
         SysCall::Shutdown(Shutdown::Read),
         SysCall::Shutdown(Shutdown::Write),
         SysCall::Shutdown(Shutdown::Both),
     ];
     let new = || new_socket(family, SockType::Stream);
-    all.map(|what| scene("stream, never connected", new(), what)).into()
+    all.map(|call| scenario("stream, never connected", new(), call)).into()
 }
 
 pub(crate) fn connects() -> Vec<CallScenario> {
@@ -211,23 +217,23 @@ pub(crate) fn connects() -> Vec<CallScenario> {
     drop(ok(UnixListener::bind(directory.0.join("gone"))));
     let datagrams = ok(std::os::unix::net::UnixDatagram::bind(directory.0.join("datagrams")));
     let connected = ok(TcpStream::connect(ok(listener.local_addr())));
-    let mut scenes = vec![
-        scene("connect over TCP", tcp(), SysCall::Connect(address.clone())),
-        scene("connected already", connected, SysCall::Connect(address.clone())),
-        scene("TCP, refused", tcp(), SysCall::Connect(refusing)),
-        scene("a listener", ok(listener.try_clone()), SysCall::Connect(address.clone())),
-        scene("TCP to a path", tcp(), SysCall::Connect(nowhere())),
-        scene("unix to TCP", unix(), SysCall::Connect(address)),
-        scene("UDP", udp(), SysCall::Connect(to_peer)),
-        scene("unix", unix(), SysCall::Connect(at("listener"))),
-        scene("unix, no such path", unix(), SysCall::Connect(nowhere())),
-        scene("unix, gone", unix(), SysCall::Connect(at("gone"))),
-        scene("unix, other type", unix(), SysCall::Connect(at("datagrams"))),
-        scene("TCP, no port", tcp(), SysCall::Connect(inet("127.0.0.1:0"))),
+    let mut list = vec![
+        scenario("connect over TCP", tcp(), SysCall::Connect(address.clone())),
+        scenario("connected already", connected, SysCall::Connect(address.clone())),
+        scenario("TCP, refused", tcp(), SysCall::Connect(refusing)),
+        scenario("a listener", ok(listener.try_clone()), SysCall::Connect(address.clone())),
+        scenario("TCP to a path", tcp(), SysCall::Connect(missing_address())),
+        scenario("unix to TCP", unix(), SysCall::Connect(address)),
+        scenario("UDP", udp(), SysCall::Connect(to_peer)),
+        scenario("unix", unix(), SysCall::Connect(at("listener"))),
+        scenario("unix, no such path", unix(), SysCall::Connect(missing_address())),
+        scenario("unix, gone", unix(), SysCall::Connect(at("gone"))),
+        scenario("unix, other type", unix(), SysCall::Connect(at("datagrams"))),
+        scenario("TCP, no port", tcp(), SysCall::Connect(inet("127.0.0.1:0"))),
     ];
     let shared = Rc::new((directory, listener, silent, peer, unix_listener, datagrams));
-    scenes.iter_mut().for_each(|scene| scene.keep.push(Box::new(shared.clone())));
-    scenes
+    list.iter_mut().for_each(|scenario| scenario.keep.push(Box::new(shared.clone())));
+    list
 }
 
 pub(crate) fn accepts() -> Vec<CallScenario> {
@@ -241,11 +247,12 @@ pub(crate) fn accepts() -> Vec<CallScenario> {
     let connecting = move || (ok(UnixStream::connect(path)), directory);
     let udp = ok(UdpSocket::bind("127.0.0.1:0"));
     vec![
-        scene("TCP", some, SysCall::Accept).until(move || ok(TcpStream::connect(address))),
-        scene("unix", unix, SysCall::Accept).until(connecting),
-        scene("a listener that was shut down", down, SysCall::Accept),
-        scene("UDP", udp, SysCall::Accept),
-        scene("a listener reads", listen(), SysCall::Recv(5)),
-        scene("a listener writes", listen(), SysCall::Send(hello())),
+        scenario("TCP", some, SysCall::Accept)
+            .unblocked_by(move || ok(TcpStream::connect(address))),
+        scenario("unix", unix, SysCall::Accept).unblocked_by(connecting),
+        scenario("a listener that was shut down", down, SysCall::Accept),
+        scenario("UDP", udp, SysCall::Accept),
+        scenario("a listener reads", listen(), SysCall::Recv(5)),
+        scenario("a listener writes", listen(), SysCall::Send(hello())),
     ]
 }

@@ -15,16 +15,16 @@ struct SpliceFixture {
     ops: OpHarness,
     from: Key,
     to: Key,
-    says: OwnedFd,
-    hears: OwnedFd,
+    source_peer: OwnedFd,
+    target_peer: OwnedFd,
 }
 
 impl SpliceFixture {
     fn new(cx: &TestContext) -> Self {
         let mut ops = OpHarness::new(cx);
-        let ((here, there), (hears, writer)) = (stream(), pipe());
-        let (from, to) = (ops.add(here), ops.add(Arc::new(writer)));
-        SpliceFixture { ops, from, to, says: there.into(), hears }
+        let ((local, peer), (target_peer, writer)) = (stream(), pipe());
+        let (from, to) = (ops.add(local), ops.add(Arc::new(writer)));
+        SpliceFixture { ops, from, to, source_peer: peer.into(), target_peer }
     }
 
     fn splice(&mut self, max: usize, token: usize) -> OpId {
@@ -44,7 +44,7 @@ fn tokens(done: &[Completion]) -> Vec<usize> {
     done.iter().map(|done| done.token.0).collect()
 }
 
-pub(super) fn c3_a_splice_stands_in_both_lanes(cx: &TestContext) {
+pub(super) fn c3_splice_is_queued_on_both_sources(cx: &TestContext) {
     for waits in [false, true] {
         let mut fixture = SpliceFixture::new(cx);
         fixture.ops.submit(Op::recv_exact(fixture.from, vec![], 3), 1);
@@ -55,26 +55,26 @@ pub(super) fn c3_a_splice_stands_in_both_lanes(cx: &TestContext) {
         fixture.splice(2, 6);
         fixture.write("!", 7);
         if waits {
-            let done = fixture.ops.one();
+            let done = fixture.ops.next();
             assert_eq!((done.token.0, bytes(done).0), (2, 1), "the write is not blocked");
             fixture.ops.expect_nothing_yet("nothing was written");
             // In parts, so that each operation finds a part only.
             for part in [&b"ab"[..], b"cd", b"efg"] {
-                say(&fixture.says, part);
+                write_bytes(&fixture.source_peer, part);
                 fixture.ops.wait(ZERO);
             }
-            say(&fixture.says, b"hijk");
+            write_bytes(&fixture.source_peer, b"hijk");
         } else {
-            say(&fixture.says, b"abcdefghijk");
+            write_bytes(&fixture.source_peer, b"abcdefghijk");
         }
         let done = fixture.ops.collect(if waits { 6 } else { 7 });
-        let in_lane = |its: &[usize]| {
-            let lane: Vec<_> =
-                tokens(&done).into_iter().filter(|token| its.contains(token)).collect();
-            assert!(lane.is_sorted(), "{lane:?}");
+        let in_order = |expected: &[usize]| {
+            let found: Vec<_> =
+                tokens(&done).into_iter().filter(|token| expected.contains(token)).collect();
+            assert!(found.is_sorted(), "{found:?}");
         };
-        in_lane(&[1, 3, 5, 6]);
-        in_lane(&[2, 3, 4, 6, 7]);
+        in_order(&[1, 3, 5, 6]);
+        in_order(&[2, 3, 4, 6, 7]);
         let find = |token| done.iter().find(|done| done.token.0 == token);
         let moved = |token| find(token).map_or(usize::MAX, |done| done.transferred);
         assert_eq!(find(1).map(|done| &*done.buf), Some(&b"abc"[..]));
@@ -88,7 +88,7 @@ pub(super) fn c3_a_splice_stands_in_both_lanes(cx: &TestContext) {
         assert!((1..=2).contains(&second), "{second}");
         let (one, two) = (&text[3..3 + first], &text[after..after + second]);
         let expected = [b"<", one, b">", two, b"!"].concat();
-        assert_eq!(hear(&fixture.hears, expected.len()), expected, "in queue order");
+        assert_eq!(read_bytes(&fixture.target_peer, expected.len()), expected, "in queue order");
         fixture.ops.expect_all_done("enough bytes were written");
     }
 }
@@ -102,7 +102,7 @@ enum End {
     OtherDeregistered,
 }
 
-pub(super) fn c3_who_stands_behind_a_splice_goes_on(cx: &TestContext) {
+pub(super) fn c3_operations_behind_cancelled_splice_proceed(cx: &TestContext) {
     for end in [End::Canceled, End::TimedOut] {
         for is_held_up in [false, true] {
             let why = format!("{end:?}, held up: {is_held_up}");
@@ -126,14 +126,14 @@ pub(super) fn c3_who_stands_behind_a_splice_goes_on(cx: &TestContext) {
                 .as_ref()
                 .is_err_and(|error| error.kind() == std::io::ErrorKind::TimedOut);
             assert!(done[0].is_canceled() || is_late, "{why}: {done:?}");
-            assert_eq!(hear(&fixture.hears, 6), b"behind", "{why}");
+            assert_eq!(read_bytes(&fixture.target_peer, 6), b"behind", "{why}");
             fixture.ops.expect_nothing_yet("nothing was written");
             if first.is_some() {
-                say(&fixture.says, b"x");
-                assert_eq!(fixture.ops.one().token.0, 0, "{why}");
+                write_bytes(&fixture.source_peer, b"x");
+                assert_eq!(fixture.ops.next().token.0, 0, "{why}");
             }
-            say(&fixture.says, b"yz");
-            let done = fixture.ops.one();
+            write_bytes(&fixture.source_peer, b"yz");
+            let done = fixture.ops.next();
             assert_eq!(
                 (done.token.0, &*done.buf),
                 (3, &b"yz"[..]),
@@ -144,7 +144,7 @@ pub(super) fn c3_who_stands_behind_a_splice_goes_on(cx: &TestContext) {
     }
 }
 
-pub(super) fn r5_either_source_of_a_splice_may_go(cx: &TestContext) {
+pub(super) fn r5_deregister_of_either_source_ends_splice(cx: &TestContext) {
     for end in [End::Deregistered, End::OtherDeregistered] {
         for (is_held_up, is_full) in [(false, false), (true, false), (false, true), (true, true)] {
             let why = format!("{end:?}, held up: {is_held_up}, full: {is_full}");
@@ -154,9 +154,9 @@ pub(super) fn r5_either_source_of_a_splice_may_go(cx: &TestContext) {
                 before.push(fixture.read(9, 0));
             }
             if is_full {
-                fill(writer_of(&fixture.hears));
+                fill(writer_of(&fixture.target_peer));
                 if !is_held_up {
-                    say(&fixture.says, b"said");
+                    write_bytes(&fixture.source_peer, b"said");
                 }
             }
             let splices = [1, 2].map(|token| fixture.splice(9, token));
@@ -172,15 +172,15 @@ pub(super) fn r5_either_source_of_a_splice_may_go(cx: &TestContext) {
                     assert!(done.iter().all(Completion::is_canceled), "{why}: {done:?}");
                     if is_full {
                         // Not everything: the next write may proceed as soon as there is room.
-                        hear(&fixture.hears, 4096);
+                        read_bytes(&fixture.target_peer, 4096);
                     }
-                    let done = fixture.ops.one();
+                    let done = fixture.ops.next();
                     assert_eq!((done.id, done.result.is_ok()), (written, true), "{why}");
-                    let mut heard = Vec::new();
-                    while !heard.ends_with(b"behind") {
-                        heard.extend(hear(&fixture.hears, 1));
+                    let mut received = Vec::new();
+                    while !received.ends_with(b"behind") {
+                        received.extend(read_bytes(&fixture.target_peer, 1));
                     }
-                    assert!(is_full || heard.len() == 6, "{why}: {heard:?}");
+                    assert!(is_full || received.len() == 6, "{why}: {received:?}");
                 }
                 _ => {
                     fixture.ops.harness.deregister(fixture.to);
@@ -191,15 +191,15 @@ pub(super) fn r5_either_source_of_a_splice_may_go(cx: &TestContext) {
                     assert!(done.iter().all(Completion::is_canceled), "{why}: {done:?}");
                     let all = if is_held_up { b"first" } else { &b"said!"[..] };
                     if !is_full || is_held_up {
-                        say(&fixture.says, all);
+                        write_bytes(&fixture.source_peer, all);
                     }
-                    let done = fixture.ops.one();
+                    let done = fixture.ops.next();
                     let id = before.first().copied().unwrap_or(read);
                     assert_eq!(done.id, id, "{why}: the next receive");
                     assert!(done.transferred > 0, "{why}: the splice consumed the bytes");
                     if is_held_up {
-                        say(&fixture.says, b"second");
-                        assert_eq!(fixture.ops.one().id, read, "{why}");
+                        write_bytes(&fixture.source_peer, b"second");
+                        assert_eq!(fixture.ops.next().id, read, "{why}");
                     }
                 }
             }
@@ -217,9 +217,9 @@ fn writer_of(reader: &OwnedFd) -> OwnedFd {
     ok(options.write(true).custom_flags(libc::O_NONBLOCK).open(path)).into()
 }
 
-pub(super) fn x1_a_splice_is_done_or_not(cx: &TestContext) {
+pub(super) fn x1_cancelled_splice_moves_no_bytes(cx: &TestContext) {
     let mut fixture = SpliceFixture::new(cx);
-    let (mut said, mut moved) = (0_usize, 0);
+    let (mut reported, mut moved) = (0_usize, 0);
     for round in 0..300 {
         let mut splice = Op::splice(fixture.from, fixture.to, 3);
         if round % 3 == 2 {
@@ -229,8 +229,8 @@ pub(super) fn x1_a_splice_is_done_or_not(cx: &TestContext) {
         if round % 2 == 0 {
             fixture.ops.wait(ZERO);
         }
-        say(&fixture.says, &[said as u8, said as u8 + 1]);
-        said += 2;
+        write_bytes(&fixture.source_peer, &[reported as u8, reported as u8 + 1]);
+        reported += 2;
         if round % 3 == 1 {
             fixture.ops.wait(ZERO);
         }
@@ -241,36 +241,36 @@ pub(super) fn x1_a_splice_is_done_or_not(cx: &TestContext) {
                 "cancel of a pending operation"
             );
         }
-        let done = fixture.ops.one();
+        let done = fixture.ops.next();
         assert!(done.result.is_ok() || done.transferred == 0, "{done:?}");
         moved += done.transferred;
         drop(done);
         if round % 10 == 9 {
             // The bytes arrive in order, and as many as were reported.
-            let heard = hear(&fixture.hears, moved);
-            assert_eq!(unread(&mut fixture, said) + moved, said, "round {round}");
+            let received = read_bytes(&fixture.target_peer, moved);
+            assert_eq!(unread(&mut fixture, reported) + moved, reported, "round {round}");
             let expected: Vec<u8> = (0..moved).map(|at| at as u8).collect();
-            assert_eq!(heard, expected, "round {round}");
-            expect_silent(&fixture.hears, "more bytes than were reported");
+            assert_eq!(received, expected, "round {round}");
+            expect_empty(&fixture.target_peer, "more bytes than were reported");
             moved = 0;
-            said = 0;
+            reported = 0;
         }
     }
 }
 
 /// Receives the bytes that were not spliced and returns their count.
-fn unread(fixture: &mut SpliceFixture, said: usize) -> usize {
-    let id = fixture.read(2 * said, 9);
+fn unread(fixture: &mut SpliceFixture, reported: usize) -> usize {
+    let id = fixture.read(2 * reported, 9);
     fixture.ops.wait(ZERO);
     if fixture.ops.harness.events.completed() == 0 {
         fixture.ops.cancel(id);
     }
-    fixture.ops.one().transferred
+    fixture.ops.next().transferred
 }
 
 pub(super) fn c1_hundreds_of_splices_complete_once_each(cx: &TestContext) {
     const COUNT: usize = 300;
-    let mut ops = OpHarness::with_room(cx, COUNT);
+    let mut ops = OpHarness::with_capacity(cx, COUNT);
     let pipes: Vec<_> = (0..4).map(|_| pipe()).collect();
     let (mut readers, mut writers) = (Vec::new(), Vec::new());
     let mut others = Vec::new();
@@ -284,7 +284,7 @@ pub(super) fn c1_hundreds_of_splices_complete_once_each(cx: &TestContext) {
         ops.submit(Op::splice(readers[at % 4], writers[(at + 1) % 4], 1), at);
     }
     ops.expect_nothing_yet("every pipe is empty");
-    say(&others[0], b"x");
+    write_bytes(&others[0], b"x");
     let done = ops.collect(COUNT);
     assert_eq!(tokens(&done), (0..COUNT).collect::<Vec<_>>(), "in submission order");
     assert!(done.iter().all(|done| done.result.is_ok() && done.transferred == 1), "{done:?}");
@@ -305,29 +305,29 @@ enum Finish {
 
 /// Each completion starts the next splice, which completes at once. Stack use must not grow with
 /// their count.
-pub(super) fn c1_very_many_splices_end_on_a_small_stack(cx: &TestContext) {
+pub(super) fn c1_thousands_of_splices_end_on_small_stack(cx: &TestContext) {
     use Finish::*;
     const STACK: usize = 256 << 10;
     for finish in [End(1), End(2), Broken, Deregistered, OtherDeregistered, Dropped] {
         let ended = std::thread::scope(|scope| {
             let builder = std::thread::Builder::new().stack_size(STACK);
-            ok(builder.spawn_scoped(scope, || end_very_many(cx, finish))).join()
+            ok(builder.spawn_scoped(scope, || end_thousands(cx, finish))).join()
         });
         ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     }
 }
 
-fn end_very_many(cx: &TestContext, finish: Finish) {
+fn end_thousands(cx: &TestContext, finish: Finish) {
     const COUNT: usize = 20_000;
     let mut harness = cx.harness(512);
     let mut add = |source| harness.register(source, 0, Interest::empty(), Mode::Edge);
     let pipes = [pipe(), pipe()];
-    let ((here, there), mut froms, mut writers) = (stream(), Vec::new(), Vec::new());
+    let ((local, peer), mut froms, mut writers) = (stream(), Vec::new(), Vec::new());
     for (reader, writer) in pipes {
         froms.push(add(Arc::new(reader)));
         writers.push(writer);
     }
-    let (to, count) = (add(here), if let Finish::End(count) = finish { count } else { 1 });
+    let (to, count) = (add(local), if let Finish::End(count) = finish { count } else { 1 });
     let mut submitted = Vec::new();
     for at in 0..COUNT {
         let splice = Op::splice(froms[at % count], to, 9);
@@ -338,8 +338,8 @@ fn end_very_many(cx: &TestContext, finish: Finish) {
     match finish {
         Finish::End(_) => writers.clear(),
         Finish::Broken => {
-            drop(there);
-            say(&writers[0], b"x");
+            drop(peer);
+            write_bytes(&writers[0], b"x");
         }
         Finish::Deregistered => harness.deregister(froms[0]),
         Finish::OtherDeregistered => harness.deregister(to),

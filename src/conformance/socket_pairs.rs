@@ -12,65 +12,65 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 /// A non-blocking socket to receive from, and its peer.
-pub(super) struct Line {
+pub(super) struct SocketPair {
     pub(super) name: &'static str,
-    pub(super) here: Source,
-    pub(super) there: OwnedFd,
+    pub(super) local: Source,
+    pub(super) peer: OwnedFd,
 }
 
-impl Line {
-    fn new(name: &'static str, here: Source, there: impl Into<OwnedFd>) -> Self {
-        Line { name, here, there: there.into() }
+impl SocketPair {
+    fn new(name: &'static str, local: Source, peer: impl Into<OwnedFd>) -> Self {
+        SocketPair { name, local, peer: peer.into() }
     }
 
     pub(super) fn unix() -> Self {
-        let (here, there) = stream();
-        Line::new("unix stream", here, there)
+        let (local, peer) = stream();
+        SocketPair::new("unix stream", local, peer)
     }
 
     pub(super) fn tcp() -> Self {
-        let (here, there) = tcp();
-        Line::new("TCP", here, there)
+        let (local, peer) = tcp();
+        SocketPair::new("TCP", local, peer)
     }
 
     fn udp() -> Self {
-        let (here, there) =
+        let (local, peer) =
             (ok(UdpSocket::bind("127.0.0.1:0")), ok(UdpSocket::bind("127.0.0.1:0")));
-        ok(here.connect(ok(there.local_addr())));
-        ok(there.connect(ok(here.local_addr())));
-        ok(here.set_nonblocking(true));
-        ok(there.set_nonblocking(true));
-        Line::new("UDP", Arc::new(here), there)
+        ok(local.connect(ok(peer.local_addr())));
+        ok(peer.connect(ok(local.local_addr())));
+        ok(local.set_nonblocking(true));
+        ok(peer.set_nonblocking(true));
+        SocketPair::new("UDP", Arc::new(local), peer)
     }
 
     fn pair(name: &'static str, kind: SockType) -> Self {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let (here, there) = ok(socket::socketpair(AddressFamily::Unix, kind, None, flags));
-        Line::new(name, Arc::new(here), there)
+        let (local, peer) = ok(socket::socketpair(AddressFamily::Unix, kind, None, flags));
+        SocketPair::new(name, Arc::new(local), peer)
     }
 
     fn datagram() -> Self {
-        Line::pair("unix datagram", SockType::Datagram)
+        SocketPair::pair("unix datagram", SockType::Datagram)
     }
 
     pub(super) fn sequence() -> Self {
-        Line::pair("unix seqpacket", SockType::SeqPacket)
+        SocketPair::pair("unix seqpacket", SockType::SeqPacket)
     }
 
     /// Sends from the peer, which must have room for all of it.
-    pub(super) fn say(&self, bytes: &[u8]) {
-        let sent = socket::send(self.there.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL);
+    pub(super) fn send(&self, bytes: &[u8]) {
+        let sent = socket::send(self.peer.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL);
         assert_eq!(sent, Ok(bytes.len()), "{}: the peer sends", self.name);
     }
 
     /// Reads `count` bytes that are left in the socket, or fewer at end of stream.
-    pub(super) fn left(&self, count: usize) -> Vec<u8> {
+    pub(super) fn read_rest(&self, count: usize) -> Vec<u8> {
         let (mut left, mut buffer) = (Vec::new(), [0; 4096]);
         while left.len() < count {
-            wait_until_kernel(&self.here, PollFlags::POLLIN, |bits| {
+            wait_until_kernel(&self.local, PollFlags::POLLIN, |bits| {
                 bits.contains(PollFlags::POLLIN)
             });
-            match ok(nix::unistd::read(&self.here, &mut buffer)) {
+            match ok(nix::unistd::read(&self.local, &mut buffer)) {
                 0 => break,
                 more => left.extend(&buffer[..more]),
             }
@@ -85,12 +85,18 @@ pub(super) fn has_ended(of: impl AsFd) -> bool {
     ok(nix::poll::poll(&mut fds, PollTimeout::ZERO)) > 0
 }
 
-pub(super) type Make = fn() -> Line;
+pub(super) type MakePair = fn() -> SocketPair;
 
-pub(super) const STREAMS: [Make; 2] = [Line::unix, Line::tcp];
-pub(super) const PACKETS: [Make; 3] = [Line::udp, Line::datagram, Line::sequence];
-pub(super) const ALL: [Make; 5] =
-    [Line::unix, Line::tcp, Line::udp, Line::datagram, Line::sequence];
+pub(super) const STREAMS: [MakePair; 2] = [SocketPair::unix, SocketPair::tcp];
+pub(super) const PACKETS: [MakePair; 3] =
+    [SocketPair::udp, SocketPair::datagram, SocketPair::sequence];
+pub(super) const ALL: [MakePair; 5] = [
+    SocketPair::unix,
+    SocketPair::tcp,
+    SocketPair::udp,
+    SocketPair::datagram,
+    SocketPair::sequence,
+];
 
 pub(super) fn new_pool(size: usize, limit: usize) -> BufferPool {
     ok(BufferPool::new(size, limit))
@@ -102,10 +108,10 @@ pub(super) fn take_all(pool: &BufferPool) -> Vec<PoolBuf> {
 }
 
 /// Returns the remaining results of the only operation in flight, and its last completion.
-pub(super) fn until_last(ops: &mut OpHarness) -> (Vec<Vec<u8>>, Completion) {
+pub(super) fn collect_until_last(ops: &mut OpHarness) -> (Vec<Vec<u8>>, Completion) {
     let mut pieces = Vec::new();
     loop {
-        let done = ops.one();
+        let done = ops.next();
         if !done.more {
             return (pieces, done);
         }
@@ -114,10 +120,10 @@ pub(super) fn until_last(ops: &mut OpHarness) -> (Vec<Vec<u8>>, Completion) {
 }
 
 /// Returns `count` bytes from results that are not the last.
-pub(super) fn until_bytes(ops: &mut OpHarness, count: usize) -> Vec<u8> {
+pub(super) fn collect_bytes(ops: &mut OpHarness, count: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     while bytes.len() < count {
-        let done = ops.one();
+        let done = ops.next();
         assert!(done.more, "a last completion: {done:?}");
         bytes.extend(&*done.buf);
     }

@@ -14,7 +14,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
-pub(super) struct Situation {
+pub(super) struct FdState {
     pub(super) name: &'static str,
     pub(super) source: Source,
     /// The bits of poll(2) if all were requested.
@@ -31,29 +31,29 @@ const HUP: u16 = libc::POLLHUP as u16;
 const RDHUP: u16 = libc::POLLRDHUP as u16;
 const RESET: u16 = IN | OUT | ERR | HUP | RDHUP;
 
-fn situation(name: &'static str, source: Source, bits: u16) -> Situation {
+fn state(name: &'static str, source: Source, bits: u16) -> FdState {
     // TCP delivers a peer's actions asynchronously.
-    let told = PollFlags::POLLIN | PollFlags::POLLOUT | PollFlags::POLLPRI;
+    let requested = PollFlags::POLLIN | PollFlags::POLLOUT | PollFlags::POLLPRI;
     let without_rdhup = PollFlags::from_bits_truncate((bits & !RDHUP) as i16);
-    wait_until_kernel(&source, told, |seen| seen == without_rdhup);
-    Situation { name, source, bits, keep: Vec::new() }
+    wait_until_kernel(&source, requested, |seen| seen == without_rdhup);
+    FdState { name, source, bits, keep: Vec::new() }
 }
 
-impl Situation {
+impl FdState {
     fn keeping(mut self, peer: impl Any) -> Self {
         self.keep.push(Box::new(peer));
         self
     }
 }
 
-pub(super) fn all() -> Vec<Situation> {
+pub(super) fn all() -> Vec<FdState> {
     [pipes(), fifos(), unix_streams(), tcp_ends(), tcp_errors(), listeners(), urgent(), others()]
         .into_iter()
         .flatten()
         .collect()
 }
 
-fn pipes() -> Vec<Situation> {
+fn pipes() -> Vec<FdState> {
     let with_data = || {
         let (reader, writer) = pipe();
         assert_eq!(nix::unistd::write(&writer, b"x"), Ok(1));
@@ -67,18 +67,18 @@ fn pipes() -> Vec<Situation> {
     let [(r1, w1), (r2, w2), (r3, _), (r4, _)] = [pipe(), with_data(), with_data(), pipe()];
     let [(r5, w5), (_, w6), (r7, w7), (_, w8)] = [pipe(), pipe(), full(), full()];
     vec![
-        situation("pipe, empty", Arc::new(r1), 0).keeping(w1),
-        situation("pipe with data", Arc::new(r2), IN).keeping(w2),
-        situation("pipe with data, no writer", Arc::new(r3), IN | HUP),
-        situation("pipe, empty, no writer", Arc::new(r4), HUP),
-        situation("pipe with room", Arc::new(w5), OUT).keeping(r5),
-        situation("pipe with room, no reader", Arc::new(w6), OUT | ERR),
-        situation("pipe, full", Arc::new(w7), 0).keeping(r7),
-        situation("pipe, full, no reader", Arc::new(w8), ERR),
+        state("pipe, empty", Arc::new(r1), 0).keeping(w1),
+        state("pipe with data", Arc::new(r2), IN).keeping(w2),
+        state("pipe with data, no writer", Arc::new(r3), IN | HUP),
+        state("pipe, empty, no writer", Arc::new(r4), HUP),
+        state("pipe with room", Arc::new(w5), OUT).keeping(r5),
+        state("pipe with room, no reader", Arc::new(w6), OUT | ERR),
+        state("pipe, full", Arc::new(w7), 0).keeping(r7),
+        state("pipe, full, no reader", Arc::new(w8), ERR),
     ]
 }
 
-fn fifos() -> Vec<Situation> {
+fn fifos() -> Vec<FdState> {
     let reader = |directory: &TempDir| -> OwnedFd {
         let path = directory.0.join("fifo");
         nix::unistd::mkfifo(&path, Permissions::S_IRWXU).unwrap_or_else(|e| panic!("{e}"));
@@ -89,12 +89,12 @@ fn fifos() -> Vec<Situation> {
     let (fresh, abandoned) = (reader(&new), reader(&left));
     drop(File::options().write(true).open(left.0.join("fifo")).unwrap_or_else(|e| panic!("{e}")));
     vec![
-        situation("FIFO that never had a writer", Arc::new(fresh), 0).keeping(new),
-        situation("FIFO whose writer came and left", Arc::new(abandoned), HUP).keeping(left),
+        state("FIFO that never had a writer", Arc::new(fresh), 0).keeping(new),
+        state("FIFO whose writer came and left", Arc::new(abandoned), HUP).keeping(left),
     ]
 }
 
-fn unix_streams() -> Vec<Situation> {
+fn unix_streams() -> Vec<FdState> {
     let [(h1, t1), (h2, t2), (h3, t3)] = [stream(), stream(), stream()];
     t1.shutdown(Shutdown::Write).unwrap_or_else(|error| panic!("shutdown: {error}"));
     drop(t2);
@@ -104,14 +104,14 @@ fn unix_streams() -> Vec<Situation> {
     let alone = socket(AddressFamily::Unix, SockType::Stream, flags, None);
     let alone = alone.unwrap_or_else(|error| panic!("socket: {error}"));
     vec![
-        situation("unix stream, peer shut down writing", h1, IN | OUT | RDHUP).keeping(t1),
-        situation("unix stream, peer closed", h2, IN | OUT | RDHUP | HUP),
-        situation("unix stream, peer closed on unread data", h3, RESET),
-        situation("unix stream, never connected", Arc::new(alone), OUT | HUP),
+        state("unix stream, peer shut down writing", h1, IN | OUT | RDHUP).keeping(t1),
+        state("unix stream, peer closed", h2, IN | OUT | RDHUP | HUP),
+        state("unix stream, peer closed on unread data", h3, RESET),
+        state("unix stream, never connected", Arc::new(alone), OUT | HUP),
     ]
 }
 
-fn tcp_ends() -> Vec<Situation> {
+fn tcp_ends() -> Vec<FdState> {
     let shut = |end: &std::net::TcpStream, how| {
         end.shutdown(how).unwrap_or_else(|error| panic!("shutdown: {error}"));
     };
@@ -128,20 +128,20 @@ fn tcp_ends() -> Vec<Situation> {
     shut(&h6, Shutdown::Both);
     let ended = IN | OUT | RDHUP;
     vec![
-        situation("TCP, peer shut down writing", h1, ended).keeping(t1),
-        situation("TCP, peer closed", h2, ended),
-        situation("TCP, both shut down writing", h3, ended | HUP).keeping(t3),
-        situation("TCP, own end shut down writing", h4, OUT).keeping(t4),
-        situation("TCP, own end shut down reading", h5, ended).keeping(t5),
-        situation("TCP, own end shut down", h6, ended | HUP).keeping(t6),
+        state("TCP, peer shut down writing", h1, ended).keeping(t1),
+        state("TCP, peer closed", h2, ended),
+        state("TCP, both shut down writing", h3, ended | HUP).keeping(t3),
+        state("TCP, own end shut down writing", h4, OUT).keeping(t4),
+        state("TCP, own end shut down reading", h5, ended).keeping(t5),
+        state("TCP, own end shut down", h6, ended | HUP).keeping(t6),
     ]
 }
 
-fn tcp_errors() -> Vec<Situation> {
-    let (reset, there) = tcp();
+fn tcp_errors() -> Vec<FdState> {
+    let (reset, peer) = tcp();
     let at_once = libc::linger { l_onoff: 1, l_linger: 0 };
-    setsockopt(&there, sockopt::Linger, &at_once).unwrap_or_else(|e| panic!("SO_LINGER: {e}"));
-    drop(there);
+    setsockopt(&peer, sockopt::Linger, &at_once).unwrap_or_else(|e| panic!("SO_LINGER: {e}"));
+    drop(peer);
     let new = || {
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
         let new = socket(AddressFamily::Inet, SockType::Stream, flags, None);
@@ -156,42 +156,42 @@ fn tcp_errors() -> Vec<Situation> {
         .unwrap_or_else(|error| panic!("getsockname: {error}"));
     let _ = connect(refused.as_raw_fd(), &address);
     vec![
-        situation("TCP, reset", reset, RESET),
-        situation("TCP, refused", Arc::new(refused), RESET).keeping(holder),
-        situation("TCP, never connected", Arc::new(new()), OUT | HUP),
+        state("TCP, reset", reset, RESET),
+        state("TCP, refused", Arc::new(refused), RESET).keeping(holder),
+        state("TCP, never connected", Arc::new(new()), OUT | HUP),
     ]
 }
 
-fn listeners() -> Vec<Situation> {
+fn listeners() -> Vec<FdState> {
     let listen = || TcpListener::bind("127.0.0.1:0").unwrap_or_else(|e| panic!("bind: {e}"));
     let (pending, client) = tcp_listener_and_client();
     let down = listen();
     nix::sys::socket::shutdown(down.as_raw_fd(), nix::sys::socket::Shutdown::Read)
         .unwrap_or_else(|error| panic!("shutdown: {error}"));
     vec![
-        situation("listener, idle", Arc::new(listen()), 0),
-        situation("listener with a connection", Arc::new(pending), IN).keeping(client),
-        situation("listener, shut down", Arc::new(down), OUT | HUP),
+        state("listener, idle", Arc::new(listen()), 0),
+        state("listener with a connection", Arc::new(pending), IN).keeping(client),
+        state("listener, shut down", Arc::new(down), OUT | HUP),
     ]
 }
 
-fn urgent() -> Vec<Situation> {
+fn urgent() -> Vec<FdState> {
     let [(h1, t1), (h2, t2), (h3, t3)] = [tcp(), tcp(), tcp()];
     setsockopt(&h3, sockopt::OobInline, &true).unwrap_or_else(|e| panic!("SO_OOBINLINE: {e}"));
-    for (here, there) in [(&h1, &t1), (&h2, &t2), (&h3, &t3)] {
-        put_urgent(there);
-        wait_until_kernel(&**here, PollFlags::POLLPRI, |bits| bits.contains(PollFlags::POLLPRI));
+    for (local, peer) in [(&h1, &t1), (&h2, &t2), (&h3, &t3)] {
+        put_urgent(peer);
+        wait_until_kernel(&**local, PollFlags::POLLPRI, |bits| bits.contains(PollFlags::POLLPRI));
     }
     let taken = recv(h2.as_raw_fd(), &mut [0; 1], MsgFlags::MSG_OOB);
     assert_eq!(taken, Ok(1), "the urgent byte");
     vec![
-        situation("TCP, urgent byte", h1, OUT | PRI).keeping(t1),
-        situation("TCP, urgent byte taken", h2, OUT).keeping(t2),
-        situation("TCP, urgent byte inline", h3, IN | OUT | PRI).keeping(t3),
+        state("TCP, urgent byte", h1, OUT | PRI).keeping(t1),
+        state("TCP, urgent byte taken", h2, OUT).keeping(t2),
+        state("TCP, urgent byte inline", h3, IN | OUT | PRI).keeping(t3),
     ]
 }
 
-fn others() -> Vec<Situation> {
+fn others() -> Vec<FdState> {
     let counter = |value: u64| {
         let counter = EventFd::new().unwrap_or_else(|error| panic!("eventfd: {error}"));
         if value > 0 {
@@ -203,28 +203,28 @@ fn others() -> Vec<Situation> {
     let executable = std::env::current_exe().unwrap_or_else(|error| panic!("{error}"));
     let regular = Arc::new(File::open(executable).unwrap_or_else(|error| panic!("{error}")));
     vec![
-        situation("eventfd, zero", counter(0), OUT),
-        situation("eventfd, non-zero", counter(3), IN | OUT),
-        situation("eventfd, full", counter(u64::MAX - 1), IN),
-        situation("UDP, refused", refused_datagram(), OUT | ERR),
-        situation("pseudo-terminal, peer closed", lonely_terminal(), OUT | HUP),
-        situation("regular file", regular, IN | OUT),
-        situation("directory", file("/"), IN | OUT),
-        situation("/dev/null", file("/dev/null"), IN | OUT),
+        state("eventfd, zero", counter(0), OUT),
+        state("eventfd, non-zero", counter(3), IN | OUT),
+        state("eventfd, full", counter(u64::MAX - 1), IN),
+        state("UDP, refused", refused_datagram(), OUT | ERR),
+        state("pseudo-terminal, peer closed", terminal_without_peer(), OUT | HUP),
+        state("regular file", regular, IN | OUT),
+        state("directory", file("/"), IN | OUT),
+        state("/dev/null", file("/dev/null"), IN | OUT),
     ]
 }
 
 fn refused_datagram() -> Source {
     let bind = || UdpSocket::bind("127.0.0.1:0").unwrap_or_else(|e| panic!("bind: {e}"));
-    let (here, gone) = (bind(), bind());
+    let (local, gone) = (bind(), bind());
     let address: SocketAddr = gone.local_addr().unwrap_or_else(|e| panic!("getsockname: {e}"));
-    here.connect(address).unwrap_or_else(|error| panic!("connect: {error}"));
+    local.connect(address).unwrap_or_else(|error| panic!("connect: {error}"));
     drop(gone);
-    here.send(b"x").unwrap_or_else(|error| panic!("send: {error}"));
-    Arc::new(here)
+    local.send(b"x").unwrap_or_else(|error| panic!("send: {error}"));
+    Arc::new(local)
 }
 
-fn lonely_terminal() -> Source {
+fn terminal_without_peer() -> Source {
     let pair = nix::pty::openpty(None, None).unwrap_or_else(|error| panic!("openpty: {error}"));
     drop(pair.slave);
     Arc::new(pair.master)

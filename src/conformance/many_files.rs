@@ -17,13 +17,13 @@ const SPARE: usize = 100;
 
 /// Returns how many of `wanted` files a case may open. Prints a note if that is fewer, and skips
 /// the case if it is too few.
-pub(super) fn room_for(cx: &TestContext, wanted: usize) -> usize {
+pub(super) fn fd_budget(cx: &TestContext, wanted: usize) -> usize {
     let resource = Resource::RLIMIT_NOFILE;
     let (soft, hard) = getrlimit(resource).unwrap_or_else(|e| panic!("getrlimit: {e}"));
     // Many systems have a soft limit of 1,024.
     setrlimit(resource, hard, hard)
         .unwrap_or_else(|error| panic!("RLIMIT_NOFILE from {soft} to {hard}: {error}"));
-    let open = open_numbers().len();
+    let open = open_fds().len();
     let room = usize::try_from(hard).unwrap_or(usize::MAX).saturating_sub(open + SPARE);
     let why = format!("RLIMIT_NOFILE is {hard}, {open} files are open");
     if room < SPARE {
@@ -60,14 +60,14 @@ impl Group {
     }
 
     /// Returns true if the last reader has been closed.
-    pub(super) fn is_abandoned(&self) -> bool {
+    pub(super) fn has_no_reader(&self) -> bool {
         oracle(&self.writer, PollFlags::empty()).contains(PollFlags::POLLERR)
     }
 }
 
 /// Creates idle groups with `wanted` sources, or fewer within the limit.
 pub(super) fn groups(cx: &TestContext, wanted: usize) -> Vec<Group> {
-    let room = room_for(cx, wanted + wanted / GROUP);
+    let room = fd_budget(cx, wanted + wanted / GROUP);
     (0..room / (GROUP + 1)).map(|_| Group::new()).collect()
 }
 
@@ -85,13 +85,13 @@ pub(super) fn register_all(harness: &mut ReadinessHarness, groups: &[Group]) -> 
 /// Returns `wanted` streams connected in pairs, each with a byte to read; or fewer within the
 /// limit, a multiple of 14.
 pub(super) fn ready_streams(cx: &TestContext, wanted: usize) -> Vec<Arc<UnixStream>> {
-    let pairs = room_for(cx, wanted) / 14 * 7;
+    let pairs = fd_budget(cx, wanted) / 14 * 7;
     let mut streams = Vec::with_capacity(pairs * 2);
     for _ in 0..pairs {
-        let (here, there) = stream();
-        put(&there, b"x");
-        put(&here, b"x");
-        streams.extend([here, Arc::new(there)]);
+        let (local, peer) = stream();
+        put(&peer, b"x");
+        put(&local, b"x");
+        streams.extend([local, Arc::new(peer)]);
     }
     streams
 }

@@ -1,7 +1,7 @@
 //! Clauses P2, P3 and C2 for descriptor numbers: when 0 to 2 are free, and when the poller's own
 //! were replaced. Every case has a process of its own.
 
-use super::messages::{came, with_files};
+use super::messages::{message_parts, with_files};
 use super::op_harness::*;
 use super::opens::opened;
 use super::util::*;
@@ -26,7 +26,7 @@ impl ClosedStdio {
         let (input, output, error) = (stdin(), stdout(), stderr());
         let files = [input.as_fd(), output.as_fd(), error.as_fd()];
         let files = files.map(|file| ok(file.try_clone_to_owned()));
-        (0..3).for_each(|number| ok(close(number)));
+        (0..3).for_each(|fd| ok(close(fd)));
         ClosedStdio(files)
     }
 
@@ -49,8 +49,8 @@ fn put_at_stdio(files: [&impl AsFd; 3]) {
 }
 
 /// Returns the open descriptors below 3.
-fn stdio_numbers() -> Vec<RawFd> {
-    open_numbers().into_iter().filter(|&number| number < 3).collect()
+fn stdio_fds() -> Vec<RawFd> {
+    open_fds().into_iter().filter(|&fd| fd < 3).collect()
 }
 
 /// Uses readiness, a wake of a sleeping wait, and operations on a socket, on a cached file and on
@@ -63,20 +63,20 @@ fn work(ops: &mut OpHarness, key: Key, mode: Mode, cached: &Path) {
     ops.harness.expect_now(&[(1, Readiness::READABLE)], "unread data");
     let (waker, waiter) = (ops.harness.poller.waker(), Thread::current().id());
     let thread = std::thread::spawn(move || {
-        until_asleep(waiter);
+        wait_until_asleep(waiter);
         waker.wake();
     });
     ops.harness.wait(None);
     assert!(ops.harness.events.woken(), "the wake must end the wait");
     thread.join().unwrap_or_else(|_| panic!("the waking thread failed"));
 
-    let (here, there) = stream();
-    let here = ops.add(here);
-    ops.submit(Op::recv(here, vec![], 4), 2);
+    let (local, peer) = stream();
+    let local = ops.add(local);
+    ops.submit(Op::recv(local, vec![], 4), 2);
     ops.expect_nothing_yet("nothing was sent");
-    put(&there, b"abcd");
-    assert_eq!(bytes(ops.one()).1, b"abcd");
-    ops.harness.deregister(here);
+    put(&peer, b"abcd");
+    assert_eq!(bytes(ops.next()).1, b"abcd");
+    ops.harness.deregister(local);
     let read = OpenOptions::new().read(true).clone();
     for path in [cached, "/proc/version".as_ref()] {
         let file = opened(ops.run(Op::open(path, &read)));
@@ -93,32 +93,32 @@ pub(super) fn p2_own_descriptors_leave_stdio_free(cx: &TestContext) {
     let null = ok(File::open("/dev/null"));
     for mode in MODES {
         // The descriptors of the case have higher numbers too.
-        let (here, there) = stream();
+        let (local, peer) = stream();
         let stdio = ClosedStdio::new();
         let mut ops = OpHarness::new(cx);
-        let key = ops.harness.register(here, 1, READ, mode);
-        put(&there, b"x");
+        let key = ops.harness.register(local, 1, READ, mode);
+        put(&peer, b"x");
         work(&mut ops, key, mode, &cached);
-        assert_eq!(stdio_numbers(), [], "the poller uses a standard descriptor, {mode:?}");
+        assert_eq!(stdio_fds(), [], "the poller uses a standard descriptor, {mode:?}");
         stdio.replace(&null);
         work(&mut ops, key, mode, &cached);
         drop(ops);
-        assert_eq!(stdio_numbers(), [0, 1, 2], "the poller closed a standard descriptor");
+        assert_eq!(stdio_fds(), [0, 1, 2], "the poller closed a standard descriptor");
     }
 }
 
-pub(super) fn c2_what_is_opened_has_the_lowest_number(cx: &TestContext) {
+pub(super) fn c2_new_fds_are_the_lowest_free(cx: &TestContext) {
     let directory = TempDir::new();
     let cached = directory.0.join("cached");
     ok(std::fs::write(&cached, "content"));
     let listener = ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
     let address = ok(listener.local_addr());
-    let (here, there) = stream();
+    let (local, peer) = stream();
     let passed = [Arc::new(ok(File::open(&cached)))];
     let read = OpenOptions::new().read(true).clone();
     let mut ops = OpHarness::new(cx);
-    let [listener, receiver] = [ops.add(Arc::new(listener)), ops.add(here)];
-    let sender = ops.add(Arc::new(there));
+    let [listener, receiver] = [ops.add(Arc::new(listener)), ops.add(local)];
+    let sender = ops.add(Arc::new(peer));
     let _client = ok(TcpStream::connect(address));
     bytes(ops.run(Op::send_msg(sender, "x", .., with_files(&passed))));
     // The poller's lazily created descriptors exist from now on.
@@ -129,13 +129,13 @@ pub(super) fn c2_what_is_opened_has_the_lowest_number(cx: &TestContext) {
     let accepted = ops.run(Op::accept(listener)).result;
     let Ok(Outcome::Accepted { socket, .. }) = accepted else { panic!("{accepted:?}") };
     given.push(("accepted", socket));
-    let mut message = came(ops.run(Op::recv_msg(receiver, vec![], 9)));
+    let mut message = message_parts(ops.run(Op::recv_msg(receiver, vec![], 9)));
     given.push(("passed", message.files.remove(0)));
-    let numbers = |given: &[(&str, OwnedFd)]| given.iter().map(|its| its.1.as_raw_fd()).collect();
-    let first: Vec<RawFd> = numbers(&given);
+    let fds = |given: &[(&str, OwnedFd)]| given.iter().map(|file| file.1.as_raw_fd()).collect();
+    let first: Vec<RawFd> = fds(&given);
     given.clear();
     given.push(("on a thread", ok(opened(ops.run(Op::open("/proc/version", &read))))));
-    let second: Vec<RawFd> = numbers(&given);
+    let second: Vec<RawFd> = fds(&given);
     given.clear();
     drop(stdio);
     assert_eq!((first, second), (vec![0, 1, 2], vec![0]), "the lowest free descriptors");
@@ -147,22 +147,22 @@ pub(super) fn p3_replaced_descriptors_end_no_process(cx: &TestContext) {
     ok(fcntl(&empty, FcntlArg::F_SETFL(OFlag::empty())));
     for file in [OwnedFd::from(ok(File::open("/dev/zero"))), empty] {
         let pairs: Vec<_> = (0..4).map(|_| stream()).collect();
-        let before = open_numbers();
+        let before = open_fds();
         let mut ops = OpHarness::new(cx);
-        for (here, there) in &pairs[..3] {
-            ops.harness.register(here.clone(), 1, READ, Mode::Edge);
-            put(there, b"x");
+        for (local, peer) in &pairs[..3] {
+            ops.harness.register(local.clone(), 1, READ, Mode::Edge);
+            put(peer, b"x");
         }
         let key = ops.add(pairs[3].0.clone());
         ops.submit(Op::recv(key, vec![], 4), 2);
         ops.wait(ZERO);
         // On SIGIO these signals are pending when the poller is dropped.
-        pairs.iter().for_each(|(_, there)| put(there, b"y"));
-        for number in open_numbers().into_iter().filter(|number| !before.contains(number)) {
+        pairs.iter().for_each(|(_, peer)| put(peer, b"y"));
+        for fd in open_fds().into_iter().filter(|fd| !before.contains(fd)) {
             // The poller closes the descriptor.
-            _ = ok(duplicate_onto(file.as_fd(), number)).into_raw_fd();
+            _ = ok(duplicate_onto(file.as_fd(), fd)).into_raw_fd();
         }
         drop(ops);
-        pairs.iter().for_each(|(_, there)| put(there, b"z"));
+        pairs.iter().for_each(|(_, peer)| put(peer, b"z"));
     }
 }
