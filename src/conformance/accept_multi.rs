@@ -101,7 +101,7 @@ pub(super) fn c8_accept_multi_accepts_each_client_in_order(cx: &TestContext) {
         let id = accept_all(&mut ops, key, 1);
         assert!(
             next_client_numbers(&mut ops, 20).into_iter().eq(0..20),
-            "{}: early ones",
+            "{}: queued connections",
             listener.name
         );
         ops.expect_nothing_yet("no connection is left");
@@ -232,9 +232,10 @@ pub(super) fn x1_cancelled_accept_multi_loses_no_connection(cx: &TestContext) {
                 ops.wait(LONG);
             }
             clients.extend((3..5).map(|number| listener.connect(number)));
-            match is_deregistered {
-                true => ops.harness.deregister(key),
-                false => ops.cancel(id),
+            if is_deregistered {
+                ops.harness.deregister(key)
+            } else {
+                ops.cancel(id)
             }
             let mut numbers = Vec::new();
             let last = loop {

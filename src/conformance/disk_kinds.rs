@@ -67,7 +67,7 @@ fn others(directory: &Path) -> Vec<(&'static str, OwnedFd)> {
         ("reader", reader),
         ("writer", writer),
         ("unix stream", ok(local.as_fd().try_clone_to_owned())),
-        ("its peer", peer.into()),
+        ("unix stream, peer", peer.into()),
         ("datagram", ok(UnixDatagram::pair()).0.into()),
         ("TCP", ok(connection.as_fd().try_clone_to_owned())),
         ("eventfd", counter.into()),

@@ -29,7 +29,7 @@ fn stream_with_operations(ops: &mut OpHarness) -> (Arc<UnixStream>, UnixStream, 
     (local, peer, key, ids)
 }
 
-fn in_order(done: &[Completion]) -> Vec<OpId> {
+fn ids_of(done: &[Completion]) -> Vec<OpId> {
     done.iter().map(|done| done.id).collect()
 }
 
@@ -49,7 +49,7 @@ pub(super) fn r5_cancelled_operations_complete_in_submission_order(cx: &TestCont
             assert_eq!(refused.kind(), io::ErrorKind::NotFound);
             assert_eq!(&*refused.into_parts().0.into_buf(), [1, 2], "the buffer must be returned");
             let done = ops.collect(12);
-            assert_eq!(in_order(&done), ids, "received {what}, submitted: {is_in_flight}");
+            assert_eq!(ids_of(&done), ids, "received {what}, submitted: {is_in_flight}");
             let mut consumed = 0;
             for done in &done {
                 let is_whole = done.result.is_ok();
@@ -82,15 +82,12 @@ pub(super) fn r5_peer_sees_eof_despite_pending_operations(cx: &TestContext) {
             if is_in_flight {
                 ops.expect_nothing_yet("nothing was sent and the send buffer is full");
             }
-            let stays = match by_deregister {
-                true => {
-                    ops.harness.deregister(key);
-                    Some(ops)
-                }
-                false => {
-                    drop(ops);
-                    None
-                }
+            let stays = if by_deregister {
+                ops.harness.deregister(key);
+                Some(ops)
+            } else {
+                drop(ops);
+                None
             };
             assert_eq!(Arc::strong_count(&local), 1, "the poller still holds the source");
             drop(local);
@@ -116,7 +113,7 @@ pub(super) fn r5_operations_on_reused_fd_use_new_file(cx: &TestContext) {
     let key = ops.add(Arc::new(new.unwrap_or_else(|error| panic!("dup3: {error}"))));
     let id = ops.submit(Op::recv(key, Vec::new(), 8), 3);
     let done = ops.collect(3);
-    assert!(in_order(&done) == old && done.iter().all(Completion::is_canceled), "{done:?}");
+    assert!(ids_of(&done) == old && done.iter().all(Completion::is_canceled), "{done:?}");
     put(&peer, b"old");
     ops.expect_nothing_yet("only the old file has data");
     put(&new_peer, b"new");
@@ -274,7 +271,7 @@ pub(super) fn p1_child_cannot_affect_parents_operations(cx: &TestContext) {
     ops.expect_nothing_yet("the child must not end operations");
     put(&peer, b"cdefgh");
     let done = ops.collect(2);
-    assert_eq!(in_order(&done), ids[..2]);
+    assert_eq!(ids_of(&done), ids[..2]);
     assert!(*done[0].buf == *b"> abcd" && *done[1].buf == *b"efgh", "{done:?}");
     let _peers = clients(&all, 1);
     let done = ops.next();

@@ -143,7 +143,7 @@ pub(super) fn c2_shutdown_operation_ends_receives(cx: &TestContext) {
     shut_down_receives(cx, By::Operation);
 }
 
-/// No SIGIO is sent for it.
+/// The kernel sends no SIGIO for a shutdown.
 pub(super) fn c2_shutdown_by_call_ends_receives(cx: &TestContext) {
     shut_down_receives(cx, By::Call);
     shut_down_receives(cx, By::CallOfBusyProgram);
@@ -245,7 +245,7 @@ pub(super) fn c2_listener_shutdown_operation_ends_accepts(cx: &TestContext) {
     shut_down_listeners(cx, By::Operation);
 }
 
-/// No SIGIO is sent for it.
+/// The kernel sends no SIGIO for a shutdown.
 pub(super) fn c2_listener_shut_down_by_call_ends_accepts(cx: &TestContext) {
     shut_down_listeners(cx, By::Call);
     shut_down_listeners(cx, By::CallOfBusyProgram);
@@ -261,12 +261,13 @@ fn shut_down_listeners(cx: &TestContext, by: By) {
             let fd = source.as_fd().as_raw_fd();
             let key = ops.add(source);
             for token in 0..2 {
-                match is_multi {
-                    true => ops.submit_multishot(Op::accept_multi(key), token),
-                    false => ops.submit(Op::accept(key), token),
+                if is_multi {
+                    ops.submit_multishot(Op::accept_multi(key), token)
+                } else {
+                    ops.submit(Op::accept(key), token)
                 };
             }
-            ops.expect_nothing_yet("nothing connects");
+            ops.expect_nothing_yet("no connection is pending");
             match by {
                 By::Operation => {
                     ops.submit(Op::shutdown(key, Shutdown::Both), 2);

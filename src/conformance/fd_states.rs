@@ -90,7 +90,7 @@ fn fifos() -> Vec<FdState> {
     drop(File::options().write(true).open(left.0.join("fifo")).unwrap_or_else(|e| panic!("{e}")));
     vec![
         state("FIFO that never had a writer", Arc::new(fresh), 0).keeping(new),
-        state("FIFO whose writer came and left", Arc::new(abandoned), HUP).keeping(left),
+        state("FIFO whose writer has closed", Arc::new(abandoned), HUP).keeping(left),
     ]
 }
 

@@ -44,7 +44,7 @@ pub(super) fn h1_spurious_hint_does_not_end_wait(cx: &TestContext) {
             put(&later_peer, b"y");
             later_peer
         });
-        let reported = harness.next("what comes later");
+        let reported = harness.next("a byte on the other stream");
         assert_eq!(reported, [(2, Readiness::READABLE)], "{mode:?}");
         writer.join().unwrap_or_else(|_| panic!("the writer failed"));
     }

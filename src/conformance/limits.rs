@@ -125,9 +125,10 @@ pub(super) fn c8_accept_is_paused_after_emfile(cx: &TestContext) {
     for is_multi in [false, true] {
         let client = ok(TcpStream::connect(address));
         ok(setrlimit(Resource::RLIMIT_NOFILE, 3, hard));
-        let full = match is_multi {
-            true => ops.submit_multishot(Op::accept_multi(key), 1),
-            false => ops.submit(Op::accept(key), 1),
+        let full = if is_multi {
+            ops.submit_multishot(Op::accept_multi(key), 1)
+        } else {
+            ops.submit(Op::accept(key), 1)
         };
         let done = ops.next();
         assert_eq!((done.id, errno(&done)), (full, libc::EMFILE));
@@ -139,9 +140,10 @@ pub(super) fn c8_accept_is_paused_after_emfile(cx: &TestContext) {
         ops.expect_sleep("nothing is accepted during the pause");
         ops.cancel(pause);
         assert!(ops.next().is_canceled(), "the pause ends early");
-        let id = match is_multi {
-            true => ops.submit_multishot(Op::accept_multi(key), 3),
-            false => ops.submit(Op::accept(key), 3),
+        let id = if is_multi {
+            ops.submit_multishot(Op::accept_multi(key), 3)
+        } else {
+            ops.submit(Op::accept(key), 3)
         };
         let done = ops.next();
         assert_eq!(done.token, Token(3));
@@ -177,9 +179,10 @@ pub(super) fn r1_device_attached_later_is_reported_after_rearm(cx: &TestContext)
             Err(error) => cx.skip(format!("no device: {error}")),
         };
         tun.drain();
-        match is_modified {
-            true => harness.modify(key, 1, READ, mode),
-            false => harness.rearm(key, READ),
+        if is_modified {
+            harness.modify(key, 1, READ, mode)
+        } else {
+            harness.rearm(key, READ)
         }
         harness.expect_silence(&format!("nothing was sent, {why}"));
         // Sent while the poller sleeps, so that no check finds it.

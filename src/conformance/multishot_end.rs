@@ -57,9 +57,10 @@ pub(super) fn c8_end_follows_any_number_of_results(cx: &TestContext) {
                 let (pieces, last) = collect_until_last(&mut ops);
                 let rest = bytes_from(half * SIZE, (count - half) * SIZE);
                 assert!(pieces.concat() == rest, "{why}: each byte once, in order");
-                match is_reset {
-                    true => assert_eq!(errno(&last), libc::ECONNRESET, "{why}"),
-                    false => expect_end(&last, &why),
+                if is_reset {
+                    assert_eq!(errno(&last), libc::ECONNRESET, "{why}");
+                } else {
+                    expect_end(&last, &why);
                 }
             }
         }
@@ -127,9 +128,10 @@ pub(super) fn c2_reset_does_not_affect_next_connection(cx: &TestContext) {
         let (pair, pool, mut ops) = (SocketPair::tcp(), new_pool(64, 4), OpHarness::new(cx));
         let key = ops.add(pair.local.clone());
         let held = if waits_for_buffer { take_all(&pool) } else { Vec::new() };
-        let reads = match waits_for_buffer {
-            true => ops.submit_multishot(Op::recv_multi(key, &pool), 1),
-            false => ops.submit(Op::recv(key, vec![], 9), 1),
+        let reads = if waits_for_buffer {
+            ops.submit_multishot(Op::recv_multi(key, &pool), 1)
+        } else {
+            ops.submit(Op::recv(key, vec![], 9), 1)
         };
         ops.expect_nothing_yet(&why);
         leave_unread(&pair);
@@ -176,14 +178,14 @@ pub(super) fn c8_late_receive_does_not_overtake_waiting_one(cx: &TestContext) {
     let waits = ops.submit_multishot(Op::recv_multi(one, &pool), 1);
     ops.expect_nothing_yet("the pool is empty");
     drop(held);
-    let comes = ops.submit_multishot(Op::recv_multi(other, &pool), 2);
+    let late = ops.submit_multishot(Op::recv_multi(other, &pool), 2);
     // Each buffer is returned before the next result.
     let mut next = || {
         let done = ops.next();
         (done.id, done.buf.to_vec())
     };
     let order = [next(), next()];
-    assert_eq!(order, [(waits, b"said".to_vec()), (comes, b"said".to_vec())]);
+    assert_eq!(order, [(waits, b"said".to_vec()), (late, b"said".to_vec())]);
 }
 
 pub(super) fn p1_inherited_pool_is_refused_in_child(cx: &TestContext) {

@@ -45,7 +45,7 @@ fn write_all(to: &OwnedFd, mut bytes: &[u8]) {
 }
 
 /// Fails unless the tokens are those of all operations, in order.
-fn in_order(done: &[crate::op::Completion], why: &str) {
+fn expect_order(done: &[crate::op::Completion], why: &str) {
     let tokens: Vec<_> = done.iter().map(|done| done.token.0).collect();
     assert_eq!(tokens, (0..done.len()).collect::<Vec<_>>(), "in order of submission, {why}");
 }
@@ -68,7 +68,7 @@ fn receives(is_tcp: bool, count: usize, chunk: usize, ops: &mut OpHarness) {
         }
     }
     let done = ops.collect(count);
-    in_order(&done, "waiting receives");
+    expect_order(&done, "waiting receives");
     let mut received: Vec<u8> = done.into_iter().flat_map(|done| bytes(done).1).collect();
     // Each has received something, and the rest is still in the socket.
     let rest = all.len() - received.len();
@@ -104,7 +104,7 @@ pub(super) fn c3_late_receive_does_not_overtake(cx: &TestContext) {
         arrives(b"abcdef");
         ops.submit(Op::recv(key, Vec::new(), 3), 1);
         let done = ops.collect(2);
-        in_order(&done, "with data pending");
+        expect_order(&done, "with data pending");
         let texts: Vec<_> = done.into_iter().map(|done| bytes(done).1).collect();
         assert_eq!(texts, [b"abc", b"def"]);
         ops.submit(Op::recv_exact(key, Vec::new(), 6), 0);
@@ -113,7 +113,7 @@ pub(super) fn c3_late_receive_does_not_overtake(cx: &TestContext) {
         arrives(b"ijklmnop");
         ops.submit(Op::recv(key, Vec::new(), 9), 1);
         let done = ops.collect(2);
-        in_order(&done, "with the first partly received");
+        expect_order(&done, "with the first partly received");
         let texts: Vec<_> = done.into_iter().map(|done| bytes(done).1).collect();
         assert_eq!(texts, [&b"ghijkl"[..], b"mnop"]);
     }
@@ -158,7 +158,7 @@ pub(super) fn c3_sends_reach_the_peer_in_order(cx: &TestContext) {
                 ops.wait(ZERO);
             }
             let done = ops.collect(count + 1);
-            in_order(&done, "sends and a shutdown");
+            expect_order(&done, "sends and a shutdown");
             // The bytes that filled the socket come first, and are zeroes.
             let mut expected = Vec::new();
             for done in done.into_iter().take(count) {
@@ -196,7 +196,7 @@ pub(super) fn c3_connections_are_accepted_in_order(cx: &TestContext) {
             accept(&mut ops);
         }
         let done = ops.collect(6);
-        in_order(&done, "accepts");
+        expect_order(&done, "accepts");
         for (done, client) in done.into_iter().zip(&clients) {
             let expected: SocketAddr = ok(client.local_addr());
             let Ok(Outcome::Accepted { peer: Some(Address::Inet(peer)), .. }) = done.result else {
@@ -257,7 +257,7 @@ pub(super) fn c3_operations_after_connect_wait_for_it(cx: &TestContext) {
         ops.submit(Op::write(key, " world", ..), 2);
         ops.submit(Op::shutdown(key, Shutdown::Write), 3);
         let done = ops.collect(4);
-        in_order(&done, "a connect and the operations after it");
+        expect_order(&done, "a connect and the operations after it");
         done.into_iter().for_each(|done| drop(bytes(done)));
         let (mut peer, _) = ok(listener.accept());
         assert_eq!(ok(std::io::read_to_string(&mut peer)), "hello world");
@@ -286,7 +286,7 @@ pub(super) fn c3_datagrams_keep_submission_order(cx: &TestContext) {
         }
         let (sent, received): (Vec<_>, Vec<_>) =
             ops.collect(16).into_iter().partition(|done| done.token.0 >= 100);
-        in_order(&received, "datagrams");
+        expect_order(&received, "datagrams");
         for (number, done) in received.into_iter().enumerate() {
             assert_eq!(bytes(done), (number, vec![number as u8; number]));
         }

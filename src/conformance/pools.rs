@@ -243,9 +243,10 @@ pub(super) fn c8_shortage_reported_outside_wait_is_handled(cx: &TestContext) {
         let kept = ops.next();
         ops.expect_nothing_yet("no data is left");
         pair.send(b"more");
-        match by_modify {
-            true => ops.harness.modify(key, 1, Interest::PRIORITY, Mode::Level),
-            false => ops.harness.deregister(key),
+        if by_modify {
+            ops.harness.modify(key, 1, Interest::PRIORITY, Mode::Level)
+        } else {
+            ops.harness.deregister(key)
         }
         let mut done = ops.collect(if by_modify { 1 } else { 2 });
         // The cancelled receive may complete before or after it.

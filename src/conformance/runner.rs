@@ -64,7 +64,7 @@ fn in_thread(case: Case, maker: Maker, backend: &str) -> Result<(), Verdict> {
     let (done, is_done) = mpsc::channel();
     let run = move || {
         let result = panic::catch_unwind(|| (case.run)(&TestContext::new(maker, &backend)));
-        // The receiver is gone if the watchdog has reported the case.
+        // The receiver is gone if the watchdog has text the case.
         let _ = done.send(result.map_err(verdict));
     };
     let spawned = thread::Builder::new().name(case.name.to_owned()).spawn(run);
@@ -96,27 +96,22 @@ fn in_own_process(test: &str) -> Result<(), Verdict> {
         command.spawn().map_err(failed)?
     };
     let output = child.wait_with_output().map_err(failed)?;
-    let reported =
-        String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
         return Err(Verdict::Failed(format!(
-            "in a process of its own, {}:\n{reported}",
+            "in a process of its own, {}:\n{text}",
             output.status
         )));
     }
-    if let Some(line) = reported.lines().find_map(|line| line.strip_prefix(SKIPPED)) {
+    if let Some(line) = text.lines().find_map(|line| line.strip_prefix(SKIPPED)) {
         let (_, reason) = line.split_once(": ").unwrap_or(("", line));
         return Err(Verdict::Skipped(reason.to_owned()));
     }
-    for note in reported.lines().filter_map(|line| line.strip_prefix(NOTE)) {
+    for note in text.lines().filter_map(|line| line.strip_prefix(NOTE)) {
         // Printed in the same way as a skip.
         let line = format!("{NOTE}{test}: {note}\n");
         let _ = io::Write::write_all(&mut io::stderr(), line.as_bytes());
     }
-    let ran = reported.contains("1 passed");
-    if ran {
-        Ok(())
-    } else {
-        Err(Verdict::Failed(format!("{path} was not run alone:\n{reported}")))
-    }
+    let ran = text.contains("1 passed");
+    if ran { Ok(()) } else { Err(Verdict::Failed(format!("{path} was not run alone:\n{text}"))) }
 }

@@ -81,7 +81,7 @@ pub(super) fn t2_unreportable_readiness_does_not_wake_wait(cx: &TestContext) {
         // Always ready, except for the direction of the interest.
         let null = File::open("/dev/null").unwrap_or_else(|e| panic!("/dev/null: {e}"));
         harness.register(Arc::new(null), 7, Interest::PRIORITY, mode);
-        harness.expect_silence("nothing of this may be reported");
+        harness.expect_silence("no source may be reported");
         sleep_through(&mut harness, None, &format!("{mode:?}"));
     }
 }
@@ -93,7 +93,7 @@ pub(super) fn t2_urgent_data_ends_wait(cx: &TestContext) {
             let mut harness = cx.harness(4);
             let (local, peer) = tcp();
             harness.register(local, 1, interest, mode);
-            harness.expect_silence("nothing has come");
+            harness.expect_silence("nothing was sent");
             let waiter = staging::Thread::current().id();
             let sender = thread::spawn(move || {
                 wait_until_asleep(waiter);
