@@ -189,7 +189,7 @@ fn processes() -> Vec<Kind> {
     let mut cat =
         unwrap_io(Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn());
     let stdin = cat.stdin.take();
-    let pidfd = unwrap_io(staging::process_file(cat.id()));
+    let pidfd = unwrap_io(staging::open_pidfd(cat.id()));
     vec![
         kind("signalfd", Arc::new(signalfd), move || thread.signal(libc::SIGUSR2)),
         kind("pidfd", Arc::new(pidfd), move || {

@@ -227,9 +227,9 @@ pub(super) fn r7_register_of_closed_fd_is_ebadf(cx: &TestContext) {
     let (reader, writer) = pipe();
     let fd = reader.as_raw_fd();
     drop(reader);
-    refused(&mut harness, Arc::new(staging::closed_number(fd)), "a closed descriptor");
-    refused(&mut harness, Arc::new(staging::closed_number(i32::MAX)), "the largest descriptor");
-    refused(&mut harness, Arc::new(staging::closed_number(-5)), "a negative descriptor");
+    refused(&mut harness, Arc::new(staging::closed_fd(fd)), "a closed descriptor");
+    refused(&mut harness, Arc::new(staging::closed_fd(i32::MAX)), "the largest descriptor");
+    refused(&mut harness, Arc::new(staging::closed_fd(-5)), "a negative descriptor");
     let reopened = writer.try_clone().unwrap_or_else(|error| panic!("dup: {error}"));
     assert_eq!(reopened.as_raw_fd(), fd);
     harness.register(Arc::new(reopened), 2, WRITE, Mode::Level);

@@ -282,7 +282,7 @@ impl<S: Selector> Poller for Reactor<S> {
         self.parker.check_process()?;
         Self::check_directions(interest)?;
         let source = sys::file::SourceFd::new(source);
-        let number = source.number();
+        let number = source.raw_fd();
         let (slot, io_mode) = self.parts.register(source, token, interest, mode)?;
         if let Some(io_mode) = io_mode {
             self.operations.insert_source(slot, number, io_mode, interest);
@@ -416,7 +416,7 @@ impl<S> Drop for Reactor<S> {
             let readiness = &self.parts.readiness;
             self.operations.for_each_source(|slot, mode| {
                 if let Some((file, _)) = readiness.source(slot) {
-                    mode.restore(file.number());
+                    mode.restore(file.raw_fd());
                 }
             });
             self.operations.stop_notifying(&self.parts.notifier);

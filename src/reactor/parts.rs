@@ -154,7 +154,7 @@ impl<S: Selector> Parts<S> {
             events: PollBits::asked(dir).bits() as i16,
             revents: 0,
         });
-        let is_told = sys::poll::look(&mut fds).is_ok();
+        let is_told = sys::poll::poll_now(&mut fds).is_ok();
         fds.map(|its| match is_told && its.fd >= 0 {
             true => PollBits::from_bits_retain(its.revents as u16),
             false => PollBits::from_bits_retain(its.events as u16) - PollBits::RDHUP,
@@ -196,7 +196,7 @@ impl<S: Selector> Io for Parts<S> {
 
     fn restore(&mut self, slot: Slot, mode: &mut FdIoMode) {
         if let Some(file) = self.file(slot) {
-            mode.restore(file.number());
+            mode.restore(file.raw_fd());
         }
     }
 
@@ -209,7 +209,7 @@ impl<S: Selector> Io for Parts<S> {
     }
 
     fn can_submit(&mut self, work: &Work, mode: &mut FdIoMode) -> bool {
-        work.suits_a_ring(mode)
+        work.is_supported_by_ring(mode)
     }
 
     fn attempt(&mut self, call: &mut IoCall, mode: &mut FdIoMode) -> io::Result<CallResult> {

@@ -156,7 +156,7 @@ fn may_lack_queue(fd: BorrowedFd<'_>) -> bool {
 
 fn has_error(fd: BorrowedFd<'_>) -> bool {
     let mut fds = [sys::poll::pollfd { fd: fd.as_raw_fd(), events: 0, revents: 0 }];
-    let is_told = sys::poll::look(&mut fds).is_ok();
+    let is_told = sys::poll::poll_now(&mut fds).is_ok();
     is_told && PollBits::from_bits_retain(fds[0].revents as u16).contains(PollBits::ERR)
 }
 

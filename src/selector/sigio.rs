@@ -116,7 +116,7 @@ impl Sigio {
     pub fn new() -> io::Result<Self> {
         let (generation, wake, signals) =
             (ForkGeneration::current()?, WakeHandle::new()?, Signals::take()?);
-        let array = || Array::new(&[signals.queue(), wake.as_fd()]);
+        let array = || Array::new(&[signals.signalfd(), wake.as_fd()]);
         let (side, all, polled_all) = (array(), array(), Instant::now());
         let (files, named, heard) = Default::default();
         Ok(Sigio {
@@ -256,7 +256,7 @@ impl Selector for Sigio {
     }
 
     fn arm(&mut self, slot: Slot, fd: BorrowedFd<'_>, arm: ArmRequest) -> io::Result<ArmOutcome> {
-        let (signal, generation) = (self.signals.number(), self.generation);
+        let (signal, generation) = (self.signals.signal(), self.generation);
         let file = match self.file(slot, fd) {
             Some(file) => file,
             None => self.enter(slot, fd)?,
@@ -290,7 +290,7 @@ impl Selector for Sigio {
         self.set_polled(slot, fd, File::unpoll);
         self.side.forget(slot);
         self.all.forget(slot);
-        let signal = self.signals.number();
+        let signal = self.signals.signal();
         if let Some(file) = self.file(slot, fd) {
             file.release(signal);
             self.files.remove(slot);
@@ -331,7 +331,7 @@ impl Drop for Sigio {
     /// Every file is as it was before, and only then are the signals given back. In a forked child
     /// the files are the parent's (P1).
     fn drop(&mut self) {
-        let signal = self.signals.number();
+        let signal = self.signals.signal();
         if !self.generation.is_forked_child() {
             self.files.iter_mut().for_each(|(_, file)| file.release(signal));
         }
@@ -408,7 +408,7 @@ fn is_ours(number: RawFd, signal: i32) -> io::Result<bool> {
 /// Makes a description signal this thread, if it can, and signals nobody: gives how it was.
 fn claim(number: RawFd, signal: i32) -> Option<Before> {
     let before = Before { owner: Owner::of(number).ok()?, signal: owner::signal_of(number).ok()? };
-    if !before.owner.is_nobody() || owner::is_async(number).ok()? {
+    if !before.owner.is_unset() || owner::is_async(number).ok()? {
         return None;
     }
     Owner::this_thread().set(number).ok()?;

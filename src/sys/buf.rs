@@ -1,11 +1,11 @@
-//! The buffer of an operation, which its owner lends to the kernel.
+//! The buffer of an operation.
 
 use super::pool::PoolBuf;
 use std::fmt;
 use std::ops::Deref;
 
-/// The buffer that an operation moves bytes into or out of. It is the poller's until the operation
-/// completes, and then comes back, whatever the result.
+/// The buffer that an operation reads from or writes to. The poller owns it until the operation
+/// completes. The completion returns it, whatever the result.
 ///
 /// ```
 /// use quintpoll::Buf;
@@ -16,22 +16,22 @@ use std::ops::Deref;
 #[derive(Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Buf {
-    /// For operations that move no bytes.
+    /// No bytes.
     #[default]
     None,
-    /// To send from, and to receive into: what is received is appended.
+    /// A buffer to send from, or to receive into: received bytes are appended.
     Vec(Vec<u8>),
-    /// To send from.
+    /// A buffer to send from.
     Static(&'static [u8]),
-    /// To send from, and to receive into as far as there is room.
+    /// A buffer to send from, or to receive into, up to its capacity.
     Pool(PoolBuf),
-    /// Several, for operations that move bytes from or to each in turn. It derefs to nothing: see
+    /// The buffers of a vectored operation, in order. Derefs to an empty slice: see
     /// [`into_many`](Buf::into_many).
     Many(Box<[Buf]>),
 }
 
 impl Buf {
-    /// The bytes: copied, unless they are in a `Vec`.
+    /// Returns the bytes; copies them unless they are in a `Vec`.
     pub fn into_vec(self) -> Vec<u8> {
         match self {
             Buf::None => Vec::new(),
@@ -42,7 +42,7 @@ impl Buf {
         }
     }
 
-    /// The buffers of several, or this one.
+    /// Returns the buffers of `Many`, or this one.
     pub fn into_many(self) -> Vec<Buf> {
         match self {
             Buf::Many(bufs) => bufs.into_vec(),
@@ -71,7 +71,7 @@ impl AsRef<[u8]> for Buf {
 }
 
 impl fmt::Debug for Buf {
-    /// Its kind and length: what it holds may be long, and nobody else's business.
+    /// Shows kind and length, not the bytes, which may be many and private.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Buf::None => f.write_str("None"),

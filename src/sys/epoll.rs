@@ -1,5 +1,5 @@
-//! epoll_pwait2(2), and epoll_wait(2) for a look, or where the kernel lacks the other (before 5.11)
-//! or a sandbox refuses it.
+//! epoll_pwait2(2); epoll_wait(2) for polls, before Linux 5.11, and in sandboxes that refuse the
+//! former.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -11,19 +11,19 @@ use std::time::Duration;
 
 pub(crate) use libc::epoll_event;
 
-/// Set at the first `ENOSYS`, or `EPERM`, which is what older container sandboxes answer for calls
-/// they have not heard of. Kernels and filters do not change their mind.
+/// Set by the first `ENOSYS` or `EPERM`, the answer of older container sandboxes to unknown calls.
+/// Neither kernel nor filter changes later.
 static LACKS_PWAIT2: AtomicBool = AtomicBool::new(false);
 
-/// Waits for events and puts them at the front of `events`; gives their number. `None` waits
-/// without limit. Where only milliseconds are to be had the timeout is rounded up and cut to
-/// `i32::MAX`: the wait may then end before a very long timeout, never before a short one.
+/// Waits for events, writes them to the front of `events`, and returns their count. `None` waits
+/// without limit. Where only milliseconds are available, the timeout is rounded up and clamped to
+/// `i32::MAX`: only a wait of weeks may end early.
 pub(crate) fn wait(
     epoll: BorrowedFd<'_>,
     events: &mut [epoll_event],
     timeout: Option<Duration>,
 ) -> io::Result<usize> {
-    // For a look milliseconds are enough, and that call has no timespec to copy.
+    // A poll needs no nanoseconds, and epoll_wait(2) has no timespec to copy.
     let is_look = timeout.is_some_and(|timeout| timeout.is_zero());
     if !is_look && !LACKS_PWAIT2.load(Ordering::Relaxed) {
         let answer = pwait2(epoll, events, timeout);
@@ -36,7 +36,7 @@ pub(crate) fn wait(
     }
     let length = length(events);
     let (epoll, milliseconds) = (epoll.as_raw_fd(), milliseconds(timeout));
-    // SAFETY: the kernel writes at most `length` elements, which is no more than the slice has.
+    // SAFETY: the kernel writes at most `length` elements, the length of the slice.
     super::checked(unsafe { libc::epoll_wait(epoll, events.as_mut_ptr(), length, milliseconds) })
 }
 
@@ -54,7 +54,7 @@ const _: () = {
     assert!(offset_of!(KernelTimespec, nanoseconds) == 8);
 };
 
-/// By its number: the C libraries have the function only since glibc 2.35, and musl has not.
+/// Makes the raw call: glibc has the function since 2.35, musl has not.
 fn pwait2(
     epoll: BorrowedFd<'_>,
     events: &mut [epoll_event],
@@ -67,7 +67,7 @@ fn pwait2(
     let timeout = timeout.as_ref().map_or(ptr::null(), ptr::from_ref);
     let (epoll, length) = (epoll.as_raw_fd(), length(events));
     let (no_mask, mask_size) = (ptr::null::<libc::sigset_t>(), 0_usize);
-    // SAFETY: the kernel writes at most `length` elements, no more than the slice has; the timespec
+    // SAFETY: the kernel writes at most `length` elements, the length of the slice; the timespec
     // outlives the call; a null signal mask means none.
     let answer = unsafe {
         libc::syscall(
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn milliseconds_round_up_and_never_become_endless() {
+    fn timeout_in_milliseconds_rounds_up_and_saturates() {
         assert_eq!(milliseconds(None), -1);
         assert_eq!(milliseconds(Some(Duration::ZERO)), 0);
         assert_eq!(milliseconds(Some(Duration::from_nanos(1))), 1);

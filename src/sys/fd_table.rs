@@ -1,7 +1,7 @@
-//! File descriptor tables: which threads share one, and how a descriptor gets from one to another.
+//! File descriptor tables: which threads share one, and how a descriptor gets to another.
 //!
-//! The threads of a process share a table, until one of them makes a copy of its own (unshare(2),
-//! `CLONE_FILES`). From then on a number may stand for another file in it.
+//! The threads of a process share a table until one of them copies it (unshare(2), `CLONE_FILES`).
+//! Afterwards a descriptor may mean another file there.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString};
@@ -12,30 +12,30 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ThreadId(libc::pid_t);
 
-/// Whether the calling thread shares its table with another.
+/// The relation between the tables of two threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sharing {
     Shared,
-    /// It does not, or the other thread has ended.
+    /// The tables are separate, or the other thread has ended.
     Separate,
-    /// The kernel does not say: it has no kcmp(2), or a sandbox forbids it.
+    /// kcmp(2) is missing, or forbidden by a sandbox.
     Unknown,
 }
 
-/// What to compare (`linux/kcmp.h`; the libc crate lacks them).
+/// The types of kcmp(2) (`linux/kcmp.h`), which the libc crate lacks.
 const KCMP_FILE: libc::c_int = 0;
 const KCMP_FILES: libc::c_int = 2;
-/// For pidfd_open(2), since Linux 6.9; the libc crate lacks it for some C libraries.
+/// The flag of pidfd_open(2), since Linux 6.9; the libc crate lacks it for some C libraries.
 const PIDFD_THREAD: libc::c_int = libc::O_EXCL;
 
-/// The directory in which procfs has the descriptors of the calling thread, by their numbers.
-/// `/proc/self/fd` has those of the first thread of the process.
+/// The directory of the calling thread's descriptors in procfs. `/proc/self/fd` has those of the
+/// first thread of the process.
 pub(super) const THREAD_FDS: &CStr = c"/proc/thread-self/fd";
 
-/// Returns the path under which procfs has a descriptor of the calling thread.
+/// Returns the path in procfs of a descriptor of the calling thread.
 pub(super) fn path_of(fd: BorrowedFd<'_>) -> CString {
-    let number = fd.as_raw_fd().to_string();
-    let path = [THREAD_FDS.to_bytes(), b"/", number.as_bytes()].concat();
+    let name = fd.as_raw_fd().to_string();
+    let path = [THREAD_FDS.to_bytes(), b"/", name.as_bytes()].concat();
     CString::new(path).unwrap_or_default()
 }
 
@@ -45,8 +45,8 @@ impl ThreadId {
         ThreadId(unsafe { libc::gettid() })
     }
 
-    /// Returns whether this thread and the calling one share a table. A table that they share now
-    /// they have shared since the younger of the two was started. Async-signal-safe.
+    /// Compares the tables of this thread and the calling one. A table that is shared now has been
+    /// shared since the younger thread was started. Async-signal-safe.
     pub(crate) fn shares_fd_table(self) -> Sharing {
         let me = ThreadId::current();
         if self == me {
@@ -60,22 +60,21 @@ impl ThreadId {
         }
     }
 
-    /// Returns true if kcmp(2) finds the tables of two threads, or what they have under `fd`, to be
-    /// the same.
+    /// Returns true if kcmp(2) finds the two threads' tables, or their files under `fd`, equal.
     fn compare(self, other: ThreadId, what: libc::c_int, fd: RawFd) -> io::Result<bool> {
-        // SAFETY: only integers are passed, and no memory is touched.
+        // SAFETY: only integers are passed.
         match unsafe { libc::syscall(libc::SYS_kcmp, self.0, other.0, what, fd, fd) } {
             -1 => Err(io::Error::last_os_error()),
             order => Ok(order == 0),
         }
     }
 
-    /// Returns a descriptor in the table of the calling thread, close-on-exec, for a file that this
-    /// thread has open under `fd`, and keeps open meanwhile (pidfd_getfd(2)). Async-signal-safe.
+    /// Duplicates a descriptor of this thread into the table of the calling one, close-on-exec
+    /// (pidfd_getfd(2)). This thread must keep `fd` open meanwhile. Async-signal-safe.
     ///
     /// # Errors
     ///
-    /// `ESRCH` if the thread has ended; `EINVAL` or `ENOENT` before Linux 6.9, but for the first
+    /// `ESRCH` if the thread has ended; `EINVAL` or `ENOENT` before Linux 6.9, except for the first
     /// thread of the process; `ENOSYS` and `EPERM` in sandboxes; `EMFILE`, `ENFILE`.
     pub(crate) fn duplicate(self, fd: RawFd) -> io::Result<OwnedFd> {
         let thread = match new_fd(libc::SYS_pidfd_open, [self.0, PIDFD_THREAD, 0]) {
@@ -88,18 +87,18 @@ impl ThreadId {
     }
 }
 
-/// Makes a call that takes integers and makes a descriptor.
+/// Makes a call that takes integers and returns a new descriptor.
 fn new_fd(call: libc::c_long, [a, b, c]: [libc::c_int; 3]) -> io::Result<OwnedFd> {
     // SAFETY: pidfd_open and pidfd_getfd touch no memory.
     let answer = unsafe { libc::syscall(call, a, b, c) };
     if answer == -1 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the kernel has just made the number, and nothing else knows it.
+    // SAFETY: the kernel has just made the descriptor, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(answer as RawFd) })
 }
 
-/// A descriptor in the table of the thread that has made this, which another thread is to get.
+/// A descriptor in the table of the thread that made this value, to be fetched by another.
 #[derive(Debug)]
 pub(crate) struct ForeignFd {
     /// `None` once it was fetched by a thread with the same table.
@@ -108,7 +107,7 @@ pub(crate) struct ForeignFd {
 }
 
 impl ForeignFd {
-    /// The calling thread has to drop this too.
+    /// Wraps `fd`. The calling thread must also drop the value.
     pub(crate) fn new(fd: OwnedFd) -> Self {
         ForeignFd { fd: Some(fd), thread: ThreadId::current() }
     }
@@ -121,17 +120,17 @@ impl ForeignFd {
     ///
     /// # Errors
     ///
-    /// In words, if the tables are separate and the file can't be had from there; `NotFound` if it
-    /// was fetched before.
+    /// `NotFound` if the descriptor was fetched before; an error that explains itself if the tables
+    /// are separate and the descriptor can't be duplicated.
     pub(crate) fn fetch(&mut self) -> io::Result<OwnedFd> {
         let Some(opened) = &self.fd else { return Err(fetched_before()) };
         let fd = opened.as_raw_fd();
         match self.thread.shares_fd_table() {
-            // It is in this table, and moves: to duplicate it might exceed `RLIMIT_NOFILE`.
+            // Moved, not duplicated, which might exceed `RLIMIT_NOFILE`.
             Sharing::Shared => self.fd.take().ok_or_else(fetched_before),
-            // The table was copied when the file was open already.
+            // The table was copied after the file was opened.
             Sharing::Separate if self.has_come_with_the_table(fd) => {
-                // SAFETY: the number came with the copy of the table, and nothing owns it here.
+                // SAFETY: the descriptor was copied with the table, and nothing owns it here.
                 Ok(unsafe { OwnedFd::from_raw_fd(fd) })
             }
             Sharing::Separate => self.thread.duplicate(fd).map_err(|error| {
@@ -139,7 +138,7 @@ impl ForeignFd {
                              by unshare(2), and can't be fetched from there";
                 io::Error::new(error.kind(), format!("{cause}: {error}"))
             }),
-            // Where a sandbox forbids both, the program is taken not to unshare meanwhile.
+            // Where a sandbox forbids both, assume that the table is still shared.
             Sharing::Unknown => self.thread.duplicate(fd).or_else(|_| opened.try_clone()),
         }
     }

@@ -1,4 +1,4 @@
-//! File numbers: held beside their owner, and checked.
+//! File descriptors: kept together with their owner, and checked.
 #![allow(unsafe_code)]
 
 use super::fd_table::path_of;
@@ -12,49 +12,48 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
-/// A file number together with the handle it was borrowed from.
+/// A file descriptor together with the handle it was borrowed from.
 #[derive(Clone)]
 pub(crate) struct SourceFd {
     owner: Arc<dyn AsFd + Send + Sync>,
-    number: RawFd,
+    raw_fd: RawFd,
 }
 
 impl SourceFd {
-    /// Asks `owner` for its file, this once: user code that panics or answers differently later
-    /// can't come between the poller's steps.
+    /// Calls `as_fd` once: user code that panics or answers differently later can't interrupt the
+    /// poller.
     pub(crate) fn new(owner: Arc<dyn AsFd + Send + Sync>) -> Self {
-        let number = owner.as_fd().as_raw_fd();
-        SourceFd { owner, number }
+        let raw_fd = owner.as_fd().as_raw_fd();
+        SourceFd { owner, raw_fd }
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: `number` was borrowed from `*self.owner`, which this value, or the one it is a
-        // clone of, has kept alive and in place ever since, so that borrow could have lasted until
-        // now.
-        unsafe { BorrowedFd::borrow_raw(self.number) }
+        // SAFETY: `raw_fd` was borrowed from `*self.owner`, which this value, or the one it was
+        // cloned from, has kept alive and in place since. That borrow could have lasted until now.
+        unsafe { BorrowedFd::borrow_raw(self.raw_fd) }
     }
 
-    pub(crate) fn number(&self) -> RawFd {
-        self.number
+    pub(crate) fn raw_fd(&self) -> RawFd {
+        self.raw_fd
     }
 }
 
 impl fmt::Debug for SourceFd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let handles = Arc::strong_count(&self.owner);
-        f.debug_struct("Held").field("number", &self.number).field("handles", &handles).finish()
+        f.debug_struct("SourceFd").field("raw_fd", &self.raw_fd).field("handles", &handles).finish()
     }
 }
 
-/// What statx(2) tells of the kind of file that a number stands for.
+/// The file types that statx(2) distinguishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FileType {
     Socket,
-    /// Pipe or FIFO.
+    /// Pipes and FIFOs.
     Pipe,
-    /// Made without a name in the file system: eventfd and so on.
+    /// Files without a name in the file system: eventfd and so on.
     Anonymous,
-    /// Those of procfs, sysfs and cgroups are among them.
+    /// Regular files, those of procfs, sysfs and cgroups included.
     Regular,
     /// Block devices.
     Block,
@@ -63,14 +62,16 @@ pub(crate) enum FileType {
 }
 
 impl FileType {
+    /// Returns the type of the file.
+    ///
     /// # Errors
     ///
-    /// What statx(2) says.
+    /// Errors of statx(2).
     pub(crate) fn of(fd: BorrowedFd<'_>) -> io::Result<Self> {
         Ok(FileType::of_kind(CachedStat::of(fd)?.kind))
     }
 
-    /// Returns the shape of files of a kind: `S_IFREG` and so on.
+    /// Converts the type bits of a mode: `S_IFREG` and so on.
     pub(super) fn of_kind(kind: libc::mode_t) -> Self {
         match kind {
             libc::S_IFSOCK => FileType::Socket,
@@ -83,7 +84,7 @@ impl FileType {
     }
 }
 
-/// What kind of file a number stands for.
+/// The kinds of files that SIGIO distinguishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FdKind {
     /// `AF_UNIX`.
@@ -91,19 +92,21 @@ pub(crate) enum FdKind {
     /// TCP or UDP.
     InternetSocket,
     OtherSocket,
-    /// Pipe or FIFO.
+    /// Pipes and FIFOs.
     Pipe,
     Inotify,
-    /// What else the kernel makes without a name in the file system: eventfd and so on.
+    /// Other files without a name in the file system: eventfd and so on.
     Anonymous,
     /// Regular files, directories, devices.
     Named,
 }
 
 impl FdKind {
+    /// Returns the kind of the file.
+    ///
     /// # Errors
     ///
-    /// What statx(2) says.
+    /// Errors of statx(2).
     pub(crate) fn of(fd: BorrowedFd<'_>) -> io::Result<Self> {
         Ok(match FileType::of(fd)? {
             FileType::Socket => FdKind::of_socket(fd),
@@ -130,24 +133,24 @@ pub(crate) fn is_character_device(fd: BorrowedFd<'_>) -> bool {
     CachedStat::of(fd).is_ok_and(|stat| stat.kind == libc::S_IFCHR)
 }
 
-/// What a socket carries: `SOCK_STREAM` and so on. `None` of other files.
+/// Returns the socket type (`SOCK_STREAM` and so on), or `None` for other files.
 pub(crate) fn type_of_socket(fd: BorrowedFd<'_>) -> Option<libc::c_int> {
     socket_option(fd, libc::SO_TYPE).ok()
 }
 
-/// Whether a socket's peers are on this machine: `AF_UNIX`.
-pub(crate) fn is_local(number: RawFd) -> bool {
-    int_option(number, libc::SO_DOMAIN).is_ok_and(|its| its == libc::AF_UNIX)
+/// Returns true if the peers of a socket are on this machine (`AF_UNIX`).
+pub(crate) fn is_local(raw_fd: RawFd) -> bool {
+    int_option(raw_fd, libc::SO_DOMAIN).is_ok_and(|domain| domain == libc::AF_UNIX)
 }
 
-/// Whether a socket is ready to be read as soon as there is a byte (`SO_RCVLOWAT`).
-pub(crate) fn wakes_for_a_byte(number: RawFd) -> bool {
-    int_option(number, libc::SO_RCVLOWAT).is_ok_and(|its| its == 1)
+/// Returns true if one byte makes a socket readable (`SO_RCVLOWAT`).
+pub(crate) fn wakes_for_a_byte(raw_fd: RawFd) -> bool {
+    int_option(raw_fd, libc::SO_RCVLOWAT).is_ok_and(|bytes| bytes == 1)
 }
 
-/// Whether a regular file is in a file system that makes its files up, such as procfs, and each of
-/// its kinds has rules of its own: message queues are read like pipes and never at once. Before
-/// Linux 6.8 the file system is asked.
+/// Returns true for a regular file of a pseudo file system, such as procfs. Each has rules of its
+/// own: message queues are read like pipes, and may block. Before Linux 6.8 the file system is
+/// asked.
 pub(super) fn is_pseudo_fs(fd: BorrowedFd<'_>, stat: &CachedStat) -> bool {
     const PSEUDO_FS: [u32; 10] = [
         libc::PROC_SUPER_MAGIC as u32,
@@ -161,26 +164,26 @@ pub(super) fn is_pseudo_fs(fd: BorrowedFd<'_>, stat: &CachedStat) -> bool {
         MQUEUE_MAGIC,
         SECRETMEM_MAGIC,
     ];
-    let magic = stat.fs_magic().or_else(|| asked_magic(fd));
+    let magic = stat.fs_magic().or_else(|| fstatfs_magic(fd));
     magic.is_some_and(|magic| PSEUDO_FS.contains(&(magic as u32)))
 }
 
-/// Returns what fstatfs(2) says, which may wait for a server.
-fn asked_magic(fd: BorrowedFd<'_>) -> Option<u64> {
+/// Calls fstatfs(2), which may wait for a server.
+fn fstatfs_magic(fd: BorrowedFd<'_>) -> Option<u64> {
     let mut answer = MaybeUninit::<libc::statfs>::uninit();
-    // SAFETY: there is room for the answer.
+    // SAFETY: `answer` has room for the result.
     super::checked(unsafe { libc::fstatfs(fd.as_raw_fd(), answer.as_mut_ptr()) }).ok()?;
     // SAFETY: the call has succeeded, so the answer was written.
     Some(unsafe { answer.assume_init() }.f_type as u64)
 }
 
-/// The crate libc lacks these.
+/// Magic numbers that the libc crate lacks.
 const CONFIGFS_MAGIC: u32 = 0x6265_6570;
 const MQUEUE_MAGIC: u32 = 0x1980_0202;
 const SECRETMEM_MAGIC: u32 = 0x5345_434d;
 
-/// Whether the connection that a socket has lost is its last one so far: it has no other now, or
-/// is of those that are connected once.
+/// Returns true if a socket that lost its connection has no newer one: it is unconnected, or of a
+/// family that connects once.
 pub(crate) fn has_not_connected_again(fd: BorrowedFd<'_>) -> bool {
     !has_peer(fd.as_raw_fd()) || is_local(fd.as_raw_fd())
 }
@@ -194,12 +197,12 @@ pub(super) fn has_peer(fd: RawFd) -> bool {
     answer == 0
 }
 
-/// Returns the error that a socket keeps (`SO_ERROR`), which is gone from it then, or 0.
+/// Returns and clears the pending error of a socket (`SO_ERROR`), or 0.
 pub(super) fn take_error(fd: RawFd) -> io::Result<libc::c_int> {
     int_option(fd, libc::SO_ERROR)
 }
 
-/// Whether a socket has bytes to be received.
+/// Returns true if a socket has bytes to receive.
 pub(crate) fn has_more(fd: BorrowedFd<'_>) -> bool {
     let mut byte = 0_u8;
     let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
@@ -207,42 +210,42 @@ pub(crate) fn has_more(fd: BorrowedFd<'_>) -> bool {
     unsafe { libc::recv(fd.as_raw_fd(), (&raw mut byte).cast(), 1, flags) > 0 }
 }
 
-/// Whether an anonymous file is a performance counter, of perf_event_open(2).
-pub(crate) fn is_counter(number: RawFd) -> bool {
+/// Returns true if an anonymous file is a performance counter (perf_event_open(2)).
+pub(crate) fn is_counter(raw_fd: RawFd) -> bool {
     let mut id = 0_u64;
-    // Only counters have such a number (`PERF_EVENT_IOC_ID`); what is written is not needed.
-    // SAFETY: there is room for the answer.
-    unsafe { libc::ioctl(number, GET_COUNTER_ID, &raw mut id) == 0 }
+    // Only counters have an id (`PERF_EVENT_IOC_ID`).
+    // SAFETY: `id` has room for the answer.
+    unsafe { libc::ioctl(raw_fd, PERF_EVENT_IOC_ID, &raw mut id) == 0 }
 }
 
-/// `PERF_EVENT_IOC_ID`, which the crate libc lacks.
-const GET_COUNTER_ID: libc::Ioctl = libc::_IOR::<*mut u64>(b'$' as u32, 7);
+/// `PERF_EVENT_IOC_ID`, which the libc crate lacks.
+const PERF_EVENT_IOC_ID: libc::Ioctl = libc::_IOR::<*mut u64>(b'$' as u32, 7);
 
-/// Returns true if procfs calls the file so, which nothing else tells.
+/// Returns true if the link in procfs has this name; no system call tells.
 fn is_anonymous(fd: BorrowedFd<'_>, name: &str) -> bool {
     let path = path_of(fd);
     let link = std::fs::read_link(OsStr::from_bytes(path.to_bytes()));
     link.is_ok_and(|link| link == Path::new(&format!("anon_inode:{name}")))
 }
 
-/// An option of `SOL_SOCKET` whose value is an int.
+/// Returns an option of `SOL_SOCKET` whose value is an int.
 fn socket_option(fd: BorrowedFd<'_>, name: libc::c_int) -> io::Result<libc::c_int> {
     int_option(fd.as_raw_fd(), name)
 }
 
-/// The same, by number.
+/// Returns such an option of a raw descriptor.
 fn int_option(fd: RawFd, name: libc::c_int) -> io::Result<libc::c_int> {
     let mut value: libc::c_int = 0;
     let mut length = size_of_val(&value) as libc::socklen_t;
-    let place = (&raw mut value).cast();
+    let start = (&raw mut value).cast();
     // SAFETY: the kernel writes at most `length` bytes, the size of `value`.
-    let answer = unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, name, place, &mut length) };
+    let answer = unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, name, start, &mut length) };
     super::checked(answer)?;
     Ok(value)
 }
 
-/// Refuses with `EBADF` a number that is not open, or open with `O_PATH` and thus for naming only.
-/// epoll_ctl(2) refuses both by itself; poll(2) and select(2) would report them as ready for ever.
+/// Refuses with `EBADF` a descriptor that is not open, or open with `O_PATH`. epoll_ctl(2) refuses
+/// both; poll(2) and select(2) would always report them as ready.
 pub(crate) fn check_pollable(fd: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: F_GETFL takes no argument and touches no memory.
     let flags = super::checked(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })?;

@@ -1,7 +1,7 @@
-//! Tells whether the process was forked, at the price of one load.
+//! Detects a forked child at the cost of one load.
 //!
 //! A page marked `MADV_WIPEONFORK` (Linux 4.14) is zero in a forked child. It holds the number of
-//! the process generation, and so does everything that must not be used by a child.
+//! the process generation, as does every value that a child must not use.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -9,12 +9,12 @@ use std::ptr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// The wiped page, made by the first poller and kept for good.
+/// The wiped page, made by the first poller and never unmapped.
 static PAGE: OnceLock<&'static AtomicU32> = OnceLock::new();
-/// The last number given out, here or in the processes this one was forked from.
+/// The last number assigned, in this process or its ancestors.
 static LAST: AtomicU32 = AtomicU32::new(0);
 
-/// Made in one process, not valid in its children.
+/// The process that made this value; not valid in its children.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ForkGeneration {
     page: &'static AtomicU32,
@@ -22,13 +22,15 @@ pub(crate) struct ForkGeneration {
 }
 
 impl ForkGeneration {
+    /// Returns the generation of this process.
+    ///
     /// # Errors
     ///
-    /// What mmap(2) and madvise(2) give: `ENOMEM`, and `EINVAL` before Linux 4.14.
+    /// Errors of mmap(2) and madvise(2): `ENOMEM`, and `EINVAL` before Linux 4.14.
     pub(crate) fn current() -> io::Result<Self> {
         let page = match PAGE.get() {
             Some(page) => page,
-            // Two threads that come here at once make two pages, of which one is never used again.
+            // Two threads that race here make two pages, of which one is never used.
             None => PAGE.get_or_init({
                 let page = wiped_page()?;
                 move || page
@@ -36,7 +38,7 @@ impl ForkGeneration {
         };
         let number = match page.load(Ordering::Relaxed) {
             0 => {
-                // Of several threads that come here at once, one names the generation for all.
+                // Of several threads that race here, one sets the number for all.
                 let fresh = LAST.fetch_add(1, Ordering::Relaxed) + 1;
                 let named = page.compare_exchange(0, fresh, Ordering::Relaxed, Ordering::Relaxed);
                 named.err().unwrap_or(fresh)
@@ -46,14 +48,14 @@ impl ForkGeneration {
         Ok(ForkGeneration { page, number })
     }
 
-    /// Whether this process is a forked child of the one that made the stamp.
+    /// Returns true if this process is a forked child of the one that made this value.
     pub(crate) fn is_forked_child(&self) -> bool {
         self.page.load(Ordering::Relaxed) != self.number
     }
 }
 
-/// A lock for a few system calls, which a forked child never finds held: whoever held it in the
-/// parent is not there to release it.
+/// A lock for a few system calls. A forked child never finds it held, although the thread that
+/// held it in the parent does not exist there.
 #[derive(Debug)]
 pub(crate) struct Lock(AtomicU32);
 
@@ -62,9 +64,9 @@ impl Lock {
         Lock(AtomicU32::new(0))
     }
 
-    /// Runs `body` while no other thread of this process, which made `generation`, does the same.
+    /// Runs `body` while no other thread of this process, which made `generation`, runs one.
     pub(crate) fn with<T>(&self, generation: &ForkGeneration, body: impl FnOnce() -> T) -> T {
-        // Free is 0, or the number of a process that this one was forked from.
+        // A free lock is 0, or the number of an ancestor process.
         let take = |held| (held != generation.number).then_some(generation.number);
         while self.0.fetch_update(Ordering::Acquire, Ordering::Relaxed, take).is_err() {
             std::thread::yield_now();
@@ -77,27 +79,26 @@ impl Lock {
 
 fn wiped_page() -> io::Result<&'static AtomicU32> {
     if cfg!(miri) {
-        // Miri runs one process and has no such advice.
+        // Miri runs one process and lacks the advice.
         static NEVER_WIPED: AtomicU32 = AtomicU32::new(0);
         return Ok(&NEVER_WIPED);
     }
     let length = size_of::<AtomicU32>();
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-    // SAFETY: a new private mapping at an address of the kernel's choice touches no existing
-    // memory.
+    // SAFETY: a private mapping at an address of the kernel's choice touches no existing memory.
     let page = unsafe { libc::mmap(ptr::null_mut(), length, protection, flags, -1, 0) };
     if page == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the advice concerns only the page that was mapped just now.
+    // SAFETY: the advice concerns only the page mapped above.
     if unsafe { libc::madvise(page, length, libc::MADV_WIPEONFORK) } == -1 {
         let error = io::Error::last_os_error();
-        // SAFETY: nobody else knows the page.
+        // SAFETY: nothing else refers to the page.
         unsafe { libc::munmap(page, length) };
         return Err(error);
     }
-    // SAFETY: the page is zeroed (a valid AtomicU32), aligned, and never unmapped from here on.
+    // SAFETY: the page is zeroed (a valid AtomicU32), aligned, and never unmapped.
     Ok(unsafe { &*page.cast::<AtomicU32>() })
 }
 

@@ -1,5 +1,5 @@
-//! An operation ready for the kernel: a file number, a call, and the memory that the call may
-//! touch, owned until the last of it.
+//! A system call to be made: descriptor, arguments, and the memory that the kernel may touch, which
+//! it owns.
 #![allow(unsafe_code)]
 
 mod call;
@@ -9,10 +9,10 @@ mod control;
 mod disk;
 mod io_buf;
 mod message;
-mod native;
 mod open;
 mod socket;
 mod splice;
+mod sqe;
 mod thread_self;
 mod work;
 
@@ -27,12 +27,12 @@ use connect::ConnectState;
 #[cfg(feature = "conformance")]
 pub(crate) use connect::disconnect;
 use io_buf::IoBuf;
-pub(crate) use io_buf::Part;
+pub(crate) use io_buf::Transfer;
 pub(crate) use message::{Message, Received, SockAddr};
-pub(in crate::sys) use native::complete_one;
 pub(crate) use open::Opener;
 use socket::{SEND_NOW, accept};
 pub(crate) use socket::{recv_now, send_now, shutdown};
+pub(in crate::sys) use sqe::complete_one;
 use std::ffi::CString;
 use std::fmt;
 use std::io;
@@ -41,31 +41,31 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 pub use work::Work;
 
-/// One system call that is to be made, and that may have to be made several times.
+/// A system call that may have to be made several times.
 ///
-/// Its holder keeps its file open.
+/// Its holder keeps the file open.
 pub struct IoCall {
-    number: RawFd,
+    fd: RawFd,
     call: Call,
     io_buf: IoBuf,
-    with: CallArgs,
+    args: CallArgs,
     connect: ConnectState,
-    /// One call can't move all that it was asked to.
-    is_cut: bool,
-    /// Its success need not be told.
+    /// One call can't transfer all that was requested.
+    is_limited: bool,
+    /// A completion is needed only for a failure.
     skips_success: bool,
 }
 
-/// What a call is told beside its file and its bytes.
+/// The arguments of a call other than its file and its bytes.
 pub(crate) enum CallArgs {
     Nothing,
     Message(Box<Message>),
     OpenArgs(Box<OpenArgs>),
-    /// The file to splice to.
+    /// The target of a splice.
     Target(RawFd),
 }
 
-/// What to open.
+/// The arguments of an open.
 #[derive(Debug)]
 pub(crate) struct OpenArgs {
     pub(crate) name: CString,
@@ -74,24 +74,24 @@ pub(crate) struct OpenArgs {
 }
 
 impl CallArgs {
-    /// Returns a path for the calling thread, whichever thread opens it.
+    /// Resolves `/proc/thread-self` for the calling thread, whichever thread opens the path.
     pub(crate) fn path(name: CString, flags: libc::c_int, mode: libc::mode_t) -> Self {
         let name = thread_self::resolved(name, flags);
         CallArgs::OpenArgs(Box::new(OpenArgs { name, flags, mode }))
     }
 }
 
-// SAFETY: the pointers are in message headers and vectors, and are written anew for every call,
-// by the thread that makes it; and they point to what the value owns.
+// SAFETY: the pointers are in message headers and vectors. The thread that makes a call writes them
+// anew, and they point to what the value owns.
 unsafe impl Send for IoCall {}
 
 impl IoCall {
-    /// A call on `fd` that moves at most `left` bytes: out of the buffer, from `at` on, or to its
-    /// end, for which room is made. `name` is whom to connect or send to.
+    /// Makes a call on `fd` that transfers at most `left` bytes: from `at` in the buffer, or to its
+    /// end, for which space is reserved. `name` is the peer to connect or send to.
     ///
     /// # Errors
     ///
-    /// As [`IoCall::with`].
+    /// Errors of [`IoCall::load`], with the buffer.
     #[cfg(test)]
     pub(crate) fn new(
         fd: BorrowedFd<'_>,
@@ -100,27 +100,27 @@ impl IoCall {
         (at, left): (usize, usize),
         name: Option<SockAddr>,
     ) -> Result<Self, (io::Error, Buf)> {
-        let part = if call.receives() { Part::In(left) } else { Part::Out(at, left) };
-        let with = name.map_or(CallArgs::Nothing, |name| CallArgs::Message(Message::boxed(name)));
-        IoCall::with(Some(fd), call, buf, part, with)
+        let part = if call.receives() { Transfer::In(left) } else { Transfer::Out(at, left) };
+        let args = name.map_or(CallArgs::Nothing, |name| CallArgs::Message(Message::boxed(name)));
+        IoCall::with(Some(fd), call, buf, part, args)
     }
 
-    /// A call on `fd`, if it needs a file, that moves this part of the buffer.
+    /// Makes a call on `fd`, if it needs a file, that transfers this part of the buffer.
     ///
     /// # Errors
     ///
-    /// As [`IoCall::load`]. The buffer comes back.
+    /// Errors of [`IoCall::load`], with the buffer.
     #[cfg(test)]
     pub(crate) fn with(
         fd: Option<BorrowedFd<'_>>,
         call: Call,
         mut buf: Buf,
-        part: Part<'_>,
-        with: CallArgs,
+        part: Transfer<'_>,
+        args: CallArgs,
     ) -> Result<Self, (io::Error, Buf)> {
         let mut io_call = IoCall::blank();
-        let number = fd.map(|fd| fd.as_raw_fd());
-        match io_call.load(number, call, &mut buf, part, with) {
+        let fd = fd.map(|fd| fd.as_raw_fd());
+        match io_call.load(fd, call, &mut buf, part, args) {
             Ok(()) => Ok(io_call),
             Err(error) => Err((error, buf)),
         }
@@ -128,62 +128,66 @@ impl IoCall {
 
     /// Returns a call to be loaded.
     fn blank() -> Self {
-        let (with, connect) = (CallArgs::Nothing, ConnectState::Fresh);
-        let io_buf = IoBuf::default();
-        let (number, call) = (libc::AT_FDCWD, Call::Recv);
-        IoCall { number, call, io_buf, with, connect, is_cut: false, skips_success: false }
+        IoCall {
+            fd: libc::AT_FDCWD,
+            call: Call::Recv,
+            io_buf: IoBuf::default(),
+            args: CallArgs::Nothing,
+            connect: ConnectState::Fresh,
+            is_limited: false,
+            skips_success: false,
+        }
     }
 
-    /// Makes it a call on the file with this number, if it needs one, that moves this part of the
-    /// buffer, which is taken.
+    /// Sets descriptor, call, bytes and arguments. Takes the buffer, and reserves space in it.
     ///
     /// # Errors
     ///
-    /// `OutOfMemory`: there is no room for so much; `InvalidInput`: the buffer is none that can be
-    /// received into, or has no such part. The buffer stays where it is.
+    /// `OutOfMemory`: the space can't be reserved; `InvalidInput`: the buffer can't be received
+    /// into, or has no such part. The buffer is not taken then.
     #[inline(always)]
     pub(crate) fn load(
         &mut self,
-        number: Option<RawFd>,
+        fd: Option<RawFd>,
         call: Call,
         buf: &mut Buf,
-        part: Part<'_>,
-        with: CallArgs,
+        part: Transfer<'_>,
+        args: CallArgs,
     ) -> io::Result<()> {
         self.io_buf.load(buf, part)?;
         if matches!(call, Call::Read | Call::Write | Call::ReadAt(_) | Call::WriteAt(_)) {
-            self.is_cut = self.io_buf.bound();
+            self.is_limited = self.io_buf.limit();
         } else {
-            self.is_cut = false;
+            self.is_limited = false;
         }
-        self.with = match (call, with) {
+        self.args = match (call, args) {
             (Call::Accept | Call::RecvFrom, _) => {
                 CallArgs::Message(Message::boxed(SockAddr::empty()))
             }
             (Call::RecvMsg, _) => CallArgs::Message(Message::with_control_space()),
-            (_, with) => with,
+            (_, args) => args,
         };
-        self.number = number.unwrap_or(libc::AT_FDCWD);
+        self.fd = fd.unwrap_or(libc::AT_FDCWD);
         (self.call, self.connect, self.skips_success) = (call, ConnectState::Fresh, false);
         Ok(())
     }
 
-    /// Returns true if the call can be given to a ring.
-    pub(crate) fn suits_a_ring(&self, io_mode: &mut FdIoMode) -> bool {
+    /// Returns true if a ring can execute the call.
+    pub(crate) fn is_supported_by_ring(&self, io_mode: &mut FdIoMode) -> bool {
         match self.call {
             // A ring retries a connect by making it again, see `ConnectState`.
             Call::Connect => false,
-            // A worker of the kernel's looks the descriptor up, or installs it, in a table that
-            // need not be that of the thread that submits (unshare(2), `CLONE_FILES`).
+            // A kernel worker looks the descriptor up, or installs it, in a table that may not be
+            // that of the submitting thread (unshare(2), `CLONE_FILES`).
             Call::Sync { .. } | Call::Open => false,
-            // A splice takes a worker until it is done.
+            // A splice occupies a kernel worker until it is done.
             Call::Splice => false,
             Call::Read => io_mode.may_be_read_by_a_ring(),
-            // Where nothing is written a ring waits for room.
+            // For a write of no bytes a ring waits until the file is writable.
             Call::Write => self.io_buf.left() > 0 && io_mode.may_be_written_by_a_ring(),
-            Call::ReadAt(_) | Call::WriteAt(_) => io_mode.may_be_reached_by_a_ring(self.number),
-            // A ring does not report that reading was shut down to one on a unix socket.
-            Call::AcceptMulti => !file::is_local(self.number),
+            Call::ReadAt(_) | Call::WriteAt(_) => io_mode.may_be_reached_by_a_ring(self.fd),
+            // A ring does not report the shutdown of reading on a unix listener.
+            Call::AcceptMulti => !file::is_local(self.fd),
             _ => true,
         }
     }
@@ -192,64 +196,66 @@ impl IoCall {
         self.call
     }
 
-    /// How many bytes were moved so far.
+    /// Returns the count of transferred bytes.
     pub(crate) fn moved(&self) -> usize {
         self.io_buf.moved()
     }
 
-    /// How many bytes are left to be moved.
+    /// Returns the count of bytes left to transfer.
     pub(crate) fn left(&self) -> usize {
         self.io_buf.left()
     }
 
-    /// Sets whether its success need not be told.
+    /// Sets whether a completion is needed only for a failure.
     pub(crate) fn set_skips_success(&mut self, skips_success: bool) {
         self.skips_success = skips_success;
     }
 
-    /// Returns true if all that it was asked to move was moved.
+    /// Returns true if everything requested was transferred.
     pub(crate) fn is_whole(&self) -> bool {
-        self.io_buf.left() == 0 && !self.is_cut
+        self.io_buf.left() == 0 && !self.is_limited
     }
 
-    /// Whom an accepted connection or a datagram comes from, as the kernel writes it.
+    /// Returns the address of the peer that connected or sent, as the kernel writes it.
     pub(crate) fn name(&self) -> &[u8] {
         self.message().map_or(&[], |message| message.named().bytes())
     }
 
-    /// What came beside the bytes of a message.
+    /// Takes the ancillary data of a received message.
     pub(crate) fn take_received(&mut self) -> Received {
         self.message_mut().map(Message::take_received).unwrap_or_default()
     }
 
     fn message(&self) -> Option<&Message> {
-        match &self.with {
+        match &self.args {
             CallArgs::Message(message) => Some(message),
             _ => None,
         }
     }
 
     fn message_mut(&mut self) -> Option<&mut Message> {
-        match &mut self.with {
+        match &mut self.args {
             CallArgs::Message(message) => Some(message),
             _ => None,
         }
     }
 
-    /// Takes the buffer. The call moves no bytes any more.
+    /// Takes the buffer; the call transfers no more bytes.
     pub(crate) fn take_buf(&mut self) -> Buf {
         self.io_buf.take_buf()
     }
 
-    /// Takes the files that were to be kept open, if there are any. To drop these may run the
-    /// user's code. The call can't be made any more.
+    /// Takes the files of a message, if there are any; the call can't be made again. Dropping them
+    /// may run user code.
     #[inline]
     pub(crate) fn take_files(&mut self) -> Option<Vec<SourceFd>> {
-        if matches!(self.with, CallArgs::Nothing) {
+        if matches!(self.args, CallArgs::Nothing) {
             return None;
         }
-        match std::mem::replace(&mut self.with, CallArgs::Nothing) {
-            CallArgs::Message(message) => Some(message.into_files()).filter(|its| !its.is_empty()),
+        match std::mem::replace(&mut self.args, CallArgs::Nothing) {
+            CallArgs::Message(message) => {
+                Some(message.into_files()).filter(|files| !files.is_empty())
+            }
             _ => None,
         }
     }
@@ -260,28 +266,30 @@ impl IoCall {
         self.take_buf()
     }
 
-    /// So many bytes of what it is to send were sent.
+    /// Counts `count` more bytes as sent.
     ///
     /// # Panics
     ///
-    /// If it does not send so much.
+    /// If the call does not send that many.
     pub fn note_sent(&mut self, count: usize) {
-        assert!(!self.io_buf.is_in() && count <= self.io_buf.left(), "it does not send so much");
+        assert!(!self.io_buf.is_in() && count <= self.io_buf.left(), "the call sends fewer bytes");
         // SAFETY: nothing is received.
         unsafe { self.io_buf.note_moved(count) };
     }
 
-    /// There was nothing to be received, and nobody to receive it from.
+    /// Clears the peer's address, because nothing was received.
     pub(crate) fn note_nothing(&mut self) {
-        self.message_mut().into_iter().for_each(Message::clear_name);
+        if let Some(message) = self.message_mut() {
+            message.clear_name();
+        }
     }
 
-    /// Makes the call, which does not block.
+    /// Makes the call without blocking.
     ///
     /// # Errors
     ///
-    /// What the call says, `WouldBlock` too, but not `Interrupted`. A call that has to wait for
-    /// a disk, or cannot be made without, says `WouldBlock`: it is for [`IoCall::perform`].
+    /// Errors of the call, `WouldBlock` included, but not `Interrupted`. Calls that must wait for a
+    /// disk, or can't be nonblocking, return `WouldBlock`: see [`IoCall::run_blocking`].
     pub(crate) fn attempt(&mut self, io_mode: &mut FdIoMode) -> io::Result<CallResult> {
         loop {
             match self.attempt_once(io_mode) {
@@ -293,40 +301,40 @@ impl IoCall {
 
     fn attempt_once(&mut self, io_mode: &mut FdIoMode) -> io::Result<CallResult> {
         if matches!(self.call, Call::Accept | Call::AcceptMulti | Call::Connect) {
-            io_mode.nonblocking_fd(self.number)?;
+            io_mode.nonblocking_fd(self.fd)?;
         }
-        if self.is_for_a_disk(io_mode) {
-            return self.attempt_on_disk(io_mode);
+        if self.may_wait_for_disk(io_mode) {
+            return self.attempt_cached(io_mode);
         }
-        let number = self.number;
+        let fd = self.fd;
         let answer = match self.call {
-            Call::Accept | Call::AcceptMulti => accept(number, self.message_mut()),
+            Call::Accept | Call::AcceptMulti => accept(fd, self.message_mut()),
             Call::Connect => return self.attempt_connect(),
-            // SAFETY: the part is room at the end of a buffer that outlives the call.
+            // SAFETY: the part is space in a buffer that outlives the call.
             Call::Recv => unsafe {
                 let part = self.io_buf.part();
-                libc::recv(number, part.iov_base, part.iov_len, libc::MSG_DONTWAIT)
+                libc::recv(fd, part.iov_base, part.iov_len, libc::MSG_DONTWAIT)
             },
-            // SAFETY: the part is of a buffer that outlives the call.
+            // SAFETY: the part is in a buffer that outlives the call.
             Call::Send => unsafe {
                 let part = self.io_buf.part();
-                libc::send(number, part.iov_base, part.iov_len, SEND_NOW)
+                libc::send(fd, part.iov_base, part.iov_len, SEND_NOW)
             },
             Call::RecvFrom | Call::RecvMsg => self.receive_message(),
             Call::SendTo | Call::SendMsg => self.send_message(),
             Call::Read | Call::ReadAt(_) => {
                 let offset = self.offset();
-                // SAFETY: they are room at the end of buffers that outlive the call.
-                let read = unsafe { io_mode.read(number, &self.io_buf.vectors(), offset) }?;
+                // SAFETY: the vectors are space in buffers that outlive the call.
+                let read = unsafe { io_mode.read(fd, &self.io_buf.vectors(), offset) }?;
                 return self.done(read);
             }
             Call::Write | Call::WriteAt(_) => {
                 let offset = self.offset();
-                // SAFETY: they are of buffers that outlive the call.
-                let written = unsafe { io_mode.write(number, &self.io_buf.vectors(), offset) }?;
+                // SAFETY: the vectors are in buffers that outlive the call.
+                let written = unsafe { io_mode.write(fd, &self.io_buf.vectors(), offset) }?;
                 return self.done(written);
             }
-            // These are for a disk, and for the reactor.
+            // A thread, or the reactor, makes these.
             Call::Sync { .. } | Call::Open | Call::Splice | Call::RecvMulti => {
                 return Err(io::ErrorKind::WouldBlock.into());
             }
@@ -337,26 +345,26 @@ impl IoCall {
         }
     }
 
-    /// The call has succeeded with this answer. (A number that was made becomes ours.)
+    /// Converts the result of a successful call, and takes ownership of a new descriptor.
     fn done(&mut self, answer: usize) -> io::Result<CallResult> {
         match self.call {
-            // SAFETY: accept4(2) has just made it, and nobody else knows it.
+            // SAFETY: accept4(2) has just made the descriptor, and nothing else owns it.
             Call::Accept | Call::AcceptMulti => Ok(CallResult::Accepted(unsafe { owned(answer) })),
-            // SAFETY: openat(2) has just made it, and nobody else knows it.
+            // SAFETY: openat(2) has just made the descriptor, and nothing else owns it.
             Call::Open => Ok(CallResult::Opened(unsafe { owned(answer) })),
             Call::Sync { .. } => Ok(CallResult::Done),
             Call::Splice => {
-                self.io_buf.note_passed(answer);
+                self.io_buf.note_unbuffered(answer);
                 Ok(CallResult::Moved(answer))
             }
             _ => {
                 if matches!(self.call, Call::RecvFrom | Call::RecvMsg) {
-                    if let CallArgs::Message(message) = &mut self.with {
-                        // SAFETY: the call that has succeeded was made with its header.
+                    if let CallArgs::Message(message) = &mut self.args {
+                        // SAFETY: the successful call was made with this header.
                         unsafe { message.note_received() };
                     }
                 }
-                // SAFETY: the kernel has moved so many to or from where `io_buf` said.
+                // SAFETY: the kernel has transferred `answer` bytes where `io_buf` said.
                 unsafe { self.io_buf.note_moved(answer) };
                 Ok(CallResult::Moved(answer))
             }
@@ -364,37 +372,37 @@ impl IoCall {
     }
 }
 
-/// For mechanisms and tests that do a call's work themselves.
+/// For selectors and tests that execute a call themselves.
 #[cfg(any(test, feature = "spi"))]
 impl IoCall {
-    /// What is to be done.
+    /// Returns the descriptor, the call, and the count of bytes left.
     pub fn wanted(&self) -> (RawFd, Call, usize) {
-        (self.number, self.call, self.io_buf.left())
+        (self.fd, self.call, self.io_buf.left())
     }
 
-    /// Receives these bytes, as many as are asked for: gives how many that are.
+    /// Receives these bytes, up to the count that is left, and returns how many.
     ///
     /// # Panics
     ///
-    /// If it does not receive, or into several buffers.
+    /// If the call does not receive, or is vectored.
     pub fn receive(&mut self, bytes: &[u8]) -> usize {
-        assert!(self.io_buf.is_in() && !self.io_buf.is_many(), "it does not receive, or not one");
+        assert!(self.io_buf.is_in() && !self.io_buf.is_vectored(), "a plain receive is expected");
         let part = self.io_buf.part();
         let count = bytes.len().min(part.iov_len);
-        // SAFETY: there is room for so many, which is nobody else's.
+        // SAFETY: the part has room for `count` bytes, and does not overlap `bytes`.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), part.iov_base.cast(), count) };
-        // SAFETY: they have just been written.
+        // SAFETY: the copy has written them.
         unsafe { self.io_buf.note_moved(count) };
         count
     }
 
-    /// The bytes that are left to be sent.
+    /// Returns the bytes left to send.
     ///
     /// # Panics
     ///
-    /// If it does not send, or several buffers.
+    /// If the call does not send, or is vectored.
     pub fn to_send(&self) -> &[u8] {
-        assert!(!self.io_buf.is_in() && !self.io_buf.is_many(), "it does not send, or not one");
+        assert!(!self.io_buf.is_in() && !self.io_buf.is_vectored(), "a plain send is expected");
         self.io_buf.rest()
     }
 }
@@ -402,29 +410,31 @@ impl IoCall {
 /// For tests of the operations without a kernel.
 #[cfg(test)]
 impl IoCall {
-    /// So many bytes were spliced.
+    /// Counts spliced bytes.
     pub(crate) fn note_spliced(&mut self, count: usize) {
-        self.io_buf.note_passed(count);
+        self.io_buf.note_unbuffered(count);
     }
 }
 
-/// Returns the error of a call without what it needs, which the reactor never makes.
-fn unsuitable() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, "the call was not made up for this")
+/// Returns the error of a call without its arguments, which the reactor never makes.
+fn missing_args() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "the call lacks its arguments")
 }
 
+/// Takes ownership of a descriptor.
+///
 /// # Safety
 ///
-/// The kernel has to have just made the number.
-unsafe fn owned(number: usize) -> OwnedFd {
+/// The kernel must have just made it.
+unsafe fn owned(fd: usize) -> OwnedFd {
     // SAFETY: as the caller promises.
-    unsafe { OwnedFd::from_raw_fd(number as RawFd) }
+    unsafe { OwnedFd::from_raw_fd(fd as RawFd) }
 }
 
 impl fmt::Debug for IoCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Prepared")
-            .field("number", &self.number)
+        f.debug_struct("IoCall")
+            .field("fd", &self.fd)
             .field("call", &self.call)
             .field("buf", self.io_buf.buf())
             .field("left", &self.io_buf.left())

@@ -1,5 +1,5 @@
-//! How the calls on one file are kept from blocking, where they have no flag for it, and from
-//! raising `SIGPIPE` or `SIGXFSZ`.
+//! Keeps calls on a file that have no flag for it from blocking, and from raising `SIGPIPE` or
+//! `SIGXFSZ`.
 #![allow(unsafe_code)]
 
 use super::description::reopen;
@@ -12,88 +12,88 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::ptr;
 
-/// What is known of one file.
+/// The properties of a file that decide how calls on it are made.
 #[derive(Debug)]
 pub(crate) struct FdIoMode {
-    shape: FileType,
-    /// Of sockets: `SOCK_STREAM` and so on.
+    file_type: FileType,
+    /// `SOCK_STREAM` and so on, of sockets.
     socket_type: Option<u8>,
-    /// A short read from it usually means that there is no more. `None`: that was not asked.
+    /// A short read usually means that there is no more. `None`: not yet determined.
     is_drained_by_short_reads: Option<bool>,
-    /// A description of the poller's own, on which calls are made that have no flag against
-    /// blocking.
-    own: Option<OwnedFd>,
+    /// A description of the poller's own, for calls that have no flag against blocking.
+    own_fd: Option<OwnedFd>,
     traits: Traits,
-    /// Of sockets: poll(2) may call it full while a call finds room. `None`: that was not asked.
+    /// poll(2) may report a socket as full while a call finds room. `None`: not yet determined.
     hides_room: Option<bool>,
 }
 
 bitflags! {
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     struct Traits: u8 {
-        /// It was made sure in this turn that its calls do not block.
+        /// `O_NONBLOCK` was checked or set in this turn.
         const NONBLOCKING_THIS_TURN = 1;
-        /// The poller has set `O_NONBLOCK`, which was off.
+        /// The poller has set `O_NONBLOCK`.
         const MADE_NONBLOCKING = 1 << 1;
-        /// `RWF_NOWAIT` may be known to its reads and writes.
+        /// Reads and writes may support `RWF_NOWAIT`.
         const MAY_TAKE_NOWAIT = 1 << 2;
-        /// A call was taken with `RWF_NOWAIT`.
+        /// A call with `RWF_NOWAIT` was accepted.
         const HAS_TAKEN_NOWAIT = 1 << 3;
-        /// `RWF_NOWAIT` may be known to the writes of a file with a position.
+        /// Writes of a file with a position may support `RWF_NOWAIT`.
         const MAY_TAKE_NOWAIT_TO_WRITE = 1 << 4;
-        /// `RWF_NOSIGNAL` may be known to its writes.
+        /// Writes may support `RWF_NOSIGNAL`.
         const MAY_TAKE_NOSIGNAL = 1 << 5;
-        /// There is no disk behind it: procfs and its like, each of whose files has rules of its
-        /// own.
+        /// A pseudo file system such as procfs, each of whose files has rules of its own.
         const PSEUDO_FS = 1 << 6;
     }
 }
 
-/// For every architecture the same; the crate libc lacks it.
+/// Equal on every architecture; the libc crate lacks it.
 pub(super) const RWF_NOSIGNAL: libc::c_int = 0x100;
 
 impl FdIoMode {
+    /// Determines the properties of a file.
+    ///
     /// # Errors
     ///
-    /// What statx(2) says.
+    /// Errors of statx(2).
     pub(crate) fn of(fd: BorrowedFd<'_>) -> io::Result<Self> {
-        // Most are sockets, which say so themselves.
+        // Most are sockets, for which one getsockopt(2) is enough.
         let socket_type = super::file::type_of_socket(fd);
         if socket_type.is_some() {
-            let mut io_mode = FdIoMode::of_shape(FileType::Socket, socket_type);
-            // That takes another call, which not every source needs.
+            let mut io_mode = FdIoMode::of_type(FileType::Socket, socket_type);
+            // `SO_RCVLOWAT` takes another call, which not every source needs.
             io_mode.is_drained_by_short_reads.take_if(|may_be| *may_be);
             return Ok(io_mode);
         }
         let stat = CachedStat::of(fd)?;
-        let shape = FileType::of_kind(stat.kind);
-        let mut io_mode = FdIoMode::of_shape(shape, None);
-        let is_pseudo_fs = shape == FileType::Regular && super::file::is_pseudo_fs(fd, &stat);
+        let file_type = FileType::of_kind(stat.kind);
+        let mut io_mode = FdIoMode::of_type(file_type, None);
+        let is_pseudo_fs = file_type == FileType::Regular && super::file::is_pseudo_fs(fd, &stat);
         io_mode.traits.set(Traits::PSEUDO_FS, is_pseudo_fs);
         Ok(io_mode)
     }
 
-    /// The same of a file that has to be one that can be polled.
+    /// Determines the properties of a file that must be pollable.
     ///
     /// # Errors
     ///
-    /// `EBADF`: it is not open, or open with `O_PATH`; what statx(2) says.
+    /// `EBADF` if it is not open, or open with `O_PATH`; errors of statx(2).
     pub(crate) fn of_pollable(fd: BorrowedFd<'_>) -> io::Result<Self> {
         let io_mode = FdIoMode::of(fd)?;
-        // A socket that has told its type is neither.
+        // getsockopt(2) fails on both.
         if io_mode.socket_type.is_none() {
             super::file::check_pollable(fd)?;
         }
         Ok(io_mode)
     }
 
-    /// Returns what is known of a file of this shape; of a socket, of this type.
-    pub(crate) fn of_shape(shape: FileType, socket_type: Option<libc::c_int>) -> Self {
+    /// Returns the default properties of a file type; for a socket, of its type.
+    pub(crate) fn of_type(file_type: FileType, socket_type: Option<libc::c_int>) -> Self {
         FdIoMode {
-            shape,
-            socket_type: socket_type.and_then(|its| u8::try_from(its).ok()),
+            file_type,
+            socket_type: socket_type.and_then(|value| u8::try_from(value).ok()),
             is_drained_by_short_reads: Some(socket_type == Some(libc::SOCK_STREAM)),
-            own: None,
+            own_fd: None,
             traits: Traits::MAY_TAKE_NOWAIT
                 | Traits::MAY_TAKE_NOWAIT_TO_WRITE
                 | Traits::MAY_TAKE_NOSIGNAL,
@@ -102,16 +102,15 @@ impl FdIoMode {
     }
 
     pub(crate) fn is_socket(&self) -> bool {
-        self.shape == FileType::Socket
+        self.file_type == FileType::Socket
     }
 
-    /// Whether it is a socket whose bytes have no bounds.
+    /// Returns true for a stream socket.
     pub(crate) fn is_stream(&self) -> bool {
         self.socket_type == Some(libc::SOCK_STREAM as u8)
     }
 
-    /// Whether it is a socket of packets without end, of which one without bytes is one like
-    /// others.
+    /// Returns true for a datagram socket, where an empty datagram is data, not the end.
     pub(crate) fn is_connectionless(&self) -> bool {
         self.is_socket()
             && !self.is_stream()
@@ -119,49 +118,49 @@ impl FdIoMode {
     }
 
     /// Returns true if a short read usually means that there is no more.
-    pub(crate) fn is_drained_by_short_reads(&mut self, number: RawFd) -> bool {
+    pub(crate) fn is_drained_by_short_reads(&mut self, fd: RawFd) -> bool {
         let is_drained = &mut self.is_drained_by_short_reads;
-        *is_drained.get_or_insert_with(|| super::file::wakes_for_a_byte(number))
+        *is_drained.get_or_insert_with(|| super::file::wakes_for_a_byte(fd))
     }
 
-    /// Returns true if poll(2) calls it readable whenever a splice from it finds bytes.
-    pub(crate) fn shows_bytes(&mut self, number: RawFd) -> bool {
-        self.shape == FileType::Pipe || (self.is_stream() && self.is_drained_by_short_reads(number))
+    /// Returns true if poll(2) reports it as readable whenever a splice would find bytes.
+    pub(crate) fn shows_bytes(&mut self, fd: RawFd) -> bool {
+        self.file_type == FileType::Pipe || (self.is_stream() && self.is_drained_by_short_reads(fd))
     }
 
-    /// Returns true if a splice to it need not be tried while poll(2) calls it full. A unix socket
-    /// is called full at a quarter, and its peer may wait for more than that. TCP is called full at
-    /// two thirds, and then its peer has to read or to acknowledge before it gets more.
-    pub(crate) fn shows_room(&mut self, number: RawFd) -> bool {
+    /// Returns true if a splice to it can be skipped while poll(2) reports it as full. A unix
+    /// socket is full at a quarter of its buffer, and its peer may wait for more than that. A TCP
+    /// socket is full at two thirds; then its peer must read or acknowledge first.
+    pub(crate) fn shows_room(&mut self, fd: RawFd) -> bool {
         let is_stream = self.is_stream();
-        let hides_room = || !is_stream || super::file::is_local(number);
-        self.shape == FileType::Pipe || !*self.hides_room.get_or_insert_with(hides_room)
+        let hides_room = || !is_stream || super::file::is_local(fd);
+        self.file_type == FileType::Pipe || !*self.hides_room.get_or_insert_with(hides_room)
     }
 
-    /// Whether it has a position, which reading and writing share. Writing such a file waits for a
-    /// disk at most, and so does reading but for a few.
+    /// Returns true if it has a position, which reads and writes share. Its writes wait for a disk
+    /// at most, and so do nearly all reads.
     pub(crate) fn has_position(&self) -> bool {
-        matches!(self.shape, FileType::Regular | FileType::Block)
+        matches!(self.file_type, FileType::Regular | FileType::Block)
     }
 
-    /// Returns true if a ring may read and write at an offset of it: of streams it takes no notice
-    /// of that, nor of what files of procfs say of it. A file that knows no calls without waiting
-    /// would keep the thread inside io_uring_enter(2) until its server answers (FUSE).
-    pub(super) fn may_be_reached_by_a_ring(&mut self, number: RawFd) -> bool {
-        self.has_position() && !self.traits.contains(Traits::PSEUDO_FS) && self.knows_nowait(number)
+    /// Returns true if a ring may read and write it at an offset. A ring ignores the offset of
+    /// streams, and the rules of procfs files for it. Without `RWF_NOWAIT`, io_uring_enter(2) would
+    /// block until a FUSE server answers.
+    pub(super) fn may_be_reached_by_a_ring(&mut self, fd: RawFd) -> bool {
+        self.has_position() && !self.traits.contains(Traits::PSEUDO_FS) && self.supports_nowait(fd)
     }
 
-    /// Returns true if the file is known to take `RWF_NOWAIT`. Asks it by a read behind the end of
-    /// any file, which moves nothing. A file that can't be read does not tell.
-    fn knows_nowait(&mut self, number: RawFd) -> bool {
+    /// Returns true if the file supports `RWF_NOWAIT`. Probes by a read beyond the end of any file,
+    /// which moves nothing. A file that is not readable counts as unsupported.
+    fn supports_nowait(&mut self, fd: RawFd) -> bool {
         if self.traits.contains(Traits::MAY_TAKE_NOWAIT) && !self.has_taken_nowait() {
             let mut byte = 0_u8;
             let part = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
             let end = Some(i64::MAX as u64 - 1);
-            // SAFETY: there is room for one byte.
-            let read = || unsafe { Vectors::of(&[part], end).read(number, libc::RWF_NOWAIT) };
-            let answer = self.if_known(Traits::MAY_TAKE_NOWAIT, read);
-            self.note_nowait(answer.as_ref().is_some_and(was_asked));
+            // SAFETY: `byte` has room for one byte.
+            let read = || unsafe { Vectors::of(&[part], end).read(fd, libc::RWF_NOWAIT) };
+            let answer = self.if_supported(Traits::MAY_TAKE_NOWAIT, read);
+            self.note_nowait(answer.as_ref().is_some_and(reached_file));
         }
         self.has_taken_nowait()
     }
@@ -176,261 +175,257 @@ impl FdIoMode {
         }
     }
 
-    /// Whether a ring may read it. If it knows no read without blocking, that would have the thread
-    /// wait in the middle of io_uring_enter(2): terminals do, and what is like them. Of some kinds
-    /// of files that is known only after a call.
+    /// Returns true if a ring may read it. Without `RWF_NOWAIT` the thread would block inside
+    /// io_uring_enter(2), as on terminals. For pipes and anonymous files the first call decides.
     pub(super) fn may_be_read_by_a_ring(&self) -> bool {
-        match self.shape {
+        match self.file_type {
             FileType::Socket => true,
             FileType::Pipe | FileType::Anonymous => self.has_taken_nowait(),
-            // A ring moves the position apart from the call, if at all: a write that is cut short
-            // leaves it where it was (Linux 6.18), and other descriptors may share it.
+            // A ring updates the position apart from the call: a short write leaves it unchanged
+            // (Linux 6.18), and other descriptors may share it.
             FileType::Regular | FileType::Block | FileType::Named => false,
         }
     }
 
-    /// The same for writing.
+    /// Returns true if a ring may write it.
     pub(super) fn may_be_written_by_a_ring(&self) -> bool {
-        self.shape != FileType::Anonymous && self.may_be_read_by_a_ring()
+        self.file_type != FileType::Anonymous && self.may_be_read_by_a_ring()
     }
 
-    /// Makes sure that no splice from or to the file blocks, if it is one of those with a position
-    /// that wait for others than a disk.
-    pub(crate) fn prepare_to_splice(&mut self, number: RawFd) -> io::Result<()> {
-        match self.traits.contains(Traits::PSEUDO_FS) {
-            true => self.ensure_nonblocking(number),
-            false => Ok(()),
-        }
+    /// Ensures that no splice from or to the file blocks. Only files of pseudo file systems have a
+    /// position and wait for more than a disk.
+    pub(crate) fn prepare_to_splice(&mut self, fd: RawFd) -> io::Result<()> {
+        if self.traits.contains(Traits::PSEUDO_FS) { self.ensure_nonblocking(fd) } else { Ok(()) }
     }
 
-    /// Makes sure that no call on the file blocks. Others who have the description may have made it
-    /// otherwise since the last time.
-    fn ensure_nonblocking(&mut self, number: RawFd) -> io::Result<()> {
-        self.set_nonblocking(number, flags(number)?)
+    /// Ensures that no call on the file blocks. Other users of the description may have cleared
+    /// `O_NONBLOCK` since the last time.
+    fn ensure_nonblocking(&mut self, fd: RawFd) -> io::Result<()> {
+        self.set_nonblocking(fd, flags(fd)?)
     }
 
-    /// The same, if these are its flags.
-    fn set_nonblocking(&mut self, number: RawFd, flags: libc::c_int) -> io::Result<()> {
+    /// Sets `O_NONBLOCK` unless `flags` has it.
+    fn set_nonblocking(&mut self, fd: RawFd, flags: libc::c_int) -> io::Result<()> {
         if flags & libc::O_NONBLOCK == 0 {
-            set_flags(number, flags | libc::O_NONBLOCK)?;
+            set_flags(fd, flags | libc::O_NONBLOCK)?;
             self.traits |= Traits::MADE_NONBLOCKING;
         }
         Ok(())
     }
 
-    /// Begins a turn, in which one check of `O_NONBLOCK` is enough for any number of calls.
+    /// Begins a turn, in which one check of `O_NONBLOCK` serves any number of calls.
     pub(crate) fn begin_turn(&mut self) {
         self.traits -= Traits::NONBLOCKING_THIS_TURN;
     }
 
-    /// Returns a descriptor of the file on which no call blocks. What was made sure in this turn is
-    /// not made sure again.
-    pub(super) fn nonblocking_fd(&mut self, number: RawFd) -> io::Result<RawFd> {
-        if let Some(own) = &self.own {
-            return Ok(own.as_raw_fd());
+    /// Returns a descriptor of the file on which no call blocks. A check made in this turn is not
+    /// repeated.
+    pub(super) fn nonblocking_fd(&mut self, fd: RawFd) -> io::Result<RawFd> {
+        if let Some(own_fd) = &self.own_fd {
+            return Ok(own_fd.as_raw_fd());
         }
         if self.traits.contains(Traits::NONBLOCKING_THIS_TURN) {
-            return Ok(number);
+            return Ok(fd);
         }
-        let flags = flags(number)?;
+        let flags = flags(fd)?;
         if flags & libc::O_NONBLOCK == 0 && !self.traits.contains(Traits::MADE_NONBLOCKING) {
-            // SAFETY: the caller has the file open under this number.
-            let fd = unsafe { BorrowedFd::borrow_raw(number) };
-            if let Some(own) = reopen(fd, self.shape, flags) {
-                return Ok(self.own.insert(own).as_raw_fd());
+            // SAFETY: the caller keeps the descriptor open.
+            let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+            if let Some(own_fd) = reopen(fd, self.file_type, flags) {
+                return Ok(self.own_fd.insert(own_fd).as_raw_fd());
             }
         }
-        self.set_nonblocking(number, flags)?;
+        self.set_nonblocking(fd, flags)?;
         self.traits |= Traits::NONBLOCKING_THIS_TURN;
-        Ok(number)
+        Ok(fd)
     }
 
-    /// Leaves the file as it was.
-    pub(crate) fn restore(&mut self, number: RawFd) {
-        self.own = None;
+    /// Clears `O_NONBLOCK` if the poller has set it.
+    pub(crate) fn restore(&mut self, fd: RawFd) {
+        self.own_fd = None;
         if self.traits.contains(Traits::MADE_NONBLOCKING) {
             self.traits -= Traits::MADE_NONBLOCKING;
-            // The only failure is that the number was closed behind our back.
-            let restored = flags(number);
-            let _ = restored.and_then(|flags| set_flags(number, flags & !libc::O_NONBLOCK));
+            // The only failure is that the program has closed the descriptor.
+            let restored = flags(fd);
+            let _ = restored.and_then(|flags| set_flags(fd, flags & !libc::O_NONBLOCK));
         }
     }
 
-    /// read(2) or pread(2), without blocking, of a file without position.
+    /// Calls preadv2(2) on a file without a position; does not block.
     ///
     /// # Safety
     ///
-    /// The parts have to be memory that may be written to.
+    /// The parts must be valid for writes.
     pub(super) unsafe fn read(
         &mut self,
-        number: RawFd,
+        fd: RawFd,
         parts: &[libc::iovec],
         offset: Option<u64>,
     ) -> io::Result<usize> {
         let vectors = Vectors::of(parts, offset);
         // SAFETY: as the caller promises.
-        let read = |flags| unsafe { vectors.read(number, flags) };
-        if let Some(done) = self.if_known(Traits::MAY_TAKE_NOWAIT, || read(libc::RWF_NOWAIT)) {
+        let read = |flags| unsafe { vectors.read(fd, flags) };
+        if let Some(done) = self.if_supported(Traits::MAY_TAKE_NOWAIT, || read(libc::RWF_NOWAIT)) {
             self.note_nowait(true);
             return done;
         }
-        let number = self.nonblocking_fd(number)?;
+        let fd = self.nonblocking_fd(fd)?;
         // SAFETY: as the caller promises.
-        unsafe { vectors.read(number, 0) }
+        unsafe { vectors.read(fd, 0) }
     }
 
-    /// write(2) or pwrite(2), without blocking and without `SIGPIPE`, of a file without position.
+    /// Calls pwritev2(2) on a file without a position; neither blocks nor raises `SIGPIPE`.
     ///
     /// # Safety
     ///
-    /// The parts have to be memory that may be read.
+    /// The parts must be valid for reads.
     pub(super) unsafe fn write(
         &mut self,
-        number: RawFd,
+        fd: RawFd,
         parts: &[libc::iovec],
         offset: Option<u64>,
     ) -> io::Result<usize> {
         let vectors = Vectors::of(parts, offset);
-        if vectors.is_nothing() {
-            return write_nothing(number, offset);
+        if vectors.is_empty_write() {
+            return write_empty(fd, offset);
         }
         // SAFETY: as the caller promises.
-        let write = |flags| unsafe { vectors.write(number, flags) };
+        let write = |flags| unsafe { vectors.write(fd, flags) };
         let now = || write(libc::RWF_NOWAIT | RWF_NOSIGNAL);
         if self.traits.contains(Traits::MAY_TAKE_NOSIGNAL) {
-            if let Some(done) = self.if_known(Traits::MAY_TAKE_NOWAIT, now) {
+            if let Some(done) = self.if_supported(Traits::MAY_TAKE_NOWAIT, now) {
                 self.note_nowait(true);
                 return done;
             }
         }
-        let number = self.nonblocking_fd(number)?;
+        let fd = self.nonblocking_fd(fd)?;
         // SAFETY: as the caller promises.
-        let write = |flags| unsafe { vectors.write(number, flags) };
-        let done = self.if_known(Traits::MAY_TAKE_NOSIGNAL, || write(RWF_NOSIGNAL));
+        let write = |flags| unsafe { vectors.write(fd, flags) };
+        let done = self.if_supported(Traits::MAY_TAKE_NOSIGNAL, || write(RWF_NOSIGNAL));
         done.unwrap_or_else(|| without_sigpipe(|| write(0)))
     }
 
-    /// Reads what is in memory of a file with a position. `WouldBlock` if nothing is, if that can't
-    /// be known, or if it is to be read where the file stands: others may share its position, and
-    /// would read between two pieces.
+    /// Reads the cached part of a file with a position. Returns `WouldBlock` if nothing is cached,
+    /// or that can't be determined. A read at the position also returns it: another descriptor may
+    /// share the position, and read between two pieces.
     ///
     /// # Safety
     ///
-    /// The parts have to be memory that may be written to.
+    /// The parts must be valid for writes.
     pub(super) unsafe fn read_cached(
         &mut self,
-        number: RawFd,
+        fd: RawFd,
         parts: &[libc::iovec],
         offset: Option<u64>,
     ) -> io::Result<usize> {
         if offset.is_none() {
-            self.prepare_for_thread(number)?;
+            self.prepare_for_thread(fd)?;
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        if self.traits.contains(Traits::MAY_TAKE_NOWAIT) && is_direct(number)? {
+        if self.traits.contains(Traits::MAY_TAKE_NOWAIT) && is_direct(fd)? {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         // SAFETY: as the caller promises.
-        let read = || unsafe { Vectors::of(parts, offset).read(number, libc::RWF_NOWAIT) };
-        if let Some(done) = self.if_known(Traits::MAY_TAKE_NOWAIT, read) {
-            self.note_nowait(was_asked(&done));
+        let read = || unsafe { Vectors::of(parts, offset).read(fd, libc::RWF_NOWAIT) };
+        if let Some(done) = self.if_supported(Traits::MAY_TAKE_NOWAIT, read) {
+            self.note_nowait(reached_file(&done));
             return done;
         }
-        self.prepare_for_thread(number)?;
+        self.prepare_for_thread(fd)?;
         Err(io::ErrorKind::WouldBlock.into())
     }
 
-    /// Prepares a read by a thread: a few files with a position, in procfs and tracefs, wait for
-    /// others than a disk, and none of these knows `RWF_NOWAIT`.
-    fn prepare_for_thread(&mut self, number: RawFd) -> io::Result<()> {
-        if self.knows_nowait(number) { Ok(()) } else { self.ensure_nonblocking(number) }
+    /// Prepares a read by a thread. A few files in procfs and tracefs wait for more than a disk;
+    /// none of these supports `RWF_NOWAIT`.
+    fn prepare_for_thread(&mut self, fd: RawFd) -> io::Result<()> {
+        if self.supports_nowait(fd) { Ok(()) } else { self.ensure_nonblocking(fd) }
     }
 
-    /// Writes what can be kept in memory of a file with a position. `WouldBlock` if nothing can,
-    /// if that can't be known, or if others may write between two pieces: where the file stands,
-    /// and at its end (`O_APPEND`).
+    /// Writes to the cache of a file with a position. Returns `WouldBlock` if nothing fits, or that
+    /// can't be determined. A write at the position or with `O_APPEND` also returns it, because
+    /// others may write between two pieces.
     ///
     /// # Safety
     ///
-    /// The parts have to be memory that may be read.
+    /// The parts must be valid for reads.
     pub(super) unsafe fn write_cached(
         &mut self,
-        number: RawFd,
+        fd: RawFd,
         parts: &[libc::iovec],
         offset: Option<u64>,
     ) -> io::Result<usize> {
         let vectors = Vectors::of(parts, offset);
-        if vectors.is_nothing() {
-            return write_nothing(number, offset);
+        if vectors.is_empty_write() {
+            return write_empty(fd, offset);
         }
-        if offset.is_none() || flags(number)? & (libc::O_DIRECT | libc::O_APPEND) != 0 {
+        if offset.is_none() || flags(fd)? & (libc::O_DIRECT | libc::O_APPEND) != 0 {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         // SAFETY: as the caller promises.
-        let write = || unsafe { vectors.write(number, libc::RWF_NOWAIT) };
+        let write = || unsafe { vectors.write(fd, libc::RWF_NOWAIT) };
         let write = || without_sigxfsz(write);
-        let done = self.if_known(Traits::MAY_TAKE_NOWAIT_TO_WRITE, write);
-        self.note_nowait(done.as_ref().is_some_and(was_asked));
+        let done = self.if_supported(Traits::MAY_TAKE_NOWAIT_TO_WRITE, write);
+        self.note_nowait(done.as_ref().is_some_and(reached_file));
         done.unwrap_or_else(|| Err(io::ErrorKind::WouldBlock.into()))
     }
 
-    /// Makes a call with a flag, unless the file is known not to take it.
-    fn if_known(
+    /// Makes a call with a flag, unless the file is known not to support it.
+    fn if_supported(
         &mut self,
         may_take_it: Traits,
         call: impl FnOnce() -> io::Result<usize>,
     ) -> Option<io::Result<usize>> {
         let done = self.traits.contains(may_take_it).then(call)?;
-        if done.as_ref().is_err_and(is_unknown) {
+        if done.as_ref().is_err_and(is_unsupported) {
             self.traits -= may_take_it;
             return None;
         }
         Some(done)
     }
 
-    /// As before Linux 6.18, or on a file that takes no flags.
+    /// Emulates Linux before 6.18, or a file that supports no flags.
     #[cfg(test)]
     pub(super) fn forget_flags(&mut self) {
         self.traits -= Traits::MAY_TAKE_NOWAIT | Traits::MAY_TAKE_NOSIGNAL;
     }
 }
 
-/// Returns true if the file was asked: a call in whose direction it is not open says so first.
-fn was_asked(answer: &io::Result<usize>) -> bool {
+/// Returns true unless the call failed first, because the file is not open in its direction.
+fn reached_file(answer: &io::Result<usize>) -> bool {
     !answer.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EBADF))
 }
 
-/// Whether a call says that it does not know a flag.
-fn is_unknown(error: &io::Error) -> bool {
+/// Returns true if a call reports an unknown flag.
+fn is_unsupported(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS))
 }
 
-fn flags(number: RawFd) -> io::Result<libc::c_int> {
+fn flags(fd: RawFd) -> io::Result<libc::c_int> {
     // SAFETY: F_GETFL takes no argument and touches no memory.
-    let flags = super::checked(unsafe { libc::fcntl(number, libc::F_GETFL) })?;
+    let flags = super::checked(unsafe { libc::fcntl(fd, libc::F_GETFL) })?;
     Ok(flags as libc::c_int)
 }
 
-fn set_flags(number: RawFd, flags: libc::c_int) -> io::Result<()> {
-    // SAFETY: F_SETFL takes a number and touches no memory.
-    super::checked(unsafe { libc::fcntl(number, libc::F_SETFL, flags) })?;
+fn set_flags(fd: RawFd, flags: libc::c_int) -> io::Result<()> {
+    // SAFETY: F_SETFL takes an integer and touches no memory.
+    super::checked(unsafe { libc::fcntl(fd, libc::F_SETFL, flags) })?;
     Ok(())
 }
 
-/// The calls with vectors do not even ask the file. Some kinds of sockets send it, and raise
-/// `SIGPIPE`.
-fn write_nothing(number: RawFd, offset: Option<u64>) -> io::Result<usize> {
+/// Writes no bytes: pwritev2(2) would not call the file. Some sockets send an empty packet, and
+/// raise `SIGPIPE`.
+fn write_empty(fd: RawFd, offset: Option<u64>) -> io::Result<usize> {
     match offset {
         // SAFETY: no byte is read.
-        Some(at) => counted(unsafe { libc::pwrite64(number, ptr::null(), 0, at as i64) }),
+        Some(at) => counted(unsafe { libc::pwrite64(fd, ptr::null(), 0, at as i64) }),
         // SAFETY: no byte is read.
-        None => without_sigpipe(|| counted(unsafe { libc::write(number, ptr::null(), 0) })),
+        None => without_sigpipe(|| counted(unsafe { libc::write(fd, ptr::null(), 0) })),
     }
 }
 
-/// Whether reads and writes go to the disk itself, and wait for it whatever they are told.
-fn is_direct(number: RawFd) -> io::Result<bool> {
-    Ok(flags(number)? & libc::O_DIRECT != 0)
+/// Returns true if reads and writes bypass the cache, and block whatever the flags.
+fn is_direct(fd: RawFd) -> io::Result<bool> {
+    Ok(flags(fd)? & libc::O_DIRECT != 0)
 }
 
 #[cfg(test)]

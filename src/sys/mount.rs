@@ -1,4 +1,4 @@
-//! What the kernel knows of a file by itself: its kind, and the file system of its mount.
+//! File attributes that the kernel has in memory: the type, and the file system of the mount.
 //!
 //! fstat(2) and fstatfs(2) ask the server of a FUSE or network file system. The calls here do not.
 #![allow(unsafe_code)]
@@ -7,39 +7,39 @@ use std::io;
 use std::mem::{MaybeUninit, offset_of};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// A mount, by a number that no other mount has until the system restarts.
+/// The ID of a mount, which the kernel does not reuse before it restarts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MountId(u64);
 
-/// What the kernel has in memory of a file.
+/// The attributes of a file that the kernel has in memory.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CachedStat {
-    /// `S_IFREG` and so on; 0 of anonymous files.
+    /// `S_IFREG` and so on; 0 for anonymous files.
     pub(super) kind: libc::mode_t,
-    /// To open the file may read keys or hashes from the disk (fscrypt, fs-verity).
+    /// Opening the file may read keys or hashes from the disk (fscrypt, fs-verity).
     pub(super) has_metadata_on_disk: bool,
-    /// Device and inode, which together name the file.
+    /// Device and inode, which identify the file.
     pub(super) identity: Option<[u64; 3]>,
     /// `None` before Linux 6.8.
     pub(super) mount: Option<MountId>,
 }
 
 impl CachedStat {
-    /// Returns what the kernel has in memory of a file, which may be open with `O_PATH`. Where
-    /// there is no statx(2), asks fstat(2).
+    /// Returns the attributes of a file, which may be open with `O_PATH`. Calls fstat(2) where
+    /// there is no statx(2).
     ///
     /// # Errors
     ///
-    /// What the calls say.
+    /// Errors of the calls.
     pub(super) fn of(fd: BorrowedFd<'_>) -> io::Result<Self> {
         let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC;
         let mask = libc::STATX_TYPE | libc::STATX_INO | STATX_MNT_ID_UNIQUE;
         let mut stat = MaybeUninit::<libc::statx>::uninit();
-        // SAFETY: the name ends with a zero, and there is room for the answer.
+        // SAFETY: the path ends with a zero, and `stat` has room for the answer.
         let answer =
             unsafe { libc::statx(fd.as_raw_fd(), c"".as_ptr(), flags, mask, stat.as_mut_ptr()) };
         match super::checked(answer) {
-            // Linux before 4.11, and sandboxes older than the call.
+            // Linux before 4.11, or a sandbox that does not know the call.
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
                 return CachedStat::by_fstat(fd);
             }
@@ -63,7 +63,7 @@ impl CachedStat {
 
     fn by_fstat(fd: BorrowedFd<'_>) -> io::Result<Self> {
         let mut stat = MaybeUninit::<libc::stat>::uninit();
-        // SAFETY: there is room for the answer.
+        // SAFETY: `stat` has room for the answer.
         super::checked(unsafe { libc::fstat(fd.as_raw_fd(), stat.as_mut_ptr()) })?;
         // SAFETY: the call has succeeded, so the answer was written.
         let stat = unsafe { stat.assume_init() };
@@ -75,15 +75,15 @@ impl CachedStat {
         })
     }
 
-    /// Returns the magic number of the file system, as statfs(2) does. `None` if the kernel does
-    /// not tell it without asking the file system.
+    /// Returns the magic number of the file system, as statfs(2) does, or `None` if the kernel
+    /// would have to ask the file system.
     pub(super) fn fs_magic(&self) -> Option<u64> {
         self.mount?.fs_magic().ok()
     }
 }
 
 impl MountId {
-    /// Returns the magic number of the file system, as statfs(2) does.
+    /// Returns the magic number of the file system.
     ///
     /// # Errors
     ///
@@ -95,7 +95,7 @@ impl MountId {
         let mut answer =
             MountAnswer { sizes: [0; 2], mask: 0, device: [0; 2], magic: 0, rest: [0; 60] };
         let (from, to, length) = (&raw const request, &raw mut answer, size_of::<MountAnswer>());
-        // SAFETY: the request has the size that it names, and the answer is as long as `length`.
+        // SAFETY: the request has the size it states, and the answer is `length` bytes long.
         let result = unsafe { libc::syscall(SYS_STATMOUNT, from, to, length, 0) };
         super::checked(result as libc::c_int)?;
         match answer.mask & STATMOUNT_SB_BASIC {
@@ -106,7 +106,7 @@ impl MountId {
 }
 
 fn untold() -> io::Error {
-    io::Error::new(io::ErrorKind::Unsupported, "the kernel does not tell the mount of a file")
+    io::Error::new(io::ErrorKind::Unsupported, "statmount(2) does not report the file system")
 }
 
 /// `struct mnt_id_req`.
@@ -118,7 +118,7 @@ struct MountRequest {
     mask: u64,
 }
 
-/// The head of `struct statmount`, and the length of the whole.
+/// The head of `struct statmount`, padded to the length of the whole.
 #[repr(C)]
 struct MountAnswer {
     sizes: [u32; 2],
@@ -144,7 +144,7 @@ const _: () = {
 /// The libc crate does not have these for every C library.
 const STATX_MNT_ID_UNIQUE: libc::c_uint = 0x4000;
 const STATMOUNT_SB_BASIC: u64 = 1;
-/// Since openat2(2) a call has the same distance from others on every architecture.
+/// System calls since openat2(2) are numbered alike on every architecture.
 const SYS_STATMOUNT: libc::c_long = libc::SYS_openat2 + 20;
 
 #[cfg(test)]
@@ -154,7 +154,7 @@ mod tests {
     use std::os::fd::AsFd;
 
     #[test]
-    fn mount_of_proc_has_its_magic() {
+    fn procfs_mount_has_procfs_magic() {
         let file = File::open("/proc/version").expect("every Linux has it");
         let stat = match CachedStat::of(file.as_fd()) {
             Ok(stat) => stat,

@@ -1,20 +1,20 @@
-//! The numbers of descriptors that the crate makes for itself.
+//! The file descriptors that the crate makes for itself.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 
-/// Standard input, output and error have the numbers below this one.
+/// The first descriptor above standard input, output and error.
 const FIRST: RawFd = 3;
 
-/// Returns what `make` makes, under a number above 2. A program that has closed 0 to 2, as daemons
-/// do, may put another file there at any time (dup2(2)), and would replace a descriptor of ours.
+/// Returns the value that `make` makes, with a descriptor above 2. A program that has closed 0 to
+/// 2, as daemons do, may put another file there at any time (dup2(2)).
 ///
-/// What comes under a low number keeps that number from the next attempt. A ring can't be moved by
-/// `F_DUPFD_CLOEXEC`: its owner closes the number that it was made with.
+/// A value with a low descriptor is kept until the next one is made. `F_DUPFD_CLOEXEC` can't move a
+/// ring: its owner closes the original descriptor.
 ///
 /// # Errors
 ///
-/// Those of `make`.
+/// Errors of `make`.
 pub fn above_stdio<T: AsRawFd>(mut make: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     let mut low = Vec::new();
     loop {
@@ -42,15 +42,15 @@ mod tests {
 
     impl Drop for Fake<'_> {
         fn drop(&mut self) {
-            self.1.borrow_mut().retain(|&number| number != self.0);
+            self.1.borrow_mut().retain(|&fd| fd != self.0);
         }
     }
 
     #[test]
-    fn low_numbers_are_held_and_closed() {
+    fn low_fds_are_kept_then_closed() {
         let open = RefCell::new(vec![1]);
         let make = || {
-            let lowest = (0..).find(|number| !open.borrow().contains(number)).expect("no end");
+            let lowest = (0..).find(|fd| !open.borrow().contains(fd)).expect("no end");
             open.borrow_mut().push(lowest);
             Ok(Fake(lowest, &open))
         };
@@ -59,17 +59,17 @@ mod tests {
     }
 
     #[test]
-    fn failure_closes_low_numbers() {
+    fn failure_closes_low_fds() {
         let open = RefCell::new(vec![]);
         let make = || {
-            let number = open.borrow().len() as RawFd;
-            if number == 2 {
+            let fd = open.borrow().len() as RawFd;
+            if fd == 2 {
                 return Err(io::Error::from_raw_os_error(libc::EMFILE));
             }
-            open.borrow_mut().push(number);
-            Ok(Fake(number, &open))
+            open.borrow_mut().push(fd);
+            Ok(Fake(fd, &open))
         };
-        let error = above_stdio(make).map(|made| made.0).expect_err("out of numbers");
+        let error = above_stdio(make).map(|made| made.0).expect_err("out of descriptors");
         assert_eq!((error.raw_os_error(), open.borrow().len()), (Some(libc::EMFILE), 0));
     }
 }

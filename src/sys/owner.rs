@@ -1,6 +1,6 @@
-//! Signal-driven I/O as a file is told of it: whom to send which signal, and whether.
+//! The signal-driven I/O settings of a file: signal, recipient, and `O_ASYNC`.
 //!
-//! All of it belongs to the open file description: duplicates and forked processes share it.
+//! They belong to the open file description: duplicates and forked processes share them.
 #![allow(unsafe_code)]
 
 use libc::c_int;
@@ -15,7 +15,7 @@ const F_SETOWN_EX: c_int = 15;
 const F_GETOWN_EX: c_int = 16;
 const F_OWNER_TID: c_int = 0;
 
-/// Who gets a file's signals: `struct f_owner_ex`.
+/// The recipient of a file's signals: `struct f_owner_ex`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Owner {
@@ -31,71 +31,70 @@ const _: () = {
 };
 
 impl Owner {
-    /// This thread alone. Signals to a process would reach any thread that does not block them, and
-    /// end the process.
+    /// Returns an owner that is this thread alone. A signal to the process could reach a thread
+    /// that does not block it, and end the process.
     pub(crate) fn this_thread() -> Self {
         // SAFETY: gettid has no arguments and always succeeds.
         Owner { kind: F_OWNER_TID, id: unsafe { libc::gettid() } }
     }
 
-    /// Whether it is this process, or a group of processes.
+    /// Returns true for this process, or a process group of the same ID.
     pub(crate) fn is_this_process(self) -> bool {
         self.kind != F_OWNER_TID && self.id == std::process::id() as libc::pid_t
     }
 
-    /// Whether nobody is the owner.
-    pub(crate) fn is_nobody(self) -> bool {
+    /// Returns true if no owner is set.
+    pub(crate) fn is_unset(self) -> bool {
         self.id == 0
     }
 
-    /// The owner of a file.
-    pub(crate) fn of(number: RawFd) -> io::Result<Self> {
+    /// Returns the owner of a file.
+    pub(crate) fn of(fd: RawFd) -> io::Result<Self> {
         let mut owner = Owner { kind: 0, id: 0 };
         // SAFETY: the kernel writes one f_owner_ex.
-        super::checked(unsafe { libc::fcntl(number, F_GETOWN_EX, &mut owner) })?;
+        super::checked(unsafe { libc::fcntl(fd, F_GETOWN_EX, &mut owner) })?;
         Ok(owner)
     }
 
     /// Makes this the owner of a file.
-    pub(crate) fn set(self, number: RawFd) -> io::Result<()> {
+    pub(crate) fn set(self, fd: RawFd) -> io::Result<()> {
         // SAFETY: the kernel reads one f_owner_ex.
-        super::checked(unsafe { libc::fcntl(number, F_SETOWN_EX, &self) })?;
+        super::checked(unsafe { libc::fcntl(fd, F_SETOWN_EX, &self) })?;
         Ok(())
     }
 }
 
-/// The signal that a file has sent; 0 is `SIGIO`, without the number of the file.
-pub(crate) fn signal_of(number: RawFd) -> io::Result<c_int> {
+/// Returns the signal that a file sends; 0 is `SIGIO`, without the descriptor.
+pub(crate) fn signal_of(fd: RawFd) -> io::Result<c_int> {
     // SAFETY: F_GETSIG takes no argument and touches no memory.
-    super::checked(unsafe { libc::fcntl(number, F_GETSIG) }).map(|signal| signal as c_int)
+    super::checked(unsafe { libc::fcntl(fd, F_GETSIG) }).map(|signal| signal as c_int)
 }
 
-/// Chooses the signal that a file has sent.
-pub(crate) fn set_signal(number: RawFd, signal: c_int) -> io::Result<()> {
+/// Sets the signal that a file sends.
+pub(crate) fn set_signal(fd: RawFd, signal: c_int) -> io::Result<()> {
     // SAFETY: F_SETSIG takes an integer and touches no memory.
-    super::checked(unsafe { libc::fcntl(number, F_SETSIG, signal) })?;
+    super::checked(unsafe { libc::fcntl(fd, F_SETSIG, signal) })?;
     Ok(())
 }
 
-/// Whether a file has signals sent.
-pub(crate) fn is_async(number: RawFd) -> io::Result<bool> {
-    Ok(flags_of(number)? & libc::O_ASYNC != 0)
+/// Returns true if a file sends signals.
+pub(crate) fn is_async(fd: RawFd) -> io::Result<bool> {
+    Ok(flags_of(fd)? & libc::O_ASYNC != 0)
 }
 
-/// Has a file send signals, or send none. Files that can't send any accept it, and
-/// [`is_async`] says no all the same. When it returns after switching off, no more signal will
-/// be sent.
-pub(crate) fn set_async(number: RawFd, on: bool) -> io::Result<()> {
-    let flags = flags_of(number)?;
+/// Sets or clears `O_ASYNC`. Files that can't send signals accept it, but [`is_async`] still
+/// returns false. After it was cleared no more signals are sent.
+pub(crate) fn set_async(fd: RawFd, on: bool) -> io::Result<()> {
+    let flags = flags_of(fd)?;
     let flags = if on { flags | libc::O_ASYNC } else { flags & !libc::O_ASYNC };
     // SAFETY: F_SETFL takes an integer and touches no memory.
-    super::checked(unsafe { libc::fcntl(number, libc::F_SETFL, flags) })?;
+    super::checked(unsafe { libc::fcntl(fd, libc::F_SETFL, flags) })?;
     Ok(())
 }
 
-fn flags_of(number: RawFd) -> io::Result<c_int> {
+fn flags_of(fd: RawFd) -> io::Result<c_int> {
     // SAFETY: F_GETFL takes no argument and touches no memory.
-    super::checked(unsafe { libc::fcntl(number, libc::F_GETFL) }).map(|flags| flags as c_int)
+    super::checked(unsafe { libc::fcntl(fd, libc::F_GETFL) }).map(|flags| flags as c_int)
 }
 
 #[cfg(test)]

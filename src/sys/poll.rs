@@ -1,4 +1,4 @@
-//! poll(2) and ppoll(2) over an array that lives from call to call.
+//! poll(2) and ppoll(2) over an array that is reused by each call.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -7,11 +7,11 @@ use std::time::Duration;
 
 pub(crate) use libc::pollfd;
 
-/// Looks once, without waiting, and fills in `revents`. Gives how many entries have any.
-pub(crate) fn look(fds: &mut [pollfd]) -> io::Result<usize> {
+/// Polls once, without waiting, and returns the number of entries with `revents`.
+pub(crate) fn poll_now(fds: &mut [pollfd]) -> io::Result<usize> {
     // SAFETY: the pointer and the length are those of one slice of pollfd.
     let answer = unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, 0) };
-    super::checked(answer).map_err(|error| explained(error, fds.len()))
+    super::checked(answer).map_err(|error| explain(error, fds.len()))
 }
 
 /// Waits until an entry has something to report, or `timeout` (`None`: no limit) has passed.
@@ -22,14 +22,14 @@ pub(crate) fn wait(fds: &mut [pollfd], timeout: Option<Duration>) -> io::Result<
     // SAFETY: pointer and length are those of one slice of pollfd; the timespec outlives the call;
     // a null signal mask means none.
     let answer = unsafe { libc::ppoll(fds.as_mut_ptr(), length, timeout, ptr::null()) };
-    super::checked(answer).map_err(|error| explained(error, fds.len()))
+    super::checked(answer).map_err(|error| explain(error, fds.len()))
 }
 
-/// Says in words the one way to `EINVAL` that is left to a correct caller.
-fn explained(error: io::Error, entries: usize) -> io::Error {
+/// Explains the only `EINVAL` that a correct caller can get.
+fn explain(error: io::Error, entries: usize) -> io::Error {
     if error.raw_os_error() != Some(libc::EINVAL) {
         return error;
     }
-    let message = format!("poll(2) can't look at {entries} files: RLIMIT_NOFILE is below that");
+    let message = format!("poll(2): {entries} entries exceed RLIMIT_NOFILE");
     io::Error::new(io::ErrorKind::InvalidInput, message)
 }

@@ -1,11 +1,11 @@
-//! Calls that raise a signal when they fail, and have no flag against it: `SIGPIPE`, `SIGXFSZ`.
+//! Calls that raise a signal on failure, and have no flag against it: `SIGPIPE`, `SIGXFSZ`.
 #![allow(unsafe_code)]
 
 use std::io;
 use std::mem::MaybeUninit;
 use std::ptr;
 
-/// Makes a write that may raise `SIGPIPE` on this thread, and takes the signal away if it did.
+/// Makes a write that may raise `SIGPIPE` on this thread, and discards the signal.
 pub(super) fn without_sigpipe(write: impl FnOnce() -> io::Result<usize>) -> io::Result<usize> {
     let broke = |written: &io::Result<usize>| {
         let error = written.as_ref().err().and_then(io::Error::raw_os_error);
@@ -14,17 +14,17 @@ pub(super) fn without_sigpipe(write: impl FnOnce() -> io::Result<usize>) -> io::
     Block::of(libc::SIGPIPE)?.run(write, broke)
 }
 
-/// Makes a call that may write to regular files on this thread. Beyond `RLIMIT_FSIZE` such a write
-/// raises `SIGXFSZ`, which is taken away.
+/// Makes a call that may write to regular files on this thread. A write beyond `RLIMIT_FSIZE`
+/// raises `SIGXFSZ`, which is discarded.
 ///
 /// # Errors
 ///
-/// Those of the call, and of pthread_sigmask(3).
+/// Errors of the call, and of pthread_sigmask(3).
 pub(super) fn without_sigxfsz<T>(call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-    // Nearly always there is no limit, and to ask is cheaper than to block a signal.
+    // There is rarely a limit, and getrlimit(2) is cheaper than blocking a signal.
     match file_size_limit() {
         libc::RLIM_INFINITY => call(),
-        // A ring tells of the failure elsewhere.
+        // io_uring_enter(2) succeeds although a write failed.
         _ => Block::of(libc::SIGXFSZ)?.run(call, |_| true),
     }
 }
@@ -36,18 +36,20 @@ fn file_size_limit() -> libc::rlim_t {
     limit.rlim_cur
 }
 
-/// A signal is blocked on this thread until this is dropped.
+/// Blocks a signal on this thread until it is dropped.
 #[derive(Debug)]
 struct Block {
     signal: libc::c_int,
-    /// The signal was blocked before.
+    /// The signal was already blocked.
     was_blocked: bool,
 }
 
 impl Block {
+    /// Blocks `signal`.
+    ///
     /// # Errors
     ///
-    /// What pthread_sigmask(3) says.
+    /// Errors of pthread_sigmask(3).
     fn of(signal: libc::c_int) -> io::Result<Self> {
         let set = set_of(signal)?;
         let mut before = MaybeUninit::<libc::sigset_t>::uninit();
@@ -61,20 +63,20 @@ impl Block {
         Ok(Block { signal, was_blocked })
     }
 
-    /// Makes a call that may raise the signal, and takes the signal away if it may have.
+    /// Makes a call that may raise the signal, and discards the signal if it may have.
     fn run<T>(
         &self,
         call: impl FnOnce() -> io::Result<T>,
         may_have_raised: impl FnOnce(&io::Result<T>) -> bool,
     ) -> io::Result<T> {
-        // A signal that is pending already is not ours. None can be if it was not blocked.
+        // A signal that was already pending is the program's. Only a blocked one can be.
         let was_pending = self.was_blocked && is_pending(self.signal);
         let answer = call();
         if may_have_raised(&answer) && !was_pending {
             let set = set_of(self.signal)?;
             let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-            // SAFETY: a set and a time to read, and nowhere to write. It says EAGAIN if the signal
-            // was not raised, or is ignored.
+            // SAFETY: the call reads a set and a time, and writes nothing. It fails with EAGAIN if
+            // the signal was not raised, or is ignored.
             unsafe { libc::sigtimedwait(&set, ptr::null_mut(), &now) };
         }
         answer
@@ -87,7 +89,7 @@ impl Drop for Block {
             return;
         }
         if let Ok(set) = set_of(self.signal) {
-            // SAFETY: a set to read, and nowhere to write.
+            // SAFETY: the call reads a set, and writes nothing.
             unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &set, ptr::null_mut()) };
         }
     }
@@ -95,22 +97,22 @@ impl Drop for Block {
 
 fn set_of(signal: libc::c_int) -> io::Result<libc::sigset_t> {
     let mut set = MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: there is room for a set.
+    // SAFETY: `set` has room for the answer.
     super::checked(unsafe { libc::sigemptyset(set.as_mut_ptr()) })?;
-    // SAFETY: the call before has made it a set.
+    // SAFETY: sigemptyset has initialised it.
     let mut set = unsafe { set.assume_init() };
-    // SAFETY: it is a set.
+    // SAFETY: the set is initialised.
     super::checked(unsafe { libc::sigaddset(&mut set, signal) })?;
     Ok(set)
 }
 
 pub(super) fn is_pending(signal: libc::c_int) -> bool {
     let mut set = MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: there is room for a set.
+    // SAFETY: `set` has room for the answer.
     if unsafe { libc::sigpending(set.as_mut_ptr()) } != 0 {
         return false;
     }
-    // SAFETY: the call has succeeded and made it a set.
+    // SAFETY: the successful call has initialised the set.
     unsafe { libc::sigismember(set.as_ptr(), signal) == 1 }
 }
 

@@ -1,7 +1,7 @@
 //! pselect6(2) over bitmaps of any length.
 //!
-//! The raw call, because the C library's `fd_set` ends at 1,023 and POSIX lets its select(2) refuse
-//! more. The kernel's own interface has no such limit: it reads as many words as `nfds` needs.
+//! The raw call, because the C library's `fd_set` ends at 1,023 and POSIX lets select(2) refuse
+//! more. The kernel has no such limit: it reads as many words as `nfds` needs.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -9,10 +9,10 @@ use std::mem::offset_of;
 use std::ptr;
 use std::time::Duration;
 
-/// A word of a bitmap: number `n` is bit `n % BITS` of word `n / BITS`.
+/// A word of a bitmap: descriptor `n` is bit `n % BITS` of word `n / BITS`.
 pub(crate) type Word = libc::c_ulong;
 
-/// How many numbers a word holds.
+/// The number of descriptors in a word.
 pub(crate) const BITS: usize = Word::BITS as usize;
 
 /// `struct timespec` as this call takes it: two machine words.
@@ -30,10 +30,9 @@ const _: () = {
     assert!(offset_of!(Timespec, nanoseconds) == size_of::<libc::c_long>());
 };
 
-/// Waits until one of the numbers below `count` that are set in `sets` (to read, to write,
-/// exceptions) is ready, or `timeout` (`None`: no limit) has passed; leaves those set that are
-/// ready, and gives how many. An empty slice asks for nothing. After an error the sets are as
-/// before.
+/// Waits until one of the descriptors below `count` in `sets` (read, write, except) is ready, or
+/// `timeout` (`None`: no limit) has passed. Leaves the ready ones set, and returns their count. An
+/// empty slice is a null set. An error leaves the sets unchanged.
 ///
 /// # Panics
 ///
@@ -45,7 +44,7 @@ pub(crate) fn wait(
 ) -> io::Result<usize> {
     let words = count.div_ceil(BITS);
     let [read, write, except] = sets.map(|set| {
-        assert!(set.is_empty() || set.len() >= words, "a set has room for every number");
+        assert!(set.is_empty() || set.len() >= words, "a set is shorter than the count");
         if set.is_empty() { ptr::null_mut() } else { set.as_mut_ptr() }
     });
     let mut timeout = timeout.map(|timeout| Timespec {
@@ -55,8 +54,8 @@ pub(crate) fn wait(
     let timeout = timeout.as_mut().map_or(ptr::null_mut(), ptr::from_mut);
     let no_mask = ptr::null_mut::<libc::c_void>();
     let count = count as libc::c_long;
-    // SAFETY: the kernel reads and writes `words` words of each set that is not null, which it has;
-    // it writes the time left into the timespec, a local; a null signal mask means none.
+    // SAFETY: the kernel reads and writes `words` words of each set that is not null. It writes
+    // the time left into the timespec, a local. A null signal mask means none.
     let answer =
         unsafe { libc::syscall(libc::SYS_pselect6, count, read, write, except, timeout, no_mask) };
     super::checked(answer as libc::c_int)

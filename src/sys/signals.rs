@@ -1,7 +1,6 @@
-//! The signals of signal-driven I/O, as a thread receives them: chosen, blocked, and read from a
-//! signalfd(2).
+//! The signals of signal-driven I/O in a thread: chosen, blocked, and read from a signalfd(2).
 //!
-//! No handler is installed and no disposition changed: a blocked signal waits in its thread's queue
+//! No handler is installed and no disposition changed: a blocked signal is queued to its thread
 //! until it is read.
 #![allow(unsafe_code)]
 
@@ -18,59 +17,59 @@ use std::process::Command;
 use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How many signals one read takes.
+/// The number of signals that one read takes.
 const BATCH: usize = 128;
-/// After so many reads in a row the question arises how many signals there can be.
-const PATIENCE: u64 = 64;
+/// After this many full reads in a row, `drain` reads at most the limit of queued signals.
+const UNCAPPED_READS: u64 = 64;
 
-/// Signal numbers, one bit each.
+/// A set of signals, one bit each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Set(u64);
+struct SignalSet(u64);
 
-impl Set {
+impl SignalSet {
     fn of(signals: &[c_int]) -> Self {
-        Set(signals.iter().fold(0, |bits, signal| bits | 1 << (signal - 1)))
+        SignalSet(signals.iter().fold(0, |bits, signal| bits | 1 << (signal - 1)))
     }
 
     fn contains(self, signal: c_int) -> bool {
         self.0 >> (signal - 1) & 1 == 1
     }
 
-    fn and(self, other: Set) -> Self {
-        Set(self.0 & other.0)
+    fn and(self, other: SignalSet) -> Self {
+        SignalSet(self.0 & other.0)
     }
 
-    fn without(self, other: Set) -> Self {
-        Set(self.0 & !other.0)
+    fn without(self, other: SignalSet) -> Self {
+        SignalSet(self.0 & !other.0)
     }
 
     fn to_kernel(self) -> libc::sigset_t {
         // SAFETY: sigset_t is made of integers, for which all zeroes is a value; the C library does
         // not write all of it.
         let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
-        // SAFETY: the set may be written to.
+        // SAFETY: `set` has room for the answer.
         unsafe { libc::sigemptyset(&mut set) };
         for signal in (1..=64).filter(|&signal| self.contains(signal)) {
-            // SAFETY: the set is initialised; a number that is no signal is refused.
+            // SAFETY: the set is initialised; an invalid signal is refused.
             unsafe { libc::sigaddset(&mut set, signal) };
         }
         set
     }
 
-    /// Adds to (`SIG_BLOCK`) or takes from (`SIG_UNBLOCK`) what this thread blocks.
+    /// Adds to (`SIG_BLOCK`) or removes from (`SIG_UNBLOCK`) this thread's mask.
     fn apply(self, how: c_int) {
         let set = self.to_kernel();
-        // SAFETY: the set is initialised, and the old mask is not asked for. The only failure is an
+        // SAFETY: the set is initialised, and the old mask is not requested. The only failure is an
         // unknown `how`.
         unsafe { libc::pthread_sigmask(how, &set, ptr::null_mut()) };
     }
 
-    /// Takes these signals, which this thread blocks, out of its queue. The descriptor of a
-    /// signalfd is not needed: the program may have closed its number, or put another file there.
+    /// Removes these signals, which this thread blocks, from its queue. Does not use the signalfd:
+    /// the program may have closed that descriptor, or reused it.
     fn discard_pending(self) {
         let (set, now) = (self.to_kernel(), libc::timespec { tv_sec: 0, tv_nsec: 0 });
         loop {
-            // SAFETY: a set and a time to read, and nowhere to write.
+            // SAFETY: the call reads a set and a time, and writes nothing.
             let signal = unsafe { libc::sigtimedwait(&set, ptr::null_mut(), &now) };
             let is_interrupted = || io::Error::last_os_error().kind() == ErrorKind::Interrupted;
             if signal == -1 && !is_interrupted() {
@@ -79,78 +78,76 @@ impl Set {
         }
     }
 
-    /// What this thread blocks.
+    /// Returns this thread's mask.
     fn blocked() -> Self {
-        let mut set = Set::default().to_kernel();
+        let mut set = SignalSet::default().to_kernel();
         // SAFETY: no new mask is given, and `set` has room for the old one.
         unsafe { libc::pthread_sigmask(SIG_BLOCK, ptr::null(), &mut set) };
-        // SAFETY: the set is initialised; a number that is no signal is no member.
+        // SAFETY: the set is initialised; an invalid signal is no member.
         let is_in = |signal: &c_int| unsafe { libc::sigismember(&set, *signal) } == 1;
-        Set((1..=64).filter(is_in).fold(0, |bits, signal| bits | Set::of(&[signal]).0))
+        SignalSet((1..=64).filter(is_in).fold(0, |bits, signal| bits | SignalSet::of(&[signal]).0))
     }
 }
 
-/// What one thread's [`Signals`] have in common. They share one real-time signal, because a thread
-/// has one queue for all signals, and to take one from behind many others is slow.
+/// The state that a thread's [`Signals`] share. They use one real-time signal: a thread has one
+/// queue for all signals, and taking one from behind many others is slow.
 #[derive(Clone, Copy)]
 struct Shared {
     users: usize,
-    /// Where there are users.
+    /// Valid while there are users.
     signal: c_int,
-    /// Which of the two were blocked before there were users.
-    blocked_before: Set,
-    /// How many times `SIGIO` was read, by whomever. It does not say whose reports got lost.
+    /// The subset of both signals that was blocked before there were users.
+    blocked_before: SignalSet,
+    /// Counts the reads of `SIGIO`, which does not say whose reports were lost.
     overflows: u64,
 }
 
 thread_local! {
-    // Without a destructor, so that it is there for pollers that live in thread-locals themselves.
+    // Without a destructor, so that pollers in thread-locals can use it.
     static SHARED: Cell<Shared> = const {
-        Cell::new(Shared { users: 0, signal: 0, blocked_before: Set(0), overflows: 0 })
+        Cell::new(Shared { users: 0, signal: 0, blocked_before: SignalSet(0), overflows: 0 })
     };
 
-    /// File numbers that one user has read and another may know.
-    static STRAYS: RefCell<BTreeSet<i32>> = const { RefCell::new(BTreeSet::new()) };
+    /// Descriptors that one user has read and another may know.
+    static UNCLAIMED_FDS: RefCell<BTreeSet<i32>> = const { RefCell::new(BTreeSet::new()) };
 }
 
-/// Every signal that was ever blocked here and had not been blocked before: threads inherit the
-/// mask of their parents.
+/// Every signal that this process has blocked here and had not blocked before. Threads inherit the
+/// mask of their creator.
 static BLOCKED_HERE: AtomicU64 = AtomicU64::new(0);
 
-/// A real-time signal that belongs to nobody else on this thread, blocked, and the queue it is read
-/// from. `SIGIO`, by which the kernel tells that the queue had no room, is blocked and read
-/// with it.
+/// A blocked real-time signal that nothing else on this thread uses, and its signalfd. `SIGIO`, by
+/// which the kernel reports an overflow of the queue, is blocked and read too.
 ///
-/// The last of its thread that is dropped reads what is left, and only then gives both back.
+/// The drop of a thread's last value discards pending signals, then restores the mask.
 pub(crate) struct Signals {
-    queue: OwnedFd,
+    signalfd: OwnedFd,
     signal: c_int,
     overflows_seen: u64,
-    /// How many signals could be queued when it was made: the limit may be lowered later.
-    most: u64,
+    /// The limit of queued signals at construction; it may be lowered later.
+    max_queued: u64,
     buffer: Box<[signalfd_siginfo; BATCH]>,
-    /// The queue is the thread's own.
+    /// The queue belongs to the thread.
     not_send: PhantomData<*mut ()>,
 }
 
 impl Signals {
-    /// Takes the signal that this thread's others have. The first takes one that has its default
-    /// disposition and, if there is one, that nobody blocks: the highest, because programs count up
-    /// from `SIGRTMIN`.
+    /// Takes the signal that this thread's other values use. The first takes the highest with its
+    /// default disposition, and prefers one that is not blocked. Programs count up from `SIGRTMIN`.
     ///
     /// # Errors
     ///
-    /// `ResourceBusy` if all real-time signals are in use; what signalfd(2) says: `EMFILE`,
+    /// `ResourceBusy` if all real-time signals are in use; errors of signalfd(2): `EMFILE`,
     /// `ENFILE`, `ENOMEM`.
     pub(crate) fn take() -> io::Result<Self> {
         let mut shared = SHARED.get();
         if shared.users == 0 {
-            let blocked = Set::blocked();
-            shared.signal = choose(blocked)?;
-            shared.blocked_before = Set::of(&[shared.signal, SIGIO]).and(blocked);
+            let blocked = SignalSet::blocked();
+            shared.signal = pick_rt_signal(blocked)?;
+            shared.blocked_before = SignalSet::of(&[shared.signal, SIGIO]).and(blocked);
         }
-        let set = Set::of(&[shared.signal, SIGIO]);
-        let queue = above_stdio(|| queue_of(set))?;
+        let set = SignalSet::of(&[shared.signal, SIGIO]);
+        let signalfd = above_stdio(|| new_signalfd(set))?;
         shared.users += 1;
         SHARED.set(shared);
         BLOCKED_HERE.fetch_or(set.without(shared.blocked_before).0, Ordering::Relaxed);
@@ -158,61 +155,60 @@ impl Signals {
         // SAFETY: signalfd_siginfo is made of integers, for which all zeroes is a value.
         let empty: signalfd_siginfo = unsafe { std::mem::zeroed() };
         Ok(Signals {
-            queue,
+            signalfd,
             signal: shared.signal,
             overflows_seen: shared.overflows,
-            most: queue_limit(),
+            max_queued: queue_limit(),
             buffer: Box::new([empty; BATCH]),
             not_send: PhantomData,
         })
     }
 
-    /// The signal to have sent, with [`super::owner::Owner::this_thread`].
-    pub(crate) fn number(&self) -> c_int {
+    /// Returns the signal that files must send to [`super::owner::Owner::this_thread`].
+    pub(crate) fn signal(&self) -> c_int {
         self.signal
     }
 
-    /// Becomes readable when there is something to read.
-    pub(crate) fn queue(&self) -> BorrowedFd<'_> {
-        self.queue.as_fd()
+    /// Returns a descriptor that is readable while signals are pending.
+    pub(crate) fn signalfd(&self) -> BorrowedFd<'_> {
+        self.signalfd.as_fd()
     }
 
-    /// Blocks the signals again, in case the program has put an older mask back.
+    /// Blocks the signals again, in case the program has restored an older mask.
     pub(crate) fn block(&self) {
-        Set::of(&[self.signal, SIGIO]).apply(SIG_BLOCK);
+        SignalSet::of(&[self.signal, SIGIO]).apply(SIG_BLOCK);
     }
 
-    /// Reads everything that was queued when this was called, and tells `each` the file numbers
-    /// that the kernel has named; it answers whether it knows them. What others have sent is read
-    /// and ignored.
+    /// Reads all signals that were queued before the call. Passes the descriptors named by the
+    /// kernel to `each`, which returns true if it knows them. Ignores signals sent by processes.
     pub(crate) fn drain(&mut self, mut each: impl FnMut(i32) -> bool) {
         let is_alone = SHARED.get().users == 1;
-        let mut sort = |number| {
-            if !each(number) && !is_alone {
-                with_strays(|strays| strays.extend([number]));
+        let mut on_fd = |fd| {
+            if !each(fd) && !is_alone {
+                with_unclaimed_fds(|unclaimed| unclaimed.extend([fd]));
             }
         };
-        if !self.drain_at_most(PATIENCE, &mut sort) {
-            // Somebody may be sending as fast as this reads.
-            let most = self.most.max(queue_limit()).div_ceil(BATCH as u64);
-            self.drain_at_most(most, &mut sort);
+        if !self.drain_at_most(UNCAPPED_READS, &mut on_fd) {
+            // A sender may be as fast as this loop.
+            let reads = self.max_queued.max(queue_limit()).div_ceil(BATCH as u64);
+            self.drain_at_most(reads, &mut on_fd);
         }
-        // Also alone: whoever has read them may have gone.
-        with_strays(|strays| strays.retain(|&number| !each(number)));
+        // Even the only user may know descriptors read by one that was dropped.
+        with_unclaimed_fds(|unclaimed| unclaimed.retain(|&fd| !each(fd)));
     }
 
-    /// Gives whether nothing is left.
+    /// Reads at most `reads` batches. Returns true if the queue is empty.
     fn drain_at_most(&mut self, reads: u64, mut each: impl FnMut(i32)) -> bool {
         for _ in 0..reads {
             let count = self.read();
             for info in &self.buffer[..count] {
                 if info.ssi_signo == SIGIO as u32 {
-                    // Also one that somebody has sent: SIGIO does not queue, so it may stand for
-                    // the kernel's too.
+                    // Even one sent by a process: SIGIO does not queue, so it may have merged with
+                    // the kernel's.
                     let shared = SHARED.get();
                     SHARED.set(Shared { overflows: shared.overflows + 1, ..shared });
                 } else if matches!(info.ssi_code, 1..=6) {
-                    // POLL_IN to POLL_HUP. Of those sent by a process the code is 0 or less.
+                    // POLL_IN to POLL_HUP. Signals sent by a process have codes up to 0.
                     each(info.ssi_fd);
                 }
             }
@@ -223,13 +219,12 @@ impl Signals {
         false
     }
 
-    /// Whether the kernel had no room in the queue since [`Signals::take_overflow`] was last
-    /// called.
+    /// Returns true if the queue has overflowed since the last [`Signals::take_overflow`].
     pub(crate) fn has_overflowed(&self) -> bool {
         self.overflows_seen != SHARED.get().overflows
     }
 
-    /// The same, and the answer is no until it happens again.
+    /// Returns [`Signals::has_overflowed`], and resets it.
     pub(crate) fn take_overflow(&mut self) -> bool {
         let has_overflowed = self.has_overflowed();
         self.overflows_seen = SHARED.get().overflows;
@@ -237,10 +232,11 @@ impl Signals {
     }
 
     fn read(&mut self) -> usize {
-        let (queue, buffer) = (self.queue.as_raw_fd(), &mut *self.buffer);
-        // SAFETY: the kernel writes whole signalfd_siginfo, no more than the array has room for.
-        let length = unsafe { libc::read(queue, buffer.as_mut_ptr().cast(), size_of_val(buffer)) };
-        // The only failure is EAGAIN: there is nothing to read.
+        let (signalfd, buffer) = (self.signalfd.as_raw_fd(), &mut *self.buffer);
+        // SAFETY: the kernel writes whole signalfd_siginfo, at most as many as the array holds.
+        let length =
+            unsafe { libc::read(signalfd, buffer.as_mut_ptr().cast(), size_of_val(buffer)) };
+        // The only failure is EAGAIN: nothing is pending.
         usize::try_from(length).unwrap_or_default() / size_of::<signalfd_siginfo>()
     }
 }
@@ -253,33 +249,32 @@ impl Drop for Signals {
         if shared.users > 0 {
             return;
         }
-        // Unblocked while it is pending, a real-time signal would end the process. No file sends
-        // more of them.
-        Set::of(&[self.signal, SIGIO]).discard_pending();
-        with_strays(BTreeSet::clear);
-        Set::of(&[self.signal, SIGIO]).without(shared.blocked_before).apply(SIG_UNBLOCK);
+        // A pending real-time signal would end the process when unblocked. No file sends more now.
+        SignalSet::of(&[self.signal, SIGIO]).discard_pending();
+        with_unclaimed_fds(BTreeSet::clear);
+        SignalSet::of(&[self.signal, SIGIO]).without(shared.blocked_before).apply(SIG_UNBLOCK);
     }
 }
 
-/// Starts a thread that blocks all signals, so that handlers run on threads of the program's own.
+/// Starts a thread that blocks all signals, so that handlers run on the program's threads.
 ///
 /// # Errors
 ///
-/// What pthread_create(3) says: `EAGAIN`, by a limit or for want of memory.
-pub(crate) fn spawn_undisturbed(
+/// Errors of pthread_create(3): `EAGAIN`, for a limit or lack of memory.
+pub(crate) fn spawn_with_signals_blocked(
     name: &str,
     work: impl FnOnce() + Send + 'static,
 ) -> io::Result<()> {
-    let (all, before) = (Set(u64::MAX), Set::blocked());
+    let (all, before) = (SignalSet(u64::MAX), SignalSet::blocked());
     all.apply(SIG_BLOCK);
     let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(work);
     all.without(before).apply(SIG_UNBLOCK);
     spawned.map(drop)
 }
 
-/// When the thread ends there may be none any more, and nobody who waits for them.
-fn with_strays(change: impl FnOnce(&mut BTreeSet<i32>)) {
-    let _ = STRAYS.try_with(|strays| change(&mut strays.borrow_mut()));
+/// Does nothing after the thread-local was destroyed: then no user is left.
+fn with_unclaimed_fds(change: impl FnOnce(&mut BTreeSet<i32>)) {
+    let _ = UNCLAIMED_FDS.try_with(|unclaimed| change(&mut unclaimed.borrow_mut()));
 }
 
 impl fmt::Debug for Signals {
@@ -288,10 +283,10 @@ impl fmt::Debug for Signals {
     }
 }
 
-/// One that is not blocked is nobody's; one that is may be waited for by somebody, or the program
-/// blocks all signals on this thread.
-fn choose(blocked: Set) -> io::Result<c_int> {
-    // 64 is the highest of most architectures, and a `Set` holds no more.
+/// Prefers a signal that is not blocked. The program may wait for a blocked one, or block all
+/// signals on this thread.
+fn pick_rt_signal(blocked: SignalSet) -> io::Result<c_int> {
+    // 64 is the highest on most architectures, and a set holds no more.
     let (first, last) = (libc::SIGRTMIN(), libc::SIGRTMAX().min(64));
     let open = (first..=last).rev().filter(|&signal| !blocked.contains(signal));
     let closed = (first..=last).rev().filter(|&signal| blocked.contains(signal));
@@ -304,35 +299,35 @@ fn choose(blocked: Set) -> io::Result<c_int> {
 fn has_default_action(signal: c_int) -> bool {
     // SAFETY: sigaction is plain data, and all zeroes is a valid one.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    // SAFETY: no new action is given, and there is room for the old one.
+    // SAFETY: no new action is given, and `action` has room for the old one.
     let answer = unsafe { libc::sigaction(signal, ptr::null(), &mut action) };
     answer == 0 && action.sa_sigaction == libc::SIG_DFL
 }
 
-fn queue_of(set: Set) -> io::Result<OwnedFd> {
+fn new_signalfd(set: SignalSet) -> io::Result<OwnedFd> {
     let set = set.to_kernel();
-    // SAFETY: the set is initialised; -1 asks for a new file.
-    let queue = unsafe { libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
-    super::checked(queue)?;
-    // SAFETY: signalfd has just made this number, and nobody else knows it.
-    Ok(unsafe { OwnedFd::from_raw_fd(queue) })
+    // SAFETY: the set is initialised; -1 requests a new file.
+    let signalfd = unsafe { libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
+    super::checked(signalfd)?;
+    // SAFETY: signalfd has just made the descriptor, and nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(signalfd) })
 }
 
-/// How many signals may be queued at a time (`RLIMIT_SIGPENDING`).
+/// Returns the limit of queued signals (`RLIMIT_SIGPENDING`).
 fn queue_limit() -> u64 {
     let mut limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
-    // SAFETY: there is room for the answer. The only failure is an unknown resource.
+    // SAFETY: `limit` has room for the answer. The only failure is an unknown resource.
     unsafe { libc::getrlimit(libc::RLIMIT_SIGPENDING, &mut limit) };
     limit.rlim_cur
 }
 
-/// Has a command start with none of the signals blocked that SIGIO pollers of this process have
+/// Makes a command start with the signals unblocked that SIGIO pollers of this process have
 /// blocked.
 ///
-/// A program inherits the signal mask of the thread that starts it, and a SIGIO poller blocks two
-/// signals on its thread and on those that are started there: `SIGIO` and a real-time signal. A
-/// program that relies on either would wait for it in vain. What was blocked already when a poller
-/// was made, and other signals, are left as they are. It has no effect on
+/// A child inherits the signal mask of the thread that starts it. A SIGIO poller blocks two signals
+/// on its thread, and so on threads started there: `SIGIO` and a real-time signal. A child that
+/// relies on either would never receive it. Other signals, and those that were blocked before the
+/// poller was made, are left as they are. This has no effect on
 /// [`exec`](std::os::unix::process::CommandExt::exec), which replaces this process: drop the
 /// pollers first.
 ///
@@ -350,14 +345,14 @@ fn queue_limit() -> u64 {
 pub fn unblock_in_child(command: &mut Command) -> &mut Command {
     let this_process = std::process::id();
     let unblock = move || {
-        // What is queued to this process would end it.
+        // A signal pending in this process would end it.
         if std::process::id() != this_process {
-            Set(BLOCKED_HERE.load(Ordering::Relaxed)).apply(SIG_UNBLOCK);
+            SignalSet(BLOCKED_HERE.load(Ordering::Relaxed)).apply(SIG_UNBLOCK);
         }
         Ok(())
     };
-    // SAFETY: between fork and exec only async-signal-safe things are allowed: this loads an atomic
-    // and calls getpid, sigemptyset, sigaddset and pthread_sigmask, which are.
+    // SAFETY: between fork and exec this only loads an atomic and calls getpid, sigemptyset,
+    // sigaddset and pthread_sigmask, which are async-signal-safe.
     unsafe { command.pre_exec(unblock) }
 }
 

@@ -1,5 +1,5 @@
-//! What the conformance suite needs to set a process up: children made by fork(2), and signal
-//! handlers.
+//! System calls by which the conformance suite prepares a process: fork(2), signal handlers,
+//! descriptors, and a foreign ring.
 #![allow(unsafe_code)]
 
 mod tun;
@@ -11,17 +11,17 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::panic::{self, AssertUnwindSafe};
 pub(crate) use tun::Tun;
 
-/// Runs `child` in a forked copy of this process, and gives its exit status: what `child` said, or
-/// 101 if it panicked. The caller's process must be its own: no thread but the caller's may be at
-/// work in it, because the copy has only that one.
+/// Runs `child` in a forked child and returns its exit status: the value of `child`, or 101 if it
+/// panicked. No other thread may be running in this process, because the child has only the
+/// caller's.
 pub(crate) fn in_forked_child(child: impl FnOnce() -> i32) -> io::Result<i32> {
-    // SAFETY: no other thread holds a lock that the child could wait for (the caller's promise).
+    // SAFETY: no other thread holds a lock that the child could wait for (the caller's duty).
     let id = unsafe { libc::fork() };
     match id {
         -1 => Err(io::Error::last_os_error()),
         0 => {
             let status = panic::catch_unwind(AssertUnwindSafe(child)).unwrap_or(101);
-            // SAFETY: _exit ends the process without running anything of the parent's.
+            // SAFETY: _exit ends the process without running the parent's exit handlers.
             unsafe { libc::_exit(status) }
         }
         id => exit_status(id),
@@ -30,7 +30,7 @@ pub(crate) fn in_forked_child(child: impl FnOnce() -> i32) -> io::Result<i32> {
 
 fn exit_status(id: libc::pid_t) -> io::Result<i32> {
     let mut status = 0;
-    // SAFETY: `status` is a valid place for an int.
+    // SAFETY: `status` has room for an int.
     super::checked(unsafe { libc::waitpid(id, &mut status, 0) })?;
     if libc::WIFEXITED(status) {
         Ok(libc::WEXITSTATUS(status))
@@ -40,20 +40,20 @@ fn exit_status(id: libc::pid_t) -> io::Result<i32> {
 }
 
 /// Installs `handler`, which must be async-signal-safe, with `SA_RESTART`: waits fail with `EINTR`
-/// all the same (signal(7)).
+/// nevertheless (signal(7)).
 pub(crate) fn on_signal(signal: i32, handler: extern "C" fn(i32)) -> io::Result<()> {
     // SAFETY: sigaction is plain data, and all zeroes is a valid one.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     action.sa_sigaction = handler as libc::sighandler_t;
     action.sa_flags = libc::SA_RESTART;
-    // SAFETY: the struct is initialised; the handler is a function that lives for ever.
+    // SAFETY: the struct is initialised; the handler is a function, which is never freed.
     super::checked(unsafe { libc::sigaction(signal, &action, std::ptr::null_mut()) })?;
     Ok(())
 }
 
-/// Has a signal do what it does by default, whatever the runtime has set.
+/// Resets a signal to its default action, whatever the runtime has set.
 pub(crate) fn default_action(signal: i32) -> io::Result<()> {
-    // SAFETY: SIG_DFL is no function, so that nothing of this program is run.
+    // SAFETY: SIG_DFL is no function, so no code of this program runs.
     match unsafe { libc::signal(signal, libc::SIG_DFL) } {
         libc::SIG_ERR => Err(io::Error::last_os_error()),
         _ => Ok(()),
@@ -62,21 +62,21 @@ pub(crate) fn default_action(signal: i32) -> io::Result<()> {
 
 /// Ignores a signal from now on.
 pub(crate) fn ignore(signal: i32) -> io::Result<()> {
-    // SAFETY: SIG_IGN is no function, so that nothing of this program is run.
+    // SAFETY: SIG_IGN is no function, so no code of this program runs.
     match unsafe { libc::signal(signal, libc::SIG_IGN) } {
         libc::SIG_ERR => Err(io::Error::last_os_error()),
         _ => Ok(()),
     }
 }
 
-/// Gives the calling thread a file descriptor table of its own, a copy of the one it shared.
+/// Copies the file descriptor table for the calling thread alone (unshare(2)).
 pub(crate) fn unshare_fd_table() -> io::Result<()> {
     // SAFETY: no memory is passed. Every descriptor is open in both tables afterwards.
     super::checked(unsafe { libc::unshare(libc::CLONE_FILES) })?;
     Ok(())
 }
 
-/// A thread of this process, to which signals can be sent.
+/// A thread of this process, as a target of signals.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Thread {
     process: i32,
@@ -94,37 +94,37 @@ impl Thread {
         self.thread
     }
 
-    /// Sends a signal to this thread alone. If the thread has ended, nothing happens.
+    /// Sends a signal to this thread alone. Does nothing if the thread has ended.
     pub(crate) fn signal(self, signal: i32) {
         // SAFETY: tgkill touches no memory, and reaches only threads of this process.
         unsafe { libc::syscall(libc::SYS_tgkill, self.process, self.thread, signal) };
     }
 }
 
-/// A file that becomes readable when a process ends (pidfd_open(2)).
-pub(crate) fn process_file(id: u32) -> io::Result<OwnedFd> {
+/// Opens a file that becomes readable when a process ends (pidfd_open(2)).
+pub(crate) fn open_pidfd(id: u32) -> io::Result<OwnedFd> {
     // SAFETY: pidfd_open takes integers and touches no memory.
-    let number = unsafe { libc::syscall(libc::SYS_pidfd_open, id, 0) };
-    super::checked(number as libc::c_int)?;
-    // SAFETY: pidfd_open has just made this number, and nobody else knows it.
-    Ok(unsafe { OwnedFd::from_raw_fd(number as libc::c_int) })
+    let raw_fd = unsafe { libc::syscall(libc::SYS_pidfd_open, id, 0) };
+    super::checked(raw_fd as libc::c_int)?;
+    // SAFETY: pidfd_open has just made the descriptor, and nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw_fd as libc::c_int) })
 }
 
-/// How many bytes that a TCP socket has sent were not acknowledged yet (tcp(7)).
+/// Returns how many bytes a TCP socket has sent without acknowledgement (tcp(7)).
 pub(crate) fn unacknowledged(fd: BorrowedFd<'_>) -> i32 {
     /// `SIOCOUTQNSD`, which the libc crate lacks.
     const NOT_SENT: libc::c_ulong = 0x894b;
-    let ask = |what: libc::c_ulong| {
+    let query = |what: libc::c_ulong| {
         let mut bytes: libc::c_int = 0;
         // SAFETY: the kernel writes one int.
         let answer = unsafe { libc::ioctl(fd.as_raw_fd(), what as _, &mut bytes) };
         assert_eq!(answer, 0, "ioctl: {}", io::Error::last_os_error());
         bytes
     };
-    ask(libc::TIOCOUTQ) - ask(NOT_SENT)
+    query(libc::TIOCOUTQ) - query(NOT_SENT)
 }
 
-/// Whom a file signals, and how.
+/// The signal-driven I/O settings of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Signalling {
     owner: i32,
@@ -132,34 +132,34 @@ pub(crate) struct Signalling {
     flags: i32,
 }
 
-/// The libc crate does not have them for every C library.
+/// The libc crate lacks these for some C libraries.
 const F_SETSIG: libc::c_int = 10;
 const F_GETSIG: libc::c_int = 11;
 
 impl Signalling {
     pub(crate) fn of(fd: BorrowedFd<'_>) -> Self {
-        let ask = |what| {
+        let query = |what| {
             // SAFETY: these take no argument and touch no memory.
             unsafe { libc::fcntl(fd.as_raw_fd(), what) }
         };
-        let [owner, signal, flags] = [libc::F_GETOWN, F_GETSIG, libc::F_GETFL].map(ask);
+        let [owner, signal, flags] = [libc::F_GETOWN, F_GETSIG, libc::F_GETFL].map(query);
         Signalling { owner, signal, flags }
     }
 }
 
-/// Has a file signal this process, as programs do that use signal-driven I/O themselves.
+/// Makes a file signal this process, as programs with signal-driven I/O of their own do.
 pub(crate) fn signal_this_process(fd: BorrowedFd<'_>, signal: i32) {
-    let tell = |what: i32, argument: i32| {
+    let set = |what: i32, argument: i32| {
         // SAFETY: these take an integer and touch no memory.
         let answer = unsafe { libc::fcntl(fd.as_raw_fd(), what, argument) };
         assert_eq!(answer, 0, "fcntl: {}", io::Error::last_os_error());
     };
-    tell(libc::F_SETOWN, std::process::id() as i32);
-    tell(F_SETSIG, signal);
-    tell(libc::F_SETFL, Signalling::of(fd).flags | libc::O_ASYNC);
+    set(libc::F_SETOWN, std::process::id() as i32);
+    set(F_SETSIG, signal);
+    set(libc::F_SETFL, Signalling::of(fd).flags | libc::O_ASYNC);
 }
 
-/// Takes a lease of a file (fcntl(2), `F_SETLEASE`), whose break is told by `signal`.
+/// Takes a lease of a file (fcntl(2), `F_SETLEASE`); a break of it sends `signal`.
 pub(crate) fn take_lease(fd: BorrowedFd<'_>, kind: i32, signal: i32) -> io::Result<()> {
     for (what, argument) in [(F_SETSIG, signal), (libc::F_SETLEASE, kind)] {
         // SAFETY: these take an integer and touch no memory.
@@ -211,37 +211,36 @@ pub(crate) fn queue_signal(to: Thread, signal: i32, value: i32) {
     }
 }
 
-/// dup2(2) onto a number that nothing in this process may be using.
-pub(crate) fn duplicate_onto(fd: BorrowedFd<'_>, number: i32) -> io::Result<OwnedFd> {
-    // SAFETY: dup3 touches no memory; that the number is free is the caller's promise.
-    super::checked(unsafe { libc::dup3(fd.as_raw_fd(), number, libc::O_CLOEXEC) })?;
-    // SAFETY: dup3 has just made this number, and nobody else knows it.
-    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+/// Calls dup3(2) onto a descriptor that nothing in this process uses.
+pub(crate) fn duplicate_onto(fd: BorrowedFd<'_>, raw_fd: i32) -> io::Result<OwnedFd> {
+    // SAFETY: dup3 touches no memory; the caller ensures that the descriptor is free.
+    super::checked(unsafe { libc::dup3(fd.as_raw_fd(), raw_fd, libc::O_CLOEXEC) })?;
+    // SAFETY: dup3 has just made the descriptor, and nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw_fd) })
 }
 
-/// New memory at an address of the kernel's choice, mapped for good.
+/// Maps new memory at an address of the kernel's choice, for the life of the process.
 pub(crate) fn new_memory(length: usize) -> io::Result<&'static mut [u8]> {
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-    // SAFETY: a new private mapping at an address of the kernel's choice touches no existing
-    // memory.
-    let place = unsafe { libc::mmap(std::ptr::null_mut(), length, protection, flags, -1, 0) };
-    if place == libc::MAP_FAILED {
+    // SAFETY: a private mapping at an address of the kernel's choice touches no existing memory.
+    let address = unsafe { libc::mmap(std::ptr::null_mut(), length, protection, flags, -1, 0) };
+    if address == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the mapping is that long, zeroed, nobody else's, and never unmapped from here on.
-    Ok(unsafe { std::slice::from_raw_parts_mut(place.cast(), length) })
+    // SAFETY: the mapping has this length, is zeroed, unshared, and never unmapped.
+    Ok(unsafe { std::slice::from_raw_parts_mut(address.cast(), length) })
 }
 
-/// A number that is not open, for as long as the process opens nothing.
-pub(crate) fn closed_number(number: i32) -> BorrowedFd<'static> {
-    assert_ne!(number, -1, "-1 is no number for a BorrowedFd to have");
-    // SAFETY: not sound in general; it is the point of the cases that use it, and the number is
-    // only ever passed to system calls.
-    unsafe { BorrowedFd::borrow_raw(number) }
+/// Returns a descriptor that is not open, until the process opens a file.
+pub(crate) fn closed_fd(raw_fd: i32) -> BorrowedFd<'static> {
+    assert_ne!(raw_fd, -1, "a BorrowedFd can't be -1");
+    // SAFETY: unsound in general; the cases that use it test this, and pass the descriptor to
+    // system calls only.
+    unsafe { BorrowedFd::borrow_raw(raw_fd) }
 }
 
-/// An io_uring of somebody else's, which any thread may use.
+/// An io_uring that is not the poller's, and that any thread may use.
 pub(crate) struct OtherRing(io_uring::IoUring);
 
 impl OtherRing {
@@ -249,7 +248,7 @@ impl OtherRing {
         Ok(OtherRing(io_uring::IoUring::new(8)?))
     }
 
-    /// Has it count its completions in this eventfd.
+    /// Makes the ring count its completions in this eventfd.
     pub(crate) fn notify(&self, eventfd: BorrowedFd<'_>) {
         let answer = self.0.submitter().register_eventfd(eventfd.as_raw_fd());
         assert!(answer.is_ok(), "IORING_REGISTER_EVENTFD: {answer:?}");
@@ -258,13 +257,13 @@ impl OtherRing {
     /// Completes a request that does nothing.
     pub(crate) fn complete(&mut self) {
         let request = io_uring::opcode::Nop::new().build();
-        // SAFETY: the request names no memory.
+        // SAFETY: the SQE names no memory.
         unsafe { self.0.submission().push(&request) }.unwrap_or_else(|error| panic!("{error}"));
         let answer = self.0.submit();
         assert!(answer.is_ok(), "io_uring_enter: {answer:?}");
     }
 
-    /// Takes its completions.
+    /// Takes the completions.
     pub(crate) fn take(&mut self) {
         self.0.completion().for_each(drop);
     }
@@ -272,7 +271,7 @@ impl OtherRing {
 
 impl AsFd for OtherRing {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the number is the ring's, which outlives the borrow.
+        // SAFETY: the descriptor is the ring's, which outlives the borrow.
         unsafe { BorrowedFd::borrow_raw(self.0.as_raw_fd()) }
     }
 }

@@ -1,10 +1,10 @@
-//! Reads and writes of several buffers, with the flags that only those calls take.
+//! Vectored reads and writes, with the flags that only those calls take.
 #![allow(unsafe_code)]
 
 use std::io;
 use std::os::fd::RawFd;
 
-/// Bytes for preadv2(2) and pwritev2(2): where, and where in the file, if not at its position.
+/// The arguments of preadv2(2) and pwritev2(2); without an offset, the position of the file.
 pub(super) struct Vectors<'a> {
     parts: &'a [libc::iovec],
     offset: Option<u64>,
@@ -15,45 +15,44 @@ impl<'a> Vectors<'a> {
         Vectors { parts, offset }
     }
 
-    /// Whether it is what write(2) of no bytes is asked.
-    pub(super) fn is_nothing(&self) -> bool {
+    /// Returns true for the one empty part by which a write of no bytes is described.
+    pub(super) fn is_empty_write(&self) -> bool {
         matches!(self.parts, [part] if part.iov_len == 0)
     }
 
+    /// Calls preadv2(2).
+    ///
     /// # Safety
     ///
-    /// The parts have to be memory that may be written to.
-    pub(super) unsafe fn read(&self, number: RawFd, flags: libc::c_int) -> io::Result<usize> {
+    /// The parts must be valid for writes.
+    pub(super) unsafe fn read(&self, fd: RawFd, flags: libc::c_int) -> io::Result<usize> {
         // SAFETY: as the caller promises.
-        unsafe { self.call(libc::SYS_preadv2, number, flags) }
+        unsafe { self.call(libc::SYS_preadv2, fd, flags) }
     }
 
+    /// Calls pwritev2(2).
+    ///
     /// # Safety
     ///
-    /// The parts have to be memory that may be read.
-    pub(super) unsafe fn write(&self, number: RawFd, flags: libc::c_int) -> io::Result<usize> {
+    /// The parts must be valid for reads.
+    pub(super) unsafe fn write(&self, fd: RawFd, flags: libc::c_int) -> io::Result<usize> {
         // SAFETY: as the caller promises.
-        unsafe { self.call(libc::SYS_pwritev2, number, flags) }
+        unsafe { self.call(libc::SYS_pwritev2, fd, flags) }
     }
 
-    /// (Not every C library has them.)
+    /// Makes the raw call, because not every C library has the functions.
     ///
     /// # Safety
     ///
     /// The parts have to be memory that the call may use.
-    unsafe fn call(
-        &self,
-        call: libc::c_long,
-        number: RawFd,
-        flags: libc::c_int,
-    ) -> io::Result<usize> {
+    unsafe fn call(&self, call: libc::c_long, fd: RawFd, flags: libc::c_int) -> io::Result<usize> {
         // -1 is the file's position. The kernel takes an offset in two halves.
         let offset = self.offset.map_or(-1, |offset| offset as i64);
         let (low, high) = (offset as libc::c_long, (offset >> 32) as libc::c_long);
         let (start, count) = (self.parts.as_ptr(), self.parts.len() as libc::c_ulong);
-        let (number, flags) = (libc::c_long::from(number), libc::c_long::from(flags));
+        let (fd, flags) = (libc::c_long::from(fd), libc::c_long::from(flags));
         // SAFETY: the caller vouches for the parts, which outlive the call.
-        let answer = unsafe { libc::syscall(call, number, start, count, low, high, flags) };
+        let answer = unsafe { libc::syscall(call, fd, start, count, low, high, flags) };
         counted(answer as isize)
     }
 }

@@ -115,7 +115,7 @@ impl Operations {
         let Some((slot, queue)) = self.source_of(op) else { return };
         let Some(source) = self.sources.get(slot) else { return };
         let Some(entry) = self.table.get(op) else { return };
-        if entry.call().is_some_and(|call| call.is_for_a_disk(&source.mode)) {
+        if entry.call().is_some_and(|call| call.may_wait_for_disk(&source.mode)) {
             let files = io.file(slot).into_iter().cloned().collect();
             return self.spawn(op, files, io);
         }

@@ -2,7 +2,7 @@
 
 use super::queue::SourceOps;
 use crate::op::{Address, Amount, Kind, Message, Op, OpArgs};
-use crate::sys::io_call::{self, Call, Part, SpareCalls, Work};
+use crate::sys::io_call::{self, Call, SpareCalls, Transfer, Work};
 use crate::sys::pool::BufferPool;
 use std::ffi::CString;
 use std::io;
@@ -47,7 +47,7 @@ pub(super) fn prepare(
     let Some(call) = call_of(op, is_socket) else { return Ok(None) };
     if let OpArgs::Pool(pool) = &op.with {
         let number = number.unwrap_or(-1);
-        return receive_from(pool).map(|pool| Some(Work::Receive { number, pool }));
+        return receive_from(pool).map(|pool| Some(Work::Receive { fd: number, pool }));
     }
     // -1 would be the file's own position.
     if i64::try_from(op.offset).is_err() {
@@ -105,18 +105,18 @@ fn call_args(with: &OpArgs) -> io::Result<io_call::CallArgs> {
 }
 
 /// Returns which bytes an operation is to move.
-pub(super) fn part_of(amount: &Amount, call: Call) -> io::Result<Part<'_>> {
+pub(super) fn part_of(amount: &Amount, call: Call) -> io::Result<Transfer<'_>> {
     Ok(match amount {
-        Amount::Nothing => Part::Nothing,
+        Amount::Nothing => Transfer::Nothing,
         Amount::In(0) => return Err(invalid("nothing is to be received")),
-        Amount::In(most) if call == Call::Splice => Part::Through(*most),
-        Amount::In(most) => Part::In(*most),
-        Amount::IntoEach(each) => Part::IntoEach(each),
-        Amount::OutOfEach => Part::OutOfEach,
+        Amount::In(most) if call == Call::Splice => Transfer::Unbuffered(*most),
+        Amount::In(most) => Transfer::In(*most),
+        Amount::IntoEach(each) => Transfer::IntoEach(each),
+        Amount::OutOfEach => Transfer::OutOfEach,
         Amount::Out(range) if range.start > range.end => {
             return Err(invalid("the range ends before it begins"));
         }
-        Amount::Out(range) => Part::Out(range.start, range.len()),
+        Amount::Out(range) => Transfer::Out(range.start, range.len()),
     })
 }
 

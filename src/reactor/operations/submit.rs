@@ -33,7 +33,7 @@ impl Operations {
         io: &mut impl Io,
     ) -> io::Result<()> {
         let mode = io.mode_of(slot)?;
-        let number = io.file(slot).map_or(-1, SourceFd::number);
+        let number = io.file(slot).map_or(-1, SourceFd::raw_fd);
         self.insert_source(slot, number, mode, interest);
         Ok(())
     }

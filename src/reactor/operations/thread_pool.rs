@@ -16,7 +16,7 @@ use crate::sys::fd_table::{ForeignFd, Sharing, ThreadId};
 use crate::sys::file::SourceFd;
 use crate::sys::io_call::{Call, CallBox, CallResult, Work};
 use crate::sys::mount::MountId;
-use crate::sys::signals::spawn_undisturbed;
+use crate::sys::signals::spawn_with_signals_blocked;
 use fair_queue::FairQueue;
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -194,14 +194,16 @@ impl ThreadPool {
     fn start_threads(&mut self) {
         while self.shared.begin_thread() {
             let shared = self.shared.clone();
-            let spawned = spawn_undisturbed("quintpoll-blocking", move || shared.run_jobs());
+            let spawned =
+                spawn_with_signals_blocked("quintpoll-blocking", move || shared.run_jobs());
             if spawned.is_err() && !self.shared.run_without_thread() {
                 break;
             }
         }
         while let Some(op) = self.shared.begin_own_thread() {
             let shared = self.shared.clone();
-            if spawn_undisturbed("quintpoll-once", move || shared.run_own_job(op)).is_err() {
+            if spawn_with_signals_blocked("quintpoll-once", move || shared.run_own_job(op)).is_err()
+            {
                 self.shared.run_own_job(op);
             }
         }
@@ -359,7 +361,7 @@ impl Shared {
     ) -> MutexGuard<'a, Queue> {
         let Some(mut call) = job.call.take() else { return queue };
         drop(queue);
-        let result = call.perform();
+        let result = call.run_blocking();
         let mut queue = self.lock();
         from(&mut queue).finish(job.mount);
         if queue.idle > 0 {

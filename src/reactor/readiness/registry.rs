@@ -77,7 +77,7 @@ pub(super) struct Registry {
 
 impl Registry {
     pub(super) fn is_registered(&self, source: &SourceFd) -> bool {
-        let number = usize::try_from(source.number()).ok();
+        let number = usize::try_from(source.raw_fd()).ok();
         number.and_then(|number| self.by_number.get(number)).is_some_and(|&slot| slot != 0)
     }
 
@@ -91,7 +91,7 @@ impl Registry {
     pub(super) fn insert(&mut self, slot: Slot, source: SourceFd, token: Token, latch: Latch) {
         debug_assert_eq!(self.next_slot(), Some(slot));
         debug_assert!(!self.is_registered(&source));
-        let number = source.number() as usize;
+        let number = source.raw_fd() as usize;
         if self.by_number.len() <= number {
             self.by_number.resize(number + 1, 0);
         }
@@ -113,7 +113,7 @@ impl Registry {
     /// Forgets a registration and gives its source back. The slot never names anything again.
     pub(super) fn remove(&mut self, slot: Slot) -> Option<SourceFd> {
         let registration = self.slab.remove(slot)?;
-        self.by_number[registration.source.number() as usize] = 0;
+        self.by_number[registration.source.raw_fd() as usize] = 0;
         self.watched -= usize::from(!registration.latch.interest().is_empty());
         let is_queued = registration.is(Marks::QUEUED);
         self.queue.on_removed(is_queued, |slot| self.slab.get(slot).is_some());

@@ -66,7 +66,7 @@ impl Verifier {
             let dirs = dirs(registration);
             if !dirs.is_empty() {
                 let events = PollBits::asked(dirs).bits() as i16;
-                let fd = registration.source.number();
+                let fd = registration.source.raw_fd();
                 self.fds.push(sys::poll::pollfd { fd, events, revents: 0 });
                 self.slots.push(slot);
             }
@@ -83,7 +83,7 @@ impl Verifier {
 /// Looks at all of them: at once, or where `RLIMIT_NOFILE` does not allow that many, in parts.
 fn look(fds: &mut [sys::poll::pollfd]) -> io::Result<()> {
     loop {
-        match sys::poll::look(fds) {
+        match sys::poll::poll_now(fds) {
             Ok(_) => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::InvalidInput && fds.len() > 1 => {

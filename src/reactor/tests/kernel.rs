@@ -164,7 +164,7 @@ impl World {
 fn make(work: &mut Work, most: usize) -> io::Result<CallResult> {
     match work {
         Work::Call(call) => make_call(call, most),
-        Work::Receive { number, pool } => receive_one(*number, pool),
+        Work::Receive { fd: number, pool } => receive_one(*number, pool),
     }
 }
 
@@ -184,7 +184,9 @@ fn make_call(io_call: &mut IoCall, most: usize) -> io::Result<CallResult> {
             io_call.note_sent(count);
             Ok(CallResult::Moved(count))
         }
-        Call::ReadAt(_) | Call::WriteAt(_) | Call::Sync { .. } | Call::Open => io_call.perform(),
+        Call::ReadAt(_) | Call::WriteAt(_) | Call::Sync { .. } | Call::Open => {
+            io_call.run_blocking()
+        }
         call => panic!("{call:?} is not for this kernel"),
     }
 }

@@ -135,7 +135,7 @@ impl Sigio {
 
     /// What a file is told that signals this selector.
     fn told(&self, before: (Owner, i32, OFlag)) -> (Owner, i32, OFlag) {
-        (Owner::this_thread(), self.signals.number(), before.2 | OFlag::O_ASYNC)
+        (Owner::this_thread(), self.signals.signal(), before.2 | OFlag::O_ASYNC)
     }
 }
 

@@ -93,7 +93,7 @@ impl Operations {
     pub(super) fn ask_to_stop(&mut self, op: OpSlot, ring: &mut Ring) -> bool {
         let tag = op.to_bits();
         !ring.has_operation(tag)
-            || ring.push(Request::Stop(tag), UserData::Stop(op.index).to_bits())
+            || ring.push(Request::CancelOp(tag), UserData::Stop(op.index).to_bits())
     }
 
     /// Notes what the request to stop the operation in this place has come to.
@@ -123,11 +123,11 @@ impl Operations {
     pub(super) fn note_one(
         &mut self,
         tag: u64,
-        gain: CallResult,
+        result: CallResult,
         partial_results: u8,
     ) -> Option<OpSlot> {
         let op = OpSlot::from_bits(tag);
-        self.events.push(OpEvent::Result { op, result: gain });
+        self.events.push(OpEvent::Result { op, result });
         (partial_results == MAX_PARTIAL_RESULTS).then_some(op)
     }
 }

@@ -66,9 +66,9 @@ impl TakeCompletions for Reaped<'_> {
         self.operations.note_end(tag, work, result);
     }
 
-    fn on_one(&mut self, tag: u64, gain: CallResult, partial_results: u8) {
+    fn on_partial(&mut self, tag: u64, result: CallResult, partial_results: u8) {
         *self.progress += 1;
-        if let Some(op) = self.operations.note_one(tag, gain, partial_results) {
+        if let Some(op) = self.operations.note_one(tag, result, partial_results) {
             self.floods.push(op);
         }
     }
@@ -167,7 +167,7 @@ impl Polls {
 
     /// Whether the kernel can do such an operation.
     pub(super) fn can(&mut self, work: &Work) -> bool {
-        let can_lend = work.pool().is_none_or(|pool| self.ring.serves(pool));
+        let can_lend = work.pool().is_none_or(|pool| self.ring.provides(pool));
         can_lend && self.ring.knows(work.call())
     }
 
@@ -290,7 +290,7 @@ impl Polls {
     pub(super) fn enter(&mut self, min_complete: u32, timeout: Option<Duration>) -> io::Result<()> {
         self.turn += 1;
         self.fill();
-        self.ring.supply();
+        self.ring.refill();
         let mut entered = self.ring.enter(min_complete, timeout);
         let at_once = min_complete == 0 || timeout == Some(Duration::ZERO);
         self.reap(at_once);
@@ -335,7 +335,7 @@ impl Polls {
     fn ask_to_poll(&mut self, id: Id) -> bool {
         let turn = self.turn;
         let Some(poll) = self.requests.get_mut(id) else { return true };
-        let request = Request::Poll { number: poll.number, bits: poll.bits.bits() };
+        let request = Request::Poll { fd: poll.number, bits: poll.bits.bits() };
         let is_asked = self.ring.push(request, UserData::Poll(id).to_bits());
         if is_asked {
             poll.submitted_in = Some(turn);

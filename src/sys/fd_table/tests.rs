@@ -1,4 +1,4 @@
-//! Descriptor tables: each test has a thread that leaves the table of the others.
+//! Descriptor tables: in each test a thread leaves the shared table.
 
 use super::*;
 use std::fs::File;
@@ -26,47 +26,44 @@ fn text_of(fd: OwnedFd) -> String {
 
 #[test]
 fn threads_share_a_table_until_one_unshares() {
-    let here = ThreadId::current();
-    assert_eq!(here.shares_fd_table(), Sharing::Shared, "with itself");
+    let main_thread = ThreadId::current();
+    assert_eq!(main_thread.shares_fd_table(), Sharing::Shared, "with itself");
     let seen = std::thread::spawn(move || {
-        let before = here.shares_fd_table();
+        let before = main_thread.shares_fd_table();
         unshare();
-        (before, here.shares_fd_table(), ThreadId::current())
+        (before, main_thread.shares_fd_table(), ThreadId::current())
     });
     let (before, after, ended) = seen.join().expect("it only asks");
     assert_eq!((before, after), (Sharing::Shared, Sharing::Separate));
     assert_eq!(ended.shares_fd_table(), Sharing::Separate, "the thread has ended");
 }
 
-/// Runs `look` on a thread that has left this one's table, before or after a file was opened here.
+/// Fetches a descriptor on a thread that has left this one's table, before or after it was opened.
 fn fetched(opened_first: bool) -> String {
     let (foreign, to_fetch) = channel::<Arc<Mutex<ForeignFd>>>();
     let (ready, is_ready) = channel();
     let (unshares, may_unshare) = channel();
     let fetches = std::thread::spawn(move || {
         if opened_first {
-            may_unshare.recv().expect("it is told");
+            may_unshare.recv().expect("a message");
         }
         unshare();
         ready.send(()).expect("it is waited for");
         let foreign = to_fetch.recv().expect("it comes");
         let fd = foreign.lock().expect("no panic").fetch();
-        // The thread that has made it drops it.
+        // The thread that made the value must drop it.
         drop(foreign);
         fd.map(text_of)
     });
     let open = || Arc::new(Mutex::new(ForeignFd::new(file("foreign").into())));
-    let made = match opened_first {
-        true => {
-            let made = open();
-            unshares.send(()).expect("it waits");
-            is_ready.recv().expect("it is ready");
-            made
-        }
-        false => {
-            is_ready.recv().expect("it is ready");
-            open()
-        }
+    let made = if opened_first {
+        let made = open();
+        unshares.send(()).expect("it waits");
+        is_ready.recv().expect("it is ready");
+        made
+    } else {
+        is_ready.recv().expect("it is ready");
+        open()
     };
     foreign.send(made.clone()).expect("it waits");
     fetches.join().expect("no panic").expect("it can be had")
@@ -74,16 +71,16 @@ fn fetched(opened_first: bool) -> String {
 
 #[test]
 fn foreign_fd_is_fetched_from_another_table() {
-    assert_eq!(fetched(false), "foreign", "it was opened in the other table alone");
+    assert_eq!(fetched(false), "foreign", "the file is open in the other table only");
 }
 
 #[test]
-fn foreign_fd_that_came_with_a_copied_table_is_taken() {
-    assert_eq!(fetched(true), "foreign", "it is open in both");
+fn foreign_fd_in_copied_table_is_taken() {
+    assert_eq!(fetched(true), "foreign", "the file is open in both tables");
 }
 
 #[test]
-fn foreign_fd_of_a_shared_table_moves() {
+fn foreign_fd_of_shared_table_moves() {
     let opened = OwnedFd::from(file("shared"));
     let number = opened.as_raw_fd();
     let mut made = ForeignFd::new(opened);

@@ -1,4 +1,4 @@
-//! Children and grandchildren, which do nothing but look at stamps and locks, and end.
+//! Children and grandchildren, which only check generations and locks.
 
 use super::{ForkGeneration, Lock};
 use crate::testing::{is_alone, making_children};
@@ -7,14 +7,14 @@ use nix::unistd::{ForkResult, fork};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// Runs `child` in a forked process, and gives the number it ends with. What runs there must
-/// neither allocate nor lock: other tests' threads may hold any lock at this moment.
+/// Runs `child` in a forked process, and returns its exit status. The child must neither allocate
+/// nor lock: threads of other tests may hold any lock.
 fn in_child(child: impl FnOnce() -> u8) -> u8 {
-    // SAFETY: the child makes only calls that are safe in a signal handler, and ends by _exit.
+    // SAFETY: the child makes only async-signal-safe calls, and ends by _exit.
     match unsafe { fork() } {
         Ok(ForkResult::Child) => {
             let status = i32::from(child());
-            // SAFETY: _exit ends the process, and runs nothing of the parent's.
+            // SAFETY: _exit ends the process without running the parent's exit handlers.
             unsafe { libc::_exit(status) }
         }
         Ok(ForkResult::Parent { child }) => match waitpid(child, None) {
@@ -25,24 +25,24 @@ fn in_child(child: impl FnOnce() -> u8) -> u8 {
     }
 }
 
-/// A number that names the first claim that does not hold; 0 if all do.
+/// Returns the number of the first claim that does not hold; 0 if all do.
 fn first_broken(claims: &[bool]) -> u8 {
     claims.iter().position(|&holds| !holds).map_or(0, |at| at as u8 + 1)
 }
 
 #[test]
-fn a_stamp_is_at_home_where_it_was_made() {
+fn generation_is_current_in_its_process() {
     let (first, second) =
         (ForkGeneration::current().expect("a page"), ForkGeneration::current().expect("a page"));
     assert!(!first.is_forked_child() && !second.is_forked_child());
     assert_ne!(first.number, 0, "a wiped page holds 0");
-    assert_eq!(first.number, second.number, "one number for one process");
+    assert_eq!(first.number, second.number, "one number for each process");
 }
 
-/// Alone, because other tests' stamps are foreign as soon as the page is wiped.
+/// Alone, because wiping the page makes the generations of other tests foreign.
 #[test]
-fn threads_that_name_their_process_at_once_agree() {
-    if !is_alone("sys::fork::tests::threads_that_name_their_process_at_once_agree") {
+fn racing_threads_agree_on_the_generation() {
+    if !is_alone("sys::fork::tests::racing_threads_agree_on_the_generation") {
         return;
     }
     const THREADS: usize = 2;
@@ -64,34 +64,34 @@ fn threads_that_name_their_process_at_once_agree() {
             meet(3 * round + 1);
             let generation = ForkGeneration::current();
             meet(3 * round + 2);
-            let at_home = generation
+            let is_current = generation
                 .is_ok_and(|generation| !generation.is_forked_child() && generation.number != 0);
-            torn.fetch_add(usize::from(!at_home), Ordering::SeqCst);
+            torn.fetch_add(usize::from(!is_current), Ordering::SeqCst);
             meet(3 * round + 3);
         }
     };
     std::thread::scope(|scope| (0..THREADS).for_each(|_| _ = scope.spawn(race)));
-    assert_eq!(torn.into_inner(), 0, "stamps that are foreign where they were made");
+    assert_eq!(torn.into_inner(), 0, "generations that are foreign to their own process");
 }
 
 #[test]
-fn a_child_knows_its_parents_stamps_and_makes_its_own() {
+fn child_detects_fork_and_has_own_generation() {
     let _making = making_children();
     let parents = ForkGeneration::current().expect("a page");
     let make = || {
-        let foreign_at_once = parents.is_forked_child();
+        let is_foreign = parents.is_forked_child();
         let Ok(own) = ForkGeneration::current() else { return 100 };
-        let at_home = !own.is_forked_child();
-        first_broken(&[foreign_at_once, at_home, parents.is_forked_child(), own.number != 0])
+        let is_current = !own.is_forked_child();
+        first_broken(&[is_foreign, is_current, parents.is_forked_child(), own.number != 0])
     };
     assert_eq!(in_child(make), 0, "the first child");
-    assert_eq!(in_child(make), 0, "its brother");
+    assert_eq!(in_child(make), 0, "the second child");
     assert!(!parents.is_forked_child(), "a child changes nothing for its parent");
     assert!(!ForkGeneration::current().expect("a page").is_forked_child());
 }
 
 #[test]
-fn a_grandchild_knows_the_stamps_of_both() {
+fn grandchild_detects_both_forks() {
     let _making = making_children();
     let first = ForkGeneration::current().expect("a page");
     let broken = in_child(|| {
@@ -107,9 +107,9 @@ fn a_grandchild_knows_the_stamps_of_both() {
     assert_eq!(broken, 0);
 }
 
-/// A child that makes no stamp of its own leaves the page wiped for its children.
+/// A child that makes no generation leaves the page wiped for its own children.
 #[test]
-fn a_grandchild_of_a_child_without_stamps_knows_them_too() {
+fn grandchild_detects_fork_without_childs_generation() {
     let _making = making_children();
     let first = ForkGeneration::current().expect("a page");
     let broken = in_child(|| {
@@ -123,7 +123,7 @@ fn a_grandchild_of_a_child_without_stamps_knows_them_too() {
 }
 
 #[test]
-fn one_thread_at_a_time_has_a_lock() {
+fn lock_excludes_other_threads() {
     const THREADS: usize = 4;
     let (lock, generation) = (Lock::new(), ForkGeneration::current().expect("a page"));
     let (is_taken, intrusions) = (AtomicBool::new(false), AtomicUsize::new(0));
@@ -145,9 +145,9 @@ fn one_thread_at_a_time_has_a_lock() {
     assert_eq!(intrusions.into_inner(), 0);
 }
 
-/// Whoever holds a lock in the parent is not there to release it.
+/// The thread that holds the lock in the parent does not exist in the child.
 #[test]
-fn a_child_finds_no_lock_held() {
+fn lock_is_free_in_child() {
     let _making = making_children();
     let (lock, generation) = (Lock::new(), ForkGeneration::current().expect("a page"));
     let (held, done) = (Barrier::new(2), Barrier::new(2));
@@ -160,13 +160,13 @@ fn a_child_finds_no_lock_held() {
         });
         held.wait();
         let take = || {
-            // SAFETY: alarm touches no memory; it ends a child that would wait for ever.
+            // SAFETY: alarm touches no memory; it ends a child that waits without limit.
             unsafe { libc::alarm(20) };
             let Ok(own) = ForkGeneration::current() else { return 100 };
             let mut times = 0;
             lock.with(&own, || times += 1);
             lock.with(&own, || times += 1);
-            // So does its child, of a lock that it holds itself.
+            // The child's own child finds the lock free, although the child holds it.
             let broken = lock.with(&own, || {
                 in_child(|| {
                     // SAFETY: as above.
@@ -181,7 +181,7 @@ fn a_child_finds_no_lock_held() {
         let is_held = lock.0.load(Ordering::SeqCst) == generation.number;
         done.wait();
         assert_eq!(broken, 0);
-        assert!(is_held, "a child releases nothing of its parent's");
+        assert!(is_held, "a child does not release its parent's lock");
     });
-    assert!(lock.with(&generation, || true), "and it is free again");
+    assert!(lock.with(&generation, || true), "the lock is free again");
 }

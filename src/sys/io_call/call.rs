@@ -1,9 +1,9 @@
-//! Which call an operation makes, and what it brings.
+//! The calls of operations, and their results.
 
 use super::super::pool::PoolBuf;
 use std::os::fd::OwnedFd;
 
-/// The call.
+/// The system call of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Call {
@@ -27,32 +27,32 @@ pub enum Call {
 }
 
 impl Call {
-    /// Whether it moves bytes out of its file into a buffer.
+    /// Returns true if the call transfers bytes from its file to a buffer.
     pub fn receives(self) -> bool {
         use Call::{Read, ReadAt, Recv, RecvFrom, RecvMsg};
         matches!(self, Recv | RecvFrom | RecvMsg | Read | ReadAt(_))
     }
 
-    /// Whether it goes on after a result.
+    /// Returns true for a multishot call.
     pub fn is_multi(self) -> bool {
         matches!(self, Call::AcceptMulti | Call::RecvMulti)
     }
 
-    /// Whether it may be told of the end of what a peer sends.
+    /// Returns true if the call can report the end of a peer's stream.
     pub(crate) fn is_recv(self) -> bool {
         matches!(self, Call::Recv | Call::RecvMulti | Call::RecvFrom | Call::RecvMsg)
     }
 
-    /// Whether it may be told that a peer has reset the connection while it writes.
+    /// Returns true if the call can report a reset of the connection while writing.
     pub(crate) fn is_send(self) -> bool {
         matches!(self, Call::Send | Call::SendTo | Call::SendMsg | Call::Splice)
     }
 }
 
-/// What a call that succeeded has brought.
+/// The result of a successful call.
 #[derive(Debug)]
 pub enum CallResult {
-    /// So many bytes were moved.
+    /// This many bytes were transferred.
     Moved(usize),
     /// These bytes were received.
     Received(PoolBuf),
@@ -62,6 +62,6 @@ pub enum CallResult {
     Connected,
     /// A file was opened.
     Opened(OwnedFd),
-    /// It is done, and there is nothing to show.
+    /// The call succeeded without a value.
     Done,
 }

@@ -1,15 +1,14 @@
-//! A call in a heap cell of its own. The cell stays where it is; what moves between the reactor, a
-//! ring and a thread is a pointer to it.
+//! A call in a heap cell, which stays in place; reactor, ring and thread exchange a pointer to it.
 //!
-//! Soundness: while a kernel is at work on a call, it reads and writes memory that the cell owns.
-//! The cell is marked for that time ([`CallBox::begin_flight`], [`CallBox::end_flight`]). A cell
-//! that is dropped while it is marked leaks with all that it owns, and is counted: the kernel
-//! may write to that memory at any time. So no safe code can free it too early.
+//! Soundness: while a call is in flight, the kernel reads and writes memory that the cell owns.
+//! [`CallBox::begin_flight`] and [`CallBox::end_flight`] mark the cell for that time. A cell that
+//! is dropped while marked leaks with all that it owns, and is counted, because the kernel may
+//! still write to it. So safe code can't free the memory too early.
 #![allow(unsafe_code)]
 
 use super::IoCall;
 #[cfg(test)]
-use super::{Buf, Call, CallArgs, Part, SockAddr};
+use super::{Buf, Call, CallArgs, SockAddr, Transfer};
 use std::fmt;
 #[cfg(test)]
 use std::io;
@@ -19,20 +18,19 @@ use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Counts the cells and the provided buffers of this process that were left to a kernel.
+/// Counts the cells and provided buffers that this process has leaked to the kernel.
 static LEAKED: AtomicUsize = AtomicUsize::new(0);
 
 pub(in crate::sys) fn note_leaked(count: usize) {
     LEAKED.fetch_add(count, Ordering::Relaxed);
 }
 
-/// How many buffers were left to the kernel for good, because their operations were not over within
-/// a second after their poller was dropped.
+/// Returns the number of leaked buffers: their operations had not completed a second after their
+/// poller was dropped.
 ///
-/// Closing a ring does not stop what it is at: a read from a disk or from a network file system
-/// that does not answer goes on, and would write into memory that is somebody else's by then. So
-/// such a buffer is never freed. For a program that does its I/O on sockets, pipes and terminals
-/// this stays 0.
+/// Closing a ring does not interrupt a read from a disk, or from a network file system that does
+/// not answer. The read would write to memory that was reused, so such a buffer is never freed. In
+/// a program that does I/O only on sockets, pipes and terminals this stays 0.
 ///
 /// ```
 /// assert_eq!(quintpoll::leaked_buffers(), 0);
@@ -41,7 +39,7 @@ pub fn leaked_buffers() -> usize {
     LEAKED.load(Ordering::Relaxed)
 }
 
-/// The owner of a cell with a call.
+/// An owned cell with a call.
 pub struct CallBox(NonNull<Cell>);
 
 struct Cell {
@@ -49,30 +47,30 @@ struct Cell {
     is_in_flight: bool,
 }
 
-// SAFETY: it owns the cell alone, as a box would, and the call is `Send`.
+// SAFETY: this value owns the cell, as a box would, and the call is `Send`.
 unsafe impl Send for CallBox {}
 
 impl CallBox {
     fn cell(&self) -> &Cell {
-        // SAFETY: the cell lives as long as this value, which owns it.
+        // SAFETY: this value owns the cell.
         unsafe { self.0.as_ref() }
     }
 
     fn cell_mut(&mut self) -> &mut Cell {
-        // SAFETY: the cell lives as long as this value, which owns it, and is borrowed alone.
+        // SAFETY: this value owns the cell, and is borrowed exclusively.
         unsafe { self.0.as_mut() }
     }
 
-    /// Marks the call as being in the hands of a kernel.
+    /// Marks the call as in flight.
     pub(in crate::sys) fn begin_flight(&mut self) {
         self.cell_mut().is_in_flight = true;
     }
 
-    /// Takes the mark away.
+    /// Removes the mark.
     ///
     /// # Safety
     ///
-    /// The kernel must not touch the memory of the call any more.
+    /// The kernel must no longer touch the memory of the call.
     pub(in crate::sys) unsafe fn end_flight(&mut self) {
         self.cell_mut().is_in_flight = false;
     }
@@ -80,7 +78,7 @@ impl CallBox {
 
 #[cfg(test)]
 impl CallBox {
-    /// As [`IoCall::new`].
+    /// See [`IoCall::new`].
     pub(crate) fn new(
         fd: BorrowedFd<'_>,
         call: Call,
@@ -91,18 +89,18 @@ impl CallBox {
         IoCall::new(fd, call, buf, part, name).map(CallBox::from)
     }
 
-    /// As [`IoCall::with`].
+    /// See [`IoCall::with`].
     pub(crate) fn with(
         fd: Option<BorrowedFd<'_>>,
         call: Call,
         buf: Buf,
-        part: Part<'_>,
-        with: CallArgs,
+        part: Transfer<'_>,
+        args: CallArgs,
     ) -> Result<Self, (io::Error, Buf)> {
-        IoCall::with(fd, call, buf, part, with).map(CallBox::from)
+        IoCall::with(fd, call, buf, part, args).map(CallBox::from)
     }
 
-    /// As [`IoCall::into_buf`].
+    /// See [`IoCall::into_buf`].
     pub(crate) fn into_buf(mut self) -> Buf {
         self.take_buf()
     }
@@ -135,7 +133,7 @@ impl Drop for CallBox {
             note_leaked(1);
             return;
         }
-        // SAFETY: the pointer is that of a box, and this value, which owns it, is being dropped.
+        // SAFETY: the pointer is that of a box, whose owner is being dropped.
         drop(unsafe { Box::from_raw(self.0.as_ptr()) });
     }
 }
@@ -146,22 +144,21 @@ impl fmt::Debug for CallBox {
     }
 }
 
-/// Cells whose calls are over, for calls to come, so that a server in its steady state allocates
-/// none.
+/// Cells of completed calls for reuse, so that a server in its steady state allocates none.
 #[derive(Debug, Default)]
 pub(crate) struct SpareCalls(Vec<CallBox>);
 
 impl SpareCalls {
-    /// More are freed. As many operations may complete in one wait, and be followed by others.
+    /// The maximum number of cells. As many operations may complete in one wait, and be replaced.
     const MAX: usize = 1024;
 
-    /// Returns a cell with a call that is to be loaded.
+    /// Returns a cell with a call to be loaded.
     #[inline]
     pub(crate) fn take(&mut self) -> CallBox {
         self.0.pop().unwrap_or_else(|| CallBox::from(IoCall::blank()))
     }
 
-    /// Keeps the cell of a call whose parts were taken.
+    /// Keeps the cell of a call whose buffer and files were taken.
     #[inline]
     pub(crate) fn keep(&mut self, spare: CallBox) {
         if self.0.len() < Self::MAX {

@@ -1,28 +1,28 @@
-//! connect(2), which is asked about once it has begun, and never made again: after a shutdown(2) of
-//! the program's own a second call would be another connection.
+//! connect(2). A connect in progress is polled, and never made again: after the program's own
+//! shutdown(2) a second call would make another connection.
 #![allow(unsafe_code)]
 
 use super::super::file::{has_peer, take_error};
 use super::super::{checked, poll};
-use super::{CallResult, IoCall, unsuitable};
+use super::{CallResult, IoCall, missing_args};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
-/// How far a connect has come.
+/// The state of a connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ConnectState {
     /// No call was made.
     Fresh,
-    /// The queue of a unix listener was full (`EAGAIN`): nothing has begun, and the call is to be
-    /// made again unless the program shuts the socket down first.
+    /// The queue of a unix listener was full (`EAGAIN`). Nothing has begun: the call is made again,
+    /// unless the program shuts the socket down first.
     NoRoom { was_shut_down: bool },
-    /// The kernel connects (`EINPROGRESS`).
+    /// The connection is in progress (`EINPROGRESS`).
     Begun,
 }
 
 impl IoCall {
     pub(super) fn attempt_connect(&mut self) -> io::Result<CallResult> {
-        let fd = self.number;
+        let fd = self.fd;
         match self.connect {
             ConnectState::Begun => return outcome(fd),
             ConnectState::NoRoom { was_shut_down: false } if is_shut_down(fd)? => {
@@ -30,14 +30,14 @@ impl IoCall {
             }
             ConnectState::Fresh | ConnectState::NoRoom { .. } => {}
         }
-        let Some(message) = self.message() else { return Err(unsuitable()) };
+        let Some(message) = self.message() else { return Err(missing_args()) };
         let (start, length) = message.named().for_reading();
-        // SAFETY: there are `length` bytes, and they outlive the call.
+        // SAFETY: the address has `length` bytes, and outlives the call.
         let Err(error) = checked(unsafe { libc::connect(fd, start, length) }) else {
             return Ok(CallResult::Connected);
         };
         match error.raw_os_error() {
-            // A call that a signal interrupts goes on too (connect(2)).
+            // A connect interrupted by a signal continues too (connect(2)).
             Some(libc::EINPROGRESS | libc::EINTR) => {
                 self.connect = ConnectState::Begun;
                 return Err(io::ErrorKind::WouldBlock.into());
@@ -51,7 +51,7 @@ impl IoCall {
     }
 }
 
-/// Returns what has become of a connect that has begun, `WouldBlock` while that is open.
+/// Returns the result of a connect in progress, or `WouldBlock`.
 fn outcome(fd: RawFd) -> io::Result<CallResult> {
     let bits = poll_now(fd, libc::POLLOUT)?;
     if bits == 0 {
@@ -59,40 +59,40 @@ fn outcome(fd: RawFd) -> io::Result<CallResult> {
     }
     let errno = match take_error(fd)? {
         0 if has_peer(fd) => return Ok(CallResult::Connected),
-        // A message in the error queue alone (`IP_RECVERR`) decides nothing.
+        // A message in the error queue (`IP_RECVERR`) is not a result.
         0 if bits & libc::POLLHUP == 0 => return Err(io::ErrorKind::WouldBlock.into()),
-        // The program has ended the attempt, or has taken the error.
+        // The program has ended the connect, or has read the error.
         0 => libc::ECONNABORTED,
         errno => errno,
     };
-    // A call that waits does the same when it fails: the socket can be connected anew.
-    // SAFETY: whoever holds the call keeps its file open.
+    // A blocking connect does this too when it fails: the socket can be connected again.
+    // SAFETY: the holder of the call keeps its file open.
     let _ = disconnect(unsafe { BorrowedFd::borrow_raw(fd) });
     Err(io::Error::from_raw_os_error(errno))
 }
 
-/// Returns true if reading was shut down. (Of writing alone nothing tells.)
+/// Returns true if reading was shut down. (The shutdown of writing alone is not visible.)
 fn is_shut_down(fd: RawFd) -> io::Result<bool> {
     Ok(poll_now(fd, libc::POLLRDHUP)? & libc::POLLRDHUP != 0)
 }
 
 fn poll_now(fd: RawFd, events: libc::c_short) -> io::Result<libc::c_short> {
     let mut fds = [poll::pollfd { fd, events, revents: 0 }];
-    poll::look(&mut fds)?;
+    poll::poll_now(&mut fds)?;
     Ok(fds[0].revents)
 }
 
-/// Ends an attempt to connect, so that the socket can be connected anew (connect(2), `AF_UNSPEC`).
-/// Connects nothing, whatever state the socket is in.
+/// Ends a connect, so that the socket can be connected again (connect(2), `AF_UNSPEC`). Makes no
+/// connection, whatever the socket's state.
 ///
 /// # Errors
 ///
-/// What connect(2) says: `EINVAL` of unix sockets.
+/// Errors of connect(2): `EINVAL` for unix sockets.
 pub(crate) fn disconnect(fd: BorrowedFd<'_>) -> io::Result<()> {
     let no_address =
         libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };
     let length = size_of_val(&no_address) as libc::socklen_t;
-    // SAFETY: the address is that long, and outlives the call.
+    // SAFETY: the address has this length, and outlives the call.
     checked(unsafe { libc::connect(fd.as_raw_fd(), &no_address, length) })?;
     Ok(())
 }

@@ -1,52 +1,52 @@
-//! Control messages, as cmsg(3) lays them out.
+//! Control messages in the layout of cmsg(3).
 #![allow(unsafe_code)]
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
-/// All files that one message can pass, and 1 KiB of others.
-pub(super) const ROOM: usize = space(MOST_FILES * size_of::<RawFd>()) + 1024;
+/// Space for the maximum of descriptors in a message, and 1 KiB of other messages.
+pub(super) const CONTROL_SPACE: usize = space(MAX_FILES * size_of::<RawFd>()) + 1024;
 
-/// As many as one message can pass (unix(7)).
-const MOST_FILES: usize = 253;
+/// The maximum of descriptors in a message (`SCM_MAX_FD`, unix(7)).
+const MAX_FILES: usize = 253;
 
-/// A pidfd of who has sent it (`SO_PASSPIDFD`); the crate libc lacks it.
+/// A pidfd of the sender (`SO_PASSPIDFD`); the libc crate lacks it.
 const SCM_PIDFD: libc::c_int = 4;
 
-/// What was beside the bytes.
+/// The decoded control messages.
 #[derive(Debug, Default)]
 pub(crate) struct Ancillary {
     pub(crate) files: Vec<OwnedFd>,
-    /// Protocol, kind and content of the others.
+    /// Level, type and data of the other messages.
     pub(crate) others: Vec<(i32, i32, Vec<u8>)>,
 }
 
 const ALIGN: usize = size_of::<usize>();
 const HEAD: usize = size_of::<libc::cmsghdr>().next_multiple_of(ALIGN);
 
-/// How much a control message with so many bytes takes, with what has to follow it.
+/// Returns the space of a control message with `length` bytes of data, padding included.
 const fn space(length: usize) -> usize {
     HEAD + length.next_multiple_of(ALIGN)
 }
 
-/// Writes control messages for sendmsg(2): one that passes these files, if there are any, and the
-/// others. Gives how many bytes they are too.
+/// Encodes control messages for sendmsg(2): one that passes `files`, if there are any, and the
+/// others. Also returns their length in bytes.
 ///
 /// # Errors
 ///
-/// `InvalidInput`: another would pass files, which are not known to be open and the caller's.
+/// `InvalidInput`: one of the others would pass descriptors, which may not be open or the caller's.
 pub(super) fn encode(
     files: &[RawFd],
     others: &[(i32, i32, &[u8])],
 ) -> io::Result<(Vec<u64>, usize)> {
     let mut bytes = Vec::new();
     if !files.is_empty() {
-        let numbers: Vec<u8> = files.iter().flat_map(|number| number.to_ne_bytes()).collect();
-        append(&mut bytes, libc::SOL_SOCKET, libc::SCM_RIGHTS, &numbers);
+        let data: Vec<u8> = files.iter().flat_map(|fd| fd.to_ne_bytes()).collect();
+        append(&mut bytes, libc::SOL_SOCKET, libc::SCM_RIGHTS, &data);
     }
     for &(level, kind, data) in others {
         if (level, kind) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
-            let why = "files are passed with Message::file, not by number";
+            let why = "pass descriptors with Message::file, not in a control message";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         }
         append(&mut bytes, level, kind, data);
@@ -68,22 +68,22 @@ fn append(bytes: &mut Vec<u8>, level: i32, kind: i32, data: &[u8]) {
     bytes.resize(start + space(data.len()), 0);
 }
 
-/// Reads what recvmsg(2) has written.
+/// Decodes the control messages of recvmsg(2).
 ///
 /// # Safety
 ///
-/// It has to have written `length` bytes, and the files it names must have no owner yet.
+/// recvmsg(2) must have written `length` bytes, and the descriptors must have no owner yet.
 pub(super) unsafe fn decode(control: &[u64], length: usize) -> Ancillary {
     let bytes: Vec<u8> = control.iter().flat_map(|word| word.to_ne_bytes()).take(length).collect();
     let (mut ancillary, mut rest) = (Ancillary::default(), &bytes[..]);
     while let Some((level, kind, data, behind)) = first(rest) {
         rest = behind;
         if level == libc::SOL_SOCKET && matches!(kind, libc::SCM_RIGHTS | SCM_PIDFD) {
-            for number in data.chunks_exact(size_of::<RawFd>()) {
-                let number = RawFd::from_ne_bytes(number.try_into().unwrap_or_default());
-                if number >= 0 {
-                    // SAFETY: the kernel has just made it, as the caller vouches.
-                    ancillary.files.push(unsafe { OwnedFd::from_raw_fd(number) });
+            for fd in data.chunks_exact(size_of::<RawFd>()) {
+                let fd = RawFd::from_ne_bytes(fd.try_into().unwrap_or_default());
+                if fd >= 0 {
+                    // SAFETY: the kernel has just made it, as the caller promises.
+                    ancillary.files.push(unsafe { OwnedFd::from_raw_fd(fd) });
                 }
             }
         } else {
@@ -93,7 +93,7 @@ pub(super) unsafe fn decode(control: &[u64], length: usize) -> Ancillary {
     ancillary
 }
 
-/// Protocol, kind and content of the first control message, and what comes after it.
+/// Splits off the first control message: level, type, data, and the rest.
 fn first(bytes: &[u8]) -> Option<(i32, i32, &[u8], &[u8])> {
     let (length, rest) = bytes.split_first_chunk()?;
     let (level, rest) = rest.split_first_chunk()?;

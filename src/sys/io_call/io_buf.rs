@@ -1,101 +1,101 @@
-//! The bytes that a call is to move: which part of which buffer, and how far it has got.
+//! The bytes that a call transfers: buffers, part, and progress.
 
-use super::super::MOST;
+use super::super::MAX_TRANSFER;
 use super::super::buf::Buf;
 use std::io;
 use std::ops::Deref;
 use std::ptr;
 
-/// Which bytes are to be moved.
+/// The bytes to transfer.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Part<'a> {
+pub(crate) enum Transfer<'a> {
     Nothing,
-    /// At most so many, through no buffer.
-    Through(usize),
-    /// At most so many to the end of the buffer.
+    /// At most this many, without a buffer.
+    Unbuffered(usize),
+    /// At most this many, appended to the buffer.
     In(usize),
-    /// At most so many to the end of each of several.
+    /// At most this many for each of several buffers, appended.
     IntoEach(&'a [usize]),
-    /// Out of the buffer: where they begin, and how many they are.
+    /// From the buffer: offset and length.
     Out(usize, usize),
-    /// All of each of several.
+    /// All bytes of several buffers.
     OutOfEach,
 }
 
-/// No call takes more buffers.
-const MOST_BUFFERS: usize = libc::UIO_MAXIOV as usize;
+/// The maximum number of buffers of one call.
+const MAX_BUFFERS: usize = libc::UIO_MAXIOV as usize;
 
-/// A buffer, and what is to be done with it.
+/// A buffer, and its progress.
 #[derive(Default)]
 pub(super) struct IoBuf {
     buf: Buf,
-    /// It is to be received into.
+    /// The buffer is received into.
     is_in: bool,
-    /// Of what is sent, where the rest begins. What is received is appended.
+    /// The offset of the bytes left to send. Received bytes are appended.
     at: usize,
-    /// How many bytes are left to be moved.
+    /// The count of bytes left to transfer.
     left: usize,
     moved: usize,
-    many: Option<Box<Vectored>>,
+    vectored: Option<Box<Vectored>>,
 }
 
-/// Of several buffers.
+/// The state of several buffers.
 #[derive(Default)]
 struct Vectored {
-    /// If they are to be received into, how many bytes are left for each.
+    /// The count of bytes left to receive into each.
     each: Vec<usize>,
-    /// Where a call finds them: stays as it is until the next call is prepared.
+    /// The vectors of a call, unchanged until the next call is prepared.
     vectors: Vec<libc::iovec>,
 }
 
 impl IoBuf {
-    /// Takes a buffer, and makes room where there is none.
+    /// Takes a buffer, and reserves space in it.
     ///
     /// # Errors
     ///
-    /// `OutOfMemory`: there is no room for so much; `InvalidInput`: the buffer is none that can be
-    /// received into, or has no such part. The buffer stays where it is.
+    /// `OutOfMemory`: the space can't be reserved; `InvalidInput`: the buffer can't be received
+    /// into, or has no such part. The buffer is not taken then.
     #[inline(always)]
-    pub(super) fn load(&mut self, buf: &mut Buf, part: Part<'_>) -> io::Result<()> {
+    pub(super) fn load(&mut self, buf: &mut Buf, part: Transfer<'_>) -> io::Result<()> {
         let (is_in, at, left) = match part {
-            Part::Nothing => (false, 0, 0),
-            Part::Through(most) => (false, 0, most),
-            Part::In(most) => {
-                make_room(buf, most)?;
+            Transfer::Nothing => (false, 0, 0),
+            Transfer::Unbuffered(most) => (false, 0, most),
+            Transfer::In(most) => {
+                reserve(buf, most)?;
                 (true, 0, most)
             }
-            Part::IntoEach(most) => (true, 0, make_room_in_each(buf, most)?),
-            Part::Out(at, length) => {
+            Transfer::IntoEach(most) => (true, 0, reserve_each(buf, most)?),
+            Transfer::Out(at, length) => {
                 check_part(buf, at, length)?;
                 (false, at, length)
             }
-            Part::OutOfEach => (false, 0, length_of_each(buf)?),
+            Transfer::OutOfEach => (false, 0, total_length(buf)?),
         };
         (self.is_in, self.at, self.left, self.moved) = (is_in, at, left, 0);
-        self.many = matches!(buf, Buf::Many(_)).then(|| {
-            let each = if let Part::IntoEach(most) = part { most.to_vec() } else { Vec::new() };
+        self.vectored = matches!(buf, Buf::Many(_)).then(|| {
+            let each = if let Transfer::IntoEach(most) = part { most.to_vec() } else { Vec::new() };
             Box::new(Vectored { each, vectors: Vec::new() })
         });
-        debug_assert!(matches!(self.buf, Buf::None), "the buffer of the last call was taken");
+        debug_assert!(matches!(self.buf, Buf::None), "the buffer of the last call was not taken");
         std::mem::swap(&mut self.buf, buf);
         Ok(())
     }
 
-    /// No more is moved than one call can, in however many it is done. Returns true if that is less
-    /// than was asked for.
-    pub(super) fn bound(&mut self) -> bool {
-        let is_cut = self.left > MOST;
-        self.left = self.left.min(MOST);
-        is_cut
+    /// Limits the bytes to what one call can transfer, in however many pieces. Returns true if that
+    /// is less than was requested.
+    pub(super) fn limit(&mut self) -> bool {
+        let is_limited = self.left > MAX_TRANSFER;
+        self.left = self.left.min(MAX_TRANSFER);
+        is_limited
     }
 
     pub(super) fn buf(&self) -> &Buf {
         &self.buf
     }
 
-    /// Takes the buffer. No bytes are left to be moved.
+    /// Takes the buffer; no bytes are left to transfer.
     pub(super) fn take_buf(&mut self) -> Buf {
-        (self.left, self.many) = (0, None);
+        (self.left, self.vectored) = (0, None);
         std::mem::take(&mut self.buf)
     }
 
@@ -111,25 +111,24 @@ impl IoBuf {
         self.moved
     }
 
-    /// Whether there are several buffers.
-    pub(super) fn is_many(&self) -> bool {
-        self.many.is_some()
+    /// Returns true for several buffers.
+    pub(super) fn is_vectored(&self) -> bool {
+        self.vectored.is_some()
     }
 
-    /// So many bytes were moved, but through no buffer.
-    pub(super) fn note_passed(&mut self, count: usize) {
+    /// Counts bytes that were transferred without a buffer.
+    pub(super) fn note_unbuffered(&mut self, count: usize) {
         self.moved += count;
     }
 
-    /// The next `count` bytes were moved.
+    /// Counts the next `count` bytes as transferred.
     ///
     /// # Safety
     ///
-    /// Of those received, the kernel has to have written them where [`IoBuf::part`] or
-    /// [`IoBuf::vectors`] said.
+    /// Received bytes must have been written where [`IoBuf::part`] or [`IoBuf::vectors`] said.
     #[allow(unsafe_code)]
     pub(super) unsafe fn note_moved(&mut self, count: usize) {
-        debug_assert!(count <= self.left, "no more than was asked for");
+        debug_assert!(count <= self.left, "more was transferred than requested");
         let mut count = count.min(self.left);
         self.left -= count;
         self.moved += count;
@@ -137,11 +136,11 @@ impl IoBuf {
             self.at += count;
             return;
         }
-        match (&mut self.buf, &mut self.many) {
-            (Buf::Many(bufs), Some(many)) => {
-                for (buf, left) in bufs.iter_mut().zip(&mut many.each) {
+        match (&mut self.buf, &mut self.vectored) {
+            (Buf::Many(bufs), Some(vectored)) => {
+                for (buf, left) in bufs.iter_mut().zip(&mut vectored.each) {
                     let part = count.min(*left);
-                    // SAFETY: as the caller promises; they are filled in turn.
+                    // SAFETY: as the caller promises; the buffers are filled in order.
                     unsafe { note_written(buf, part) };
                     *left -= part;
                     count -= part;
@@ -152,52 +151,49 @@ impl IoBuf {
         }
     }
 
-    /// Of one buffer, the bytes that are left to be sent.
+    /// Returns the bytes of a single buffer that are left to send.
     #[cfg(any(test, feature = "spi"))]
     pub(super) fn rest(&self) -> &[u8] {
         &self.buf[self.at..self.at + self.left]
     }
 
-    /// The bytes that are left, or the room for them, of one buffer.
+    /// Returns the bytes left to send, or the space to receive, of a single buffer.
     #[inline]
     pub(super) fn part(&mut self) -> libc::iovec {
-        let length = self.left.min(MOST);
-        let start = match self.is_in {
-            true => room(&mut self.buf),
-            false => start_of(&self.buf, self.at),
-        };
+        let length = self.left.min(MAX_TRANSFER);
+        let start =
+            if self.is_in { receive_start(&mut self.buf) } else { send_start(&self.buf, self.at) };
         libc::iovec { iov_base: start.cast(), iov_len: length }
     }
 
-    /// The same of any number of buffers, one after the other.
+    /// Returns the same of any number of buffers, in order.
     pub(super) fn vectors(&mut self) -> IoVecs<'_> {
         let part = self.part();
-        let (Buf::Many(bufs), Some(many)) = (&mut self.buf, &mut self.many) else {
+        let (Buf::Many(bufs), Some(vectored)) = (&mut self.buf, &mut self.vectored) else {
             return IoVecs::One([part]);
         };
-        many.vectors.clear();
+        vectored.vectors.clear();
         let (mut before, mut left) = (self.at, self.left);
         for (index, buf) in bufs.iter_mut().enumerate() {
-            let (start, length) = match self.is_in {
-                true => (room(buf), many.each[index]),
-                false => {
-                    let skipped = before.min(buf.len());
-                    before -= skipped;
-                    (start_of(buf, skipped), buf.len() - skipped)
-                }
+            let (start, length) = if self.is_in {
+                (receive_start(buf), vectored.each[index])
+            } else {
+                let skipped = before.min(buf.len());
+                before -= skipped;
+                (send_start(buf, skipped), buf.len() - skipped)
             };
             let length = length.min(left);
             left -= length;
-            many.vectors.push(libc::iovec { iov_base: start.cast(), iov_len: length });
+            vectored.vectors.push(libc::iovec { iov_base: start.cast(), iov_len: length });
         }
-        IoVecs::Vectored(&many.vectors)
+        IoVecs::Vectored(&vectored.vectors)
     }
 }
 
-/// Where the bytes of a call are.
+/// The vectors of a call.
 pub(super) enum IoVecs<'a> {
     One([libc::iovec; 1]),
-    /// These stay as they are until the next call is prepared.
+    /// Valid until the next call is prepared.
     Vectored(&'a [libc::iovec]),
 }
 
@@ -212,86 +208,88 @@ impl Deref for IoVecs<'_> {
     }
 }
 
-fn refused<T>(why: &'static str) -> io::Result<T> {
+fn invalid<T>(why: &'static str) -> io::Result<T> {
     Err(io::Error::new(io::ErrorKind::InvalidInput, why))
 }
 
-fn make_room(buf: &mut Buf, most: usize) -> io::Result<()> {
+fn reserve(buf: &mut Buf, most: usize) -> io::Result<()> {
     match buf {
         Buf::Vec(bytes) => bytes.try_reserve(most).map_err(|_| {
             let cause = format!("the buffer can't grow by {most} bytes, from {}", bytes.len());
             io::Error::new(io::ErrorKind::OutOfMemory, cause)
         }),
-        Buf::Pool(bytes) => match most <= bytes.capacity() - bytes.len() {
-            true => Ok(()),
-            false => refused("the buffer has no room for so much, and is of a fixed size"),
-        },
-        Buf::Many(_) => refused(MANY),
-        Buf::None | Buf::Static(_) => refused("only a Vec or a PoolBuf can be received into"),
+        Buf::Pool(bytes) if most <= bytes.capacity() - bytes.len() => Ok(()),
+        Buf::Pool(_) => invalid("the buffer's free capacity is too small, and its size is fixed"),
+        Buf::Many(_) => invalid(MANY),
+        Buf::None | Buf::Static(_) => invalid("only a Vec or a PoolBuf can be received into"),
     }
 }
 
-fn make_room_in_each(buf: &mut Buf, each: &[usize]) -> io::Result<usize> {
-    let Buf::Many(bufs) = buf else { return refused(NOT_MANY) };
+fn reserve_each(buf: &mut Buf, each: &[usize]) -> io::Result<usize> {
+    let Buf::Many(bufs) = buf else { return invalid(NOT_MANY) };
     check_count(bufs)?;
     let mut sum: usize = 0;
     for (buf, &most) in bufs.iter_mut().zip(each) {
-        make_room(buf, most)?;
+        reserve(buf, most)?;
         sum = sum.saturating_add(most);
     }
-    if sum == 0 { refused("nothing is to be received") } else { Ok(sum) }
+    if sum == 0 { invalid("the receive has no space") } else { Ok(sum) }
 }
 
 fn check_part(buf: &Buf, at: usize, length: usize) -> io::Result<()> {
     if matches!(buf, Buf::Many(_)) {
-        return refused(MANY);
+        return invalid(MANY);
     }
-    match at.checked_add(length).is_some_and(|end| end <= buf.len()) {
-        true => Ok(()),
-        false => refused("the range exceeds the buffer"),
+    if at.checked_add(length).is_some_and(|end| end <= buf.len()) {
+        Ok(())
+    } else {
+        invalid("the range exceeds the buffer")
     }
 }
 
-fn length_of_each(buf: &Buf) -> io::Result<usize> {
-    let Buf::Many(bufs) = buf else { return refused(NOT_MANY) };
+fn total_length(buf: &Buf) -> io::Result<usize> {
+    let Buf::Many(bufs) = buf else { return invalid(NOT_MANY) };
     check_count(bufs)?;
     Ok(bufs.iter().fold(0, |sum, buf| sum.saturating_add(buf.len())))
 }
 
-const MANY: &str = "several buffers are for vectored operations";
+const MANY: &str = "only vectored operations take several buffers";
 const NOT_MANY: &str = "a vectored operation takes several buffers";
 
 fn check_count(bufs: &[Buf]) -> io::Result<()> {
-    if bufs.len() > MOST_BUFFERS {
-        return refused("more than 1024 buffers");
+    if bufs.len() > MAX_BUFFERS {
+        return invalid("more than 1024 buffers");
     }
-    match bufs.iter().any(|buf| matches!(buf, Buf::Many(_))) {
-        true => refused("several buffers within several"),
-        false => Ok(()),
+    if bufs.iter().any(|buf| matches!(buf, Buf::Many(_))) {
+        invalid("Buf::Many within Buf::Many")
+    } else {
+        Ok(())
     }
 }
 
-/// Where what is received goes.
-fn room(buf: &mut Buf) -> *mut u8 {
+/// Returns the address to receive at.
+fn receive_start(buf: &mut Buf) -> *mut u8 {
     match buf {
         Buf::Vec(bytes) => bytes.spare_capacity_mut().as_mut_ptr().cast(),
-        Buf::Pool(bytes) => bytes.spare().as_mut_ptr().cast(),
+        Buf::Pool(bytes) => bytes.spare_capacity().as_mut_ptr().cast(),
         Buf::None | Buf::Static(_) | Buf::Many(_) => ptr::null_mut(),
     }
 }
 
-/// Where what is sent begins. It is not written to.
-fn start_of(buf: &Buf, at: usize) -> *mut u8 {
+/// Returns the address to send from, which is not written to.
+fn send_start(buf: &Buf, at: usize) -> *mut u8 {
     buf.get(at..).map_or(ptr::null_mut(), |bytes| bytes.as_ptr().cast_mut())
 }
 
+/// Extends the buffer by received bytes.
+///
 /// # Safety
 ///
-/// The kernel has to have written so many bytes to the [`room`].
+/// The kernel must have written `count` bytes to the [`receive_start`].
 #[allow(unsafe_code)]
 unsafe fn note_written(buf: &mut Buf, count: usize) {
     match buf {
-        // SAFETY: there was room for so many bytes, which the kernel has written.
+        // SAFETY: the kernel has written `count` bytes within the capacity.
         Buf::Vec(bytes) => unsafe { bytes.set_len(bytes.len() + count) },
         // SAFETY: as above.
         Buf::Pool(bytes) => unsafe { bytes.note_written(count) },

@@ -1,4 +1,4 @@
-//! What the calls for sockets are told by pointers: addresses, headers, control messages.
+//! The arguments of socket calls that are passed by pointer: addresses, headers, control messages.
 #![allow(unsafe_code)]
 
 use super::super::file::SourceFd;
@@ -7,98 +7,98 @@ use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::ptr;
 
-/// The address of a socket, as the kernel writes it.
+/// A socket address, as the kernel writes it.
 #[derive(Clone, Copy)]
 pub(crate) struct SockAddr {
-    pub(super) bytes: [u8; SockAddr::ROOM],
+    pub(super) bytes: [u8; SockAddr::MAX_LEN],
     pub(super) length: libc::socklen_t,
 }
 
 impl SockAddr {
-    pub(super) const ROOM: usize = size_of::<libc::sockaddr_storage>();
+    pub(super) const MAX_LEN: usize = size_of::<libc::sockaddr_storage>();
 
-    /// `None` if it is longer than any address.
+    /// Copies an address; returns `None` if it is too long.
     pub(crate) fn new(address: &[u8]) -> Option<Self> {
-        let mut bytes = [0; SockAddr::ROOM];
+        let mut bytes = [0; SockAddr::MAX_LEN];
         bytes.get_mut(..address.len())?.copy_from_slice(address);
         Some(SockAddr { bytes, length: address.len() as libc::socklen_t })
     }
 
     pub(super) fn empty() -> Self {
-        SockAddr { bytes: [0; SockAddr::ROOM], length: 0 }
+        SockAddr { bytes: [0; SockAddr::MAX_LEN], length: 0 }
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
-        // The kernel says how long an address is also where it had no room for all of it.
-        &self.bytes[..SockAddr::ROOM.min(self.length as usize)]
+        // The kernel returns the full length even if it has truncated the address.
+        &self.bytes[..SockAddr::MAX_LEN.min(self.length as usize)]
     }
 
-    /// For a call that reads it.
+    /// Returns the arguments for a call that reads the address.
     pub(super) fn for_reading(&self) -> (*const libc::sockaddr, libc::socklen_t) {
         (self.bytes.as_ptr().cast(), self.length)
     }
 
-    /// For a call that writes it.
+    /// Returns the arguments for a call that writes the address.
     pub(super) fn for_writing(&mut self) -> (*mut libc::sockaddr, *mut libc::socklen_t) {
-        self.length = SockAddr::ROOM as libc::socklen_t;
+        self.length = SockAddr::MAX_LEN as libc::socklen_t;
         (self.bytes.as_mut_ptr().cast(), &raw mut self.length)
     }
 }
 
-/// What sendmsg(2) and recvmsg(2) are told by a pointer, at an address of its own.
+/// The arguments of sendmsg(2) and recvmsg(2), at a fixed address.
 pub(crate) struct Message {
     name: SockAddr,
     part: libc::iovec,
     header: libc::msghdr,
-    /// Control messages as the kernel reads and writes them, or room for them.
+    /// Control messages in the kernel's layout, or space for them.
     control: Vec<u64>,
-    /// So many bytes of these are for the kernel.
+    /// The length of `control` in bytes.
     control_length: usize,
-    /// Those that are passed: open until this value goes.
+    /// The files to pass, kept open until this value is dropped.
     files: Vec<SourceFd>,
-    /// What came beside the bytes.
+    /// Ancillary data that was received.
     received: Received,
 }
 
-/// What comes beside the bytes of a message.
+/// The ancillary data and flags of a received message.
 #[derive(Debug, Default)]
 pub(crate) struct Received {
     pub(crate) ancillary: Ancillary,
-    /// Of recvmsg(2), `MSG_TRUNC` and so on.
+    /// The flags of recvmsg(2): `MSG_TRUNC` and so on.
     pub(crate) flags: libc::c_int,
 }
 
 impl Message {
     pub(crate) fn boxed(name: SockAddr) -> Box<Self> {
         let part = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
-        // SAFETY: zero is a valid value of all its fields: numbers and pointers.
+        // SAFETY: all fields are integers and pointers, for which zero is a value.
         let header = unsafe { std::mem::zeroed() };
         let (control, control_length, files, received) = Default::default();
         Box::new(Message { name, part, header, control, control_length, files, received })
     }
 
-    /// One to be sent, with these files and control messages.
+    /// Makes a message to send, with these files and control messages.
     ///
     /// # Errors
     ///
-    /// `InvalidInput`: a control message would pass files by number.
+    /// `InvalidInput`: a control message would pass descriptors.
     pub(crate) fn with(
         name: Option<SockAddr>,
         files: Vec<SourceFd>,
         others: &[(i32, i32, &[u8])],
     ) -> io::Result<Box<Self>> {
         let mut message = Message::boxed(name.unwrap_or_else(SockAddr::empty));
-        let numbers: Vec<RawFd> = files.iter().map(SourceFd::number).collect();
-        (message.control, message.control_length) = control::encode(&numbers, others)?;
+        let raw_fds: Vec<RawFd> = files.iter().map(SourceFd::raw_fd).collect();
+        (message.control, message.control_length) = control::encode(&raw_fds, others)?;
         message.files = files;
         Ok(message)
     }
 
-    /// One to be received, with room for whatever may come beside the bytes.
+    /// Makes a message to receive, with space for ancillary data.
     pub(super) fn with_control_space() -> Box<Self> {
         let mut message = Message::boxed(SockAddr::empty());
-        message.control = vec![0; control::ROOM / size_of::<u64>()];
-        message.control_length = control::ROOM;
+        message.control = vec![0; control::CONTROL_SPACE / size_of::<u64>()];
+        message.control_length = control::CONTROL_SPACE;
         message
     }
 
@@ -110,7 +110,7 @@ impl Message {
         &self.name
     }
 
-    /// The header for a call that moves this part: points into this box.
+    /// Returns the header of a call that transfers `part`, which points into this box.
     pub(super) fn header(&mut self, part: libc::iovec) -> *mut libc::msghdr {
         self.part = part;
         self.header.msg_name = match self.name.length {
@@ -128,22 +128,23 @@ impl Message {
         &raw mut self.header
     }
 
-    /// The header for a call that receives a name too.
-    pub(super) fn header_for_a_name(&mut self, part: libc::iovec) -> *mut libc::msghdr {
-        self.name.length = SockAddr::ROOM as libc::socklen_t;
+    /// Returns the header of a call that also receives an address.
+    pub(super) fn header_with_name(&mut self, part: libc::iovec) -> *mut libc::msghdr {
+        self.name.length = SockAddr::MAX_LEN as libc::socklen_t;
         self.header(part)
     }
 
-    /// A call that receives has succeeded, and has told whom from and what else.
+    /// Stores the address and ancillary data after a successful receive.
     ///
     /// # Safety
     ///
-    /// It has to have been made with the header of this box, and this to be called once for it.
+    /// The call must have been made with this box's header, and this be called once for it.
     pub(super) unsafe fn note_received(&mut self) {
         self.name.length = self.header.msg_namelen;
         if self.control_length > 0 {
             let length = self.header.msg_controllen;
-            // SAFETY: the kernel has written so many bytes, and the files among them are ours.
+            // SAFETY: the kernel has written `length` bytes, and the files among them have no owner
+            // yet.
             let ancillary = unsafe { control::decode(&self.control, length) };
             self.received = Received { ancillary, flags: self.header.msg_flags };
         }
@@ -163,7 +164,7 @@ impl Message {
 }
 
 impl Received {
-    /// The files that were passed.
+    /// Takes the received files.
     pub(crate) fn take_files(&mut self) -> Vec<OwnedFd> {
         std::mem::take(&mut self.ancillary.files)
     }

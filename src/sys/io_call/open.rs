@@ -1,15 +1,15 @@
-//! Opening a file on the calling thread, where that cannot wait.
+//! Opening a file on the calling thread, where that can't block.
 //!
-//! The path is resolved from the kernel's cache alone (openat2(2), `RESOLVE_CACHED`), and with
-//! `O_PATH`, which opens nothing. What was found is opened if its kind and its file system are
-//! known not to wait then. Everything else is left to a thread, which makes the plain call.
+//! The path is resolved from the kernel's cache alone (openat2(2), `RESOLVE_CACHED`), with
+//! `O_PATH`, which opens nothing. The file is then opened if its type and file system are known not
+//! to block. A thread makes the plain call for everything else.
 //!
-//! The cache is not enough to follow a symbolic link whose time of access is due to be updated.
-//! With `relatime` that is so the first time after the link was changed, and once a day.
+//! The cache does not suffice to follow a symbolic link whose access time is due for an update:
+//! with `relatime`, the first time after the link was changed, and once a day.
 //!
-//! That a name is missing (`ENOENT`) is known from the cache too: the plain call looks there first,
-//! in the same way, and asks the file system only if that says `ECHILD`. Other errors may come from
-//! a sandbox, or from a step that the plain call does not take, so a thread finds them.
+//! `ENOENT` is final: the plain call looks into the cache first, in the same way, and asks the file
+//! system only after `ECHILD`. Other errors may come from a sandbox, or from a step that the plain
+//! call does not take, so a thread makes the call.
 #![allow(unsafe_code)]
 
 use super::super::fd_table::THREAD_FDS;
@@ -21,13 +21,13 @@ use std::io;
 use std::mem::offset_of;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
-/// A FIFO is not waited for, nor a terminal's line; to other files it means nothing.
-pub(super) const OPENED: libc::c_int = libc::O_CLOEXEC | libc::O_NONBLOCK;
+/// Keeps the open of a FIFO or a terminal line from blocking; no effect on other files.
+pub(super) const OPEN_FLAGS: libc::c_int = libc::O_CLOEXEC | libc::O_NONBLOCK;
 
-/// The flags that an open without waiting may have. To open for writing may read quotas from the
-/// disk; what creates or truncates waits for a journal; and `O_NOFOLLOW` is a flag of the open file
-/// (`F_GETFL`), which the second step can't have.
-const FLAGS: libc::c_int = libc::O_RDONLY
+/// The flags allowed in an open that can't block. Opening for writing may read quotas from the
+/// disk; creating and truncating wait for a journal. `O_NOFOLLOW` is visible in `F_GETFL`, and the
+/// second step can't have it.
+const ALLOWED_FLAGS: libc::c_int = libc::O_RDONLY
     | libc::O_DIRECTORY
     | libc::O_CLOEXEC
     | libc::O_NONBLOCK
@@ -37,7 +37,7 @@ const FLAGS: libc::c_int = libc::O_RDONLY
     | libc::O_DIRECT
     | libc::O_SYNC;
 
-/// What can be opened without waiting in a file system.
+/// The files of a file system whose open can't block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Opens {
     Nothing,
@@ -46,13 +46,12 @@ enum Opens {
 }
 
 impl Opens {
-    /// Returns what can be opened without waiting in file systems of this type. xfs may read
-    /// extents of a directory that is opened, and btrfs an index. overlayfs opens files of other
-    /// file systems, which may be anything.
+    /// Returns the files whose open can't block in file systems of this type. Opening a directory
+    /// may read extents on xfs, and an index on btrfs. overlayfs opens files of other file systems.
     fn of(magic: u64) -> Self {
         const EXT: u64 = libc::EXT4_SUPER_MAGIC as u64;
         const TMPFS: u64 = libc::TMPFS_MAGIC as u64;
-        /// The libc crate does not have these for every C library.
+        /// The libc crate lacks these for some C libraries.
         const RAMFS: u64 = 0x8584_58f6;
         const XFS: u64 = 0x5846_5342;
         const BTRFS: u64 = 0x9123_683e;
@@ -72,24 +71,24 @@ impl Opens {
     }
 }
 
-/// What a poller keeps to open files without waiting. It belongs to the thread that has made it.
+/// The state that a poller keeps to open files without blocking, for its own thread only.
 #[derive(Debug, Default)]
 pub(crate) struct Opener {
-    /// [`THREAD_FDS`], once it was needed.
+    /// [`THREAD_FDS`], once needed.
     fds: Option<OwnedFd>,
-    /// The mounts in which files were opened most recently, and the place for the next.
+    /// The most recently used mounts, and the index of the next.
     mounts: [Option<(MountId, Opens)>; 8],
     next: usize,
 }
 
 impl Opener {
-    /// Opens a file if that cannot wait. Returns `None` if it could, and if it is not known why it
-    /// failed.
+    /// Opens a file if that can't block. Returns `None` otherwise, or if the cause of a failure is
+    /// unknown.
     fn open(&mut self, directory: RawFd, path: &OpenArgs) -> Option<io::Result<OwnedFd>> {
-        if path.flags & !FLAGS != 0 {
+        if path.flags & !ALLOWED_FLAGS != 0 {
             return None;
         }
-        // Under a low number it would take that from the file that is opened.
+        // A low descriptor here would be taken from the opened file.
         let found = match above_stdio(|| resolve_cached(directory, &path.name, path.flags)) {
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Some(Err(error)),
             found => found.ok()?,
@@ -102,9 +101,9 @@ impl Opener {
         self.reopen(&found, path.flags).ok().map(Ok)
     }
 
-    /// Returns what can be opened without waiting in a mount. `None` if the kernel does not say.
+    /// Returns the files of a mount whose open can't block, if known.
     fn opens_of(&mut self, mount: MountId) -> Option<Opens> {
-        let known = self.mounts.iter().flatten().find(|(its, _)| *its == mount);
+        let known = self.mounts.iter().flatten().find(|(id, _)| *id == mount);
         if let Some((_, opens)) = known {
             return Some(*opens);
         }
@@ -114,34 +113,33 @@ impl Opener {
         Some(opens)
     }
 
-    /// Opens a file that is open with `O_PATH`.
+    /// Opens a file again that is open with `O_PATH`.
     fn reopen(&mut self, found: &OwnedFd, flags: libc::c_int) -> io::Result<OwnedFd> {
         let fds = match &self.fds {
             Some(fds) => fds,
             None => self.fds.insert(above_stdio(thread_fds)?),
         };
-        let mut memory = [0; 12];
-        let name = decimal(found.as_raw_fd().unsigned_abs(), &mut memory);
-        open_at(fds.as_raw_fd(), name, flags | OPENED)
+        let mut digits = [0; 12];
+        let name = decimal(found.as_raw_fd().unsigned_abs(), &mut digits);
+        open_at(fds.as_raw_fd(), name, flags | OPEN_FLAGS)
     }
 }
 
 impl IoCall {
-    /// Opens the file if that cannot wait. Returns `None` if the call is for
-    /// [`IoCall::perform`].
+    /// Opens the file if that can't block. Returns `None` if [`IoCall::run_blocking`] must do it.
     ///
     /// # Errors
     ///
     /// `NotFound`.
     pub(crate) fn open_now(&self, opener: &mut Opener) -> Option<io::Result<OwnedFd>> {
-        match &self.with {
-            CallArgs::OpenArgs(path) => opener.open(self.number, path),
+        match &self.args {
+            CallArgs::OpenArgs(path) => opener.open(self.fd, path),
             _ => None,
         }
     }
 }
 
-/// Returns the mount in which a path leaves what the kernel has in memory of it, or ends.
+/// Returns the mount in which the cached part of a path ends.
 pub(super) fn mount_of(directory: RawFd, path: &CStr) -> Option<MountId> {
     let mut name = path.to_bytes();
     loop {
@@ -158,56 +156,57 @@ pub(super) fn mount_of(directory: RawFd, path: &CStr) -> Option<MountId> {
     }
 }
 
-/// Returns the file of a path, open with `O_PATH`, if the kernel has all of the path in memory.
+/// Opens a path with `O_PATH`, if all of it is in the kernel's cache.
 fn resolve_cached(directory: RawFd, name: &CStr, flags: libc::c_int) -> io::Result<OwnedFd> {
     let flags = libc::O_PATH | libc::O_CLOEXEC | flags & libc::O_DIRECTORY;
     let how = OpenHow { flags: flags as u64, mode: 0, resolve: RESOLVE_CACHED };
     let (name, size) = (name.as_ptr(), size_of::<OpenHow>());
-    // SAFETY: the name ends with a zero, and `how` has that size; both outlive the call.
+    // SAFETY: the path ends with a zero, and `how` has `size` bytes; both outlive the call.
     let answer = unsafe { libc::syscall(libc::SYS_openat2, directory, name, &raw const how, size) };
     owned(answer as libc::c_int)
 }
 
-/// Opens the directory of the descriptors of the calling thread.
+/// Opens the directory of the calling thread's descriptors.
 ///
 /// # Errors
 ///
-/// `NotFound` if there is no procfs; what open(2) says.
+/// `NotFound` if there is no procfs; errors of open(2).
 fn thread_fds() -> io::Result<OwnedFd> {
     let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
     let fds = open_at(libc::AT_FDCWD, THREAD_FDS, flags)?;
-    match CachedStat::of(fds.as_fd())?.fs_magic() == Some(libc::PROC_SUPER_MAGIC as u64) {
-        true => Ok(fds),
-        false => Err(io::Error::new(io::ErrorKind::NotFound, "there is no procfs at /proc")),
+    if CachedStat::of(fds.as_fd())?.fs_magic() == Some(libc::PROC_SUPER_MAGIC as u64) {
+        Ok(fds)
+    } else {
+        Err(io::Error::new(io::ErrorKind::NotFound, "there is no procfs at /proc"))
     }
 }
 
-/// Writes the digits of a number to the end of this memory, but for its last byte, which is zero.
-fn decimal(mut number: u32, memory: &mut [u8; 12]) -> &CStr {
-    let mut start = memory.len() - 1;
+/// Writes a number in decimal, and a zero, to the end of `digits`.
+fn decimal(mut number: u32, digits: &mut [u8; 12]) -> &CStr {
+    let mut start = digits.len() - 1;
     loop {
         start -= 1;
-        memory[start] = b'0' + (number % 10) as u8;
+        digits[start] = b'0' + (number % 10) as u8;
         number /= 10;
         if number == 0 {
-            return CStr::from_bytes_until_nul(&memory[start..]).unwrap_or_default();
+            return CStr::from_bytes_until_nul(&digits[start..]).unwrap_or_default();
         }
     }
 }
 
 fn open_at(directory: RawFd, name: &CStr, flags: libc::c_int) -> io::Result<OwnedFd> {
-    // SAFETY: the name ends with a zero, and outlives the call. No file is created.
+    // SAFETY: the path ends with a zero, and outlives the call. No file is created.
     owned(unsafe { libc::openat(directory, name.as_ptr(), flags) })
 }
 
-/// Takes the descriptor that a call has just made.
+/// Takes ownership of a descriptor that a call has just made.
 fn owned(answer: libc::c_int) -> io::Result<OwnedFd> {
     super::super::checked(answer)?;
-    // SAFETY: the kernel has just made the number, and nothing else knows it.
+    // SAFETY: the kernel has just made the descriptor, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(answer) })
 }
 
-/// `struct open_how`. The libc crate has no constructor for it.
+/// `struct open_how`, for which the libc crate has no constructor.
 #[repr(C)]
 struct OpenHow {
     flags: u64,

@@ -1,7 +1,7 @@
-//! The calls for sockets.
+//! Calls on sockets.
 #![allow(unsafe_code)]
 
-use super::super::MOST;
+use super::super::MAX_TRANSFER;
 use super::super::pool::PoolBuf;
 use super::{Call, IoCall, Message};
 use std::io;
@@ -9,57 +9,55 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 impl IoCall {
     pub(super) fn receive_message(&mut self) -> isize {
-        let (number, part, flags) = (self.number, self.io_buf.part(), receive_flags(self.call));
+        let (fd, part, flags) = (self.fd, self.io_buf.part(), receive_flags(self.call));
         let Some(message) = self.message_mut() else { return -1 };
-        let header = message.header_for_a_name(part);
-        // SAFETY: the header points into its own box and to room in a buffer; they outlive the
-        // call.
-        unsafe { libc::recvmsg(number, header, flags | libc::MSG_DONTWAIT) }
+        let header = message.header_with_name(part);
+        // SAFETY: the header points into its box and to space in a buffer; both outlive the call.
+        unsafe { libc::recvmsg(fd, header, flags | libc::MSG_DONTWAIT) }
     }
 
     pub(super) fn send_message(&mut self) -> isize {
-        let (number, part) = (self.number, self.io_buf.part());
+        let (fd, part) = (self.fd, self.io_buf.part());
         let Some(message) = self.message_mut() else { return -1 };
         let header = message.header(part);
-        // SAFETY: the header points into its own box and to a part of a buffer; they outlive the
-        // call.
-        unsafe { libc::sendmsg(number, header, SEND_NOW) }
+        // SAFETY: the header points into its box and into a buffer; both outlive the call.
+        unsafe { libc::sendmsg(fd, header, SEND_NOW) }
     }
 }
 
 pub(super) const SEND_NOW: libc::c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-pub(super) const ACCEPTED: libc::c_int = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+pub(super) const ACCEPT_FLAGS: libc::c_int = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
 
-/// What a call that receives a message is told.
+/// Returns the flags of a call that receives a message.
 pub(super) fn receive_flags(call: Call) -> libc::c_int {
     if call == Call::RecvMsg { libc::MSG_CMSG_CLOEXEC } else { 0 }
 }
 
-/// Where nobody asks for the address there is no message.
-pub(super) fn accept(number: RawFd, message: Option<&mut Message>) -> isize {
-    let (place, length) = match message {
+/// Accepts a connection; without a message, the address is not requested.
+pub(super) fn accept(fd: RawFd, message: Option<&mut Message>) -> isize {
+    let (address, length) = match message {
         Some(message) => message.name().for_writing(),
         None => (std::ptr::null_mut(), std::ptr::null_mut()),
     };
-    // SAFETY: there is room for `length` bytes, and both outlive the call, or there is none.
-    let answer = unsafe { libc::accept4(number, place, length, ACCEPTED) };
+    // SAFETY: both pointers are valid for the call, with room for `length` bytes, or null.
+    let answer = unsafe { libc::accept4(fd, address, length, ACCEPT_FLAGS) };
     answer as isize
 }
 
-/// Receives what a socket has to the end of a buffer, without blocking.
+/// Receives to the end of a buffer, without blocking.
 ///
 /// # Errors
 ///
-/// What recv(2) says, but not `Interrupted`.
+/// Errors of recv(2) except `Interrupted`.
 pub(crate) fn recv_now(fd: BorrowedFd<'_>, buf: &mut PoolBuf) -> io::Result<usize> {
-    let room = buf.spare();
+    let room = buf.spare_capacity();
     let (start, length) = (room.as_mut_ptr().cast(), room.len());
     loop {
-        // SAFETY: it is room in a buffer that outlives the call.
+        // SAFETY: `room` is space in a buffer that outlives the call.
         let answer = unsafe { libc::recv(fd.as_raw_fd(), start, length, libc::MSG_DONTWAIT) };
         match usize::try_from(answer).map_err(|_| io::Error::last_os_error()) {
             Ok(count) => {
-                // SAFETY: the kernel has written so many bytes to the room.
+                // SAFETY: the kernel has written `count` bytes to the space.
                 unsafe { buf.note_written(count) };
                 return Ok(count);
             }
@@ -73,11 +71,11 @@ pub(crate) fn recv_now(fd: BorrowedFd<'_>, buf: &mut PoolBuf) -> io::Result<usiz
 ///
 /// # Errors
 ///
-/// What send(2) says, but not `Interrupted`.
+/// Errors of send(2) except `Interrupted`.
 pub(crate) fn send_now(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
-    let length = bytes.len().min(MOST);
+    let length = bytes.len().min(MAX_TRANSFER);
     loop {
-        // SAFETY: there are so many bytes, which outlive the call.
+        // SAFETY: `bytes` has `length` bytes, and outlives the call.
         let sent = unsafe { libc::send(fd.as_raw_fd(), bytes.as_ptr().cast(), length, SEND_NOW) };
         match usize::try_from(sent).map_err(|_| io::Error::last_os_error()) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -90,7 +88,7 @@ pub(crate) fn send_now(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
 ///
 /// # Errors
 ///
-/// What shutdown(2) says.
+/// Errors of shutdown(2).
 pub(crate) fn shutdown(fd: BorrowedFd<'_>, how: std::net::Shutdown) -> io::Result<()> {
     let how = match how {
         std::net::Shutdown::Read => libc::SHUT_RD,

@@ -1,35 +1,35 @@
-//! splice(2): from one file to another, of which one is a pipe.
+//! splice(2): from one file to another, one of which is a pipe.
 #![allow(unsafe_code)]
 
 use super::super::io_mode::FdIoMode;
 use super::super::raised::without_sigpipe;
 use super::super::vectors::counted;
-use super::{CallArgs, CallResult, IoCall, unsuitable};
+use super::{CallArgs, CallResult, IoCall, missing_args};
 use std::io;
 use std::os::fd::RawFd;
 use std::ptr;
 
 impl IoCall {
-    /// The file that is spliced to.
+    /// Returns the target of a splice.
     pub(crate) fn target(&self) -> Option<RawFd> {
-        match self.with {
+        match self.args {
             CallArgs::Target(target) => Some(target),
             _ => None,
         }
     }
 
-    /// Splices what there is, without waiting. (A socket is asked by its own flag.)
+    /// Splices without blocking. (`SPLICE_F_NONBLOCK` does not apply to sockets.)
     ///
     /// # Errors
     ///
-    /// What the call says, `WouldBlock` too.
+    /// Errors of the call, `WouldBlock` included.
     pub(crate) fn attempt_splice(
         &mut self,
         from: &mut FdIoMode,
         to: &mut FdIoMode,
     ) -> io::Result<CallResult> {
-        let from = from.nonblocking_fd(self.number)?;
-        let Some(target) = self.target() else { return Err(unsuitable()) };
+        let from = from.nonblocking_fd(self.fd)?;
+        let Some(target) = self.target() else { return Err(missing_args()) };
         let to = to.nonblocking_fd(target)?;
         loop {
             match without_sigpipe(|| splice(from, to, self.io_buf.left())) {
@@ -42,8 +42,8 @@ impl IoCall {
 
 /// Makes the call, which may raise `SIGPIPE`.
 pub(super) fn splice(from: RawFd, to: RawFd, most: usize) -> io::Result<usize> {
-    let (here, flags) = (ptr::null_mut(), libc::SPLICE_F_NONBLOCK);
-    // SAFETY: no memory is passed; both are at their own positions.
-    let answer = unsafe { libc::splice(from, here, to, here, most, flags) };
+    let (position, flags) = (ptr::null_mut(), libc::SPLICE_F_NONBLOCK);
+    // SAFETY: no memory is passed; both files are used at their positions.
+    let answer = unsafe { libc::splice(from, position, to, position, most, flags) };
     counted(answer)
 }

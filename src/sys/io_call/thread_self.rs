@@ -1,4 +1,4 @@
-//! Paths that begin with `/proc/thread-self`, which is the thread that resolves them.
+//! Paths below `/proc/thread-self`, which means the thread that resolves them.
 
 use std::ffi::CString;
 use std::fs;
@@ -6,11 +6,11 @@ use std::os::unix::ffi::OsStrExt;
 
 const THREAD_SELF: [&[u8]; 2] = [b"proc", b"thread-self"];
 
-/// Returns the path with the number of the calling thread in the place of `thread-self`. A thread
-/// that makes the call would name itself, and would have ended when the file is read.
+/// Replaces `thread-self` by the calling thread's ID. A pool thread that resolved the path would
+/// find itself, and might end before the file is read.
 ///
-/// The link is read because procfs may count threads otherwise than gettid(2): it may belong to
-/// another namespace.
+/// The link is read because procfs may show other IDs than gettid(2): it may belong to another PID
+/// namespace.
 pub(super) fn resolved(path: CString, flags: libc::c_int) -> CString {
     let Some(rest) = below_thread_self(path.as_bytes()) else { return path };
     // The link itself is the same for every thread.
@@ -23,7 +23,7 @@ pub(super) fn resolved(path: CString, flags: libc::c_int) -> CString {
     resolved.unwrap_or(path)
 }
 
-/// Returns what follows `/proc/thread-self` in a path, `None` if it begins otherwise.
+/// Returns what follows `/proc/thread-self` in a path, or `None`.
 fn below_thread_self(path: &[u8]) -> Option<&[u8]> {
     THREAD_SELF.iter().try_fold(path, |rest, name| {
         let start = rest.iter().position(|&byte| byte != b'/').filter(|&start| start > 0)?;
@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn prefix_is_whole_names() {
+    fn prefix_matches_whole_components() {
         let below = |path: &'static str| below_thread_self(path.as_bytes());
         assert_eq!(below("/proc/thread-self"), Some(&b""[..]));
         assert_eq!(below("/proc/thread-self/"), Some(&b"/"[..]));

@@ -1,28 +1,28 @@
-//! What an operation has the kernel do.
+//! The system calls of an operation.
 
 use super::super::io_mode::FdIoMode;
 use super::super::pool::BufferPool;
 use super::{Call, CallBox, IoCall};
 use std::os::fd::RawFd;
 
-/// What an operation has the kernel do, once or again and again.
+/// The system call, single or multishot, of an operation.
 ///
-/// Its holder keeps its file open.
+/// Its holder keeps the file open.
 #[derive(Debug)]
 pub enum Work {
-    /// A call, with the memory that it touches.
+    /// A call with its memory.
     Call(CallBox),
-    /// To receive whatever comes, each time into a buffer of the pool. It has no memory of its own.
+    /// A multishot receive, each time into a buffer of the pool. Has no memory of its own.
     Receive {
         /// The file descriptor.
-        number: RawFd,
-        /// Where the buffers come from.
+        fd: RawFd,
+        /// The pool of the buffers.
         pool: BufferPool,
     },
 }
 
 impl Work {
-    /// Returns which call it is.
+    /// Returns the kind of call.
     pub fn call(&self) -> Call {
         match self {
             Work::Call(call) => call.call(),
@@ -30,7 +30,7 @@ impl Work {
         }
     }
 
-    /// Returns the call with its memory, if it has any.
+    /// Returns the call with its memory, if there is one.
     pub fn io_call(&self) -> Option<&IoCall> {
         match self {
             Work::Call(call) => Some(call),
@@ -38,7 +38,7 @@ impl Work {
         }
     }
 
-    /// Returns the call with its memory, if it has any.
+    /// Returns the call with its memory, if there is one.
     pub fn io_call_mut(&mut self) -> Option<&mut IoCall> {
         match self {
             Work::Call(call) => Some(call),
@@ -46,7 +46,7 @@ impl Work {
         }
     }
 
-    /// Returns where its buffers come from, if they come from a pool one by one.
+    /// Returns the pool of a multishot receive.
     pub fn pool(&self) -> Option<&BufferPool> {
         match self {
             Work::Call(_) => None,
@@ -54,34 +54,34 @@ impl Work {
         }
     }
 
-    /// Returns true if it can be given to a ring.
-    pub(crate) fn suits_a_ring(&self, io_mode: &mut FdIoMode) -> bool {
+    /// Returns true if a ring can execute it.
+    pub(crate) fn is_supported_by_ring(&self, io_mode: &mut FdIoMode) -> bool {
         match self {
-            Work::Call(call) => call.suits_a_ring(io_mode),
-            // A ring does not report that reading was shut down to a multishot receive of
-            // datagrams, of which an empty one looks like the end.
+            Work::Call(call) => call.is_supported_by_ring(io_mode),
+            // A multishot receive of datagrams takes an empty one for the end, and a ring does not
+            // report the shutdown of reading to it.
             Work::Receive { .. } => io_mode.is_stream(),
         }
     }
 
-    /// Returns true if its success need not be told, and a ring can leave that out: it is certain
-    /// when a send that does not wait is over.
+    /// Returns true if a ring can omit the CQE of its success: a send that does not wait is known
+    /// to have ended.
     pub(crate) fn may_be_silent(&self) -> bool {
         self.io_call().is_some_and(|call| call.skips_success && call.call == Call::Send)
     }
 
-    /// Marks its memory as being in the hands of a kernel.
+    /// Marks its memory as in flight.
     pub(in crate::sys) fn begin_flight(&mut self) {
         if let Work::Call(call) = self {
             call.begin_flight();
         }
     }
 
-    /// Takes the mark away.
+    /// Removes the mark.
     ///
     /// # Safety
     ///
-    /// The kernel must not touch the memory of the call any more.
+    /// The kernel must no longer touch the memory of the call.
     #[allow(unsafe_code)]
     pub(in crate::sys) unsafe fn end_flight(&mut self) {
         if let Work::Call(call) = self {
@@ -91,14 +91,14 @@ impl Work {
     }
 }
 
-/// For mechanisms and tests that do the work themselves.
+/// For selectors and tests that execute calls themselves.
 #[cfg(any(test, feature = "spi"))]
 impl Work {
-    /// Returns the file descriptor, the call, and how many bytes are left.
+    /// Returns the descriptor, the call, and the count of bytes left.
     pub fn wanted(&self) -> (RawFd, Call, usize) {
         match self {
             Work::Call(call) => call.wanted(),
-            Work::Receive { number, .. } => (*number, Call::RecvMulti, 0),
+            Work::Receive { fd, .. } => (*fd, Call::RecvMulti, 0),
         }
     }
 }
@@ -109,7 +109,7 @@ impl Work {
     pub(crate) fn into_call(self) -> CallBox {
         match self {
             Work::Call(call) => call,
-            Work::Receive { .. } => panic!("it has no memory"),
+            Work::Receive { .. } => panic!("a multishot receive has no memory"),
         }
     }
 }

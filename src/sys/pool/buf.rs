@@ -1,4 +1,4 @@
-//! A buffer that is lent.
+//! A buffer in use.
 
 use super::Shared;
 use super::block::BlockBox;
@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Waker;
 
-/// A buffer of a [`BufferPool`](super::BufferPool). It derefs to the bytes that are in it, and goes
-/// home when it is dropped, whether or not there still is a poller.
+/// A buffer of a [`BufferPool`](super::BufferPool). Derefs to the bytes in it. Dropping it returns
+/// it to the pool, even after the poller was dropped.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -28,82 +28,81 @@ use std::task::Waker;
 /// ```
 pub struct PoolBuf {
     block: BlockBox,
-    /// So many bytes are initialised: those that are in it.
+    /// The number of initialised bytes.
     length: u32,
     purpose: Purpose,
-    pub(super) is_set_out: bool,
+    pub(super) is_provided: bool,
 }
 
-/// What a buffer was lent for.
+/// The purpose for which a buffer was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     Any,
-    /// It begins where [`Block::offset`](super::block::Block::offset) says.
+    /// The bytes begin at [`Block::offset`](super::block::Block::offset).
     Receive,
 }
 
-// SAFETY: shared, it gives out its bytes to be read, and a pool that has its own lock.
+// SAFETY: shared references only read the bytes, and the pool has a lock.
 unsafe impl Sync for PoolBuf {}
 
 impl PoolBuf {
     pub(super) fn new(block: BlockBox, purpose: Purpose) -> Self {
-        PoolBuf { block, length: 0, purpose, is_set_out: false }
+        PoolBuf { block, length: 0, purpose, is_provided: false }
     }
 
-    fn home(&self) -> &Shared {
-        // SAFETY: a pool lives while buffers are lent.
-        unsafe { self.block.block().home.as_ref() }
+    fn pool(&self) -> &Shared {
+        // SAFETY: buffers in use keep the pool alive.
+        unsafe { self.block.block().pool.as_ref() }
     }
 
-    /// How many bytes can be in it: the [`size`](super::BufferPool::size) of its pool.
+    /// Returns the maximum number of bytes: the [`size`](super::BufferPool::size) of its pool.
     pub fn capacity(&self) -> usize {
-        self.home().size
+        self.pool().size
     }
 
-    /// Empties it.
+    /// Removes all bytes.
     pub fn clear(&mut self) {
         self.length = 0;
     }
 
-    /// Leaves the first `length` bytes, if there are more.
+    /// Keeps the first `length` bytes, if there are more.
     pub fn truncate(&mut self, length: usize) {
         self.length = u32::try_from(length).map_or(self.length, |length| self.length.min(length));
     }
 
-    /// Returns where its bytes begin.
+    /// Returns the start of the bytes.
     fn start(&self) -> *mut u8 {
         let block = self.block.block();
         let offset = match self.purpose {
-            Purpose::Receive if self.home().max_offset() > 0 => block.offset(),
+            Purpose::Receive if self.pool().max_offset() > 0 => block.offset(),
             _ => 0,
         };
         // SAFETY: the block has room for the largest offset and `size` bytes.
         unsafe { block.start.as_ptr().add(offset) }
     }
 
-    /// The room behind its bytes.
-    pub(in crate::sys) fn spare(&mut self) -> &mut [MaybeUninit<u8>] {
+    /// Returns the space behind the bytes.
+    pub(in crate::sys) fn spare_capacity(&mut self) -> &mut [MaybeUninit<u8>] {
         let (start, length) = (self.start(), self.length as usize);
-        // SAFETY: the bytes end at or before the end of the buffer.
+        // SAFETY: the bytes end within the buffer.
         let start = unsafe { start.add(length) };
-        // SAFETY: the block is this value's alone, and the buffer has `size` bytes, of which these
-        // are the last.
+        // SAFETY: this value owns the block, and these are the last of the buffer's `size` bytes.
         unsafe { std::slice::from_raw_parts_mut(start.cast(), self.capacity() - length) }
     }
 
-    /// Notes that a buffer is set out no longer. Returns true if it was, which its pool is to be
-    /// told ([`BufferPool::note_taken`](super::BufferPool::note_taken)).
-    pub(in crate::sys) fn take_is_set_out(&mut self) -> bool {
-        std::mem::take(&mut self.is_set_out)
+    /// Marks the buffer as no longer provided. Returns true if it was; the caller then calls
+    /// [`BufferPool::note_taken`](super::BufferPool::note_taken).
+    pub(in crate::sys) fn take_is_provided(&mut self) -> bool {
+        std::mem::take(&mut self.is_provided)
     }
 
-    /// The next `count` bytes are in it too.
+    /// Adds the next `count` bytes to the buffer's length.
     ///
     /// # Safety
     ///
-    /// They have to be written, and within the room.
+    /// They must be initialised, and within the capacity.
     pub(in crate::sys) unsafe fn note_written(&mut self, count: usize) {
-        // A buffer is no longer than what one call moves.
+        // A buffer is no longer than one call can move.
         self.length += count as u32;
     }
 }
@@ -112,14 +111,14 @@ impl Deref for PoolBuf {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: so many bytes of the block were written, and it is this value's alone.
+        // SAFETY: `length` bytes are initialised, and this value owns the block.
         unsafe { std::slice::from_raw_parts(self.start(), self.length as usize) }
     }
 }
 
 impl DerefMut for PoolBuf {
     fn deref_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as for reading, and the value is borrowed to be changed.
+        // SAFETY: as in `deref`, and the borrow is exclusive.
         unsafe { std::slice::from_raw_parts_mut(self.start(), self.length as usize) }
     }
 }
@@ -131,13 +130,15 @@ impl AsRef<[u8]> for PoolBuf {
 }
 
 impl io::Write for PoolBuf {
-    /// Appends as many bytes as there is room for.
+    /// Appends as many bytes as fit.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let spare = self.spare();
-        let count = bytes.len().min(spare.len());
-        // SAFETY: there is room for so many, which is nobody else's.
-        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), spare.as_mut_ptr().cast(), count) };
-        // SAFETY: these have just been written.
+        let spare_capacity = self.spare_capacity();
+        let count = bytes.len().min(spare_capacity.len());
+        // SAFETY: the space has room for `count` bytes, and does not overlap `bytes`.
+        unsafe {
+            ptr::copy_nonoverlapping(bytes.as_ptr(), spare_capacity.as_mut_ptr().cast(), count)
+        };
+        // SAFETY: the copy has initialised these bytes.
         unsafe { self.note_written(count) };
         Ok(count)
     }
@@ -163,20 +164,20 @@ impl fmt::Debug for PoolBuf {
 
 impl Drop for PoolBuf {
     fn drop(&mut self) {
-        if self.take_is_set_out() {
-            self.home().set_out.fetch_sub(1, Ordering::Relaxed);
+        if self.take_is_provided() {
+            self.pool().provided.fetch_sub(1, Ordering::Relaxed);
         }
-        let home = self.block.block().home;
-        // SAFETY: a pool lives while buffers are lent.
-        let Some(mut state) = (unsafe { home.as_ref() }).lock() else { return };
-        state.home.push(BlockBox(self.block.0));
+        let pool = self.block.block().pool;
+        // SAFETY: buffers in use keep the pool alive.
+        let Some(mut state) = (unsafe { pool.as_ref() }).lock() else { return };
+        state.free.push(BlockBox(self.block.0));
         let waiting = std::mem::take(&mut state.waiting);
-        let is_last = state.lent() == 0;
+        let is_last = state.in_use() == 0;
         drop(state);
         waiting.into_iter().for_each(Waker::wake);
         if is_last {
-            // SAFETY: `take_block` has left one count for all that were lent.
-            drop(unsafe { Arc::from_raw(home.as_ptr()) });
+            // SAFETY: `take_block` has left one count for all buffers in use.
+            drop(unsafe { Arc::from_raw(pool.as_ptr()) });
         }
     }
 }

@@ -1,17 +1,16 @@
 //! Counts the buffers that a pool did not need, by periods of takes.
 
-/// A period is this many times as many takes as there are buffers. A burst that takes all of them
-/// is only a part of a period, so bursts that follow each other closely share one.
+/// A period has this many takes for each buffer. A burst that takes all of them is only a part of a
+/// period, so bursts that follow each other closely share one.
 const TAKES_PER_BUFFER: usize = 4;
 /// A period has at least this many takes.
 pub(super) const MIN_PERIOD: usize = 256;
-/// Fewer buffers than one in this many are no surplus: a load whose peaks vary by that much
-/// allocates nothing.
+/// Up to one buffer in this many is no surplus: a load with such variation allocates nothing.
 const SLACK: usize = 8;
-/// This many buffers are kept for the next burst, however quiet it is.
+/// The number of buffers that are always kept for the next burst.
 pub(super) const MIN_KEPT: usize = 16;
 
-/// Counts the takes of a period, and the buffers that were idle all the time.
+/// Counts the takes of a period, and the buffers that were idle throughout.
 #[derive(Debug)]
 pub(super) struct Surplus {
     takes_left: usize,
@@ -36,7 +35,7 @@ impl Surplus {
         self.takes_left == 0
     }
 
-    /// Returns how many of the idle buffers to free: half of those that the period did not need.
+    /// Returns the number of idle buffers to free: half of those that the period did not need.
     pub(super) fn count(&self, made: usize) -> usize {
         if self.min_idle <= made / SLACK {
             return 0;

@@ -1,4 +1,4 @@
-//! Writes beyond a limit, in a process that their signal would end.
+//! Writes beyond a limit, in a process that SIGXFSZ would end.
 
 use super::*;
 use crate::testing::is_alone;
@@ -7,8 +7,8 @@ use nix::sys::signal::{SigSet, Signal};
 use std::io::Write;
 
 #[test]
-fn write_beyond_the_limit_raises_nothing() {
-    if !is_alone("sys::raised::tests::write_beyond_the_limit_raises_nothing") {
+fn write_beyond_fsize_limit_raises_no_signal() {
+    if !is_alone("sys::raised::tests::write_beyond_fsize_limit_raises_no_signal") {
         return;
     }
     let mut file = tempfile::tempfile().expect("room");
@@ -18,7 +18,7 @@ fn write_beyond_the_limit_raises_nothing() {
     assert_eq!(beyond().raw_os_error(), Some(libc::EFBIG));
     assert!(!SigSet::thread_get_mask().expect("it has one").contains(Signal::SIGXFSZ));
 
-    // One that the program has blocked, and that is pending, stays so.
+    // A pending signal that the program has blocked stays pending.
     let set = SigSet::from(Signal::SIGXFSZ);
     set.thread_block().expect("it can be blocked");
     beyond();

@@ -1,4 +1,4 @@
-//! How a ring is entered: what is passed to io_uring_enter(2).
+//! The arguments of io_uring_enter(2).
 #![allow(unsafe_code)]
 
 use io_uring::types::{SubmitArgs, Timespec};
@@ -6,7 +6,7 @@ use io_uring::{EnterFlags, IoUring};
 use std::io;
 use std::time::Duration;
 
-/// Submits so many requests, and waits for so many completions: io_uring_enter(2).
+/// Submits `queued` SQEs and waits for `min_complete` CQEs: io_uring_enter(2).
 pub(super) fn enter_once(
     ring: &IoUring,
     queued: u32,
@@ -14,7 +14,7 @@ pub(super) fn enter_once(
     timeout: Option<Duration>,
 ) -> io::Result<usize> {
     let mut flags = EnterFlags::GETEVENTS;
-    // A thread that waits for its peers is not waiting for a disk.
+    // A wait for peers is not a wait for a disk.
     flags.set(EnterFlags::NO_IOWAIT, ring.params().is_feature_no_iowait());
     let submitter = ring.submitter();
     let mut args = SubmitArgs::new();
@@ -31,7 +31,7 @@ pub(super) fn enter_once(
     unsafe { submitter.enter(queued, min_complete, flags, Some(&args)) }
 }
 
-/// A duration as io_uring takes it. The kernel adds it to the clock without a look at the range.
+/// Converts a duration. The kernel adds it to the clock without a range check.
 pub(super) fn timespec(duration: Duration) -> Timespec {
     const LONGEST: u64 = u32::MAX as u64;
     Timespec::new().sec(duration.as_secs().min(LONGEST)).nsec(duration.subsec_nanos())

@@ -1,16 +1,16 @@
-//! Buffers of pools that are set out for a ring's receives: it takes one when something comes.
+//! Provided buffers: a ring takes one from a pool's group when data arrives.
 //!
-//! How provided buffers really behave (Linux 6.18, measured):
+//! Provided buffers behave as follows (Linux 6.18, measured):
 //!
-//! - The kernel takes them in the order in which they were set out, and names each by its number in
-//!   the completion. One whose result is an error or the end of the stream takes none.
-//! - If there is none, a receive ends with `ENOBUFS`, also at once, and also where the stream has
+//! - The kernel takes them in the order in which they were provided, and reports each buffer ID in
+//!   its CQE. An error or the end of the stream takes none.
+//! - If there is none, a receive ends with `ENOBUFS`, even at once, and even where the stream has
 //!   ended; nothing is lost.
-//! - What is set out stays so until it is taken, or until all of it is taken back: while no request
-//!   may take it. So a pool gives half of its buffers at most.
-//! - The kernel does not see if there are more than there is room for, and gives out some twice.
-//! - Pages of the array are the kernel's for good: a forked child gets copies, and nothing changes
-//!   for the parent.
+//! - A provided buffer can be reclaimed only with its whole group, while no request uses the group.
+//!   So a pool provides at most half of its buffers.
+//! - The kernel does not detect an overfull ring, and hands out some buffers twice.
+//! - The pages of the ring stay the kernel's: a forked child gets copies, and nothing changes for
+//!   the parent.
 #![allow(unsafe_code)]
 
 use super::super::pool::{BufferPool, PoolBuf};
@@ -21,241 +21,244 @@ use std::io;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU16, Ordering};
 
-/// The array of one group can't be longer.
-const MOST: usize = 1 << 15;
-/// Of a request that takes no buffers of a pool.
+/// The maximum number of entries of a group.
+const MAX_ENTRIES: usize = 1 << 15;
+/// The group of a request that takes no buffers of a pool.
 pub(super) const NO_GROUP: u16 = u16::MAX;
-/// So many are set out at least. Entering the kernel runs some 20 pieces of deferred work, twice,
-/// and each takes one or more.
+/// The minimum number of provided buffers. An enter runs some 20 pieces of deferred work, twice,
+/// and each takes one buffer or more.
 const MIN_TARGET: usize = 64;
-/// After so many refills it is asked whether half as many would do.
+/// After this many refills the target may be halved.
 pub(super) const PERIOD: u32 = 256;
 
-/// All pools whose buffers are set out in one ring.
+/// The buffer groups of one ring, one for each pool.
 #[derive(Debug, Default)]
-pub(super) struct Groups {
-    all: Vec<Option<Group>>,
-    /// The kernel does not know what this is (before Linux 5.19), and need not be asked again.
-    are_unknown: bool,
+pub(super) struct BufGroups {
+    groups: Vec<Option<BufGroup>>,
+    /// The kernel does not support buffer rings (before Linux 5.19).
+    is_unsupported: bool,
 }
 
-/// The buffers of one pool that are set out.
+/// The buffers that one pool provides.
 #[derive(Debug)]
-struct Group {
+struct BufGroup {
     pool: BufferPool,
-    array: Array,
-    /// By their numbers.
-    seats: Vec<Option<PoolBuf>>,
-    vacant: Vec<u16>,
-    /// How many the kernel has taken that the pool takes for set out.
+    buf_ring: BufRing,
+    /// The provided buffers, by buffer ID.
+    bufs: Vec<Option<PoolBuf>>,
+    free_ids: Vec<u16>,
+    /// Counts the buffers that the kernel has taken and the pool still counts as provided.
     taken: usize,
-    /// How many are to be set out: twice as many after each shortage, and half as many after a
-    /// period in which a quarter would have been enough.
+    /// The number of buffers to provide. Doubles after each shortage, and halves after a period in
+    /// which a quarter would have been enough.
     target: usize,
-    /// The most that were replaced at a time in this period.
-    most_used: usize,
+    /// The most buffers that one refill replaced in this period.
+    max_used: usize,
     /// Counts the refills of this period.
     refills: u32,
-    /// How many requests may take them.
+    /// Counts the requests that may take buffers.
     users: usize,
-    /// The kernel knows of it.
-    is_open: bool,
-    /// Its buffers are to be returned as soon as no request may take them.
+    /// The group is registered in the kernel.
+    is_registered: bool,
+    /// The buffers are to be returned as soon as no request uses the group.
     is_releasing: bool,
 }
 
-impl Groups {
-    /// Whether buffers of this pool are set out. Its group is made if there is none and the kernel
-    /// can.
-    pub(super) fn open(&mut self, ring: &IoUring, pool: &BufferPool) -> bool {
-        if self.are_unknown {
+impl BufGroups {
+    /// Returns true if the pool has buffers provided. Makes its group if needed, and if the kernel
+    /// supports that.
+    pub(super) fn provide(&mut self, ring: &IoUring, pool: &BufferPool) -> bool {
+        if self.is_unsupported {
             return false;
         }
-        let Some(number) = self.find(pool).or_else(|| self.make(pool)) else { return false };
-        let Some(group) = self.get_mut(number) else { return false };
+        let Some(bgid) = self.find(pool).or_else(|| self.add(pool)) else { return false };
+        let Some(group) = self.get_mut(bgid) else { return false };
         if group.is_releasing {
             return false;
         }
-        match group.open(ring, number) {
-            Ok(()) => group.supply() > 0,
+        match group.register(ring, bgid) {
+            Ok(()) => group.refill() > 0,
             Err(error) => {
-                self.are_unknown = error.raw_os_error() == Some(libc::EINVAL);
+                self.is_unsupported = error.raw_os_error() == Some(libc::EINVAL);
                 false
             }
         }
     }
 
-    /// Makes it as if the kernel knew no groups.
+    /// Emulates a kernel without buffer rings.
     #[cfg(any(test, feature = "spi"))]
     pub(super) fn forbid(&mut self) {
-        self.are_unknown = true;
+        self.is_unsupported = true;
     }
 
-    /// A request that may take its buffers begins.
-    pub(super) fn enter(&mut self, group: u16) {
-        self.get_mut(group).into_iter().for_each(|group| group.users += 1);
+    /// Counts a request that starts to use the group.
+    pub(super) fn add_user(&mut self, group: u16) {
+        if let Some(group) = self.get_mut(group) {
+            group.users += 1;
+        }
     }
 
-    /// One has ended.
-    pub(super) fn leave(&mut self, group: u16) {
-        self.get_mut(group).into_iter().for_each(|group| group.users -= 1);
+    /// Counts a request that has ended.
+    pub(super) fn remove_user(&mut self, group: u16) {
+        if let Some(group) = self.get_mut(group) {
+            group.users -= 1;
+        }
     }
 
-    /// Has the buffers of a pool returned as soon as no request may take them. Returns false if
-    /// there are none, or if that is so already.
+    /// Marks a pool's group to be unregistered as soon as no request uses it. Returns false if it
+    /// provides nothing, or is marked already.
     pub(super) fn release(&mut self, pool: &BufferPool) -> bool {
-        let Some(group) = self.find(pool).and_then(|number| self.get_mut(number)) else {
+        let Some(group) = self.find(pool).and_then(|bgid| self.get_mut(bgid)) else {
             return false;
         };
-        group.out() > 0 && !std::mem::replace(&mut group.is_releasing, true)
+        group.provided() > 0 && !std::mem::replace(&mut group.is_releasing, true)
     }
 
-    fn get_mut(&mut self, group: u16) -> Option<&mut Group> {
-        self.all.get_mut(usize::from(group))?.as_mut()
+    fn get_mut(&mut self, group: u16) -> Option<&mut BufGroup> {
+        self.groups.get_mut(usize::from(group))?.as_mut()
     }
 
-    fn make(&mut self, pool: &BufferPool) -> Option<u16> {
-        if pool.most_spare() == 0 {
+    fn add(&mut self, pool: &BufferPool) -> Option<u16> {
+        if pool.max_provided() == 0 {
             return None;
         }
-        let vacant = self.all.iter().position(Option::is_none).unwrap_or(self.all.len());
-        let number = u16::try_from(vacant).ok().filter(|&number| number != NO_GROUP)?;
-        let length = pool.most_spare().next_power_of_two().min(MOST);
-        let array = Array::new(length as u16).ok()?;
-        let seats = std::iter::repeat_with(|| None).take(length).collect();
-        let group = Group {
+        let index = self.groups.iter().position(Option::is_none).unwrap_or(self.groups.len());
+        let bgid = u16::try_from(index).ok().filter(|&bgid| bgid != NO_GROUP)?;
+        let length = pool.max_provided().next_power_of_two().min(MAX_ENTRIES);
+        let buf_ring = BufRing::new(length as u16).ok()?;
+        let bufs = std::iter::repeat_with(|| None).take(length).collect();
+        let group = BufGroup {
             pool: pool.clone(),
-            array,
-            seats,
-            vacant: (0..length as u16).rev().collect(),
+            buf_ring,
+            bufs,
+            free_ids: (0..length as u16).rev().collect(),
             taken: 0,
             target: MIN_TARGET,
-            most_used: 0,
+            max_used: 0,
             refills: 0,
             users: 0,
-            is_open: false,
+            is_registered: false,
             is_releasing: false,
         };
-        if vacant == self.all.len() {
-            self.all.push(None);
+        if index == self.groups.len() {
+            self.groups.push(None);
         }
-        self.all[vacant] = Some(group);
-        Some(number)
+        self.groups[index] = Some(group);
+        Some(bgid)
     }
 
     pub(super) fn find(&self, pool: &BufferPool) -> Option<u16> {
-        let is_its = |group: &Option<Group>| group.as_ref().is_some_and(|its| its.pool.is(pool));
-        self.all.iter().position(is_its).map(|number| number as u16)
+        let has_pool =
+            |slot: &Option<BufGroup>| slot.as_ref().is_some_and(|group| group.pool.is(pool));
+        self.groups.iter().position(has_pool).map(|bgid| bgid as u16)
     }
 
-    /// The buffer that the kernel has taken, which now has so many bytes.
+    /// Takes the buffer in which the kernel has written `length` bytes.
     ///
     /// # Safety
     ///
-    /// A completion has to have said so, and this to be called once for it.
-    pub(super) unsafe fn take(
-        &mut self,
-        group: u16,
-        number: u16,
-        length: usize,
-    ) -> Option<PoolBuf> {
+    /// A CQE must have reported this, and the call be the only one for it.
+    pub(super) unsafe fn take(&mut self, group: u16, bid: u16, length: usize) -> Option<PoolBuf> {
         let group = self.get_mut(group)?;
-        let seat = group.seats.get_mut(usize::from(number))?;
-        let buf = seat.as_mut()?;
-        group.taken += usize::from(buf.take_is_set_out());
-        // SAFETY: the kernel has written so many bytes to it, and was told how many there can be.
+        let slot = group.bufs.get_mut(usize::from(bid))?;
+        let buf = slot.as_mut()?;
+        group.taken += usize::from(buf.take_is_provided());
+        // SAFETY: the kernel has written `length` bytes, within the length that it was given.
         unsafe { buf.note_written(length.min(buf.capacity())) };
-        group.vacant.push(number);
-        seat.take()
+        group.free_ids.push(bid);
+        slot.take()
     }
 
-    /// Tells the pools how many buffers the kernel has taken since the last call: once for all, for
-    /// other threads may be at work on that number.
+    /// Updates the pools' counts of provided buffers, once for all that the kernel has taken: other
+    /// threads may use these counts.
     pub(super) fn note_taken(&mut self) {
-        for group in self.all.iter_mut().flatten() {
+        for group in self.groups.iter_mut().flatten() {
             if group.taken > 0 {
                 group.pool.note_taken(std::mem::take(&mut group.taken));
             }
         }
     }
 
-    /// There was none when something came.
+    /// Doubles the target after a receive found no buffer.
     pub(super) fn note_shortage(&mut self, group: u16) {
         if let Some(group) = self.get_mut(group) {
-            group.target = (2 * group.target).min(group.seats.len().max(MIN_TARGET));
+            group.target = (2 * group.target).min(group.bufs.len().max(MIN_TARGET));
             group.begin_period();
         }
     }
 
-    /// Sets out as many as there should be: none where nobody may take them, for others may need
-    /// them. Lets go of pools that are nobody else's any more. Who was promised some, and begins
-    /// only now, may find that they were taken back in between.
-    pub(super) fn supply(&mut self, ring: &IoUring) {
-        for (number, place) in self.all.iter_mut().enumerate() {
-            let Some(group) = place else { continue };
+    /// Refills each group to its target. Unregisters groups without users, so that others can use
+    /// the buffers, and removes those whose pool has no other handle. A receive that was promised
+    /// buffers and starts after that may end with `ENOBUFS`.
+    pub(super) fn refill(&mut self, ring: &IoUring) {
+        for (bgid, slot) in self.groups.iter_mut().enumerate() {
+            let Some(group) = slot else { continue };
             if group.users > 0 {
-                // If they can't be set out a receive says that there are none.
-                if !group.is_releasing && group.open(ring, number as u16).is_ok() {
-                    group.supply();
+                // On failure a receive ends with `ENOBUFS`.
+                if !group.is_releasing && group.register(ring, bgid as u16).is_ok() {
+                    group.refill();
                 }
                 continue;
             }
-            let is_nobodys = group.pool.is_last_handle(group.out());
-            if group.is_open && (group.out() > 0 || is_nobodys) {
-                group.close(ring, number as u16);
+            let is_unused = group.pool.is_last_handle(group.provided());
+            if group.is_registered && (group.provided() > 0 || is_unused) {
+                group.unregister(ring, bgid as u16);
             }
-            if is_nobodys && !group.is_open {
-                *place = None;
+            if is_unused && !group.is_registered {
+                *slot = None;
             }
         }
     }
 
-    /// Leaves all to the kernel, which may still write to them, and returns how many there were.
+    /// Leaks all provided buffers, to which the kernel may still write, and returns their count.
     pub(super) fn leak(&mut self) -> usize {
-        let all = self.all.drain(..).flatten().flat_map(|group| {
-            let Group { seats, array, .. } = group;
-            std::mem::forget(array);
-            seats.into_iter().flatten()
+        let bufs = self.groups.drain(..).flatten().flat_map(|group| {
+            let BufGroup { bufs, buf_ring, .. } = group;
+            std::mem::forget(buf_ring);
+            bufs.into_iter().flatten()
         });
-        all.map(std::mem::forget).count()
+        bufs.map(std::mem::forget).count()
     }
 }
 
-impl Group {
-    /// How many are set out.
-    fn out(&self) -> usize {
-        self.seats.len() - self.vacant.len()
+impl BufGroup {
+    /// Returns the number of provided buffers.
+    fn provided(&self) -> usize {
+        self.bufs.len() - self.free_ids.len()
     }
 
-    /// Makes it known to the kernel.
-    fn open(&mut self, ring: &IoUring, number: u16) -> io::Result<()> {
-        if !self.is_open {
-            self.array.start_over();
-            let (start, entries) = (self.array.start.as_ptr() as u64, self.array.entries);
+    /// Registers the group in the kernel.
+    fn register(&mut self, ring: &IoUring, bgid: u16) -> io::Result<()> {
+        if !self.is_registered {
+            self.buf_ring.reset();
+            let (start, entries) = (self.buf_ring.start.as_ptr() as u64, self.buf_ring.entries);
             let submitter = ring.submitter();
-            // SAFETY: the array has so many entries, and is unmapped after the ring is closed or
-            // has let go of it.
-            unsafe { submitter.register_buf_ring_with_flags(start, entries, number, 0) }?;
-            self.is_open = true;
+            // SAFETY: the array has `entries` entries, and is unmapped only after the ring was
+            // closed or the group unregistered.
+            unsafe { submitter.register_buf_ring_with_flags(start, entries, bgid, 0) }?;
+            self.is_registered = true;
         }
         Ok(())
     }
 
-    /// Takes home what is set out.
-    fn close(&mut self, ring: &IoUring, number: u16) {
-        if ring.submitter().unregister_buf_ring(number).is_err() {
+    /// Unregisters the group, and returns its buffers to the pool.
+    fn unregister(&mut self, ring: &IoUring, bgid: u16) {
+        if ring.submitter().unregister_buf_ring(bgid).is_err() {
             return;
         }
-        (self.is_open, self.is_releasing) = (false, false);
-        self.seats.iter_mut().for_each(|seat| drop(seat.take()));
-        self.vacant = (0..self.array.entries).rev().collect();
+        self.is_registered = false;
+        self.is_releasing = false;
+        for buf in &mut self.bufs {
+            drop(buf.take());
+        }
+        self.free_ids = (0..self.buf_ring.entries).rev().collect();
     }
 
     fn note_used(&mut self, count: usize) {
-        self.most_used = self.most_used.max(count);
+        self.max_used = self.max_used.max(count);
         self.refills += 1;
         if self.refills == PERIOD {
-            if self.most_used <= self.target / 4 {
+            if self.max_used <= self.target / 4 {
                 self.target = (self.target / 2).max(MIN_TARGET);
             }
             self.begin_period();
@@ -263,57 +266,58 @@ impl Group {
     }
 
     fn begin_period(&mut self) {
-        (self.most_used, self.refills) = (0, 0);
+        self.max_used = 0;
+        self.refills = 0;
     }
 
-    /// Gives how many are set out then.
-    fn supply(&mut self) -> usize {
-        debug_assert!(self.is_open, "the kernel would not see them");
-        let lacking = self.target.saturating_sub(self.out()).min(self.vacant.len());
-        if lacking > 0 {
-            self.note_used(lacking);
-            let Group { pool, array, seats, vacant, .. } = self;
-            pool.take_spare(lacking, |buf| {
-                let Some(number) = vacant.pop() else { return };
-                let buf = seats[usize::from(number)].insert(buf);
-                let room = buf.spare();
-                array.write(number, room.as_mut_ptr().cast(), room.len());
+    /// Provides buffers up to the target, and returns how many are provided.
+    fn refill(&mut self) -> usize {
+        debug_assert!(self.is_registered, "the kernel does not know the group");
+        let missing = self.target.saturating_sub(self.provided()).min(self.free_ids.len());
+        if missing > 0 {
+            self.note_used(missing);
+            let BufGroup { pool, buf_ring, bufs, free_ids, .. } = self;
+            pool.take_for_ring(missing, |buf| {
+                let Some(bid) = free_ids.pop() else { return };
+                let buf = bufs[usize::from(bid)].insert(buf);
+                let space = buf.spare_capacity();
+                buf_ring.write(bid, space.as_mut_ptr().cast(), space.len());
             });
-            array.publish();
+            buf_ring.publish();
         }
-        self.out()
+        self.provided()
     }
 }
 
-/// What the kernel reads: a ring of entries in pages of their own, which no child inherits.
-struct Array {
+/// The ring of entries that the kernel reads, in pages of its own, which no child inherits.
+struct BufRing {
     start: NonNull<BufRingEntry>,
     entries: u16,
-    /// Where the next is written. It wraps.
+    /// The index of the next entry, which wraps.
     tail: u16,
     generation: super::ForkGeneration,
 }
 
-impl Array {
+impl BufRing {
     fn new(entries: u16) -> io::Result<Self> {
         let generation = super::ForkGeneration::current()?;
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-        let length = Array::length(entries);
-        // SAFETY: new pages, which are nobody else's.
+        let length = BufRing::length(entries);
+        // SAFETY: a new mapping touches no existing memory.
         let start = unsafe { libc::mmap(ptr::null_mut(), length, protection, flags, -1, 0) };
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: these are the pages from above. If they are inherited, nothing comes of it.
+        // SAFETY: the pages were mapped above. Inheriting them would be harmless.
         unsafe { libc::madvise(start, length, libc::MADV_DONTFORK) };
         let at_zero = || io::Error::new(io::ErrorKind::OutOfMemory, "mmap(2) gave address 0");
         let start = NonNull::new(start.cast()).ok_or_else(at_zero)?;
-        Ok(Array { start, entries, tail: 0, generation })
+        Ok(BufRing { start, entries, tail: 0, generation })
     }
 
-    /// As the kernel expects it of a new one.
-    fn start_over(&mut self) {
+    /// Resets the tail, as the kernel expects of a new ring.
+    fn reset(&mut self) {
         self.tail = 0;
         self.publish();
     }
@@ -322,42 +326,42 @@ impl Array {
         usize::from(entries) * size_of::<BufRingEntry>()
     }
 
-    fn write(&mut self, number: u16, start: *mut u8, length: usize) {
+    fn write(&mut self, bid: u16, start: *mut u8, length: usize) {
         let at = usize::from(self.tail & (self.entries - 1));
-        // SAFETY: there are so many entries, a power of two.
-        let place = unsafe { self.start.add(at) };
-        // SAFETY: the kernel does not look at it before the tail is published. The entry's last
-        // field is not written: in the first entry it is the tail.
-        let entry = unsafe { &mut *place.as_ptr() };
+        // SAFETY: the index is below `entries`, a power of two.
+        let slot = unsafe { self.start.add(at) };
+        // SAFETY: the kernel does not read the entry before the tail is published. The last field
+        // of the first entry is the tail, and is not written.
+        let entry = unsafe { &mut *slot.as_ptr() };
         entry.set_addr(start as u64);
-        // A pool's buffers are no larger than what one call moves.
+        // A pool's buffers are no larger than one call can move.
         entry.set_len(length as u32);
-        entry.set_bid(number);
+        entry.set_bid(bid);
         self.tail = self.tail.wrapping_add(1);
     }
 
-    /// What was written is the kernel's from now on.
+    /// Hands the written entries to the kernel.
     fn publish(&mut self) {
         // SAFETY: the array begins with an entry.
         let tail = unsafe { BufRingEntry::tail(self.start.as_ptr()) };
-        // SAFETY: it is aligned, lives as long as the array, and is written by nobody else.
+        // SAFETY: the tail is aligned, lives as long as the array, and nothing else writes it.
         let tail = unsafe { AtomicU16::from_ptr(tail.cast_mut()) };
         tail.store(self.tail, Ordering::Release);
     }
 }
 
-impl fmt::Debug for Array {
+impl fmt::Debug for BufRing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Array").field("entries", &self.entries).field("tail", &self.tail).finish()
+        f.debug_struct("BufRing").field("entries", &self.entries).field("tail", &self.tail).finish()
     }
 }
 
-impl Drop for Array {
-    /// In a forked child there may be something else in its place.
+impl Drop for BufRing {
+    /// Does not unmap in a forked child, where other memory may be at the address.
     fn drop(&mut self) {
         if !self.generation.is_forked_child() {
-            let length = Array::length(self.entries);
-            // SAFETY: these are its pages, and nobody else knows of them.
+            let length = BufRing::length(self.entries);
+            // SAFETY: the pages belong to this value, and nothing else points to them.
             unsafe { libc::munmap(self.start.as_ptr().cast(), length) };
         }
     }

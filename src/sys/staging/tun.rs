@@ -1,4 +1,4 @@
-//! A virtual network device (`/dev/net/tun`), whose file gets its queue when it is attached.
+//! A virtual network device (`/dev/net/tun`). Its file gets a queue when it is attached.
 #![allow(unsafe_code)]
 
 use super::super::checked;
@@ -10,35 +10,35 @@ use std::os::unix::fs::OpenOptionsExt;
 
 /// `TUNSETIFF`, which the libc crate lacks for some C libraries.
 const ATTACH: libc::Ioctl = libc::_IOW::<libc::c_int>(b'T' as u32, 202);
-/// The name of the device. It is in a network namespace of its own.
+/// The name of the device, in a network namespace of its own.
 const NAME: &[u8] = b"quintpoll";
 const FRAME: [u8; 60] = [0xff; 60];
 
-/// A file of `/dev/net/tun`, which does not block.
+/// A file of `/dev/net/tun` with `O_NONBLOCK`.
 #[derive(Debug)]
 pub(crate) struct Tun(File);
 
 impl Tun {
-    /// Opens the file, without a device.
+    /// Opens the file without a device.
     pub(crate) fn new() -> io::Result<Self> {
         let mut options = File::options();
         options.read(true).write(true).custom_flags(libc::O_NONBLOCK);
         Ok(Tun(options.open("/dev/net/tun")?))
     }
 
-    /// Makes a device of it, and starts that. The kernel sends nothing through it by itself.
+    /// Attaches a device and brings it up. The kernel sends no frames of its own.
     pub(crate) fn attach(&self) -> io::Result<Wire> {
         let mut request = request();
         request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI) as libc::c_short;
         ask(self.0.as_fd(), ATTACH, &mut request)?;
         let name = String::from_utf8_lossy(NAME);
-        // Where there is no IPv6 the kernel sends nothing.
+        // Fails without IPv6, and then the kernel sends nothing.
         let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1");
-        // SAFETY: integers are passed.
+        // SAFETY: only integers are passed.
         let answer =
             unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
         checked(answer)?;
-        // SAFETY: the kernel has just made the number, and nothing else knows it.
+        // SAFETY: the kernel has just made the descriptor, and nothing else owns it.
         let socket = File::from(unsafe { OwnedFd::from_raw_fd(answer) });
         ask(socket.as_fd(), libc::SIOCGIFFLAGS, &mut request)?;
         // SAFETY: the call has written this field.
@@ -53,12 +53,12 @@ impl Tun {
         address.sll_ifindex = unsafe { request.ifr_ifru.ifru_ifindex };
         let (start, length) =
             ((&raw const address).cast(), size_of_val(&address) as libc::socklen_t);
-        // SAFETY: the address has that length, and outlives the call.
+        // SAFETY: the address has this length, and outlives the call.
         checked(unsafe { libc::bind(socket.as_raw_fd(), start, length) })?;
         Ok(Wire(socket))
     }
 
-    /// Reads frames until there are none. Returns how many these were.
+    /// Reads all pending frames, and returns their count.
     pub(crate) fn drain(&self) -> usize {
         let mut frame = [0; 2048];
         std::iter::from_fn(|| (&self.0).read(&mut frame).ok()).count()
@@ -71,7 +71,7 @@ impl AsFd for Tun {
     }
 }
 
-/// What is sent here can be read from the file of the device.
+/// The sending side; the file of the device reads its frames.
 #[derive(Debug)]
 pub(crate) struct Wire(File);
 
@@ -91,7 +91,7 @@ fn request() -> libc::ifreq {
 }
 
 fn ask(fd: BorrowedFd<'_>, what: libc::Ioctl, request: &mut libc::ifreq) -> io::Result<()> {
-    // SAFETY: these read and write one ifreq, as long as the call takes.
+    // SAFETY: these calls read and write one ifreq.
     checked(unsafe { libc::ioctl(fd.as_raw_fd(), what, request) })?;
     Ok(())
 }

@@ -274,7 +274,7 @@ fn spliced_streams() -> (Scene, Slot, Key) {
     let (slot, key) = (Slot { index: 1, ..SLOT }, Key { slot: Slot { index: 1, ..SLOT }, ..KEY });
     let target = SourceFd::new(FakeSource::new(&log, false));
     let fake = FakeFile::new(1, FileKind::Stream { connects: false }, false);
-    let file = scene.io.files.add(target.number(), fake);
+    let file = scene.io.files.add(target.raw_fd(), fake);
     scene.io.register(slot, target.clone(), file);
     for slot in [SLOT, slot] {
         let none = Interest::empty();

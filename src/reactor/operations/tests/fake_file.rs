@@ -118,7 +118,7 @@ impl FakeFile {
             FileKind::Pipe => (FileType::Pipe, None),
             FileKind::Disk => (FileType::Regular, None),
         };
-        FdIoMode::of_shape(shape, socket_type)
+        FdIoMode::of_type(shape, socket_type)
     }
 
     /// The peer sends so many bytes, a datagram, or a connection.

@@ -29,7 +29,7 @@ impl FakeFiles {
     pub(super) fn wait_for_work(&mut self, work: &mut Work, max: usize) -> io::Result<CallResult> {
         let (number, pool) = match work {
             Work::Call(call) => return self.wait_for_call(call, max),
-            Work::Receive { number, pool } => (*number, pool),
+            Work::Receive { fd: number, pool } => (*number, pool),
         };
         // The buffer first: without one nothing is received.
         let Some(mut buf) = pool.take() else {

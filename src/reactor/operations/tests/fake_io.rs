@@ -215,7 +215,7 @@ impl Io for FakeIo {
     fn attempt(&mut self, call: &mut IoCall, mode: &mut FdIoMode) -> io::Result<CallResult> {
         self.count_call();
         self.attempts += 1;
-        if call.is_for_a_disk(mode) && !self.rng.is_percent(20) {
+        if call.may_wait_for_disk(mode) && !self.rng.is_percent(20) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         if matches!(call.call(), Call::Sync { .. } | Call::Open) {

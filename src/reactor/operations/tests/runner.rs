@@ -77,7 +77,7 @@ impl Runner {
         let source = SourceFd::new(source);
         let seems_readable = self.io.rng.is_percent(10);
         let file = FakeFile::new(self.model.files.len(), kind, seems_readable);
-        let file = self.io.files.add(source.number(), file);
+        let file = self.io.files.add(source.raw_fd(), file);
         self.model.files.push(FileModel::new());
         self.io.register(slot, source.clone(), file);
         Link { slot, file, kind, source, has_connect: false }

@@ -31,7 +31,7 @@ impl Scene {
         log.is_allowed.store(true, Ordering::Relaxed);
         let source = SourceFd::new(FakeSource::new(&log, false));
         let mut io = FakeIo::new(1, true, FakeDriver::new(refused, 100));
-        let file = io.files.add(source.number(), FakeFile::new(0, kind, false));
+        let file = io.files.add(source.raw_fd(), FakeFile::new(0, kind, false));
         io.register(SLOT, source, file);
         Scene { ops: Operations::of_poller(0), io }
     }

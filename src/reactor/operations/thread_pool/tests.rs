@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::sys::buf::Buf;
-use crate::sys::io_call::{Call, CallArgs, CallResult, Part};
+use crate::sys::io_call::{Call, CallArgs, CallResult, Transfer};
 use crate::testing::is_alone;
 use nix::fcntl::OFlag;
 use nix::sys::resource::{Resource, setrlimit};
@@ -277,7 +277,7 @@ fn job_runs_at_once_without_a_thread() {
 fn submit_open(pool: &mut ThreadPool, index: usize) {
     let path = std::ffi::CString::from(c"/dev/null");
     let with = CallArgs::path(path, libc::O_RDONLY, 0);
-    let open = CallBox::with(None, Call::Open, Buf::None, Part::Nothing, with);
+    let open = CallBox::with(None, Call::Open, Buf::None, Transfer::Nothing, with);
     pool.submit(op(index), open.expect("in order"), Vec::new());
 }
 

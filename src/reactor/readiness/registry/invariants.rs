@@ -14,7 +14,7 @@ impl Registry {
         let marked = self.slots().iter().filter(|slot| queued(slot)).count();
         assert_eq!(marked + stale, self.queue.len(), "a slot is queued once, and knows it");
         for slot in self.slots() {
-            let number = self.get(slot).expect("just listed").source.number() as usize;
+            let number = self.get(slot).expect("just listed").source.raw_fd() as usize;
             assert_eq!(self.by_number[number], slot.index + 1, "a number leads to its slot");
         }
         let is_verified = self.has_hints || live().all(|its| !its.is_open(self.round));

@@ -35,7 +35,7 @@ fn what_signals_somebody_else_is_left_alone() {
     set_flags(&here, OFlag::O_NONBLOCK | OFlag::O_ASYNC);
     second(state(&here));
     Owner::of(there.as_raw_fd()).expect("nobody").set(here.as_raw_fd()).expect("nobody");
-    assert!(state(&here).0.is_nobody() && state(&here).2.contains(OFlag::O_ASYNC));
+    assert!(state(&here).0.is_unset() && state(&here).2.contains(OFlag::O_ASYNC));
     second(state(&here));
 }
 

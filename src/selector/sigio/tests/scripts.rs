@@ -61,7 +61,7 @@ fn files_that_do_not() -> Vec<Case> {
         push("timerfd", timer.expect("a timer").into());
         let epoll = nix::sys::epoll::EpollCreateFlags::EPOLL_CLOEXEC;
         push("epoll", nix::sys::epoll::Epoll::new(epoll).expect("an epoll").0);
-        push("signalfd", sigio().signals.queue().try_clone_to_owned().expect("a copy"));
+        push("signalfd", sigio().signals.signalfd().try_clone_to_owned().expect("a copy"));
         push("null", Named::open("/dev/null").expect("every Linux has it").into());
         push("regular file", Named::open("/proc/self/exe").expect("it runs").into());
         push("folder", Named::open("/").expect("every Linux has it").into());

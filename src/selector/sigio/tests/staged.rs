@@ -38,7 +38,7 @@ fn a_childs_drop_changes_nothing() {
 
 #[test]
 fn a_process_file_stands_in_the_side_set() {
-    let (mut sigio, process) = (sigio(), staging::process_file(std::process::id()));
+    let (mut sigio, process) = (sigio(), staging::open_pidfd(std::process::id()));
     let process = process.expect("it lives");
     let before = state(&process);
     assert_eq!(sigio.watch(0, &process, R), MUTE);
@@ -51,7 +51,7 @@ fn a_process_file_stands_in_the_side_set() {
 fn what_a_process_has_queued_is_no_report() {
     let (mut sigio, (here, _there)) = (sigio(), stream());
     sigio.watch(0, &here, R);
-    let signal = sigio.signals.number();
+    let signal = sigio.signals.signal();
     staging::queue_signal(Thread::current(), signal, here.as_raw_fd());
     Thread::current().signal(signal);
     assert_eq!(sigio.look(), quiet());

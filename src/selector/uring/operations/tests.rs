@@ -25,8 +25,8 @@ impl TakeCompletions for Noted<'_> {
         self.0.note_end(tag, work, result);
     }
 
-    fn on_one(&mut self, tag: u64, gain: CallResult, partial_results: u8) {
-        self.0.note_one(tag, gain, partial_results);
+    fn on_partial(&mut self, tag: u64, result: CallResult, partial_results: u8) {
+        self.0.note_one(tag, result, partial_results);
     }
 }
 
@@ -258,7 +258,7 @@ fn what_was_not_found_is_stopped_again_while_it_goes_on() {
     assert_eq!(again(&mut operations, &ring), [], "once for each answer");
     while ring.operations() > 0 {
         for tag in ring.operation_tags().collect::<Vec<_>>() {
-            assert!(ring.push(Request::Stop(tag), 1));
+            assert!(ring.push(Request::CancelOp(tag), 1));
         }
         ring.enter(1, None).expect("it goes on");
         ring.reap(Noted(&mut operations));

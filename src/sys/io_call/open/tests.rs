@@ -1,6 +1,6 @@
-//! Opening without waiting: what is opened, and what is left to a thread.
+//! Opens that can't block, and opens that are left to a thread.
 
-use super::super::{Call, Part};
+use super::super::{Call, Transfer};
 use super::*;
 use crate::sys::buf::Buf;
 use nix::fcntl::AT_FDCWD;
@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// A directory whose file system is one of those in which files are opened without waiting.
+/// A directory on a file system whose files are opened without blocking.
 fn local_directory() -> Option<tempfile::TempDir> {
     let directory = tempfile::tempdir().expect("a place for it");
     let file = File::open(directory.path()).expect("it is there");
@@ -22,7 +22,7 @@ fn local_directory() -> Option<tempfile::TempDir> {
     match opens {
         Some(Opens::FilesAndDirectories) => Some(directory),
         other => {
-            println!("skipped: the file system of {} is none: {other:?}", file.as_raw_fd());
+            println!("skipped: the file system of {} may block: {other:?}", file.as_raw_fd());
             None
         }
     }
@@ -30,8 +30,8 @@ fn local_directory() -> Option<tempfile::TempDir> {
 
 fn try_open(opener: &mut Opener, path: &Path, flags: libc::c_int) -> Option<io::Result<OwnedFd>> {
     let name = std::ffi::CString::new(path.as_os_str().as_bytes()).expect("no zero in it");
-    let with = CallArgs::path(name, flags, 0o600);
-    let call = IoCall::with(None, Call::Open, Buf::None, Part::Nothing, with);
+    let args = CallArgs::path(name, flags, 0o600);
+    let call = IoCall::with(None, Call::Open, Buf::None, Transfer::Nothing, args);
     call.expect("a call without a buffer").open_now(opener)
 }
 
@@ -46,8 +46,8 @@ fn text_of(fd: OwnedFd) -> String {
     text
 }
 
-/// Makes a symbolic link, and sets the time when it was followed last. The kernel updates that time
-/// (`relatime`) if it is not later than the time when the link was made, or a day old.
+/// Makes a symbolic link, and sets its access time. The kernel updates that time (`relatime`) if it
+/// is not later than the creation of the link, or a day old.
 fn symlink(target: &str, link: &Path, followed: Duration) {
     std::os::unix::fs::symlink(target, link).expect("room");
     set_followed(link, followed);
@@ -58,7 +58,7 @@ fn set_followed(link: &Path, followed: Duration) {
     utimensat(AT_FDCWD, link, &followed.into(), &unchanged, flags).expect("the link is there");
 }
 
-/// An hour from now: the time is not updated.
+/// Returns a time an hour from now, which is not updated.
 fn later() -> Duration {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is later");
     now + Duration::from_secs(3600)
@@ -84,7 +84,7 @@ fn cached_files_and_directories_are_opened() {
 }
 
 #[test]
-fn what_may_wait_or_fails_is_left_to_a_thread() {
+fn blocking_or_failing_opens_are_left_to_threads() {
     let Some(directory) = local_directory() else { return };
     let path = |name: &str| directory.path().join(name);
     fs::write(path("file"), "content").expect("room");
@@ -110,7 +110,7 @@ fn what_may_wait_or_fails_is_left_to_a_thread() {
 }
 
 #[test]
-fn missing_names_are_known_once_they_were_looked_up() {
+fn missing_names_fail_once_cached() {
     let Some(directory) = local_directory() else { return };
     let path = |name: &str| directory.path().join(name);
     symlink("missing", &path("dangling"), later());
@@ -127,13 +127,13 @@ fn missing_names_are_known_once_they_were_looked_up() {
     }
 }
 
-/// To follow such a link writes its time, which the cache alone can't do.
+/// Following such a link writes its access time, which the cache alone can't do.
 #[test]
-fn due_access_time_of_a_link_is_for_a_thread() {
+fn link_with_due_access_time_is_left_to_threads() {
     let Some(directory) = local_directory() else { return };
     let flags = fstatvfs(File::open(directory.path()).expect("it is there")).expect("it has them");
     if flags.flags().contains(FsFlags::ST_NOATIME) {
-        return println!("skipped: the file system keeps no times of access");
+        return println!("skipped: the file system keeps no access times");
     }
     let path = |name: &str| directory.path().join(name);
     fs::write(path("file"), "content").expect("room");
@@ -148,19 +148,19 @@ fn due_access_time_of_a_link_is_for_a_thread() {
     }
 }
 
-/// `/proc/self/fd` has the numbers of the first thread, whose files are others.
+/// `/proc/self/fd` shows the first thread's table, which has other files.
 #[test]
-fn numbers_are_those_of_the_thread() {
+fn fds_are_those_of_the_thread() {
     let Some(directory) = local_directory() else { return };
     let path = directory.path().join("file");
     fs::write(&path, "content").expect("room");
-    // These numbers stand for something in the table of this thread, and for nothing in the other.
+    // These descriptors are open in this thread's table, and not in the other.
     let others: Vec<_> = (0..64).map(|_| File::open("/dev/null").expect("it is there")).collect();
     let opened = std::thread::spawn(move || {
         // SAFETY: no memory is passed.
         assert_eq!(unsafe { libc::unshare(libc::CLONE_FILES) }, 0);
         for fd in 3..64 {
-            // SAFETY: this table is the thread's own, and nothing in it is used any more.
+            // SAFETY: the thread owns this table, and no longer uses the descriptor.
             unsafe { libc::close(fd) };
         }
         let mut opener = Opener::default();
@@ -181,9 +181,9 @@ fn numbers_are_written_in_decimal() {
     }
 }
 
-/// A mount that is pushed out of the cache is asked for again.
+/// A mount that was evicted from the cache is looked up again.
 #[test]
-fn mounts_are_looked_up_again() {
+fn evicted_mounts_are_looked_up_again() {
     let Some(directory) = local_directory() else { return };
     let file = File::open(directory.path()).expect("it is there");
     let mount_of = |file: &File| CachedStat::of(file.as_fd()).expect("as before").mount;

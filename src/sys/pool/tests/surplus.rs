@@ -1,4 +1,4 @@
-//! A pool frees half of what a period did not need, and nothing that is lent or needed.
+//! A pool frees half of its surplus each period, and no buffer that is in use or needed.
 
 use super::super::surplus::{MIN_KEPT, MIN_PERIOD};
 use super::*;
@@ -69,26 +69,26 @@ fn light_traffic_returns_memory_down_to_the_floor() {
             assert!(takes <= 8 * peak + 10 * MIN_PERIOD, "{peak}: {last} are left");
         }
         assert!(takes >= MIN_PERIOD.saturating_sub(peak), "{peak}: not at once");
-        let capacity = pool.0.lock().expect("this process made it").home.capacity();
+        let capacity = pool.0.lock().expect("this process made it").free.capacity();
         assert!(capacity <= 2 * MIN_KEPT, "the list shrinks too: {capacity}");
         trickle(&pool, 20 * MIN_PERIOD);
         assert_eq!((pool.made(), allocations(&pool)), (MIN_KEPT, peak), "{peak}: and no further");
     }
 }
 
-/// The number that is lent varies, by up to an eighth of the highest, or down to none.
+/// The load varies by up to an eighth of its peak, or down to none.
 #[test]
 fn steady_load_never_allocates_again() {
     for count in [1, 16, 100, 500] {
         let pool = pool(8, 1000);
-        let mut lent: VecDeque<_> = (0..count).filter_map(|_| pool.take()).collect();
+        let mut in_use: VecDeque<_> = (0..count).filter_map(|_| pool.take()).collect();
         for step in 0..100 * count.max(100) {
             // Each peak lasts longer than a period.
             let peak = count - step / (8 * count.max(100)) % 2 * (count / 8);
-            lent.truncate(peak - 1);
-            lent.extend(pool.take());
+            in_use.truncate(peak - 1);
+            in_use.extend(pool.take());
         }
-        drop(lent);
+        drop(in_use);
         (0..50).for_each(|_| burst(&pool, count));
         assert_eq!((allocations(&pool), pool.made()), (count, count));
     }
@@ -99,21 +99,21 @@ fn shrink_to_fit_frees_idle_buffers_only() {
     let pool = pool(8, 100);
     pool.shrink_to_fit();
     assert_eq!((pool.made(), pool.idle()), (0, 0));
-    let mut lent: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
-    for (at, buf) in lent.iter_mut().enumerate() {
+    let mut in_use: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
+    for (at, buf) in in_use.iter_mut().enumerate() {
         buf.write_all(&[at as u8; 8]).expect("there is room");
     }
-    drop(lent.drain(..60));
+    drop(in_use.drain(..60));
     assert_eq!((pool.made(), pool.idle()), (100, 60));
     pool.shrink_to_fit();
     assert_eq!((pool.made(), pool.idle(), pool.left()), (40, 0, 60));
-    assert_eq!(pool.0.lock().expect("this process made it").home.capacity(), 0);
-    for (at, buf) in (60..).zip(&lent) {
-        assert_eq!(**buf, [at as u8; 8], "it is lent");
+    assert_eq!(pool.0.lock().expect("this process made it").free.capacity(), 0);
+    for (at, buf) in (60..).zip(&in_use) {
+        assert_eq!(**buf, [at as u8; 8], "it is in use");
     }
     let more: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
     assert_eq!((more.len(), pool.made(), allocations(&pool)), (60, 100, 160));
-    drop((lent, more));
+    drop((in_use, more));
     assert_eq!((pool.made(), pool.idle()), (100, 100));
     assert!(pool.is_last_handle(0));
     pool.shrink_to_fit();
@@ -152,25 +152,25 @@ fn freed_buffers_return_memory_to_the_system() {
 
 /// Buffers are freed by the pool and by a thread, while others write to theirs.
 #[test]
-fn threads_keep_what_is_lent_while_others_free() {
+fn threads_keep_buffers_while_others_free() {
     const THREADS: usize = 4;
     const LIMIT: usize = 150;
     let (pool, is_over) = (pool(16, LIMIT), AtomicBool::new(false));
     let work = |thread: usize| {
         let mut kept = VecDeque::new();
         for turn in 0..20_000 {
-            // Many for some time, then few.
+            // Phases of many buffers and of few.
             let most = if turn / 1000 % 4 == 0 { 50 } else { 2 };
             if kept.len() < most
                 && let Some(mut buf) = pool.take()
             {
-                assert!(buf.is_empty(), "it comes empty");
+                assert!(buf.is_empty(), "a taken buffer is empty");
                 buf.write_all(&[thread as u8; 16]).expect("there is room");
                 kept.push_back(buf);
             }
             if kept.len() >= most {
                 let buf = kept.pop_front().expect("there are some");
-                assert_eq!(*buf, [thread as u8; 16], "it is nobody else's");
+                assert_eq!(*buf, [thread as u8; 16], "another thread wrote to it");
             }
             let made = pool.made();
             assert!((kept.len()..=LIMIT).contains(&made), "{made}");
@@ -189,7 +189,7 @@ fn threads_keep_what_is_lent_while_others_free() {
         shrink.join().expect("it only frees");
         assert!(all.iter().all(Result::is_ok));
     });
-    assert_eq!(pool.idle(), pool.made(), "all are at home");
+    assert_eq!(pool.idle(), pool.made(), "all were returned");
     trickle(&pool, 20 * LIMIT);
     assert!(pool.made() <= MIN_KEPT && pool.is_last_handle(0));
 }
@@ -204,15 +204,15 @@ fn forked_child_frees_nothing() {
     kept.write_all(b"parent").expect("there is room");
     burst(&pool, 99);
     trickle(&pool, 100);
-    // SAFETY: there is no other thread at work in this process.
+    // SAFETY: no other thread runs in this process.
     match unsafe { fork() }.expect("a child") {
         ForkResult::Child => {
             let mut is_in_order = (0..1000).all(|_| pool.take().is_none());
             pool.shrink_to_fit();
-            is_in_order &= pool.0.state.lock().is_ok_and(|state| state.home.len() == 99);
+            is_in_order &= pool.0.state.lock().is_ok_and(|state| state.free.len() == 99);
             is_in_order &= *kept == *b"parent";
             drop((kept, pool));
-            // SAFETY: this ends the process without running anything.
+            // SAFETY: _exit ends the process without running exit handlers.
             unsafe { libc::_exit(i32::from(!is_in_order)) }
         }
         ForkResult::Parent { child } => {
@@ -222,18 +222,18 @@ fn forked_child_frees_nothing() {
     }
     assert_eq!((&*kept, pool.made(), pool.idle()), (&b"parent"[..], 100, 99));
     trickle(&pool, 1000);
-    assert!(pool.made() < 100, "the parent's goes on");
+    assert!(pool.made() < 100, "the parent's pool still frees");
 }
 
 #[test]
 fn pool_keeps_one_waker_per_poller() {
     let pool = pool(8, 1);
-    let bells = [(); 2].map(|()| Arc::new(Bell::default()));
-    let wakers = bells.clone().map(Waker::from);
-    let lent = pool.take();
+    let counters = [(); 2].map(|()| Arc::new(CountingWaker::default()));
+    let wakers = counters.clone().map(Waker::from);
+    let in_use = pool.take();
     for _ in 0..3 {
         for waker in &wakers {
-            // A poller may hand over any clone of its waker.
+            // A poller may pass any clone of its waker.
             assert!(matches!(pool.take_or_wait(&waker.clone()), Ok(None)));
         }
     }
@@ -242,8 +242,8 @@ fn pool_keeps_one_waker_per_poller() {
     pool.stop_notifying(&wakers[0]);
     pool.stop_notifying(&wakers[0]);
     assert_eq!((count(), pool.notifies(&wakers[0]), pool.notifies(&wakers[1])), (1, false, true));
-    drop(lent);
-    assert_eq!(bells.each_ref().map(|bell| bell.0.load(Ordering::Relaxed)), [0, 1]);
+    drop(in_use);
+    assert_eq!(counters.each_ref().map(|wakes| wakes.0.load(Ordering::Relaxed)), [0, 1]);
     assert_eq!(count(), 0);
 }
 
@@ -251,20 +251,20 @@ fn pool_keeps_one_waker_per_poller() {
 enum Step {
     Take(usize),
     TakeOrWait(usize),
-    TakeSpare(usize),
-    /// Takes and returns one so many times.
+    TakeForRing(usize),
+    /// Takes and returns one buffer, this many times.
     Trickle(usize),
-    /// Returns so many: the last ones, or any.
+    /// Returns this many: the last ones, or any.
     Return(usize, Option<prop::sample::Index>),
     Shrink,
 }
 
-/// The pool as lists of addresses, and a period as the list of what was idle after each take.
+/// The pool as lists of addresses; the period as the idle count after each take.
 #[derive(Default)]
 struct Model {
     limit: usize,
     idle: Vec<usize>,
-    lent: Vec<usize>,
+    in_use: Vec<usize>,
     period: usize,
     history: Vec<usize>,
     takes: usize,
@@ -272,16 +272,16 @@ struct Model {
 
 impl Model {
     fn made(&self) -> usize {
-        self.idle.len() + self.lent.len()
+        self.idle.len() + self.in_use.len()
     }
 
     /// A buffer at this address was taken. `allocated`: the pool made it.
     fn take(&mut self, at: usize, allocated: bool) {
         match self.idle.pop() {
             Some(last) => assert_eq!((at, allocated), (last, false), "the last one returned"),
-            None => assert!(allocated && !self.lent.contains(&at)),
+            None => assert!(allocated && !self.in_use.contains(&at)),
         }
-        self.lent.push(at);
+        self.in_use.push(at);
         self.history.push(self.idle.len());
         self.takes += 1;
     }
@@ -306,11 +306,11 @@ impl Model {
 
     fn verify(&self, pool: &BufferPool) {
         assert_eq!((pool.made(), pool.idle()), (self.made(), self.idle.len()));
-        assert_eq!(pool.left(), self.limit - self.lent.len());
+        assert_eq!(pool.left(), self.limit - self.in_use.len());
         let state = pool.0.lock().expect("this process made it");
-        let idle = state.home.iter().map(|block| block.block().start.addr().get());
+        let idle = state.free.iter().map(|block| block.block().start.addr().get());
         assert!(idle.eq(self.idle.iter().copied()), "in the order in which they returned");
-        assert!(state.home.capacity() <= 2 * self.made().max(2), "{}", state.home.capacity());
+        assert!(state.free.capacity() <= 2 * self.made().max(2), "{}", state.free.capacity());
     }
 }
 
@@ -321,7 +321,7 @@ fn address(buf: &PoolBuf) -> usize {
 fn run(limit: usize, steps: Vec<Step>) {
     let pool = pool(8, limit);
     let mut model = Model { limit, period: 256, history: vec![0], ..Model::default() };
-    let mut lent = Vec::new();
+    let mut in_use = Vec::new();
     let mut before = 0;
     for step in steps {
         let mut note = |model: &mut Model, buf: &PoolBuf| {
@@ -337,37 +337,37 @@ fn run(limit: usize, steps: Vec<Step>) {
                         Step::Take(_) => pool.take(),
                         _ => pool.take_or_wait(Waker::noop()).expect("there is memory"),
                     };
-                    assert_eq!(buf.is_some(), model.lent.len() < limit);
+                    assert_eq!(buf.is_some(), model.in_use.len() < limit);
                     let Some(buf) = buf else { break };
                     note(&mut model, &buf);
-                    lent.push(buf);
+                    in_use.push(buf);
                 }
             }
-            Step::TakeSpare(count) => {
+            Step::TakeForRing(count) => {
                 let mut spare = Vec::new();
-                pool.take_spare(count, |buf| spare.push(buf));
-                let most = (limit / 2).saturating_sub(model.lent.len());
+                pool.take_for_ring(count, |buf| spare.push(buf));
+                let most = (limit / 2).saturating_sub(model.in_use.len());
                 assert_eq!(spare.len(), count.min(most));
                 for buf in spare {
                     model.take(address(&buf), model.idle.is_empty());
-                    lent.push(buf);
+                    in_use.push(buf);
                 }
                 model.unlock();
                 before = allocations(&pool);
             }
-            Step::Trickle(count) if model.lent.len() < limit => {
+            Step::Trickle(count) if model.in_use.len() < limit => {
                 for _ in 0..count {
-                    let buf = pool.take().expect("not all are lent");
+                    let buf = pool.take().expect("not all are in use");
                     note(&mut model, &buf);
-                    model.idle.extend(model.lent.pop());
+                    model.idle.extend(model.in_use.pop());
                 }
             }
             Step::Trickle(_) => {}
             Step::Return(count, index) => {
-                for _ in 0..count.min(lent.len()) {
-                    let at = index.map_or(lent.len() - 1, |index| index.index(lent.len()));
-                    drop(lent.swap_remove(at));
-                    model.idle.push(model.lent.swap_remove(at));
+                for _ in 0..count.min(in_use.len()) {
+                    let at = index.map_or(in_use.len() - 1, |index| index.index(in_use.len()));
+                    drop(in_use.swap_remove(at));
+                    model.idle.push(model.in_use.swap_remove(at));
                 }
             }
             Step::Shrink => {
@@ -386,7 +386,7 @@ fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => count().prop_map(Step::Take),
         2 => count().prop_map(Step::TakeOrWait),
-        2 => count().prop_map(Step::TakeSpare),
+        2 => count().prop_map(Step::TakeForRing),
         4 => (1..800_usize).prop_map(Step::Trickle),
         8 => (count(), index).prop_map(|(count, index)| Step::Return(count, index)),
         1 => Just(Step::Shrink),
@@ -395,7 +395,7 @@ fn any_step() -> impl Strategy<Value = Step> {
 
 proptest! {
     #[test]
-    fn pool_frees_what_a_model_frees(
+    fn pool_frees_like_its_model(
         limit in prop_oneof![1..40_usize, 40..400_usize],
         steps in prop::collection::vec(any_step(), 1..40),
     ) {

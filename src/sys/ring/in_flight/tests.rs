@@ -6,15 +6,15 @@ use super::*;
 use proptest::prelude::*;
 use std::os::fd::AsFd;
 
-/// Takes an operation out, which no kernel was given.
+/// Removes an operation that was not submitted.
 #[allow(unsafe_code)]
 fn take(in_flight: &mut InFlight, tag: u64) -> Option<(u64, Work)> {
-    // SAFETY: no kernel has it.
+    // SAFETY: the kernel does not have it.
     unsafe { in_flight.remove(user_data_of(tag)) }
 }
 
-fn operation(number: u64) -> Work {
-    let buf = Buf::Vec(number.to_ne_bytes().to_vec());
+fn operation(id: u64) -> Work {
+    let buf = Buf::Vec(id.to_ne_bytes().to_vec());
     let call = CallBox::new(std::io::stdin().as_fd(), Call::Send, buf, (0, 8), None);
     call.expect("eight bytes").into()
 }
@@ -23,7 +23,7 @@ fn to_send(work: &Work) -> &[u8] {
     work.io_call().expect("it is a call").to_send()
 }
 
-fn number(work: &Work) -> u64 {
+fn id(work: &Work) -> u64 {
     u64::from_ne_bytes(to_send(work).try_into().expect("eight bytes"))
 }
 
@@ -43,17 +43,17 @@ proptest! {
             if is_begun {
                 let inserted = in_flight.insert(operation(tag), tag, 0);
                 prop_assert_eq!(inserted.is_err(), has_index, "one at a time");
-                let call = inserted.map_or_else(|call| number(&call), |call| number(call));
+                let call = inserted.map_or_else(|call| id(&call), |call| id(call));
                 prop_assert_eq!(call, tag, "a call that was refused comes back");
                 if !has_index {
                     live.push(tag);
                 }
             } else {
                 prop_assert_eq!(in_flight.get(tag).is_some(), live.contains(&tag));
-                // A `user_data` has no room for all of a tag.
+                // A `user_data` lacks the topmost bit of a tag.
                 let is_named = |its: &&u64| user_data_of(**its) == user_data_of(tag);
                 let named = live.iter().find(is_named).copied();
-                let removed = take(&mut in_flight, tag).map(|(its, call)| (its, number(&call)));
+                let removed = take(&mut in_flight, tag).map(|(its, call)| (its, id(&call)));
                 prop_assert_eq!(removed, named.map(|tag| (tag, tag)), "once");
                 live.retain(|its| Some(*its) != named);
             }
@@ -69,12 +69,12 @@ proptest! {
 
 #[test]
 fn operation_in_flight_is_small() {
-    assert!(size_of::<Option<Operation>>() <= 32);
+    assert!(size_of::<Option<InFlightOp>>() <= 32);
 }
 
-/// What it points to is not moved, however many come after it.
+/// Inserting further operations does not move the memory that an SQE points to.
 #[test]
-fn memory_stays_where_it_is() {
+fn memory_in_flight_does_not_move() {
     let mut in_flight = InFlight::default();
     let call = in_flight.insert(operation(1), 0, 0).expect("it is the first");
     let memory = to_send(call).as_ptr();

@@ -1,15 +1,15 @@
-//! Buffers of pools that are set out in a ring: whose they are, how many, and for how long.
+//! Provided buffers: their number, their owner, and the time of their return.
 
 use super::super::groups::PERIOD;
 use super::*;
 use crate::sys::buf::Buf;
-use crate::sys::io_call::{CallArgs, CallBox, Part, leaked_buffers};
+use crate::sys::io_call::{CallArgs, CallBox, Transfer, leaked_buffers};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, socketpair};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
-/// Two sockets that keep what is written apart.
+/// Two sockets that preserve message boundaries.
 fn records() -> (OwnedFd, OwnedFd) {
     let (kind, flags) = (SockType::SeqPacket, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK);
     socketpair(AddressFamily::Unix, kind, None, flags).expect("a pair of sockets")
@@ -21,44 +21,44 @@ fn write(socket: &OwnedFd, bytes: &[u8]) {
 }
 
 fn pool(size: usize, limit: usize) -> BufferPool {
-    BufferPool::new(size, limit).expect("there is something in it")
+    BufferPool::new(size, limit).expect("a valid size and limit")
 }
 
-/// How many are not at home.
-fn lent(pool: &BufferPool) -> usize {
+/// Counts the buffers in use.
+fn in_use(pool: &BufferPool) -> usize {
     pool.made() - pool.idle()
 }
 
-/// What a ring's operation has come to.
+/// A completion of a multishot receive.
 #[derive(Debug)]
-enum Came {
-    One(CallResult),
-    Over(io::Result<CallResult>),
+enum ReceiveEvent {
+    Partial(CallResult),
+    Last(io::Result<CallResult>),
 }
 
 impl Ring {
     fn begin_recv(&mut self, socket: &OwnedFd, pool: &BufferPool) -> u64 {
-        assert!(self.serves(pool), "this kernel has it");
+        assert!(self.provides(pool), "this kernel has it");
         self.begin_promised_recv(socket, pool)
     }
 
-    /// The ring has said before that it serves the pool.
+    /// Begins a receive for which the ring has promised buffers before.
     fn begin_promised_recv(&mut self, socket: &OwnedFd, pool: &BufferPool) -> u64 {
-        let work = Work::Receive { number: socket.as_raw_fd(), pool: pool.clone() };
+        let work = Work::Receive { fd: socket.as_raw_fd(), pool: pool.clone() };
         let tag = (7..).find(|&tag| !self.has_operation(tag)).expect("one is free");
         self.begin(work, tag).expect("there is room");
         tag
     }
 
-    /// Everything that there is now.
-    fn came(&mut self) -> Vec<Came> {
+    /// Returns all completions that are available.
+    fn events(&mut self) -> Vec<ReceiveEvent> {
         let mut all = Vec::new();
         loop {
-            self.enter(0, None).expect("nothing goes wrong");
+            self.enter(0, None).expect("an open ring");
             let before = all.len();
             self.reap(|completion: Completion| match completion {
-                Completion::One { gain } => all.push(Came::One(gain)),
-                Completion::Operation { result, .. } => all.push(Came::Over(result)),
+                Completion::Partial { result } => all.push(ReceiveEvent::Partial(result)),
+                Completion::Operation { result, .. } => all.push(ReceiveEvent::Last(result)),
                 Completion::Request { .. } => {}
             });
             if all.len() == before && !self.has_more() {
@@ -67,284 +67,286 @@ impl Ring {
         }
     }
 
-    /// Ends the one that is under way.
-    fn stop(&mut self, tag: u64) -> Vec<Came> {
-        assert!(self.push(Request::Stop(tag), 1));
+    /// Cancels a receive.
+    fn cancel(&mut self, tag: u64) -> Vec<ReceiveEvent> {
+        assert!(self.push(Request::CancelOp(tag), 1));
         let mut all = Vec::new();
         while self.in_flight.len() > 0 {
-            all.extend(self.came());
+            all.extend(self.events());
         }
         all
     }
 }
 
-/// The bytes of one that goes on.
-fn one(came: &Came) -> &[u8] {
-    match came {
-        Came::One(CallResult::Received(buf)) => buf,
-        other => panic!("not one of many: {other:?}"),
+/// Returns the bytes of a result that is not the last.
+fn bytes_of(event: &ReceiveEvent) -> &[u8] {
+    match event {
+        ReceiveEvent::Partial(CallResult::Received(buf)) => buf,
+        other => panic!("not an intermediate result: {other:?}"),
     }
 }
 
 #[test]
-fn each_comes_in_a_buffer_and_another_is_set_out() {
+fn received_buffer_is_replaced() {
     for work in TaskWork::LADDER {
-        let (mut ring, (here, there), pool) = (ring(8, work), records(), pool(4, 8));
-        let tag = ring.begin_recv(&here, &pool);
-        assert_eq!(lent(&pool), 4, "half of them are set out");
-        assert!(ring.came().is_empty(), "{work:?}");
+        let (mut ring, (local, peer), pool) = (ring(8, work), records(), pool(4, 8));
+        let tag = ring.begin_recv(&local, &pool);
+        assert_eq!(in_use(&pool), 4, "half of the limit is provided");
+        assert!(ring.events().is_empty(), "{work:?}");
         for record in [&b"abc"[..], b"d", b"longer"] {
-            write(&there, record);
+            write(&peer, record);
         }
-        let mut came = ring.came();
-        let got: Vec<_> = came.iter().map(one).collect();
-        assert_eq!(got, [&b"abc"[..], b"d", b"long"], "{work:?}: as much as there is room for");
-        assert_eq!(lent(&pool), 4, "the three, and one in its place");
-        ring.supply();
-        assert_eq!(lent(&pool), 4, "no more while the program has them: half are for others");
-        came.truncate(1);
-        ring.supply();
-        assert_eq!(lent(&pool), 4, "two are back, and set out in their place");
-        drop(came);
-        ring.supply();
-        assert_eq!((lent(&pool), pool.made()), (4, 4), "the same ones again");
-        let ended = ring.stop(tag);
-        let [Came::Over(Err(error))] = &ended[..] else { panic!("{ended:?}") };
+        let mut events = ring.events();
+        let got: Vec<_> = events.iter().map(bytes_of).collect();
+        assert_eq!(got, [&b"abc"[..], b"d", b"long"], "{work:?}: cut at the buffer's size");
+        assert_eq!(in_use(&pool), 4, "three taken, one provided");
+        ring.refill();
+        assert_eq!(in_use(&pool), 4, "no more: half of the limit is for other uses");
+        events.truncate(1);
+        ring.refill();
+        assert_eq!(in_use(&pool), 4, "two were returned and provided again");
+        drop(events);
+        ring.refill();
+        assert_eq!((in_use(&pool), pool.made()), (4, 4), "buffers are reused");
+        let ended = ring.cancel(tag);
+        let [ReceiveEvent::Last(Err(error))] = &ended[..] else { panic!("{ended:?}") };
         assert_eq!(error.raw_os_error(), Some(libc::ECANCELED));
         drop(ring);
-        assert_eq!(lent(&pool), 0, "they come home with the ring");
+        assert_eq!(in_use(&pool), 0, "the drop of the ring returns them");
     }
 }
 
 #[test]
-fn the_end_and_what_fails_takes_no_buffer() {
+fn eof_and_errors_take_no_buffer() {
     let _still = crate::testing::no_children();
     let (mut ring, pool) = (ring(8, TaskWork::Deferred), pool(4, 8));
-    let (here, there) = UnixStream::pair().expect("a pair of sockets");
-    let here = OwnedFd::from(here);
-    ring.begin_recv(&here, &pool);
-    nix::unistd::write(&there, b"last").expect("room");
-    drop(there);
-    let came = ring.came();
-    assert_eq!(one(&came[0]), b"last");
-    assert!(matches!(came[1..], [Came::Over(Ok(CallResult::Moved(0)))]), "{came:?}");
-    drop(came);
-    assert_eq!((lent(&pool), ring.in_flight.len()), (3, 0));
+    let (local, peer) = UnixStream::pair().expect("a pair of sockets");
+    let local = OwnedFd::from(local);
+    ring.begin_recv(&local, &pool);
+    nix::unistd::write(&peer, b"last").expect("room");
+    drop(peer);
+    let events = ring.events();
+    assert_eq!(bytes_of(&events[0]), b"last");
+    assert!(matches!(events[1..], [ReceiveEvent::Last(Ok(CallResult::Moved(0)))]), "{events:?}");
+    drop(events);
+    assert_eq!((in_use(&pool), ring.in_flight.len()), (3, 0));
     let (reader, _writer) = nix::unistd::pipe().expect("a pipe");
     ring.begin_recv(&reader, &pool);
-    let came = ring.came();
-    let [Came::Over(Err(error))] = &came[..] else { panic!("it is no socket: {came:?}") };
-    assert_eq!((error.raw_os_error(), lent(&pool)), (Some(libc::ENOTSOCK), 4));
+    let events = ring.events();
+    let [ReceiveEvent::Last(Err(error))] = &events[..] else {
+        panic!("it is no socket: {events:?}")
+    };
+    assert_eq!((error.raw_os_error(), in_use(&pool)), (Some(libc::ENOTSOCK), 4));
 }
 
-/// Each time that there was none, twice as many are set out, but never more than half of all.
+/// Each shortage doubles the provided buffers, up to half of the limit.
 #[test]
-fn a_shortage_has_more_set_out_up_to_half_of_all() {
+fn shortage_doubles_target_up_to_half() {
     for (limit, steps) in [(400, &[64, 128, 200, 200][..]), (8, &[4, 4]), (64, &[32, 32])] {
-        let (mut ring, (here, there), pool) =
+        let (mut ring, (local, peer), pool) =
             (ring(64, TaskWork::Deferred), records(), pool(2, limit));
         for &out in steps {
-            ring.begin_recv(&here, &pool);
-            ring.supply();
-            assert_eq!(lent(&pool), out, "of {limit}");
-            // Not all of them at once: a socket keeps only so many records.
-            let mut came = Vec::new();
-            while came.len() < out {
-                let count = (out - came.len()).min(4);
-                (0..count).for_each(|_| write(&there, b"x"));
-                came.extend(ring.came());
+            ring.begin_recv(&local, &pool);
+            ring.refill();
+            assert_eq!(in_use(&pool), out, "of {limit}");
+            // In batches: a socket queues only so many records.
+            let mut events = Vec::new();
+            while events.len() < out {
+                let count = (out - events.len()).min(4);
+                (0..count).for_each(|_| write(&peer, b"x"));
+                events.extend(ring.events());
             }
-            write(&there, b"y");
-            came.extend(ring.came());
-            let Some(Came::Over(Err(error))) = came.pop() else { panic!("there is none left") };
+            write(&peer, b"y");
+            events.extend(ring.events());
+            let Some(ReceiveEvent::Last(Err(error))) = events.pop() else { panic!("no ENOBUFS") };
             assert_eq!(error.raw_os_error(), Some(libc::ENOBUFS));
-            assert_eq!((came.len(), ring.in_flight.len()), (out, 0), "and all went to good use");
-            assert!(came.iter().all(|came| one(came) == b"x"));
-            drop(came);
-            assert_eq!(lent(&pool), 0);
+            assert_eq!((events.len(), ring.in_flight.len()), (out, 0), "every buffer was used");
+            assert!(events.iter().all(|event| bytes_of(event) == b"x"));
+            drop(events);
+            assert_eq!(in_use(&pool), 0);
             let mut byte = [0];
-            assert_eq!(nix::unistd::read(&here, &mut byte), Ok(1), "it was left there");
+            assert_eq!(nix::unistd::read(&local, &mut byte), Ok(1), "it stayed in the socket");
             assert_eq!(&byte, b"y");
         }
     }
 }
 
-/// A burst takes many once. What follows takes one at a time, and needs few.
+/// A burst takes many buffers at once; the traffic after it takes one at a time.
 #[test]
-fn group_gives_back_buffers_after_quiet_periods() {
-    let (mut ring, (here, there), pool) = (ring(64, TaskWork::Deferred), records(), pool(4, 512));
+fn group_shrinks_after_quiet_periods() {
+    let (mut ring, (local, peer), pool) = (ring(64, TaskWork::Deferred), records(), pool(4, 512));
     for _ in 0..2 {
-        ring.begin_recv(&here, &pool);
-        let mut came = Vec::new();
-        while !matches!(came.last(), Some(Came::Over(Err(_)))) {
-            write(&there, b"x");
-            came.extend(ring.came());
+        ring.begin_recv(&local, &pool);
+        let mut events = Vec::new();
+        while !matches!(events.last(), Some(ReceiveEvent::Last(Err(_)))) {
+            write(&peer, b"x");
+            events.extend(ring.events());
         }
-        // It may have ended before the last record was written.
-        while nix::unistd::read(&here, &mut [0]).is_ok() {}
+        // The receive may have ended before the last record was written.
+        while nix::unistd::read(&local, &mut [0]).is_ok() {}
     }
-    ring.begin_recv(&here, &pool);
-    ring.supply();
-    assert_eq!(lent(&pool), 256);
+    ring.begin_recv(&local, &pool);
+    ring.refill();
+    assert_eq!(in_use(&pool), 256);
     let mut take_one = || {
-        write(&there, b"x");
-        ring.supply();
-        assert_eq!(ring.came().len(), 1);
-        ring.supply();
-        lent(&pool)
+        write(&peer, b"x");
+        ring.refill();
+        assert_eq!(ring.events().len(), 1);
+        ring.refill();
+        in_use(&pool)
     };
     for expected in [128, 64] {
-        let steps = (0..).find(|_| take_one() == expected).expect("it comes to that");
+        let steps = (0..).find(|_| take_one() == expected).expect("the target shrinks");
         assert!(steps > PERIOD / 2, "not at once: {steps}");
     }
-    assert!((0..3 * PERIOD).all(|_| take_one() == 64), "and to no less");
-    // The group's part is idle then, and the pool frees it: all but an eighth of what is needed.
+    assert!((0..3 * PERIOD).all(|_| take_one() == 64), "the minimum");
+    // The pool then frees the idle buffers, except an eighth of those needed.
     let most = (64 + 1) * 8 / 7 + 1;
     let steps = (0..20_000).find(|_| take_one() == 64 && pool.made() <= most);
     assert!(steps.is_some(), "{} are left", pool.made());
 }
 
-/// The array has a tail of 16 bits, and fewer entries than that: both wrap.
+/// The tail has 16 bits, and the ring fewer entries: both wrap.
 #[test]
-fn arrays_wrap() {
-    let (mut ring, (here, there), pool) = (ring(64, TaskWork::Deferred), records(), pool(4, 16));
-    ring.begin_recv(&here, &pool);
+fn buffer_ring_wraps() {
+    let (mut ring, (local, peer), pool) = (ring(64, TaskWork::Deferred), records(), pool(4, 16));
+    ring.begin_recv(&local, &pool);
     let (mut sent, mut got) = (0_u32, 0_u32);
     while got < 70_000 {
         for _ in 0..4 {
-            write(&there, &sent.to_ne_bytes());
+            write(&peer, &sent.to_ne_bytes());
             sent += 1;
         }
-        for came in ring.came() {
-            assert_eq!(one(&came), got.to_ne_bytes(), "each once and in order");
+        for event in ring.events() {
+            assert_eq!(bytes_of(&event), got.to_ne_bytes(), "each once and in order");
             got += 1;
         }
         assert_eq!(got, sent);
-        ring.supply();
-        assert_eq!((lent(&pool), pool.made()), (8, 8));
+        ring.refill();
+        assert_eq!((in_use(&pool), pool.made()), (8, 8));
     }
 }
 
 #[test]
-fn where_nobody_receives_any_more_they_come_home() {
-    let (mut ring, (here, there), pool) = (ring(8, TaskWork::Deferred), records(), pool(4, 8));
+fn unused_group_returns_its_buffers() {
+    let (mut ring, (local, peer), pool) = (ring(8, TaskWork::Deferred), records(), pool(4, 8));
     for _ in 0..3 {
-        let tag = ring.begin_recv(&here, &pool);
-        ring.supply();
-        assert_eq!(lent(&pool), 4);
-        write(&there, b"data");
-        let came = ring.came();
-        assert_eq!((came.len(), one(&came[0])), (1, &b"data"[..]));
-        drop(came);
-        assert_eq!(ring.stop(tag).len(), 1);
-        ring.supply();
-        assert_eq!(lent(&pool), 0, "others may need them");
+        let tag = ring.begin_recv(&local, &pool);
+        ring.refill();
+        assert_eq!(in_use(&pool), 4);
+        write(&peer, b"data");
+        let events = ring.events();
+        assert_eq!((events.len(), bytes_of(&events[0])), (1, &b"data"[..]));
+        drop(events);
+        assert_eq!(ring.cancel(tag).len(), 1);
+        ring.refill();
+        assert_eq!(in_use(&pool), 0, "the buffers are for other uses");
     }
 }
 
-/// There may be so much to ask of the kernel that what was promised some begins in a later call.
+/// With a full queue, a receive that was promised buffers begins in a later enter.
 #[test]
-fn who_begins_after_they_were_taken_back_finds_some_all_the_same() {
+fn receive_after_unregister_finds_buffers() {
     for work in TaskWork::LADDER {
-        let (mut ring, (here, there), pool) = (ring(8, work), records(), pool(4, 8));
-        assert!(ring.serves(&pool));
-        ring.supply();
-        assert_eq!(lent(&pool), 0, "nobody may take them yet");
-        let tag = ring.begin_promised_recv(&here, &pool);
-        ring.supply();
-        assert!(ring.came().is_empty(), "{work:?}: it waits, for there are buffers");
-        write(&there, b"abc");
-        assert_eq!(ring.came().iter().map(one).collect::<Vec<_>>(), [b"abc"], "{work:?}");
-        ring.stop(tag);
+        let (mut ring, (local, peer), pool) = (ring(8, work), records(), pool(4, 8));
+        assert!(ring.provides(&pool));
+        ring.refill();
+        assert_eq!(in_use(&pool), 0, "the group has no users yet");
+        let tag = ring.begin_promised_recv(&local, &pool);
+        ring.refill();
+        assert!(ring.events().is_empty(), "{work:?}: it waits, because there are buffers");
+        write(&peer, b"abc");
+        assert_eq!(ring.events().iter().map(bytes_of).collect::<Vec<_>>(), [b"abc"], "{work:?}");
+        ring.cancel(tag);
         drop(ring);
-        assert_eq!(lent(&pool), 0, "they come home");
+        assert_eq!(in_use(&pool), 0, "they are returned");
     }
 }
 
 #[test]
-fn a_pool_without_a_second_buffer_is_not_served() {
+fn pool_of_one_buffer_provides_none() {
     let mut ring = ring(8, TaskWork::Deferred);
     let pool = pool(8, 1);
-    assert!(!ring.serves(&pool), "the one may be somebody else's");
+    assert!(!ring.provides(&pool), "the buffer is for other uses");
     assert_eq!(pool.made(), 0);
     assert!(pool.is_last_handle(0));
 }
 
-/// Where none is set out, because the program has them, a receive would end as soon as it begins.
+/// While none can be provided, a receive would end as soon as it begins.
 #[test]
-fn a_pool_that_has_none_left_is_not_served_until_some_are_home() {
+fn exhausted_pool_provides_none_until_buffers_return() {
     let (mut ring, pool) = (ring(8, TaskWork::Deferred), pool(8, 4));
-    let mut mine: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
+    let mut taken: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
     for left in [4, 3, 2] {
-        mine.truncate(left);
-        assert!(!ring.serves(&pool), "{left} of four are the program's");
+        taken.truncate(left);
+        assert!(!ring.provides(&pool), "{left} of four are in use");
     }
-    mine.truncate(1);
-    assert!(ring.serves(&pool));
-    assert_eq!((lent(&pool), ring.groups.find(&pool)), (2, Some(0)), "one of each");
+    taken.truncate(1);
+    assert!(ring.provides(&pool));
+    assert_eq!((in_use(&pool), ring.groups.find(&pool)), (2, Some(0)), "one in use, one provided");
 }
 
-/// What is not over is the kernel's for good, and so is what it may take for that.
+/// Operations in flight are leaked, together with the buffers that they may take.
 #[test]
-fn what_may_still_be_written_to_never_comes_home() {
-    const TEST: &str = "what_may_still_be_written_to_never_comes_home";
+fn buffers_of_leaked_operations_never_return() {
+    const TEST: &str = "buffers_of_leaked_operations_never_return";
     if !is_alone(&format!("sys::ring::tests::groups::{TEST}")) {
         return;
     }
-    let (mut ring, (here, there), pool) = (ring(8, TaskWork::Deferred), records(), pool(4, 8));
-    ring.begin_recv(&here, &pool);
-    write(&there, b"one");
-    let came = ring.came();
-    assert_eq!((one(&came[0]), leaked_buffers()), (&b"one"[..], 0));
+    let (mut ring, (local, peer), pool) = (ring(8, TaskWork::Deferred), records(), pool(4, 8));
+    ring.begin_recv(&local, &pool);
+    write(&peer, b"one");
+    let events = ring.events();
+    assert_eq!((bytes_of(&events[0]), leaked_buffers()), (&b"one"[..], 0));
     drop(ring);
-    assert_eq!((lent(&pool), leaked_buffers()), (4, 3));
-    drop(came);
-    assert_eq!(lent(&pool), 3, "but what has come is the program's");
-    assert_eq!(std::iter::from_fn(|| pool.take()).collect::<Vec<_>>().len(), 5, "nor is it lent");
+    assert_eq!((in_use(&pool), leaked_buffers()), (4, 3));
+    drop(events);
+    assert_eq!(in_use(&pool), 3, "the received one is returned");
+    assert_eq!(std::iter::from_fn(|| pool.take()).collect::<Vec<_>>().len(), 5, "the others");
 }
 
 #[test]
-fn where_nothing_may_be_registered_it_is_not_served() {
-    const TEST: &str = "where_nothing_may_be_registered_it_is_not_served";
+fn failed_registration_provides_none() {
+    const TEST: &str = "failed_registration_provides_none";
     if !is_alone(&format!("sys::ring::tests::groups::{TEST}")) {
         return;
     }
     if !Uid::effective().is_root() {
-        return println!("skipped: the limit counts what all processes of this user have locked");
+        return println!("skipped: the limit counts the memory of all processes of this user");
     }
     let mut ring = ring(8, TaskWork::Deferred);
-    // A user of whom there is nothing else here. Root is not limited.
+    // A user without other processes here. Root is not limited.
     setuid(Uid::from_raw(64_997)).expect("root may be anybody");
     setrlimit(Resource::RLIMIT_MEMLOCK, 0, 0).expect("it is lowered");
     let pool = pool(4, 8);
-    if ring.serves(&pool) {
+    if ring.provides(&pool) {
         return println!("skipped: this kernel counts otherwise");
     }
     assert_eq!((pool.made(), ring.groups.find(&pool)), (0, None));
     assert!(pool.is_last_handle(0));
-    assert!(!ring.serves(&pool), "nor the next time");
+    assert!(!ring.provides(&pool), "the second time");
 }
 
-/// In a child they are copies, and the parent's go on.
+/// The child has copies, and the parent's group continues.
 #[test]
-fn a_child_leaves_them_to_its_parent() {
-    if !is_alone("sys::ring::tests::groups::a_child_leaves_them_to_its_parent") {
+fn forked_child_leaves_groups_to_parent() {
+    if !is_alone("sys::ring::tests::groups::forked_child_leaves_groups_to_parent") {
         return;
     }
-    let (mut ring, (here, there), pool) = (ring(8, TaskWork::Deferred), records(), pool(4, 8));
-    ring.begin_recv(&here, &pool);
-    assert!(ring.came().is_empty());
-    // SAFETY: there is no other thread at work in this process.
+    let (mut ring, (local, peer), pool) = (ring(8, TaskWork::Deferred), records(), pool(4, 8));
+    ring.begin_recv(&local, &pool);
+    assert!(ring.events().is_empty());
+    // SAFETY: no other thread runs in this process.
     match unsafe { fork() }.expect("a child") {
         ForkResult::Child => {
             let mut ring = ring;
-            let mut is_in_order = !ring.serves(&pool);
-            // What was the array's memory may now be any of these.
+            let mut is_in_order = !ring.provides(&pool);
+            // These pages may lie where the array was in the parent.
             let mut pages: Vec<Vec<u8>> = (0..16).map(|_| vec![7; 1 << 16]).collect();
             drop(ring);
             pages.iter_mut().flatten().for_each(|byte| *byte += 1);
             is_in_order &= pages.iter().flatten().all(|&byte| byte == 8);
-            // SAFETY: this ends the process without running anything.
+            // SAFETY: _exit ends the process without running exit handlers.
             unsafe { libc::_exit(i32::from(!is_in_order)) }
         }
         ForkResult::Parent { child } => {
@@ -353,46 +355,46 @@ fn a_child_leaves_them_to_its_parent() {
         }
     }
     for _ in 0..20 {
-        write(&there, b"data");
-        let came = ring.came();
-        assert_eq!((came.len(), one(&came[0])), (1, &b"data"[..]));
-        drop(came);
-        ring.supply();
+        write(&peer, b"data");
+        let events = ring.events();
+        assert_eq!((events.len(), bytes_of(&events[0])), (1, &b"data"[..]));
+        drop(events);
+        ring.refill();
     }
 }
 
-/// The kernel ends what goes on when there is no room for another completion, and says so with one
-/// that is a result nevertheless.
+/// When the completion queue is full, the kernel ends a multishot request with a CQE that still
+/// carries a result.
 #[test]
-fn a_result_that_is_the_last_for_want_of_room_is_a_result() {
-    let (here, there) = UnixStream::pair().expect("a pair of sockets");
-    let (here, pool) = (OwnedFd::from(here), pool(1, 64));
+fn final_result_on_overflow_is_delivered() {
+    let (local, peer) = UnixStream::pair().expect("a pair of sockets");
+    let (local, pool) = (OwnedFd::from(local), pool(1, 64));
     let size = Size { requests: 2, completions: 4 };
     let mut ring = Ring::open(size, &[TaskWork::Deferred]).expect("this kernel has it");
-    nix::unistd::write(&there, b"0123456789").expect("room");
+    nix::unistd::write(&peer, b"0123456789").expect("room");
     let (mut got, mut begun) = (Vec::<u8>::new(), 0);
     while got.len() < 10 {
-        ring.begin_recv(&here, &pool);
+        ring.begin_recv(&local, &pool);
         begun += 1;
         let mut was_last = false;
         while !was_last && got.len() < 10 {
-            for came in ring.came() {
-                was_last |= matches!(came, Came::Over(_));
-                match came {
-                    Came::One(CallResult::Received(buf)) => got.extend(&*buf),
-                    Came::Over(Ok(CallResult::Received(buf))) => got.extend(&*buf),
+            for event in ring.events() {
+                was_last |= matches!(event, ReceiveEvent::Last(_));
+                match event {
+                    ReceiveEvent::Partial(CallResult::Received(buf)) => got.extend(&*buf),
+                    ReceiveEvent::Last(Ok(CallResult::Received(buf))) => got.extend(&*buf),
                     other => panic!("{other:?}"),
                 }
             }
-            ring.supply();
+            ring.refill();
         }
     }
     assert_eq!(got, b"0123456789", "each once and in order");
-    assert!(begun > 1, "four fit in");
+    assert!(begun > 1, "the queue holds four");
 }
 
 #[test]
-fn so_is_a_connection() {
+fn final_connection_on_overflow_is_delivered() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let to = listener.local_addr().expect("it is bound");
     let clients: Vec<_> = (0..10).map(|_| TcpStream::connect(to).expect("a queue")).collect();
@@ -401,24 +403,24 @@ fn so_is_a_connection() {
     let (mut accepted, mut begun) = (Vec::new(), 0);
     while accepted.len() < clients.len() {
         let fd = Some(listener.as_fd());
-        let (part, with) = (Part::Nothing, CallArgs::Nothing);
+        let (part, with) = (Transfer::Nothing, CallArgs::Nothing);
         let io_call = CallBox::with(fd, Call::AcceptMulti, Buf::None, part, with);
         ring.begin(io_call.expect("in order").into(), 7).expect("there is room");
         begun += 1;
         let mut was_last = false;
         while !was_last && accepted.len() < clients.len() {
-            for came in ring.came() {
-                was_last |= matches!(came, Came::Over(_));
-                match came {
-                    Came::One(CallResult::Accepted(socket)) => accepted.push(socket),
-                    Came::Over(Ok(CallResult::Accepted(socket))) => accepted.push(socket),
+            for event in ring.events() {
+                was_last |= matches!(event, ReceiveEvent::Last(_));
+                match event {
+                    ReceiveEvent::Partial(CallResult::Accepted(socket)) => accepted.push(socket),
+                    ReceiveEvent::Last(Ok(CallResult::Accepted(socket))) => accepted.push(socket),
                     other => panic!("{other:?}"),
                 }
             }
         }
     }
-    assert!(begun > 1, "four fit in");
+    assert!(begun > 1, "the queue holds four");
     let names = accepted.into_iter().map(|socket| TcpStream::from(socket).peer_addr().ok());
     let ours = clients.iter().map(|client| client.local_addr().ok());
-    assert!(names.eq(ours), "each once, and in the order in which they came");
+    assert!(names.eq(ours), "each once and in order");
 }

@@ -1,4 +1,4 @@
-//! Sends that complete only if they do not succeed entirely.
+//! Sends that have a CQE only if they fail or are short.
 
 use super::*;
 use crate::sys::buf::Buf;
@@ -9,11 +9,11 @@ use std::os::unix::net::UnixStream;
 type Ended = (u64, io::Result<CallResult>);
 
 fn pair() -> (UnixStream, UnixStream) {
-    let (here, there) = UnixStream::pair().expect("a pair of sockets");
-    for end in [&here, &there] {
+    let (local, peer) = UnixStream::pair().expect("a pair of sockets");
+    for end in [&local, &peer] {
         end.set_nonblocking(true).expect("a socket");
     }
-    (here, there)
+    (local, peer)
 }
 
 fn silent_send(fd: &UnixStream, bytes: Vec<u8>) -> Work {
@@ -28,7 +28,7 @@ impl Ring {
         let mut all = Vec::new();
         self.reap(|completion: Completion| match completion {
             Completion::Operation { tag, result, .. } => all.push((tag, result)),
-            other => panic!("it was no such request: {other:?}"),
+            other => panic!("not an operation: {other:?}"),
         });
         all
     }
@@ -36,7 +36,7 @@ impl Ring {
     fn end_all(&mut self) -> Vec<Ended> {
         let mut all = Vec::new();
         while self.operations() > 0 {
-            self.enter(0, None).expect("nothing is in the way");
+            self.enter(0, None).expect("an open socket");
             all.extend(self.ended());
         }
         all
@@ -46,58 +46,58 @@ impl Ring {
 fn moved(result: &io::Result<CallResult>) -> usize {
     match result {
         Ok(CallResult::Moved(count)) => *count,
-        other => panic!("it was to move something: {other:?}"),
+        other => panic!("no bytes were sent: {other:?}"),
     }
 }
 
 #[test]
-fn silent_send_is_over_when_it_was_submitted() {
+fn silent_send_completes_on_submission() {
     for work in TaskWork::LADDER {
         let is_deferred = work == TaskWork::Deferred;
-        let (mut ring, (here, mut there)) = (ring(8, work), pair());
-        ring.begin(silent_send(&here, b"hello".to_vec()), 7).expect("there is room");
+        let (mut ring, (local, mut peer)) = (ring(8, work), pair());
+        ring.begin(silent_send(&local, b"hello".to_vec()), 7).expect("there is room");
         assert!(ring.ended().is_empty() && ring.operations() == 1, "it was not submitted");
         ring.enter(0, None).expect("an open socket");
         let is_empty = ring.ring.completion().is_empty();
-        assert_eq!(is_empty, is_deferred, "{work:?}: the kernel tells of it before Linux 6.1");
+        assert_eq!(is_empty, is_deferred, "{work:?}: there is a CQE before Linux 6.1");
         let ended = ring.ended();
         assert_eq!(
             ended.iter().map(|(tag, ended)| (*tag, moved(ended))).collect::<Vec<_>>(),
             [(7, 5)]
         );
-        assert_eq!(there.read(&mut [0; 9]).expect("it was sent"), 5);
+        assert_eq!(peer.read(&mut [0; 9]).expect("it was sent"), 5);
         assert!(ring.ended().is_empty(), "once");
     }
 }
 
 #[test]
-fn silent_send_without_room_tells_how_far_it_got() {
+fn short_silent_send_reports_its_count() {
     const MUCH: usize = 1 << 22;
-    let (mut ring, (mut here, there)) = (ring(8, TaskWork::Deferred), pair());
-    ring.begin(silent_send(&here, vec![7; MUCH]), 1).expect("there is room");
+    let (mut ring, (mut local, peer)) = (ring(8, TaskWork::Deferred), pair());
+    ring.begin(silent_send(&local, vec![7; MUCH]), 1).expect("there is room");
     let part = moved(&ring.end_all()[0].1);
     assert!(0 < part && part < MUCH, "{part}");
-    while here.write(&[7]).is_ok() {}
-    ring.begin(silent_send(&here, vec![7; 9]), 2).expect("there is room");
+    while local.write(&[7]).is_ok() {}
+    ring.begin(silent_send(&local, vec![7; 9]), 2).expect("there is room");
     let ended = ring.end_all();
     let kind = ended[0].1.as_ref().map_err(io::Error::kind).expect_err("there is no room");
     assert_eq!((ended.len(), kind), (1, ErrorKind::WouldBlock));
-    drop(there);
+    drop(peer);
 }
 
-/// The completions that the kernel keeps back for want of room are waited for.
+/// CQEs that the kernel keeps back for want of space are waited for.
 #[test]
-fn failures_beyond_the_queue_are_no_successes() {
+fn failures_kept_back_are_not_successes() {
     for work in TaskWork::LADDER {
-        let (mut ring, (here, there)) = (ring(4, work), pair());
-        drop(there);
+        let (mut ring, (local, peer)) = (ring(4, work), pair());
+        drop(peer);
         let mut ended = Vec::new();
         for round in 0..5 {
             for tag in 0..4 {
                 let tag = round << 32 | (4 * round + tag);
-                ring.begin(silent_send(&here, vec![1]), tag).expect("there is room");
+                ring.begin(silent_send(&local, vec![1]), tag).expect("there is room");
             }
-            // What has failed is not taken: soon there is no room for more.
+            // The failures are not reaped, so the queue is soon full.
             let _ = ring.enter(0, None);
         }
         ended.extend(ring.end_all());

@@ -1,54 +1,54 @@
-//! What the pollers of one thread, who read one queue, leave to each other.
+//! The signals that pollers of one thread, which share a queue, pass to each other.
 
 use super::*;
 
 impl Signals {
-    /// What a drain names of these, which are all that it knows.
-    fn those_of(&mut self, known: &[i32]) -> Vec<i32> {
-        let mut names = Vec::new();
-        self.drain(|number| {
-            let is_known = known.contains(&number);
-            names.extend(is_known.then_some(number));
+    /// Returns the descriptors of `known` that a drain names.
+    fn drain_known(&mut self, known: &[i32]) -> Vec<i32> {
+        let mut drain_all = Vec::new();
+        self.drain(|fd| {
+            let is_known = known.contains(&fd);
+            drain_all.extend(is_known.then_some(fd));
             is_known
         });
-        names
+        drain_all
     }
 }
 
 #[test]
-fn what_one_has_read_another_hears_of() {
+fn fds_read_by_one_reach_another() {
     with_blocked(&[], || {
-        let (mut one, mut other) = (take(), take());
-        for number in [11, 22, 22, 33] {
-            queue(one.number(), POLL_IN, number);
+        let (mut one, mut other) = (take_signals(), take_signals());
+        for fd in [11, 22, 22, 33] {
+            queue(one.signal(), POLL_IN, fd);
         }
-        assert_eq!(one.those_of(&[11]), [11]);
-        assert_eq!(one.those_of(&[11]), [], "once");
-        queue(one.number(), POLL_IN, 11);
-        assert_eq!(other.those_of(&[22]), [22], "what was read already, though not for it");
-        assert_eq!((one.those_of(&[11]), other.those_of(&[22])), (vec![11], vec![]));
-        // Nobody has known 33 so far; who comes to know it looks at it anyway.
-        assert_eq!(one.those_of(&[33]), [33]);
+        assert_eq!(one.drain_known(&[11]), [11]);
+        assert_eq!(one.drain_known(&[11]), [], "once");
+        queue(one.signal(), POLL_IN, 11);
+        assert_eq!(other.drain_known(&[22]), [22], "the other poller has read it before");
+        assert_eq!((one.drain_known(&[11]), other.drain_known(&[22])), (vec![11], vec![]));
+        // 33 was unknown so far. A poller that registers it later polls it anyway.
+        assert_eq!(one.drain_known(&[33]), [33]);
         drop(other);
-        queue(one.number(), POLL_IN, 44);
-        assert_eq!(one.those_of(&[]), []);
-        assert_eq!(take().those_of(&[44]), [], "nothing is kept when there is nobody else");
+        queue(one.signal(), POLL_IN, 44);
+        assert_eq!(one.drain_known(&[]), []);
+        assert_eq!(take_signals().drain_known(&[44]), [], "the only poller keeps nothing");
     });
 }
 
 #[test]
-fn who_goes_leaves_the_rest_their_queue() {
+fn drop_leaves_queue_to_other_pollers() {
     with_blocked(&[], || {
-        let (one, mut other) = (take(), take());
-        queue(one.number(), POLL_IN, 7);
+        let (one, mut other) = (take_signals(), take_signals());
+        queue(one.signal(), POLL_IN, 7);
         drop(one);
-        assert_eq!(mask("SigBlk"), bits(&[other.number(), SIGIO]));
-        assert_eq!(other.those_of(&[7]), [7]);
-        // Also what was read already by the one that goes.
-        let mut third = take();
-        queue(other.number(), POLL_IN, 8);
-        assert_eq!(third.those_of(&[]), []);
+        assert_eq!(mask("SigBlk"), bits(&[other.signal(), SIGIO]));
+        assert_eq!(other.drain_known(&[7]), [7]);
+        // Descriptors that the dropped value has read are kept too.
+        let mut third = take_signals();
+        queue(other.signal(), POLL_IN, 8);
+        assert_eq!(third.drain_known(&[]), []);
         drop(third);
-        assert_eq!((other.those_of(&[8]), other.those_of(&[8])), (vec![8], vec![]));
+        assert_eq!((other.drain_known(&[8]), other.drain_known(&[8])), (vec![8], vec![]));
     });
 }

@@ -164,10 +164,10 @@ impl Pair {
 
     fn remove(&mut self, pick: usize) {
         let Some(slot) = self.pick(pick) else { return };
-        let given_back = self.real.remove(slot).map(|held| held.number());
+        let given_back = self.real.remove(slot).map(|held| held.raw_fd());
         let known = self.live.iter().position(|entry| entry.slot == slot);
         let entry = known.map(|at| self.live.remove(at));
-        assert_eq!(given_back, entry.as_ref().map(|entry| source(entry.file).number()));
+        assert_eq!(given_back, entry.as_ref().map(|entry| source(entry.file).raw_fd()));
         self.queue.retain(|&queued| queued != slot);
         self.retired += usize::from(entry.is_some() && slot.generation == u32::MAX);
         if entry.is_some() {

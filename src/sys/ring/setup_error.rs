@@ -1,22 +1,22 @@
-//! Why a ring can't be had, in words.
+//! Explains why a ring can't be set up.
 
 use std::fs::read_to_string;
 use std::io::{self, ErrorKind};
 
-/// Names the cause why a ring can't be made, where it is one that stays.
-pub(super) fn of_setup(error: io::Error) -> io::Error {
+/// Explains an error of the setup whose cause is permanent.
+pub(super) fn explain_setup(error: io::Error) -> io::Error {
     match (error.raw_os_error(), memlock()) {
         (Some(libc::ENOMEM), Some(limit)) => {
             let cause =
                 format!("its memory exceeds RLIMIT_MEMLOCK ({limit} bytes), or there is none");
             unsupported(&cause, &error)
         }
-        _ => explained(error),
+        _ => explain(error),
     }
 }
 
-/// Names the cause why a call is refused, where it is one that stays.
-pub(super) fn explained(error: io::Error) -> io::Error {
+/// Explains an error of a call whose cause is permanent.
+pub(super) fn explain(error: io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(libc::ENOSYS) => unsupported(
             "the kernel has no io_uring (it is 5.1 or later), or a sandbox hides it",
@@ -31,20 +31,20 @@ fn unsupported(cause: &str, error: &io::Error) -> io::Error {
     io::Error::new(ErrorKind::Unsupported, format!("{cause} ({error})"))
 }
 
-/// Checks that the kernel takes a timeout with an enter (5.11), keeps the completions that there is
-/// no room for (5.5), and tags resources (5.13). The last stands for multishot polls, which came
-/// with it and have no bit of their own.
+/// Checks that the kernel takes a timeout in io_uring_enter(2) (5.11), keeps CQEs that do not fit
+/// (5.5), and tags resources (5.13). The last stands for multishot polls of the same version, which
+/// have no feature bit.
 pub(super) fn check_features(ext_arg: bool, nodrop: bool, tagging: bool) -> io::Result<()> {
     if ext_arg && nodrop && tagging { Ok(()) } else { Err(too_old()) }
 }
 
-/// Setup has succeeded, or failed, in a way that tells the kernel's age.
+/// Returns the error for a setup whose result shows an older kernel.
 pub(super) fn too_old() -> io::Error {
     let cause = "the kernel's io_uring lacks multishot polls (Linux 5.13)";
     io::Error::new(ErrorKind::Unsupported, cause)
 }
 
-/// What forbids io_uring to this process. The sysctl is there since 6.6.
+/// Returns what forbids io_uring to this process. The sysctl exists since 6.6.
 fn forbidden() -> &'static str {
     let sysctl = read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
     match sysctl.trim() {
@@ -57,7 +57,7 @@ fn forbidden() -> &'static str {
     }
 }
 
-/// How much memory this user may lock, if that is limited: who has `CAP_IPC_LOCK` is not.
+/// Returns the limit of locked memory, if there is one: `CAP_IPC_LOCK` lifts it.
 fn memlock() -> Option<libc::rlim_t> {
     const CAP_IPC_LOCK: u64 = 1 << 14;
     let status = read_to_string("/proc/thread-self/status").unwrap_or_default();
@@ -67,7 +67,7 @@ fn memlock() -> Option<libc::rlim_t> {
         return None;
     }
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is a valid place for the answer.
+    // SAFETY: `limit` has room for the answer.
     let answer = unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &mut limit) };
     (answer == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
 }
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ring_without_one_of_its_features_is_refused_with_the_cause() {
+    fn missing_feature_is_refused_with_the_cause() {
         check_features(true, true, true).expect("it has all");
         for features in 0..7 {
             let has = |bit| features & bit != 0;
