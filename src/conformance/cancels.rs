@@ -20,7 +20,7 @@ fn expect_canceled(done: &Completion, id: OpId) {
     assert!(done.is_canceled() && done.transferred == 0, "{done:?}");
 }
 
-/// Whether the kernel has the operation when it is cancelled.
+/// True if the kernel has the operation when it is cancelled.
 const MOMENTS: [bool; 2] = [false, true];
 
 pub(super) fn x1_queued_operation_is_cancelled_at_once(cx: &TestContext) {
@@ -104,7 +104,7 @@ pub(super) fn x1_next_operation_proceeds_after_cancel(cx: &TestContext) {
             if is_last {
                 break;
             }
-            // It completed before its cancel, so the last receives the next bytes.
+            // The second completed before its cancel, so the last receives the next bytes.
             assert_eq!(id, ids[1], "an operation not at the head must be cancelled");
             put(&peer, b"xy");
         }

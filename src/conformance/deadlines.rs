@@ -99,7 +99,7 @@ pub(super) fn x3_next_operation_proceeds_after_deadline(cx: &TestContext) {
     let done = ops.next();
     assert_eq!(done.id, next);
     assert_eq!(bytes(done), (3, b"def".to_vec()));
-    // The same for sends.
+    // A send that times out.
     let load: Vec<u8> = (0..1 << 22).map(|at| (at % 251) as u8).collect();
     let all = ops.submit(Op::send_all(key, load.clone(), ..).deadline(SOON), 3);
     let next = ops.submit(Op::send(key, "!", ..), 4);

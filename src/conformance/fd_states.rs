@@ -19,7 +19,7 @@ pub(super) struct FdState {
     pub(super) source: Source,
     /// The bits of poll(2) if all were requested.
     pub(super) bits: u16,
-    /// What must stay open.
+    /// Objects that must stay open.
     pub(super) keep: Vec<Box<dyn Any>>,
 }
 

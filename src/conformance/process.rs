@@ -83,7 +83,7 @@ pub(super) fn p1_poller_drop_in_child_keeps_childs_memory(cx: &TestContext) {
             harness.ready_now().into_iter().map(|event| event.0).collect();
         let (before, mut inherited) = (open_fds(), Some(harness));
         let status = staging::in_forked_child(|| {
-            // What the parent has mapped and the child has not was a gap until now.
+            // Memory mapped by the parent alone is a gap in the child, filled here.
             let pieces = fill_address_gaps();
             let made = [cx.harness(4), cx.harness(4)];
             drop(inherited.take());

@@ -163,7 +163,7 @@ pub(super) fn c1_silent_sends_do_not_end_wait(cx: &TestContext) {
     assert_eq!((completed, ops.harness.events.len()), (0, 0), "silent sends report nothing");
     assert!(started.elapsed() >= timeout, "silent sends must not end a wait");
     assert_eq!(read_all(&peer), b"hellohellohello");
-    // They take no capacity either.
+    // Silent sends take no capacity either.
     (0..50).for_each(|_| _ = ops.submit_silently(Op::send(key, "x", ..)));
     ops.submit(Op::nop(), 1);
     ops.wait(LONG);

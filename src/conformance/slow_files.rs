@@ -28,7 +28,7 @@ const WRITES: [MakeOp; 5] = [
     Op::fdatasync,
 ];
 
-/// Neither `register` nor `submit` nor a wait waits for the server, whatever the flags of the file.
+/// `register`, `submit` and waits do not wait for the server, whatever the flags of the file.
 pub(super) fn c7_slow_file_delays_no_other_operation(cx: &TestContext) {
     drop(cx.poller());
     let fuse = Fuse::mount().unwrap_or_else(|why| cx.skip(why));

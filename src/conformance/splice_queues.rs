@@ -93,7 +93,7 @@ pub(super) fn c3_splice_is_queued_on_both_sources(cx: &TestContext) {
     }
 }
 
-/// What ends a blocked splice.
+/// The event that ends a blocked splice.
 #[derive(Clone, Copy, Debug)]
 enum End {
     Canceled,
@@ -291,7 +291,7 @@ pub(super) fn c1_hundreds_of_splices_complete_once_each(cx: &TestContext) {
     ops.expect_all_done("every splice has completed");
 }
 
-/// What ends thousands of queued splices.
+/// The event that ends thousands of queued splices.
 #[derive(Clone, Copy, Debug)]
 enum Finish {
     /// End of file on the sources, one pipe or two.

@@ -48,7 +48,7 @@ pub(super) fn c8_recv_multi_delivers_each_byte_in_order(cx: &TestContext) {
 pub(super) fn c8_recv_multi_ends_once_at_eof(cx: &TestContext) {
     let with_ends: [MakePair; 3] = [SocketPair::unix, SocketPair::tcp, SocketPair::sequence];
     for make in with_ends {
-        // Whether data has arrived and whether the stream has ended before the submission.
+        // Data that has arrived, and end of stream, before the submission.
         for (has_data, has_ended_early) in
             [(false, false), (true, false), (false, true), (true, true)]
         {
