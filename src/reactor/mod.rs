@@ -1,13 +1,12 @@
 //! The reactor: everything that all backends share. It implements [`Poller`] once, over any
 //! [`Selector`].
 //!
-//! A wait has four parts. *Reify*: the kernel is told what deliveries have changed. *Wait*: the
-//! selector takes what the kernel has to report, about as much as there is room for. *Verify*:
-//! hints are polled. *Deliver*: the FIFO of old and new reports is popped up to the capacity; the
-//! rest keeps its order for the next wait.
+//! A wait has four parts. *Reify*: update the kernel for past deliveries. *Wait*: the selector
+//! takes about as many reports as fit. *Verify*: poll the hints. *Deliver*: pop the FIFO of old and
+//! new reports up to the capacity; the rest keeps its order for the next wait.
 //!
-//! [`readiness`] knows no operation, and [`operations`] no registration: the reactor routes between
-//! them, and carries out what operations ask for ([`parts`]).
+//! [`readiness`] knows no operation, and [`operations`] no registration. The reactor routes between
+//! them, and implements the interface that operations use ([`parts`]).
 
 mod batch;
 mod operations;
@@ -24,41 +23,40 @@ use crate::selector::{Deadline, OpEvent, Selector, WaitOutcome};
 use crate::statistics::Statistics;
 use crate::sys;
 use crate::waker::{Parker, Waker};
-use operations::{Operations, Why};
+use operations::{CancelReason, Operations};
 use parts::Parts;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
 use std::time::Duration;
 
-/// The most rounds in which a wait that could end goes on, for operations that became the heads of
-/// their queues or for what one look has left in the kernel (T1).
+/// The most extra rounds of a wait that has results: for operations that became heads of their
+/// queues, or for reports left in the kernel (T1).
 const MAX_ROUNDS: usize = 16;
-/// How much larger each further verification of one wait is.
+/// The growth factor of verification batches within one wait.
 const VERIFY_GROWTH: usize = 4;
 
-/// A selector under the contract.
+/// A poller over a selector, as the contract specifies.
 pub struct Reactor<S> {
     backend: Backend,
     id: u32,
-    // Before the operations, so that the mechanism is gone when buffers are dropped (D1).
+    // Dropped before the operations, so that the mechanism is gone when buffers are dropped (D1).
     parts: Parts<S>,
     operations: Operations,
-    /// What the selector and the threads have to tell; kept for its memory.
+    /// The events of the selector and the thread pool; kept for its memory.
     events: Vec<OpEvent>,
     parker: Parker,
-    /// Signals and rings are a thread's own, so a poller stays on its thread on every backend
-    /// (P4).
+    /// Signals and rings belong to one thread, so any poller stays on its thread (P4).
     not_send: PhantomData<*mut ()>,
 }
 
 impl<S: Selector> Reactor<S> {
-    /// Makes a poller out of a selector that nothing is registered with yet.
+    /// Makes a poller from a selector without registrations.
     ///
     /// # Errors
     ///
-    /// `EINVAL` before Linux 4.14, which has no way to tell a forked child (madvise(2),
-    /// `MADV_WIPEONFORK`). `Other` after four billion pollers: keys would not be unique.
+    /// `EINVAL` before Linux 4.14, which cannot detect a forked child (madvise(2),
+    /// `MADV_WIPEONFORK`). `Other` after four billion pollers, because keys would not be unique.
     pub fn new(backend: Backend, selector: S) -> io::Result<Self> {
         let parker = Parker::new(selector.wake_handle())?;
         let id = next_poller_id()?;
@@ -73,14 +71,14 @@ impl<S: Selector> Reactor<S> {
         })
     }
 
-    /// Checks every invariant of the registry, and panics if one does not hold.
+    /// Checks every invariant, and panics if one does not hold.
     #[cfg(any(test, feature = "spi"))]
     pub fn verify(&self) {
         self.parts.readiness.verify();
         self.operations.verify(&self.parts);
     }
 
-    /// Takes what the selector and the threads have to tell of operations, and runs what goes on.
+    /// Collects the events of operations, and runs the operations that can continue.
     fn collect_events(&mut self) {
         let mut events = std::mem::take(&mut self.events);
         self.parts.drain_events(&mut events);
@@ -98,7 +96,7 @@ impl<S: Selector> Reactor<S> {
         }
     }
 
-    /// Clause R10: bits that mean nothing here would be watched for nothing, and never reported.
+    /// Clause R10: unknown bits are refused, because they would never be reported.
     fn check_directions(interest: Interest) -> io::Result<()> {
         if Interest::all().contains(interest) {
             return Ok(());
@@ -106,7 +104,7 @@ impl<S: Selector> Reactor<S> {
         Err(invalid("an unknown direction"))
     }
 
-    /// Clauses P1 and R4, which every call on a registration begins with.
+    /// Clauses P1 and R4, the first check of every call on a registration.
     fn resolve(&self, key: Key) -> io::Result<Slot> {
         self.parker.check_process()?;
         self.find(key)
@@ -114,37 +112,34 @@ impl<S: Selector> Reactor<S> {
 
     /// Clause R4.
     fn find(&self, key: Key) -> io::Result<Slot> {
-        // Where there are operations they know it too, and what they know is in the cache.
+        // The operations' table is checked first: its entry is in the cache.
         let known = key.poller == self.id
             && (self.operations.has_source(key.slot) || self.parts.readiness.contains(key.slot));
-        match known {
-            true => Ok(key.slot),
-            false => Err(self.not_found(key.poller, "unknown or stale key")),
-        }
+        if known { Ok(key.slot) } else { Err(self.not_found(key.poller, "unknown or stale key")) }
     }
 
-    /// Returns the error for a name that is unknown here, and was given out by this poller.
+    /// Returns the error for an unknown id; `cause` is used if it is an id of this poller.
     fn not_found(&self, poller: u32, cause: &'static str) -> io::Error {
-        let cause = if poller == self.id { cause } else { "it was given out by another poller" };
+        let cause = if poller == self.id { cause } else { "it belongs to another poller" };
         io::Error::new(io::ErrorKind::NotFound, cause)
     }
 
-    /// Clause R10, for calls that name a part of the interest.
+    /// Clause R10, for calls on a subset of the interest.
     fn resolve_subset(&self, key: Key, dirs: Interest) -> io::Result<Slot> {
         let slot = self.resolve(key)?;
         if self.parts.readiness.source(slot).is_some_and(|(_, interest)| interest.contains(dirs)) {
             return Ok(slot);
         }
-        Err(invalid("a direction outside the registered interest"))
+        Err(invalid("a direction is outside the registered interest"))
     }
 
-    /// Looks into the kernel once, and queues what it reports. Returns true if a wake was taken.
+    /// Waits in the selector once, and queues its reports. Returns true if a wake was taken.
     fn collect(&mut self, deadline: Deadline) -> io::Result<(WaitOutcome, bool)> {
         let may_sleep = deadline != Deadline::Now && self.parts.readiness.queue_len() == 0;
         let asleep = may_sleep && self.parker.prepare_park();
-        let waited = self.parts.look(if asleep { deadline } else { Deadline::Now });
+        let waited = self.parts.wait_once(if asleep { deadline } else { Deadline::Now });
         let woken = self.parker.finish_park();
-        // What is notified from now on is for the next look.
+        // Later notifications are for the next selector wait.
         let is_notified = self.parker.take_notifications();
         self.collect_events();
         self.operations.on_buffers(is_notified, &mut self.parts);
@@ -159,8 +154,8 @@ impl<S: Selector> Reactor<S> {
         }
     }
 
-    /// Serves the queue, once round at most (H4), up to the capacity. After an error the rest is
-    /// still queued.
+    /// Serves each queue entry at most once (H4), up to the capacity. After an error the rest stays
+    /// queued.
     fn deliver(&mut self, events: &mut Events) -> io::Result<()> {
         let mut unserved = self.parts.readiness.queue_len();
         let mut batch = events.room();
@@ -177,13 +172,13 @@ impl<S: Selector> Reactor<S> {
                     self.parts.readiness.report(Key { poller: self.id, slot }, bits, events);
                 }
             }
-            // Many of them have proved false: a batch that grows keeps the calls few.
+            // Many were false: a growing batch keeps the number of calls low.
             batch = batch.saturating_mul(VERIFY_GROWTH);
         }
         Ok(())
     }
 
-    /// Runs the operations that await what was found of a source.
+    /// Runs the operations that await verified bits of a source.
     fn serve_operations(&mut self, slot: Slot, bits: PollBits) {
         let (ready, is_spurious) = self.parts.readiness.on_report(slot, bits);
         if !ready.is_empty() {
@@ -200,13 +195,13 @@ impl<S: Selector> Reactor<S> {
         self.operations.run(&mut self.parts);
     }
 
-    /// Clauses P1, R4 and M1, for an operation. Takes its buffer if it is accepted.
+    /// Clauses P1, R4 and M1 for an operation. Takes its buffer if it is accepted.
     fn accept(&mut self, op: &mut Op, token: Token) -> io::Result<OpSlot> {
         self.parker.check_process()?;
         let source = op.key.map(|key| self.find(key)).transpose()?;
         let target = op.target().map(|key| self.find(key)).transpose()?;
         if target.is_some() && source == target {
-            return Err(invalid("from a source to itself"));
+            return Err(invalid("source and target are the same"));
         }
         if let Some(slot) = source {
             self.accept_source(slot, operations::direction_of(op))?;
@@ -223,7 +218,7 @@ impl<S: Selector> Reactor<S> {
         let registered = || self.parts.readiness.source(slot).map(|(_, interest)| interest);
         let Some(interest) = known.or_else(registered) else { return Ok(()) };
         if interest.intersects(dir) {
-            return Err(invalid("the source is watched for what the operation would wait for"));
+            return Err(invalid("the operation's direction is watched for readiness"));
         }
         if known.is_none() {
             self.operations.add_source(slot, interest, &mut self.parts)?;
@@ -231,17 +226,16 @@ impl<S: Selector> Reactor<S> {
         Ok(())
     }
 
-    /// Returns true if the kernel can add nothing to the completions that are to be delivered:
-    /// nothing is watched, and they fill these events or no operation is under way. Then the kernel
-    /// is not asked.
+    /// Returns true if the kernel can add nothing to the pending completions: no source is watched,
+    /// and they fill `events` or no operation is in flight. The kernel is not entered then.
     fn has_all_completions(&self, events: &Events) -> bool {
         let (room, count) = (events.completion_room(), self.operations.completed_len());
         let is_all = count >= room || !self.operations.has_unfinished();
         !self.parts.readiness.is_watching() && room > 0 && count > 0 && is_all
     }
 
-    /// Ends a wait without asking the kernel.
-    fn deliver_what_there_is(&mut self, events: &mut Events) {
+    /// Delivers completions without a selector wait.
+    fn deliver_without_waiting(&mut self, events: &mut Events) {
         if self.parker.finish_park() {
             events.set_woken();
         }
@@ -251,8 +245,8 @@ impl<S: Selector> Reactor<S> {
     }
 }
 
-fn invalid(why: &'static str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, why)
+fn invalid(reason: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, reason)
 }
 
 impl<S: Selector> Poller for Reactor<S> {
@@ -282,10 +276,10 @@ impl<S: Selector> Poller for Reactor<S> {
         self.parker.check_process()?;
         Self::check_directions(interest)?;
         let source = sys::file::SourceFd::new(source);
-        let number = source.raw_fd();
+        let fd = source.raw_fd();
         let (slot, io_mode) = self.parts.register(source, token, interest, mode)?;
         if let Some(io_mode) = io_mode {
-            self.operations.insert_source(slot, number, io_mode, interest);
+            self.operations.insert_source(slot, fd, io_mode, interest);
         }
         Ok(Key { poller: self.id, slot })
     }
@@ -294,7 +288,7 @@ impl<S: Selector> Poller for Reactor<S> {
         let slot = self.resolve(key)?;
         Self::check_directions(interest)?;
         if interest.intersects(self.operations.busy(slot)) {
-            return Err(invalid("there are operations in a direction that is to be watched"));
+            return Err(invalid("a direction has pending operations"));
         }
         self.parts.readiness.modify(&mut self.parts.selector, slot, token, interest, mode)?;
         self.operations.on_watched(slot, interest, &mut self.parts);
@@ -314,7 +308,7 @@ impl<S: Selector> Poller for Reactor<S> {
 
     fn deregister(&mut self, key: Key) -> io::Result<()> {
         let slot = self.resolve(key)?;
-        // What has completed already keeps its place.
+        // Completed operations keep their place.
         self.collect_events();
         self.operations.remove(slot, &mut self.parts);
         self.note_buffers();
@@ -329,7 +323,7 @@ impl<S: Selector> Poller for Reactor<S> {
         events.clear();
         self.parker.check_process()?;
         if events.capacity() == 0 {
-            return Err(invalid("these Events have a capacity of 0"));
+            return Err(invalid("`events` has a capacity of 0"));
         }
         self.operations.set_room(events.capacity());
         let deadline = Deadline::after(timeout);
@@ -340,13 +334,14 @@ impl<S: Selector> Poller for Reactor<S> {
             let is_done = events.has_news()
                 || self.operations.has_completed()
                 || self.operations.awaits_silent_sends();
-            // An error is told when there is nothing better to tell, but not slept on.
-            let until = match reified.is_ok() && !is_done {
-                true => deadline.or_at(self.operations.next_time()),
-                false => Deadline::Now,
+            // Without other results the error is returned; the wait must not sleep first.
+            let until = if reified.is_ok() && !is_done {
+                deadline.or_at(self.operations.next_time())
+            } else {
+                Deadline::Now
             };
             if self.has_all_completions(events) {
-                self.deliver_what_there_is(events);
+                self.deliver_without_waiting(events);
                 return Ok(());
             }
             self.parts.limit_reports(events.room(), deadline);
@@ -368,7 +363,7 @@ impl<S: Selector> Poller for Reactor<S> {
                 return Err(error);
             }
             let is_ending = events.has_news() || deadline.has_passed();
-            if is_ending && rounds > 0 && self.parts.must_look_again(events, deadline) {
+            if is_ending && rounds > 0 && self.parts.must_wait_again(events, deadline) {
                 rounds -= 1;
                 continue;
             }
@@ -376,7 +371,7 @@ impl<S: Selector> Poller for Reactor<S> {
                 return Ok(());
             }
             reified?;
-            // A look that a signal cut short is no look: there has to be another (T1, T5).
+            // An interrupted selector wait must be repeated (T1, T5).
             if deadline.has_passed() && wake != WaitOutcome::Interrupted {
                 return Ok(());
             }
@@ -397,9 +392,9 @@ impl<S: Selector> Poller for Reactor<S> {
     fn cancel(&mut self, id: OpId) -> io::Result<()> {
         self.parker.check_process()?;
         if id.poller != self.id || !self.operations.contains(id.slot) {
-            return Err(self.not_found(id.poller, "no such operation is under way"));
+            return Err(self.not_found(id.poller, "no such operation is in flight"));
         }
-        self.operations.cancel(id.slot, Why::User, &mut self.parts);
+        self.operations.cancel(id.slot, CancelReason::User, &mut self.parts);
         self.operations.run(&mut self.parts);
         Ok(())
     }
@@ -410,7 +405,7 @@ impl<S: Selector> Poller for Reactor<S> {
 }
 
 impl<S> Drop for Reactor<S> {
-    /// Files are as before. In a forked child they are the parent's (P1).
+    /// Restores the files' flags. In a forked child the files belong to the parent (P1).
     fn drop(&mut self) {
         if !self.parker.is_in_foreign_process() {
             let readiness = &self.parts.readiness;

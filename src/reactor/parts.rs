@@ -1,4 +1,4 @@
-//! What operations ask for, carried out by the other parts of a reactor.
+//! The parts of a reactor that operations use.
 
 use super::batch::Batch;
 #[cfg(any(test, feature = "spi"))]
@@ -23,24 +23,23 @@ use std::task;
 
 /// The parts of a reactor without its operations.
 pub(super) struct Parts<S> {
-    // Before the rest, so that the mechanism is gone when sources are dropped (R6).
+    // First, so that the mechanism is gone when sources are dropped (R6).
     pub(super) selector: S,
-    /// The selector performs operations.
+    /// The selector has a driver.
     pub(super) has_driver: bool,
     pub(super) readiness: Readiness,
     pub(super) thread_pool: ThreadPool,
     opener: Opener,
     pub(super) notifier: task::Waker,
-    /// Files that are not needed any more, dropped at the end of a call: that may run the user's
-    /// code.
+    /// Files to drop at the end of a call, because that may run the user's code.
     pub(super) deferred_drops: Vec<SourceFd>,
-    /// What the selector reported; kept for its memory.
+    /// The selector's reports; kept for its memory.
     reports: Vec<Report>,
-    /// How many reports the last look has brought.
+    /// The number of reports of the last selector wait.
     reported: usize,
-    /// How many reports a look for operations takes.
+    /// The limit of reports when only operations wait.
     batch: Batch,
-    /// Counts the waits in which the kernel had lost reports.
+    /// Counts the waits in which the kernel lost reports.
     pub(super) overflows: u64,
 }
 
@@ -61,23 +60,23 @@ impl<S: Selector> Parts<S> {
         }
     }
 
-    /// Limits the next look to what there is room for. The kernel is to report all while sources
-    /// are queued that it has reported before, or if it does not repeat a level by itself: its
-    /// order and that of the queue together are not fair (Q2). If there are operations alone, a
-    /// look takes a batch that stays in the processor's cache.
+    /// Limits the next selector wait to the room in the events. The kernel must report all while
+    /// reported sources are queued, or if it does not repeat levels: its order mixed with the
+    /// queue's is not fair (Q2). For operations alone, the limit is a batch that fits the
+    /// processor's cache.
     pub(super) fn limit_reports(&mut self, room: usize, deadline: Deadline) {
         let has_level = self.selector.native().contains(Triggers::LEVEL);
         let max = match self.readiness.is_watching() {
             true if has_level && self.readiness.queue_len() == 0 => room,
             true => usize::MAX,
-            // A wait of zero brings all that there is room for (T1).
+            // A wait of zero reports everything that there is room for (T1).
             false if deadline == Deadline::Now => room,
             false => room.min(self.batch.size()),
         };
         self.selector.set_max_reports(max.max(1));
     }
 
-    /// Notes how many bytes operations have received by the last look.
+    /// Notes the bytes that operations have received since the last selector wait.
     pub(super) fn note_received(&mut self, bytes: usize) {
         self.batch.adapt(self.reported, bytes);
     }
@@ -95,13 +94,13 @@ impl<S: Selector> Parts<S> {
         capabilities
     }
 
-    /// Waits in the kernel, and queues what it reports.
+    /// Waits in the selector once, and queues its reports.
     ///
     /// # Errors
     ///
-    /// What the selector says. What it has reported is queued.
-    pub(super) fn look(&mut self, deadline: Deadline) -> io::Result<WaitOutcome> {
-        self.readiness.begin_look();
+    /// The errors of the selector; its reports are queued.
+    pub(super) fn wait_once(&mut self, deadline: Deadline) -> io::Result<WaitOutcome> {
+        self.readiness.begin_round();
         let waited = self.selector.wait(deadline, &mut self.reports);
         self.reported = self.reports.len();
         let has_more = self.selector.has_more();
@@ -113,8 +112,8 @@ impl<S: Selector> Parts<S> {
         waited
     }
 
-    /// Registers a source. Where nothing is watched operations will follow: then it returns how
-    /// calls on the source are kept from blocking.
+    /// Registers a source. With an empty interest operations will follow, so it also returns the
+    /// descriptor's I/O mode.
     ///
     /// # Errors
     ///
@@ -140,44 +139,45 @@ impl<S: Selector> Parts<S> {
     ///
     /// # Errors
     ///
-    /// `EBADF`: it is not registered.
+    /// `EBADF` if it is not registered.
     fn fd(&self, slot: Slot) -> io::Result<BorrowedFd<'_>> {
         let file = self.readiness.source(slot).map(|(file, _)| file.fd());
         file.ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF))
     }
 
-    /// Returns what is true now of these directions, by one call; ready if the kernel can't be
-    /// asked.
+    /// Returns the true bits of these directions by one poll(2); all are ready if it fails.
     fn poll_each<const N: usize>(&self, sides: [(Slot, Interest); N]) -> [PollBits; N] {
         let mut fds = sides.map(|(slot, dir)| sys::poll::pollfd {
             fd: self.fd(slot).map_or(-1, |fd| fd.as_raw_fd()),
             events: PollBits::asked(dir).bits() as i16,
             revents: 0,
         });
-        let is_told = sys::poll::poll_now(&mut fds).is_ok();
-        fds.map(|its| match is_told && its.fd >= 0 {
-            true => PollBits::from_bits_retain(its.revents as u16),
-            false => PollBits::from_bits_retain(its.events as u16) - PollBits::RDHUP,
+        let is_polled = sys::poll::poll_now(&mut fds).is_ok();
+        fds.map(|fd| {
+            if is_polled && fd.fd >= 0 {
+                PollBits::from_bits_retain(fd.revents as u16)
+            } else {
+                PollBits::from_bits_retain(fd.events as u16) - PollBits::RDHUP
+            }
         })
     }
 
-    /// Returns true if a look has left something in the kernel that this wait must report (L1, T1):
-    /// sources that are watched, and all that is ready where the time is up.
-    pub(super) fn must_look_again(&mut self, events: &Events, deadline: Deadline) -> bool {
+    /// Returns true if the selector left reports in the kernel that this wait must deliver: those
+    /// of watched sources (L1), or all once the deadline has passed (T1).
+    pub(super) fn must_wait_again(&mut self, events: &Events, deadline: Deadline) -> bool {
         let must_complete = || events.completion_room() > 0 && deadline.has_passed();
         let must_report = self.readiness.is_watching() || must_complete();
         events.room() > 0 && must_report && self.selector.has_more()
     }
 
-    /// Takes what the selector has to tell of operations.
+    /// Collects the driver's events.
     pub(super) fn drain_events(&mut self, events: &mut Vec<OpEvent>) {
         if let Some(driver) = self.selector.driver() {
             driver.drain_events(events);
         }
     }
 
-    /// Drops what is not needed any more, last in a call: that may run the user's Drop, which may
-    /// panic.
+    /// Drops unneeded files, last in a call: that may run the user's `Drop`, which may panic.
     pub(super) fn run_deferred_drops(&mut self) {
         while let Some(file) = self.deferred_drops.pop() {
             drop(file);
@@ -345,7 +345,7 @@ impl<S: Selector> Causes for Parts<S> {
         None
     }
 
-    /// A thread keeps the call that it makes to itself.
+    /// A thread owns the call that it makes.
     fn thread_has(&self, _op: OpSlot) -> Option<bool> {
         None
     }

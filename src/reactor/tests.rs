@@ -1,5 +1,4 @@
-//! The reactor over a selector that says what a test wants said, and over the kernel in every
-//! column that the latch knows.
+//! The reactor over a scripted selector, and over the kernel in every column of the latch.
 
 mod calls;
 mod columns;
@@ -7,6 +6,6 @@ mod delivery;
 mod ends;
 mod failures;
 mod fake;
-mod kernel;
+mod fake_kernel;
 mod operations;
-mod parts;
+mod partial_reports;

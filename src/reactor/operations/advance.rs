@@ -1,4 +1,4 @@
-//! Attempting an operation: the driver gets it, or its call is made, and what would block waits.
+//! Attempts: an operation is submitted to the driver, or its call is made until it would block.
 
 use super::attempt::Attempt;
 use super::entry::{Cause, OpEntry, OpState, Side};
@@ -9,9 +9,9 @@ use crate::op::Outcome;
 use crate::sys::io_call::{Call, CallResult};
 use std::net::Shutdown;
 
-/// The most calls that an operation makes in one turn, so that a fast peer does not hold up others.
+/// The most calls of an operation in one turn, so that a fast peer does not delay others.
 const MAX_CALLS_PER_TURN: usize = 16;
-/// After so many bytes it makes no more in that turn either.
+/// The bytes after which a turn ends.
 const MAX_BYTES_PER_TURN: usize = 1 << 20;
 
 impl Operations {
@@ -29,8 +29,7 @@ impl Operations {
         }
     }
 
-    /// Attempts the call until it would block. `was_ready`: a report or the end of a pause has
-    /// brought this about.
+    /// Attempts the call until it would block. `was_ready` is true after a report or a pause.
     fn attempt(&mut self, op: OpSlot, mut was_ready: bool, io: &mut impl Io) {
         let Some((slot, queue)) = self.source_of(op) else { return };
         if let Some(source) = self.sources.get_mut(slot) {
@@ -45,7 +44,7 @@ impl Operations {
                 Attempt::Settled => return,
                 Attempt::Moved(count) => moved += count,
             }
-            // What was reported was there, and may be used up.
+            // The reported readiness may be used up.
             was_ready = false;
             if moved > MAX_BYTES_PER_TURN {
                 break;
@@ -78,17 +77,14 @@ impl Operations {
         };
         let count = if let CallResult::Moved(count) = result { count } else { 0 };
         self.note_moved(op, count, left, io);
-        match self.on_result(op, result, io) {
-            true => Attempt::Moved(count),
-            false => Attempt::Settled,
-        }
+        if self.on_result(op, result, io) { Attempt::Moved(count) } else { Attempt::Settled }
     }
 
     pub(super) fn shut_down(&mut self, op: OpSlot, how: Shutdown, io: &mut impl Io) {
         let Some((slot, _)) = self.source_of(op) else { return };
         let done = io.shutdown(slot, how);
-        // Not every mechanism tells of what the program does itself. The call of a UDP socket that
-        // has no peer fails, and has shut the socket down all the same.
+        // Not every mechanism reports the program's own shutdown. The call on an unconnected UDP
+        // socket fails, but shuts the socket down.
         io.recheck_all(slot);
         self.complete(op, done.map(|()| Outcome::Done), io);
     }

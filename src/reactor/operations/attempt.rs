@@ -1,4 +1,4 @@
-//! What an attempt has come to: how much was moved, or why it has to wait.
+//! The outcome of an attempt: bytes were moved, or the operation waits.
 
 use super::entry::{OpEntry, OpState, Side};
 use super::io::Io;
@@ -10,20 +10,20 @@ use crate::poll_bits::PollBits;
 use crate::sys::io_call::{Call, CallResult, Work};
 use std::io;
 
-/// A read of so many bytes that has filled its buffer is the last of its turn where a report will
-/// come if there is more: it is often a whole message, and a call that finds nothing costs more
-/// than a wait, which others share.
+/// The size from which a read that fills its buffer ends the turn, if further data will be
+/// reported. Such a read is often a whole message. A call that finds nothing costs more than a
+/// wait, which other sources share.
 const LARGE_READ: usize = 4096;
 
-/// What one attempt has come to.
+/// The outcome of an attempt.
 pub(super) enum Attempt {
-    /// The operation has another state.
+    /// The operation has changed its state.
     Settled,
-    /// So many bytes were moved, and it can go on.
+    /// The operation has moved this many bytes, and can continue.
     Moved(usize),
 }
 
-/// What a call that waits returns when reading is shut down, where one that does not wait returns
+/// The result of a call that waits after a read shutdown. A call that does not wait returns
 /// `WouldBlock`.
 #[derive(Clone, Copy, Debug)]
 enum AfterShutdown {
@@ -32,9 +32,9 @@ enum AfterShutdown {
 }
 
 impl OpEntry {
-    /// Gives the work of an operation to the driver. Returns false if the driver does not take it.
+    /// Submits the operation's work to the driver. Returns false if the driver does not take it.
     #[inline(always)]
-    pub(super) fn give(
+    pub(super) fn submit_to_driver(
         &mut self,
         op: OpSlot,
         mut work: Work,
@@ -43,7 +43,7 @@ impl OpEntry {
         io: &mut impl Io,
     ) -> bool {
         if let Some(call) = work.io_call_mut() {
-            // What is left of a send is sent as usual.
+            // The rest of a partial send must not be silent.
             call.set_skips_success(self.skips_success && call.moved() == 0);
         }
         let may_be_silent = work.may_be_silent();
@@ -64,7 +64,7 @@ impl OpEntry {
 }
 
 impl Operations {
-    /// Submits an operation to the driver. Returns false if the reactor has to do it.
+    /// Submits an operation to the driver. Returns false if the reactor must perform it.
     pub(super) fn try_submit(&mut self, op: OpSlot, io: &mut impl Io) -> bool {
         if !io.has_driver() {
             return false;
@@ -76,11 +76,11 @@ impl Operations {
         let can_submit = |work: &mut Work| !is_emulated && io.can_submit(work, &mut source.mode);
         let Some(work) = entry.work.take_if(can_submit) else { return false };
         let has_successor = source.queue(queue).has_several();
-        entry.give(op, work, &mut self.silent, has_successor, io)
+        entry.submit_to_driver(op, work, &mut self.silent, has_successor, io)
     }
 
-    /// Notes that an attempt with so much room has moved so many bytes. Returns true if there is
-    /// probably no more, and readiness will be reported for certain.
+    /// Notes that an attempt has moved `count` of `room` bytes. Returns true if probably nothing is
+    /// left, and new readiness is certain to be reported.
     pub(super) fn note_moved(
         &mut self,
         op: OpSlot,
@@ -91,10 +91,9 @@ impl Operations {
         let Some((slot, queue)) = self.source_of(op) else { return false };
         let Some(source) = self.sources.get_mut(slot) else { return false };
         self.received += if queue == Queue::Read { count } else { 0 };
-        // What comes next in the queue is to complete in this wait too, if it can (T1).
+        // The successor must also complete in this wait if possible (T1).
         let is_last = count < room || (count >= LARGE_READ && !source.queue(queue).has_several());
-        let is_emptied =
-            count > 0 && is_last && source.mode.is_drained_by_short_reads(source.number);
+        let is_emptied = count > 0 && is_last && source.mode.is_drained_by_short_reads(source.fd);
         is_emptied && io.note_likely_not_ready(slot, queue.dir())
     }
 
@@ -119,7 +118,7 @@ impl Operations {
             let files = io.file(slot).into_iter().cloned().collect();
             return self.spawn(op, files, io);
         }
-        // It was attempted only because the driver had no buffers for it.
+        // The attempt was made only because the driver had no buffer.
         if entry.pool().is_some() && self.try_submit(op, io) {
             return;
         }
@@ -130,17 +129,17 @@ impl Operations {
             return self.await_or_pause(op, io);
         }
         self.await_ready(op, Side::Source, io);
-        // A file may call itself writable and take nothing: an eventfd that would overflow, a
-        // datagram socket whose peer's queue is full. Or readable, and give nothing: a datagram
-        // socket that is shut down. No edge tells of these.
+        // No edge follows if a file is reported writable but accepts nothing: an eventfd about to
+        // overflow, a datagram socket with a full peer queue. The same is true of reading from a
+        // datagram socket that is shut down.
         let may_be_ready = queue == Queue::Write || self.after_shutdown(op).is_some();
         if may_be_ready && !io.repeats(slot, queue.dir()) {
             io.recheck(slot, queue.dir());
         }
     }
 
-    /// The file was ready, but the call would block: another reader was faster, or its readiness
-    /// says nothing about this call, and would be reported again and again.
+    /// Awaits readiness, or pauses if the file is still ready. Either another reader was faster, or
+    /// the readiness does not apply to this call and would be reported again.
     pub(super) fn await_or_pause(&mut self, op: OpSlot, io: &mut impl Io) {
         let Some((slot, queue)) = self.source_of(op) else { return };
         let bits = io.poll_now(slot, queue.dir());
@@ -163,8 +162,8 @@ impl Operations {
         }
     }
 
-    /// Returns what the plain call returns once reading is shut down, if it does not say so where
-    /// it must not wait.
+    /// Returns the result of the plain call after a read shutdown, if calls that do not wait do not
+    /// report it.
     fn after_shutdown(&self, op: OpSlot) -> Option<AfterShutdown> {
         let source = self.sources.get(self.source_of(op)?.0)?;
         let is_message = !source.mode.is_stream() && source.mode.is_socket();

@@ -1,15 +1,15 @@
 //! Receives that wait for a buffer of their pool.
 //!
-//! They wait in a queue for each pool. The first gets one buffer and an attempt, and joins the end
-//! of the queue while others wait, so that a peer that sends without pause starves none.
+//! Each pool has a queue. The first waiter gets one buffer and an attempt, then rejoins the queue
+//! while others wait, so that a peer that sends constantly starves none.
 
 use crate::key::OpSlot;
 use crate::sys::pool::BufferPool;
 use std::collections::VecDeque;
 use std::task::Waker;
 
-/// The waiters of one poller. Between two waits of the poller each pool that is waited for has the
-/// notifier, or was notified, or `must_ask` is set.
+/// The waiters of one poller. Between two waits each awaited pool has the notifier, has notified
+/// the poller, or `must_ask` is set.
 #[derive(Debug, Default)]
 pub(super) struct BufferWaiters {
     pub(super) queues: Vec<WaitQueue>,
@@ -20,7 +20,7 @@ pub(super) struct BufferWaiters {
 pub(super) struct WaitQueue {
     pub(super) pool: BufferPool,
     pub(super) ops: VecDeque<OpSlot>,
-    /// Counts entries that wait no more.
+    /// Counts entries that no longer wait.
     pub(super) stale: usize,
 }
 
@@ -31,7 +31,7 @@ impl WaitQueue {
 }
 
 impl BufferWaiters {
-    /// Asks the pools in the next wait, though none has notified the poller.
+    /// Makes the next wait ask the pools without a notification.
     pub(super) fn ask(&mut self) {
         self.must_ask = true;
     }
@@ -45,7 +45,7 @@ impl BufferWaiters {
         self.queues.iter().all(|queue| queue.len() == 0)
     }
 
-    /// Returns true if there are not enough buffers for all that wait, and one more.
+    /// Returns true if others wait, and the pool has no buffer left beyond theirs.
     pub(super) fn is_short(&self, pool: &BufferPool) -> bool {
         let queue = self.queues.iter().find(|queue| queue.pool.is(pool) && queue.len() > 0);
         queue.is_some_and(|queue| pool.left() <= queue.len())
@@ -61,7 +61,7 @@ impl BufferWaiters {
         }
     }
 
-    /// Counts a waiter out. Stale entries are removed once they are the majority.
+    /// Notes that a waiter no longer waits. Removes stale entries once they are the majority.
     pub(super) fn remove(&mut self, pool: &BufferPool, waits: impl Fn(OpSlot) -> bool) {
         let Some(queue) = self.queues.iter_mut().find(|queue| queue.pool.is(pool)) else { return };
         queue.stale += 1;
@@ -112,7 +112,7 @@ impl BufferWaiters {
             let waiting: Vec<_> = queue.ops.iter().filter(|&&op| waits(op)).collect();
             assert_eq!(waiting.len(), queue.len(), "stale entries are counted");
             let unique: std::collections::HashSet<_> = waiting.iter().collect();
-            assert_eq!(unique.len(), waiting.len(), "nothing waits twice");
+            assert_eq!(unique.len(), waiting.len(), "no operation waits twice");
         }
     }
 }

@@ -1,36 +1,43 @@
-//! Ending an operation early.
+//! Cancelling operations.
 
-use super::entry::{OpState, Why};
+use super::entry::{CancelReason, OpState};
 use super::io::Io;
 use super::machine::Operations;
 use crate::key::OpSlot;
 use crate::sys::io_call::Work;
 
 impl Operations {
-    /// Returns true if an operation is known, whose completion was not delivered.
+    /// Returns true if an operation's last completion was not delivered.
     pub(in crate::reactor) fn contains(&self, op: OpSlot) -> bool {
         self.table.get(op).is_some() || self.table.is_pending(op)
     }
 
-    /// Ends an operation. The driver ends it when the kernel does, a thread when the call returns.
-    pub(in crate::reactor) fn cancel(&mut self, op: OpSlot, why: Why, io: &mut impl Io) {
+    /// Cancels an operation. In the driver it ends when the kernel ends it, on a thread when the
+    /// call returns.
+    pub(in crate::reactor) fn cancel(
+        &mut self,
+        op: OpSlot,
+        reason: CancelReason,
+        io: &mut impl Io,
+    ) {
         self.withdraw(op, io);
         let Some(entry) = self.table.get_mut(op) else { return };
         match &mut entry.state {
             OpState::Submitted { cancel } => {
-                replace_unless_ending(cancel, why);
+                replace_unless_ending(cancel, reason);
                 io.cancel(op);
             }
-            OpState::OnThread { cancel } => replace_unless_ending(cancel, why),
+            OpState::OnThread { cancel } => replace_unless_ending(cancel, reason),
             _ => {
-                let error = why.error();
-                let error = error.unwrap_or_else(|| std::io::Error::other("it was taken back"));
+                let error = reason.error();
+                let error =
+                    error.unwrap_or_else(|| std::io::Error::other("the operation was withdrawn"));
                 self.complete(op, Err(error), io);
             }
         }
     }
 
-    /// Takes the call back from the thread pool unless a thread has begun with it.
+    /// Withdraws the call from the thread pool unless a thread has started it.
     pub(super) fn withdraw(&mut self, op: OpSlot, io: &mut impl Io) {
         let Some(entry) = self.table.get_mut(op) else { return };
         if matches!(entry.state, OpState::OnThread { .. }) {
@@ -42,10 +49,9 @@ impl Operations {
     }
 }
 
-/// The first reason to end an operation stays; it comes before the reasons for which it would only
-/// leave the driver.
-pub(super) fn replace_unless_ending(cancel: &mut Option<Why>, why: Why) {
-    if !cancel.is_some_and(Why::ends) {
-        *cancel = Some(why);
+/// Keeps the first reason to end an operation, which overrides one to leave the driver.
+pub(super) fn replace_unless_ending(cancel: &mut Option<CancelReason>, reason: CancelReason) {
+    if !cancel.is_some_and(CancelReason::ends) {
+        *cancel = Some(reason);
     }
 }

@@ -1,4 +1,4 @@
-//! One operation: its state, and what is known of it.
+//! One operation: its state and its properties.
 
 use super::queue::{Link, Links, Queue};
 use crate::event::{Interest, Token};
@@ -9,37 +9,37 @@ use crate::sys::pool::BufferPool;
 use std::io;
 use std::time::{Duration, Instant};
 
-/// What an operation is doing, or waits for.
+/// The state of an operation.
 #[derive(Debug)]
 pub(super) enum OpState {
-    /// The operation is not at the head of all its queues, or a connect holds it up.
+    /// Not at the head of all queues, or blocked by a connect.
     Queued,
-    /// It is in the run queue.
+    /// In the run queue.
     Runnable(Cause),
-    /// A report of its source, or of its target, makes it runnable.
+    /// Made runnable by a report of the source or the target.
     AwaitingReady { on: Side },
-    /// A buffer of its pool makes it runnable.
+    /// Made runnable by a buffer of the pool.
     AwaitingBuffer,
-    /// A timer makes it runnable, or completes it.
+    /// Made runnable or completed by a timer.
     AwaitingTime,
-    /// It is a timeout beyond the range of the clock: only a stop ends it.
-    AwaitingStop,
-    /// Backpressure: the delivery of its results makes it runnable.
+    /// A timeout beyond the clock's range, which only a cancel ends.
+    AwaitingCancel,
+    /// Backpressure: made runnable by the delivery of results.
     Paused,
-    /// The driver has it.
-    Submitted { cancel: Option<Why> },
-    /// A thread has it.
-    OnThread { cancel: Option<Why> },
+    /// In the driver.
+    Submitted { cancel: Option<CancelReason> },
+    /// On the thread pool.
+    OnThread { cancel: Option<CancelReason> },
 }
 
-/// What has made an operation runnable.
+/// The reason why an operation became runnable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cause {
-    /// It is at the head of its queues.
+    /// The operation reached the head of its queues.
     Turn,
-    /// What it awaited was reported.
+    /// The awaited readiness was reported.
     Ready,
-    /// A pause is over.
+    /// The pause has ended.
     Retry,
 }
 
@@ -51,7 +51,7 @@ pub(super) enum Side {
     Target,
 }
 
-/// What the splices from a source have shown, which predicts what the next one waits for.
+/// The outcome of the splices from a source, which predicts what the next one waits for.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Spliced {
     /// The target of the last splice that moved bytes, so these two can be spliced.
@@ -60,38 +60,40 @@ pub(super) struct Spliced {
     pub(super) awaited: Option<Side>,
 }
 
-/// Why an operation is to end, or to leave the driver.
+/// The reason why an operation is to end, or to leave the driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::reactor) enum Why {
+pub(in crate::reactor) enum CancelReason {
     User,
     Deadline,
     Deregister,
     /// Too many of its results are undelivered.
     Backpressure,
-    /// The driver must not have it any more.
+    /// The driver must return the operation.
     Reclaim,
 }
 
-impl Why {
-    /// Returns the error with which the operation completes, `None` if it goes on.
+impl CancelReason {
+    /// Returns the error of the completion; `None` if the operation continues.
     pub(super) fn error(self) -> Option<io::Error> {
         match self {
-            Why::User | Why::Deregister => Some(io::Error::from_raw_os_error(libc::ECANCELED)),
-            Why::Deadline => {
+            CancelReason::User | CancelReason::Deregister => {
+                Some(io::Error::from_raw_os_error(libc::ECANCELED))
+            }
+            CancelReason::Deadline => {
                 let text = "the operation's deadline has passed";
                 Some(io::Error::new(io::ErrorKind::TimedOut, text))
             }
-            Why::Backpressure | Why::Reclaim => None,
+            CancelReason::Backpressure | CancelReason::Reclaim => None,
         }
     }
 
     /// Returns true if the operation is to end.
     pub(super) fn ends(self) -> bool {
-        !matches!(self, Why::Backpressure | Why::Reclaim)
+        !matches!(self, CancelReason::Backpressure | CancelReason::Reclaim)
     }
 }
 
-/// The pause between two attempts where readiness says nothing, in milliseconds.
+/// The pause, in milliseconds, between two attempts when readiness is no indication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Pause(u8);
 
@@ -110,41 +112,41 @@ impl Pause {
     }
 }
 
-/// One operation.
+/// An operation of the table.
 #[derive(Debug)]
 pub(super) struct OpEntry {
     pub(super) token: Token,
     pub(super) kind: Kind,
     pub(super) state: OpState,
-    /// What it has the kernel do, unless the driver or a thread has that.
+    /// The work for the kernel, unless the driver or a thread has it.
     pub(super) work: Option<Work>,
-    /// Its source, and the queue in which it is there.
+    /// The source and its queue.
     pub(super) source: Option<(Slot, Queue)>,
-    /// Its neighbours there.
+    /// The neighbours in that queue.
     links: Links,
-    /// What few operations have, so that the others are small.
+    /// Rarely used fields, boxed to keep entries small.
     rare: Option<Box<Rare>>,
-    /// The driver must not have it.
+    /// The driver must not get the operation.
     pub(super) must_emulate: bool,
-    /// The operation completes only if it does not succeed entirely.
+    /// The operation has no completion if it succeeds entirely.
     pub(super) skips_success: bool,
-    /// The length of its last pause between two attempts.
+    /// The last pause between two attempts.
     pub(super) pause: Pause,
-    /// Counts its results that were not delivered.
+    /// Counts the undelivered results.
     pub(super) undelivered: u32,
-    /// Counts the submissions.
+    /// The number of the submission.
     pub(super) order: u64,
 }
 
-/// What few operations have.
+/// The rarely used fields of an operation.
 #[derive(Debug, Default)]
 struct Rare {
-    /// The source that it moves bytes to, and the queue in which it is there.
+    /// The target of a splice and its queue.
     target: Option<(Slot, Queue)>,
-    /// Its neighbours there.
+    /// The neighbours in that queue.
     target_links: Links,
     deadline: Option<Instant>,
-    /// When [`OpState::AwaitingTime`] ends.
+    /// The end of [`OpState::AwaitingTime`].
     time: Option<Instant>,
 }
 
@@ -166,27 +168,27 @@ impl OpEntry {
         }
     }
 
-    /// Returns its call with the memory, if that is here.
+    /// Returns the call with its memory, unless the driver or a thread has it.
     pub(super) fn call(&self) -> Option<&IoCall> {
         self.work.as_ref()?.io_call()
     }
 
-    /// Returns its call with the memory, if that is here.
+    /// Returns the call with its memory, unless the driver or a thread has it.
     pub(super) fn call_mut(&mut self) -> Option<&mut IoCall> {
         self.work.as_mut()?.io_call_mut()
     }
 
-    /// Returns the pool that its buffers come from, if they do and its work is here.
+    /// Returns the pool of the buffers, if there is one and the work is here.
     pub(super) fn pool(&self) -> Option<&BufferPool> {
         self.work.as_ref()?.pool()
     }
 
-    /// Returns the queues in which it is.
+    /// Returns the sources and queues of the operation.
     pub(super) fn places(&self) -> impl Iterator<Item = (Slot, Queue)> + use<> {
         self.source.into_iter().chain(self.target())
     }
 
-    /// Returns the place of a side.
+    /// Returns the source or target, with its queue.
     pub(super) fn place(&self, side: Side) -> Option<(Slot, Queue)> {
         match side {
             Side::Source => self.source,
@@ -194,16 +196,13 @@ impl OpEntry {
         }
     }
 
-    /// Returns the direction that it occupies in a place (M1). That need not be the direction of
-    /// the queue: where reading and writing share a position there is one.
+    /// Returns the direction that the operation occupies in a queue (M1). It may differ from the
+    /// queue's, because a file with a position has one queue for both.
     pub(super) fn dir_in(&self, place: (Slot, Queue)) -> Interest {
-        match self.source == Some(place) {
-            true => Queue::of(self.kind).dir(),
-            false => Interest::WRITABLE,
-        }
+        if self.source == Some(place) { Queue::of(self.kind).dir() } else { Interest::WRITABLE }
     }
 
-    /// Returns the source that it moves bytes to, and the queue in which it is there.
+    /// Returns the target of a splice and its queue.
     pub(super) fn target(&self) -> Option<(Slot, Queue)> {
         self.rare.as_ref()?.target
     }
@@ -216,18 +215,18 @@ impl OpEntry {
         self.rare.as_ref()?.deadline
     }
 
-    /// Returns the deadline before.
+    /// Returns the old deadline.
     pub(super) fn set_deadline(&mut self, deadline: Option<Instant>) -> Option<Instant> {
         let is_known = self.rare.is_some() || deadline.is_some();
         is_known.then(|| std::mem::replace(&mut self.rare().deadline, deadline)).flatten()
     }
 
-    /// Returns when [`OpState::AwaitingTime`] ends.
+    /// Returns the end of [`OpState::AwaitingTime`].
     pub(super) fn time(&self) -> Option<Instant> {
         self.rare.as_ref()?.time
     }
 
-    /// Returns the time before.
+    /// Returns the old time.
     pub(super) fn set_time(&mut self, time: Option<Instant>) -> Option<Instant> {
         let is_known = self.rare.is_some() || time.is_some();
         is_known.then(|| std::mem::replace(&mut self.rare().time, time)).flatten()
@@ -237,12 +236,9 @@ impl OpEntry {
         self.rare.get_or_insert_default()
     }
 
-    /// Returns its neighbours in a queue in which it is.
+    /// Returns the neighbours in a queue of the operation.
     pub(super) fn links(&mut self, place: (Slot, Queue)) -> &mut Links {
-        match self.source == Some(place) {
-            true => &mut self.links,
-            false => &mut self.rare().target_links,
-        }
+        if self.source == Some(place) { &mut self.links } else { &mut self.rare().target_links }
     }
 
     fn links_in(&self, place: (Slot, Queue)) -> Links {
@@ -252,18 +248,18 @@ impl OpEntry {
         }
     }
 
-    /// Returns what follows it in a queue in which it is.
+    /// Returns the successor in a queue of the operation.
     pub(super) fn next_in(&self, place: (Slot, Queue)) -> Link {
         self.links_in(place).next
     }
 
-    /// Returns what comes before it in a queue in which it is.
+    /// Returns the predecessor in a queue of the operation.
     #[cfg(any(test, feature = "spi"))]
     pub(super) fn previous_in(&self, place: (Slot, Queue)) -> Link {
         self.links_in(place).previous
     }
 
-    /// Returns true if it awaits that this source is ready.
+    /// Returns true if the operation awaits readiness of this source.
     pub(super) fn awaits(&self, slot: Slot, queue: Queue) -> bool {
         match self.state {
             OpState::AwaitingReady { on } => self.place(on) == Some((slot, queue)),
@@ -271,17 +267,17 @@ impl OpEntry {
         }
     }
 
-    /// Returns the reason for which it is to end, if it has left the reactor.
-    pub(super) fn stop(&self) -> Option<Why> {
+    /// Returns the reason to end, if the driver or a thread has the operation.
+    pub(super) fn cancel_reason(&self) -> Option<CancelReason> {
         match self.state {
             OpState::Submitted { cancel } | OpState::OnThread { cancel } => {
-                cancel.filter(|why| why.ends())
+                cancel.filter(|reason| reason.ends())
             }
             _ => None,
         }
     }
 
-    /// Returns true if its work is here.
+    /// Returns true if the work must be here.
     #[cfg(any(test, feature = "spi"))]
     pub(super) fn needs_work(&self) -> bool {
         let is_elsewhere =

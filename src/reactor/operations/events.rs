@@ -1,6 +1,6 @@
-//! What the driver and the threads have to tell.
+//! Events of the driver and the thread pool.
 
-use super::entry::{Cause, OpState, Why};
+use super::entry::{CancelReason, Cause, OpState};
 use super::io::Io;
 use super::machine::Operations;
 use super::queue::Queue;
@@ -10,8 +10,8 @@ use crate::sys::io_call::{Call, CallResult, Work};
 use std::io;
 
 impl Operations {
-    /// Takes what the driver has to tell: resets first, for a receive may have come to its end in
-    /// the same batch.
+    /// Handles the driver's events. Resets come first, because a receive in the same batch may have
+    /// seen the end of the stream.
     pub(in crate::reactor) fn on_driver_events(
         &mut self,
         events: &mut Vec<OpEvent>,
@@ -34,8 +34,8 @@ impl Operations {
         }
     }
 
-    /// Takes what threads have done. What would block, as a few files with a position do, waits
-    /// until its file is ready, or for a while.
+    /// Handles the thread pool's events. A call that would block, as on a few files with a
+    /// position, awaits readiness or pauses.
     pub(in crate::reactor) fn on_thread_events(
         &mut self,
         events: &mut Vec<OpEvent>,
@@ -45,7 +45,8 @@ impl Operations {
             let OpEvent::Completed { op, work, result } = event else { continue };
             let Some(entry) = self.table.get_mut(op) else { continue };
             entry.must_emulate = true;
-            let waits = entry.stop().is_none() && result.as_ref().is_err_and(is_unfinished);
+            let waits =
+                entry.cancel_reason().is_none() && result.as_ref().is_err_and(is_unfinished);
             if !waits {
                 self.on_returned(op, work, result, io);
                 continue;
@@ -63,7 +64,7 @@ impl Operations {
         }
     }
 
-    /// The driver or a thread has returned some work: the operation is completed, or goes on.
+    /// Completes or continues an operation that the driver or a thread has returned.
     fn on_returned(
         &mut self,
         op: OpSlot,
@@ -73,7 +74,7 @@ impl Operations {
     ) {
         let Some(entry) = self.table.get_mut(op) else { return };
         let mut is_short = false;
-        let goes_on = match result {
+        let continues = match result {
             Ok(result) => {
                 entry.work = Some(work);
                 self.on_result(op, result, io)
@@ -85,12 +86,12 @@ impl Operations {
                 self.on_returned_error(op, (call, is_unsupported), error, io)
             }
         };
-        if !goes_on {
+        if !continues {
             return;
         }
         let Some(entry) = self.table.get_mut(op) else { return };
         if is_short {
-            // The driver has asked the pool in vain, and the pool does not know who waits.
+            // The driver's attempt to take a buffer did not register the notifier.
             self.await_buffer(op);
             self.buffers.ask();
         } else if entry.undelivered >= self.max_undelivered {
@@ -100,7 +101,7 @@ impl Operations {
         }
     }
 
-    /// Interprets an error of the driver or of a thread. Returns true if the operation goes on.
+    /// Interprets an error of the driver or a thread. Returns true if the operation continues.
     fn on_returned_error(
         &mut self,
         op: OpSlot,
@@ -112,10 +113,10 @@ impl Operations {
         let is_canceled = error.raw_os_error() == Some(libc::ECANCELED);
         let is_short = is_shortage(&error, call);
         let is_repeatable = is_canceled || is_short || is_unfinished(&error) || is_unsupported;
-        match entry.stop().and_then(Why::error) {
-            Some(stop) if is_repeatable => self.complete(op, Err(stop), io),
-            // Not by a request of the program's: the driver could not have it done, or knows no
-            // such flag.
+        match entry.cancel_reason().and_then(CancelReason::error) {
+            Some(cancel_reason) if is_repeatable => self.complete(op, Err(cancel_reason), io),
+            // Not requested by the program: the driver could not complete the call, or lacks a
+            // flag.
             None if is_repeatable => {
                 let stays = is_short || (is_canceled && call.is_multi());
                 entry.must_emulate |= !stays && error.kind() != io::ErrorKind::Interrupted;
@@ -127,18 +128,18 @@ impl Operations {
     }
 }
 
-/// Returns true if the call has done nothing, and is to be made again.
+/// Returns true if the call did nothing and must be repeated.
 fn is_unfinished(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
-/// Returns true if there was no buffer for what has come.
+/// Returns true if a receive found no buffer.
 fn is_shortage(error: &io::Error, call: Call) -> bool {
     call == Call::RecvMulti && error.raw_os_error() == Some(libc::ENOBUFS)
 }
 
-/// Returns true if the driver does not know how to do it without a signal, more than once, or
-/// silently: a socket with kernel TLS does not know `MSG_WAITALL`.
+/// Returns true if the driver does not support the call without a signal, as multishot, or
+/// silently: a socket with kernel TLS refuses `MSG_WAITALL`.
 fn is_unsupported(error: &io::Error, work: &Work) -> bool {
     let call = work.call();
     match error.raw_os_error() {

@@ -1,4 +1,4 @@
-//! What operations ask for. A fake that answers it runs all of them without a kernel.
+//! The interface that operations use. With a fake implementation they run without a kernel.
 
 use crate::event::Interest;
 use crate::key::{OpSlot, Slot};
@@ -14,7 +14,7 @@ use std::os::fd::OwnedFd;
 use std::task;
 use std::time::Instant;
 
-/// All that operations ask of the reactor, the selector and the kernel.
+/// Access of operations to the reactor, the selector and the kernel.
 pub(in crate::reactor) trait Io {
     fn now(&self) -> Instant {
         Instant::now()
@@ -23,44 +23,44 @@ pub(in crate::reactor) trait Io {
     /// Returns the file of a source.
     fn file(&self, slot: Slot) -> Option<&SourceFd>;
 
-    /// Returns how calls on a source are kept from blocking.
+    /// Returns the I/O mode of a source's descriptor.
     ///
     /// # Errors
     ///
-    /// What fstat(2) says: the descriptor was closed.
+    /// The errors of fstat(2): the descriptor was closed.
     fn mode_of(&mut self, slot: Slot) -> io::Result<FdIoMode>;
 
-    /// Reverts what calls have changed of a source, which is about to go.
+    /// Restores the flags of a source that is about to be removed.
     fn restore(&mut self, slot: Slot, mode: &mut FdIoMode);
 
-    /// Makes sure that a splice on a thread waits for nothing but a disk.
+    /// Prepares the file so that a splice on a thread can only wait for a disk.
     ///
     /// # Errors
     ///
-    /// What fcntl(2) says.
+    /// The errors of fcntl(2).
     fn prepare_to_splice(&mut self, slot: Slot, mode: &mut FdIoMode) -> io::Result<()>;
 
-    /// Returns true if there is a driver.
+    /// Returns true if the selector has a driver.
     fn has_driver(&self) -> bool;
 
-    /// Returns true if a driver can do the work.
+    /// Returns true if the driver can perform the work.
     fn can_submit(&mut self, work: &Work, mode: &mut FdIoMode) -> bool;
 
     /// Makes a call that does not block.
     ///
     /// # Errors
     ///
-    /// What the call says, `WouldBlock` too.
+    /// The errors of the call, including `WouldBlock`.
     fn attempt(&mut self, call: &mut IoCall, mode: &mut FdIoMode) -> io::Result<CallResult>;
 
-    /// Receives what a socket has to the end of a buffer without blocking.
+    /// Receives from a socket into the free part of a buffer without blocking.
     ///
     /// # Errors
     ///
-    /// What the call says, `WouldBlock` too.
+    /// The errors of the call, including `WouldBlock`.
     fn recv_now(&mut self, slot: Slot, buf: &mut PoolBuf) -> io::Result<usize>;
 
-    /// Opens a file if that cannot wait. Returns `None` if a thread has to make the call.
+    /// Opens a file if that cannot wait. Returns `None` if a thread must make the call.
     ///
     /// # Errors
     ///
@@ -71,14 +71,14 @@ pub(in crate::reactor) trait Io {
     ///
     /// # Errors
     ///
-    /// What the call says, `WouldBlock` too.
+    /// The errors of the call, including `WouldBlock`.
     fn send_now(&mut self, slot: Slot, bytes: &[u8]) -> io::Result<usize>;
 
     /// Makes a splice that does not block.
     ///
     /// # Errors
     ///
-    /// What the call says, `WouldBlock` too.
+    /// The errors of the call, including `WouldBlock`.
     fn attempt_splice(
         &mut self,
         call: &mut IoCall,
@@ -90,20 +90,20 @@ pub(in crate::reactor) trait Io {
     ///
     /// # Errors
     ///
-    /// What shutdown(2) says.
+    /// The errors of shutdown(2).
     fn shutdown(&mut self, slot: Slot, how: Shutdown) -> io::Result<()>;
 
-    /// Returns what is true of a direction now; ready if the kernel can't be asked.
+    /// Returns the true bits of a direction; ready if poll(2) fails.
     fn poll_now(&mut self, slot: Slot, dir: Interest) -> PollBits;
 
-    /// Returns what is true now of a direction of each of two sources, by one call; ready if the
-    /// kernel can't be asked.
+    /// Returns the true bits of a direction of each of two sources by one poll(2); ready if it
+    /// fails.
     fn poll_both(&mut self, sides: [(Slot, Interest); 2]) -> [PollBits; 2];
 
     /// Returns true if a socket has bytes to receive.
     fn has_bytes(&mut self, slot: Slot) -> bool;
 
-    /// Returns true if a socket that has lost its connection was not connected again since.
+    /// Returns true if a socket that lost its connection was not connected again.
     fn has_not_reconnected(&mut self, slot: Slot) -> bool;
 
     /// Submits an operation to the driver.
@@ -116,14 +116,14 @@ pub(in crate::reactor) trait Io {
     /// Requests the driver to end an operation.
     fn cancel(&mut self, op: OpSlot);
 
-    /// Requests the driver to end these operations, and waits for those that can be interrupted.
-    /// Adds what the driver has to tell to `events`.
+    /// Requests the driver to end these operations, and waits for the interruptible ones. Adds the
+    /// driver's events to `events`.
     fn cancel_and_wait(&mut self, ops: &[OpSlot], events: &mut Vec<OpEvent>);
 
-    /// Makes a call on a thread, which needs these files open.
+    /// Makes a call on the thread pool with these files kept open.
     fn spawn(&mut self, op: OpSlot, call: CallBox, files: Vec<SourceFd>);
 
-    /// Takes a call back unless a thread has begun with it.
+    /// Withdraws a call unless a thread has started it.
     fn withdraw(&mut self, op: OpSlot) -> Option<CallBox>;
 
     /// Reports a direction of a source once it is ready.
@@ -135,26 +135,26 @@ pub(in crate::reactor) trait Io {
     /// Polls a direction of a source in this wait or the next.
     fn recheck(&mut self, slot: Slot, dir: Interest);
 
-    /// Polls whatever is watched of a source in this wait or the next.
+    /// Polls every watched direction of a source in this wait or the next.
     fn recheck_all(&mut self, slot: Slot);
 
-    /// Returns true if a direction that is awaited is reported as long as it is ready.
+    /// Returns true if an awaited direction is reported as long as it is ready.
     fn repeats(&self, slot: Slot, dir: Interest) -> bool;
 
-    /// Notes that a call has probably used up what there was of a direction. Returns true if
-    /// readiness will be reported for certain.
+    /// Notes that a call has probably consumed a direction's readiness. Returns true if new
+    /// readiness is certain to be reported.
     fn note_likely_not_ready(&mut self, slot: Slot, dir: Interest) -> bool;
 
-    /// Returns true if a call would probably block, and readiness will be reported for certain.
+    /// Returns true if a call would probably block and readiness is certain to be reported.
     fn can_skip_attempt(&mut self, slot: Slot, dir: Interest) -> bool;
 
-    /// Returns the buffers of a pool that the driver provides, and that are not used, to the pool.
+    /// Returns the driver's unused buffers to their pool.
     fn release_buffers(&mut self, pool: &BufferPool);
 
-    /// Returns what makes the next wait not sleep.
+    /// Returns the waker that keeps the next wait from sleeping.
     fn notifier(&self) -> &task::Waker;
 
-    /// Drops files at the end of this wait or deregister, or of the next: that may run the user's
-    /// code, which may panic.
+    /// Drops files at the end of this call or of the next wait. That may run the user's code, which
+    /// may panic.
     fn defer_drop(&mut self, files: Vec<SourceFd>);
 }

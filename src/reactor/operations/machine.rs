@@ -1,5 +1,4 @@
-//! The operations of one poller, and the transitions of their states: to the run queue, to what
-//! they wait for, and to their completion.
+//! The operations of one poller, and the transitions of their states.
 
 use super::buffer_wait::BufferWaiters;
 use super::entry::{Cause, OpEntry, OpState, Pause, Side, Spliced};
@@ -22,8 +21,8 @@ use std::ops::RangeInclusive;
 use std::task::Waker;
 use std::time::Instant;
 
-/// A multishot operation is paused while so many of its results are undelivered: as many as one
-/// wait has room for, within these bounds.
+/// The bounds of the number of undelivered results at which a multishot operation is paused. The
+/// number is the capacity of one wait.
 const MAX_UNDELIVERED: RangeInclusive<u32> = 32..=256;
 
 /// The operations of one poller.
@@ -31,20 +30,20 @@ const MAX_UNDELIVERED: RangeInclusive<u32> = 32..=256;
 pub(in crate::reactor) struct Operations {
     pub(super) table: OpTable,
     pub(super) sources: SlotMap<Slot, SourceOps>,
-    /// Of sources that were spliced from.
+    /// The last splices from each source.
     pub(super) splices: SlotMap<Slot, Spliced>,
-    /// What can make progress now. Entries of completed operations are skipped.
+    /// The operations that can make progress now. Entries of completed operations are skipped.
     pub(super) run_queue: VecDeque<OpSlot>,
     pub(super) buffers: BufferWaiters,
     pub(super) max_undelivered: u32,
     pub(super) spare_calls: SpareCalls,
     pub(super) silent: SilentSends,
-    /// Counts the bytes that were received in attempts since the reactor asked.
+    /// Counts the bytes received by attempts since the last `take_received`.
     pub(super) received: usize,
 }
 
 impl Operations {
-    /// Returns those of the poller with this number: none.
+    /// Returns the operations, none yet, of the poller with this id.
     pub(in crate::reactor) fn of_poller(poller: u32) -> Self {
         Operations {
             table: OpTable::of_poller(poller),
@@ -96,28 +95,28 @@ impl Operations {
         self.table.statistics()
     }
 
-    /// Returns the time at which something is due next.
+    /// Returns the earliest deadline or timer.
     pub(in crate::reactor) fn next_time(&self) -> Option<Instant> {
         self.table.next_time()
     }
 
-    /// Returns true if completions are to be delivered.
+    /// Returns true if completions are pending.
     pub(in crate::reactor) fn has_completed(&self) -> bool {
         self.table.has_completed()
     }
 
-    /// Returns true if an operation has not completed.
+    /// Returns true if an operation is unfinished.
     pub(in crate::reactor) fn has_unfinished(&self) -> bool {
         self.table.has_unfinished()
     }
 
-    /// Returns the number of completions that are to be delivered.
+    /// Returns the number of pending completions.
     pub(in crate::reactor) fn completed_len(&self) -> usize {
         self.table.completed_len()
     }
 
-    /// Delivers completions, as many as there is room for. A paused operation goes on once enough
-    /// of its results were delivered. Files that are not needed any more are added to `drops`.
+    /// Delivers completions up to the room in `events`. Resumes a paused operation once enough of
+    /// its results were delivered. Adds unneeded files to `drops`.
     pub(in crate::reactor) fn deliver(&mut self, events: &mut Events, drops: &mut Vec<SourceFd>) {
         let count = self.table.completed_len().min(events.completion_room());
         for at in 0..count {
@@ -133,7 +132,7 @@ impl Operations {
         self.table.move_completed(count, events);
     }
 
-    /// Calls this for every source that has had operations.
+    /// Visits every source that has had operations.
     pub(in crate::reactor) fn for_each_source(
         &mut self,
         mut visit: impl FnMut(Slot, &mut FdIoMode),
@@ -141,13 +140,13 @@ impl Operations {
         self.sources.iter_mut().for_each(|(slot, source)| visit(slot, &mut source.mode));
     }
 
-    /// Returns how many bytes were received in attempts since the last call.
+    /// Returns the bytes received by attempts since the last call.
     pub(in crate::reactor) fn take_received(&mut self) -> usize {
         std::mem::take(&mut self.received)
     }
 
-    /// Returns true if something may wait for a silent send that the driver has. Then the next look
-    /// must not sleep.
+    /// Returns true if something may wait for a silent send in the driver. The next selector wait
+    /// must then not sleep.
     pub(in crate::reactor) fn awaits_silent_sends(&self) -> bool {
         self.silent.are_awaited(!self.buffers.is_empty())
     }
@@ -157,7 +156,7 @@ impl Operations {
         self.buffers.must_ask()
     }
 
-    /// Removes the notifier of a poller that is dropped from its pools.
+    /// Removes the notifier of a dropped poller from its pools.
     pub(in crate::reactor) fn stop_notifying(&self, notifier: &Waker) {
         self.buffers.stop_notifying(notifier);
     }
@@ -169,7 +168,7 @@ impl Operations {
         self.run_queue.push_back(op);
     }
 
-    /// Makes the head of a queue runnable if nothing else holds it up.
+    /// Makes the head of a queue runnable, unless another queue or a connect blocks it.
     pub(super) fn wake_head(&mut self, slot: Slot, queue: Queue) {
         let Some(source) = self.sources.get(slot).filter(|_| queue != Queue::Unordered) else {
             return;
@@ -180,19 +179,19 @@ impl Operations {
         }
     }
 
-    /// Returns true if an operation is at the head of all its queues, and no connect is at the head
-    /// of the writes of a source that it reads: reading would take the error of the connect.
+    /// Returns true if an operation is at the head of all its queues. A read also waits for a
+    /// connect at the head of the writes, because it would take the connect's error.
     pub(super) fn is_at_head(&self, op: OpSlot) -> bool {
         let Some(entry) = self.table.get(op) else { return false };
         entry.places().all(|(slot, queue)| {
             let Some(source) = self.sources.get(slot) else { return true };
             let is_first = queue == Queue::Unordered || source.queue(queue).first == link_to(op);
-            is_first && !self.is_held_up(slot, queue)
+            is_first && !self.is_blocked(slot, queue)
         })
     }
 
-    /// Returns true if a connect holds up the queue of a source.
-    pub(super) fn is_held_up(&self, slot: Slot, queue: Queue) -> bool {
+    /// Returns true if a connect blocks the queue of a source.
+    pub(super) fn is_blocked(&self, slot: Slot, queue: Queue) -> bool {
         queue == Queue::Read && self.is_connecting(slot)
     }
 
@@ -203,7 +202,7 @@ impl Operations {
         head.is_some_and(|(_, entry)| entry.kind == Kind::Connect)
     }
 
-    /// Waits until a source is ready.
+    /// Awaits readiness of the source or target.
     pub(super) fn await_ready(&mut self, op: OpSlot, on: Side, io: &mut impl Io) {
         let Some(entry) = self.table.get_mut(op) else { return };
         entry.pause = Pause::NONE;
@@ -213,7 +212,7 @@ impl Operations {
         }
     }
 
-    /// Attempts the call again after a while, twice as long as the last time.
+    /// Attempts the call again after a pause, twice as long as the last one.
     pub(super) fn pause(&mut self, op: OpSlot, io: &mut impl Io) {
         let Some(entry) = self.table.get_mut(op) else { return };
         entry.pause = entry.pause.next();
@@ -222,7 +221,7 @@ impl Operations {
         self.table.set_time(op, Some(time));
     }
 
-    /// Makes the call on a thread.
+    /// Makes the call on the thread pool.
     pub(super) fn spawn(&mut self, op: OpSlot, files: Vec<SourceFd>, io: &mut impl Io) {
         let Some(entry) = self.table.get_mut(op) else { return };
         let Some(Work::Call(call)) = entry.work.take() else { return };
@@ -230,7 +229,7 @@ impl Operations {
         io.spawn(op, call, files);
     }
 
-    /// Completes an operation: takes it out of its queues, makes its successors runnable, and
+    /// Completes an operation: removes it from its queues, makes its successors runnable, and
     /// queues its completion.
     pub(super) fn complete(&mut self, op: OpSlot, result: io::Result<Outcome>, io: &mut impl Io) {
         let Some(mut entry) = self.table.remove(op) else { return };
@@ -247,7 +246,7 @@ impl Operations {
             }
             _ => {}
         }
-        let is_stopped = entry.stop().is_some();
+        let is_cancelled = entry.cancel_reason().is_some();
         let (transferred, buf, is_whole) = match entry.work.take() {
             Some(Work::Call(mut call)) => {
                 let (moved, is_whole, buf) = (call.moved(), call.is_whole(), call.take_buf());
@@ -259,34 +258,34 @@ impl Operations {
             }
             Some(Work::Receive { .. }) | None => (0, Buf::None, true),
         };
-        if entry.skips_success && is_whole && !is_stopped && result.is_ok() {
+        if entry.skips_success && is_whole && !is_cancelled && result.is_ok() {
             self.table.end_silently();
         } else {
             self.table.complete(op, entry.token, transferred, result, buf);
         }
         let mut has_successors = false;
         for place in entry.places() {
-            has_successors |= self.leave(op, &mut entry, place);
+            has_successors |= self.remove_from_queue(op, &mut entry, place);
         }
         if has_successors || entry.kind == Kind::Connect {
             self.wake_successors(&entry);
         }
     }
 
-    /// Takes an operation that was removed out of a queue. Returns true if others are there.
-    fn leave(&mut self, op: OpSlot, entry: &mut OpEntry, place: (Slot, Queue)) -> bool {
+    /// Removes an operation from one of its queues. Returns true if others are queued there.
+    fn remove_from_queue(&mut self, op: OpSlot, entry: &mut OpEntry, place: (Slot, Queue)) -> bool {
         let Some(source) = self.sources.get_mut(place.0) else { return false };
-        let was_there = self.table.dequeue(op, entry, place, source.queue_mut(place.1));
-        source.pending -= u32::from(was_there);
+        let was_queued = self.table.dequeue(op, entry, place, source.queue_mut(place.1));
+        source.pending -= u32::from(was_queued);
         source.queue(place.1).first.is_some()
     }
 
-    /// Makes the heads of the queues runnable that an operation was in.
+    /// Makes the heads of an operation's former queues runnable.
     fn wake_successors(&mut self, entry: &OpEntry) {
         for (slot, queue) in entry.places() {
             self.wake_head(slot, queue);
             if entry.kind == Kind::Connect {
-                // It has held up the reads.
+                // The connect has blocked the reads.
                 self.wake_head(slot, Queue::Read);
             }
         }

@@ -1,4 +1,4 @@
-//! The call that is made of an operation.
+//! The preparation of an operation's call.
 
 use super::queue::SourceOps;
 use crate::op::{Address, Amount, Kind, Message, Op, OpArgs};
@@ -8,7 +8,7 @@ use std::ffi::CString;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 
-/// Returns the call of an operation, if it makes one.
+/// Returns the call of an operation, if any.
 pub(super) fn call_of(op: &Op, is_socket: bool) -> Option<Call> {
     Some(match op.kind {
         Kind::Accept => Call::Accept,
@@ -17,7 +17,7 @@ pub(super) fn call_of(op: &Op, is_socket: bool) -> Option<Call> {
         Kind::RecvMulti => Call::RecvMulti,
         Kind::RecvFrom => Call::RecvFrom,
         Kind::RecvMsg => Call::RecvMsg,
-        // What read(2) and write(2) do to a socket, and these have flags.
+        // On a socket recv(2) and send(2) do the same, and have flags.
         Kind::Read if is_socket => Call::Recv,
         Kind::Read => Call::Read,
         Kind::Splice => Call::Splice,
@@ -35,7 +35,7 @@ pub(super) fn call_of(op: &Op, is_socket: bool) -> Option<Call> {
     })
 }
 
-/// Makes what an operation has the kernel do, if anything, and takes its buffer.
+/// Prepares the work of an operation, if any, and takes its buffer.
 pub(super) fn prepare(
     op: &mut Op,
     source: Option<&SourceOps>,
@@ -43,7 +43,7 @@ pub(super) fn prepare(
     spare_calls: &mut SpareCalls,
 ) -> io::Result<Option<Work>> {
     let is_socket = source.is_some_and(|source| source.mode.is_socket());
-    let number = source.map(|source| source.number);
+    let number = source.map(|source| source.fd);
     let Some(call) = call_of(op, is_socket) else { return Ok(None) };
     if let OpArgs::Pool(pool) = &op.with {
         let number = number.unwrap_or(-1);
@@ -51,11 +51,11 @@ pub(super) fn prepare(
     }
     // -1 would be the file's own position.
     if i64::try_from(op.offset).is_err() {
-        return Err(invalid("an offset beyond the end of any file"));
+        return Err(invalid("the offset exceeds `i64::MAX`"));
     }
     let part = part_of(&op.amount, call)?;
     let with = match target {
-        Some(target) => io_call::CallArgs::Target(target.number),
+        Some(target) => io_call::CallArgs::Target(target.fd),
         None => call_args(&op.with)?,
     };
     let mut cell = spare_calls.take();
@@ -68,16 +68,16 @@ pub(super) fn prepare(
     }
 }
 
-/// Returns a handle on the pool of a receive.
+/// Returns a handle to the pool of a receive.
 fn receive_from(pool: &BufferPool) -> io::Result<BufferPool> {
     if pool.is_forked_child() {
-        let cause = "this pool belongs to the process that this one was forked from";
+        let cause = "the pool belongs to a parent process";
         return Err(io::Error::other(cause));
     }
     Ok(pool.clone())
 }
 
-/// What the call is told with its file and its bytes.
+/// Returns the arguments of a call besides file and bytes.
 fn call_args(with: &OpArgs) -> io::Result<io_call::CallArgs> {
     Ok(match with {
         OpArgs::Nothing | OpArgs::Target(_) | OpArgs::Time(_) | OpArgs::Pool(_) => {
@@ -98,28 +98,28 @@ fn call_args(with: &OpArgs) -> io::Result<io_call::CallArgs> {
             let (path, options) = &**open;
             let (flags, mode) = options.to_flags()?;
             let path = CString::new(path.as_os_str().as_bytes());
-            let path = path.map_err(|_| invalid("a path with a zero in it"))?;
+            let path = path.map_err(|_| invalid("the path contains a zero byte"))?;
             io_call::CallArgs::path(path, flags, mode)
         }
     })
 }
 
-/// Returns which bytes an operation is to move.
+/// Returns the bytes that an operation is to move.
 pub(super) fn part_of(amount: &Amount, call: Call) -> io::Result<Transfer<'_>> {
     Ok(match amount {
         Amount::Nothing => Transfer::Nothing,
-        Amount::In(0) => return Err(invalid("nothing is to be received")),
+        Amount::In(0) => return Err(invalid("the amount to receive is 0")),
         Amount::In(most) if call == Call::Splice => Transfer::Unbuffered(*most),
         Amount::In(most) => Transfer::In(*most),
         Amount::IntoEach(each) => Transfer::IntoEach(each),
         Amount::OutOfEach => Transfer::OutOfEach,
         Amount::Out(range) if range.start > range.end => {
-            return Err(invalid("the range ends before it begins"));
+            return Err(invalid("the range starts after its end"));
         }
         Amount::Out(range) => Transfer::Out(range.start, range.len()),
     })
 }
 
-pub(super) fn invalid(why: &'static str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, why)
+pub(super) fn invalid(reason: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, reason)
 }

@@ -1,6 +1,6 @@
-//! The operations of one source: its queues, and how its file is used.
+//! The operations of one source: its queues, and the state of its file.
 //!
-//! A queue is a list through the entries of its operations ([`Links`]); the table links them.
+//! A queue is a list linked through the entries of its operations ([`Links`]) by the table.
 
 use crate::event::Interest;
 use crate::key::OpSlot;
@@ -10,12 +10,12 @@ use std::net::Shutdown;
 use std::num::NonZeroU32;
 use std::os::fd::RawFd;
 
-/// One of the two orders of a source, or none.
+/// A queue of a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Queue {
     Read,
     Write,
-    /// At an offset of a file: all may run at once.
+    /// For operations at an offset: all may run concurrently.
     Unordered,
 }
 
@@ -39,7 +39,7 @@ impl Queue {
         }
     }
 
-    /// Returns the readiness that its operations await.
+    /// Returns the direction that operations of this queue await.
     pub(super) fn dir(self) -> Interest {
         match self {
             Queue::Read => Interest::READABLE,
@@ -49,7 +49,7 @@ impl Queue {
     }
 }
 
-/// The index of an operation's slot plus one.
+/// The index of an operation's slot plus one; `None` for no operation.
 pub(super) type Link = Option<NonZeroU32>;
 
 /// Returns the link to an operation.
@@ -65,12 +65,12 @@ pub(super) struct Ends {
 }
 
 impl Ends {
-    /// Returns those of a queue that has one operation.
+    /// Returns the ends of a queue with one operation.
     pub(super) fn of_one(op: OpSlot) -> Self {
         Ends { first: link_to(op), last: link_to(op) }
     }
 
-    /// Returns true if it has more than one operation.
+    /// Returns true if the queue has more than one operation.
     pub(super) fn has_several(self) -> bool {
         self.first != self.last
     }
@@ -86,30 +86,23 @@ pub(super) struct Links {
 /// The operations of one source.
 #[derive(Debug)]
 pub(super) struct SourceOps {
-    /// The number of its file.
-    pub(super) number: RawFd,
+    /// The file descriptor.
+    pub(super) fd: RawFd,
     pub(super) mode: FdIoMode,
-    /// The peer has reset the connection, and a send was told so. A receive would take it for the
-    /// end of the stream.
+    /// The peer has reset the connection, and a send has reported it. A receive would see the end
+    /// of the stream instead.
     pub(super) is_reset: bool,
     /// The directions that the user watches.
     pub(super) interest: Interest,
-    /// Counts its operations.
+    /// Counts the unfinished operations.
     pub(super) pending: u32,
-    /// In the order of submission.
+    /// The ends of each queue; a queue is in the order of submission.
     queues: [Ends; 3],
 }
 
 impl SourceOps {
-    pub(super) fn new(number: RawFd, mode: FdIoMode, interest: Interest) -> Self {
-        SourceOps {
-            number,
-            mode,
-            is_reset: false,
-            interest,
-            pending: 0,
-            queues: Default::default(),
-        }
+    pub(super) fn new(fd: RawFd, mode: FdIoMode, interest: Interest) -> Self {
+        SourceOps { fd, mode, is_reset: false, interest, pending: 0, queues: Default::default() }
     }
 
     pub(super) fn queue(&self, queue: Queue) -> Ends {
@@ -120,8 +113,8 @@ impl SourceOps {
         &mut self.queues[queue as usize]
     }
 
-    /// Returns true if the driver must not have what is in a queue: a receive that waits in a ring
-    /// uses up an urgent byte that comes alone.
+    /// Returns true if the driver must not get operations of a queue: a receive waiting in a ring
+    /// consumes a lone urgent byte.
     pub(super) fn emulates(&self, queue: Queue) -> bool {
         queue == Queue::Read && self.interest.contains(Interest::PRIORITY)
     }

@@ -1,4 +1,4 @@
-//! Multishot receives that the reactor does itself, each into a buffer of a pool.
+//! Multishot receives emulated by the reactor, each into a buffer of a pool.
 
 use super::attempt::Attempt;
 use super::entry::{OpState, Side};
@@ -10,8 +10,8 @@ use crate::sys::pool::PoolBuf;
 use std::io;
 
 impl Operations {
-    /// Receives once. A buffer is taken just before the call and given back if nothing has come:
-    /// one that waits must not keep a buffer that others could use.
+    /// Receives once. The buffer is taken just before the call and returned if there are no data,
+    /// so that waiting receives hold no buffer.
     pub(super) fn receive_once(
         &mut self,
         op: OpSlot,
@@ -58,11 +58,11 @@ impl Operations {
         Attempt::Moved(count)
     }
 
-    /// Returns a buffer to receive into. `None`: others wait already, or there is none.
+    /// Returns a buffer to receive into; `None` if others wait for one, or there is none.
     ///
     /// # Errors
     ///
-    /// `OutOfMemory`: it would wait without end.
+    /// `OutOfMemory`, because the receive would wait forever.
     fn take_buffer(&mut self, op: OpSlot, io: &mut impl Io) -> io::Result<Option<PoolBuf>> {
         let Some(pool) = self.table.get(op).and_then(|entry| entry.pool()) else {
             return Ok(None);
@@ -72,7 +72,7 @@ impl Operations {
         }
         let buf = pool.take_or_wait(io.notifier())?;
         if buf.is_none() {
-            // The driver may provide some to a stream that is silent.
+            // The driver may provide buffers to an idle stream.
             io.release_buffers(pool);
         }
         Ok(buf)

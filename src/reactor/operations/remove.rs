@@ -1,7 +1,7 @@
-//! The end of a registration that has operations.
+//! The removal of a registration with operations.
 
 use super::cancel::replace_unless_ending;
-use super::entry::{OpState, Why};
+use super::entry::{CancelReason, OpState};
 use super::io::Io;
 use super::machine::Operations;
 use super::queue::Queue;
@@ -9,10 +9,10 @@ use crate::key::{OpSlot, Slot};
 use std::collections::{BTreeMap, BTreeSet};
 
 impl Operations {
-    /// Ends all operations of a source that is about to go (R5), in the order of submission but for
-    /// those that can't be interrupted.
+    /// Ends all operations of a source to be removed (R5), in the order of submission except for
+    /// those that cannot be interrupted.
     pub(in crate::reactor) fn remove(&mut self, slot: Slot, io: &mut impl Io) {
-        // Successors of what ends from now on are none: the queues are gone.
+        // Without the queues, no successor becomes runnable.
         let Some(mut source) = self.sources.remove(slot) else { return };
         self.splices.remove(slot);
         let mut ops = Vec::new();
@@ -27,10 +27,12 @@ impl Operations {
             let Some(entry) = self.table.get_mut(op) else { continue };
             match &mut entry.state {
                 OpState::Submitted { cancel } => {
-                    replace_unless_ending(cancel, Why::Deregister);
+                    replace_unless_ending(cancel, CancelReason::Deregister);
                     submitted.push(op);
                 }
-                OpState::OnThread { cancel } => replace_unless_ending(cancel, Why::Deregister),
+                OpState::OnThread { cancel } => {
+                    replace_unless_ending(cancel, CancelReason::Deregister)
+                }
                 _ => {}
             }
         }
@@ -39,11 +41,11 @@ impl Operations {
             io.cancel_and_wait(&submitted, &mut events);
             self.on_driver_events(&mut events, io);
         }
-        let its: BTreeSet<OpSlot> = ops.iter().copied().collect();
+        let removed: BTreeSet<OpSlot> = ops.iter().copied().collect();
         let mut last = BTreeMap::new();
         for completion in self.table.split_completed(at) {
             let op = completion.id.slot;
-            if completion.more || !its.contains(&op) {
+            if completion.more || !removed.contains(&op) {
                 self.table.requeue(completion);
             } else {
                 last.insert(op, completion);
@@ -51,13 +53,15 @@ impl Operations {
         }
         for op in ops {
             match self.table.get(op).map(|entry| &entry.state) {
-                None => last.remove(&op).into_iter().for_each(|its| self.table.requeue(its)),
+                None => {
+                    last.remove(&op).into_iter().for_each(|removed| self.table.requeue(removed))
+                }
                 Some(OpState::Submitted { .. } | OpState::OnThread { .. }) => {
                     if let Some(file) = io.file(slot) {
                         self.table.hold(op, file.clone());
                     }
                 }
-                Some(_) => self.cancel(op, Why::Deregister, io),
+                Some(_) => self.cancel(op, CancelReason::Deregister, io),
             }
         }
         io.restore(slot, &mut source.mode);

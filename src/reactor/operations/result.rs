@@ -1,7 +1,7 @@
-//! The one interpreter of results: what becomes of an operation when its call has succeeded or
-//! failed, in an attempt, in the driver, or on a thread.
+//! The only interpreter of results: the effect of a call made in an attempt, by the driver, or on a
+//! thread.
 
-use super::entry::{OpState, Why};
+use super::entry::{CancelReason, OpState};
 use super::io::Io;
 use super::machine::Operations;
 use super::queue::Queue;
@@ -14,23 +14,25 @@ use crate::sys::io_call::{Call, CallResult, Received, Work};
 use std::io;
 use std::os::fd::OwnedFd;
 
-/// What becomes of an operation that has brought one of many results.
+/// The effect of a result on its multishot operation.
 pub(super) enum Pushed {
-    GoesOn,
-    /// It was to end, with this error.
-    Stopped(io::Error),
-    /// That result says that there are no more.
+    Continues,
+    /// The operation was cancelled, and ends with this error.
+    Cancelled(io::Error),
+    /// The result was the last.
     Ended,
 }
 
 impl Operations {
-    /// Interprets a call that has succeeded, and that is in the operation. Returns true if the
-    /// operation goes on; else it was completed.
+    /// Interprets the result of a successful call. Returns true if the operation continues; else it
+    /// is completed.
     #[inline]
     pub(super) fn on_result(&mut self, op: OpSlot, result: CallResult, io: &mut impl Io) -> bool {
         match result {
             CallResult::Moved(count) => return self.on_moved(op, count, io),
-            received @ CallResult::Received(_) => return self.on_one_of_many(op, received, io),
+            received @ CallResult::Received(_) => {
+                return self.on_multishot_result(op, received, io);
+            }
             CallResult::Accepted(socket) => return self.on_accepted(op, socket, io),
             CallResult::Opened(file) => self.complete(op, Ok(Outcome::Opened { file }), io),
             CallResult::Connected | CallResult::Done => self.complete(op, Ok(Outcome::Done), io),
@@ -46,13 +48,13 @@ impl Operations {
         let Some(entry) = self.table.get_mut(op) else { return false };
         let kind = entry.kind;
         let Some(call) = entry.call_mut() else {
-            // A receive from a pool has come to the end.
+            // The end of the stream of a receive from a pool.
             self.complete(op, Ok(Outcome::Done), io);
             return false;
         };
         let is_whole = !matches!(kind, Kind::RecvExact | Kind::SendAll) || call.left() == 0;
         let outcome = match kind {
-            _ if !is_whole => match (count, entry.stop().and_then(Why::error)) {
+            _ if !is_whole => match (count, entry.cancel_reason().and_then(CancelReason::error)) {
                 (0, _) => Err(cut_short(kind)),
                 (_, None) => return true,
                 (_, Some(error)) => Err(error),
@@ -73,22 +75,22 @@ impl Operations {
             return false;
         };
         if call.call().is_multi() {
-            return self.on_one_of_many(op, CallResult::Accepted(socket), io);
+            return self.on_multishot_result(op, CallResult::Accepted(socket), io);
         }
         let peer = Address::from_name(call.name());
         self.complete(op, Ok(Outcome::Accepted { socket, peer }), io);
         false
     }
 
-    /// Interprets what a call of an operation with many results has brought.
-    fn on_one_of_many(&mut self, op: OpSlot, result: CallResult, io: &mut impl Io) -> bool {
-        let is_nothing = matches!(&result, CallResult::Received(buf) if buf.is_empty());
-        let outcome = if is_nothing && self.is_reset(op, io) {
+    /// Interprets a result of a multishot operation.
+    fn on_multishot_result(&mut self, op: OpSlot, result: CallResult, io: &mut impl Io) -> bool {
+        let is_empty = matches!(&result, CallResult::Received(buf) if buf.is_empty());
+        let outcome = if is_empty && self.is_reset(op, io) {
             Err(io::Error::from_raw_os_error(libc::ECONNRESET))
         } else {
             match self.push_result(op, result, io) {
-                Pushed::GoesOn => return true,
-                Pushed::Stopped(error) => Err(error),
+                Pushed::Continues => return true,
+                Pushed::Cancelled(error) => Err(error),
                 Pushed::Ended => Ok(Outcome::Done),
             }
         };
@@ -96,7 +98,7 @@ impl Operations {
         false
     }
 
-    /// Returns true if the end that a receive has found is a reset that a send was told.
+    /// Returns true if the end found by a receive is a reset that a send has reported.
     fn is_reset(&mut self, op: OpSlot, io: &mut impl Io) -> bool {
         let work = self.table.get(op).and_then(|entry| entry.work.as_ref());
         work.is_some_and(|work| work.call().is_recv()) && self.take_reset(op, io)
@@ -111,16 +113,16 @@ impl Operations {
         self.complete(op, Err(error), io);
     }
 
-    /// Returns true if the end of the stream that a receive found is a reset that a send was told.
+    /// Takes the note of a reset. Returns true if the end of the stream is that reset.
     fn take_reset(&mut self, op: OpSlot, io: &mut impl Io) -> bool {
         let Some((slot, _)) = self.source_of(op) else { return false };
         let Some(source) = self.sources.get_mut(slot) else { return false };
         std::mem::take(&mut source.is_reset) && io.has_not_reconnected(slot)
     }
 
-    /// A send has failed. The kernel reports a reset once, and on a ring to the send if a receive
-    /// waits too. So if one is queued the send is told of a broken pipe, and the receive of the
-    /// reset when it comes to the end.
+    /// Replaces a send's `ECONNRESET` by `EPIPE` if a receive is queued, which then gets the reset
+    /// at the end of the stream. The kernel reports a reset once, on a ring to the send even if a
+    /// receive waits.
     pub(super) fn redirect_reset(&mut self, op: OpSlot, call: Call, error: &mut io::Error) {
         if !call.is_send() || error.raw_os_error() != Some(libc::ECONNRESET) {
             return;
@@ -140,7 +142,7 @@ impl Operations {
         }
     }
 
-    /// Queues one of many results.
+    /// Queues a result of a multishot operation.
     pub(super) fn push_result(
         &mut self,
         op: OpSlot,
@@ -152,26 +154,29 @@ impl Operations {
             CallResult::Received(buf) if !buf.is_empty() => {
                 table.push_result(op, buf.len(), Outcome::Done, Buf::Pool(buf))
             }
-            CallResult::Received(buf) => match self.is_at_end(op, io) {
-                true => return Pushed::Ended,
-                false => self.table.push_result(op, 0, Outcome::Done, Buf::Pool(buf)),
-            },
+            CallResult::Received(buf) => {
+                if self.is_at_end(op, io) {
+                    return Pushed::Ended;
+                }
+                self.table.push_result(op, 0, Outcome::Done, Buf::Pool(buf))
+            }
             CallResult::Accepted(socket) => {
                 table.push_result(op, 0, Outcome::Accepted { socket, peer: None }, Buf::None)
             }
             _ => return Pushed::Ended,
         };
-        let Some(entry) = entry else { return Pushed::GoesOn };
+        let Some(entry) = entry else { return Pushed::Continues };
         match &mut entry.state {
             OpState::Submitted { cancel: cancel @ None } if entry.undelivered >= max => {
-                *cancel = Some(Why::Backpressure);
+                *cancel = Some(CancelReason::Backpressure);
                 io.cancel(op);
-                Pushed::GoesOn
+                Pushed::Continues
             }
-            OpState::Submitted { cancel: Some(why) } | OpState::OnThread { cancel: Some(why) } => {
-                why.error().map_or(Pushed::GoesOn, Pushed::Stopped)
+            OpState::Submitted { cancel: Some(reason) }
+            | OpState::OnThread { cancel: Some(reason) } => {
+                reason.error().map_or(Pushed::Continues, Pushed::Cancelled)
             }
-            _ => Pushed::GoesOn,
+            _ => Pushed::Continues,
         }
     }
 
@@ -185,20 +190,20 @@ impl Operations {
         if source.mode.is_stream() || !source.mode.is_socket() {
             return true;
         }
-        // Of records without bytes only the last can't be told from the end.
+        // Only the last empty record cannot be distinguished from the end.
         let bits = io.poll_now(slot, Interest::READABLE);
         bits.contains(PollBits::RDHUP) && !io.has_bytes(slot)
     }
 }
 
-/// Returns the error of an operation for all of its bytes whose call has moved none.
+/// Returns the error if the call moved no byte although the operation needs all.
 fn cut_short(kind: Kind) -> io::Error {
     match kind {
         Kind::RecvExact => {
-            let cause = "the stream has ended before all bytes came";
+            let cause = "the stream ended before all bytes were received";
             io::Error::new(io::ErrorKind::UnexpectedEof, cause)
         }
-        _ => io::Error::new(io::ErrorKind::WriteZero, "the stream has taken none of the bytes"),
+        _ => io::Error::new(io::ErrorKind::WriteZero, "the stream accepted no byte"),
     }
 }
 

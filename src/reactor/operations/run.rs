@@ -1,7 +1,7 @@
-//! What makes operations runnable, and the loop that runs them.
+//! The events that make operations runnable, and the loop that runs them.
 
 use super::attempt::Attempt;
-use super::entry::{Cause, OpState, Why};
+use super::entry::{CancelReason, Cause, OpState};
 use super::io::Io;
 use super::machine::Operations;
 use super::queue::Queue;
@@ -11,7 +11,7 @@ use crate::op::{Kind, Outcome};
 use crate::sys::pool::PoolBuf;
 
 impl Operations {
-    /// Runs what is runnable.
+    /// Runs all runnable operations.
     pub(in crate::reactor) fn run(&mut self, io: &mut impl Io) {
         while let Some(op) = self.run_queue.pop_front() {
             let Some(entry) = self.table.get(op) else { continue };
@@ -20,7 +20,7 @@ impl Operations {
         }
     }
 
-    /// Advances an operation that is runnable, and need not be in the run queue.
+    /// Advances a runnable operation, which need not be in the run queue.
     #[inline]
     pub(super) fn run_one(&mut self, op: OpSlot, kind: Kind, cause: Cause, io: &mut impl Io) {
         match kind {
@@ -43,9 +43,9 @@ impl Operations {
         }
     }
 
-    /// Runs what awaits these directions of a source.
+    /// Runs the operations that await these directions of a source.
     pub(in crate::reactor) fn on_ready(&mut self, slot: Slot, ready: Interest, io: &mut impl Io) {
-        // A connect comes before reads: it is to be told the error of the socket.
+        // Writes first: a pending connect must receive the socket error, not a read.
         for queue in [Queue::Write, Queue::Read] {
             let Some(source) = self.sources.get(slot) else { return };
             if !ready.contains(queue.dir()) {
@@ -62,7 +62,7 @@ impl Operations {
         self.run(io);
     }
 
-    /// Cancels what is past its deadline, and makes runnable what waited for a time.
+    /// Cancels operations past their deadline, and runs those whose timer has expired.
     pub(in crate::reactor) fn on_time(&mut self, io: &mut impl Io) {
         let Some(due) = self.table.next_time() else { return };
         let now = io.now();
@@ -70,20 +70,21 @@ impl Operations {
             return;
         }
         while let Some(op) = self.table.pop_deadline(now) {
-            self.cancel(op, Why::Deadline, io);
+            self.cancel(op, CancelReason::Deadline, io);
         }
         while let Some(op) = self.table.pop_time(now) {
-            match self.table.get(op).is_some_and(|entry| entry.work.is_some()) {
-                true => self.make_runnable(op, Cause::Retry),
-                // Only a timeout waits without work.
-                false => self.complete(op, Ok(Outcome::Done), io),
+            if self.table.get(op).is_some_and(|entry| entry.work.is_some()) {
+                self.make_runnable(op, Cause::Retry);
+            } else {
+                // Only a timeout awaits a time without work.
+                self.complete(op, Ok(Outcome::Done), io);
             }
         }
         self.run(io);
     }
 
-    /// Notes that the user watches these directions of a source. While urgent data is among them a
-    /// ring must not receive: a receive that waits there uses up an urgent byte that comes alone.
+    /// Notes the directions that the user watches. If urgent data is among them, a ring must not
+    /// receive: a receive waiting there consumes a lone urgent byte.
     pub(in crate::reactor) fn on_watched(&mut self, slot: Slot, user: Interest, io: &mut impl Io) {
         let Some(source) = self.sources.get_mut(slot) else { return };
         source.interest = user;
@@ -93,7 +94,7 @@ impl Operations {
         let Some((op, _)) = self.table.at(source.queue(Queue::Read).first) else { return };
         let Some(entry) = self.table.get_mut(op) else { return };
         if let OpState::Submitted { cancel } = &mut entry.state {
-            cancel.get_or_insert(Why::Reclaim);
+            cancel.get_or_insert(CancelReason::Reclaim);
             let mut events = Vec::new();
             io.cancel_and_wait(&[op], &mut events);
             self.on_driver_events(&mut events, io);
@@ -101,8 +102,8 @@ impl Operations {
         }
     }
 
-    /// Gives buffers that were returned to receives that wait for them, to each one at most.
-    /// `is_notified`: a pool has notified the poller.
+    /// Hands returned buffers to waiting receives, at most one each. `is_notified` is true if a
+    /// pool has notified the poller.
     pub(in crate::reactor) fn on_buffers(&mut self, is_notified: bool, io: &mut impl Io) {
         if !std::mem::take(&mut self.buffers.must_ask) && !is_notified {
             return;
@@ -117,7 +118,7 @@ impl Operations {
                 self.run(io);
             }
             if !is_empty && !self.buffers.queues[index].ops.is_empty() {
-                // There may be more buffers for those that wait again, and nothing would tell.
+                // More buffers may be free for the waiters, without a notification.
                 io.notifier().wake_by_ref();
             }
         }
@@ -134,7 +135,7 @@ impl Operations {
             return true;
         }
         match queue.pool.take_or_wait(io.notifier()) {
-            // The pool has the notifier now.
+            // The pool now has the notifier.
             Ok(None) => {
                 io.release_buffers(&queue.pool);
                 return false;
@@ -148,8 +149,7 @@ impl Operations {
         true
     }
 
-    /// Has a receive use the buffer that it has waited for. Then it joins the end of the queue
-    /// while others wait.
+    /// Receives into the granted buffer. The receive then rejoins the queue while others wait.
     fn serve(&mut self, op: OpSlot, buf: PoolBuf, io: &mut impl Io) {
         let Some(entry) = self.table.get_mut(op) else { return };
         entry.state = OpState::Runnable(Cause::Turn);
@@ -157,9 +157,10 @@ impl Operations {
             return;
         }
         let pool = self.table.get(op).and_then(|entry| entry.pool());
-        match pool.is_some_and(|pool| self.buffers.is_short(pool)) {
-            true => self.await_buffer(op),
-            false => self.start(op, io),
+        if pool.is_some_and(|pool| self.buffers.is_short(pool)) {
+            self.await_buffer(op);
+        } else {
+            self.start(op, io);
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Sends that are done before they become operations.
+//! Sends that complete before they become operations.
 //!
-//! Most sends find room and nothing before them. These need no entry, no queue and no call of their
-//! own: the bytes are sent where they lie, and the completion is queued.
+//! Most sends find room and an empty queue. They need no entry, queue or call: the bytes are sent
+//! directly, and the completion is queued.
 
 use super::io::Io;
 use super::machine::Operations;
@@ -12,20 +12,20 @@ use crate::op::{Amount, Kind, Op, Outcome};
 use crate::sys::buf::Buf;
 use std::io;
 
-/// What has become of an operation that does not take the way of all others.
+/// The result of a send or receive attempted at submit.
 pub(super) enum Early {
-    /// It was not attempted.
+    /// No attempt was made.
     NotMade,
-    /// It has completed, or the driver has it.
+    /// The operation has completed, or the driver has it.
     Accepted(OpSlot),
-    /// So many bytes were sent, and some are left.
+    /// This many bytes were sent, and some are left.
     Sent(usize),
     Failed(io::Error),
 }
 
 impl Operations {
-    /// Attempts a send that the reactor makes, if nothing is before it. Takes the buffer of one
-    /// that completes.
+    /// Attempts a send that the reactor makes, if the write queue is empty. Takes the buffer if
+    /// the send completes.
     pub(super) fn send_now(
         &mut self,
         op: &mut Op,
@@ -42,15 +42,16 @@ impl Operations {
             return Early::NotMade;
         }
         let Amount::Out(range) = &op.amount else { return Early::NotMade };
-        // A range that is not there is refused like others.
+        // `submit` refuses an invalid range.
         let Some(bytes) = op.buf.get(range.clone()) else { return Early::NotMade };
         match io.send_now(slot, bytes) {
             Ok(count) if count == bytes.len() || op.kind == Kind::Send => {
                 let is_whole = count == bytes.len();
                 let (buf, slot) = (std::mem::take(&mut op.buf), self.table.insert_completed());
-                match op.skip_success && is_whole {
-                    true => self.table.end_silently(),
-                    false => self.table.complete(slot, token, count, Ok(Outcome::Done), buf),
+                if op.skip_success && is_whole {
+                    self.table.end_silently();
+                } else {
+                    self.table.complete(slot, token, count, Ok(Outcome::Done), buf);
                 }
                 Early::Accepted(slot)
             }

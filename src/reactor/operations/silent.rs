@@ -1,37 +1,37 @@
-//! Sends that the driver has, and whose success it may not tell at once.
+//! Silent sends in the driver, whose success may not be reported at once.
 //!
 //! A ring knows that a silent send (`Op::skip_success`) has succeeded when it has entered the
-//! kernel and no completion has come. An enter that also sleeps for something else would keep back
-//! what waits for the send.
+//! kernel without a completion. An enter that sleeps for something else would delay the operations
+//! that wait for the send.
 
-/// Those that the driver has.
+/// The silent sends in the driver.
 #[derive(Debug, Default)]
 pub(super) struct SilentSends {
     count: usize,
-    /// An operation was behind one of them in its queue.
+    /// An operation is queued behind one of them.
     has_successor: bool,
 }
 
 impl SilentSends {
-    /// The driver was given one.
+    /// Notes that the driver got a silent send.
     pub(super) fn insert(&mut self, has_successor: bool) {
         self.count += 1;
         self.has_successor |= has_successor;
     }
 
-    /// The driver has returned one.
+    /// Notes that the driver has returned a silent send.
     pub(super) fn remove(&mut self) {
         self.count -= 1;
         self.has_successor &= self.count > 0;
     }
 
-    /// An operation is behind another one in a queue.
+    /// Notes that an operation was queued behind another.
     pub(super) fn note_successor(&mut self) {
         self.has_successor = self.count > 0;
     }
 
-    /// Returns true if something may wait for one of them. `awaits_buffers`: receives wait for
-    /// buffers, which sends may have.
+    /// Returns true if an operation may wait for a silent send. `awaits_buffers` is true if
+    /// receives wait for buffers, which sends may hold.
     pub(super) fn are_awaited(&self, awaits_buffers: bool) -> bool {
         self.has_successor || (self.count > 0 && awaits_buffers)
     }

@@ -1,4 +1,4 @@
-//! Moving bytes from one source to another, either of which may make it wait.
+//! Splices from one source to another; each may have to wait for either.
 
 use super::entry::{Cause, Side, Spliced};
 use super::io::Io;
@@ -10,7 +10,7 @@ use crate::sys::file::SourceFd;
 use crate::sys::io_call::CallResult;
 use std::io;
 
-/// How often in a row a splice is attempted while both sources seem ready.
+/// The most consecutive attempts of a splice while both sources seem ready.
 const MAX_ATTEMPTS: usize = 3;
 
 impl Operations {
@@ -40,39 +40,40 @@ impl Operations {
                 return;
             }
         }
-        // Their readiness says nothing about this call.
+        // The readiness of the sources does not apply to this call.
         self.pause(op, io);
     }
 
-    /// Awaits the side that the last splice between these two had to wait for, if a poll shows that
-    /// the call would block again. That saves the call, and what is needed for it not to block.
+    /// Awaits the side that the last splice between these two waited for, if a poll predicts that
+    /// the call would block again. That saves the call, and those that make it nonblocking.
     fn await_predicted(&mut self, op: OpSlot, (from, to): (Slot, Slot), io: &mut impl Io) -> bool {
         let Some(&Spliced { to: Some(last), awaited: Some(side) }) = self.splices.get(from) else {
             return false;
         };
         let Some([source, target]) = self.sources.get_two_mut(from, to) else { return false };
         let is_shown = match side {
-            Side::Source => source.mode.shows_bytes(source.number),
-            Side::Target => target.mode.shows_room(target.number),
+            Side::Source => source.mode.shows_bytes(source.fd),
+            Side::Target => target.mode.shows_room(target.fd),
         };
-        // What can't be spliced is refused by the call, and may never be ready.
+        // An unsupported splice must be refused by the call; it may never become ready.
         if last != to || !is_shown {
             return false;
         }
         let [read, write] = io.poll_both([(from, Interest::READABLE), (to, Interest::WRITABLE)]);
         let ends = PollBits::RDHUP | PollBits::HUP | PollBits::ERR;
         let would_block = match side {
-            // A broken target is told at once, also where the source is idle.
+            // A broken target is reported at once, even if the source is idle.
             Side::Source => read.ready(Interest::READABLE).is_empty() && !write.intersects(ends),
-            // The end of the source is told at once, also where the target is full.
+            // The end of the source is reported at once, even if the target is full.
             Side::Target => {
                 let is_full = write.ready(Interest::WRITABLE).is_empty();
                 is_full && read.contains(PollBits::IN) && !read.intersects(ends)
             }
         };
-        match would_block {
-            true => self.await_ready(op, side, io),
-            false => self.note_spliced(from, |its| its.awaited = None),
+        if would_block {
+            self.await_ready(op, side, io);
+        } else {
+            self.note_spliced(from, |its| its.awaited = None);
         }
         would_block
     }
@@ -105,7 +106,7 @@ impl Operations {
     pub(super) fn await_either(&mut self, op: OpSlot, io: &mut impl Io) -> bool {
         let Some(entry) = self.table.get(op) else { return true };
         let (Some((from, _)), Some((to, _))) = (entry.source, entry.target()) else { return true };
-        // Reading or writing, whatever queue a file with a position has for both.
+        // The directions of the call, even if a file with a position has one queue for both.
         let dirs = [Interest::READABLE, Interest::WRITABLE];
         let bits = io.poll_both([(from, dirs[0]), (to, dirs[1])]);
         let side = match [0, 1].map(|at| bits[at].ready(dirs[at]).is_empty()) {

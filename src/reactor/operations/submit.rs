@@ -1,4 +1,4 @@
-//! What is accepted.
+//! The acceptance of operations.
 
 use super::entry::{Cause, OpEntry, OpState};
 use super::io::Io;
@@ -21,11 +21,11 @@ pub(in crate::reactor) fn direction_of(op: &Op) -> Interest {
 }
 
 impl Operations {
-    /// Adds a source for operations, which has had none.
+    /// Adds a source that has had no operations.
     ///
     /// # Errors
     ///
-    /// What fstat(2) says: the descriptor was closed.
+    /// The errors of fstat(2): the descriptor was closed.
     pub(in crate::reactor) fn add_source(
         &mut self,
         slot: Slot,
@@ -38,7 +38,7 @@ impl Operations {
         Ok(())
     }
 
-    /// The same, where it is known how calls on the source are kept from blocking.
+    /// Adds a source whose I/O mode is known.
     pub(in crate::reactor) fn insert_source(
         &mut self,
         slot: Slot,
@@ -49,11 +49,11 @@ impl Operations {
         self.sources.insert(slot, SourceOps::new(number, mode, interest));
     }
 
-    /// Accepts an operation of these sources, which were added, and takes its buffer out of `op`.
+    /// Accepts an operation on these sources, which were added, and takes its buffer out of `op`.
     ///
     /// # Errors
     ///
-    /// `InvalidInput`, `OutOfMemory`, `Other` with the cause in words; `op` is as before.
+    /// `InvalidInput`, `OutOfMemory`, or `Other` with a text; `op` is unchanged.
     pub(in crate::reactor) fn submit(
         &mut self,
         op: &mut Op,
@@ -63,7 +63,7 @@ impl Operations {
         io: &mut impl Io,
     ) -> io::Result<OpSlot> {
         if op.skip_success && !op.kind.may_skip_success() {
-            return Err(invalid("only what brings nothing by its success can skip it"));
+            return Err(invalid("the success of this operation cannot be skipped"));
         }
         let early = match source {
             Some(slot) if io.has_driver() => {
@@ -92,7 +92,7 @@ impl Operations {
         match op.kind {
             Kind::Nop => self.complete(slot, Ok(Outcome::Done), io),
             Kind::Timeout => self.start_timeout(slot, &op.with, io),
-            // It waits for nothing, and is in no queue.
+            // It does not wait, and is in no queue.
             Kind::Shutdown(Shutdown::Read) => self.shut_down(slot, Shutdown::Read, io),
             kind => {
                 // (An `open` is in no queue.)
@@ -117,13 +117,13 @@ impl Operations {
         if let Some(entry) = self.table.get_mut(op) {
             entry.state = match time {
                 Some(_) => OpState::AwaitingTime,
-                None => OpState::AwaitingStop,
+                None => OpState::AwaitingCancel,
             };
         }
         self.table.set_time(op, time);
     }
 
-    /// Advances an operation whose turn it is at once.
+    /// Advances an operation at the head of its queues.
     fn run_first(&mut self, op: OpSlot, kind: Kind, early: Early, io: &mut impl Io) {
         match early {
             Early::Failed(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -140,12 +140,12 @@ impl Operations {
         self.run_one(op, kind, Cause::Turn, io);
     }
 
-    /// Adds an operation to a queue of its. Returns true if nothing there holds it up.
+    /// Appends an operation to one of its queues. Returns true if nothing blocks it there.
     #[inline]
     fn enqueue(&mut self, op: OpSlot, kind: Kind, (slot, queue): (Slot, Queue)) -> bool {
         let Some(source) = self.sources.get_mut(slot) else { return true };
         if kind == Kind::Connect {
-            // What was reset is another connection.
+            // An earlier reset belongs to another connection.
             source.is_reset = false;
         }
         source.pending += 1;
@@ -153,11 +153,11 @@ impl Operations {
         if !is_first {
             self.silent.note_successor();
         }
-        queue == Queue::Unordered || (is_first && !self.is_held_up(slot, queue))
+        queue == Queue::Unordered || (is_first && !self.is_blocked(slot, queue))
     }
 }
 
-/// Returns the queue of a source: where reading and writing share a position, there is one.
+/// Returns the queue of a source. Reads and writes that share a position have one queue.
 fn shared_queue(source: Option<&SourceOps>, queue: Queue) -> Queue {
     let shares = queue == Queue::Write && source.is_some_and(|its| its.mode.has_position());
     if shares { Queue::Read } else { queue }

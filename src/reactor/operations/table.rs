@@ -1,5 +1,4 @@
-//! The table of operations, each from its submission until it is completed, and the completions
-//! until they are delivered.
+//! The table of operations from submission to completion, and the pending completions.
 
 use super::entry::{OpEntry, OpState};
 use super::queue::{Ends, Link, Links, Queue, link_to};
@@ -21,24 +20,24 @@ use std::time::Instant;
 #[derive(Debug, Default)]
 pub(super) struct OpTable {
     slab: Slab<OpSlot, OpEntry>,
-    /// What is to be delivered.
+    /// The pending completions, in order.
     completed: VecDeque<Completion>,
-    /// The number of the poller, for their names.
+    /// The poller's id, for operation ids.
     poller: u32,
     deadlines: Timers,
     times: Timers,
-    /// Files that stay open for the kernel although their registrations have gone.
+    /// Files kept open for the kernel after their registrations were removed.
     held: Vec<(OpSlot, SourceFd)>,
-    /// Counts the operations that were inserted.
+    /// Counts the inserted operations.
     submitted: u64,
-    /// Counts those whose last completion was delivered.
+    /// Counts the operations whose last completion was delivered.
     delivered: u64,
-    /// Counts those that have ended without a completion.
+    /// Counts the operations that ended without a completion.
     silent: u64,
 }
 
 impl OpTable {
-    /// Returns an empty table for the poller with this number.
+    /// Returns an empty table for the poller with this id.
     pub(super) fn of_poller(poller: u32) -> Self {
         OpTable { poller, ..OpTable::default() }
     }
@@ -64,7 +63,7 @@ impl OpTable {
         self.get(op).is_some_and(|entry| matches!(entry.state, OpState::AwaitingBuffer))
     }
 
-    /// Takes an operation out, which is about to complete.
+    /// Removes an operation that is about to complete.
     #[inline(always)]
     pub(super) fn remove(&mut self, op: OpSlot) -> Option<OpEntry> {
         let entry = self.slab.remove(op)?;
@@ -80,13 +79,13 @@ impl OpTable {
         self.times.replace(op, entry.time(), None);
     }
 
-    /// Returns the name of an operation that has completed at once.
+    /// Returns the id of an operation that has completed at once.
     pub(super) fn insert_completed(&mut self) -> OpSlot {
         self.submitted += 1;
         self.slab.take_key()
     }
 
-    /// Queues the completion of an operation that is not in the table any more, behind all others.
+    /// Queues the completion of an operation that was removed from the table.
     pub(super) fn complete(
         &mut self,
         op: OpSlot,
@@ -99,7 +98,7 @@ impl OpTable {
         self.completed.push_back(Completion { token, id, transferred, result, buf, more: false });
     }
 
-    /// Ends an operation that is not in the table any more without a completion.
+    /// Ends an operation that was removed from the table, without a completion.
     pub(super) fn end_silently(&mut self) {
         self.silent += 1;
     }
@@ -110,7 +109,7 @@ impl OpTable {
         Statistics { submitted, completed, silent, pending, ..Statistics::default() }
     }
 
-    /// Queues one of many results of an operation that goes on, and returns the operation.
+    /// Queues a result of a multishot operation, and returns the operation.
     pub(super) fn push_result(
         &mut self,
         op: OpSlot,
@@ -138,12 +137,12 @@ impl OpTable {
         self.completed.len()
     }
 
-    /// Returns true if the last completion of an operation is to be delivered.
+    /// Returns true if the last completion of an operation is pending.
     pub(super) fn is_pending(&self, op: OpSlot) -> bool {
         self.completed.iter().any(|completion| completion.id.slot == op && !completion.more)
     }
 
-    /// Adds an operation to a queue of its, behind all others. Returns true if it is alone.
+    /// Appends an operation to one of its queues. Returns true if the queue was empty.
     pub(super) fn enqueue(&mut self, op: OpSlot, place: (Slot, Queue), ends: &mut Ends) -> bool {
         let previous = std::mem::replace(&mut ends.last, link_to(op));
         if previous.is_none() {
@@ -159,7 +158,7 @@ impl OpTable {
         false
     }
 
-    /// Takes an operation that was removed out of a queue of its. Returns true if it was there.
+    /// Removes an operation from one of its queues. Returns true if it was queued there.
     pub(super) fn dequeue(
         &mut self,
         op: OpSlot,
@@ -182,7 +181,7 @@ impl OpTable {
         true
     }
 
-    /// Returns the operation that a link leads to.
+    /// Returns the operation of a link.
     pub(super) fn at(&self, link: Link) -> Option<(OpSlot, &OpEntry)> {
         self.slab.get_index(link?.get() - 1)
     }
@@ -216,8 +215,8 @@ impl OpTable {
         self.completed.push_back(completion);
     }
 
-    /// Notes that a pending completion is delivered. Files that were kept open until then are added
-    /// to `drops`. Returns the operation if it goes on.
+    /// Notes the delivery of a pending completion, and adds files kept open until then to `drops`.
+    /// Returns the operation if it continues.
     pub(super) fn note_delivered(
         &mut self,
         at: usize,
@@ -240,26 +239,26 @@ impl OpTable {
         None
     }
 
-    /// Moves the first pending completions, which are delivered, to `events`.
+    /// Moves the first pending completions to `events`.
     pub(super) fn move_completed(&mut self, count: usize, events: &mut Events) {
         events.complete(&mut self.completed, count);
     }
 
-    /// Keeps a file open until the completion of an operation was delivered.
+    /// Keeps a file open until the completion of an operation is delivered.
     pub(super) fn hold(&mut self, op: OpSlot, file: SourceFd) {
         if self.slab.get(op).is_some() {
             self.held.push((op, file));
         }
     }
 
-    /// Sets when an operation is to be cancelled.
+    /// Sets or removes the deadline of an operation.
     pub(super) fn set_deadline(&mut self, op: OpSlot, deadline: Option<Instant>) {
         let Some(entry) = self.slab.get_mut(op) else { return };
         let before = entry.set_deadline(deadline);
         self.deadlines.replace(op, before, deadline);
     }
 
-    /// Sets when an operation that waits for a time is due.
+    /// Sets or removes the timer of an operation.
     pub(super) fn set_time(&mut self, op: OpSlot, time: Option<Instant>) {
         let Some(entry) = self.slab.get_mut(op) else { return };
         let before = entry.set_time(time);
@@ -270,7 +269,7 @@ impl OpTable {
         self.deadlines.next().into_iter().chain(self.times.next()).min()
     }
 
-    /// Takes one operation whose deadline has passed.
+    /// Pops an operation whose deadline has passed.
     pub(super) fn pop_deadline(&mut self, now: Instant) -> Option<OpSlot> {
         let op = self.deadlines.pop_due(now)?;
         if let Some(entry) = self.get_mut(op) {
@@ -279,7 +278,7 @@ impl OpTable {
         Some(op)
     }
 
-    /// Takes one operation whose time has come.
+    /// Pops an operation whose timer has expired.
     pub(super) fn pop_time(&mut self, now: Instant) -> Option<OpSlot> {
         let op = self.times.pop_due(now)?;
         if let Some(entry) = self.get_mut(op) {
@@ -298,33 +297,33 @@ impl OpTable {
         let mut pending = HashMap::<OpSlot, (u32, usize)>::new();
         for completion in &self.completed {
             let (results, last) = pending.entry(completion.id.slot).or_default();
-            assert!(*last == 0, "nothing comes after the last result: {completion:?}");
+            assert!(*last == 0, "the last completion is the last: {completion:?}");
             if completion.more { *results += 1 } else { *last += 1 }
         }
         let [mut deadlines, mut times] = [0; 2];
         for (op, entry) in self.slab.iter() {
             let (results, last) = pending.remove(&op).unwrap_or_default();
-            assert_eq!(last, 0, "what has completed is forgotten: {entry:?}");
+            assert_eq!(last, 0, "a completed operation is removed: {entry:?}");
             assert_eq!(results, entry.undelivered, "a result is delivered: {entry:?}");
             if let Some(deadline) = entry.deadline() {
-                assert!(self.deadlines.contains(deadline, op), "its deadline is set: {entry:?}");
+                assert!(self.deadlines.contains(deadline, op), "a deadline is set: {entry:?}");
                 deadlines += 1;
             }
             let waits = matches!(entry.state, OpState::AwaitingTime);
             match entry.time() {
                 Some(time) => {
-                    assert!(self.times.contains(time, op), "a timer is set for it: {entry:?}");
-                    assert!(waits, "only what waits for a time has a timer: {entry:?}");
+                    assert!(self.times.contains(time, op), "a timer is set: {entry:?}");
+                    assert!(waits, "only an operation awaiting a time has a timer: {entry:?}");
                     times += 1;
                 }
-                None => assert!(!waits, "a timer is set for it: {entry:?}"),
+                None => assert!(!waits, "a timer is set: {entry:?}"),
             }
         }
         let last = self.completed.iter().filter(|completion| !completion.more).count() as u64;
         let known = self.slab.len() as u64 + last + self.delivered + self.silent;
         assert_eq!(known, self.submitted, "each operation is live, pending, delivered or silent");
         let is_last = pending.values().all(|&(_, last)| last == 1);
-        assert!(is_last, "each result has its operation, or a last one: {pending:?}");
+        assert!(is_last, "each result has its operation or last completion: {pending:?}");
         assert_eq!(deadlines, self.deadlines.len(), "each deadline has its operation");
         assert_eq!(times, self.times.len(), "each timer has its operation");
     }

@@ -1,6 +1,7 @@
-//! The operations without a kernel: a fake of [`Io`](super::Io), random scripts, and an oracle that
-//! knows what the contract promises and nothing of the code.
+//! The operations without a kernel: a fake [`Io`](super::Io), random scripts, and an oracle that
+//! knows the contract and no code.
 
+mod awaiting;
 mod causes;
 mod fake_driver;
 mod fake_file;
@@ -8,10 +9,9 @@ mod fake_files;
 mod fake_io;
 mod fake_source;
 mod file_model;
+mod fixture;
 mod model;
-mod parking;
 mod runner;
-mod scene;
 mod script;
-mod sending;
+mod send_now;
 mod submit;

@@ -1,12 +1,12 @@
-//! Threads for calls that wait for a disk, where the mechanism does not make them itself.
+//! Threads for calls that wait for a disk, if the driver does not make them.
 //!
-//! A thread has the credentials, and the file descriptor table, that its parent had when it was
-//! started. The poller's thread may change both for itself later. So an open that may wait is made
-//! by a thread that was started for it, and a call on an open file by a thread that shares the
-//! table of the poller's thread at that moment: else the number may stand for another file.
+//! A thread keeps the credentials and the file descriptor table that its parent had at its start.
+//! The poller's thread may change both later. So an open that may wait gets a new thread. A call on
+//! an open file needs a thread that shares the table of the poller's thread at that moment:
+//! otherwise the descriptor may refer to another file.
 //!
-//! A server that does not answer keeps the threads that wait for it. So one mount gets at most half
-//! of them, and the others are for the rest of the world.
+//! A server that does not respond blocks the threads that wait for it. So one mount gets at most
+//! half of them.
 
 mod fair_queue;
 
@@ -23,20 +23,19 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-/// The most threads of one poller that take job after job, and the most that have one each, unless
-/// the program says otherwise.
+/// The default limit of reused threads of one poller, and of threads with one job each.
 const DEFAULT_MAX_THREADS: usize = 16;
-/// How long a thread that has nothing to do waits for a job.
+/// How long an idle thread waits for a job.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// How long a drop waits for the threads.
 const DROP_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The threads of one poller, which are started when they are needed.
+/// The threads of one poller, started on demand.
 pub(in crate::reactor) struct ThreadPool {
     shared: Arc<Shared>,
-    /// Counts the jobs that were given and not collected.
+    /// Counts the jobs submitted and not collected.
     count: usize,
-    /// Every job has a thread of its own: whether one that is older shares the table is unknown.
+    /// Each job gets a new thread, because it is unknown whether an older one shares the table.
     has_no_reuse: bool,
 }
 
@@ -47,7 +46,7 @@ struct Shared {
     has_jobs: Condvar,
     /// A thread has ended.
     has_ended: Condvar,
-    /// A descriptor was fetched, or is not needed any more.
+    /// A descriptor was fetched, or is no longer needed.
     is_fetched: Condvar,
     notifier: Waker,
     keep_alive: Duration,
@@ -57,21 +56,21 @@ struct Queue {
     /// The most threads of each of the two kinds.
     max_threads: usize,
     jobs: FairQueue,
-    /// Jobs that wait for the start of a thread of their own.
+    /// Jobs that wait for a new thread.
     unstarted: FairQueue,
-    /// Jobs with a thread of their own that has not begun with them.
+    /// Jobs whose new thread has not started them.
     own_jobs: Vec<Job>,
     done: Vec<(Job, OpEvent)>,
-    /// Descriptors that were opened in another table than that of the submitter.
+    /// Descriptors that were opened in another table than the submitter's.
     foreign: Vec<Foreign>,
-    /// Threads that take job after job, and those among them that wait for one or are starting.
+    /// Reused threads, and those of them that are idle or starting.
     threads: usize,
     idle: usize,
-    /// Threads that have a job of their own.
+    /// Threads with one job each.
     own_threads: usize,
-    /// The submitter has to start threads when the next one ends.
+    /// The submitter must start threads when the next one ends.
     lacks_threads: bool,
-    /// A thread could not tell whether it shares the table of the submitter.
+    /// A thread could not determine whether it shares the submitter's table.
     is_sharing_unknown: bool,
     is_closed: bool,
 }
@@ -80,14 +79,13 @@ struct Queue {
 struct Job {
     op: OpSlot,
     files: Vec<SourceFd>,
-    /// What it may wait for; `None` if that is not known.
+    /// The mount that the call may wait for; `None` if unknown.
     mount: Option<MountId>,
     /// `None` while a thread makes the call.
     call: Option<CallBox>,
 }
 
-/// A descriptor on its way to the table of the submitter. The thread that has opened it waits until
-/// it can drop it.
+/// A descriptor to be fetched by the submitter. The thread that opened it waits to close its own.
 struct Foreign {
     op: OpSlot,
     fd: ForeignFd,
@@ -96,7 +94,7 @@ struct Foreign {
 }
 
 impl ThreadPool {
-    /// Makes the pool of a poller on the calling thread.
+    /// Returns a pool for the poller on the calling thread.
     pub(in crate::reactor) fn new(notifier: Waker) -> Self {
         ThreadPool::with_keep_alive(notifier, KEEP_ALIVE)
     }
@@ -114,24 +112,25 @@ impl ThreadPool {
         ThreadPool { shared: Arc::new(shared), count: 0, has_no_reuse: false }
     }
 
-    /// Sets the most threads of each of the two kinds.
+    /// Sets the limit of each of the two kinds of threads.
     pub(in crate::reactor) fn set_max_threads(&mut self, max: usize) {
         self.shared.lock().max_threads = max.max(1);
-        // Those that are too many end when they are idle.
+        // Surplus threads end when they are idle.
         self.shared.has_jobs.notify_all();
         self.start_threads();
     }
 
-    /// Makes the call of an operation on a thread; on this one, at once, if none can be started.
+    /// Makes the call of an operation on a thread, or directly if no thread can be started.
     pub(in crate::reactor) fn submit(&mut self, op: OpSlot, call: CallBox, files: Vec<SourceFd>) {
         self.count += 1;
         let needs_own_thread = self.has_no_reuse || call.call() == Call::Open;
         let mount = call.mount();
         let job = Job { op, files, mount, call: Some(call) };
         let mut queue = self.shared.lock();
-        match needs_own_thread {
-            true => queue.unstarted.push_back(job),
-            false => queue.jobs.push_back(job),
+        if needs_own_thread {
+            queue.unstarted.push_back(job);
+        } else {
+            queue.jobs.push_back(job);
         }
         drop(queue);
         if !needs_own_thread {
@@ -140,22 +139,22 @@ impl ThreadPool {
         self.start_threads();
     }
 
-    /// Returns the number of jobs that were given and not collected.
+    /// Returns the number of jobs submitted and not collected.
     #[cfg(any(test, feature = "spi"))]
     pub(in crate::reactor) fn len(&self) -> usize {
         self.count
     }
 
-    /// Takes an operation back unless a thread has begun with it.
+    /// Withdraws an operation unless a thread has started it.
     pub(in crate::reactor) fn withdraw(&mut self, op: OpSlot) -> Option<CallBox> {
         let mut queue = self.shared.lock();
-        let is_it = |job: &Job| job.op == op;
-        let job = if let Some(at) = queue.own_jobs.iter().position(is_it) {
+        let matches_op = |job: &Job| job.op == op;
+        let job = if let Some(at) = queue.own_jobs.iter().position(matches_op) {
             let job = queue.own_jobs.remove(at);
             queue.unstarted.finish(job.mount);
             Some(job)
         } else {
-            queue.unstarted.remove(is_it).or_else(|| queue.jobs.remove(is_it))
+            queue.unstarted.remove(matches_op).or_else(|| queue.jobs.remove(matches_op))
         };
         drop(queue);
         let call = job?.call;
@@ -163,7 +162,7 @@ impl ThreadPool {
         call
     }
 
-    /// Collects what is done, with the files that it needed, and starts threads that are lacking.
+    /// Collects results with the files of their jobs, and starts missing threads.
     pub(in crate::reactor) fn collect(
         &mut self,
         out: &mut Vec<OpEvent>,
@@ -183,14 +182,14 @@ impl ThreadPool {
         }
         drop(queue);
         self.count -= done.len();
-        for (job, landed) in done {
+        for (job, event) in done {
             files.extend(job.files);
-            out.push(landed);
+            out.push(event);
         }
         self.start_threads();
     }
 
-    /// Starts as many threads as there are jobs for and as there may be.
+    /// Starts threads for runnable jobs, up to the limits.
     fn start_threads(&mut self) {
         while self.shared.begin_thread() {
             let shared = self.shared.clone();
@@ -209,8 +208,8 @@ impl ThreadPool {
         }
     }
 
-    /// Lets go of the threads. A call that takes longer than a second goes on, and keeps its buffer
-    /// and file. Not to be called in a forked child, which has neither the threads nor the lock.
+    /// Stops the threads. A call that takes longer than a second continues, with its buffer and
+    /// file. Must not be called in a forked child, which has neither threads nor lock.
     pub(in crate::reactor) fn close(&mut self) {
         let deadline = Instant::now() + DROP_TIMEOUT;
         let mut queue = self.shared.lock();
@@ -251,7 +250,7 @@ impl Queue {
         }
     }
 
-    /// Returns how many threads of each kind may wait for one mount.
+    /// Returns the number of threads of each kind that may wait for one mount.
     fn share(&self) -> usize {
         self.max_threads.div_ceil(2)
     }
@@ -263,7 +262,7 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns true if a thread that takes job after job is to be started, and counts it.
+    /// Returns true if a reused thread is to be started, and counts it.
     fn begin_thread(&self) -> bool {
         let mut queue = self.lock();
         let is_lacking =
@@ -275,7 +274,7 @@ impl Shared {
         is_lacking
     }
 
-    /// Returns the operation for which a thread is to be started, and counts it.
+    /// Returns the operation for which a new thread is to be started, and counts the thread.
     fn begin_own_thread(&self) -> Option<OpSlot> {
         let mut queue = self.lock();
         let share = queue.share();
@@ -291,8 +290,8 @@ impl Shared {
         Some(op)
     }
 
-    /// Runs on a thread that takes job after job, until the poller has gone, the submitter has left
-    /// the table that this thread has, or there was nothing to do for a while.
+    /// Runs jobs on a thread until the pool is closed, the submitter has left this thread's table,
+    /// or the thread was idle for too long.
     fn run_jobs(&self) {
         let _guard = ThreadGuard(self, |queue| &mut queue.threads);
         let mut queue = self.lock();
@@ -318,7 +317,7 @@ impl Shared {
             let sharing = self.submitter.shares_fd_table();
             queue = self.lock();
             if sharing != Sharing::Shared && !queue.is_closed {
-                // Another thread takes it, which the submitter starts if none is idle.
+                // Another thread takes the job; the submitter starts one if none is idle.
                 queue.jobs.finish(job.mount);
                 queue.jobs.push_front(job);
                 self.has_jobs.notify_one();
@@ -330,7 +329,7 @@ impl Shared {
         }
     }
 
-    /// Runs on a thread that was started for one operation, which may have been withdrawn.
+    /// Runs on a thread started for one operation, which may have been withdrawn.
     fn run_own_job(&self, op: OpSlot) {
         let _guard = ThreadGuard(self, |queue| &mut queue.own_threads);
         let mut queue = self.lock();
@@ -340,8 +339,8 @@ impl Shared {
         }
     }
 
-    /// Runs a job on the submitter, where no thread could be started. Returns false if none is
-    /// left, or if a thread takes it.
+    /// Runs a job on the submitter because no thread could be started. Returns false if there is
+    /// none, or a thread will take it.
     fn run_without_thread(&self) -> bool {
         let mut queue = self.lock();
         queue.threads -= 1;
@@ -370,27 +369,27 @@ impl Shared {
         }
         drop(queue);
         let result = match result {
-            // Only the submitter can tell whether the tables are the same. While it is in
-            // unshare(2) they seem to be, and what is opened then is missing in its copy.
+            // Only the submitter can compare the tables. During its unshare(2) they seem equal, but
+            // a file opened then is missing in the copy.
             Ok(CallResult::Opened(fd)) if self.submitter != ThreadId::current() => {
                 return self.hand_over(job, call, ForeignFd::new(fd));
             }
             result => result,
         };
-        let landed = OpEvent::Completed { op: job.op, work: Work::Call(call), result };
+        let event = OpEvent::Completed { op: job.op, work: Work::Call(call), result };
         let mut queue = self.lock();
         if queue.is_closed {
-            // Not under the lock, because this may run the user's code.
+            // Outside the lock, because this may run the user's code.
             drop(queue);
-            drop((job, landed));
+            drop((job, event));
             return self.lock();
         }
-        queue.done.push((job, landed));
+        queue.done.push((job, event));
         self.notifier.wake_by_ref();
         queue
     }
 
-    /// Waits until the submitter has fetched a descriptor from the table of this thread.
+    /// Waits until the submitter has fetched a descriptor from this thread's table.
     fn hand_over(&self, job: Job, call: CallBox, fd: ForeignFd) -> MutexGuard<'_, Queue> {
         let op = job.op;
         let mut queue = self.lock();
@@ -409,7 +408,7 @@ impl Shared {
         }
     }
 
-    /// Fetches descriptors into the table of the calling thread, the submitter.
+    /// Fetches descriptors into the table of the submitter, the calling thread.
     fn fetch_foreign(&self, queue: &mut Queue, done: &mut Vec<(Job, OpEvent)>) {
         for Foreign { op, fd, job } in &mut queue.foreign {
             if let Some((job, call)) = job.take() {
@@ -421,7 +420,7 @@ impl Shared {
     }
 }
 
-/// Counts a thread out when it ends, also by a panic: to drop what the user gave may do that.
+/// Uncounts a thread when it ends, also by a panic of a user's `Drop`.
 struct ThreadGuard<'a>(&'a Shared, fn(&mut Queue) -> &mut usize);
 
 impl Drop for ThreadGuard<'_> {
@@ -432,7 +431,7 @@ impl Drop for ThreadGuard<'_> {
         drop(queue);
         self.0.has_ended.notify_all();
         if lacks_threads {
-            // Only the submitter may start one.
+            // Only the submitter may start threads.
             self.0.notifier.wake_by_ref();
         }
     }

@@ -1,10 +1,10 @@
-//! Deadlines. They only shorten the wait: no file, no signal, no system call of their own.
+//! Timers of operations. They shorten the wait, and need no file, signal or system call.
 
 use crate::key::OpSlot;
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-/// When something is due for an operation, the earliest first.
+/// The times of operations, the earliest first.
 #[derive(Debug, Default)]
 pub(super) struct Timers(BTreeSet<(Instant, OpSlot)>);
 
@@ -31,7 +31,7 @@ impl Timers {
         self.0.first().map(|&(due, _)| due)
     }
 
-    /// Takes one that is due.
+    /// Pops an operation that is due.
     pub(super) fn pop_due(&mut self, now: Instant) -> Option<OpSlot> {
         let &(due, op) = self.0.first()?;
         if due > now {

@@ -1,89 +1,88 @@
-//! What one source is owed: mode × native trigger, as a pure state machine.
+//! The trigger state of one source: mode × native trigger, as a pure state machine.
 //!
 //! `armed` is the set of directions that may be reported now. The trigger, fixed when the source is
 //! registered or modified, is the column:
 //!
 //! | mode \ trigger | LEVEL | EDGE | ONESHOT |
 //! |---|---|---|---|
-//! | Level | the kernel repeats | after a delivery look again in the next wait | arm again after each report |
-//! | OneShot | delivery empties `armed`, and the kernel watches nothing | the kernel watches on, until a few reports were for nobody; deliveries are for `armed` alone | delivery empties `armed`; a report that proved false arms again |
-//! | Edge | delivery takes the reported directions out of `armed` | the kernel's edges are ours | as LEVEL; what is left and a report that proved false arm again |
+//! | Level | the kernel repeats | after a delivery poll again in the next wait | arm again after each report |
+//! | OneShot | delivery empties `armed`, and the kernel watches nothing | the kernel keeps watching, until a few reports were spurious; only `armed` is delivered | delivery empties `armed`; a false report arms again |
+//! | Edge | delivery removes the reported directions from `armed` | the kernel's edges are passed on | as LEVEL; remaining directions and a false report arm again |
 //!
-//! A source with EDGE may have some directions that have the column LEVEL all the same.
+//! Some directions of a source with EDGE may still have the column LEVEL.
 //!
-//! In edge mode a direction that LEVEL or ONESHOT has taken out of `armed` is *told*. The kernel
-//! then watches for its first end alone ([`Latch::ends`]). One that was told of an end is not
-//! watched any more, because the kernel would repeat it; it is looked at when a wait begins, and
-//! when the user says `drained` ([`Latch::look_at_ended`]).
+//! In edge mode a direction that LEVEL or ONESHOT has removed from `armed` is *reported*. The
+//! kernel then watches only for its first end ([`Latch::ends`]). A direction with a reported end is
+//! not watched, because the kernel would repeat that end. It is polled when a wait begins, and in
+//! `drained` ([`Latch::on_ended_polled`]).
 //!
-//! Nothing here knows a kernel: the answers are [`Step`]s, which the reactor carries out.
+//! The state machine calls no kernel: it returns [`Step`]s, which the reactor carries out.
 
 use super::shown::Shown;
 use crate::event::{Interest, Mode};
 use crate::poll_bits::PollBits;
 use crate::selector::{Trigger, Triggers};
 
-/// The state of one source.
+/// The trigger state of one source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Latch {
     memory: Memory,
     trigger: Trigger,
-    /// With EDGE: the directions that have the column LEVEL.
+    /// With EDGE: the directions in column LEVEL.
     level: Interest,
     interest: Interest,
     armed: Interest,
 }
 
-/// The mode, and what is remembered in it.
+/// The mode and its state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Memory {
     Level,
-    /// What was reported, and not armed since. (With EDGE it is armed all the same.)
+    /// The reported directions not rearmed since. (With EDGE they stay armed.)
     Edge(Shown),
     OneShot {
-        /// With EDGE: counts spurious reports since it was armed.
+        /// With EDGE: counts spurious reports since the last arming.
         spurious: u8,
     },
 }
 
-/// After so many spurious reports in a row the kernel is not to report any more. A few are cheaper
-/// than to arm anew.
+/// The consecutive spurious reports that disarm a source: a few cost less than arming anew.
 pub(super) const MAX_SPURIOUS: u8 = 3;
 
-/// What has to be done with the kernel, or beside it.
+/// The next action of the reactor for this source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     Nothing,
-    /// Probe these directions in the next wait.
-    Look(Interest),
-    /// Have the kernel watch [`Latch::watched`], also if it seems to do so already.
+    /// Poll these directions in the next wait.
+    Recheck(Interest),
+    /// Make the kernel watch [`Latch::watched`], even if it seems to do so already.
     Arm,
 }
 
 impl Memory {
-    /// The kernel is not to report any more.
+    /// The kernel is to report nothing.
     const GIVEN_UP: Memory = Memory::OneShot { spurious: MAX_SPURIOUS };
 }
 
 impl Latch {
-    /// A source just registered or modified; [`Latch::fix_trigger`] may still change the column.
+    /// Returns a new source's state; [`Latch::fix_trigger`] may still change the column.
     pub(crate) fn new(mode: Mode, interest: Interest, native: Triggers) -> Self {
         let memory = match mode {
             Mode::Level => Memory::Level,
             Mode::Edge => Memory::Edge(Shown::default()),
             Mode::OneShot => Memory::OneShot { spurious: 0 },
         };
-        // Where nothing is reported the mode does not show, and operations are best served by
-        // level: whoever waits untried can't miss anything.
+        // With an empty interest only operations use the source. Level suits them best: no
+        // readiness can be missed.
         let trigger = preferred(if interest.is_empty() { Mode::Level } else { mode }, native);
         Latch { memory, trigger, level: Interest::empty(), interest, armed: interest }
     }
 
-    /// Takes over the trigger that the source really got. With EDGE, `level` are the directions
-    /// that got LEVEL instead. A source that has lost its edges is not to repeat what they told.
+    /// Sets the trigger that the source really got. With EDGE, `level` are the directions that got
+    /// LEVEL instead. A source that has lost its edges does not repeat reported directions.
     pub(crate) fn fix_trigger(&mut self, trigger: Trigger, level: Interest) {
         if trigger != Trigger::Edge {
-            self.armed -= self.shown().told();
+            self.armed -= self.shown().reported();
         }
         self.trigger = trigger;
         self.level = if trigger == Trigger::Edge { level } else { Interest::empty() };
@@ -97,7 +96,7 @@ impl Latch {
         }
     }
 
-    /// What was reported in edge mode, and not armed since.
+    /// Returns what was reported in edge mode and not rearmed since.
     fn shown(&self) -> Shown {
         if let Memory::Edge(shown) = self.memory { shown } else { Shown::default() }
     }
@@ -106,7 +105,7 @@ impl Latch {
         self.trigger
     }
 
-    /// The directions that the kernel reports again while they are ready.
+    /// Returns the directions that the kernel reports as long as they are ready.
     pub(crate) fn by_level(&self) -> Interest {
         match self.trigger {
             Trigger::Level => Interest::all(),
@@ -119,12 +118,12 @@ impl Latch {
         self.interest
     }
 
-    /// The directions that may be reported now.
+    /// Returns the directions that may be reported now.
     pub(crate) fn armed(&self) -> Interest {
         self.armed
     }
 
-    /// The directions that the kernel should watch.
+    /// Returns the directions that the kernel should watch.
     pub(crate) fn watched(&self) -> Interest {
         match self.trigger {
             Trigger::Edge if self.memory == Memory::GIVEN_UP => Interest::empty(),
@@ -133,44 +132,43 @@ impl Latch {
         }
     }
 
-    /// The bits for which the kernel should watch too, so that the first end of a told direction is
-    /// reported (E5).
+    /// Returns the ends that the kernel should also watch for, so that the first end of a reported
+    /// direction is reported (E5).
     pub(crate) fn ends(&self) -> PollBits {
         self.shown().ends_to_come(self.open())
     }
 
-    /// The directions of which it matters whether they are ready.
+    /// Returns the directions whose readiness matters.
     pub(crate) fn relevant(&self) -> Interest {
         self.armed | self.open()
     }
 
-    /// The directions that are to be reported when `bits` are true.
+    /// Returns the directions to report if `bits` are true.
     pub(crate) fn due(&self, bits: PollBits) -> Interest {
-        bits.ready(self.armed) | self.news(bits)
+        bits.ready(self.armed) | self.changed(bits)
     }
 
-    /// Those of the told directions of which these bits say something new.
-    pub(crate) fn news(&self, bits: PollBits) -> Interest {
-        match self.told() {
-            told if told.is_empty() => told,
-            told => self.shown().news(told, bits),
+    /// Returns the reported directions for which these bits are new.
+    pub(crate) fn changed(&self, bits: PollBits) -> Interest {
+        match self.reported() {
+            reported if reported.is_empty() => reported,
+            reported => self.shown().changed(reported, bits),
         }
     }
 
-    /// The directions that were told of an end.
+    /// Returns the directions whose end was reported.
     pub(crate) fn ended(&self) -> Interest {
-        self.shown().ended(self.told())
+        self.shown().ended(self.reported())
     }
 
-    /// The told directions whose end the kernel can watch for.
+    /// Returns the reported directions whose end the kernel can watch for.
     pub(crate) fn open(&self) -> Interest {
-        self.shown().open(self.told())
+        self.shown().open(self.reported())
     }
 
-    /// The directions that are to be looked at whenever another one is: where edges are made of
-    /// something else, all that is true has to be known when a direction is reported. But a look
-    /// must not show edges that are not its business (E3).
-    pub(crate) fn looked_at_together(&self) -> Interest {
+    /// Returns the directions to poll together with any other. Where edges are emulated, the report
+    /// of a direction needs all its bits. The poll must not show other directions' edges (E3).
+    pub(crate) fn checked_together(&self) -> Interest {
         match (self.mode(), self.trigger) {
             (Mode::Edge, Trigger::Edge) => {
                 let edges = PollBits::asked(self.interest - self.level);
@@ -182,16 +180,15 @@ impl Latch {
         }
     }
 
-    /// The directions that were reported, and that the kernel does not watch any more.
-    fn told(&self) -> Interest {
+    /// Returns the directions that were reported and that the kernel no longer watches.
+    fn reported(&self) -> Interest {
         let is_edge = matches!(self.memory, Memory::Edge(_));
         if is_edge { self.interest - self.armed } else { Interest::empty() }
     }
 
-    /// The directions that have to be reported if they are ready now, because they were not since
-    /// they were last armed, or because they always are: where the kernel does not tell by itself,
-    /// they have to be looked at.
-    pub(crate) fn owed(&self) -> Interest {
+    /// Returns the directions to report if they are ready now: those not reported since they were
+    /// armed, or all by level. If the kernel does not report present readiness, they are polled.
+    pub(crate) fn unreported(&self) -> Interest {
         match (self.mode(), self.trigger) {
             (Mode::Edge, Trigger::Edge) => self.armed & self.level,
             (Mode::Edge, Trigger::Level | Trigger::OneShot) => self.armed,
@@ -199,9 +196,9 @@ impl Latch {
         }
     }
 
-    /// These directions, all of which were [`due`](Latch::due), were delivered in an event. `bits`
-    /// are all that is true of them.
-    pub(crate) fn delivered(&mut self, dirs: Interest, bits: PollBits) -> Step {
+    /// Notes that these directions, all [`due`](Latch::due), were delivered in an event. `bits` are
+    /// all their true bits.
+    pub(crate) fn on_delivered(&mut self, dirs: Interest, bits: PollBits) -> Step {
         debug_assert!(
             self.due(bits).contains(dirs) && !dirs.is_empty(),
             "only directions that are due are delivered"
@@ -213,7 +210,7 @@ impl Latch {
             (Mode::Level, Trigger::Level) => Step::Nothing,
             (Mode::Level, Trigger::Edge) => {
                 let silent = !dirs.intersects(self.interest - self.level);
-                if silent { Step::Nothing } else { Step::Look(self.interest - self.level) }
+                if silent { Step::Nothing } else { Step::Recheck(self.interest - self.level) }
             }
             (Mode::Level, Trigger::OneShot) => Step::Arm,
             (Mode::OneShot, trigger) => {
@@ -236,18 +233,18 @@ impl Latch {
         }
     }
 
-    /// A look found none of the armed directions ready.
-    pub(crate) fn missed(&mut self) -> Step {
+    /// Notes that a poll found no armed direction ready.
+    pub(crate) fn on_false_report(&mut self) -> Step {
         match self.trigger {
             Trigger::Edge if self.armed.is_empty() => self.on_spurious(),
             Trigger::Level | Trigger::Edge => Step::Nothing,
-            // The report that made us look has used the kernel's one shot up.
+            // The report that caused the poll has used up the kernel's one shot.
             Trigger::OneShot => self.arm_if_any(),
         }
     }
 
-    /// The user asks for another look at `dirs`, a subset of the interest. Arming makes the kernel
-    /// look, and also heals what has been done to the kernel's state behind our back.
+    /// Rearms `dirs`, a subset of the interest. Arming makes the kernel check them, and repairs
+    /// kernel state that others have changed.
     pub(crate) fn rearm(&mut self, dirs: Interest) -> Step {
         match &mut self.memory {
             Memory::Level => {}
@@ -257,12 +254,12 @@ impl Latch {
         Step::Arm
     }
 
-    /// The user's I/O said `WouldBlock` in `dirs`, a subset of the interest.
+    /// Notes that the user's I/O returned `WouldBlock` in `dirs`, a subset of the interest.
     pub(crate) fn drained(&mut self, dirs: Interest) -> Step {
         match (self.mode(), self.trigger) {
             (Mode::Level | Mode::OneShot, _) => Step::Nothing,
             (Mode::Edge, trigger) => {
-                // If the end is there still, nothing was drained.
+                // While the end is still there, nothing was drained.
                 let dirs = dirs - self.ended();
                 self.arm(dirs);
                 let by_edges = trigger == Trigger::Edge && !dirs.intersects(self.level);
@@ -271,12 +268,12 @@ impl Latch {
         }
     }
 
-    /// A look at the directions that were told of an end has found that `bits` are all that is true
-    /// of them. Arms those of which they say something new, or whose end has passed.
-    pub(crate) fn look_at_ended(&mut self, bits: PollBits) -> Step {
+    /// Notes that a poll of the ended directions found exactly `bits`. Arms those with new bits and
+    /// those whose end has passed.
+    pub(crate) fn on_ended_polled(&mut self, bits: PollBits) -> Step {
         let (before, ended) = ((self.ends(), self.armed), self.ended());
         let Memory::Edge(shown) = &mut self.memory else { return Step::Nothing };
-        let dirs = shown.news(ended, bits) | shown.forget(ended, bits);
+        let dirs = shown.changed(ended, bits) | shown.forget(ended, bits);
         self.arm(dirs);
         if (self.ends(), self.armed) == before { Step::Nothing } else { Step::Arm }
     }
@@ -288,7 +285,7 @@ impl Latch {
         }
     }
 
-    /// The kernel has reported what is not to be delivered before the next `rearm`.
+    /// Notes a report that must not be delivered before the next `rearm`.
     fn on_spurious(&mut self) -> Step {
         match &mut self.memory {
             Memory::OneShot { spurious } if *spurious < MAX_SPURIOUS => *spurious += 1,
@@ -303,7 +300,7 @@ impl Latch {
     }
 }
 
-/// The best of the native triggers for a mode: the one with the least to do beside the kernel.
+/// Returns the native trigger for a mode that leaves the least to emulate.
 fn preferred(mode: Mode, native: Triggers) -> Trigger {
     let order = match mode {
         Mode::Level => [Trigger::Level, Trigger::Edge, Trigger::OneShot],

@@ -1,8 +1,8 @@
-//! Readiness: what is registered, what has to be reported of it, and what the kernel watches. It
-//! knows no operation: of those it knows the directions that they await.
+//! Readiness: registrations, their unreported readiness, and what the kernel watches. This module
+//! knows no operation, only the directions that operations await.
 //!
 //! A report of the kernel is a *fact* (true now, complete for what is armed) or a *hint*, which
-//! must be verified. A fact holds for the look into the kernel that brought it.
+//! must be verified. A fact holds for the selector wait that returned it.
 
 mod awaited;
 mod latch;
@@ -22,14 +22,14 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use verify::Verifier;
 
-/// The registrations of one poller, and the queue of what may have to be reported.
+/// The registrations of one poller, and the queue of sources that may have to be reported.
 #[derive(Debug, Default)]
 pub(super) struct Readiness {
     registry: Registry,
     verifier: Verifier,
 }
 
-/// Registration calls, each under a slot that is known.
+/// Registration calls, each for a known slot.
 impl Readiness {
     pub(super) fn contains(&self, slot: Slot) -> bool {
         self.registry.get(slot).is_some()
@@ -41,13 +41,13 @@ impl Readiness {
         Some((&registration.source, registration.latch.interest()))
     }
 
-    /// Registers a source. A selector checks what it is given, but gets nothing where the interest
-    /// is empty (R7, R8): then `check` does.
+    /// Registers a source. With an empty interest the selector is not called (R7, R8), and `check`
+    /// validates the source.
     ///
     /// # Errors
     ///
-    /// `AlreadyExists` if its descriptor is registered; `OutOfMemory`; what the selector says, or
-    /// `check`.
+    /// `AlreadyExists` if its descriptor is registered; `OutOfMemory`; the errors of the selector
+    /// and of `check`.
     pub(super) fn register<S: Selector>(
         &mut self,
         selector: &mut S,
@@ -58,11 +58,11 @@ impl Readiness {
         check: impl FnOnce(BorrowedFd<'_>) -> io::Result<()>,
     ) -> io::Result<Slot> {
         if self.registry.is_registered(&source) {
-            let text = "this file number is registered already";
+            let text = "this descriptor is already registered";
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
         }
         let Some(slot) = self.registry.next_slot() else {
-            return Err(io::Error::new(io::ErrorKind::OutOfMemory, "every slot has been used"));
+            return Err(io::Error::new(io::ErrorKind::OutOfMemory, "all slots are used up"));
         };
         let mut latch = Latch::new(mode, interest, selector.native());
         if interest.is_empty() {
@@ -80,7 +80,7 @@ impl Readiness {
     ///
     /// # Errors
     ///
-    /// What the selector says; the registration is as before.
+    /// The errors of the selector; the registration is unchanged.
     pub(super) fn modify<S: Selector>(
         &mut self,
         selector: &mut S,
@@ -101,11 +101,11 @@ impl Readiness {
         Ok(())
     }
 
-    /// Arms these directions anew.
+    /// Rearms these directions.
     ///
     /// # Errors
     ///
-    /// What the selector says; the registration is as before.
+    /// The errors of the selector; the registration is unchanged.
     pub(super) fn rearm<S: Selector>(
         &mut self,
         selector: &mut S,
@@ -115,12 +115,12 @@ impl Readiness {
         self.change(selector, slot, dirs, |latch| latch.rearm(dirs))
     }
 
-    /// Notes that the user's I/O said `WouldBlock` in these directions. If it was told of an end,
-    /// that may have passed.
+    /// Notes that the user's I/O returned `WouldBlock` in these directions. Polls first if an end
+    /// was reported, because the end may have passed.
     ///
     /// # Errors
     ///
-    /// What the selector says, or poll(2); the registration is as before.
+    /// The errors of the selector and of poll(2); the registration is unchanged.
     pub(super) fn drained<S: Selector>(
         &mut self,
         selector: &mut S,
@@ -128,17 +128,17 @@ impl Readiness {
         dirs: Interest,
     ) -> io::Result<()> {
         if self.registry.get(slot).is_some_and(|its| its.latch.ended().intersects(dirs)) {
-            self.verifier.look_at_ended(&mut self.registry, &[slot])?;
+            self.verifier.poll_ended(&mut self.registry, &[slot])?;
         }
         self.change(selector, slot, dirs, |latch| latch.drained(dirs))
     }
 
-    /// Forgets a registration, and returns its source.
+    /// Removes a registration and returns its source.
     pub(super) fn remove(&mut self, slot: Slot) -> Option<SourceFd> {
         self.registry.remove(slot)
     }
 
-    /// Changes the trigger state by a call of the user's. If the kernel refuses, it is as before.
+    /// Applies a call of the user to the trigger state, and restores it if the kernel refuses.
     fn change<S: Selector>(
         &mut self,
         selector: &mut S,
@@ -150,8 +150,8 @@ impl Readiness {
         let before = registration.latch;
         match change(&mut registration.latch) {
             Step::Nothing => Ok(()),
-            Step::Look(dirs) => {
-                self.registry.queue_look(slot, dirs);
+            Step::Recheck(dirs) => {
+                self.registry.queue_check(slot, dirs);
                 Ok(())
             }
             Step::Arm => self.reify(selector, slot, named).inspect_err(|_| {
@@ -162,8 +162,8 @@ impl Readiness {
         }
     }
 
-    /// Makes the kernel watch what the registration's trigger state says. A call of the user's has
-    /// named directions; a delivery names none.
+    /// Makes the kernel watch what the trigger state says. `named` are the directions of a user's
+    /// call; they are empty after a delivery.
     fn reify<S: Selector>(
         &mut self,
         selector: &mut S,
@@ -178,7 +178,7 @@ impl Readiness {
         }
         let (now, trigger) = (registration.watched(), registration.latch.trigger());
         if now != watched {
-            // The mechanism has lost the file's edges, so that less is to be watched.
+            // The file has lost its edges, so less is to be watched.
             applied = arm(selector, slot, &registration.source, now, trigger)?;
         }
         let awaited = registration.awaited.watched();
@@ -190,53 +190,53 @@ impl Readiness {
         Ok(())
     }
 
-    /// Notes what the kernel watches now, and queues what it does not report by itself.
+    /// Notes what the kernel watches now, and queues what the kernel does not report by itself.
     fn note_applied(&mut self, slot: Slot, applied: ArmOutcome, named: Interest) {
         let Some(registration) = self.registry.get(slot) else { return };
         let latch = &registration.latch;
-        let mut dirs = (named | latch.owed()) & latch.armed();
+        let mut dirs = (named | latch.unreported()) & latch.armed();
         if applied.blind {
-            dirs |= latch.owed() | latch.open();
+            dirs |= latch.unreported() | latch.open();
         }
         dirs |= registration.awaited.awaited();
         // A selector that cannot report these directions cannot report present readiness either.
         if (applied.look || applied.blind) && !dirs.is_empty() {
-            self.registry.queue_look(slot, dirs);
+            self.registry.queue_check(slot, dirs);
         }
-        self.registry.set_blind(slot, applied.blind);
-        self.registry.caught_up(slot);
+        self.registry.set_poll_each_wait(slot, applied.blind);
+        self.registry.mark_clean(slot);
     }
 }
 
 /// The parts of a wait.
 impl Readiness {
-    /// Queues what has to be polled in each wait.
+    /// Queues the sources that must be polled in each wait.
     ///
     /// # Errors
     ///
-    /// What poll(2) says.
+    /// The errors of poll(2).
     pub(super) fn begin_wait(&mut self) -> io::Result<()> {
         self.registry.begin_wait();
-        self.registry.queue_blind();
+        self.registry.queue_polled_each_wait();
         let listed = self.registry.take_ended();
-        let looked = self.verifier.look_at_ended(&mut self.registry, &listed);
+        let polled = self.verifier.poll_ended(&mut self.registry, &listed);
         self.registry.put_ended(listed);
-        looked
+        polled
     }
 
-    /// Tells the kernel what deliveries have changed. Where it refuses, this wait polls by itself
-    /// and the next one tries again (P5); no other source is hindered.
+    /// Updates the kernel for past deliveries. If the kernel refuses, this wait polls the
+    /// source and the next one tries again (P5); other sources are unaffected.
     ///
     /// # Errors
     ///
-    /// What the selector says of the last one that it refused.
+    /// The last refusal of the selector.
     pub(super) fn reify_all<S: Selector>(&mut self, selector: &mut S) -> io::Result<()> {
         let mut outcome = Ok(());
-        for _ in 0..self.registry.lagging_length() {
-            let Some(slot) = self.registry.pop_lagging() else { break };
+        for _ in 0..self.registry.dirty_len() {
+            let Some(slot) = self.registry.pop_dirty() else { break };
             if let Err(error) = self.reify(selector, slot, Interest::empty()) {
-                self.registry.note_lagging(slot);
-                self.registry.queue_owed(slot);
+                self.registry.mark_dirty(slot);
+                self.registry.queue_unreported(slot);
                 outcome = Err(error);
             }
         }
@@ -248,53 +248,53 @@ impl Readiness {
         self.registry.is_watching()
     }
 
-    /// Begins a look into the kernel: earlier facts are hints from now on.
-    pub(super) fn begin_look(&mut self) {
+    /// Begins a selector wait; earlier facts become hints.
+    pub(super) fn begin_round(&mut self) {
         self.registry.begin_round();
     }
 
-    /// Queues what the selector has reported. `has_more` is true if it has left reports in the
-    /// kernel.
+    /// Queues the selector's reports. `has_more` is true if reports are left in the kernel.
     pub(super) fn on_reports(&mut self, reports: &mut Vec<Report>, has_more: bool) {
         let begun = self.registry.begin_reports();
         for report in reports.drain(..) {
             match report {
                 Report::Fact(slot, bits) => self.registry.queue_report(slot, bits),
-                Report::Partial(slot, bits) => self.registry.queue_seen(slot, bits),
+                Report::Partial(slot, bits) => self.registry.queue_partial(slot, bits),
                 Report::Hint(slot) => self.registry.queue_hint(slot),
             }
         }
         self.registry.end_reports(begun, has_more);
     }
 
-    /// Queues every registration: the kernel has lost reports.
+    /// Queues every registration, because the kernel has lost reports.
     pub(super) fn on_overflow(&mut self) {
         self.registry.slots().into_iter().for_each(|slot| self.registry.queue_hint(slot));
     }
 
     /// Returns the length of the queue; some entries may be stale.
     pub(super) fn queue_len(&self) -> usize {
-        self.registry.queue_length()
+        self.registry.queue_len()
     }
 
     /// Verifies the first entries of the queue.
     ///
     /// # Errors
     ///
-    /// What poll(2) says; the queue is as before.
+    /// The errors of poll(2); the queue is unchanged.
     pub(super) fn verify_front(&mut self, count: usize) -> io::Result<()> {
-        match self.registry.has_hints() {
-            true => self.verifier.verify_front(&mut self.registry, count),
-            false => Ok(()),
+        if self.registry.has_hints() {
+            self.verifier.verify_front(&mut self.registry, count)
+        } else {
+            Ok(())
         }
     }
 
-    /// Takes the first entry of the queue, with what is true of it; `None` if it is stale.
+    /// Pops the first entry of the queue with its verified bits; `None` if it is stale.
     pub(super) fn pop(&mut self) -> Option<(Slot, PollBits)> {
         self.registry.pop_queue()
     }
 
-    /// Reports what these bits say of the armed directions, if anything.
+    /// Reports the armed directions that these bits make ready, if any.
     pub(super) fn report(&mut self, key: Key, bits: PollBits, events: &mut Events) {
         let slot = key.slot;
         let Some(registration) = self.registry.get_mut(slot) else { return };
@@ -303,15 +303,15 @@ impl Readiness {
         }
         let dirs = registration.latch.due(bits);
         if !dirs.is_empty() && !self.registry.note_reported(slot) {
-            // A second look has found it again: that is for the next wait.
+            // A second selector wait has reported it again: keep it for the next wait.
             return self.registry.queue_hint(slot);
         }
         let Some(registration) = self.registry.get_mut(slot) else { return };
         let step = if dirs.is_empty() {
-            registration.latch.missed()
+            registration.latch.on_false_report()
         } else {
             events.push(Event { token: registration.token, key, readiness: bits.readiness(dirs) });
-            let step = registration.latch.delivered(dirs, bits);
+            let step = registration.latch.on_delivered(dirs, bits);
             if !registration.latch.ended().is_empty() {
                 self.registry.note_ended(slot);
             }
@@ -319,20 +319,20 @@ impl Readiness {
         };
         match step {
             Step::Nothing => {}
-            Step::Look(dirs) => self.registry.queue_look(slot, dirs),
-            Step::Arm => self.registry.note_lagging(slot),
+            Step::Recheck(dirs) => self.registry.queue_check(slot, dirs),
+            Step::Arm => self.registry.mark_dirty(slot),
         }
     }
 }
 
-/// What operations await.
+/// The interest of operations.
 impl Readiness {
     /// Reports a direction of a source once it is ready.
     pub(super) fn await_ready(&mut self, slot: Slot, dir: Interest) {
         let Some(registration) = self.registry.get_mut(slot) else { return };
         let trigger = registration.latch.trigger();
         if registration.awaited.await_ready(dir, trigger) == Step::Arm {
-            self.registry.note_lagging(slot);
+            self.registry.mark_dirty(slot);
         }
     }
 
@@ -350,10 +350,10 @@ impl Readiness {
 
     /// Polls a direction of a source in this wait or the next.
     pub(super) fn recheck(&mut self, slot: Slot, dir: Interest) {
-        self.registry.queue_look(slot, dir);
+        self.registry.queue_check(slot, dir);
     }
 
-    /// Polls whatever is watched of a source in this wait or the next.
+    /// Polls every watched direction of a source in this wait or the next.
     pub(super) fn recheck_all(&mut self, slot: Slot) {
         self.registry.queue_hint(slot);
     }
@@ -363,24 +363,24 @@ impl Readiness {
         self.registry.get(slot).is_some_and(|its| its.latch.by_level().contains(dir))
     }
 
-    /// Notes that a call has probably used up what there was of a direction. Returns true if
-    /// readiness will be reported for certain.
+    /// Notes that a call has probably consumed a direction's readiness. Returns true if new
+    /// readiness is certain to be reported.
     pub(super) fn note_likely_not_ready(&mut self, slot: Slot, dir: Interest) -> bool {
         let Some(registration) = self.registry.get_mut(slot) else { return false };
         registration.awaited.note_likely_not_ready(dir);
         registration.awaited.is_likely_not_ready(dir, registration.latch.by_level())
     }
 
-    /// Returns true if a call would probably block, and readiness will be reported for certain.
+    /// Returns true if a call would probably block and readiness is certain to be reported.
     pub(super) fn can_skip_attempt(&self, slot: Slot, dir: Interest) -> bool {
         self.registry.get(slot).is_some_and(|registration| {
             registration.awaited.is_likely_not_ready(dir, registration.latch.by_level())
         })
     }
 
-    /// Notes what is true of a source. Returns the directions that operations await and that are
-    /// ready, and true if the report may be spurious: then [`on_spurious`](Readiness::on_spurious)
-    /// is to be called when the operations were run.
+    /// Handles verified bits of a source. Returns the ready directions that operations await, and
+    /// true if the report may be spurious: then call [`on_spurious`](Readiness::on_spurious) after
+    /// the operations were run.
     pub(super) fn on_report(&mut self, slot: Slot, bits: PollBits) -> (Interest, bool) {
         let none = (Interest::empty(), false);
         let Some(registration) = self.registry.get_mut(slot) else { return none };
@@ -393,15 +393,15 @@ impl Readiness {
         (ready, is_spurious || registration.latch.trigger() == Trigger::OneShot)
     }
 
-    /// Called after the operations that a report was for were run: a spurious one may end what is
-    /// watched for them.
+    /// Called after the operations awaiting a report were run. A spurious report may end their
+    /// interest.
     pub(super) fn on_spurious(&mut self, slot: Slot) {
         let Some(registration) = self.registry.get_mut(slot) else { return };
         let (trigger, by_level) = (registration.latch.trigger(), registration.latch.by_level());
         let awaited = &mut registration.awaited;
         let is_used_up = trigger == Trigger::OneShot && !awaited.awaited().is_empty();
         if awaited.on_served(by_level) == Step::Arm || is_used_up {
-            self.registry.note_lagging(slot);
+            self.registry.mark_dirty(slot);
         }
     }
 
@@ -416,7 +416,7 @@ impl Readiness {
     }
 }
 
-/// Makes the kernel watch these directions, and these ends of others. There may be none.
+/// Makes the kernel watch these directions, and these ends of others; both may be empty.
 fn arm<S: Selector>(
     selector: &mut S,
     slot: Slot,

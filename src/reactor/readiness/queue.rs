@@ -1,23 +1,23 @@
 //! The queue of sources that may have to be reported.
 //!
-//! It is a FIFO, which makes delivery fair (Q2). A look that takes a limited number of reports
-//! leaves others in the kernel. Those were ready before all that is queued after that look, so the
-//! reports of the next look are put before it.
+//! The queue is a FIFO, which makes delivery fair (Q2). A selector wait with a limit leaves reports
+//! in the kernel. Those were ready before any entry queued after that wait, so the next wait's
+//! reports are inserted before such entries.
 
 use crate::key::Slot;
 use std::collections::VecDeque;
 
-/// A queue of slots. A slot whose registration was removed stays until it is popped or swept out.
+/// A queue of slots. The slot of a removed registration stays until it is popped or swept.
 #[derive(Debug, Default)]
 pub(super) struct ReportQueue {
     slots: VecDeque<Slot>,
-    /// How many of the slots name no registration any more.
+    /// Counts the slots without a registration.
     stale: usize,
-    /// How many were queued since the last look, if that look left reports in the kernel.
+    /// Counts the slots queued since the last selector wait, if that left reports in the kernel.
     newer: Option<usize>,
 }
 
-/// Where the reports of a look begin, and how many older entries follow them.
+/// The start of the reports of a selector wait, and the number of newer entries before them.
 pub(super) struct Reports {
     begin: usize,
     newer: usize,
@@ -47,8 +47,8 @@ impl ReportQueue {
         self.slots.is_empty()
     }
 
-    /// Notes that a registration was removed, whose slot stays if it is queued. Sweeps stale slots
-    /// out when they are the majority.
+    /// Notes that a registration was removed; its slot stays if it is queued. Sweeps stale slots
+    /// once they are the majority.
     pub(super) fn on_removed(&mut self, is_queued: bool, is_live: impl Fn(Slot) -> bool) {
         self.stale += usize::from(is_queued);
         if self.stale > self.slots.len() / 2 {
@@ -70,17 +70,17 @@ impl ReportQueue {
         self.stale = 0;
     }
 
-    /// Begins with the reports of a look. What is pushed until [`end_reports`] is theirs.
+    /// Begins the reports of a selector wait. Slots pushed until [`end_reports`] belong to them.
     ///
     /// [`end_reports`]: ReportQueue::end_reports
     pub(super) fn begin_reports(&mut self) -> Reports {
         let len = self.slots.len();
-        // Some of what was queued since may have been popped.
+        // Some of the newer entries may have been popped.
         let newer = self.newer.take().unwrap_or_default().min(len);
         Reports { begin: len - newer, newer }
     }
 
-    /// Puts the reports where they belong. `has_more` says that the look left some in the kernel.
+    /// Moves the reports into their place. `has_more` is true if some are left in the kernel.
     pub(super) fn end_reports(&mut self, reports: Reports, has_more: bool) {
         if reports.newer > 0 {
             self.slots.make_contiguous()[reports.begin..].rotate_left(reports.newer);
@@ -88,7 +88,7 @@ impl ReportQueue {
         self.newer = has_more.then_some(0);
     }
 
-    /// Checks the count of stale slots against the registrations, and returns it.
+    /// Checks the count of stale slots against the registrations, and returns the count.
     #[cfg(any(test, feature = "spi"))]
     pub(super) fn verify(&self, is_live: impl Fn(Slot) -> bool) -> usize {
         let stale = self.slots.iter().filter(|&&slot| !is_live(slot)).count();

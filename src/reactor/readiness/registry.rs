@@ -1,5 +1,5 @@
-//! Who is registered, and whose turn it is: slots with generations, the queue of sources to report,
-//! and the list of those whose kernel state lags behind.
+//! Registrations under slots with generations, the queue of sources to report, and the list of
+//! dirty sources, whose kernel state is out of date.
 
 use super::awaited::AwaitedInterest;
 use super::latch::{Latch, Step};
@@ -18,56 +18,55 @@ pub(super) struct Registration {
     pub(super) source: SourceFd,
     pub(super) token: Token,
     pub(super) latch: Latch,
-    /// What operations await.
+    /// The interest of operations.
     pub(super) awaited: AwaitedInterest,
-    /// The directions to probe when its turn comes.
-    look: Interest,
+    /// The directions to poll when the source is popped.
+    to_check: Interest,
     marks: Marks,
     fact: PollBits,
     /// The round in which `fact` was true.
     fact_round: u32,
-    /// The last wait that has reported it.
+    /// The last wait that has reported the source.
     reported_in: u32,
 }
 
 bitflags! {
-    /// Where a registration stands.
+    /// Flags of a registration.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     struct Marks: u8 {
-        /// In the queue.
+        /// Is in the queue.
         const QUEUED = 1;
-        /// In the list of those that lag behind.
-        const LAGGING = 1 << 1;
-        /// The kernel does not tell everything: it is looked at in every wait.
-        const BLIND = 1 << 2;
-        /// In the list of the blind.
-        const AMONG_BLIND = 1 << 3;
-        /// There may be more to its fact: it is to be looked at in that round too.
+        /// Is in the dirty list.
+        const DIRTY = 1 << 1;
+        /// Must be polled in each wait, because the kernel does not report everything.
+        const POLL_EACH_WAIT = 1 << 2;
+        /// Is in the list of sources polled in each wait.
+        const IN_POLLED_LIST = 1 << 3;
+        /// The fact may be incomplete: poll in its round too.
         const PARTIAL = 1 << 4;
-        /// In the list of those that were told of an end.
-        const AMONG_ENDED = 1 << 5;
+        /// Is in the list of sources whose end was reported.
+        const IN_ENDED_LIST = 1 << 5;
     }
 }
 
 /// All registrations of one poller.
 ///
-/// A registration is found by its slot and by its file number. A slot stands in the queue at most
-/// once. Entries whose generation has passed are skipped when they come
-/// up, and swept out when they are the majority.
+/// A registration is found by its slot and by its descriptor. A slot is in the queue at most once.
+/// Stale entries are skipped when popped, and removed once they are the majority.
 #[derive(Debug, Default)]
 pub(super) struct Registry {
     slab: Slab<Slot, Registration>,
-    /// By file number: the index of its slot plus one, or 0.
-    by_number: Vec<u32>,
+    /// By descriptor: the index of its slot plus one, or 0.
+    by_fd: Vec<u32>,
     queue: ReportQueue,
-    lagging: VecDeque<Slot>,
-    /// Those that are blind, and some that were.
-    blind: Vec<Slot>,
-    /// Those that were told of an end, and some that were.
+    dirty: VecDeque<Slot>,
+    /// The sources polled in each wait, and stale entries.
+    polled_each_wait: Vec<Slot>,
+    /// The sources whose end was reported, and stale entries.
     ended: Vec<Slot>,
-    /// Facts hold for one round, which is one look into the kernel.
+    /// Facts hold for one round, which is one selector wait.
     round: u32,
-    /// Something in the queue may be no fact of this round.
+    /// True if the queue may hold an entry without a fact of this round.
     has_hints: bool,
     /// Counts the waits.
     wait: u32,
@@ -78,31 +77,31 @@ pub(super) struct Registry {
 impl Registry {
     pub(super) fn is_registered(&self, source: &SourceFd) -> bool {
         let number = usize::try_from(source.raw_fd()).ok();
-        number.and_then(|number| self.by_number.get(number)).is_some_and(|&slot| slot != 0)
+        number.and_then(|number| self.by_fd.get(number)).is_some_and(|&slot| slot != 0)
     }
 
-    /// The slot that the next [`Registry::insert`] takes. `None` when all four billion are in use.
+    /// Returns the slot for the next [`Registry::insert`]; `None` if all four billion are used.
     pub(super) fn next_slot(&self) -> Option<Slot> {
         self.slab.next_key()
     }
 
-    /// Registers a source, whose number is open and not registered, under the slot that
-    /// [`Registry::next_slot`] named.
+    /// Registers a source, whose descriptor is open and not registered, under the slot returned by
+    /// [`Registry::next_slot`].
     pub(super) fn insert(&mut self, slot: Slot, source: SourceFd, token: Token, latch: Latch) {
         debug_assert_eq!(self.next_slot(), Some(slot));
         debug_assert!(!self.is_registered(&source));
         let number = source.raw_fd() as usize;
-        if self.by_number.len() <= number {
-            self.by_number.resize(number + 1, 0);
+        if self.by_fd.len() <= number {
+            self.by_fd.resize(number + 1, 0);
         }
-        self.by_number[number] = slot.index + 1;
+        self.by_fd[number] = slot.index + 1;
         self.watched += usize::from(!latch.interest().is_empty());
         self.slab.insert(Registration {
             source,
             token,
             latch,
             awaited: AwaitedInterest::default(),
-            look: Interest::empty(),
+            to_check: Interest::empty(),
             marks: Marks::empty(),
             fact: PollBits::empty(),
             fact_round: self.round,
@@ -110,10 +109,10 @@ impl Registry {
         });
     }
 
-    /// Forgets a registration and gives its source back. The slot never names anything again.
+    /// Removes a registration and returns its source. The slot is never used again.
     pub(super) fn remove(&mut self, slot: Slot) -> Option<SourceFd> {
         let registration = self.slab.remove(slot)?;
-        self.by_number[registration.source.raw_fd() as usize] = 0;
+        self.by_fd[registration.source.raw_fd() as usize] = 0;
         self.watched -= usize::from(!registration.latch.interest().is_empty());
         let is_queued = registration.is(Marks::QUEUED);
         self.queue.on_removed(is_queued, |slot| self.slab.get(slot).is_some());
@@ -128,14 +127,14 @@ impl Registry {
         self.slab.get_mut(slot)
     }
 
-    /// Replaces what the user has asked for.
+    /// Replaces token and trigger state.
     pub(super) fn replace(&mut self, slot: Slot, token: Token, latch: Latch) {
         let Some(registration) = self.slab.get_mut(slot) else { return };
         let is_watched = |latch: &Latch| usize::from(!latch.interest().is_empty());
         self.watched += is_watched(&latch);
         self.watched -= is_watched(&registration.latch);
         (registration.token, registration.latch) = (token, latch);
-        registration.awaited.start_over();
+        registration.awaited.reset();
     }
 
     /// Returns true if the user watches a source.
@@ -154,30 +153,30 @@ impl Registry {
         std::mem::replace(&mut registration.reported_in, wait) != wait
     }
 
-    /// All registrations, for a rescan.
+    /// Returns all registrations, for a rescan.
     pub(super) fn slots(&self) -> Vec<Slot> {
         self.slab.iter().map(|(slot, _)| slot).collect()
     }
 
-    /// A new look into the kernel begins: what was a fact is one no longer.
+    /// Begins a selector wait; earlier facts become hints.
     pub(super) fn begin_round(&mut self) {
         self.round = self.round.wrapping_add(1);
         self.has_hints = !self.queue.is_empty();
     }
 
-    /// Queues a source for which the kernel vouches. Unknown slots are late reports, and ignored.
+    /// Queues a source with a fact of the kernel. Unknown slots are late reports, and ignored.
     pub(super) fn queue_report(&mut self, slot: Slot, bits: PollBits) {
-        // Where the kernel watches for an end alone, it shows nothing else.
-        self.queue_bits(slot, bits, |its| !its.latch.news(bits).is_empty());
+        // Where the kernel watches only for an end, it reports nothing else.
+        self.queue_bits(slot, bits, |its| !its.latch.changed(bits).is_empty());
     }
 
-    /// Queues a source of which this is true, and all that matters.
+    /// Queues a source with all its true bits that matter.
     pub(super) fn queue_fact(&mut self, slot: Slot, bits: PollBits) {
         self.queue_bits(slot, bits, |_| false);
     }
 
-    /// Queues a source of which the kernel has shown a part, for a probe of the rest.
-    pub(super) fn queue_seen(&mut self, slot: Slot, bits: PollBits) {
+    /// Queues a source of which the kernel reported a part; the rest is polled.
+    pub(super) fn queue_partial(&mut self, slot: Slot, bits: PollBits) {
         self.queue_bits(slot, bits, |_| true);
     }
 
@@ -188,7 +187,7 @@ impl Registry {
         is_partial: impl Fn(&Registration) -> bool,
     ) {
         let round = self.round;
-        // To vouch for nothing is no fact.
+        // A report without bits is no fact.
         let mut is_hint = bits.is_empty();
         self.enqueue(slot, |registration| {
             let known = registration.fact_in(round).unwrap_or_default();
@@ -196,30 +195,31 @@ impl Registry {
             let is_partial = is_partial(registration);
             registration.set(Marks::PARTIAL, is_partial);
             is_hint |= is_partial;
-            // If its turn does not come in this round, the fact has become a reason to look.
-            registration.look |= registration.relevant();
+            // If the source is not popped in this round, the fact becomes a hint.
+            registration.to_check |= registration.relevant();
         });
         self.has_hints |= is_hint;
     }
 
-    /// Queues a source for a probe of `dirs`.
-    pub(super) fn queue_look(&mut self, slot: Slot, dirs: Interest) {
+    /// Queues a source for a poll of `dirs`.
+    pub(super) fn queue_check(&mut self, slot: Slot, dirs: Interest) {
         self.has_hints = true;
-        self.enqueue(slot, |registration| registration.look |= dirs);
+        self.enqueue(slot, |registration| registration.to_check |= dirs);
     }
 
-    /// Queues a source for a probe of everything that may be reported of it.
+    /// Queues a source for a poll of everything that may be reported of it.
     pub(super) fn queue_hint(&mut self, slot: Slot) {
         self.has_hints = true;
-        self.enqueue(slot, |registration| registration.look |= registration.relevant());
+        self.enqueue(slot, |registration| registration.to_check |= registration.relevant());
     }
 
-    /// Queues a source for a probe of what has to be reported of it.
-    pub(super) fn queue_owed(&mut self, slot: Slot) {
+    /// Queues a source for a poll of its unreported directions.
+    pub(super) fn queue_unreported(&mut self, slot: Slot) {
         self.has_hints = true;
         self.enqueue(slot, |registration| {
             let latch = &registration.latch;
-            registration.look |= latch.owed() | latch.open() | registration.awaited.awaited();
+            registration.to_check |=
+                latch.unreported() | latch.open() | registration.awaited.awaited();
         });
     }
 
@@ -236,29 +236,29 @@ impl Registry {
         self.has_hints
     }
 
-    /// Begins with the reports of a look.
+    /// Begins the reports of a selector wait.
     pub(super) fn begin_reports(&mut self) -> Reports {
         self.queue.begin_reports()
     }
 
-    /// Ends the reports of a look. `has_more` is true if it has left some in the kernel.
+    /// Ends the reports of a selector wait. `has_more` is true if some are left in the kernel.
     pub(super) fn end_reports(&mut self, reports: Reports, has_more: bool) {
         self.queue.end_reports(reports, has_more);
     }
 
-    /// How many entries the queue has; some may be stale.
-    pub(super) fn queue_length(&self) -> usize {
+    /// Returns the length of the queue; some entries may be stale.
+    pub(super) fn queue_len(&self) -> usize {
         self.queue.len()
     }
 
-    /// The first `count` entries of the queue, stale ones left out.
+    /// Returns the first `count` entries of the queue without stale ones.
     pub(super) fn queue_front(&self, count: usize) -> impl Iterator<Item = (Slot, &Registration)> {
         let front = self.queue.front(count);
         front.filter_map(|slot| self.get(slot).map(|registration| (slot, registration)))
     }
 
-    /// Takes the first entry off the queue, with the bits the kernel vouches for in this round:
-    /// empty if there are none. `None` for a stale entry.
+    /// Pops the first entry of the queue with the bits of its fact in this round, empty if there is
+    /// none. `None` for a stale entry.
     pub(super) fn pop_queue(&mut self) -> Option<(Slot, PollBits)> {
         let slot = self.queue.pop()?;
         let round = self.round;
@@ -268,7 +268,7 @@ impl Registry {
         };
         let fact = registration.fact_in(round).unwrap_or_default();
         registration.set(Marks::QUEUED, false);
-        registration.look = Interest::empty();
+        registration.to_check = Interest::empty();
         registration.fact = PollBits::empty();
         Some((slot, fact))
     }
@@ -277,58 +277,59 @@ impl Registry {
         self.round
     }
 
-    /// Notes that the kernel watches something else for this source than its latch says.
-    pub(super) fn note_lagging(&mut self, slot: Slot) {
+    /// Notes that the kernel does not watch what the trigger state of this source says.
+    pub(super) fn mark_dirty(&mut self, slot: Slot) {
         let Some(registration) = self.get_mut(slot) else { return };
-        if !registration.set(Marks::LAGGING, true) {
-            self.lagging.push_back(slot);
+        if !registration.set(Marks::DIRTY, true) {
+            self.dirty.push_back(slot);
         }
     }
 
-    /// The kernel watches what the latch says. The entry in the list stays, and will be found out
-    /// of date.
-    pub(super) fn caught_up(&mut self, slot: Slot) {
+    /// Notes that the kernel watches what the trigger state says. The list's entry stays and is
+    /// then stale.
+    pub(super) fn mark_clean(&mut self, slot: Slot) {
         if let Some(registration) = self.get_mut(slot) {
-            registration.set(Marks::LAGGING, false);
+            registration.set(Marks::DIRTY, false);
         }
     }
 
-    /// How long the list of those whose kernel state lags is; some entries may be out of date.
-    pub(super) fn lagging_length(&self) -> usize {
-        self.lagging.len()
+    /// Returns the length of the dirty list; some entries may be stale.
+    pub(super) fn dirty_len(&self) -> usize {
+        self.dirty.len()
     }
 
-    /// Takes the one whose kernel state has lagged longest off the list.
-    pub(super) fn pop_lagging(&mut self) -> Option<Slot> {
+    /// Pops the source that has been dirty longest.
+    pub(super) fn pop_dirty(&mut self) -> Option<Slot> {
         loop {
-            let slot = self.lagging.pop_front()?;
+            let slot = self.dirty.pop_front()?;
             let Some(registration) = self.get_mut(slot) else { continue };
-            if registration.set(Marks::LAGGING, false) {
+            if registration.set(Marks::DIRTY, false) {
                 return Some(slot);
             }
         }
     }
 
-    /// Notes whether the source has to be looked at in every wait.
-    pub(super) fn set_blind(&mut self, slot: Slot, blind: bool) {
+    /// Sets whether the source must be polled in each wait.
+    pub(super) fn set_poll_each_wait(&mut self, slot: Slot, polled_each_wait: bool) {
         let Some(registration) = self.get_mut(slot) else { return };
-        registration.set(Marks::BLIND, blind);
-        if blind && !registration.set(Marks::AMONG_BLIND, true) {
-            self.blind.push(slot);
+        registration.set(Marks::POLL_EACH_WAIT, polled_each_wait);
+        if polled_each_wait && !registration.set(Marks::IN_POLLED_LIST, true) {
+            self.polled_each_wait.push(slot);
         }
     }
 
-    /// Queues every source that has to be looked at in every wait.
-    pub(super) fn queue_blind(&mut self) {
-        let listed = std::mem::take(&mut self.blind);
-        self.blind = self.still(listed, Marks::AMONG_BLIND, |its| its.is(Marks::BLIND));
-        for at in 0..self.blind.len() {
-            self.queue_hint(self.blind[at]);
+    /// Queues every source that must be polled in each wait.
+    pub(super) fn queue_polled_each_wait(&mut self) {
+        let listed = std::mem::take(&mut self.polled_each_wait);
+        self.polled_each_wait =
+            self.retain_listed(listed, Marks::IN_POLLED_LIST, |its| its.is(Marks::POLL_EACH_WAIT));
+        for at in 0..self.polled_each_wait.len() {
+            self.queue_hint(self.polled_each_wait[at]);
         }
     }
 
-    /// Returns those of a list that are still to be in it, and unmarks the others.
-    fn still(
+    /// Returns the entries of a list that are to stay, and unmarks the others.
+    fn retain_listed(
         &mut self,
         mut listed: Vec<Slot>,
         mark: Marks,
@@ -343,34 +344,33 @@ impl Registry {
         listed
     }
 
-    /// Notes whether the source was told of an end.
+    /// Lists the source if its end was reported.
     pub(super) fn note_ended(&mut self, slot: Slot) {
         let Some(registration) = self.get_mut(slot) else { return };
         let is_ended = !registration.latch.ended().is_empty();
-        if is_ended && !registration.set(Marks::AMONG_ENDED, true) {
+        if is_ended && !registration.set(Marks::IN_ENDED_LIST, true) {
             self.ended.push(slot);
         }
     }
 
-    /// A look at the directions that were told of an end has found all that is true of them.
-    pub(super) fn on_look_at_ended(&mut self, slot: Slot, bits: PollBits) {
+    /// Notes that a poll of the ended directions found exactly `bits`.
+    pub(super) fn on_ended_polled(&mut self, slot: Slot, bits: PollBits) {
         let Some(registration) = self.get_mut(slot) else { return };
         let ended = registration.latch.ended();
-        let step = registration.latch.look_at_ended(bits);
+        let step = registration.latch.on_ended_polled(bits);
         let ready = bits.ready(registration.latch.armed() & ended);
         if step == Step::Arm {
-            self.note_lagging(slot);
+            self.mark_dirty(slot);
         }
         if !ready.is_empty() {
-            self.queue_look(slot, ready);
+            self.queue_check(slot, ready);
         }
     }
 
-    /// Returns the sources that were told of an end, which
-    /// [`put_ended`](Registry::put_ended) gives back.
+    /// Takes the sources whose end was reported; [`put_ended`](Registry::put_ended) returns them.
     pub(super) fn take_ended(&mut self) -> Vec<Slot> {
         let listed = std::mem::take(&mut self.ended);
-        self.still(listed, Marks::AMONG_ENDED, |its| !its.latch.ended().is_empty())
+        self.retain_listed(listed, Marks::IN_ENDED_LIST, |its| !its.latch.ended().is_empty())
     }
 
     pub(super) fn put_ended(&mut self, listed: Vec<Slot>) {
@@ -383,35 +383,35 @@ impl Registration {
         self.marks.contains(mark)
     }
 
-    /// Sets a mark, and returns what it was before.
+    /// Sets a mark and returns its old value.
     fn set(&mut self, mark: Marks, value: bool) -> bool {
         let before = self.is(mark);
         self.marks.set(mark, value);
         before
     }
 
-    /// The bits the kernel vouched for in `round`.
+    /// Returns the bits of the fact of `round`.
     pub(super) fn fact_in(&self, round: u32) -> Option<PollBits> {
         (self.fact_round == round && !self.fact.is_empty()).then_some(self.fact)
     }
 
-    /// Whether it has to be probed in `round` before it can be delivered.
-    pub(super) fn is_open(&self, round: u32) -> bool {
+    /// Returns true if the source must be polled in `round` before delivery.
+    pub(super) fn needs_poll(&self, round: u32) -> bool {
         self.is(Marks::PARTIAL) || self.fact_in(round).is_none()
     }
 
-    /// The directions to probe.
-    pub(super) fn look(&self) -> Interest {
-        let look = self.look & self.relevant();
-        if look.is_empty() { look } else { look | self.latch.looked_at_together() }
+    /// Returns the directions to poll.
+    pub(super) fn to_check(&self) -> Interest {
+        let to_check = self.to_check & self.relevant();
+        if to_check.is_empty() { to_check } else { to_check | self.latch.checked_together() }
     }
 
-    /// What the kernel should watch: directions, and ends of others.
+    /// Returns what the kernel should watch: directions, and ends of others.
     pub(super) fn watched(&self) -> (Interest, PollBits) {
         (self.latch.watched() | self.awaited.watched(), self.latch.ends())
     }
 
-    /// The directions of which it matters whether they are ready.
+    /// Returns the directions whose readiness matters.
     fn relevant(&self) -> Interest {
         self.latch.relevant() | self.awaited.watched()
     }

@@ -1,27 +1,27 @@
-//! What the last report of each direction has shown (E5), as a pure state machine.
+//! The bits in the last report of each direction (E5), as a pure state machine.
 //!
-//! The first end since then is news, and so is data where the report has shown an end alone. An end
-//! that has passed is forgotten, and then the direction is as if it had been drained: a FIFO whose
-//! next writer has come, a socket that is connected now.
+//! After a report the first end is new, and so are data if only an end was reported. A passed end
+//! is forgotten, as if the direction had been drained: a FIFO has a new writer, or a socket is
+//! connected now.
 
 use crate::event::Interest;
 use crate::poll_bits::PollBits;
 use bitflags::bitflags;
 
-/// Of each direction that was reported and not armed since: the [`Part`]s that were true. Four bits
-/// each, in as few bytes as possible.
+/// The [`Part`]s that were true of each direction reported and not rearmed since. Each direction
+/// takes four bits, to keep registrations small.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Shown([u8; 2]);
 
 bitflags! {
-    /// What a report says of one direction: at least one of these.
+    /// The parts of a report on one direction: at least one is set.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     struct Part: u16 {
-        /// There is data, or room.
+        /// Data or room.
         const READY = 1;
         const RDHUP = 1 << 1;
         const HUP = 1 << 2;
-        /// An error, or the file is not open.
+        /// An error, or the descriptor is not open.
         const ERR = 1 << 3;
     }
 }
@@ -30,7 +30,7 @@ const DIRECTIONS: [Interest; 3] = [Interest::READABLE, Interest::WRITABLE, Inter
 
 impl Part {
     const ENDS: Part = Part::RDHUP.union(Part::HUP).union(Part::ERR);
-    /// The ends that a kernel reports also if it is not asked for them.
+    /// The ends that a kernel reports unrequested.
     const UNASKED: Part = Part::HUP.union(Part::ERR);
     const ALL: [(Part, PollBits); 4] = [
         (Part::READY, PollBits::all().difference(PollBits::ENDS)),
@@ -39,7 +39,7 @@ impl Part {
         (Part::ERR, PollBits::ERR.union(PollBits::NVAL)),
     ];
 
-    /// What these bits say of a direction.
+    /// Returns the parts that these bits set for a direction.
     fn of(dir: Interest, bits: PollBits) -> Part {
         let about = bits.about(dir);
         Part::ALL
@@ -51,59 +51,59 @@ impl Part {
 }
 
 impl Shown {
-    /// Notes that `dirs` are reported, while `bits` are all that is true of them.
+    /// Notes that `dirs` are reported with `bits`, which are all their true bits.
     pub(super) fn report(&mut self, dirs: Interest, bits: PollBits) {
-        for (at, dir) in numbered(dirs) {
+        for (at, dir) in indexed(dirs) {
             self.set(at, Part::of(dir, bits));
         }
     }
 
     /// Forgets what was reported of `dirs`.
     pub(super) fn clear(&mut self, dirs: Interest) {
-        for (at, _) in numbered(dirs) {
+        for (at, _) in indexed(dirs) {
             self.set(at, Part::empty());
         }
     }
 
-    /// Returns the directions of which something is known.
-    pub(super) fn told(self) -> Interest {
-        self.those(Interest::all(), |_, shown| !shown.is_empty())
+    /// Returns the directions that were reported.
+    pub(super) fn reported(self) -> Interest {
+        self.filter(Interest::all(), |_, shown| !shown.is_empty())
     }
 
-    /// Returns those of `dirs` of which `bits` say something that their last report did not.
-    pub(super) fn news(self, dirs: Interest, bits: PollBits) -> Interest {
-        self.those(dirs, |dir, shown| !shown.contains(Part::of(dir, bits)))
+    /// Returns those of `dirs` for which `bits` have a part that their last report lacked.
+    pub(super) fn changed(self, dirs: Interest, bits: PollBits) -> Interest {
+        self.filter(dirs, |dir, shown| !shown.contains(Part::of(dir, bits)))
     }
 
-    /// Returns those of `dirs` whose last report has shown an end.
+    /// Returns those of `dirs` whose last report had an end.
     pub(super) fn ended(self, dirs: Interest) -> Interest {
-        self.those(dirs, |_, shown| shown.intersects(Part::ENDS))
+        self.filter(dirs, |_, shown| shown.intersects(Part::ENDS))
     }
 
-    /// Returns those of `dirs` whose end a kernel can be asked to watch for. It would report that
-    /// of the others all the time.
+    /// Returns those of `dirs` whose end a kernel can watch for. It would keep reporting the end of
+    /// the others.
     pub(super) fn open(self, dirs: Interest) -> Interest {
-        self.those(dirs, |_, shown| !shown.intersects(Part::UNASKED))
+        self.filter(dirs, |_, shown| !shown.intersects(Part::UNASKED))
     }
 
-    /// Returns the ends to watch for, so that a kernel reports the first one of `dirs`, which are
-    /// [`open`](Shown::open).
+    /// Returns the ends to watch for in `dirs`, which are [`open`](Shown::open), so that the kernel
+    /// reports the first.
     pub(super) fn ends_to_come(self, dirs: Interest) -> PollBits {
         const ENDS: PollBits = PollBits::ENDS.difference(PollBits::NVAL);
-        numbered(dirs).fold(PollBits::empty(), |ends, (at, dir)| {
+        indexed(dirs).fold(PollBits::empty(), |ends, (at, dir)| {
             let known = self.get(at).contains(Part::RDHUP);
             ends | (ENDS.about(dir) - if known { PollBits::RDHUP } else { PollBits::empty() })
         })
     }
 
-    /// Notes that `bits` are all that is true of `dirs`, which have [`ended`](Shown::ended), and
-    /// forgets what is true no longer. Returns those of them whose ends have passed.
+    /// Notes that `bits` are all true bits of `dirs`, which have [`ended`](Shown::ended), and
+    /// forgets the others. Returns those whose ends have passed.
     ///
-    /// An error may pass because the program has taken it: if nothing has happened but that, data
-    /// or room that were reported together with it are not to be reported again (E3).
+    /// An error also passes when the program takes it. If nothing else has happened, data or room
+    /// reported with the error are not reported again (E3).
     pub(super) fn forget(&mut self, dirs: Interest, bits: PollBits) -> Interest {
         let mut passed = Interest::empty();
-        for (at, dir) in numbered(dirs) {
+        for (at, dir) in indexed(dirs) {
             let (shown, now) = (self.get(at), Part::of(dir, bits));
             let is_taken = shown == Part::READY | Part::ERR && now == Part::READY;
             passed.set(dir, !now.intersects(Part::ENDS) && !is_taken);
@@ -112,8 +112,8 @@ impl Shown {
         passed
     }
 
-    fn those(self, dirs: Interest, is_one: impl Fn(Interest, Part) -> bool) -> Interest {
-        numbered(dirs).filter(|&(at, dir)| is_one(dir, self.get(at))).map(|(_, dir)| dir).collect()
+    fn filter(self, dirs: Interest, is_one: impl Fn(Interest, Part) -> bool) -> Interest {
+        indexed(dirs).filter(|&(at, dir)| is_one(dir, self.get(at))).map(|(_, dir)| dir).collect()
     }
 
     fn get(self, at: usize) -> Part {
@@ -125,14 +125,14 @@ impl Shown {
         self.0 = (others | shown.bits() << (4 * at)).to_le_bytes();
     }
 
-    /// A number for the whole state.
+    /// Returns a number that identifies the state.
     #[cfg(test)]
     pub(super) fn fingerprint(self) -> u16 {
         u16::from_le_bytes(self.0)
     }
 }
 
-fn numbered(dirs: Interest) -> impl Iterator<Item = (usize, Interest)> {
+fn indexed(dirs: Interest) -> impl Iterator<Item = (usize, Interest)> {
     DIRECTIONS.into_iter().enumerate().filter(move |(_, dir)| dirs.contains(*dir))
 }
 

@@ -1,4 +1,4 @@
-//! Turns hints into facts: the only caller of a poll(2) that does not wait, but for operations.
+//! Turns hints into facts by a poll(2) that does not wait.
 
 use super::registry::{Registration, Registry};
 use crate::event::Interest;
@@ -8,7 +8,7 @@ use crate::sys;
 use std::fmt;
 use std::io;
 
-/// The batch; kept for its memory.
+/// The arguments of poll(2), kept for their memory.
 #[derive(Default)]
 pub(super) struct Verifier {
     fds: Vec<sys::poll::pollfd>,
@@ -16,45 +16,48 @@ pub(super) struct Verifier {
 }
 
 impl Verifier {
-    /// Looks at those among the first `count` sources of the queue for which the kernel has not
-    /// vouched in this round, with one system call, and notes what is true of them.
+    /// Polls those of the first `count` queued sources that have no fact in this round, by one
+    /// system call, and notes the results.
     ///
     /// # Errors
     ///
-    /// What poll(2) says: `ENOMEM`, and `InvalidInput` where `RLIMIT_NOFILE` was lowered to 0. The
-    /// queue is as before.
+    /// The errors of poll(2): `ENOMEM`, and `InvalidInput` if `RLIMIT_NOFILE` was lowered to 0. The
+    /// queue is unchanged.
     pub(super) fn verify_front(&mut self, registry: &mut Registry, count: usize) -> io::Result<()> {
         let front = registry.queue_front(count);
-        self.list(front.filter(|(_, its)| its.is_open(registry.round())), Registration::look);
+        self.list(
+            front.filter(|(_, its)| its.needs_poll(registry.round())),
+            Registration::to_check,
+        );
         if self.fds.is_empty() {
             return Ok(());
         }
-        look(&mut self.fds)?;
-        for (slot, bits) in self.found() {
+        poll_all(&mut self.fds)?;
+        for (slot, bits) in self.polled() {
             registry.queue_fact(slot, bits);
         }
         Ok(())
     }
 
-    /// Looks at those of the sources that were told of an end (E5).
+    /// Polls those of the sources whose end was reported (E5).
     ///
     /// # Errors
     ///
-    /// What poll(2) says; nothing has changed.
-    pub(super) fn look_at_ended(&mut self, registry: &mut Registry, of: &[Slot]) -> io::Result<()> {
+    /// The errors of poll(2); nothing has changed.
+    pub(super) fn poll_ended(&mut self, registry: &mut Registry, of: &[Slot]) -> io::Result<()> {
         let known = of.iter().filter_map(|&slot| registry.get(slot).map(|its| (slot, its)));
         self.list(known, |its| its.latch.ended());
         if self.fds.is_empty() {
             return Ok(());
         }
-        look(&mut self.fds)?;
-        for (slot, bits) in self.found() {
-            registry.on_look_at_ended(slot, bits);
+        poll_all(&mut self.fds)?;
+        for (slot, bits) in self.polled() {
+            registry.on_ended_polled(slot, bits);
         }
         Ok(())
     }
 
-    /// Lists what to look at: the directions that `dirs` gives, if any.
+    /// Lists the sources to poll, for the directions that `dirs` returns, if any.
     fn list<'a>(
         &mut self,
         sources: impl Iterator<Item = (Slot, &'a Registration)>,
@@ -73,23 +76,23 @@ impl Verifier {
         }
     }
 
-    /// What the look has found.
-    fn found(&self) -> impl Iterator<Item = (Slot, PollBits)> {
+    /// Returns the results of the poll.
+    fn polled(&self) -> impl Iterator<Item = (Slot, PollBits)> {
         let bits = self.fds.iter().map(|fd| PollBits::from_bits_retain(fd.revents as u16));
         self.slots.iter().copied().zip(bits)
     }
 }
 
-/// Looks at all of them: at once, or where `RLIMIT_NOFILE` does not allow that many, in parts.
-fn look(fds: &mut [sys::poll::pollfd]) -> io::Result<()> {
+/// Polls all entries at once, or in parts if `RLIMIT_NOFILE` does not allow that many.
+fn poll_all(fds: &mut [sys::poll::pollfd]) -> io::Result<()> {
     loop {
         match sys::poll::poll_now(fds) {
             Ok(_) => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::InvalidInput && fds.len() > 1 => {
                 let (left, right) = fds.split_at_mut(fds.len() / 2);
-                look(left)?;
-                return look(right);
+                poll_all(left)?;
+                return poll_all(right);
             }
             Err(error) => return Err(error),
         }

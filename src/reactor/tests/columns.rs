@@ -1,5 +1,5 @@
-//! Random scripts over the kernel, with every selector forced into every column of the latch, few
-//! events per wait, and a selector that now and then fails, loses count or is interrupted.
+//! Random scripts over the kernel, with every selector forced into every column of the latch. Waits
+//! have small capacities, and fail, overflow or are interrupted at times.
 
 mod expected;
 mod forced;
@@ -26,16 +26,16 @@ const R: Interest = Interest::READABLE;
 const W: Interest = Interest::WRITABLE;
 /// Three eventfds and a file that is always ready.
 const SOURCES: usize = 4;
-const DULL: usize = 3;
+const ALWAYS_READY: usize = 3;
 
 #[derive(Clone, Debug)]
-enum Op {
-    /// Make an eventfd readable, or more so.
+enum Action {
+    /// Makes an eventfd readable, or adds to its counter.
     Add(usize),
-    /// Make it readable and not writable.
+    /// Makes it readable and not writable.
     Fill(usize),
-    /// Make it writable only.
-    Take(usize),
+    /// Makes it writable only.
+    Drain(usize),
     Register(usize, Interest, Mode),
     Modify(usize, Interest, Mode),
     Deregister(usize),
@@ -44,52 +44,53 @@ enum Op {
     Wait {
         capacity: usize,
     },
-    /// The next `arm` is refused.
+    /// Refuses the next `arm`.
     Refuse,
-    /// The next wait fails when it has taken its reports.
+    /// Fails the next wait after its reports are taken.
     Fail,
-    /// The next wait has lost its reports, and says so.
+    /// Drops the reports of the next wait, which returns an overflow.
     Overflow,
-    /// The next wait is interrupted, if it has nothing to report.
+    /// Interrupts the next wait if it has no reports.
     Interrupt,
 }
 
-fn any_op() -> impl Strategy<Value = Op> {
+fn any_action() -> impl Strategy<Value = Action> {
     let source = || 0..SOURCES;
-    let file = || 0..DULL;
+    let file = || 0..ALWAYS_READY;
     let dirs = || (0..4_u8).prop_map(Interest::from_bits_truncate);
     let mode = || proptest::sample::select(vec![Mode::Level, Mode::Edge, Mode::OneShot]);
     prop_oneof![
-        4 => file().prop_map(Op::Add),
-        1 => file().prop_map(Op::Fill),
-        4 => file().prop_map(Op::Take),
-        3 => (source(), dirs(), mode()).prop_map(|(at, dirs, mode)| Op::Register(at, dirs, mode)),
-        2 => (source(), dirs(), mode()).prop_map(|(at, dirs, mode)| Op::Modify(at, dirs, mode)),
-        1 => source().prop_map(Op::Deregister),
-        4 => (source(), dirs()).prop_map(|(at, dirs)| Op::Rearm(at, dirs)),
-        4 => (source(), dirs()).prop_map(|(at, dirs)| Op::Drained(at, dirs)),
-        12 => (1..SOURCES).prop_map(|capacity| Op::Wait { capacity }),
-        1 => Just(Op::Refuse),
-        1 => Just(Op::Fail),
-        1 => Just(Op::Overflow),
-        1 => Just(Op::Interrupt),
+        4 => file().prop_map(Action::Add),
+        1 => file().prop_map(Action::Fill),
+        4 => file().prop_map(Action::Drain),
+        3 => (source(), dirs(), mode())
+            .prop_map(|(at, dirs, mode)| Action::Register(at, dirs, mode)),
+        2 => (source(), dirs(), mode()).prop_map(|(at, dirs, mode)| Action::Modify(at, dirs, mode)),
+        1 => source().prop_map(Action::Deregister),
+        4 => (source(), dirs()).prop_map(|(at, dirs)| Action::Rearm(at, dirs)),
+        4 => (source(), dirs()).prop_map(|(at, dirs)| Action::Drained(at, dirs)),
+        12 => (1..SOURCES).prop_map(|capacity| Action::Wait { capacity }),
+        1 => Just(Action::Refuse),
+        1 => Just(Action::Fail),
+        1 => Just(Action::Overflow),
+        1 => Just(Action::Interrupt),
     ]
 }
 
-fn any_script() -> impl Strategy<Value = Vec<Op>> {
+fn any_script() -> impl Strategy<Value = Vec<Action>> {
     // Most scripts begin with everything registered, in one mode or in several.
     let mode = || proptest::sample::select(vec![Mode::Level, Mode::Edge, Mode::OneShot]);
     let modes =
         prop_oneof![mode().prop_map(|mode| [mode; SOURCES]), [mode(), mode(), mode(), mode()]];
-    (modes, proptest::collection::vec(any_op(), 1..80)).prop_map(|(modes, mut ops)| {
+    (modes, proptest::collection::vec(any_action(), 1..80)).prop_map(|(modes, mut actions)| {
         let all = modes.into_iter().enumerate();
-        ops.splice(0..0, all.map(|(at, mode)| Op::Register(at, R | W, mode)));
-        ops
+        actions.splice(0..0, all.map(|(at, mode)| Action::Register(at, R | W, mode)));
+        actions
     })
 }
 
-/// A poller in one column, its sources, and what is expected of them.
-struct Bench {
+/// A poller in one column, its sources, and their expected state.
+struct ColumnHarness {
     reactor: Reactor<Forced>,
     faults: Rc<Faults>,
     eventfds: Vec<Arc<EventFd>>,
@@ -98,15 +99,15 @@ struct Bench {
     level: Interest,
 }
 
-impl Bench {
+impl ColumnHarness {
     fn new(selector: Forced) -> Self {
         let (faults, native, level) = (selector.faults(), selector.native(), selector.level());
         let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
         let eventfd = || Arc::new(EventFd::from_value_and_flags(0, flags).expect("an eventfd"));
-        Bench {
+        ColumnHarness {
             reactor: Reactor::new(Backend::Other("forced"), selector).expect("a page"),
             faults,
-            eventfds: std::iter::repeat_with(eventfd).take(DULL).collect(),
+            eventfds: std::iter::repeat_with(eventfd).take(ALWAYS_READY).collect(),
             expected: Default::default(),
             native,
             level,
@@ -120,26 +121,26 @@ impl Bench {
         }
     }
 
-    /// Writes all that fits, or as much as asked for, and counts it as activity.
+    /// Writes `count` if it fits, and notes an event.
     fn write(&mut self, at: usize, count: u64) {
-        // It fails if it is full, and then is what it should be.
+        // It fails if the counter is full, which is the intended state.
         let _ = self.eventfds[at].write(count);
-        self.touched(at);
+        self.on_event(at);
     }
 
-    fn touched(&mut self, at: usize) {
+    fn on_event(&mut self, at: usize) {
         if let Some(expected) = &mut self.expected[at] {
-            expected.stirred();
+            expected.on_event();
         }
     }
 
-    /// What the kernel says of a source, asked by a poll(2) of the test's own.
+    /// Returns the readiness of a source by a poll(2) of the test.
     fn ready(&self, at: usize) -> Interest {
         use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
         use std::os::fd::AsFd;
         let Some(eventfd) = self.eventfds.get(at) else { return R | W };
-        let asked = PollFlags::POLLIN | PollFlags::POLLOUT;
-        let mut fds = [PollFd::new(eventfd.as_fd(), asked)];
+        let request = PollFlags::POLLIN | PollFlags::POLLOUT;
+        let mut fds = [PollFd::new(eventfd.as_fd(), request)];
         poll(&mut fds, PollTimeout::ZERO).expect("one is not too many");
         let bits = fds[0].revents().expect("no other bits than asked for");
         let mut ready = Interest::empty();
@@ -148,32 +149,32 @@ impl Bench {
         ready
     }
 
-    fn play(&mut self, op: &Op) -> Result<(), String> {
-        match *op {
-            Op::Add(at) => self.write(at, 1),
-            Op::Fill(at) => {
+    fn play(&mut self, action: &Action) -> Result<(), String> {
+        match *action {
+            Action::Add(at) => self.write(at, 1),
+            Action::Fill(at) => {
                 let _ = self.eventfds[at].read();
                 self.write(at, u64::MAX - 1);
             }
-            Op::Take(at) => {
+            Action::Drain(at) => {
                 let _ = self.eventfds[at].read();
-                self.touched(at);
+                self.on_event(at);
             }
-            Op::Register(at, interest, mode) => self.register(at, interest, mode),
-            Op::Modify(at, interest, mode) => self.modify(at, interest, mode),
-            Op::Deregister(at) => {
+            Action::Register(at, interest, mode) => self.register(at, interest, mode),
+            Action::Modify(at, interest, mode) => self.modify(at, interest, mode),
+            Action::Deregister(at) => {
                 if let Some(gone) = self.expected[at].take() {
                     self.deregister(gone);
                 }
             }
-            Op::Rearm(at, dirs) => {
+            Action::Rearm(at, dirs) => {
                 if let Some(expected) = &mut self.expected[at] {
                     let dirs = dirs & expected.interest;
                     let done = self.reactor.rearm(expected.key, dirs);
                     expected.rearmed(dirs, accepted(done)?);
                 }
             }
-            Op::Drained(at, dirs) => {
+            Action::Drained(at, dirs) => {
                 let ready = self.ready(at);
                 if let Some(expected) = &mut self.expected[at] {
                     let dirs = dirs & expected.interest;
@@ -181,16 +182,16 @@ impl Bench {
                     expected.drained(dirs, ready, accepted(done)?);
                 }
             }
-            Op::Wait { capacity } => return self.wait(capacity).map(drop),
-            // After a delivery it would go on to report the level of what nobody waits for.
-            Op::Refuse if !self.level.is_empty() => {}
-            Op::Refuse => self.faults.refuse.set(true),
-            Op::Fail => self.faults.fail.set(true),
-            Op::Overflow => {
+            Action::Wait { capacity } => return self.wait(capacity).map(drop),
+            // After a delivery the selector would keep reporting the level of an unarmed direction.
+            Action::Refuse if !self.level.is_empty() => {}
+            Action::Refuse => self.faults.refuse.set(true),
+            Action::Fail => self.faults.fail.set(true),
+            Action::Overflow => {
                 self.faults.overflow.set(true);
-                self.expected.iter_mut().flatten().for_each(Expected::stirred);
+                self.expected.iter_mut().flatten().for_each(Expected::on_event);
             }
-            Op::Interrupt => self.faults.interrupt.set(true),
+            Action::Interrupt => self.faults.interrupt.set(true),
         }
         self.reactor.verify();
         Ok(())
@@ -204,13 +205,13 @@ impl Bench {
                 assert!(self.expected[at].is_some());
                 return;
             }
-            // The dull file is another one each time, and may be registered twice.
+            // The always ready file is opened anew each time, and may be registered twice.
             Err(error) => return assert_eq!(error.kind(), io::ErrorKind::OutOfMemory),
         };
         if let Some(before) = self.expected[at].take() {
             self.deregister(before);
         }
-        let has_edges = at == DULL || self.native == Triggers::EDGE;
+        let has_edges = at == ALWAYS_READY || self.native == Triggers::EDGE;
         let has_edges = has_edges || self.native == Triggers::all();
         let edges = if has_edges { Interest::all() - self.level } else { Interest::empty() };
         self.expected[at] = Some(Expected::new(key, token, interest, mode, edges));
@@ -218,8 +219,8 @@ impl Bench {
 
     fn deregister(&mut self, gone: Expected) {
         self.reactor.deregister(gone.key).expect("known");
-        // They are fewer now, so Q2 promises more; but only from here on.
-        self.expected.iter_mut().flatten().for_each(Expected::count_anew);
+        // With fewer sources Q2 promises more, from here on only.
+        self.expected.iter_mut().flatten().for_each(Expected::reset_left_out);
     }
 
     fn modify(&mut self, at: usize, interest: Interest, mode: Mode) {
@@ -231,7 +232,7 @@ impl Bench {
         }
     }
 
-    /// Gives how many events there were; none after an error.
+    /// Returns the number of events; 0 after an error.
     fn wait(&mut self, capacity: usize) -> Result<usize, String> {
         let mut events = Events::with_capacity(capacity);
         let waited = self.reactor.wait(&mut events, Some(Duration::ZERO));
@@ -255,17 +256,17 @@ impl Bench {
             }
             let got = event.map_or(Interest::empty(), |event| dirs(event.readiness));
             let left_out = if is_full { capacity } else { registered };
-            expected.judge(got, ready, left_out, registered)?;
+            expected.check_wait(got, ready, left_out, registered)?;
         }
         let known = |key| self.expected.iter().flatten().any(|expected| expected.key == key);
         match events.iter().find(|event| !known(event.key)) {
-            Some(event) => Err(format!("R5: {event:?} is nobody's")),
+            Some(event) => Err(format!("R5: {event:?} has an unknown key")),
             None => Ok(events.len()),
         }
     }
 
-    /// With nothing going on, whatever is still owed comes, and then the poller sleeps.
-    fn come_to_rest(&mut self) -> Result<(), String> {
+    /// Checks that without new events the poller reports the rest and then sleeps.
+    fn check_idle(&mut self) -> Result<(), String> {
         self.faults.clear();
         for _ in 0..4 {
             self.wait(SOURCES)?;
@@ -289,7 +290,7 @@ impl Bench {
     }
 }
 
-/// Whether the call was done. The only refusals are those that the script asked for.
+/// Returns true if the call succeeded. Only requested refusals are allowed.
 fn accepted(result: io::Result<()>) -> Result<bool, String> {
     match result {
         Ok(()) => Ok(true),
@@ -302,16 +303,16 @@ fn dirs(readiness: Readiness) -> Interest {
     let mut dirs = Interest::empty();
     dirs.set(R, readiness.contains(Readiness::READABLE));
     dirs.set(W, readiness.contains(Readiness::WRITABLE));
-    assert_eq!(dirs.bits(), readiness.bits(), "nothing here hangs up");
+    assert_eq!(dirs.bits(), readiness.bits(), "no ends");
     dirs
 }
 
-fn check(selector: Forced, script: &[Op]) -> Result<(), TestCaseError> {
-    let mut bench = Bench::new(selector);
-    let played = script
-        .iter()
-        .try_for_each(|op| bench.play(op).map_err(|broken| format!("{broken}\nat {op:?}")));
-    played.and_then(|()| bench.come_to_rest()).map_err(TestCaseError::fail)
+fn check(selector: Forced, script: &[Action]) -> Result<(), TestCaseError> {
+    let mut harness = ColumnHarness::new(selector);
+    let result = script.iter().try_for_each(|action| {
+        harness.play(action).map_err(|broken| format!("{broken}\nat {action:?}"))
+    });
+    result.and_then(|()| harness.check_idle()).map_err(TestCaseError::fail)
 }
 
 fn epoll() -> Box<dyn Selector> {
@@ -334,15 +335,15 @@ macro_rules! columns {
 }
 
 columns! {
-    epoll_as_it_is: Forced::new(epoll(), Triggers::all());
-    poll_as_it_is: Forced::new(poll(), Triggers::LEVEL);
+    epoll_native_triggers: Forced::new(epoll(), Triggers::all());
+    poll_native_triggers: Forced::new(poll(), Triggers::LEVEL);
     epoll_level_only: Forced::new(epoll(), Triggers::LEVEL);
     epoll_edge_only: Forced::new(epoll(), Triggers::EDGE);
     epoll_one_shot_only: Forced::new(epoll(), Triggers::ONESHOT);
-    epoll_level_hints: Forced::new(epoll(), Triggers::LEVEL).hinting();
-    epoll_edge_hints: Forced::new(epoll(), Triggers::EDGE).hinting();
-    epoll_edge_hints_of_news: Forced::new(epoll(), Triggers::EDGE).hinting().looking();
-    edges_to_read_and_levels_to_write:
+    epoll_level_hints: Forced::new(epoll(), Triggers::LEVEL).with_hints();
+    epoll_edge_hints: Forced::new(epoll(), Triggers::EDGE).with_hints();
+    epoll_edge_change_hints: Forced::new(epoll(), Triggers::EDGE).with_hints().with_initial_polls();
+    edge_reads_and_level_writes:
         Forced::new(Box::new(Split::new()), Triggers::EDGE).with_levels(split::LEVEL);
-    epoll_one_shot_hints: Forced::new(epoll(), Triggers::ONESHOT).hinting();
+    epoll_one_shot_hints: Forced::new(epoll(), Triggers::ONESHOT).with_hints();
 }

@@ -1,7 +1,6 @@
-//! Clause E5 where edges are emulated: what the selector is asked for, when the reactor looks by
-//! itself, and that it stops.
+//! Clause E5 with emulated edges: the ends the selector is asked for, and the reactor's own polls.
 
-use super::fake::{Call, Stage, slot};
+use super::fake::{Call, FakeReactor, slot};
 use crate::event::{Interest, Mode, Readiness, Token};
 use crate::key::Key;
 use crate::poll_bits::PollBits;
@@ -14,80 +13,80 @@ use std::sync::Arc;
 const R: Interest = Interest::READABLE;
 const W: Interest = Interest::WRITABLE;
 const NONE: Interest = Interest::empty();
-const LOOK: Call = Call::Wait(Deadline::Now);
+const POLL: Call = Call::Wait(Deadline::Now);
 const HUP: PollBits = PollBits::HUP;
 const ENDS: PollBits = PollBits::HUP.union(PollBits::ERR);
 const READ_END: Readiness = Readiness::READABLE.union(Readiness::READ_CLOSED);
 const BROKEN: Readiness =
     Readiness::WRITABLE.union(Readiness::WRITE_CLOSED).union(Readiness::ERROR);
 
-/// A pipe, reader first.
+/// Makes a pipe, reader first.
 fn pipe() -> (Arc<OwnedFd>, OwnedFd) {
     let (reader, writer) = nix::unistd::pipe2(OFlag::O_NONBLOCK | OFlag::O_CLOEXEC).expect("pipe");
     (Arc::new(reader), writer)
 }
 
-/// What the one event of a wait says; nothing if there is none.
-fn readiness(stage: &mut Stage) -> Readiness {
-    assert!(stage.look().len() <= 1);
-    stage.events.iter().map(|event| event.readiness).collect()
+/// Returns the readiness of a wait's only event; empty without an event.
+fn readiness(cx: &mut FakeReactor) -> Readiness {
+    assert!(cx.poll_now().len() <= 1);
+    cx.events.iter().map(|event| event.readiness).collect()
 }
 
-/// What the one event of a wait says that reports these bits.
-fn report(stage: &mut Stage, key: Key, bits: PollBits) -> Readiness {
-    stage.script.borrow_mut().report(&[Report::Fact(slot(key), bits)]);
-    readiness(stage)
+/// Returns the readiness of a wait in which the selector reports these bits.
+fn report(cx: &mut FakeReactor, key: Key, bits: PollBits) -> Readiness {
+    cx.script.borrow_mut().report(&[Report::Fact(slot(key), bits)]);
+    readiness(cx)
 }
 
 #[test]
-fn an_end_is_watched_for_until_it_is_told() {
+fn end_is_watched_until_reported() {
     for trigger in [Trigger::Level, Trigger::OneShot] {
         let native = if trigger == Trigger::Level { Triggers::LEVEL } else { Triggers::ONESHOT };
-        let mut stage = Stage::new(native, 4);
+        let mut cx = FakeReactor::new(native, 4);
         let (reader, writer) = pipe();
         let writer = Arc::new(writer);
-        let key = stage.reactor.register(writer, Token(0), W, Mode::Edge).expect("fresh");
-        assert_eq!(stage.take_calls(), [Call::Arm(slot(key), W, trigger)]);
-        assert_eq!(report(&mut stage, key, PollBits::OUT), Readiness::WRITABLE);
-        stage.take_calls();
-        stage.look();
-        assert_eq!(stage.take_calls(), [Call::ArmWithEnds(slot(key), NONE, ENDS, trigger), LOOK]);
-        stage.look();
-        assert_eq!(stage.take_calls(), [LOOK], "told once");
+        let key = cx.reactor.register(writer, Token(0), W, Mode::Edge).expect("fresh");
+        assert_eq!(cx.take_calls(), [Call::Arm(slot(key), W, trigger)]);
+        assert_eq!(report(&mut cx, key, PollBits::OUT), Readiness::WRITABLE);
+        cx.take_calls();
+        cx.poll_now();
+        assert_eq!(cx.take_calls(), [Call::ArmWithEnds(slot(key), NONE, ENDS, trigger), POLL]);
+        cx.poll_now();
+        assert_eq!(cx.take_calls(), [POLL], "armed once");
         drop(reader);
-        assert_eq!(report(&mut stage, key, PollBits::ERR), BROKEN);
-        stage.take_calls();
-        let disarmed = [Call::Disarm(slot(key)), LOOK];
-        assert_eq!(readiness(&mut stage), Readiness::empty());
-        let calls = stage.take_calls();
-        // One that reports once is disarmed already.
+        assert_eq!(report(&mut cx, key, PollBits::ERR), BROKEN);
+        cx.take_calls();
+        let disarmed = [Call::Disarm(slot(key)), POLL];
+        assert_eq!(readiness(&mut cx), Readiness::empty());
+        let calls = cx.take_calls();
+        // A one-shot trigger is disarmed already.
         assert_eq!(calls, disarmed[usize::from(trigger == Trigger::OneShot)..]);
         for _ in 0..3 {
-            stage.reactor.drained(key, W).expect("known");
-            assert_eq!(readiness(&mut stage), Readiness::empty(), "its end is there still");
+            cx.reactor.drained(key, W).expect("known");
+            assert_eq!(readiness(&mut cx), Readiness::empty(), "the end is still there");
         }
-        assert_eq!(stage.take_calls(), [LOOK; 3], "nothing is watched");
-        stage.reactor.rearm(key, W).expect("known");
-        assert_eq!(stage.take_calls(), [Call::Arm(slot(key), W, trigger)]);
+        assert_eq!(cx.take_calls(), [POLL; 3], "nothing is watched");
+        cx.reactor.rearm(key, W).expect("known");
+        assert_eq!(cx.take_calls(), [Call::Arm(slot(key), W, trigger)]);
     }
 }
 
-/// An end alone is reported, though there are data beside it. They are not new afterwards.
+/// An end is reported alone while there are data. The data are not new afterwards.
 #[test]
-fn what_is_beside_an_end_is_looked_at() {
-    let mut stage = Stage::new(Triggers::LEVEL, 4);
+fn data_with_end_are_polled() {
+    let mut cx = FakeReactor::new(Triggers::LEVEL, 4);
     let (reader, writer) = pipe();
-    let key = stage.reactor.register(reader.clone(), Token(0), R, Mode::Edge).expect("fresh");
+    let key = cx.reactor.register(reader.clone(), Token(0), R, Mode::Edge).expect("fresh");
     nix::unistd::write(&writer, b"x").expect("room");
-    assert_eq!(report(&mut stage, key, PollBits::IN), Readiness::READABLE);
+    assert_eq!(report(&mut cx, key, PollBits::IN), Readiness::READABLE);
     drop(writer);
-    assert_eq!(report(&mut stage, key, HUP), READ_END);
+    assert_eq!(report(&mut cx, key, HUP), READ_END);
     for _ in 0..3 {
-        assert_eq!(readiness(&mut stage), Readiness::empty());
+        assert_eq!(readiness(&mut cx), Readiness::empty());
     }
 }
 
-/// A named pipe whose writer has gone.
+/// Makes a FIFO whose writer has closed.
 fn fifo(name: &str) -> (std::path::PathBuf, Arc<OwnedFd>) {
     let name = format!("quintpoll-{name}-{}", std::process::id());
     let path = std::env::temp_dir().join(name);
@@ -103,107 +102,107 @@ fn open(path: &std::path::Path, flags: OFlag) -> OwnedFd {
 }
 
 #[test]
-fn an_end_that_has_passed_arms_again() {
+fn passed_end_rearms_direction() {
     let (path, reader) = fifo("ends");
-    let mut stage = Stage::new(Triggers::LEVEL, 4);
-    let key = stage.reactor.register(reader, Token(0), R, Mode::Edge).expect("fresh");
-    assert_eq!(report(&mut stage, key, HUP), READ_END);
-    stage.look();
-    stage.take_calls();
-    stage.look();
-    assert_eq!(stage.take_calls(), [LOOK], "its end is there still");
-    // In the next wait, or by `drained`.
+    let mut cx = FakeReactor::new(Triggers::LEVEL, 4);
+    let key = cx.reactor.register(reader, Token(0), R, Mode::Edge).expect("fresh");
+    assert_eq!(report(&mut cx, key, HUP), READ_END);
+    cx.poll_now();
+    cx.take_calls();
+    cx.poll_now();
+    assert_eq!(cx.take_calls(), [POLL], "the end is still there");
+    // Rearmed by the next wait, then by `drained`.
     let writer = open(&path, OFlag::O_WRONLY);
-    stage.look();
-    assert_eq!(stage.take_calls(), [Call::Arm(slot(key), R, Trigger::Level), LOOK]);
+    cx.poll_now();
+    assert_eq!(cx.take_calls(), [Call::Arm(slot(key), R, Trigger::Level), POLL]);
     drop(writer);
-    assert_eq!(report(&mut stage, key, HUP), READ_END);
-    stage.look();
-    stage.take_calls();
+    assert_eq!(report(&mut cx, key, HUP), READ_END);
+    cx.poll_now();
+    cx.take_calls();
     let _writer = open(&path, OFlag::O_WRONLY);
-    stage.reactor.drained(key, R).expect("known");
-    assert_eq!(stage.take_calls(), [Call::Arm(slot(key), R, Trigger::Level)]);
+    cx.reactor.drained(key, R).expect("known");
+    assert_eq!(cx.take_calls(), [Call::Arm(slot(key), R, Trigger::Level)]);
     std::fs::remove_file(path).expect("it is there");
 }
 
-/// What was told of an end needs no report of the kernel to be found new.
+/// A source with a reported end is found ready without a report of the kernel.
 #[test]
-fn data_after_an_end_are_found_by_the_next_wait() {
+fn data_after_end_are_found_by_next_wait() {
     let (path, reader) = fifo("data");
-    let mut stage = Stage::new(Triggers::LEVEL, 4);
-    let key = stage.reactor.register(reader, Token(0), R, Mode::Edge).expect("fresh");
-    assert_eq!(report(&mut stage, key, HUP), READ_END);
+    let mut cx = FakeReactor::new(Triggers::LEVEL, 4);
+    let key = cx.reactor.register(reader, Token(0), R, Mode::Edge).expect("fresh");
+    assert_eq!(report(&mut cx, key, HUP), READ_END);
     for _ in 0..3 {
         let writer = open(&path, OFlag::O_WRONLY);
         nix::unistd::write(&writer, b"x").expect("room");
         drop(writer);
-        assert_eq!(readiness(&mut stage), READ_END, "a writer came and went");
-        assert_eq!(readiness(&mut stage), Readiness::empty());
-        let reader = stage.reactor.parts.readiness.source(slot(key)).expect("known").0;
+        assert_eq!(readiness(&mut cx), READ_END, "a writer wrote and closed");
+        assert_eq!(readiness(&mut cx), Readiness::empty());
+        let reader = cx.reactor.parts.readiness.source(slot(key)).expect("known").0;
         assert_eq!(nix::unistd::read(reader.fd(), &mut [0; 8]), Ok(1));
-        assert_eq!(readiness(&mut stage), Readiness::empty());
+        assert_eq!(readiness(&mut cx), Readiness::empty());
     }
     std::fs::remove_file(path).expect("it is there");
 }
 
-/// As select does: where a selector can't watch for ends alone, each wait looks.
+/// A selector like select that cannot watch for ends alone: each wait polls.
 #[test]
-fn ends_that_can_not_be_watched_for_are_looked_at() {
-    let mut stage = Stage::new(Triggers::LEVEL, 4);
-    stage.script.borrow_mut().blind = true;
+fn unwatchable_ends_are_polled() {
+    let mut cx = FakeReactor::new(Triggers::LEVEL, 4);
+    cx.script.borrow_mut().blind = true;
     let (reader, writer) = pipe();
     let writer = Arc::new(writer);
-    stage.reactor.register(writer, Token(0), W, Mode::Edge).expect("fresh");
-    assert_eq!(readiness(&mut stage), Readiness::WRITABLE);
-    assert_eq!(readiness(&mut stage), Readiness::empty());
+    cx.reactor.register(writer, Token(0), W, Mode::Edge).expect("fresh");
+    assert_eq!(readiness(&mut cx), Readiness::WRITABLE);
+    assert_eq!(readiness(&mut cx), Readiness::empty());
     drop(reader);
-    assert_eq!(readiness(&mut stage), BROKEN);
-    assert_eq!(readiness(&mut stage), Readiness::empty());
+    assert_eq!(readiness(&mut cx), BROKEN);
+    assert_eq!(readiness(&mut cx), Readiness::empty());
 }
 
-/// P5: what the selector refuses to watch is looked at.
+/// Clause P5: ends that the selector refuses to watch are polled.
 #[test]
-fn ends_that_are_refused_are_looked_at() {
-    let mut stage = Stage::new(Triggers::LEVEL, 4);
+fn refused_ends_are_polled() {
+    let mut cx = FakeReactor::new(Triggers::LEVEL, 4);
     let (reader, writer) = pipe();
     let writer = Arc::new(writer);
-    let key = stage.reactor.register(writer, Token(0), W, Mode::Edge).expect("fresh");
-    assert_eq!(report(&mut stage, key, PollBits::OUT), Readiness::WRITABLE);
+    let key = cx.reactor.register(writer, Token(0), W, Mode::Edge).expect("fresh");
+    assert_eq!(report(&mut cx, key, PollBits::OUT), Readiness::WRITABLE);
     drop(reader);
-    stage.script.borrow_mut().refuse();
-    assert_eq!(readiness(&mut stage), BROKEN);
-    assert_eq!(readiness(&mut stage), Readiness::empty());
+    cx.script.borrow_mut().refuse();
+    assert_eq!(readiness(&mut cx), BROKEN);
+    assert_eq!(readiness(&mut cx), Readiness::empty());
 }
 
-/// Of a file with edges to read, the look at an end to write repeats none of these (E3).
+/// Polling the end of one direction does not repeat the edges of another (E3).
 #[test]
-fn looks_at_ends_repeat_no_edges() {
-    let mut stage = Stage::new(Triggers::EDGE, 4);
-    stage.script.borrow_mut().level = W;
-    let (here, there) = std::os::unix::net::UnixStream::pair().expect("a pair of sockets");
-    drop(there);
-    let key = stage.reactor.register(Arc::new(here), Token(0), R | W, Mode::Edge).expect("fresh");
+fn polling_ends_repeats_no_edges() {
+    let mut cx = FakeReactor::new(Triggers::EDGE, 4);
+    cx.script.borrow_mut().level = W;
+    let (local, peer) = std::os::unix::net::UnixStream::pair().expect("a socket pair");
+    drop(peer);
+    let key = cx.reactor.register(Arc::new(local), Token(0), R | W, Mode::Edge).expect("fresh");
     let end = READ_END | Readiness::WRITABLE | Readiness::WRITE_CLOSED;
-    assert_eq!(report(&mut stage, key, HUP | PollBits::IN | PollBits::OUT), end);
+    assert_eq!(report(&mut cx, key, HUP | PollBits::IN | PollBits::OUT), end);
     for _ in 0..3 {
-        assert_eq!(readiness(&mut stage), Readiness::empty());
-        stage.reactor.drained(key, W).expect("known");
+        assert_eq!(readiness(&mut cx), Readiness::empty());
+        cx.reactor.drained(key, W).expect("known");
     }
 }
 
-/// A look for one direction shows an end to the others too: what is beside it is not new later.
+/// Polling one direction also reports an end to others: data with that end are not new later.
 #[test]
-fn looks_for_one_direction_show_all_that_is_told() {
-    let mut stage = Stage::new(Triggers::LEVEL, 4);
-    let (here, there) = std::os::unix::net::UnixStream::pair().expect("a pair of sockets");
-    nix::unistd::write(&there, b"x").expect("room");
-    let key = stage.reactor.register(Arc::new(here), Token(0), R | W, Mode::Edge).expect("fresh");
+fn poll_of_one_direction_covers_reported_directions() {
+    let mut cx = FakeReactor::new(Triggers::LEVEL, 4);
+    let (local, peer) = std::os::unix::net::UnixStream::pair().expect("a socket pair");
+    nix::unistd::write(&peer, b"x").expect("room");
+    let key = cx.reactor.register(Arc::new(local), Token(0), R | W, Mode::Edge).expect("fresh");
     let both = Readiness::READABLE | Readiness::WRITABLE;
-    assert_eq!(report(&mut stage, key, PollBits::IN | PollBits::OUT), both);
-    drop(there);
-    stage.reactor.parts.readiness.recheck(slot(key), W);
-    assert_eq!(readiness(&mut stage), READ_END | Readiness::WRITABLE | Readiness::WRITE_CLOSED);
+    assert_eq!(report(&mut cx, key, PollBits::IN | PollBits::OUT), both);
+    drop(peer);
+    cx.reactor.parts.readiness.recheck(slot(key), W);
+    assert_eq!(readiness(&mut cx), READ_END | Readiness::WRITABLE | Readiness::WRITE_CLOSED);
     for _ in 0..3 {
-        assert_eq!(readiness(&mut stage), Readiness::empty());
+        assert_eq!(readiness(&mut cx), Readiness::empty());
     }
 }

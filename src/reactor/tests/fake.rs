@@ -1,4 +1,4 @@
-//! A selector that reports what a test has written down, and writes down what it was asked.
+//! A selector that plays a script and records its calls.
 
 use crate::backend::Backend;
 use crate::event::{Events, Interest};
@@ -23,52 +23,52 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Call {
     Arm(Slot, Interest, Trigger),
-    /// Of directions that are not among these the ends are watched.
+    /// Watches the given ends of other directions too.
     ArmWithEnds(Slot, Interest, PollBits, Trigger),
     Disarm(Slot),
     Remove(Slot),
     Wait(Deadline),
 }
 
-/// What one wait reports, and how it ends.
+/// The reports of one wait, and its result.
 pub(super) type Answer = (Vec<Report>, io::Result<WaitOutcome>);
 
-/// The test's side of a [`Fake`].
+/// The test's side of a [`FakeSelector`].
 #[derive(Debug)]
 pub(super) struct Script {
     pub(super) native: Triggers,
-    /// The triggers that files get, where that is not the one asked for.
-    pub(super) side_trigger: Option<Trigger>,
-    /// [`ArmOutcome::level`] of every answer.
+    /// The trigger that files get, if not the requested one.
+    pub(super) granted_trigger: Option<Trigger>,
+    /// [`ArmOutcome::level`] of every call.
     pub(super) level: Interest,
-    /// [`ArmOutcome::look`] of every answer.
+    /// [`ArmOutcome::look`] of every call.
     pub(super) look: bool,
-    /// [`ArmOutcome::blind`] of every answer.
+    /// [`ArmOutcome::blind`] of every call.
     pub(super) blind: bool,
-    /// Errors of the next calls of `arm`.
+    /// The errors of the next calls of `arm`.
     pub(super) refusals: VecDeque<io::Error>,
-    /// A wait beyond them finds nothing; it must not have to sleep for it.
+    /// The results of the next waits. A further wait finds nothing, and must not have to sleep.
     pub(super) answers: VecDeque<Answer>,
     /// [`Selector::has_more`] while answers are left.
     pub(super) has_more: bool,
-    /// The last of [`Selector::set_max_reports`].
+    /// The last argument of [`Selector::set_max_reports`].
     pub(super) max_reports: usize,
-    /// Wakes during the next wait.
+    /// Wakes the poller during the next wait.
     pub(super) waker: Option<Waker>,
     calls: Vec<Call>,
 }
 
 impl Script {
-    /// The next wait reports these.
-    pub(super) fn report(&mut self, raw: &[Report]) {
-        self.answer(raw, Ok(WaitOutcome::Events));
+    /// Makes the next wait return these reports.
+    pub(super) fn report(&mut self, reports: &[Report]) {
+        self.answer(reports, Ok(WaitOutcome::Events));
     }
 
-    pub(super) fn answer(&mut self, raw: &[Report], end: io::Result<WaitOutcome>) {
-        self.answers.push_back((raw.to_vec(), end));
+    pub(super) fn answer(&mut self, reports: &[Report], end: io::Result<WaitOutcome>) {
+        self.answers.push_back((reports.to_vec(), end));
     }
 
-    /// The next `arm` fails.
+    /// Makes the next `arm` fail.
     pub(super) fn refuse(&mut self) {
         self.refusals.push_back(io::ErrorKind::OutOfMemory.into());
     }
@@ -78,19 +78,19 @@ impl Script {
     }
 }
 
-pub(super) struct Fake {
+pub(super) struct FakeSelector {
     script: Rc<RefCell<Script>>,
     wake: WakeHandle,
-    is_gone: Arc<AtomicBool>,
+    is_dropped: Arc<AtomicBool>,
 }
 
-impl Drop for Fake {
+impl Drop for FakeSelector {
     fn drop(&mut self) {
-        self.is_gone.store(true, Ordering::Relaxed);
+        self.is_dropped.store(true, Ordering::Relaxed);
     }
 }
 
-impl Selector for Fake {
+impl Selector for FakeSelector {
     fn native(&self) -> Triggers {
         self.script.borrow().native
     }
@@ -98,12 +98,13 @@ impl Selector for Fake {
     fn arm(&mut self, slot: Slot, _fd: BorrowedFd<'_>, arm: ArmRequest) -> io::Result<ArmOutcome> {
         let mut script = self.script.borrow_mut();
         let ArmRequest { dirs, ends, trigger } = arm;
-        script.calls.push(match ends.is_empty() {
-            true => Call::Arm(slot, dirs, trigger),
-            false => Call::ArmWithEnds(slot, dirs, ends, trigger),
+        script.calls.push(if ends.is_empty() {
+            Call::Arm(slot, dirs, trigger)
+        } else {
+            Call::ArmWithEnds(slot, dirs, ends, trigger)
         });
-        assert!(!arm.bits().is_empty(), "nothing is disarmed, not armed");
-        let trigger = script.side_trigger.unwrap_or(arm.trigger);
+        assert!(!arm.bits().is_empty(), "an empty request must be a disarm");
+        let trigger = script.granted_trigger.unwrap_or(arm.trigger);
         let applied =
             ArmOutcome { trigger, level: script.level, look: script.look, blind: script.blind };
         script.refusals.pop_front().map_or(Ok(applied), Err)
@@ -124,8 +125,8 @@ impl Selector for Fake {
             waker.wake();
         }
         match script.answers.pop_front() {
-            Some((raw, end)) => {
-                out.extend(raw);
+            Some((reports, end)) => {
+                out.extend(reports);
                 end
             }
             None => {
@@ -149,18 +150,18 @@ impl Selector for Fake {
     }
 }
 
-/// A reactor over a fake, and the test's hold on it.
-pub(super) struct Stage {
-    pub(super) reactor: Reactor<Fake>,
+/// A reactor over a fake selector, and the test's handle to its script.
+pub(super) struct FakeReactor {
+    pub(super) reactor: Reactor<FakeSelector>,
     pub(super) script: Rc<RefCell<Script>>,
     pub(super) events: Events,
 }
 
-impl Stage {
+impl FakeReactor {
     pub(super) fn new(native: Triggers, capacity: usize) -> Self {
         let script = Rc::new(RefCell::new(Script {
             native,
-            side_trigger: None,
+            granted_trigger: None,
             level: Interest::empty(),
             look: false,
             blind: false,
@@ -172,13 +173,13 @@ impl Stage {
             calls: Vec::new(),
         }));
         let wake = WakeHandle::new().expect("an eventfd");
-        let fake = Fake { script: script.clone(), wake, is_gone: Arc::default() };
+        let fake = FakeSelector { script: script.clone(), wake, is_dropped: Arc::default() };
         let reactor = Reactor::new(Backend::Other("fake"), fake).expect("a page");
-        Stage { reactor, script, events: Events::with_capacity(capacity) }
+        FakeReactor { reactor, script, events: Events::with_capacity(capacity) }
     }
 
-    /// Waits, without waiting, and gives the tokens in their order.
-    pub(super) fn look(&mut self) -> Vec<usize> {
+    /// Waits with a timeout of zero, and returns the tokens in order.
+    pub(super) fn poll_now(&mut self) -> Vec<usize> {
         self.wait(Some(Duration::ZERO)).expect("a wait without errors")
     }
 
@@ -188,7 +189,7 @@ impl Stage {
         waited.map(|()| self.events.iter().map(|event| event.token.0).collect())
     }
 
-    /// How often wakers have written to the eventfd since the last call.
+    /// Returns the number of writes by wakers to the eventfd since the last call.
     pub(super) fn take_writes(&self) -> u64 {
         let mut count = [0; 8];
         match nix::unistd::read(&self.reactor.parts.selector.wake, &mut count) {
@@ -197,15 +198,15 @@ impl Stage {
         }
     }
 
-    pub(super) fn selector_is_gone(&self) -> Arc<AtomicBool> {
-        self.reactor.parts.selector.is_gone.clone()
+    pub(super) fn selector_is_dropped(&self) -> Arc<AtomicBool> {
+        self.reactor.parts.selector.is_dropped.clone()
     }
 
     pub(super) fn take_calls(&self) -> Vec<Call> {
         self.script.borrow_mut().take_calls()
     }
 
-    /// How many of the last calls waited.
+    /// Returns the number of waits among the last calls.
     pub(super) fn take_waits(&self) -> usize {
         self.take_calls().iter().filter(|call| matches!(call, Call::Wait(_))).count()
     }
@@ -216,26 +217,26 @@ pub(super) fn slot(key: Key) -> Slot {
 }
 
 /// A source whose readiness the test sets: an eventfd, always writable.
-pub(super) struct Bell(Arc<EventFd>);
+pub(super) struct TestEventFd(Arc<EventFd>);
 
-impl Bell {
+impl TestEventFd {
     pub(super) fn new() -> Self {
         let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
-        Bell(Arc::new(EventFd::from_value_and_flags(0, flags).expect("an eventfd")))
+        TestEventFd(Arc::new(EventFd::from_value_and_flags(0, flags).expect("an eventfd")))
     }
 
-    pub(super) fn ringing() -> Self {
-        let bell = Bell::new();
-        bell.ring();
-        bell
+    pub(super) fn readable() -> Self {
+        let eventfd = TestEventFd::new();
+        eventfd.set_readable();
+        eventfd
     }
 
-    pub(super) fn ring(&self) {
+    pub(super) fn set_readable(&self) {
         self.0.write(1).expect("it is never full");
     }
 
-    pub(super) fn hush(&self) {
-        // The only failure is that it was silent already.
+    pub(super) fn clear(&self) {
+        // The only failure is that the eventfd was empty.
         let _ = self.0.read();
     }
 
@@ -247,7 +248,7 @@ impl Bell {
         Arc::strong_count(&self.0)
     }
 
-    pub(super) fn number(&self) -> i32 {
+    pub(super) fn fd(&self) -> i32 {
         self.0.as_fd().as_raw_fd()
     }
 }

@@ -1,10 +1,10 @@
-//! Which queue each kind of operation is in, and what it awaits.
+//! The queue of each kind of operation, and the size of a source's state.
 
 use super::*;
 
-/// What the contract says of directions (C3, M1).
+/// The contract's directions (C3, M1).
 #[test]
-fn queue_of_a_kind_is_its_direction() {
+fn queue_of_kind_matches_direction() {
     use Kind::{Accept, Connect, ReadAt, RecvMulti, SendMsg, Shutdown, Splice, Sync, WriteAt};
     for kind in [Accept, RecvMulti, Splice, Shutdown(std::net::Shutdown::Read)] {
         assert_eq!(Queue::of(kind).dir(), Interest::READABLE, "{kind:?}");
@@ -19,8 +19,8 @@ fn queue_of_a_kind_is_its_direction() {
     }
 }
 
-/// There is one for each source that has operations.
+/// Each source with operations has one.
 #[test]
-fn operations_of_a_source_are_small() {
+fn source_ops_are_small() {
     assert!(size_of::<SourceOps>() <= 48, "{}", size_of::<SourceOps>());
 }

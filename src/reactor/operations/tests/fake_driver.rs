@@ -1,5 +1,5 @@
-//! A driver and a thread pool without a kernel: both return calls in any order, with any result
-//! that a kernel could give.
+//! A driver and a thread pool without a kernel. Both return calls in any order, with any possible
+//! result.
 
 use super::fake_files::FakeFiles;
 use crate::key::OpSlot;
@@ -9,7 +9,7 @@ use crate::sys::io_call::{Call, CallBox, CallResult, Work};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-/// Numbers that look random, and are the same in each run of a case.
+/// Pseudo-random numbers, the same in each run of a case.
 #[derive(Debug)]
 pub(super) struct Rng(pub(super) u64);
 
@@ -25,19 +25,19 @@ impl Rng {
     }
 }
 
-/// How a call ends.
+/// The end of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// As it ends for at most so many bytes. One that would block does not end.
+    /// Makes the call for at most this many bytes, unless it would block.
     Real(usize),
     WouldBlock,
     Interrupted,
     Canceled,
-    /// There was no buffer.
+    /// No buffer was available.
     NoBuffer,
-    /// The driver does not know a flag.
+    /// The driver does not support a flag.
     Unsupported,
-    /// An error of the device.
+    /// A device error.
     Failed,
 }
 
@@ -61,32 +61,32 @@ impl End {
 
 /// A call that the driver has.
 #[derive(Debug)]
-struct InDriver {
+struct DriverCall {
     op: OpSlot,
     work: Work,
     is_cancelled: bool,
-    /// It can't be interrupted.
-    is_stubborn: bool,
+    /// Cannot be interrupted.
+    is_uninterruptible: bool,
 }
 
 #[derive(Debug)]
 pub(super) struct FakeDriver {
-    calls: Vec<InDriver>,
+    calls: Vec<DriverCall>,
     pub(super) events: Vec<OpEvent>,
-    /// Of a hundred calls so many are refused, and so many can't be interrupted.
+    /// The percentages of refused and of uninterruptible calls.
     pub(super) refused: u64,
-    pub(super) stubborn: u64,
-    /// Errors that were not asked for, by operation.
+    pub(super) uninterruptible: u64,
+    /// The injected errors by operation.
     pub(super) failed: BTreeMap<OpSlot, i32>,
-    /// The driver has said that it does not know how to make these calls.
+    /// The operations returned as unsupported.
     unsupported: BTreeSet<OpSlot>,
 }
 
 impl FakeDriver {
-    pub(super) fn new(refused: u64, stubborn: u64) -> Self {
+    pub(super) fn new(refused: u64, uninterruptible: u64) -> Self {
         let (calls, events, failed) = (Vec::new(), Vec::new(), BTreeMap::new());
         let unsupported = BTreeSet::new();
-        FakeDriver { calls, events, refused, stubborn, failed, unsupported }
+        FakeDriver { calls, events, refused, uninterruptible, failed, unsupported }
     }
 
     pub(super) fn submit(&mut self, op: OpSlot, work: Work, rng: &mut Rng) -> Result<(), Work> {
@@ -95,11 +95,15 @@ impl FakeDriver {
         }
         assert!(!self.has(op), "an operation is submitted twice");
         let queue = queue_of(&work);
-        let is_free = queue.is_none() || self.calls.iter().all(|its| queue_of(&its.work) != queue);
+        let is_free =
+            queue.is_none() || self.calls.iter().all(|entry| queue_of(&entry.work) != queue);
         assert!(is_free, "one call of a queue is submitted at a time");
-        assert!(!self.unsupported.contains(&op), "the driver does not know how: {work:?}");
-        let is_stubborn = rng.is_percent(self.stubborn);
-        self.calls.push(InDriver { op, work, is_cancelled: false, is_stubborn });
+        assert!(
+            !self.unsupported.contains(&op),
+            "a call is submitted although unsupported: {work:?}"
+        );
+        let is_uninterruptible = rng.is_percent(self.uninterruptible);
+        self.calls.push(DriverCall { op, work, is_cancelled: false, is_uninterruptible });
         Ok(())
     }
 
@@ -107,22 +111,23 @@ impl FakeDriver {
         self.calls.len()
     }
 
-    /// Returns the calls that it has.
+    /// Returns the calls in the driver.
     pub(super) fn calls(&self) -> Vec<Call> {
         self.calls.iter().map(|its| its.work.call()).collect()
     }
 
-    /// Returns the operations whose calls it has.
+    /// Returns the operations whose calls the driver has.
     pub(super) fn ops(&self) -> Vec<OpSlot> {
-        self.calls.iter().map(|its| its.op).collect()
+        self.calls.iter().map(|entry| entry.op).collect()
     }
 
-    /// Returns true if it has a call, or an event that brings it back.
+    /// Returns true if the driver has the call, or an event that returns it.
     pub(super) fn has(&self, op: OpSlot) -> bool {
-        self.calls.iter().any(|its| its.op == op) || self.returned().any(|its| its == op)
+        self.calls.iter().any(|entry| entry.op == op)
+            || self.returned().any(|returned| returned == op)
     }
 
-    /// Returns the number of calls that it has or that an event brings back.
+    /// Returns the number of calls in the driver or in its events.
     pub(super) fn count(&self) -> usize {
         self.calls.len() + self.returned().count()
     }
@@ -134,7 +139,7 @@ impl FakeDriver {
         })
     }
 
-    /// Ends the call at this index. Returns false if it can't end so now.
+    /// Ends the call at this index. Returns false if it cannot end so now.
     pub(super) fn finish(
         &mut self,
         at: usize,
@@ -142,11 +147,11 @@ impl FakeDriver {
         files: &mut FakeFiles,
         rng: &mut Rng,
     ) -> bool {
-        let its = &mut self.calls[at];
-        let (op, call) = (its.op, its.work.call());
-        let result = match (end, end.error(&its.work)) {
+        let entry = &mut self.calls[at];
+        let (op, call) = (entry.op, entry.work.call());
+        let result = match (end, end.error(&entry.work)) {
             (_, Some(code)) => Err(io::Error::from_raw_os_error(code)),
-            (End::Real(max), None) => match files.wait_for_work(&mut its.work, max) {
+            (End::Real(max), None) => match files.wait_for_work(&mut entry.work, max) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
                 // A ring returns the end of a stream without a buffer.
                 Ok(CallResult::Received(buf)) if buf.is_empty() => Ok(CallResult::Moved(0)),
@@ -161,23 +166,23 @@ impl FakeDriver {
             self.unsupported.insert(op);
         }
         let is_result = matches!(result, Ok(CallResult::Received(_) | CallResult::Accepted(_)));
-        // It may end without being asked to (no `IORING_CQE_F_MORE`).
+        // It may end unrequested (no `IORING_CQE_F_MORE`).
         if call.is_multi() && is_result && !rng.is_percent(25) {
-            let result = result.expect("it is a result");
+            let result = result.expect("a result");
             self.events.push(OpEvent::Result { op, result });
             return true;
         }
-        let InDriver { op, work, .. } = self.calls.swap_remove(at);
+        let DriverCall { op, work, .. } = self.calls.swap_remove(at);
         self.events.push(OpEvent::Completed { op, work, result });
         true
     }
 
-    /// Requests the end of a call, which may come at once, later, or too late.
+    /// Requests the end of a call, which may come at once, later or too late.
     pub(super) fn cancel(&mut self, op: OpSlot, files: &mut FakeFiles, rng: &mut Rng) {
         let Some(at) = self.position(op) else { return };
         self.calls[at].is_cancelled = true;
-        if !self.calls[at].is_stubborn && rng.is_percent(30) {
-            self.give_in(at, files, rng);
+        if !self.calls[at].is_uninterruptible && rng.is_percent(30) {
+            self.end_cancelled(at, files, rng);
         }
     }
 
@@ -186,25 +191,25 @@ impl FakeDriver {
         for &op in ops {
             let Some(at) = self.position(op) else { continue };
             self.calls[at].is_cancelled = true;
-            if !self.calls[at].is_stubborn {
-                self.give_in(at, files, rng);
+            if !self.calls[at].is_uninterruptible {
+                self.end_cancelled(at, files, rng);
             }
         }
     }
 
-    /// Ends what was cancelled.
+    /// Ends the cancelled calls.
     pub(super) fn finish_cancelled(&mut self, files: &mut FakeFiles, rng: &mut Rng) {
-        while let Some(at) = self.calls.iter().position(|its| its.is_cancelled) {
-            self.give_in(at, files, rng);
+        while let Some(at) = self.calls.iter().position(|entry| entry.is_cancelled) {
+            self.end_cancelled(at, files, rng);
         }
     }
 
     fn position(&self, op: OpSlot) -> Option<usize> {
-        self.calls.iter().position(|its| its.op == op)
+        self.calls.iter().position(|entry| entry.op == op)
     }
 
-    /// Ends a call that was cancelled, in one of the ways that there are.
-    fn give_in(&mut self, at: usize, files: &mut FakeFiles, rng: &mut Rng) {
+    /// Ends a cancelled call in a random way.
+    fn end_cancelled(&mut self, at: usize, files: &mut FakeFiles, rng: &mut Rng) {
         let op = self.calls[at].op;
         let end = match rng.below(6) {
             0 => End::WouldBlock,
@@ -213,7 +218,7 @@ impl FakeDriver {
             _ => End::Canceled,
         };
         self.finish(at, end, files, rng);
-        if self.calls.get(at).is_some_and(|its| its.op == op) {
+        if self.calls.get(at).is_some_and(|entry| entry.op == op) {
             self.finish(at, End::Canceled, files, rng);
         }
     }
@@ -224,17 +229,17 @@ impl FakeDriver {
     }
 }
 
-/// Returns the order in which the kernel has to see a call.
+/// Returns the queue of a call, in which the kernel must see one call at a time.
 fn queue_of(work: &Work) -> Option<(i32, bool)> {
-    let (number, call, _) = work.wanted();
+    let (fd, call, _) = work.wanted();
     match call {
         Call::ReadAt(_) | Call::WriteAt(_) | Call::Sync { .. } | Call::Open => None,
-        Call::Accept | Call::AcceptMulti | Call::RecvMulti => Some((number, true)),
-        call => Some((number, call.receives())),
+        Call::Accept | Call::AcceptMulti | Call::RecvMulti => Some((fd, true)),
+        call => Some((fd, call.receives())),
     }
 }
 
-/// A call for a thread.
+/// A call for the thread pool.
 #[derive(Debug)]
 struct Job {
     op: OpSlot,
@@ -243,7 +248,7 @@ struct Job {
     has_begun: bool,
 }
 
-/// Threads that take calls, and return them, in any order.
+/// Threads that take and return calls in any order.
 #[derive(Debug, Default)]
 pub(super) struct FakeThreads {
     jobs: Vec<Job>,
@@ -253,7 +258,7 @@ pub(super) struct FakeThreads {
 
 impl FakeThreads {
     pub(super) fn spawn(&mut self, op: OpSlot, call: CallBox, files: Vec<SourceFd>) {
-        assert!(!self.has(op), "a thread is given an operation twice");
+        assert!(!self.has(op), "an operation is spawned twice");
         self.jobs.push(Job { op, call, files, has_begun: false });
     }
 
@@ -283,7 +288,7 @@ impl FakeThreads {
         self.jobs[at].has_begun = true;
     }
 
-    /// Makes the call at this index. It may would-block on a file that is set so.
+    /// Makes the call at this index. A call on a file may return `WouldBlock`.
     pub(super) fn finish(&mut self, at: usize, end: End, files: &mut FakeFiles) {
         let Job { op, mut call, files: held, .. } = self.jobs.swap_remove(at);
         let is_at_once = matches!(call.call(), Call::Open | Call::Sync { .. });

@@ -1,5 +1,5 @@
-//! A file without a kernel: what its peer has sent, what was written to it, and what a call on it
-//! returns now.
+//! A file without a kernel: the bytes of its peer, the bytes written to it, and the results of
+//! calls.
 
 use crate::event::Interest;
 use crate::poll_bits::PollBits;
@@ -13,16 +13,16 @@ use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
-/// The bytes of a block of a file on a disk.
+/// The bytes of a block of a disk file.
 pub(super) const BLOCK: usize = 8;
 pub(super) const BLOCKS: usize = 12;
-/// What a block holds at first, and when it was written.
+/// The content of a block at first, and after a write.
 pub(super) const OLD: u8 = 0x11;
 pub(super) const NEW: u8 = 0xee;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FileKind {
-    /// A stream socket; to be connected first if so.
+    /// A stream socket, initially unconnected if `connects`.
     Stream {
         connects: bool,
     },
@@ -33,7 +33,7 @@ pub(super) enum FileKind {
     Disk,
 }
 
-/// How far a socket is connected.
+/// The connection state of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Connection {
     Unconnected,
@@ -46,32 +46,32 @@ enum Connection {
 pub(super) struct FakeFile {
     pub(super) kind: FileKind,
     id: usize,
-    /// Counts the bytes that the peer has sent, and those that calls have received.
+    /// Counts the bytes sent by the peer, and those received by calls.
     pub(super) sent: usize,
     pub(super) received: usize,
     packets: VecDeque<Vec<u8>>,
-    /// The bytes of each datagram that was sent.
+    /// The bytes of each datagram sent by the peer.
     pub(super) packet_log: Vec<Vec<u8>>,
-    arrived: VecDeque<OwnedFd>,
-    /// The descriptors of the connections that have arrived.
+    connections: VecDeque<OwnedFd>,
+    /// The descriptors of all connections of a listener.
     pub(super) accept_log: Vec<RawFd>,
     pub(super) has_ended: bool,
     pub(super) is_read_shut: bool,
     pub(super) is_write_shut: bool,
-    /// The peer has reset the connection, and no call was told.
+    /// The peer has reset the connection, and no call has returned that.
     has_reset: bool,
     pub(super) was_reset: bool,
     connection: Connection,
-    /// How many bytes can be written.
+    /// The number of bytes that can be written.
     room: usize,
-    /// All that was written.
+    /// All written bytes.
     pub(super) written: Vec<u8>,
     blocks: Vec<u8>,
-    /// Poll says that it is readable whatever calls say.
+    /// Poll reports it readable regardless of calls.
     seems_readable: bool,
 }
 
-/// Returns the byte at a place of what a file's peer sends.
+/// Returns the byte that a file's peer sends at this position.
 pub(super) fn byte(file: usize, at: usize) -> u8 {
     (at.wrapping_mul(0x9e37_79b1) >> 11) as u8 ^ (file as u8).wrapping_mul(77)
 }
@@ -94,7 +94,7 @@ impl FakeFile {
             received: 0,
             packets: VecDeque::new(),
             packet_log: Vec::new(),
-            arrived: VecDeque::new(),
+            connections: VecDeque::new(),
             accept_log: Vec::new(),
             has_ended: is_disk,
             is_read_shut: false,
@@ -121,7 +121,7 @@ impl FakeFile {
         FdIoMode::of_type(shape, socket_type)
     }
 
-    /// The peer sends so many bytes, a datagram, or a connection.
+    /// Adds bytes, a datagram or a connection of the peer.
     pub(super) fn peer_sends(&mut self, count: usize) {
         if self.has_ended || self.is_read_shut || self.was_reset {
             return;
@@ -136,14 +136,14 @@ impl FakeFile {
             FileKind::Listener => {
                 let socket = OwnedFd::from(File::open("/dev/null").expect("every Linux has it"));
                 self.accept_log.push(socket.as_raw_fd());
-                self.arrived.push_back(socket);
+                self.connections.push_back(socket);
             }
             FileKind::Stream { .. } if self.connection != Connection::Connected => {}
             FileKind::Stream { .. } | FileKind::Pipe | FileKind::Disk => self.sent += count,
         }
     }
 
-    /// The peer reads: so many bytes more can be written.
+    /// Makes room for `count` bytes, which the peer has read.
     pub(super) fn peer_reads(&mut self, count: usize) {
         self.room = self.room.saturating_add(count);
     }
@@ -154,7 +154,7 @@ impl FakeFile {
         self.has_ended |= is_connected && is_byte_file;
     }
 
-    /// The peer resets a connection: what was not received is lost.
+    /// Resets the connection; bytes not received are lost.
     pub(super) fn peer_resets(&mut self) {
         let is_stream = matches!(self.kind, FileKind::Stream { .. });
         if is_stream && self.connection == Connection::Connected && !self.was_reset {
@@ -163,7 +163,7 @@ impl FakeFile {
         }
     }
 
-    /// Ends a connect that is under way.
+    /// Ends a connect in progress.
     pub(super) fn peer_answers(&mut self, accepts: bool) {
         if self.connection == Connection::UnderWay {
             self.connection = if accepts { Connection::Connected } else { Connection::Refused };
@@ -175,31 +175,31 @@ impl FakeFile {
         self.is_write_shut |= how != Shutdown::Read;
     }
 
-    /// Returns what differs after a change that the kernel would report.
+    /// Returns a value that changes with each event the kernel would report.
     pub(super) fn progress(&self) -> impl PartialEq + use<> {
         let is_over = (self.has_ended, self.has_reset, self.connection);
-        // Nothing tells a datagram socket that its peer has room.
+        // No event reports that the peer of a datagram socket has room.
         let room = if self.kind == FileKind::Datagrams { 0 } else { self.room };
-        (self.sent, self.packets.len(), self.arrived.len(), is_over, room)
+        (self.sent, self.packets.len(), self.connections.len(), is_over, room)
     }
 
     pub(super) fn has_bytes(&self) -> bool {
         self.sent > self.received || !self.packets.is_empty()
     }
 
-    /// Returns what poll(2) says.
+    /// Returns the bits of poll(2).
     pub(super) fn bits(&self) -> PollBits {
         let is_over = self.has_ended || self.is_read_shut || self.was_reset;
         let is_connected = self.connection == Connection::Connected;
         let is_refused = matches!(self.connection, Connection::Refused | Connection::Unconnected);
-        let has_something = self.has_bytes() || !self.arrived.is_empty() || self.seems_readable;
+        let has_something = self.has_bytes() || !self.connections.is_empty() || self.seems_readable;
         let mut bits = PollBits::empty();
         bits.set(PollBits::IN, (is_connected && (has_something || is_over)) || is_refused);
         bits.set(PollBits::RDHUP, is_over);
-        // A datagram socket whose peer's queue is full says that it is writable.
+        // A datagram socket with a full peer queue is reported writable.
         let has_room = self.room > 0 || self.kind == FileKind::Datagrams;
-        let fails = self.is_write_shut || self.was_reset;
-        bits.set(PollBits::OUT, (is_connected && (has_room || fails)) || is_refused);
+        let verify_fails = self.is_write_shut || self.was_reset;
+        bits.set(PollBits::OUT, (is_connected && (has_room || verify_fails)) || is_refused);
         bits.set(PollBits::ERR, is_refused || self.has_reset);
         bits
     }
@@ -208,11 +208,11 @@ impl FakeFile {
         self.bits().ready(Interest::READABLE | Interest::WRITABLE)
     }
 
-    /// Makes a call that does not block, and moves at most so many bytes.
+    /// Makes a call that does not block and moves at most `max` bytes.
     pub(super) fn call(&mut self, call: &mut IoCall, max: usize) -> io::Result<CallResult> {
-        let (_, what, left) = call.wanted();
-        match what {
-            Call::Accept | Call::AcceptMulti => match self.arrived.pop_front() {
+        let (_, call_kind, left) = call.wanted();
+        match call_kind {
+            Call::Accept | Call::AcceptMulti => match self.connections.pop_front() {
                 Some(socket) => Ok(CallResult::Accepted(socket)),
                 None => errno(libc::EAGAIN),
             },
@@ -245,7 +245,7 @@ impl FakeFile {
             }
             Call::Sync { .. } => Ok(CallResult::Done),
             Call::Open | Call::Splice | Call::RecvMulti => {
-                panic!("{what:?} is no call on one file")
+                panic!("{call_kind:?} is not a call on one file")
             }
         }
     }
@@ -264,14 +264,14 @@ impl FakeFile {
         }
     }
 
-    /// Takes at most so many bytes of what has come; all of a datagram, cut to that.
+    /// Takes at most `max` received bytes, or a whole datagram cut to that length.
     pub(super) fn take_received(&mut self, max: usize) -> io::Result<Vec<u8>> {
         self.check_connected()?;
         if std::mem::take(&mut self.has_reset) {
             return errno(libc::ECONNRESET);
         }
         if self.kind == FileKind::Datagrams {
-            // That reading was shut down a call that does not wait is not told.
+            // A call that does not wait does not report a read shutdown.
             let Some(mut packet) = self.packets.pop_front() else { return errno(libc::EAGAIN) };
             packet.truncate(max);
             return Ok(packet);
@@ -298,7 +298,7 @@ impl FakeFile {
         }
     }
 
-    /// Receives to the end of a buffer.
+    /// Receives into the free part of a buffer.
     pub(super) fn receive(&mut self, buf: &mut PoolBuf) -> io::Result<usize> {
         self.check_connected()?;
         let would_block = self.bits().ready(Interest::READABLE).is_empty() || !self.can_receive();
@@ -315,7 +315,7 @@ impl FakeFile {
         self.has_bytes() || (is_over && self.kind != FileKind::Datagrams)
     }
 
-    /// Writes at most so many of these bytes; all or nothing of a datagram.
+    /// Writes at most `max` of these bytes; a datagram entirely or not at all.
     pub(super) fn write(&mut self, bytes: &[u8], max: usize) -> io::Result<usize> {
         self.check_connected()?;
         if std::mem::take(&mut self.has_reset) {
@@ -334,7 +334,7 @@ impl FakeFile {
         Ok(count)
     }
 
-    /// Splices at most so many bytes to another file.
+    /// Splices at most `max` bytes to another file.
     pub(super) fn splice_to(&mut self, to: &mut FakeFile, max: usize) -> io::Result<usize> {
         self.check_connected()?;
         let has_room = to.room > 0 || to.is_write_shut || to.was_reset;

@@ -1,4 +1,4 @@
-//! Files without a kernel, by their descriptors.
+//! Files without a kernel, found by descriptor.
 
 use super::fake_file::FakeFile;
 use crate::sys::io_call::{Call, CallResult, IoCall, Work};
@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::RawFd;
 
-/// The files that there ever were, and the descriptors of those that are open.
+/// All files, and the descriptors of the open ones.
 #[derive(Debug, Default)]
 pub(super) struct FakeFiles {
     pub(super) all: Vec<FakeFile>,
@@ -25,13 +25,13 @@ impl FakeFiles {
         &mut self.all[self.by_fd[&fd]]
     }
 
-    /// Does what waits. Returns `WouldBlock` if it would wait longer.
+    /// Performs work that waits. Returns `WouldBlock` if it would wait longer.
     pub(super) fn wait_for_work(&mut self, work: &mut Work, max: usize) -> io::Result<CallResult> {
         let (number, pool) = match work {
             Work::Call(call) => return self.wait_for_call(call, max),
             Work::Receive { fd: number, pool } => (*number, pool),
         };
-        // The buffer first: without one nothing is received.
+        // The buffer is taken first: without one nothing is received.
         let Some(mut buf) = pool.take() else {
             return Err(io::Error::from_raw_os_error(libc::ENOBUFS));
         };
@@ -47,22 +47,22 @@ impl FakeFiles {
     ) -> io::Result<CallResult> {
         let result = self.call(call, max);
         let would_block = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
-        let (fd, what, _) = call.wanted();
+        let (fd, call_kind, _) = call.wanted();
         if !result.as_ref().is_err_and(would_block) || !self.by_fd(fd).is_read_shut {
             return result;
         }
-        // What waits is told that reading was shut down, where a call that does not wait is not.
-        match what {
+        // A call that waits reports a read shutdown; one that does not wait does not.
+        match call_kind {
             Call::Accept | Call::AcceptMulti => Err(io::Error::from_raw_os_error(libc::EINVAL)),
             Call::Recv | Call::RecvFrom | Call::RecvMsg => Ok(CallResult::Moved(0)),
             _ => result,
         }
     }
 
-    /// Makes a call, and moves at most so many bytes.
+    /// Makes a call that moves at most `max` bytes.
     pub(super) fn call(&mut self, call: &mut IoCall, max: usize) -> io::Result<CallResult> {
-        let (fd, what, left) = call.wanted();
-        match what {
+        let (fd, call_kind, left) = call.wanted();
+        match call_kind {
             Call::Open => {
                 let file = File::open("/dev/null").expect("every Linux has it");
                 Ok(CallResult::Opened(file.into()))
@@ -70,7 +70,7 @@ impl FakeFiles {
             Call::Splice => {
                 let target = call.target().expect("a splice has a target");
                 let [from, to] = [self.by_fd[&fd], self.by_fd[&target]];
-                // Since Rust 1.86 a slice can do that by itself.
+                // Rust 1.86 has `get_disjoint_mut`.
                 let (low, high) = self.all.split_at_mut(from.max(to));
                 let (low, high) = (&mut low[from.min(to)], &mut high[0]);
                 let (from, to) = if from < to { (low, high) } else { (high, low) };

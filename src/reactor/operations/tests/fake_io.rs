@@ -1,5 +1,5 @@
-//! [`Io`] without a system call: a virtual clock, readiness by levels or by edges, a driver,
-//! threads, and drops that are deferred.
+//! [`Io`] without a system call: a virtual clock, readiness by level or edge, a driver, threads and
+//! deferred drops.
 
 use super::fake_driver::{FakeDriver, FakeThreads, Rng};
 use super::fake_file::FakeFile;
@@ -23,17 +23,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{self, Wake};
 use std::time::Instant;
 
-/// What is reported of a source.
+/// The readiness reports of a source.
 #[derive(Debug)]
 struct Watch {
     source: SourceFd,
     file: usize,
     awaited: Interest,
-    /// The kernel watches these; it goes on after a report.
+    /// Watched by the kernel, also after a report.
     watched: Interest,
-    /// These had an edge that was not reported.
+    /// Had an edge that was not reported.
     edges: Interest,
-    /// These are polled by the next wait.
+    /// Polled by the next wait.
     rechecked: Interest,
     likely_not_ready: Interest,
 }
@@ -55,13 +55,13 @@ pub(super) struct FakeIo {
     pub(super) threads: FakeThreads,
     pub(super) deferred: Vec<SourceFd>,
     pub(super) rng: Rng,
-    /// Readiness is reported while it lasts, or once when it begins.
+    /// Reports readiness while it lasts, or else once when it begins.
     pub(super) is_by_level: bool,
-    /// Counts the calls since the last check, which are few.
+    /// Counts the calls since the last check.
     pub(super) calls: usize,
-    /// Counts the calls of operations.
+    /// Counts the attempts of operations.
     pub(super) attempts: usize,
-    /// Of a hundred attempts so many move a few bytes only.
+    /// The percentage of attempts that move a few bytes only.
     pub(super) short: u64,
     watches: BTreeMap<u32, (Slot, Watch)>,
     notifier: Arc<Notifier>,
@@ -95,8 +95,8 @@ impl FakeIo {
     }
 
     pub(super) fn deregister(&mut self, slot: Slot) {
-        let (_, watch) = self.watches.remove(&slot.index).expect("it is registered");
-        assert!(watch.awaited.is_empty(), "nothing awaits a source that has gone: {watch:?}");
+        let (_, watch) = self.watches.remove(&slot.index).expect("registered");
+        assert!(watch.awaited.is_empty(), "no operation awaits a removed source: {watch:?}");
     }
 
     fn fake(&mut self, slot: Slot) -> &mut FakeFile {
@@ -105,12 +105,12 @@ impl FakeIo {
     }
 
     fn watch(&mut self, slot: Slot) -> &mut Watch {
-        let (its, watch) = self.watches.get_mut(&slot.index).expect("it is registered");
-        assert_eq!(*its, slot, "the registration is the present one");
+        let (its, watch) = self.watches.get_mut(&slot.index).expect("registered");
+        assert_eq!(*its, slot, "the slot is current");
         watch
     }
 
-    /// Changes a file, which is an edge of these directions if they are ready then.
+    /// Changes a file, which is an edge of these directions if they are then ready.
     pub(super) fn change(
         &mut self,
         file: usize,
@@ -129,7 +129,7 @@ impl FakeIo {
         }
     }
 
-    /// Returns what the next wait reports, of what operations await.
+    /// Returns the reports of the next wait for awaited directions.
     pub(super) fn reports(&mut self) -> Vec<(Slot, Interest)> {
         let mut reports = Vec::new();
         for (slot, watch) in self.watches.values_mut() {
@@ -149,14 +149,14 @@ impl FakeIo {
         reports
     }
 
-    /// Returns what operations await of a source.
+    /// Returns the directions of a source that operations await.
     pub(super) fn awaited_of(&self, slot: Slot) -> Interest {
         let watch = self.watches.get(&slot.index).filter(|(its, _)| *its == slot);
         watch.map_or(Interest::empty(), |(_, watch)| watch.awaited)
     }
 
-    /// The user has changed what is watched.
-    pub(super) fn start_over(&mut self, slot: Slot) {
+    /// Resets what is watched after the user's change.
+    pub(super) fn reset_watch(&mut self, slot: Slot) {
         let watch = self.watch(slot);
         (watch.watched, watch.likely_not_ready) = (watch.awaited, Interest::empty());
         watch.rechecked |= watch.awaited;
@@ -168,10 +168,10 @@ impl FakeIo {
 
     fn count_call(&mut self) {
         self.calls += 1;
-        assert!(self.calls < 10_000, "one step makes calls without end");
+        assert!(self.calls < 10_000, "a step makes too many calls");
     }
 
-    /// Drops what is not needed any more; a user's `Drop` may panic.
+    /// Drops unneeded files; a user's `Drop` may panic.
     pub(super) fn run_deferred_drops(&mut self) {
         while let Some(file) = self.deferred.pop() {
             drop(file);
@@ -258,7 +258,7 @@ impl Io for FakeIo {
     }
 
     fn shutdown(&mut self, slot: Slot, how: Shutdown) -> io::Result<()> {
-        // No edge: not every mechanism tells of what the program does itself.
+        // No edge: not every mechanism reports the program's own shutdown.
         self.fake(slot).shutdown(how);
         Ok(())
     }
@@ -343,7 +343,7 @@ impl Io for FakeIo {
         is_by_level && (watch.likely_not_ready & watch.watched).contains(dir)
     }
 
-    /// It provides none.
+    /// No buffers are provided.
     fn release_buffers(&mut self, _pool: &BufferPool) {}
 
     fn notifier(&self) -> &task::Waker {

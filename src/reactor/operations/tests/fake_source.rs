@@ -1,4 +1,4 @@
-//! Sources of a user: they count their drops, and some panic in `Drop`.
+//! Sources of a user, which count their drops; some panic in `Drop`.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -6,18 +6,18 @@ use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
-/// Drops of sources, and whether a source may be dropped now.
+/// Counts drops, and permits them at the end of a call only.
 #[derive(Debug, Default)]
 pub(super) struct DropLog {
     pub(super) count: AtomicUsize,
-    /// A call of the reactor is at its end.
+    /// True at the end of a reactor's call.
     pub(super) is_allowed: AtomicBool,
 }
 
 /// The panic of a user's `Drop`.
 pub(super) struct UserPanic;
 
-/// A source with a descriptor of its own.
+/// A source with its own descriptor.
 #[derive(Debug)]
 pub(super) struct FakeSource {
     file: File,
@@ -31,8 +31,8 @@ impl FakeSource {
         Arc::new(FakeSource { file, log: log.clone(), panics: AtomicBool::new(panics) })
     }
 
-    /// Makes `Drop` return.
-    pub(super) fn calm(source: &Weak<FakeSource>) {
+    /// Prevents the panic in `Drop`.
+    pub(super) fn suppress_panic(source: &Weak<FakeSource>) {
         if let Some(source) = source.upgrade() {
             source.panics.store(false, Ordering::Relaxed);
         }
@@ -53,7 +53,7 @@ impl Drop for FakeSource {
         }
         assert!(self.log.is_allowed.load(Ordering::Relaxed), "a source is dropped too early");
         if self.panics.load(Ordering::Relaxed) {
-            // Without the hook, which would print it.
+            // Bypasses the panic hook, which would print it.
             resume_unwind(Box::new(UserPanic));
         }
     }

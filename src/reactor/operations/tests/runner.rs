@@ -1,4 +1,4 @@
-//! Runs scripts: what a reactor does for operations, with every check after each step.
+//! Runs scripts as a reactor would, with every check after each step.
 
 use super::fake_driver::{End, FakeDriver};
 use super::fake_file::{FakeFile, FileKind};
@@ -6,11 +6,11 @@ use super::fake_io::FakeIo;
 use super::fake_source::{DropLog, FakeSource, UserPanic};
 use super::file_model::FileModel;
 use super::model::{Delivered, Model, OpModel};
-use super::script::{LINKS, POOL_SIZE, Setup, Step, What, any_setup, any_steps};
+use super::script::{LINKS, OpKind, POOL_SIZE, Setup, Step, any_setup, any_steps};
 use crate::event::{Events, Interest};
 use crate::key::{OpSlot, Slot};
 use crate::op::Completion;
-use crate::reactor::operations::entry::{OpState, Why};
+use crate::reactor::operations::entry::{CancelReason, OpState};
 use crate::reactor::operations::machine::Operations;
 use crate::sys::buf::Buf;
 use crate::sys::file::SourceFd;
@@ -40,18 +40,18 @@ pub(super) struct Runner {
     pub(super) io: FakeIo,
     pub(super) model: Model,
     pub(super) links: Vec<Link>,
-    /// All sources that there were, by file; those of messages behind them.
+    /// All sources by file, then those of messages.
     sources: Vec<Weak<FakeSource>>,
     pub(super) passed: Vec<Weak<FakeSource>>,
     pub(super) drops: Arc<DropLog>,
     pub(super) pool: BufferPool,
-    /// The buffers that the user has.
+    /// The buffers held by the user.
     kept: Vec<Buf>,
 }
 
 impl Runner {
     fn new(setup: &Setup) -> Self {
-        let driver = FakeDriver::new(setup.refused, setup.stubborn);
+        let driver = FakeDriver::new(setup.refused, setup.uninterruptible);
         let mut runner = Runner {
             ops: Operations::of_poller(0),
             io: FakeIo::new(setup.seed, setup.is_by_level, driver),
@@ -60,7 +60,7 @@ impl Runner {
             sources: Vec::new(),
             passed: Vec::new(),
             drops: Arc::default(),
-            pool: BufferPool::new(POOL_SIZE, setup.limit).expect("it has buffers"),
+            pool: BufferPool::new(POOL_SIZE, setup.limit).expect("a pool"),
             kept: Vec::new(),
         };
         runner.io.short = setup.short;
@@ -85,8 +85,8 @@ impl Runner {
 
     fn step(&mut self, step: &Step) {
         match *step {
-            Step::Submit { link, what, amount, deadline } => {
-                self.submit(link, what, amount, deadline);
+            Step::Submit { link, op_kind, amount, deadline } => {
+                self.submit(link, op_kind, amount, deadline);
             }
             Step::Cancel(at) => self.cancel(at),
             Step::PeerSends(link, count) => self.change(link, R, |file| file.peer_sends(count)),
@@ -124,7 +124,7 @@ impl Runner {
             Step::ReturnBuffers(count) => drop(self.kept.drain(..count.min(self.kept.len()))),
             Step::Watch(link, watches) => self.watch(link, watches),
             Step::Deregister(link) => self.deregister(link),
-            Step::Wait { takes, room } => self.wait(takes, room),
+            Step::Wait { max_completions, room } => self.wait(max_completions, room),
         }
         self.note_silent_ends();
         self.check();
@@ -143,11 +143,11 @@ impl Runner {
         let op = &mut self.model.ops[at];
         let is_known = self.ops.contains(op.op);
         let is_over = op.is_done || op.has_ended_silently;
-        assert_eq!(is_known, !is_over, "what was not delivered is known: {op:?}");
+        assert_eq!(is_known, !is_over, "an undelivered operation is known: {op:?}");
         if is_known {
             op.is_cancelled = true;
             op.end(self.io.now);
-            self.ops.cancel(op.op, Why::User, &mut self.io);
+            self.ops.cancel(op.op, CancelReason::User, &mut self.io);
             self.ops.run(&mut self.io);
             self.run_deferred_drops();
         }
@@ -156,7 +156,7 @@ impl Runner {
     fn watch(&mut self, at: usize, watches: bool) {
         let slot = self.links[at].slot;
         let user = if watches { Interest::PRIORITY } else { Interest::empty() };
-        self.io.start_over(slot);
+        self.io.reset_watch(slot);
         self.ops.on_watched(slot, user, &mut self.io);
         self.note_buffers();
         self.run_deferred_drops();
@@ -176,18 +176,18 @@ impl Runner {
         self.ops.remove(slot, &mut self.io);
         self.note_buffers();
         self.io.deregister(slot);
-        let elsewhere = [self.io.driver.ops(), self.io.threads.ops()].concat();
+        let in_kernel = [self.io.driver.ops(), self.io.threads.ops()].concat();
         let is_its = |op: &&mut OpModel| op.file == Some(file) || op.target == Some(file);
         let is_open = |op: &&mut OpModel| !op.is_done && !op.has_ended_silently;
         for op in self.model.ops.iter_mut().filter(is_open).filter(is_its) {
             let has_ended = op.is_cancelled || op.is_removed;
-            op.is_orderly = op.file == Some(file) && !has_ended && !elsewhere.contains(&op.op);
+            op.is_orderly = op.file == Some(file) && !has_ended && !in_kernel.contains(&op.op);
             op.is_removed = true;
             op.end(self.io.now);
         }
         let next = Slot { generation: slot.generation + 1, ..slot };
-        let fresh = self.register(next, kind);
-        let Link { source, .. } = std::mem::replace(&mut self.links[at], fresh);
+        let registration = self.register(next, kind);
+        let Link { source, .. } = std::mem::replace(&mut self.links[at], registration);
         self.io.deferred.push(source);
         self.run_deferred_drops();
     }
@@ -203,8 +203,8 @@ impl Runner {
         ops.run(io);
     }
 
-    fn wait(&mut self, takes: usize, room: usize) {
-        // Fewer than any capacity makes it, so that backpressure is common.
+    fn wait(&mut self, max_completions: usize, room: usize) {
+        // Fewer than any capacity implies, so that backpressure is common.
         self.ops.max_undelivered = room as u32;
         let is_notified = self.io.take_notifications();
         self.collect_events();
@@ -215,14 +215,14 @@ impl Runner {
             self.ops.run(&mut self.io);
         }
         self.note_silent_ends();
-        let mut events = Events::with_capacity(takes);
+        let mut events = Events::with_capacity(max_completions);
         self.ops.deliver(&mut events, &mut self.io.deferred);
         events.completions().for_each(|completion| self.on_completion(completion));
         self.ops.run(&mut self.io);
         self.run_deferred_drops();
     }
 
-    /// Finds operations that have ended without a completion.
+    /// Detects operations that have ended without a completion.
     fn note_silent_ends(&mut self) {
         let Runner { ops, io, model, .. } = self;
         for at in 0..model.ops.len() {
@@ -235,12 +235,12 @@ impl Runner {
 
     fn on_completion(&mut self, completion: Completion) {
         let Completion { token, id, transferred, result, buf, more } = completion;
-        assert_eq!(id.slot, self.model.ops[token.0].op, "the token is that of the operation");
+        assert_eq!(id.slot, self.model.ops[token.0].op, "the token is the operation's");
         let its = Delivered { transferred, result, buf, more };
         self.kept.extend(self.model.complete(token.0, its, &self.io));
     }
 
-    /// Drops what was deferred, as the last of a call.
+    /// Runs the deferred drops, last in a call.
     pub(super) fn run_deferred_drops(&mut self) {
         self.drops.is_allowed.store(true, Ordering::Relaxed);
         while let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.io.run_deferred_drops())) {
@@ -251,7 +251,7 @@ impl Runner {
         self.drops.is_allowed.store(false, Ordering::Relaxed);
     }
 
-    /// Checks what holds after each step.
+    /// Checks the invariants after each step.
     fn check(&self) {
         self.ops.verify(&self.io);
         let is_runnable = |op: OpSlot| {
@@ -260,7 +260,7 @@ impl Runner {
         let is_open = |op: &&OpModel| !op.is_done && !op.has_ended_silently;
         for op in self.model.ops.iter().filter(is_open) {
             assert!(self.ops.contains(op.op), "an operation is lost: {op:?}");
-            assert!(!is_runnable(op.op), "it is left in the run queue: {op:?}");
+            assert!(!is_runnable(op.op), "an operation is left in the run queue: {op:?}");
             let is_elsewhere = self.io.driver.has(op.op) || self.io.threads.has(op.op);
             for file in [op.file, op.target].into_iter().flatten().filter(|_| is_elsewhere) {
                 assert!(self.sources[file].strong_count() > 0, "the file is closed: {op:?}");
@@ -270,7 +270,7 @@ impl Runner {
             let file = Some(link.file);
             let open = self.model.ops.iter().filter(|op| !op.is_done);
             let dirs = open.fold(Interest::empty(), |dirs, op| {
-                let its = if op.file == file { op.what.reads() } else { None };
+                let its = if op.file == file { op.op_kind.reads() } else { None };
                 let its = its.map_or(Interest::empty(), |reads| if reads { R } else { W });
                 dirs | its | if op.target == file { W } else { Interest::empty() }
             });
@@ -279,17 +279,17 @@ impl Runner {
         }
     }
 
-    /// Lets everything come to its end.
+    /// Completes every operation.
     fn finish(mut self) {
         for at in 0..self.model.ops.len() {
             let op = &self.model.ops[at];
             let file = op.file.map(|file| self.io.files.all[file].kind);
-            let is_connectionless = op.what == What::AcceptMulti
-                || (op.what == What::RecvMulti && file == Some(FileKind::Datagrams));
+            let is_connectionless = op.op_kind == OpKind::AcceptMulti
+                || (op.op_kind == OpKind::RecvMulti && file == Some(FileKind::Datagrams));
             if !op.is_done && is_connectionless {
                 let id = op.op;
                 self.model.ops[at].is_cancelled = true;
-                self.ops.cancel(id, Why::User, &mut self.io);
+                self.ops.cancel(id, CancelReason::User, &mut self.io);
                 self.ops.run(&mut self.io);
             }
         }
@@ -312,10 +312,10 @@ impl Runner {
                 break;
             }
             self.finish_calls();
-            // Connects that were held up begin only now.
+            // Delayed connects begin only now.
             (0..LINKS).for_each(|at| self.change(at, R | W, |file| file.peer_answers(true)));
             self.step(&Step::TimePasses(20));
-            self.step(&Step::Wait { takes: 8, room: 8 });
+            self.step(&Step::Wait { max_completions: 8, room: 8 });
             self.step(&Step::ReturnBuffers(1));
         }
         (0..self.model.ops.len()).for_each(|at| self.model.complete_silently(at, &self.io));
@@ -325,7 +325,7 @@ impl Runner {
         self.drop_all();
     }
 
-    /// Ends what the driver and the threads have, as far as it can end now.
+    /// Ends the calls of driver and threads that can end now.
     fn finish_calls(&mut self) {
         let FakeIo { driver, threads, files, rng, .. } = &mut self.io;
         driver.finish_cancelled(files, rng);
@@ -340,15 +340,15 @@ impl Runner {
         }
     }
 
-    /// Drops the operations while the driver and the threads may have calls.
+    /// Drops the operations while driver and threads may have calls.
     fn drop_all(mut self) {
         self.run_deferred_drops();
         let all = || self.sources.iter().chain(&self.passed);
-        // Two panics at a time would abort.
-        all().for_each(FakeSource::calm);
+        // Two simultaneous panics would abort.
+        all().for_each(FakeSource::suppress_panic);
         self.drops.is_allowed.store(true, Ordering::Relaxed);
         let Runner { ops, mut io, links, sources, passed, drops, pool, kept, model } = self;
-        // As a reactor does: the driver goes before the files.
+        // Like a reactor: the driver is dropped before the files.
         io.driver.clear();
         drop((ops, links));
         for op in model.ops.iter().filter(|op| !op.is_done) {
@@ -369,7 +369,7 @@ impl Runner {
     }
 }
 
-/// The number of cases, unless `PROPTEST_CASES` says another. Miri takes much longer.
+/// The number of cases without `PROPTEST_CASES`. Miri is much slower.
 const CASES: u32 = if cfg!(miri) { 12 } else { 512 };
 const STEPS: usize = if cfg!(miri) { 60 } else { 160 };
 
@@ -378,9 +378,9 @@ fn config() -> ProptestConfig {
     let mut config = ProptestConfig::with_cases(cases.unwrap_or(CASES));
     if cfg!(miri) {
         config.failure_persistence = None;
-        // It is for undefined behaviour: a script that fails there is shrunk without it.
+        // Miri checks for undefined behaviour; a failing script is shrunk without it.
         config.max_shrink_iters = 0;
-        // Each alternative of each step seeds a generator, which is most of the time otherwise.
+        // The default generator is seeded for each alternative, which would take most of the time.
         config.rng_algorithm = RngAlgorithm::XorShift;
     }
     config
@@ -390,14 +390,14 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn scripts_run_to_their_end(setup in any_setup(), steps in any_steps(STEPS)) {
+    fn scripts_run_to_completion(setup in any_setup(), steps in any_steps(STEPS)) {
         let mut runner = Runner::new(&setup);
         steps.iter().for_each(|step| runner.step(step));
         runner.finish();
     }
 
     #[test]
-    fn operations_are_dropped_in_the_middle(setup in any_setup(), steps in any_steps(STEPS)) {
+    fn operations_are_dropped_midway(setup in any_setup(), steps in any_steps(STEPS)) {
         let mut runner = Runner::new(&setup);
         steps.iter().for_each(|step| runner.step(step));
         runner.drop_all();

@@ -5,13 +5,13 @@ use super::fake_file::FileKind;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-/// How many sources are registered at a time.
+/// The number of registered sources.
 pub(super) const LINKS: usize = 4;
-/// The size of the buffers of the pool.
+/// The size of the pool's buffers.
 pub(super) const POOL_SIZE: usize = 7;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum What {
+pub(super) enum OpKind {
     Recv,
     RecvExact,
     RecvMulti,
@@ -36,11 +36,11 @@ pub(super) enum What {
     Nop,
 }
 
-impl What {
-    /// Returns what is submitted to a file of this kind.
+impl OpKind {
+    /// Returns an operation for a file of this kind.
     pub(super) fn any_of(kind: FileKind, pick: Index) -> Self {
-        use What::*;
-        let all: &[What] = match kind {
+        use OpKind::*;
+        let all: &[OpKind] = match kind {
             FileKind::Stream { .. } => &[
                 Recv, Recv, RecvExact, RecvExact, RecvMulti, RecvMulti, RecvMsg, Read, Send,
                 SendAll, SendAll, SendMsg, Write, ShutWrite, ShutRead, Splice, Splice, Timeout,
@@ -57,29 +57,29 @@ impl What {
     }
 
     pub(super) fn is_multi(self) -> bool {
-        matches!(self, What::RecvMulti | What::AcceptMulti)
+        matches!(self, OpKind::RecvMulti | OpKind::AcceptMulti)
     }
 
     pub(super) fn receives(self) -> bool {
-        use What::*;
+        use OpKind::*;
         matches!(self, Recv | RecvExact | RecvMulti | RecvFrom | RecvMsg | Read)
     }
 
     pub(super) fn sends(self) -> bool {
-        matches!(self, What::Send | What::SendAll | What::SendMsg | What::Write)
+        matches!(self, OpKind::Send | OpKind::SendAll | OpKind::SendMsg | OpKind::Write)
     }
 
-    /// Returns true if its success can be silent.
+    /// Returns true if the success can be silent.
     pub(super) fn may_skip_success(self) -> bool {
-        use What::*;
+        use OpKind::*;
         self.sends() || matches!(self, WriteAt | Sync | Connect | ShutRead | ShutWrite)
     }
 
-    /// Returns the order that it is in: that of the reads, or of the writes.
+    /// Returns true for the read queue, false for the write queue, `None` without a queue.
     pub(super) fn reads(self) -> Option<bool> {
         match self {
-            What::Splice | What::Accept | What::AcceptMulti => Some(true),
-            What::Connect | What::ShutWrite => Some(false),
+            OpKind::Splice | OpKind::Accept | OpKind::AcceptMulti => Some(true),
+            OpKind::Connect | OpKind::ShutWrite => Some(false),
             _ if self.receives() => Some(true),
             _ if self.sends() => Some(false),
             _ => None,
@@ -92,7 +92,7 @@ pub(super) enum Step {
     /// Submits an operation, with a deadline in milliseconds.
     Submit {
         link: usize,
-        what: Index,
+        op_kind: Index,
         amount: usize,
         deadline: Option<u64>,
     },
@@ -101,22 +101,22 @@ pub(super) enum Step {
     PeerReads(usize, usize),
     PeerEnds(usize),
     PeerResets(usize),
-    /// Ends a connect that is under way; well, or not.
+    /// Ends a connect in progress, successfully or not.
     PeerAnswers(usize, bool),
-    /// The driver ends a call.
+    /// Ends a call of the driver.
     Finish(Index, End),
     ThreadBegins(Index),
     ThreadEnds(Index, End),
-    /// A source is reported although it need not be ready.
+    /// Reports a source that need not be ready.
     Spurious(usize),
     TimePasses(u64),
     ReturnBuffers(usize),
-    /// The user watches urgent data, or does not any more.
+    /// Watches urgent data for the user, or stops that.
     Watch(usize, bool),
     Deregister(usize),
-    /// Everything but the kernel makes progress, and so many completions are delivered.
+    /// Runs everything but the kernel, and delivers a limited number of completions.
     Wait {
-        takes: usize,
+        max_completions: usize,
         room: usize,
     },
 }
@@ -150,7 +150,7 @@ fn any_step() -> impl Strategy<Value = Step> {
     let deadline = prop_oneof![6 => Just(None), 1 => (0..40_u64).prop_map(Some)];
     prop_oneof![
         14 => (link(), index(), 1..30_usize, deadline).prop_map(
-            |(link, what, amount, deadline)| Step::Submit { link, what, amount, deadline }
+            |(link, op_kind, amount, deadline)| Step::Submit { link, op_kind, amount, deadline }
         ),
         3 => index().prop_map(Step::Cancel),
         5 => (link(), 1..40_usize).prop_map(|(link, count)| Step::PeerSends(link, count)),
@@ -166,20 +166,21 @@ fn any_step() -> impl Strategy<Value = Step> {
         3 => (1..4_usize).prop_map(Step::ReturnBuffers),
         1 => (link(), any::<bool>()).prop_map(|(link, watches)| Step::Watch(link, watches)),
         1 => link().prop_map(Step::Deregister),
-        9 => (0..6_usize, 1..8_usize).prop_map(|(takes, room)| Step::Wait { takes, room }),
+        9 => (0..6_usize, 1..8_usize)
+            .prop_map(|(max_completions, room)| Step::Wait { max_completions, room }),
     ]
 }
 
-/// What a case begins with.
+/// The parameters of a case.
 #[derive(Clone, Debug)]
 pub(super) struct Setup {
     pub(super) kinds: Vec<FileKind>,
     pub(super) seed: u64,
     pub(super) is_by_level: bool,
-    /// Of a hundred calls the driver refuses so many, and can't interrupt so many.
+    /// The percentages of refused and of uninterruptible driver calls.
     pub(super) refused: u64,
-    pub(super) stubborn: u64,
-    /// Of a hundred attempts so many move a few bytes only.
+    pub(super) uninterruptible: u64,
+    /// The percentage of attempts that move a few bytes only.
     pub(super) short: u64,
     /// The limit of the pool.
     pub(super) limit: usize,
@@ -190,12 +191,12 @@ pub(super) fn any_setup() -> impl Strategy<Value = Setup> {
     let short = prop_oneof![4 => Just(30_u64), 1 => Just(100)];
     let refused = prop_oneof![Just(0), Just(100), 10..90_u64];
     (kinds, any::<u64>(), any::<bool>(), refused, 0..60_u64, short, 1..5_usize).prop_map(
-        |(kinds, seed, is_by_level, refused, stubborn, short, limit)| Setup {
+        |(kinds, seed, is_by_level, refused, uninterruptible, short, limit)| Setup {
             kinds,
             seed,
             is_by_level,
             refused,
-            stubborn,
+            uninterruptible,
             short,
             limit,
         },

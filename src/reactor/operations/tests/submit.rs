@@ -1,11 +1,11 @@
-//! Submits operations of every kind, and notes what is known of each.
+//! Submits operations of every kind, and adds their models.
 
 use super::fake_file::{BLOCK, BLOCKS, FileKind, NEW};
 use super::fake_source::FakeSource;
 use super::file_model::Block;
 use super::model::OpModel;
 use super::runner::Runner;
-use super::script::{LINKS, What};
+use super::script::{LINKS, OpKind};
 use crate::event::{Interest, Token};
 use crate::key::{Key, OpSlot};
 use crate::op::{Message, Op, OpenOptions};
@@ -18,13 +18,13 @@ impl Runner {
     pub(super) fn submit(&mut self, at: usize, pick: Index, amount: usize, deadline: Option<u64>) {
         let link = &mut self.links[at];
         let (kind, file) = (link.kind, link.file);
-        let mut what = What::any_of(kind, pick);
+        let mut op_kind = OpKind::any_of(kind, pick);
         if matches!(kind, FileKind::Stream { connects: true }) && !link.has_connect {
-            (what, link.has_connect) = (What::Connect, true);
+            (op_kind, link.has_connect) = (OpKind::Connect, true);
         }
         let mut target = None;
-        if what == What::Splice {
-            // One of the two has to be a pipe.
+        if op_kind == OpKind::Splice {
+            // One of the two must be a pipe.
             let is_pipe = |at: usize| self.links[at].kind == FileKind::Pipe;
             let suits = |to: usize| {
                 let to_kind = self.links[to].kind;
@@ -40,14 +40,14 @@ impl Runner {
             }
             target = Some(found[pick.index(found.len())]);
         }
-        let block = match what {
-            What::WriteAt => self.model.files[file].written_blocks,
+        let block = match op_kind {
+            OpKind::WriteAt => self.model.files[file].written_blocks,
             _ => pick.index(BLOCKS),
         };
         if block == BLOCKS {
             return;
         }
-        let (op, model) = self.prepare(at, what, target, amount, block);
+        let (op, model) = self.prepare(at, op_kind, target, amount, block);
         let op = if model.is_silent { op.skip_success() } else { op };
         let op = match deadline {
             Some(after) => op.deadline(Duration::from_millis(after)),
@@ -56,46 +56,46 @@ impl Runner {
         self.accept(op, model, at, target);
     }
 
-    /// Returns an operation, and what is known of it.
+    /// Returns an operation and its model.
     fn prepare(
         &mut self,
         at: usize,
-        what: What,
+        op_kind: OpKind,
         target: Option<usize>,
         amount: usize,
         block: usize,
     ) -> (Op, OpModel) {
         let (start, serial) = (amount % 5, self.model.ops.len());
         let (mut bytes, mut room) = (vec![0xa5; start], 0);
-        match what {
-            What::WriteAt => bytes.extend([NEW; BLOCK]),
-            _ if what.sends() => {
+        match op_kind {
+            OpKind::WriteAt => bytes.extend([NEW; BLOCK]),
+            _ if op_kind.sends() => {
                 bytes.extend((0..3 * amount).map(|at| (at * 31 + serial * 7) as u8));
             }
-            What::ReadAt => room = BLOCK,
-            _ if what.receives() => room = amount,
+            OpKind::ReadAt => room = BLOCK,
+            _ if op_kind.receives() => room = amount,
             _ => {}
         }
         bytes.reserve_exact(room);
         let has_buf = room > 0 || bytes.len() > start;
-        let has_buf = has_buf && what != What::RecvMulti;
+        let has_buf = has_buf && op_kind != OpKind::RecvMulti;
         let memory = has_buf.then(|| (bytes.as_ptr().addr(), bytes.capacity()));
         let (submitted_bytes, limit) = (bytes.clone(), Duration::from_millis(amount as u64));
         let to = self.links[target.unwrap_or(at)].slot;
         let keys = [self.links[at].slot, to].map(|slot| Key { poller: 0, slot });
-        let op = self.op_of(what, keys, bytes, (start, amount, block), serial);
-        let has_file = !matches!(what, What::Open | What::Timeout | What::Nop);
+        let op = self.op_of(op_kind, keys, bytes, (start, amount, block), serial);
+        let has_file = !matches!(op_kind, OpKind::Open | OpKind::Timeout | OpKind::Nop);
         let file = self.links[at].file;
         let known = self.model.files[file].blocks[block];
         let model = OpModel {
             op: OpSlot { index: u32::MAX, generation: 0 },
-            what,
+            op_kind,
             file: has_file.then_some(file),
             target: target.map(|to| self.links[to].file),
-            amount: match what {
-                What::ReadAt | What::WriteAt => BLOCK,
-                _ if what.sends() => 3 * amount,
-                _ if what.receives() || what == What::Splice => amount,
+            amount: match op_kind {
+                OpKind::ReadAt | OpKind::WriteAt => BLOCK,
+                _ if op_kind.sends() => 3 * amount,
+                _ if op_kind.receives() || op_kind == OpKind::Splice => amount,
                 _ => 0,
             },
             bytes: submitted_bytes,
@@ -109,17 +109,17 @@ impl Runner {
             is_removed: false,
             is_ended_early: false,
             is_orderly: false,
-            is_silent: serial % 3 == 1 && what.may_skip_success(),
+            is_silent: serial % 3 == 1 && op_kind.may_skip_success(),
             has_ended_silently: false,
             is_done: false,
         };
         (op, model)
     }
 
-    /// Returns an operation of the first of these keys. Operations know slots only.
+    /// Returns an operation on the first of these keys. Operations use only the slots.
     fn op_of(
         &mut self,
-        what: What,
+        op_kind: OpKind,
         [key, to]: [Key; 2],
         bytes: Vec<u8>,
         (start, amount, block): (usize, usize, usize),
@@ -127,33 +127,33 @@ impl Runner {
     ) -> Op {
         let limit = Duration::from_millis(amount as u64);
         let offset = (block * BLOCK) as u64;
-        match what {
-            What::Recv => Op::recv(key, bytes, amount),
-            What::RecvExact => Op::recv_exact(key, bytes, amount),
-            What::RecvMulti => Op::recv_multi(key, &self.pool),
-            What::RecvFrom => Op::recv_from(key, bytes, amount),
-            What::RecvMsg => Op::recv_msg(key, bytes, amount),
-            What::Read => Op::read(key, bytes, amount),
-            What::Send => Op::send(key, bytes, start..),
-            What::SendAll => Op::send_all(key, bytes, start..),
-            What::SendMsg => {
+        match op_kind {
+            OpKind::Recv => Op::recv(key, bytes, amount),
+            OpKind::RecvExact => Op::recv_exact(key, bytes, amount),
+            OpKind::RecvMulti => Op::recv_multi(key, &self.pool),
+            OpKind::RecvFrom => Op::recv_from(key, bytes, amount),
+            OpKind::RecvMsg => Op::recv_msg(key, bytes, amount),
+            OpKind::Read => Op::read(key, bytes, amount),
+            OpKind::Send => Op::send(key, bytes, start..),
+            OpKind::SendAll => Op::send_all(key, bytes, start..),
+            OpKind::SendMsg => {
                 let source = FakeSource::new(&self.drops, serial % 2 == 0);
                 self.passed.push(Arc::downgrade(&source));
                 Op::send_msg(key, bytes, start.., Message::new().file(source))
             }
-            What::Write => Op::write(key, bytes, start..),
-            What::Splice => Op::splice(key, to, amount),
-            What::Connect => Op::connect(key, std::net::SocketAddr::from(([127, 0, 0, 1], 9))),
-            What::Accept => Op::accept(key),
-            What::AcceptMulti => Op::accept_multi(key),
-            What::ShutRead => Op::shutdown(key, Shutdown::Read),
-            What::ShutWrite => Op::shutdown(key, Shutdown::Write),
-            What::ReadAt => Op::read_at(key, bytes, BLOCK, offset),
-            What::WriteAt => Op::write_at(key, bytes, start.., offset),
-            What::Sync => Op::fsync(key),
-            What::Open => Op::open("/dev/null", OpenOptions::new().read(true)),
-            What::Timeout => Op::timeout(limit),
-            What::Nop => Op::nop(),
+            OpKind::Write => Op::write(key, bytes, start..),
+            OpKind::Splice => Op::splice(key, to, amount),
+            OpKind::Connect => Op::connect(key, std::net::SocketAddr::from(([127, 0, 0, 1], 9))),
+            OpKind::Accept => Op::accept(key),
+            OpKind::AcceptMulti => Op::accept_multi(key),
+            OpKind::ShutRead => Op::shutdown(key, Shutdown::Read),
+            OpKind::ShutWrite => Op::shutdown(key, Shutdown::Write),
+            OpKind::ReadAt => Op::read_at(key, bytes, BLOCK, offset),
+            OpKind::WriteAt => Op::write_at(key, bytes, start.., offset),
+            OpKind::Sync => Op::fsync(key),
+            OpKind::Open => Op::open("/dev/null", OpenOptions::new().read(true)),
+            OpKind::Timeout => Op::timeout(limit),
+            OpKind::Nop => Op::nop(),
         }
     }
 
@@ -166,20 +166,20 @@ impl Runner {
             let link = &links[link];
             slots[place] = Some(link.slot);
             if !ops.has_source(link.slot) {
-                ops.add_source(link.slot, Interest::empty(), io).expect("it is open");
+                ops.add_source(link.slot, Interest::empty(), io).expect("open");
             }
         }
-        if model.what == What::WriteAt {
+        if model.op_kind == OpKind::WriteAt {
             let file = &mut self.model.files[links[at].file];
             file.blocks[model.block.0] = Block::Either;
             file.written_blocks += 1;
         }
         let token = Token(self.model.ops.len());
-        model.op = ops.submit(&mut op, token, slots[0], slots[1], io).expect("it is in order");
+        model.op = ops.submit(&mut op, token, slots[0], slots[1], io).expect("accepted");
         let is_new = self.model.ops.iter().all(|other| other.op != model.op);
-        assert!(is_new, "no name is used twice");
+        assert!(is_new, "ids are unique");
         self.model.ops.push(model);
-        // The files of a message are the operation's by now.
+        // The operation owns the files of a message.
         drop(op);
         self.run_deferred_drops();
     }

@@ -1,14 +1,14 @@
-//! Jobs in the order in which they came, but for those of a mount that has its share of threads.
+//! Jobs in order of submission, except for those of a mount that has its share of threads.
 
 use super::Job;
 use crate::sys::mount::MountId;
 use std::collections::VecDeque;
 
-/// Jobs, and how many threads are at work for each mount.
+/// Jobs, and the number of busy threads for each mount.
 #[derive(Default)]
 pub(super) struct FairQueue {
-    /// The mounts that have jobs or threads; those whose jobs are unknown are one. They take turns:
-    /// the first is the next.
+    /// The mounts with jobs or threads; all unknown mounts are one. They are served in rotation,
+    /// from the front.
     mounts: VecDeque<Mount>,
 }
 
@@ -27,8 +27,8 @@ impl FairQueue {
         self.mount(job.mount).jobs.push_front(job);
     }
 
-    /// Takes the next job of the next mount for which fewer than `share` threads are at work. Its
-    /// thread calls [`finish`](FairQueue::finish) afterwards.
+    /// Pops a job of the next mount with fewer than `share` busy threads. Its thread must call
+    /// [`finish`](FairQueue::finish) afterwards.
     pub(super) fn pop_front(&mut self, share: usize) -> Option<Job> {
         let at = self.mounts.iter().position(|mount| mount.runnable(share) > 0)?;
         let mut mount = self.mounts.remove(at)?;
@@ -38,21 +38,21 @@ impl FairQueue {
         job
     }
 
-    /// A thread has done its work for this mount.
+    /// Notes that a thread has finished a job of this mount.
     pub(super) fn finish(&mut self, id: Option<MountId>) {
         self.mount(id).running -= 1;
         self.remove_empty();
     }
 
-    /// Removes the first job of which this is true.
-    pub(super) fn remove(&mut self, is_it: impl Fn(&Job) -> bool) -> Option<Job> {
+    /// Removes the first matching job.
+    pub(super) fn remove(&mut self, matches: impl Fn(&Job) -> bool) -> Option<Job> {
         let mut jobs = self.mounts.iter_mut().map(|mount| &mut mount.jobs);
-        let job = jobs.find_map(|jobs| jobs.remove(jobs.iter().position(&is_it)?));
+        let job = jobs.find_map(|jobs| jobs.remove(jobs.iter().position(&matches)?));
         self.remove_empty();
         job
     }
 
-    /// Returns how many jobs could be taken by further threads.
+    /// Returns the number of jobs that further threads could take.
     pub(super) fn runnable(&self, share: usize) -> usize {
         self.mounts.iter().map(|mount| mount.runnable(share)).sum()
     }

@@ -1,5 +1,5 @@
-//! Threads that wait for a disk: how many there are, what can be had back from them, and what
-//! becomes of the rest when the poller goes. A pipe that nobody writes to stands for a slow pool.
+//! The thread pool: the number of threads, the withdrawal of jobs, and closing. A pipe without a
+//! writer's data stands for a slow disk.
 
 use super::*;
 use crate::sys::buf::Buf;
@@ -25,7 +25,7 @@ impl Wake for Notifier {
     }
 }
 
-/// The most threads for one mount, which all pipes are of.
+/// The most threads for one mount; all pipes share a mount.
 const SHARE: usize = 4;
 
 fn pool() -> (ThreadPool, Arc<Notifier>) {
@@ -39,24 +39,23 @@ fn op(index: usize) -> OpSlot {
     OpSlot { index: index as u32, generation: 0 }
 }
 
-/// A file of the user's, who has it told when it is dropped: on which thread, and whether the
-/// threads' queue was free.
-struct Told {
+/// A user's file that reports its drop: the thread, and whether the pool's lock was free.
+struct DropReporter {
     file: OwnedFd,
     shared: Arc<Shared>,
     sender: Sender<(Option<String>, bool)>,
 }
 
-impl AsFd for Told {
+impl AsFd for DropReporter {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
 }
 
-impl Drop for Told {
+impl Drop for DropReporter {
     fn drop(&mut self) {
         let name = std::thread::current().name().map(str::to_owned);
-        // Another thread may have it for a moment; this one would have it for ever.
+        // Another thread may hold the lock briefly; this one would hold it during the drop.
         let deadline = Instant::now() + WATCHDOG;
         let mut is_free = false;
         while !is_free && Instant::now() < deadline {
@@ -67,117 +66,124 @@ impl Drop for Told {
     }
 }
 
-/// A read that waits until something is written.
-struct Slow {
+/// A read that blocks until something is written.
+struct BlockedRead {
     writer: OwnedFd,
     dropped: Receiver<(Option<String>, bool)>,
 }
 
-fn submit(pool: &mut ThreadPool, index: usize) -> Slow {
+fn submit(pool: &mut ThreadPool, index: usize) -> BlockedRead {
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC).expect("a pipe");
     let (sender, dropped) = channel();
-    let told = Told { file: reader, shared: pool.shared.clone(), sender };
-    let held = SourceFd::new(Arc::new(told));
+    let reporter = DropReporter { file: reader, shared: pool.shared.clone(), sender };
+    let source = SourceFd::new(Arc::new(reporter));
     let buf = Buf::Vec(Vec::with_capacity(8));
-    let io_call = CallBox::new(held.fd(), Call::Read, buf, (0, 8), None);
-    pool.submit(op(index), io_call.expect("in order"), vec![held]);
-    Slow { writer, dropped }
+    let io_call = CallBox::new(source.fd(), Call::Read, buf, (0, 8), None);
+    pool.submit(op(index), io_call.expect("accepted"), vec![source]);
+    BlockedRead { writer, dropped }
 }
 
-/// Waits until this is true of the queue.
-fn until(pool: &ThreadPool, is_so: impl Fn(&Queue) -> bool) {
+/// Waits until the queue fulfils a condition.
+fn wait_until(pool: &ThreadPool, condition: impl Fn(&Queue) -> bool) {
     let deadline = Instant::now() + WATCHDOG;
-    while !is_so(&pool.shared.lock()) {
-        assert!(Instant::now() < deadline, "the threads do not get on");
+    while !condition(&pool.shared.lock()) {
+        assert!(Instant::now() < deadline, "the threads make no progress");
         std::thread::yield_now();
     }
 }
 
 fn take(pool: &mut ThreadPool) -> Vec<(OpSlot, usize)> {
-    let (mut landed, mut files) = (vec![], vec![]);
-    pool.collect(&mut landed, &mut files);
-    assert_eq!(landed.len(), files.len(), "each has its file");
-    let of = |landed: OpEvent| match landed {
+    let (mut events, mut files) = (vec![], vec![]);
+    pool.collect(&mut events, &mut files);
+    assert_eq!(events.len(), files.len(), "each has its file");
+    let of = |events: OpEvent| match events {
         OpEvent::Completed { op, work, result: Ok(CallResult::Moved(count)) } => {
             assert_eq!(work.into_call().into_buf().len(), count);
             (op, count)
         }
         other => panic!("{other:?}"),
     };
-    landed.into_iter().map(of).collect()
+    events.into_iter().map(of).collect()
 }
 
 #[test]
-fn share_of_jobs_runs_and_others_can_be_withdrawn() {
+fn share_of_jobs_runs_others_can_be_withdrawn() {
     let (mut pool, notifier) = pool();
-    let slow: Vec<_> = (0..7).map(|at| submit(&mut pool, at)).collect();
-    until(&pool, |queue| queue.jobs.len() == 3);
+    let read: Vec<_> = (0..7).map(|at| submit(&mut pool, at)).collect();
+    wait_until(&pool, |queue| queue.jobs.len() == 3);
     assert_eq!((pool.shared.lock().threads, pool.count), (SHARE, 7));
-    assert!((0..SHARE).all(|at| pool.withdraw(op(at)).is_none()), "a thread is at it");
-    assert!(pool.withdraw(OpSlot { index: 5, generation: 1 }).is_none(), "that is another");
-    let back = pool.withdraw(op(5)).expect("it waits for its turn");
+    assert!((0..SHARE).all(|at| pool.withdraw(op(at)).is_none()), "a thread has started it");
+    assert!(pool.withdraw(OpSlot { index: 5, generation: 1 }).is_none(), "another operation");
+    let back = pool.withdraw(op(5)).expect("queued");
     assert_eq!((back.moved(), pool.count), (0, 6));
     assert!(pool.withdraw(op(5)).is_none(), "once");
-    assert_eq!(take(&mut pool), [], "none is done");
+    assert_eq!(take(&mut pool), [], "no job is done");
     assert_eq!(notifier.0.load(Ordering::SeqCst), 0);
     for (at, count) in [(2, 3), (4, 1), (6, 2), (0, 8), (1, 8), (3, 8)] {
-        write(&slow[at].writer, &[7; 8][..count]).expect("room");
-        until(&pool, |queue| !queue.done.is_empty());
+        write(&read[at].writer, &[7; 8][..count]).expect("room");
+        wait_until(&pool, |queue| !queue.done.is_empty());
         assert_eq!(take(&mut pool), [(op(at), count)]);
-        assert!(slow[at].dropped.recv().is_ok_and(|(_, is_free)| is_free), "that was the last");
+        assert!(
+            read[at].dropped.recv().is_ok_and(|(_, is_free)| is_free),
+            "the last reference was dropped"
+        );
     }
-    assert_eq!((pool.count, notifier.0.load(Ordering::SeqCst)), (0, 6), "one ring for each");
-    until(&pool, |queue| queue.idle == queue.threads);
-    assert_eq!(pool.shared.lock().threads, SHARE, "they are kept");
+    assert_eq!(
+        (pool.count, notifier.0.load(Ordering::SeqCst)),
+        (0, 6),
+        "one notification for each"
+    );
+    wait_until(&pool, |queue| queue.idle == queue.threads);
+    assert_eq!(pool.shared.lock().threads, SHARE, "idle threads are kept");
     pool.close();
     assert_eq!(pool.shared.lock().threads, 0);
 }
 
-/// One that has nothing to do takes what comes, and no other is made for that.
+/// An idle thread takes the next job; no other is started.
 #[test]
-fn threads_are_started_when_they_are_needed() {
+fn threads_are_started_on_demand() {
     let (mut pool, _notifier) = pool();
     for at in 0..5 {
-        let slow = submit(&mut pool, at);
-        write(&slow.writer, b"x").expect("room");
-        until(&pool, |queue| !queue.done.is_empty() && queue.idle == queue.threads);
+        let read = submit(&mut pool, at);
+        write(&read.writer, b"x").expect("room");
+        wait_until(&pool, |queue| !queue.done.is_empty() && queue.idle == queue.threads);
         assert_eq!((take(&mut pool), pool.shared.lock().threads), (vec![(op(at), 1)], 1));
     }
     pool.close();
 }
 
-/// A job of another file system does not wait for those that hang.
+/// A job of another file system does not wait for blocked ones.
 #[test]
 fn other_mount_has_threads_left() {
     let (mut pool, _notifier) = pool();
-    let slow: Vec<_> = (0..20).map(|at| submit(&mut pool, at)).collect();
-    let file = tempfile::tempfile().expect("a place for it");
+    let read: Vec<_> = (0..20).map(|at| submit(&mut pool, at)).collect();
+    let file = tempfile::tempfile().expect("a temporary file");
     for at in 20..26 {
-        let held = SourceFd::new(Arc::new(file.try_clone().expect("a number is free")));
+        let source = SourceFd::new(Arc::new(file.try_clone().expect("a free descriptor")));
         let buf = Buf::Vec(Vec::with_capacity(8));
-        let call = CallBox::new(held.fd(), Call::Read, buf, (0, 8), None).expect("in order");
+        let call = CallBox::new(source.fd(), Call::Read, buf, (0, 8), None).expect("accepted");
         if call.mount().is_none() {
-            return println!("skipped: the kernel does not tell the mount");
+            return println!("skipped: the kernel does not report mounts");
         }
-        pool.submit(op(at), call, vec![held]);
-        until(&pool, |queue| !queue.done.is_empty());
+        pool.submit(op(at), call, vec![source]);
+        wait_until(&pool, |queue| !queue.done.is_empty());
         assert_eq!(take(&mut pool), [(op(at), 0)]);
     }
-    // Threads that wait for the pipes take their share, not those that have become idle.
-    until(&pool, |queue| queue.jobs.len() == 20 - SHARE && queue.idle > 0);
+    // Threads blocked on pipes count for the share, idle ones do not.
+    wait_until(&pool, |queue| queue.jobs.len() == 20 - SHARE && queue.idle > 0);
     pool.set_max_threads(2 * SHARE + 2);
-    until(&pool, |queue| queue.jobs.len() == 19 - SHARE);
-    // With fewer, those that have a job keep it.
+    wait_until(&pool, |queue| queue.jobs.len() == 19 - SHARE);
+    // A lower limit does not stop busy threads.
     pool.set_max_threads(0);
-    for slow in &slow {
-        write(&slow.writer, b"x").expect("room");
+    for read in &read {
+        write(&read.writer, b"x").expect("room");
     }
     let mut done = Vec::new();
     while done.len() < 20 {
-        until(&pool, |queue| !queue.done.is_empty());
+        wait_until(&pool, |queue| !queue.done.is_empty());
         done.extend(take(&mut pool));
     }
-    until(&pool, |queue| queue.threads == 1 && queue.idle == 1);
+    wait_until(&pool, |queue| queue.threads == 1 && queue.idle == 1);
     pool.close();
 }
 
@@ -186,43 +192,43 @@ fn idle_thread_ends() {
     let notifier = Arc::new(Notifier::default());
     let mut pool = ThreadPool::with_keep_alive(notifier.into(), Duration::from_millis(1));
     for at in 0..3 {
-        let slow = submit(&mut pool, at);
-        write(&slow.writer, b"x").expect("room");
-        until(&pool, |queue| !queue.done.is_empty() && queue.threads == 0);
+        let read = submit(&mut pool, at);
+        write(&read.writer, b"x").expect("room");
+        wait_until(&pool, |queue| !queue.done.is_empty() && queue.threads == 0);
         assert_eq!((take(&mut pool), pool.shared.lock().idle), (vec![(op(at), 1)], 0));
     }
     pool.close();
 }
 
 #[test]
-fn close_drops_what_has_not_begun_and_waits_for_the_rest() {
+fn close_drops_queued_jobs_and_waits_for_running() {
     let (mut pool, notifier) = pool();
-    let slow: Vec<_> = (0..6).map(|at| submit(&mut pool, at)).collect();
-    until(&pool, |queue| queue.jobs.len() == 2);
-    write(&slow[0].writer, b"done").expect("room");
-    until(&pool, |queue| queue.done.len() == 1 && queue.jobs.len() == 1);
+    let read: Vec<_> = (0..6).map(|at| submit(&mut pool, at)).collect();
+    wait_until(&pool, |queue| queue.jobs.len() == 2);
+    write(&read[0].writer, b"done").expect("room");
+    wait_until(&pool, |queue| queue.done.len() == 1 && queue.jobs.len() == 1);
     let shared = pool.shared.clone();
-    let waits = std::thread::spawn(move || {
+    let closer = std::thread::spawn(move || {
         pool.close();
         pool
     });
-    // Closing has begun: what comes now is late.
+    // Closing has begun; further events are late.
     let deadline = Instant::now() + WATCHDOG;
     while !shared.lock().is_closed {
         assert!(Instant::now() < deadline);
         std::thread::yield_now();
     }
-    let rung = notifier.0.load(Ordering::SeqCst);
-    for slow in &slow[1..5] {
-        write(&slow.writer, b"late").expect("its reader is there, or it was not begun");
+    let notified = notifier.0.load(Ordering::SeqCst);
+    for read in &read[1..5] {
+        write(&read.writer, b"late").expect("a reader, or the job was not started");
     }
-    let mut pool = waits.join().expect("it only waits");
-    assert_eq!(notifier.0.load(Ordering::SeqCst), rung, "there is nobody to be told");
-    for (at, slow) in slow.iter().enumerate() {
-        let (name, is_free) = slow.dropped.recv_timeout(WATCHDOG).expect("it was let go of");
-        assert!(is_free, "the user's code has the lock for itself");
-        let is_here = name.as_deref() != Some("quintpoll-blocking");
-        assert_eq!(is_here, at == 0 || at == 5, "{at}: {name:?}");
+    let mut pool = closer.join().expect("no panic");
+    assert_eq!(notifier.0.load(Ordering::SeqCst), notified, "no notification after close");
+    for (at, read) in read.iter().enumerate() {
+        let (name, is_free) = read.dropped.recv_timeout(WATCHDOG).expect("dropped");
+        assert!(is_free, "the user's code runs without the lock");
+        let is_caller_thread = name.as_deref() != Some("quintpoll-blocking");
+        assert_eq!(is_caller_thread, at == 0 || at == 5, "{at}: {name:?}");
     }
     let queue = pool.shared.lock();
     assert!(queue.done.is_empty() && queue.jobs.is_empty() && queue.threads == 0);
@@ -230,47 +236,47 @@ fn close_drops_what_has_not_begun_and_waits_for_the_rest() {
     pool.close();
 }
 
-/// A call that does not come back keeps its buffer and its file, and nobody waits for it for ever.
+/// A call that does not return keeps its buffer and file, and `close` gives up waiting.
 #[test]
-fn call_that_outlasts_close_keeps_its_file_until_it_returns() {
+fn call_outlasting_close_keeps_its_file() {
     let (mut pool, _notifier) = pool();
-    let slow = submit(&mut pool, 0);
-    until(&pool, |queue| queue.jobs.is_empty());
+    let read = submit(&mut pool, 0);
+    wait_until(&pool, |queue| queue.jobs.is_empty());
     let started = Instant::now();
     pool.close();
-    assert!(started.elapsed() >= DROP_TIMEOUT, "it was given some time");
-    assert!(slow.dropped.try_recv().is_err(), "the thread has it still");
-    write(&slow.writer, b"late").expect("its reader is there");
-    let told = slow.dropped.recv_timeout(WATCHDOG).expect("it is over");
-    assert_eq!(told, (Some("quintpoll-blocking".to_owned()), true));
-    until(&pool, |queue| queue.threads == 0);
+    assert!(started.elapsed() >= DROP_TIMEOUT, "close waits for a while");
+    assert!(read.dropped.try_recv().is_err(), "the thread still has the file");
+    write(&read.writer, b"late").expect("a reader");
+    let reporter = read.dropped.recv_timeout(WATCHDOG).expect("dropped");
+    assert_eq!(reporter, (Some("quintpoll-blocking".to_owned()), true));
+    wait_until(&pool, |queue| queue.threads == 0);
     assert!(pool.shared.lock().done.is_empty());
 }
 
 #[test]
-fn job_runs_at_once_without_a_thread() {
-    const TEST: &str = "job_runs_at_once_without_a_thread";
+fn job_runs_inline_if_spawn_fails() {
+    const TEST: &str = "job_runs_inline_if_spawn_fails";
     if !is_alone(&format!("reactor::operations::thread_pool::tests::{TEST}")) {
         return;
     }
     if !Uid::effective().is_root() {
         return println!("skipped: the limit counts all threads of this user");
     }
-    // A user of whom there is nothing else here. Root is not limited.
-    setuid(Uid::from_raw(64_996)).expect("root may be anybody");
+    // A user id without other threads; root is not limited.
+    setuid(Uid::from_raw(64_996)).expect("allowed for root");
     setrlimit(Resource::RLIMIT_NPROC, 0, 0).expect("it is lowered");
     let (mut pool, notifier) = pool();
     for at in 0..3 {
         let (reader, writer) = pipe2(OFlag::O_CLOEXEC).expect("a pipe");
         write(&writer, b"data").expect("room");
-        let held = SourceFd::new(Arc::new(reader));
+        let source = SourceFd::new(Arc::new(reader));
         let buf = Buf::Vec(Vec::with_capacity(8));
-        let io_call = CallBox::new(held.fd(), Call::Read, buf, (0, 8), None);
-        pool.submit(op(at), io_call.expect("in order"), vec![held]);
-        assert_eq!(notifier.0.load(Ordering::SeqCst), at + 1, "it is to be taken");
+        let io_call = CallBox::new(source.fd(), Call::Read, buf, (0, 8), None);
+        pool.submit(op(at), io_call.expect("accepted"), vec![source]);
+        assert_eq!(notifier.0.load(Ordering::SeqCst), at + 1, "the result is notified");
         assert_eq!(take(&mut pool), [(op(at), 4)]);
     }
-    assert_eq!(pool.shared.lock().threads, 0, "there is none");
+    assert_eq!(pool.shared.lock().threads, 0, "no thread");
     pool.close();
 }
 
@@ -278,34 +284,34 @@ fn submit_open(pool: &mut ThreadPool, index: usize) {
     let path = std::ffi::CString::from(c"/dev/null");
     let with = CallArgs::path(path, libc::O_RDONLY, 0);
     let open = CallBox::with(None, Call::Open, Buf::None, Transfer::Nothing, with);
-    pool.submit(op(index), open.expect("in order"), Vec::new());
+    pool.submit(op(index), open.expect("accepted"), Vec::new());
 }
 
-/// Takes what is done, whenever the notifier has rung, until so many are.
+/// Collects results after each notification, until there are `count`.
 fn take_opened(pool: &mut ThreadPool, notifier: &Notifier, count: usize) -> Vec<OpSlot> {
-    let (mut landed, mut files, mut heard) = (vec![], vec![], 0);
+    let (mut events, mut files, mut seen) = (vec![], vec![], 0);
     let deadline = Instant::now() + WATCHDOG;
-    while landed.len() < count {
-        let rung = notifier.0.load(Ordering::SeqCst);
-        if rung == heard {
-            assert!(Instant::now() < deadline, "nobody tells that there is more to do");
+    while events.len() < count {
+        let notified = notifier.0.load(Ordering::SeqCst);
+        if notified == seen {
+            assert!(Instant::now() < deadline, "a notification is missing");
             std::thread::yield_now();
             continue;
         }
-        heard = rung;
-        pool.collect(&mut landed, &mut files);
+        seen = notified;
+        pool.collect(&mut events, &mut files);
     }
-    let of = |landed: OpEvent| match landed {
+    let of = |events: OpEvent| match events {
         OpEvent::Completed { op, result: Ok(CallResult::Opened(_)), .. } => op,
         other => panic!("{other:?}"),
     };
-    landed.into_iter().map(of).collect()
+    events.into_iter().map(of).collect()
 }
 
-/// Each has a thread of its own, and there are never more than a few: the next is started when one
-/// has gone, and not by that one.
+/// Each open has its own thread, up to a limit. The next thread is started when one has ended, but
+/// not by that one.
 #[test]
-fn opens_are_made_by_a_few_threads() {
+fn opens_use_limited_threads() {
     for _ in 0..100 {
         let (mut pool, notifier) = pool();
         (0..20).for_each(|at| submit_open(&mut pool, at));
@@ -315,34 +321,37 @@ fn opens_are_made_by_a_few_threads() {
         let mut opened = take_opened(&mut pool, &notifier, 20);
         opened.sort_by_key(|op| op.index);
         assert_eq!(opened, (0..20).map(op).collect::<Vec<_>>(), "each once");
-        until(&pool, |queue| queue.own_threads == 0);
+        wait_until(&pool, |queue| queue.own_threads == 0);
         pool.close();
     }
 }
 
 #[test]
 fn open_can_be_withdrawn_until_its_thread_begins() {
-    let mut had_back = 0;
+    let mut withdrawn = 0;
     for _ in 0..100 {
         let (mut pool, notifier) = pool();
         (0..20).for_each(|at| submit_open(&mut pool, at));
-        // No thread can have got to these.
+        // These have no thread yet.
         let waiting = pool.shared.lock().unstarted.ops();
         assert!(waiting.iter().all(|&op| pool.withdraw(op).is_some()));
-        had_back += waiting.len();
+        withdrawn += waiting.len();
         let mut back: Vec<_> = waiting.iter().map(|op| op.index as usize).collect();
         back.extend((0..20).rev().filter(|&at| pool.withdraw(op(at)).is_some()));
         let opened = take_opened(&mut pool, &notifier, 20 - back.len());
-        assert!(opened.iter().all(|op| !back.contains(&(op.index as usize))), "one or the other");
+        assert!(
+            opened.iter().all(|op| !back.contains(&(op.index as usize))),
+            "withdrawn or opened"
+        );
         assert_eq!((pool.count, pool.shared.lock().unstarted.len()), (0, 0));
-        until(&pool, |queue| queue.own_threads == 0 && queue.own_jobs.is_empty());
+        wait_until(&pool, |queue| queue.own_threads == 0 && queue.own_jobs.is_empty());
         pool.close();
     }
-    assert!(had_back > 0, "the last of them wait for those before them");
+    assert!(withdrawn > 0, "the last opens wait for threads");
 }
 
 #[test]
-fn close_drops_opens_and_waits_for_those_that_have_begun() {
+fn close_drops_queued_opens_and_waits_for_running() {
     for _ in 0..100 {
         let (mut pool, _notifier) = pool();
         (0..20).for_each(|at| submit_open(&mut pool, at));

@@ -1,4 +1,4 @@
-//! Against a list that is searched from end to end.
+//! The timers against a list with linear search.
 
 use super::*;
 use proptest::prelude::*;
@@ -8,12 +8,12 @@ use std::time::Duration;
 enum Step {
     Add(u64, u32),
     Remove(u64, u32),
-    /// Takes all that is due by then.
+    /// Pops all timers due by then.
     Pop(u64),
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
-    // So few that many are due at the same moment.
+    // Few values, so that many are due at the same moment.
     let (due, op) = (|| 0..6_u64, || 0..4_u32);
     prop_oneof![
         3 => (due(), op()).prop_map(|(due, op)| Step::Add(due, op)),
@@ -28,7 +28,7 @@ fn slot(at: u32) -> OpSlot {
 
 proptest! {
     #[test]
-    fn who_is_due_comes_out_in_time(steps in prop::collection::vec(any_step(), 1..60)) {
+    fn due_timers_pop_in_order(steps in prop::collection::vec(any_step(), 1..60)) {
         let start = Instant::now();
         let moment = |due| start + Duration::from_nanos(due);
         let (mut timers, mut model) = (Timers::default(), Vec::new());
@@ -50,9 +50,9 @@ proptest! {
                         let found = model.iter().position(|&(due, its)| {
                             slot(its) == op && due <= now && due >= last
                         });
-                        last = model.remove(found.expect("it is due, and after the one before")).0;
+                        last = model.remove(found.expect("due, and in order")).0;
                     }
-                    prop_assert!(model.iter().all(|&(due, _)| due > now), "all that is due");
+                    prop_assert!(model.iter().all(|&(due, _)| due > now), "due timers remain");
                 }
             }
             prop_assert_eq!(timers.next(), model.first().map(|&(due, _)| moment(due)));

@@ -1,5 +1,4 @@
-//! What operations await, over every kernel there is: all states that can be reached, and all that
-//! can happen in them.
+//! The awaited interest with every trigger: all actions in all reachable states.
 
 use super::*;
 use std::collections::HashSet;
@@ -8,104 +7,103 @@ const R: Interest = Interest::READABLE;
 const W: Interest = Interest::WRITABLE;
 const NONE: Interest = Interest::empty();
 
-/// One file, the operations that want it, and a kernel that watches it.
+/// A file, its operations, and a kernel that watches it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct World {
-    await_ready: AwaitedInterest,
+struct Model {
+    state: AwaitedInterest,
     trigger: Trigger,
-    /// What the file is ready for.
+    /// The ready directions of the file.
     ready: Interest,
-    /// What the kernel watches, and what of that has happened and was not reported.
+    /// The directions watched by the kernel, and those of them with an unreported event.
     armed: Interest,
     pending: Interest,
-    /// The kernel is to be told.
-    is_lagging: bool,
-    /// The next wait looks for itself, whatever the kernel says.
+    /// The kernel is out of date.
+    is_dirty: bool,
+    /// The next wait polls without a report.
     is_queued: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Action {
-    /// An operation is submitted; one that is not awaited is done, and leaves something or nothing.
-    Try(Interest, bool),
-    /// One that is awaited is stopped.
+    /// Submits an operation. If it completes, it leaves readiness or consumes it.
+    Submit(Interest, bool),
+    /// Cancels an awaiting operation.
     Stop(Interest),
-    /// Something happens to the file.
-    Happen(Interest),
-    /// Somebody else uses it up.
-    Steal(Interest),
+    /// The file becomes ready.
+    BecomeReady(Interest),
+    /// Another process consumes the readiness.
+    Consume(Interest),
     Modify,
-    /// A wait, in which an operation that is served leaves something or nothing.
+    /// Waits; an operation that is served leaves readiness or consumes it.
     Wait(bool),
-    /// The kernel loses its reports, and the next wait looks for itself.
+    /// The kernel loses its reports, and the next wait polls.
     Overflow,
 }
 
 const ACTIONS: [Action; 15] = [
-    Action::Try(R, true),
-    Action::Try(R, false),
-    Action::Try(W, true),
-    Action::Try(W, false),
+    Action::Submit(R, true),
+    Action::Submit(R, false),
+    Action::Submit(W, true),
+    Action::Submit(W, false),
     Action::Stop(R),
     Action::Stop(W),
-    Action::Happen(R),
-    Action::Happen(W),
-    Action::Happen(R.union(W)),
-    Action::Steal(R),
-    Action::Steal(W),
+    Action::BecomeReady(R),
+    Action::BecomeReady(W),
+    Action::BecomeReady(R.union(W)),
+    Action::Consume(R),
+    Action::Consume(W),
     Action::Modify,
     Action::Wait(true),
     Action::Wait(false),
     Action::Overflow,
 ];
 
-impl World {
+impl Model {
     fn new(trigger: Trigger) -> Self {
-        let await_ready = AwaitedInterest::default();
+        let state = AwaitedInterest::default();
         let (ready, armed, pending) = (NONE, NONE, NONE);
-        World { await_ready, trigger, ready, armed, pending, is_lagging: false, is_queued: false }
+        Model { state, trigger, ready, armed, pending, is_dirty: false, is_queued: false }
     }
 
     fn note(&mut self, step: Step) {
         match step {
             Step::Nothing => {}
-            Step::Arm => self.is_lagging = true,
-            Step::Look(_) => panic!("it looks for nobody"),
+            Step::Arm => self.is_dirty = true,
+            Step::Recheck(_) => panic!("an unexpected poll"),
         }
     }
 
     fn arm(&mut self) {
-        (self.armed, self.is_lagging) = (self.await_ready.watched(), false);
+        (self.armed, self.is_dirty) = (self.state.watched(), false);
         self.pending = self.ready & self.armed;
     }
 
     fn act(&mut self, action: Action) {
         match action {
-            Action::Try(dir, leaves) => {
-                if self.await_ready.awaited().contains(dir) {
+            Action::Submit(dir, leaves) => {
+                if self.state.awaited().contains(dir) {
                     return;
                 }
-                if self.await_ready.is_likely_not_ready(dir, self.by_level())
-                    || !self.ready.contains(dir)
+                if self.state.is_likely_not_ready(dir, self.by_level()) || !self.ready.contains(dir)
                 {
-                    let step = self.await_ready.await_ready(dir, self.trigger);
+                    let step = self.state.await_ready(dir, self.trigger);
                     self.note(step);
                 } else if !leaves {
                     self.ready -= dir;
                 }
             }
-            Action::Stop(dir) => self.await_ready.stop_awaiting(dir),
-            Action::Happen(dirs) => {
+            Action::Stop(dir) => self.state.stop_awaiting(dir),
+            Action::BecomeReady(dirs) => {
                 self.ready |= dirs;
                 self.pending |= dirs & self.armed;
             }
-            Action::Steal(dir) => self.ready -= dir,
+            Action::Consume(dir) => self.ready -= dir,
             Action::Modify => {
-                self.await_ready.start_over();
+                self.state.reset();
                 self.arm();
             }
             Action::Wait(leaves) => {
-                if self.is_lagging {
+                if self.is_dirty {
                     self.arm();
                 }
                 if self.reports() | std::mem::take(&mut self.is_queued) {
@@ -120,35 +118,35 @@ impl World {
     }
 
     fn reports(&mut self) -> bool {
-        let told = match self.trigger {
+        let reported = match self.trigger {
             Trigger::Level => self.armed & self.ready,
             Trigger::Edge => self.armed & std::mem::replace(&mut self.pending, NONE),
             Trigger::OneShot => self.armed & self.ready,
         };
-        if self.trigger == Trigger::OneShot && !told.is_empty() {
+        if self.trigger == Trigger::OneShot && !reported.is_empty() {
             self.armed = NONE;
         }
-        !told.is_empty()
+        !reported.is_empty()
     }
 
-    /// As the reactor does it.
+    /// Serves operations as the reactor does.
     fn serve(&mut self, leaves: bool) {
-        let ready = self.ready & self.await_ready.watched();
-        self.await_ready.on_report(ready);
+        let ready = self.ready & self.state.watched();
+        self.state.on_report(ready);
         for dir in [R, W] {
-            if (self.await_ready.awaited() & ready).contains(dir) {
-                self.await_ready.stop_awaiting(dir);
-                // A short read says so, and may be mistaken.
-                self.await_ready.note_likely_not_ready(dir);
+            if (self.state.awaited() & ready).contains(dir) {
+                self.state.stop_awaiting(dir);
+                // A short read indicates that, and may be wrong.
+                self.state.note_likely_not_ready(dir);
                 if !leaves {
                     self.ready -= dir;
                 }
             }
         }
-        let step = self.await_ready.on_served(self.by_level());
+        let step = self.state.on_served(self.by_level());
         self.note(step);
-        if self.trigger == Trigger::OneShot && !self.await_ready.awaited().is_empty() {
-            self.is_lagging = true;
+        if self.trigger == Trigger::OneShot && !self.state.awaited().is_empty() {
+            self.is_dirty = true;
         }
     }
 
@@ -156,75 +154,68 @@ impl World {
         if self.trigger == Trigger::Level { Interest::all() } else { NONE }
     }
 
-    /// What the kernel will watch when it has been told.
+    /// Returns the directions that the kernel watches after the next update.
     fn will_watch(&self) -> Interest {
-        if self.is_lagging { self.await_ready.watched() } else { self.armed }
+        if self.is_dirty { self.state.watched() } else { self.armed }
     }
 
     fn check(&self) {
-        let AwaitedInterest { awaited, watched, spurious, .. } = self.await_ready;
-        assert!(watched.contains(awaited), "what is awaited is watched: {self:?}");
-        assert!(self.will_watch().contains(awaited), "and the kernel knows: {self:?}");
+        let AwaitedInterest { awaited, watched, spurious, .. } = self.state;
+        assert!(watched.contains(awaited), "awaited directions are watched: {self:?}");
+        assert!(self.will_watch().contains(awaited), "awaited directions are armed: {self:?}");
         assert!(spurious <= MAX_SPURIOUS);
-        for dir in [R, W]
-            .into_iter()
-            .filter(|&dir| self.await_ready.is_likely_not_ready(dir, self.by_level()))
+        for dir in
+            [R, W].into_iter().filter(|&dir| self.state.is_likely_not_ready(dir, self.by_level()))
         {
-            let is_told = self.trigger == Trigger::Level && self.will_watch().contains(dir);
-            assert!(is_told, "nobody would tell: {self:?}");
+            let is_reported = self.trigger == Trigger::Level && self.will_watch().contains(dir);
+            assert!(is_reported, "no report is certain: {self:?}");
         }
     }
 
     fn check_service(mut self) {
-        let wanted = self.await_ready.awaited() & self.ready;
+        let wanted = self.state.awaited() & self.ready;
         self.act(Action::Wait(true));
-        assert!(
-            !self.await_ready.awaited().intersects(wanted),
-            "what is ready is served: {self:?}"
-        );
+        assert!(!self.state.awaited().intersects(wanted), "ready directions are served: {self:?}");
     }
 
-    /// Nobody waits, and the file is as busy as can be.
+    /// Checks that reports end if no operation awaits a busy file.
     fn check_silence(mut self) {
         let mut reports = 0;
         for _ in 0..20 {
-            self.act(Action::Happen(R | W));
-            let had = self.await_ready;
+            self.act(Action::BecomeReady(R | W));
+            let had = self.state;
             self.act(Action::Wait(true));
-            reports += u8::from(had != self.await_ready || !self.armed.is_empty());
+            reports += u8::from(had != self.state || !self.armed.is_empty());
         }
-        assert!(reports <= MAX_SPURIOUS + 2, "{reports} reports for nobody: {self:?}");
-        assert!(
-            self.await_ready.watched().is_empty() || self.trigger == Trigger::OneShot,
-            "{self:?}"
-        );
-        assert!(!self.reports(), "it is quiet: {self:?}");
+        assert!(reports <= MAX_SPURIOUS + 2, "{reports} spurious reports: {self:?}");
+        assert!(self.state.watched().is_empty() || self.trigger == Trigger::OneShot, "{self:?}");
+        assert!(!self.reports(), "no more reports: {self:?}");
     }
 
     fn key(&self) -> [u8; 8] {
         let AwaitedInterest { awaited, watched, likely_not_ready, unawaited, spurious } =
-            self.await_ready;
-        assert!(unawaited.is_empty(), "a report is over when it was served");
+            self.state;
+        assert!(unawaited.is_empty(), "a served report leaves nothing unawaited");
         let sets = [awaited, watched, likely_not_ready, self.ready, self.armed, self.pending];
         let [a, b, c, d, e, f] = sets.map(|set| set.bits());
-        let flags = u8::from(self.is_lagging) | u8::from(self.is_queued) << 1;
+        let flags = u8::from(self.is_dirty) | u8::from(self.is_queued) << 1;
         [a, b, c, d, e, f, spurious, flags]
     }
 }
 
 fn explore(trigger: Trigger) -> usize {
-    let (mut seen, mut open) = (HashSet::new(), vec![World::new(trigger)]);
-    while let Some(world) = open.pop() {
-        if !seen.insert(world.key()) {
+    let (mut seen, mut open) = (HashSet::new(), vec![Model::new(trigger)]);
+    while let Some(model) = open.pop() {
+        if !seen.insert(model.key()) {
             continue;
         }
-        world.check();
-        world.check_service();
-        if world.await_ready.awaited().is_empty() {
-            world.check_silence();
+        model.check();
+        model.check_service();
+        if model.state.awaited().is_empty() {
+            model.check_silence();
         }
         for action in ACTIONS {
-            let mut next = world;
+            let mut next = model;
             next.act(action);
             open.push(next);
         }
@@ -233,62 +224,58 @@ fn explore(trigger: Trigger) -> usize {
 }
 
 #[test]
-fn nobody_waits_in_vain_and_reports_for_nobody_end() {
+fn awaited_directions_are_served_and_spurious_reports_end() {
     for trigger in [Trigger::Level, Trigger::Edge, Trigger::OneShot] {
         let states = explore(trigger);
-        assert!(states > 100, "{trigger:?}: {states} is not all there is");
+        assert!(states > 100, "{trigger:?}: only {states} states");
     }
 }
 
 #[test]
-fn what_is_watched_already_costs_nothing() {
+fn watched_direction_is_awaited_without_arming() {
     for trigger in [Trigger::Level, Trigger::Edge] {
-        let mut await_ready = AwaitedInterest::default();
-        assert_eq!(await_ready.await_ready(R, trigger), Step::Arm);
+        let mut state = AwaitedInterest::default();
+        assert_eq!(state.await_ready(R, trigger), Step::Arm);
         for _ in 0..100 {
-            await_ready.on_report(R);
-            await_ready.stop_awaiting(R);
-            assert_eq!(await_ready.await_ready(R, trigger), Step::Nothing);
-            assert_eq!(await_ready.on_served(NONE), Step::Nothing);
+            state.on_report(R);
+            state.stop_awaiting(R);
+            assert_eq!(state.await_ready(R, trigger), Step::Nothing);
+            assert_eq!(state.on_served(NONE), Step::Nothing);
         }
-        assert_eq!(await_ready.await_ready(W, trigger), Step::Arm, "that is new");
+        assert_eq!(state.await_ready(W, trigger), Step::Arm, "a new direction");
     }
-    let mut await_ready = AwaitedInterest::default();
+    let mut state = AwaitedInterest::default();
     for _ in 0..3 {
-        assert_eq!(
-            await_ready.await_ready(R, Trigger::OneShot),
-            Step::Arm,
-            "it may have been used up"
-        );
-        await_ready.stop_awaiting(R);
+        assert_eq!(state.await_ready(R, Trigger::OneShot), Step::Arm, "the shot may be used up");
+        state.stop_awaiting(R);
     }
 }
 
 #[test]
-fn levels_that_nobody_waits_for_are_given_up_at_once() {
-    let mut await_ready = AwaitedInterest::default();
-    await_ready.await_ready(R, Trigger::Level);
-    await_ready.await_ready(W, Trigger::Level);
-    await_ready.stop_awaiting(W);
-    await_ready.on_report(R | W);
-    assert_eq!(await_ready.on_served(Interest::all()), Step::Arm);
-    assert_eq!(await_ready.watched(), R, "the other one goes on");
+fn unawaited_level_is_disarmed_after_one_report() {
+    let mut state = AwaitedInterest::default();
+    state.await_ready(R, Trigger::Level);
+    state.await_ready(W, Trigger::Level);
+    state.stop_awaiting(W);
+    state.on_report(R | W);
+    assert_eq!(state.on_served(Interest::all()), Step::Arm);
+    assert_eq!(state.watched(), R, "the awaited direction stays watched");
 }
 
-/// The next operation is submitted after the completion of the one before was delivered.
+/// The next operation is submitted after the delivery of the last completion.
 #[test]
-fn level_that_was_awaited_stays_watched_for_the_next() {
-    let mut await_ready = AwaitedInterest::default();
-    assert_eq!(await_ready.await_ready(R, Trigger::Level), Step::Arm);
+fn served_level_stays_watched_for_next_operation() {
+    let mut state = AwaitedInterest::default();
+    assert_eq!(state.await_ready(R, Trigger::Level), Step::Arm);
     for _ in 0..100 {
-        await_ready.on_report(R);
-        await_ready.stop_awaiting(R);
-        await_ready.note_likely_not_ready(R);
-        assert_eq!(await_ready.on_served(Interest::all()), Step::Nothing);
-        assert!(await_ready.is_likely_not_ready(R, Interest::all()), "a report will come");
-        assert_eq!(await_ready.await_ready(R, Trigger::Level), Step::Nothing);
+        state.on_report(R);
+        state.stop_awaiting(R);
+        state.note_likely_not_ready(R);
+        assert_eq!(state.on_served(Interest::all()), Step::Nothing);
+        assert!(state.is_likely_not_ready(R, Interest::all()), "a report will come");
+        assert_eq!(state.await_ready(R, Trigger::Level), Step::Nothing);
     }
-    await_ready.stop_awaiting(R);
-    await_ready.on_report(R);
-    assert_eq!(await_ready.on_served(Interest::all()), Step::Arm, "there was no next");
+    state.stop_awaiting(R);
+    state.on_report(R);
+    assert_eq!(state.on_served(Interest::all()), Step::Arm, "no next operation");
 }

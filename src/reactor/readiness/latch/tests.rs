@@ -1,14 +1,13 @@
 //! Every mode on every kind of kernel trigger, against the contract and without a kernel.
 //!
-//! A source under a latch has few states, so all scripts of any length are covered by visiting all
-//! states that some script leads to. The state space of two directions is walked that way; a third
-//! is left to random scripts.
+//! A source under a latch has few states. Visiting every reachable state covers scripts of any
+//! length. The walk uses two directions; random scripts use three.
 
-mod bench;
 mod contract;
+mod harness;
 
 use super::*;
-use bench::{Bench, Column, Flavour, Op, only, own_bits};
+use harness::{Action, Column, LatchHarness, ReportKind, only, own_bits};
 use proptest::prelude::*;
 use std::collections::HashMap;
 
@@ -16,93 +15,94 @@ const R: Interest = Interest::READABLE;
 const W: Interest = Interest::WRITABLE;
 const MODES: [Mode; 3] = [Mode::Level, Mode::Edge, Mode::OneShot];
 
-const fn column(native: Triggers, trigger: Trigger, flavour: Flavour) -> Column {
-    Column { native, trigger, flavour, level: Interest::empty(), always_ready: false }
+const fn column(native: Triggers, trigger: Trigger, report_kind: ReportKind) -> Column {
+    Column { native, trigger, report_kind, level: Interest::empty(), always_ready: false }
 }
 
-const LEVEL_FACTS: Column = column(Triggers::LEVEL, Trigger::Level, Flavour::Fact);
-const LEVEL_HINTS: Column = column(Triggers::LEVEL, Trigger::Level, Flavour::Hint);
-const EDGE_FACTS: Column = column(Triggers::EDGE, Trigger::Edge, Flavour::Fact);
-const EDGE_HINTS: Column = column(Triggers::EDGE, Trigger::Edge, Flavour::Hint);
-const EDGE_NEWS: Column = column(Triggers::EDGE, Trigger::Edge, Flavour::HintOfNews);
-const ONE_SHOT_FACTS: Column = column(Triggers::ONESHOT, Trigger::OneShot, Flavour::Fact);
-const ONE_SHOT_HINTS: Column = column(Triggers::ONESHOT, Trigger::OneShot, Flavour::Hint);
-/// A regular file under a selector that has everything else.
-const DULL_FILE: Column = Column {
+const LEVEL_FACTS: Column = column(Triggers::LEVEL, Trigger::Level, ReportKind::Fact);
+const LEVEL_HINTS: Column = column(Triggers::LEVEL, Trigger::Level, ReportKind::Hint);
+const EDGE_FACTS: Column = column(Triggers::EDGE, Trigger::Edge, ReportKind::Fact);
+const EDGE_HINTS: Column = column(Triggers::EDGE, Trigger::Edge, ReportKind::Hint);
+const EDGE_CHANGE_HINTS: Column = column(Triggers::EDGE, Trigger::Edge, ReportKind::ChangeHint);
+const ONE_SHOT_FACTS: Column = column(Triggers::ONESHOT, Trigger::OneShot, ReportKind::Fact);
+const ONE_SHOT_HINTS: Column = column(Triggers::ONESHOT, Trigger::OneShot, ReportKind::Hint);
+/// A regular file under a selector with all native triggers.
+const REGULAR_FILE: Column = Column {
     native: Triggers::all(),
     trigger: Trigger::Edge,
-    flavour: Flavour::HintOfNews,
+    report_kind: ReportKind::ChangeHint,
     level: Interest::empty(),
     always_ready: true,
 };
-/// A file that signals what makes it readable, and is watched for its room to write.
-const SPLIT: Column = Column { level: W, ..EDGE_NEWS };
-/// A file that its selector can only watch for its level, though it has edges for others.
-const SIDE_SET: Column = column(Triggers::EDGE, Trigger::Level, Flavour::Fact);
+/// A file with edges to read, whose room to write is watched by level.
+const SPLIT: Column = Column { level: W, ..EDGE_CHANGE_HINTS };
+/// A file watched by level although its selector has edges for others.
+const FALLBACK_SET: Column = column(Triggers::EDGE, Trigger::Level, ReportKind::Fact);
 
-/// Delivers `dirs`, which have data and room, and no end.
+/// Delivers `dirs` with data and room and no end.
 fn deliver(latch: &mut Latch, dirs: Interest) -> Step {
-    latch.delivered(dirs, own_bits(dirs))
+    latch.on_delivered(dirs, own_bits(dirs))
 }
 
-/// The ways to pick from two directions.
+/// Returns every subset of two directions.
 fn subsets() -> [Interest; 4] {
     [Interest::empty(), R, W, R | W]
 }
 
-/// All that can happen, with one kind of end.
-fn alphabet(end: PollBits) -> Vec<Op> {
-    let mut ops = vec![Op::Wait, Op::Stir, Op::Starve, Op::Overflow];
-    ops.extend([Op::Wake(R), Op::Wake(W), Op::Clear(R), Op::Clear(W)]);
-    ops.extend([Op::End(end), Op::Pass(end)]);
-    ops.extend(subsets().map(Op::Rearm));
-    ops.extend([R, W, R | W].map(Op::Drained));
+/// Returns every action, with one kind of end.
+fn all_actions(end: PollBits) -> Vec<Action> {
+    let mut actions =
+        vec![Action::Wait, Action::Spurious, Action::WaitAtCapacity, Action::Overflow];
+    actions.extend([Action::Ready(R), Action::Ready(W), Action::Consume(R), Action::Consume(W)]);
+    actions.extend([Action::End(end), Action::EndPassed(end)]);
+    actions.extend(subsets().map(Action::Rearm));
+    actions.extend([R, W, R | W].map(Action::Drained));
     for mode in MODES {
-        ops.extend(subsets().map(|interest| Op::Modify(mode, interest)));
+        actions.extend(subsets().map(|interest| Action::Modify(mode, interest)));
     }
-    ops
+    actions
 }
 
-/// A state that was reached, and how: after which state, by which operation.
-struct Visit {
-    bench: Bench,
-    from: Option<(usize, Op)>,
+/// A reached state, with the state before it and the action between them.
+struct VisitedState {
+    harness: LatchHarness,
+    from: Option<(usize, Action)>,
 }
 
-/// Plays every operation in every state that can be reached, the nearest first, so that a failure
-/// prints the shortest script that leads to it.
+/// Performs every action in every reachable state, breadth first, so that a failure prints the
+/// shortest script that leads to it.
 fn check_every_script(column: Column) {
     check_every_script_with(column, PollBits::HUP);
 }
 
 fn check_every_script_with(column: Column, end: PollBits) {
     let (mut visits, mut seen) = (Vec::new(), HashMap::new());
-    let start = Bench::new(column, Mode::Level, Interest::empty());
-    visits.push(Visit { bench: start, from: None });
-    let (alphabet, mut next) = (alphabet(end), 0);
+    let start = LatchHarness::new(column, Mode::Level, Interest::empty());
+    visits.push(VisitedState { harness: start, from: None });
+    let (all_actions, mut next) = (all_actions(end), 0);
     while next < visits.len() {
-        for &op in &alphabet {
-            let mut bench = visits[next].bench;
-            if let Err(broken) = bench.play(op) {
-                panic!("{broken}\non {column:?}\nafter {:?}, {op:?}", script(&visits, next));
+        for &action in &all_actions {
+            let mut harness = visits[next].harness;
+            if let Err(broken) = harness.play(action) {
+                panic!("{broken}\non {column:?}\nafter {:?}, {action:?}", script(&visits, next));
             }
-            seen.entry(bench.fingerprint()).or_insert_with(|| {
-                visits.push(Visit { bench, from: Some((next, op)) });
+            seen.entry(harness.fingerprint()).or_insert_with(|| {
+                visits.push(VisitedState { harness, from: Some((next, action)) });
             });
         }
         next += 1;
     }
-    assert!(visits.len() > 50, "only {} states: the walk is cut short", visits.len());
+    assert!(visits.len() > 50, "only {} states: the walk ended early", visits.len());
 }
 
-fn script(visits: &[Visit], mut at: usize) -> Vec<Op> {
-    let mut ops = Vec::new();
-    while let Some((from, op)) = visits[at].from {
-        ops.push(op);
+fn script(visits: &[VisitedState], mut at: usize) -> Vec<Action> {
+    let mut actions = Vec::new();
+    while let Some((from, action)) = visits[at].from {
+        actions.push(action);
         at = from;
     }
-    ops.reverse();
-    ops
+    actions.reverse();
+    actions
 }
 
 #[test]
@@ -134,8 +134,8 @@ fn every_script_on_edge_hints() {
 }
 
 #[test]
-fn every_script_on_edge_hints_of_news() {
-    check_every_script(EDGE_NEWS);
+fn every_script_on_edge_change_hints() {
+    check_every_script(EDGE_CHANGE_HINTS);
 }
 
 #[test]
@@ -149,23 +149,23 @@ fn every_script_on_one_shot_hints() {
 }
 
 #[test]
-fn every_script_on_files_that_are_always_ready() {
-    check_every_script(DULL_FILE);
+fn every_script_on_regular_files() {
+    check_every_script(REGULAR_FILE);
 }
 
 #[test]
-fn every_script_on_files_beside_the_mechanism() {
-    check_every_script(SIDE_SET);
+fn every_script_on_fallback_level_files() {
+    check_every_script(FALLBACK_SET);
 }
 
 #[test]
-fn every_script_on_files_with_edges_to_read_and_levels_to_write() {
+fn every_script_on_read_edge_write_level_files() {
     check_every_script(SPLIT);
 }
 
 #[test]
-fn every_script_on_files_whose_edges_are_levels_all() {
-    check_every_script(Column { level: R | W, ..EDGE_NEWS });
+fn every_script_on_edge_files_reported_by_level() {
+    check_every_script(Column { level: R | W, ..EDGE_CHANGE_HINTS });
 }
 
 fn any_column() -> impl Strategy<Value = Column> {
@@ -174,14 +174,14 @@ fn any_column() -> impl Strategy<Value = Column> {
         LEVEL_HINTS,
         EDGE_FACTS,
         EDGE_HINTS,
-        EDGE_NEWS,
+        EDGE_CHANGE_HINTS,
         ONE_SHOT_FACTS,
         ONE_SHOT_HINTS,
-        DULL_FILE,
-        SIDE_SET,
+        REGULAR_FILE,
+        FALLBACK_SET,
         SPLIT,
-        Column { level: R, ..EDGE_NEWS },
-        Column { level: W | Interest::PRIORITY, ..EDGE_NEWS },
+        Column { level: R, ..EDGE_CHANGE_HINTS },
+        Column { level: W | Interest::PRIORITY, ..EDGE_CHANGE_HINTS },
     ])
 }
 
@@ -193,20 +193,20 @@ fn any_end() -> impl Strategy<Value = PollBits> {
     proptest::sample::select(vec![PollBits::HUP, PollBits::ERR, PollBits::RDHUP])
 }
 
-fn any_op() -> impl Strategy<Value = Op> {
+fn any_action() -> impl Strategy<Value = Action> {
     prop_oneof![
-        6 => Just(Op::Wait),
-        1 => Just(Op::Stir),
-        2 => Just(Op::Starve),
-        1 => Just(Op::Overflow),
-        4 => any_dirs().prop_map(Op::Wake),
-        3 => any_dirs().prop_map(Op::Clear),
-        3 => any_end().prop_map(Op::End),
-        2 => any_end().prop_map(Op::Pass),
-        2 => any_dirs().prop_map(Op::Rearm),
-        2 => any_dirs().prop_map(Op::Drained),
+        6 => Just(Action::Wait),
+        1 => Just(Action::Spurious),
+        2 => Just(Action::WaitAtCapacity),
+        1 => Just(Action::Overflow),
+        4 => any_dirs().prop_map(Action::Ready),
+        3 => any_dirs().prop_map(Action::Consume),
+        3 => any_end().prop_map(Action::End),
+        2 => any_end().prop_map(Action::EndPassed),
+        2 => any_dirs().prop_map(Action::Rearm),
+        2 => any_dirs().prop_map(Action::Drained),
         1 => (proptest::sample::select(MODES.to_vec()), any_dirs())
-            .prop_map(|(mode, interest)| Op::Modify(mode, interest)),
+            .prop_map(|(mode, interest)| Action::Modify(mode, interest)),
     ]
 }
 
@@ -215,24 +215,24 @@ proptest! {
     fn random_scripts_on_three_directions(
         column in any_column(),
         mode in proptest::sample::select(MODES.to_vec()),
-        ops in proptest::collection::vec(any_op(), 1..60),
+        actions in proptest::collection::vec(any_action(), 1..60),
     ) {
-        let mut bench = Bench::new(column, mode, Interest::all());
-        for op in ops {
-            if let Err(broken) = bench.play(op) {
-                prop_assert!(false, "{broken} at {op:?}");
+        let mut harness = LatchHarness::new(column, mode, Interest::all());
+        for action in actions {
+            if let Err(broken) = harness.play(action) {
+                prop_assert!(false, "{broken} at {action:?}");
             }
         }
     }
 }
 
 #[test]
-fn each_mode_gets_the_trigger_with_the_least_to_do() {
+fn mode_gets_cheapest_native_trigger() {
     const L: Trigger = Trigger::Level;
     const E: Trigger = Trigger::Edge;
     const O: Trigger = Trigger::OneShot;
     const TABLE: [(u8, [Trigger; 3]); 7] = [
-        // LEVEL 1, EDGE 2, ONESHOT 4: and what Level, Edge and OneShot get.
+        // The sums of LEVEL 1, EDGE 2 and ONESHOT 4, and the triggers of Level, Edge and OneShot.
         (1, [L, L, L]),
         (2, [E, E, E]),
         (1 + 2, [L, E, L]),
@@ -243,26 +243,26 @@ fn each_mode_gets_the_trigger_with_the_least_to_do() {
     ];
     for (bits, expected) in TABLE {
         let native = Triggers::from_bits_truncate(bits);
-        assert_eq!(MODES.map(|mode| preferred(mode, native)), expected, "of {native:?}");
+        assert_eq!(MODES.map(|mode| preferred(mode, native)), expected, "{native:?}");
         assert_eq!(MODES.map(|mode| Latch::new(mode, R, native).trigger()), expected);
     }
 }
 
 #[test]
 #[should_panic(expected = "at least one native trigger")]
-fn a_selector_without_triggers_is_refused() {
+fn selector_without_triggers_panics() {
     preferred(Mode::Level, Triggers::empty());
 }
 
-/// What each step costs, where the walks above would forgive a needless system call.
+/// Checks the cost of each step; the walks above do not notice a needless system call.
 #[test]
-fn nothing_is_asked_of_a_kernel_that_does_it_by_itself() {
+fn native_trigger_needs_no_extra_system_calls() {
     for mode in MODES {
         for trigger in [Trigger::Level, Trigger::Edge, Trigger::OneShot] {
             let latch = Latch::new(mode, R | W, only(trigger));
             let cell = format!("{mode:?} on {trigger:?}");
             let delivered = match (mode, trigger) {
-                (Mode::Level, Trigger::Edge) => Step::Look(R | W),
+                (Mode::Level, Trigger::Edge) => Step::Recheck(R | W),
                 (Mode::Level, Trigger::OneShot) | (Mode::OneShot, Trigger::Level) => Step::Arm,
                 (Mode::Edge, Trigger::Level | Trigger::OneShot) => Step::Arm,
                 _ => Step::Nothing,
@@ -275,8 +275,9 @@ fn nothing_is_asked_of_a_kernel_that_does_it_by_itself() {
                 (Mode::Edge, _) => W,
             };
             assert_eq!(after.watched(), watched, "{cell} after a delivery");
-            let missed = if trigger == Trigger::OneShot { Step::Arm } else { Step::Nothing };
-            assert_eq!({ latch }.missed(), missed, "{cell} after a false report");
+            let on_false_report =
+                if trigger == Trigger::OneShot { Step::Arm } else { Step::Nothing };
+            assert_eq!({ latch }.on_false_report(), on_false_report, "{cell} after a false report");
             assert_eq!({ latch }.rearm(W), Step::Arm, "{cell} on rearm");
             let arms = mode == Mode::Edge && trigger != Trigger::Edge;
             let drained = if arms { Step::Arm } else { Step::Nothing };
@@ -286,17 +287,17 @@ fn nothing_is_asked_of_a_kernel_that_does_it_by_itself() {
 }
 
 #[test]
-fn a_latch_with_nothing_armed_leaves_a_one_shot_kernel_alone() {
+fn disarmed_latch_does_not_arm_one_shot_kernel() {
     let mut latch = Latch::new(Mode::OneShot, R, Triggers::ONESHOT);
     deliver(&mut latch, R);
-    assert_eq!(latch.missed(), Step::Nothing);
+    assert_eq!(latch.on_false_report(), Step::Nothing);
     let mut latch = Latch::new(Mode::Edge, R, Triggers::ONESHOT);
-    assert_eq!(latch.delivered(R, PollBits::HUP), Step::Nothing);
-    assert_eq!(latch.missed(), Step::Nothing);
+    assert_eq!(latch.on_delivered(R, PollBits::HUP), Step::Nothing);
+    assert_eq!(latch.on_false_report(), Step::Nothing);
 }
 
 #[test]
-fn drained_direction_outlives_lost_edges() {
+fn drained_direction_stays_armed_after_edges_are_lost() {
     for is_drained in [false, true] {
         let mut latch = Latch::new(Mode::Edge, R, Triggers::EDGE);
         deliver(&mut latch, R);
@@ -305,22 +306,26 @@ fn drained_direction_outlives_lost_edges() {
         }
         latch.fix_trigger(Trigger::Level, Interest::empty());
         let armed = if is_drained { R } else { Interest::empty() };
-        assert_eq!(latch.armed(), armed, "it was drained: {is_drained}");
+        assert_eq!(latch.armed(), armed, "drained: {is_drained}");
     }
 }
 
-/// A flood of what nobody waits for must not keep the poller awake.
+/// A flood of spurious reports must not keep the poller awake.
 #[test]
-fn reports_for_nobody_silence_the_kernel_until_it_is_armed_again() {
+fn spurious_reports_disarm_one_shot_until_rearm() {
     let mut latch = Latch::new(Mode::OneShot, R | W, Triggers::EDGE);
-    assert_eq!([latch.missed(), latch.missed(), latch.missed()], [Step::Nothing; 3], "armed");
+    assert_eq!(
+        [latch.on_false_report(), latch.on_false_report(), latch.on_false_report()],
+        [Step::Nothing; 3],
+        "armed"
+    );
     assert_eq!(deliver(&mut latch, R), Step::Nothing);
     for _ in 0..3 {
         for _ in 1..MAX_SPURIOUS {
-            assert_eq!((latch.missed(), latch.watched()), (Step::Nothing, R | W));
+            assert_eq!((latch.on_false_report(), latch.watched()), (Step::Nothing, R | W));
         }
-        assert_eq!((latch.missed(), latch.watched()), (Step::Arm, Interest::empty()));
-        assert_eq!((latch.missed(), latch.watched()), (Step::Nothing, Interest::empty()));
+        assert_eq!((latch.on_false_report(), latch.watched()), (Step::Arm, Interest::empty()));
+        assert_eq!((latch.on_false_report(), latch.watched()), (Step::Nothing, Interest::empty()));
         assert_eq!((latch.rearm(W), latch.watched()), (Step::Arm, R | W));
         assert_eq!(deliver(&mut latch, W), Step::Nothing);
     }
@@ -332,18 +337,18 @@ fn split(mode: Mode, interest: Interest) -> Latch {
     latch
 }
 
-/// The same of a source whose directions have two columns.
+/// The cost of steps for a source whose directions have two columns.
 #[test]
-fn a_direction_with_levels_costs_what_levels_do() {
+fn level_direction_of_edge_file_costs_like_level() {
     for mode in MODES {
         let first = split(mode, R | W);
         assert_eq!(first.watched(), R | W, "{mode:?}");
         for dirs in [R, W, R | W] {
             let cell = format!("{mode:?}, {dirs:?}");
             let mut latch = first;
-            let news = dirs.contains(R);
+            let is_edge = dirs.contains(R);
             let step = match mode {
-                Mode::Level if news => Step::Look(R),
+                Mode::Level if is_edge => Step::Recheck(R),
                 Mode::OneShot => Step::Arm,
                 Mode::Edge if dirs.contains(W) => Step::Arm,
                 Mode::Level | Mode::Edge => Step::Nothing,
@@ -358,43 +363,44 @@ fn a_direction_with_levels_costs_what_levels_do() {
             let arms = mode == Mode::Edge && dirs.contains(W);
             let step = if arms { Step::Arm } else { Step::Nothing };
             assert_eq!(latch.drained(dirs), step, "{cell} were drained");
-            assert_eq!(latch.missed(), Step::Nothing, "{cell}");
+            assert_eq!(latch.on_false_report(), Step::Nothing, "{cell}");
         }
     }
     let mut reader = split(Mode::OneShot, R);
-    assert_eq!(deliver(&mut reader, R), Step::Nothing, "nobody watches its level");
+    assert_eq!(deliver(&mut reader, R), Step::Nothing, "no direction is watched by level");
 }
 
-/// What has to be looked at when a kernel is told anew that says nothing of what is there.
+/// Checks which directions are polled after arming in a kernel that does not report present
+/// readiness.
 #[test]
-fn what_was_reported_is_owed_no_longer() {
+fn reported_direction_is_not_unreported() {
     let none = Interest::empty();
     for trigger in [Trigger::Level, Trigger::Edge, Trigger::OneShot] {
         let latch = |mode| Latch::new(mode, R | W, only(trigger));
-        let owed = |mut latch: Latch| {
-            let before = latch.owed();
+        let unreported = |mut latch: Latch| {
+            let before = latch.unreported();
             deliver(&mut latch, R);
-            let after = latch.owed();
+            let after = latch.unreported();
             latch.rearm(R);
-            [before, after, latch.owed()]
+            [before, after, latch.unreported()]
         };
-        assert_eq!(owed(latch(Mode::Level)), [R | W; 3], "always, {trigger:?}");
-        assert_eq!(owed(latch(Mode::OneShot)), [R | W, none, R], "{trigger:?}");
+        assert_eq!(unreported(latch(Mode::Level)), [R | W; 3], "repeated by level, {trigger:?}");
+        assert_eq!(unreported(latch(Mode::OneShot)), [R | W, none, R], "{trigger:?}");
         let edge = if trigger == Trigger::Edge { [none; 3] } else { [R | W, W, R | W] };
-        assert_eq!(owed(latch(Mode::Edge)), edge, "{trigger:?}");
+        assert_eq!(unreported(latch(Mode::Edge)), edge, "{trigger:?}");
         let mut split = split(Mode::Edge, R | W);
-        assert_eq!(split.owed(), W, "of its edges nobody knows which were reported");
+        assert_eq!(split.unreported(), W, "reported edges are unknown");
         deliver(&mut split, R);
-        assert_eq!(split.owed(), W);
+        assert_eq!(split.unreported(), W);
         deliver(&mut split, W);
-        assert_eq!(split.owed(), none);
+        assert_eq!(split.unreported(), none);
         split.drained(W);
-        assert_eq!(split.owed(), W);
+        assert_eq!(split.unreported(), W);
     }
 }
 
 #[test]
-fn only_edges_have_levels_beside_them() {
+fn level_directions_exist_with_edge_trigger_only() {
     for trigger in [Trigger::Level, Trigger::OneShot] {
         let mut latch = split(Mode::OneShot, R | W);
         deliver(&mut latch, R);
@@ -403,6 +409,6 @@ fn only_edges_have_levels_beside_them() {
         let mut plain = latch;
         plain.fix_trigger(trigger, Interest::empty());
         assert_eq!(latch, plain);
-        assert!(latch.watched().is_empty(), "what has lost its edges is not watched, {trigger:?}");
+        assert!(latch.watched().is_empty(), "not watched without edges, {trigger:?}");
     }
 }

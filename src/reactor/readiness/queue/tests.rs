@@ -1,4 +1,4 @@
-//! The queue against a list that is sorted by the time of readiness.
+//! The queue against a list sorted by time of readiness.
 
 use super::ReportQueue;
 use crate::key::Slot;
@@ -13,40 +13,40 @@ fn drain(queue: &mut ReportQueue) -> Vec<u32> {
     std::iter::from_fn(|| queue.pop()).map(|slot| slot.index).collect()
 }
 
-/// A look with these reports.
-fn look(queue: &mut ReportQueue, reports: &[u32], has_more: bool) {
+/// Queues the reports of a selector wait.
+fn report(queue: &mut ReportQueue, reports: &[u32], has_more: bool) {
     let begun = queue.begin_reports();
     reports.iter().for_each(|&index| queue.push(slot(index)));
     queue.end_reports(begun, has_more);
 }
 
 #[test]
-fn reports_left_in_the_kernel_come_first() {
+fn reports_left_in_kernel_precede_newer_entries() {
     let mut queue = ReportQueue::default();
     queue.push(slot(1));
-    look(&mut queue, &[2], true);
+    report(&mut queue, &[2], true);
     queue.push(slot(3));
-    look(&mut queue, &[4, 5], false);
+    report(&mut queue, &[4, 5], false);
     assert_eq!(drain(&mut queue), [1, 2, 4, 5, 3]);
 }
 
 #[test]
-fn reports_after_an_unlimited_look_come_last() {
+fn reports_after_unlimited_wait_come_last() {
     let mut queue = ReportQueue::default();
-    look(&mut queue, &[1], false);
+    report(&mut queue, &[1], false);
     queue.push(slot(2));
-    look(&mut queue, &[3], true);
+    report(&mut queue, &[3], true);
     assert_eq!(drain(&mut queue), [1, 2, 3]);
 }
 
 #[test]
-fn several_limited_looks_keep_the_order() {
+fn several_limited_waits_keep_order() {
     let mut queue = ReportQueue::default();
-    look(&mut queue, &[1], true);
+    report(&mut queue, &[1], true);
     queue.push(slot(2));
-    look(&mut queue, &[3], true);
+    report(&mut queue, &[3], true);
     queue.push(slot(4));
-    look(&mut queue, &[5], false);
+    report(&mut queue, &[5], false);
     assert_eq!(drain(&mut queue), [1, 3, 2, 5, 4]);
 }
 
@@ -55,7 +55,7 @@ enum Action {
     Push,
     Pop,
     Remove(prop::sample::Index),
-    Look(usize, bool),
+    Recheck(usize, bool),
 }
 
 fn action() -> impl Strategy<Value = Action> {
@@ -63,12 +63,12 @@ fn action() -> impl Strategy<Value = Action> {
         3 => Just(Action::Push),
         3 => Just(Action::Pop),
         1 => any::<prop::sample::Index>().prop_map(Action::Remove),
-        3 => (0_usize..4, any::<bool>()).prop_map(|(count, more)| Action::Look(count, more)),
+        3 => (0_usize..4, any::<bool>()).prop_map(|(count, more)| Action::Recheck(count, more)),
     ]
 }
 
-/// Entries by the time at which they were ready: a limited look of the kernel pretends that all it
-/// left behind was queued at that moment.
+/// Entries by time of readiness. The model assumes that all reports a limited wait left in the
+/// kernel became ready at that moment.
 #[derive(Default)]
 struct Model {
     entries: Vec<(u32, u32)>,
@@ -92,7 +92,7 @@ impl Model {
 
 proptest! {
     #[test]
-    fn queue_is_sorted_by_the_time_of_readiness(
+    fn queue_is_sorted_by_time_of_readiness(
         actions in prop::collection::vec(action(), 0..60),
     ) {
         let mut queue = ReportQueue::default();
@@ -124,9 +124,9 @@ proptest! {
                         queue.on_removed(true, |slot| !model.removed.contains(&slot.index));
                     }
                 }
-                Action::Look(count, has_more) => {
+                Action::Recheck(count, has_more) => {
                     let reports: Vec<u32> = (0..count as u32).map(|nth| index * 10 + nth).collect();
-                    look(&mut queue, &reports, has_more);
+                    report(&mut queue, &reports, has_more);
                     let time = model.left_at.take().unwrap_or(model.time);
                     reports.iter().for_each(|&report| model.push(report, time));
                     model.left_at = has_more.then_some(model.time);

@@ -1,16 +1,16 @@
-//! The registry against a naive model, and its corners one by one.
+//! The registry against a naive model, and its corner cases.
 
 mod model;
 
 use super::*;
 use crate::event::Mode;
 use crate::selector::Triggers;
-use model::{Op, Pair};
+use model::{Action, ModelPair};
 use proptest::prelude::*;
 use std::fs::File;
 use std::sync::{Arc, OnceLock};
 
-/// How many sources there are to register.
+/// The number of sources to register.
 const FILES: usize = 6;
 
 fn source(file: usize) -> SourceFd {
@@ -32,62 +32,61 @@ impl Registry {
         slot
     }
 
-    /// With vacant places of which the first has `uses` left before its generation would wrap, the
-    /// next one more, and so on.
-    fn worn(uses: &[u32]) -> Self {
+    /// Returns a registry with free slots: the first has `uses[0]` generations left, and so on.
+    fn nearly_retired(uses: &[u32]) -> Self {
         Registry { slab: Slab::nearly_retired(uses), ..Registry::default() }
     }
 }
 
-fn any_op() -> impl Strategy<Value = Op> {
-    // Slots are picked by age, and the young ones are the ones that live.
+fn any_action() -> impl Strategy<Value = Action> {
+    // Slots are picked by age; young ones are usually live.
     let pick = || 0..10_usize;
     let dirs = || (0..8_u8).prop_map(Interest::from_bits_truncate);
     let bits = any::<u16>().prop_map(PollBits::from_bits_truncate);
     prop_oneof![
-        4 => (0..FILES, dirs()).prop_map(|(file, armed)| Op::Insert { file, armed }),
-        3 => pick().prop_map(Op::Remove),
-        2 => (pick(), dirs()).prop_map(|(pick, dirs)| Op::Rearm(pick, dirs)),
-        3 => (pick(), bits).prop_map(|(pick, bits)| Op::QueueFact(pick, bits)),
+        4 => (0..FILES, dirs()).prop_map(|(file, armed)| Action::Insert { file, armed }),
+        3 => pick().prop_map(Action::Remove),
+        2 => (pick(), dirs()).prop_map(|(pick, dirs)| Action::Rearm(pick, dirs)),
+        3 => (pick(), bits).prop_map(|(pick, bits)| Action::QueueFact(pick, bits)),
         2 => (pick(), any::<u16>()).prop_map(|(pick, bits)| {
-            Op::QueueSeen(pick, PollBits::from_bits_truncate(bits))
+            Action::QueuePartial(pick, PollBits::from_bits_truncate(bits))
         }),
-        3 => (pick(), dirs()).prop_map(|(pick, dirs)| Op::QueueLook(pick, dirs)),
-        2 => pick().prop_map(Op::QueueHint),
-        3 => Just(Op::Pop),
-        1 => Just(Op::BeginRound),
-        2 => pick().prop_map(Op::NoteLagging),
-        1 => pick().prop_map(Op::CaughtUp),
-        2 => Just(Op::PopLagging),
+        3 => (pick(), dirs()).prop_map(|(pick, dirs)| Action::QueueCheck(pick, dirs)),
+        2 => pick().prop_map(Action::QueueHint),
+        3 => Just(Action::Pop),
+        1 => Just(Action::BeginRound),
+        2 => pick().prop_map(Action::MarkDirty),
+        1 => pick().prop_map(Action::MarkClean),
+        2 => Just(Action::PopDirty),
     ]
 }
 
 proptest! {
     #[test]
-    fn a_registry_is_like_the_naive_model(ops in proptest::collection::vec(any_op(), 1..120)) {
-        let mut pair = Pair::new(Registry::default());
-        for op in ops {
-            pair.play(op);
+    fn registry_matches_naive_model(actions in proptest::collection::vec(any_action(), 1..120)) {
+        let mut pair = ModelPair::new(Registry::default());
+        for action in actions {
+            pair.play(action);
             pair.compare();
         }
     }
 
     #[test]
-    fn a_worn_registry_is_like_the_naive_model(
+    fn nearly_retired_registry_matches_naive_model(
         uses in proptest::collection::vec(0..4_u32, 1..4),
-        ops in proptest::collection::vec(any_op(), 1..120),
+        actions in proptest::collection::vec(any_action(), 1..120),
     ) {
-        let mut pair = Pair::new(Registry::worn(&uses));
-        for op in ops {
-            pair.play(op);
+        let mut pair = ModelPair::new(Registry::nearly_retired(&uses));
+        for action in actions {
+            pair.play(action);
             pair.compare();
         }
     }
 }
 
 #[test]
-fn a_place_is_used_up_to_its_last_generation_and_then_retired() {
-    let mut registry = Registry::worn(&[1]);
+fn slot_is_retired_after_its_last_generation() {
+    let mut registry = Registry::nearly_retired(&[1]);
     for generation in [u32::MAX - 1, u32::MAX] {
         let slot = registry.add(0);
         assert_eq!(slot, Slot { index: 0, generation });
@@ -104,38 +103,38 @@ fn a_place_is_used_up_to_its_last_generation_and_then_retired() {
 }
 
 #[test]
-fn a_stale_slot_matches_nothing_that_came_into_its_place() {
+fn stale_slot_does_not_match_its_successor() {
     let mut registry = Registry::default();
     let old = registry.add(0);
     registry.queue_fact(old, PollBits::IN);
-    registry.note_lagging(old);
+    registry.mark_dirty(old);
     registry.remove(old).expect("just added");
     let new = registry.add(1);
     assert_eq!(old.index, new.index);
     assert!(registry.get(old).is_none() && registry.get_mut(old).is_none());
     registry.queue_fact(old, PollBits::IN);
-    registry.queue_look(old, Interest::READABLE);
+    registry.queue_check(old, Interest::READABLE);
     registry.queue_hint(old);
-    registry.note_lagging(old);
-    assert!(registry.queue_length() == 0, "late reports are ignored");
-    assert_eq!(registry.pop_lagging(), None);
+    registry.mark_dirty(old);
+    assert!(registry.queue_len() == 0, "late reports are ignored");
+    assert_eq!(registry.pop_dirty(), None);
     assert!(registry.remove(old).is_none());
     assert!(registry.is_registered(&source(1)));
     registry.verify();
 }
 
 #[test]
-fn slots_beyond_the_last_place_are_unknown() {
+fn slots_beyond_the_slab_are_unknown() {
     let mut registry = Registry::default();
     registry.add(0);
     let beyond = Slot { index: Slot::MAX_INDEX, generation: 0 };
     assert!(registry.get(beyond).is_none() && registry.get_mut(beyond).is_none());
     registry.queue_hint(beyond);
-    assert!(registry.queue_length() == 0 && registry.remove(beyond).is_none());
+    assert!(registry.queue_len() == 0 && registry.remove(beyond).is_none());
 }
 
 #[test]
-fn a_queue_that_nobody_serves_stays_short() {
+fn unserved_queue_sweeps_stale_slots() {
     let mut registry = Registry::default();
     let stays = registry.add(0);
     registry.queue_hint(stays);
@@ -143,15 +142,15 @@ fn a_queue_that_nobody_serves_stays_short() {
         let slot = registry.add(1 + round % (FILES - 1));
         registry.queue_hint(slot);
         registry.remove(slot).expect("just added");
-        assert!(registry.queue_length() <= 2, "round {round}");
+        assert!(registry.queue_len() <= 2, "round {round}");
     }
     registry.verify();
     assert_eq!(registry.queue_front(2).map(|(slot, _)| slot).collect::<Vec<_>>(), [stays]);
-    assert_eq!(registry.slab.entries(), 2, "one place serves all that come and go");
+    assert_eq!(registry.slab.entries(), 2, "one slot is reused by all");
 }
 
 #[test]
-fn a_fact_holds_for_one_round_and_is_a_reason_to_look_in_the_next() {
+fn fact_becomes_hint_in_next_round() {
     let mut registry = Registry::default();
     let slot = registry.add(0);
     registry.queue_fact(slot, PollBits::IN);
@@ -162,14 +161,14 @@ fn a_fact_holds_for_one_round_and_is_a_reason_to_look_in_the_next() {
     registry.begin_round();
     let registration = registry.get(slot).expect("just added");
     assert_eq!(registration.fact_in(registry.round()), None);
-    assert_eq!(registration.look(), Interest::all(), "or the report would be lost");
+    assert_eq!(registration.to_check(), Interest::all(), "the report is not lost");
     registry.queue_fact(slot, PollBits::PRI);
     let fact = registry.pop_queue();
-    assert_eq!(fact, Some((slot, PollBits::PRI)), "nothing of an earlier round is mixed in");
+    assert_eq!(fact, Some((slot, PollBits::PRI)), "no bits of an earlier round");
 }
 
 #[test]
-fn rounds_may_wrap() {
+fn round_counter_may_wrap() {
     let mut registry = Registry { round: u32::MAX, ..Registry::default() };
     let slot = registry.add(0);
     registry.queue_fact(slot, PollBits::IN);
@@ -178,32 +177,32 @@ fn rounds_may_wrap() {
 }
 
 #[test]
-fn only_armed_directions_are_looked_at() {
+fn only_armed_directions_are_checked() {
     let mut registry = Registry::default();
     let slot = registry.add(0);
-    registry.queue_look(slot, Interest::READABLE | Interest::WRITABLE);
+    registry.queue_check(slot, Interest::READABLE | Interest::WRITABLE);
     let registration = registry.get_mut(slot).expect("just added");
     registration.latch.rearm(Interest::WRITABLE | Interest::PRIORITY);
-    assert_eq!(registration.look(), Interest::WRITABLE);
+    assert_eq!(registration.to_check(), Interest::WRITABLE);
 }
 
 #[test]
-fn a_source_that_caught_up_and_lags_again_is_found_once() {
+fn source_marked_dirty_twice_is_popped_once() {
     let mut registry = Registry::default();
     let slot = registry.add(0);
-    registry.note_lagging(slot);
-    registry.caught_up(slot);
-    registry.note_lagging(slot);
-    assert_eq!(registry.pop_lagging(), Some(slot));
-    assert_eq!(registry.pop_lagging(), None);
+    registry.mark_dirty(slot);
+    registry.mark_clean(slot);
+    registry.mark_dirty(slot);
+    assert_eq!(registry.pop_dirty(), Some(slot));
+    assert_eq!(registry.pop_dirty(), None);
 }
 
 #[test]
-fn numbers_are_found_however_high() {
+fn high_fds_are_found() {
     let low = source(0);
     let copy = || low.fd().try_clone_to_owned().expect("300 more files are allowed");
     let mut copies: Vec<_> = std::iter::repeat_with(copy).take(300).collect();
-    let high = SourceFd::new(Arc::new(copies.pop().expect("the last has the highest number")));
+    let high = SourceFd::new(Arc::new(copies.pop().expect("300 copies")));
     let mut registry = Registry::default();
     assert!(!registry.is_registered(&high));
     let slot = registry.add(0);
@@ -218,7 +217,7 @@ fn numbers_are_found_however_high() {
     registry.verify();
 }
 
-/// The slab adds a generation.
+/// The slab adds a generation to a registration.
 #[test]
 fn registration_is_small() {
     assert!(size_of::<Registration>() + size_of::<u64>() <= 64, "{}", size_of::<Registration>());

@@ -1,4 +1,4 @@
-//! What is news, what has passed, and what a kernel can be asked for.
+//! New bits, passed ends, and the ends that a kernel is asked for.
 
 use super::*;
 
@@ -12,7 +12,7 @@ const RDHUP: PollBits = PollBits::RDHUP;
 const HUP: PollBits = PollBits::HUP;
 const ERR: PollBits = PollBits::ERR;
 
-/// A report of `dirs` that showed everything.
+/// Returns the state after a report of `dirs` with `bits`.
 fn shown(dirs: Interest, bits: PollBits) -> Shown {
     let mut shown = Shown::default();
     shown.report(dirs, bits);
@@ -20,19 +20,19 @@ fn shown(dirs: Interest, bits: PollBits) -> Shown {
 }
 
 #[test]
-fn the_first_end_is_news_to_those_it_concerns() {
+fn first_end_changes_only_affected_directions() {
     let after = shown(R | W | P, IN | OUT);
-    assert_eq!(after.news(R | W | P, IN | OUT), Interest::empty());
-    assert_eq!(after.news(R | W | P, IN | OUT | RDHUP), R | P, "a writer can go on");
-    assert_eq!(after.news(R | W | P, HUP), R | W | P);
-    assert_eq!(after.news(W, ERR), W, "only those that are asked for");
+    assert_eq!(after.changed(R | W | P, IN | OUT), Interest::empty());
+    assert_eq!(after.changed(R | W | P, IN | OUT | RDHUP), R | P, "a writer is unaffected");
+    assert_eq!(after.changed(R | W | P, HUP), R | W | P);
+    assert_eq!(after.changed(W, ERR), W, "only requested directions");
     let after = shown(R | W, IN | OUT | RDHUP);
-    assert_eq!(after.news(R | W, IN | OUT | RDHUP), Interest::empty());
-    assert_eq!(after.news(R | W, RDHUP | HUP), R | W, "each kind of end");
+    assert_eq!(after.changed(R | W, IN | OUT | RDHUP), Interest::empty());
+    assert_eq!(after.changed(R | W, RDHUP | HUP), R | W, "each kind of end");
 }
 
 #[test]
-fn a_kernel_is_asked_for_ends_that_were_not_told() {
+fn ends_to_come_excludes_reported_ends() {
     const BOTH: PollBits = HUP.union(ERR);
     for (bits, open, ends) in [
         (IN | OUT, R | W, BOTH | RDHUP),
@@ -50,20 +50,20 @@ fn a_kernel_is_asked_for_ends_that_were_not_told() {
 }
 
 #[test]
-fn an_end_that_has_passed_is_as_good_as_drained() {
+fn passed_end_counts_as_drained() {
     for (before, now, passed) in [
-        // The next writer of a FIFO came, and has perhaps written.
+        // A FIFO has a new writer, which may have written.
         (HUP, NONE, true),
         (HUP, IN, true),
         (IN | HUP, IN, true),
-        // The end is there still.
+        // The end is still there.
         (IN | HUP, HUP, false),
         (RDHUP | HUP, RDHUP, false),
         // The program has taken the error.
         (IN | ERR, IN, false),
         (ERR, NONE, true),
         (IN | ERR, NONE, true),
-        // That was none.
+        // An error alone was taken.
         (RDHUP | ERR, RDHUP, false),
         (IN | RDHUP | ERR, IN, true),
     ] {
@@ -75,22 +75,22 @@ fn an_end_that_has_passed_is_as_good_as_drained() {
 }
 
 #[test]
-fn what_was_forgotten_is_news_when_it_comes_again() {
+fn forgotten_bits_are_reported_again() {
     let mut after = shown(R, IN | HUP);
     after.forget(R, HUP);
-    assert_eq!(after.news(R, IN | HUP), R, "a writer came, wrote and went");
+    assert_eq!(after.changed(R, IN | HUP), R, "a writer wrote and closed");
     let mut after = shown(W, OUT | ERR);
     after.forget(W, OUT);
-    assert_eq!(after.news(W, OUT | ERR), W);
+    assert_eq!(after.changed(W, OUT | ERR), W);
 }
 
 #[test]
-fn a_direction_is_told_until_it_is_cleared() {
+fn direction_is_reported_until_cleared() {
     let mut after = shown(R | W | P, PollBits::NVAL);
-    assert_eq!(after.told(), R | W | P);
+    assert_eq!(after.reported(), R | W | P);
     after.clear(W);
-    assert_eq!((after.told(), after.news(R | P, PollBits::ERR)), (R | P, Interest::empty()));
+    assert_eq!((after.reported(), after.changed(R | P, PollBits::ERR)), (R | P, Interest::empty()));
     let mut again = after;
     again.report(W, OUT);
-    assert_eq!((again.told(), again.ended(R | W | P)), (R | W | P, R | P));
+    assert_eq!((again.reported(), again.ended(R | W | P)), (R | W | P, R | P));
 }

@@ -9,15 +9,15 @@ pub(super) struct Expected {
     pub(super) token: Token,
     pub(super) interest: Interest,
     mode: Mode,
-    /// Where the kernel has edges of its own for it, it may hear of more than is owed (E2).
+    /// The directions with kernel edges, which may be reported more often than required (E2).
     edges: Interest,
-    /// What must be reported once it is ready.
-    owed: Interest,
-    /// What may be reported where the kernel has no edges.
+    /// The directions to report once they are ready.
+    must_report: Interest,
+    /// The directions that may be reported without kernel edges.
     open: Interest,
     /// Something happened since the last event (E3).
-    stirred: bool,
-    /// The capacities of the waits that left it out though it was due (Q2).
+    has_event: bool,
+    /// The capacity of the waits that left the source out although it was due (Q2).
     left_out: usize,
 }
 
@@ -29,21 +29,21 @@ impl Expected {
         mode: Mode,
         edges: Interest,
     ) -> Self {
-        let (owed, open) = (interest, interest);
-        let (stirred, left_out) = (true, 0);
-        Expected { key, token, interest, mode, edges, owed, open, stirred, left_out }
+        let (must_report, open) = (interest, interest);
+        let (has_event, left_out) = (true, 0);
+        Expected { key, token, interest, mode, edges, must_report, open, has_event, left_out }
     }
 
     pub(super) fn modified(&mut self, token: Token, interest: Interest, mode: Mode) {
         *self = Expected::new(self.key, token, interest, mode, self.edges);
     }
 
-    /// There was activity on the file.
-    pub(super) fn stirred(&mut self) {
-        self.stirred = true;
+    /// Notes an event of the file.
+    pub(super) fn on_event(&mut self) {
+        self.has_event = true;
     }
 
-    pub(super) fn count_anew(&mut self) {
+    pub(super) fn reset_left_out(&mut self) {
         self.left_out = 0;
     }
 
@@ -51,27 +51,29 @@ impl Expected {
         if !accepted {
             return;
         }
-        self.stirred = true;
+        self.has_event = true;
         self.left_out = 0;
         match self.mode {
             Mode::Level => {}
-            Mode::OneShot => self.owed = dirs,
-            Mode::Edge => (self.owed, self.open) = (self.owed | dirs, self.open | dirs),
+            Mode::OneShot => self.must_report = dirs,
+            Mode::Edge => {
+                (self.must_report, self.open) = (self.must_report | dirs, self.open | dirs)
+            }
         }
     }
 
     pub(super) fn drained(&mut self, dirs: Interest, ready: Interest, accepted: bool) {
         if !accepted || self.mode != Mode::Edge {
-            assert!(accepted || self.mode == Mode::Edge, "it has no effect to refuse");
+            assert!(accepted || self.mode == Mode::Edge, "drained is refused in edge mode only");
             return;
         }
-        self.stirred = true;
-        self.owed |= dirs - ready;
+        self.has_event = true;
+        self.must_report |= dirs - ready;
         self.open |= dirs;
     }
 
-    /// A wait with room for `capacity` events reported `got`, and `ready` is ready.
-    pub(super) fn judge(
+    /// Checks a wait with this capacity that reported `got` while `ready` was ready.
+    pub(super) fn check_wait(
         &mut self,
         got: Interest,
         ready: Interest,
@@ -81,7 +83,7 @@ impl Expected {
         let broken = |clause: &str| Err(format!("{clause}: {got:?} of {ready:?}, {self:?}"));
         let must = match self.mode {
             Mode::Level => ready & self.interest,
-            Mode::OneShot | Mode::Edge => ready & self.owed,
+            Mode::OneShot | Mode::Edge => ready & self.must_report,
         };
         let inexact = if self.mode == Mode::Edge { self.edges } else { Interest::empty() };
         let may = match self.mode {
@@ -101,14 +103,14 @@ impl Expected {
         if !got.contains(must) || got - inexact != may - inexact {
             return broken("H4");
         }
-        if self.mode == Mode::Edge && !self.stirred {
+        if self.mode == Mode::Edge && !self.has_event {
             return broken("E3");
         }
-        (self.stirred, self.left_out) = (false, 0);
-        self.owed -= got;
+        (self.has_event, self.left_out) = (false, 0);
+        self.must_report -= got;
         self.open -= got;
         if self.mode == Mode::OneShot {
-            self.owed = Interest::empty();
+            self.must_report = Interest::empty();
         }
         Ok(())
     }

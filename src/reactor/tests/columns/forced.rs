@@ -1,4 +1,4 @@
-//! A selector that shows only some of what it can do, and fails when told to.
+//! A selector that hides some of its triggers, and fails on request.
 
 use crate::event::Interest;
 use crate::key::Slot;
@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 
-/// What is to go wrong next, each once; and what was asked so far.
+/// The next failures, each once, and the counts of calls.
 #[derive(Default)]
 pub(super) struct Faults {
     pub(super) refuse: Cell<bool>,
@@ -33,40 +33,40 @@ pub(super) struct Forced {
     inner: Box<dyn Selector>,
     native: Triggers,
     hints: bool,
-    looks: bool,
+    initial_polls: bool,
     level: Interest,
     faults: Rc<Faults>,
 }
 
 impl Forced {
     pub(super) fn new(inner: Box<dyn Selector>, native: Triggers) -> Self {
-        assert!(inner.native().contains(native), "it can do less, not more");
+        assert!(inner.native().contains(native), "the inner selector has these triggers");
         Forced {
             inner,
             native,
             hints: false,
-            looks: false,
+            initial_polls: false,
             level: Interest::empty(),
             faults: Rc::default(),
         }
     }
 
-    /// Keeps the bits to itself.
-    pub(super) fn hinting(self) -> Self {
+    /// Reports hints instead of facts.
+    pub(super) fn with_hints(self) -> Self {
         Forced { hints: true, ..self }
     }
 
     /// Leaves present readiness to the reactor.
-    pub(super) fn looking(self) -> Self {
-        Forced { looks: true, ..self }
+    pub(super) fn with_initial_polls(self) -> Self {
+        Forced { initial_polls: true, ..self }
     }
 
-    /// Has levels for these directions, and edges for the others.
+    /// Reports these directions by level, and others by edges.
     pub(super) fn with_levels(self, level: Interest) -> Self {
         Forced { level, ..self }
     }
 
-    /// The directions with levels.
+    /// Returns the directions reported by level.
     pub(super) fn level(&self) -> Interest {
         self.level
     }
@@ -91,7 +91,7 @@ impl Selector for Forced {
             return Err(out_of_memory());
         }
         let applied = self.inner.arm(slot, fd, arm)?;
-        Ok(ArmOutcome { look: applied.look || self.looks, ..applied })
+        Ok(ArmOutcome { look: applied.look || self.initial_polls, ..applied })
     }
 
     fn disarm(&mut self, slot: Slot, fd: BorrowedFd<'_>) {

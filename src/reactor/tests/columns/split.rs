@@ -1,4 +1,4 @@
-//! A selector with edges of epoll's, except to those who want to write: they are poll's.
+//! A selector with epoll's edges, except for WRITABLE, which poll reports by level.
 
 use crate::event::Interest;
 use crate::key::Slot;
@@ -15,11 +15,11 @@ use std::os::fd::BorrowedFd;
 pub(super) struct Split {
     edges: Epoll,
     levels: Poll,
-    /// The directions that epoll watches.
+    /// The directions watched by epoll.
     watched: HashMap<Slot, Interest>,
 }
 
-/// The directions that are reported by their level.
+/// The directions reported by level.
 pub(super) const LEVEL: Interest = Interest::WRITABLE;
 
 impl Split {
@@ -34,9 +34,14 @@ impl Selector for Split {
         Triggers::EDGE
     }
 
-    fn arm(&mut self, slot: Slot, fd: BorrowedFd<'_>, asked: ArmRequest) -> io::Result<ArmOutcome> {
-        let (edges, levels) = (asked.dirs - LEVEL, asked.dirs & LEVEL);
-        // Arming again would repeat what is there (E3).
+    fn arm(
+        &mut self,
+        slot: Slot,
+        fd: BorrowedFd<'_>,
+        request: ArmRequest,
+    ) -> io::Result<ArmOutcome> {
+        let (edges, levels) = (request.dirs - LEVEL, request.dirs & LEVEL);
+        // Arming again would report present readiness twice (E3).
         if self.watched.insert(slot, edges) != Some(edges) {
             self.edges.disarm(slot, fd);
             if !edges.is_empty() {
@@ -49,11 +54,11 @@ impl Selector for Split {
             }
         }
         self.levels.disarm(slot, fd);
-        if !levels.is_empty() || !asked.ends.is_empty() {
+        if !levels.is_empty() || !request.ends.is_empty() {
             self.levels.arm(
                 slot,
                 fd,
-                ArmRequest { dirs: levels, trigger: Trigger::Level, ..asked },
+                ArmRequest { dirs: levels, trigger: Trigger::Level, ..request },
             )?;
         }
         Ok(ArmOutcome { level: LEVEL, look: true, ..ArmOutcome::whole(Trigger::Edge) })

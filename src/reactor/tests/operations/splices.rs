@@ -1,4 +1,4 @@
-//! Splices stand in the lines of two sources at once: whoever stands behind one goes on, in both.
+//! Splices are queued on two sources; when one ends, both queues continue.
 
 use crate::backend::Backend;
 use crate::event::{Events, Interest, Mode, Token};
@@ -16,7 +16,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-struct Stage {
+struct SpliceFixture {
     reactor: Reactor<Epoll>,
     from: Key,
     to: Key,
@@ -24,17 +24,17 @@ struct Stage {
     pipe: OwnedFd,
 }
 
-impl Stage {
+impl SpliceFixture {
     fn new() -> Self {
         let epoll = Epoll::new().expect("epoll");
         let mut reactor = Reactor::new(Backend::Epoll, epoll).expect("a page");
-        let (ours, peer) = UnixStream::pair().expect("a pair of sockets");
+        let (local, peer) = UnixStream::pair().expect("a socket pair");
         let (pipe, writer) = pipe2(OFlag::O_CLOEXEC).expect("a pipe");
         let mut register = |source: Source| {
-            reactor.register(source, Token(0), Interest::empty(), Mode::Edge).expect("it is fresh")
+            reactor.register(source, Token(0), Interest::empty(), Mode::Edge).expect("fresh")
         };
-        let (from, to) = (register(Arc::new(ours)), register(Arc::new(writer)));
-        Stage { reactor, from, to, peer, pipe }
+        let (from, to) = (register(Arc::new(local)), register(Arc::new(writer)));
+        SpliceFixture { reactor, from, to, peer, pipe }
     }
 
     fn splice(&mut self, token: usize) -> OpId {
@@ -43,24 +43,25 @@ impl Stage {
     }
 
     fn submit(&mut self, op: Op, token: usize) -> OpId {
-        self.reactor.submit(op, Token(token)).expect("all is in order")
+        self.reactor.submit(op, Token(token)).expect("accepted")
     }
 
-    fn look(&mut self) -> Vec<Completion> {
+    fn poll_now(&mut self) -> Vec<Completion> {
         let mut events = Events::with_capacity(16);
-        self.reactor.wait(&mut events, Some(Duration::ZERO)).expect("nothing goes wrong");
+        self.reactor.wait(&mut events, Some(Duration::ZERO)).expect("no errors");
         self.reactor.verify();
         events.completions().collect()
     }
 
     fn tokens(&mut self) -> Vec<usize> {
-        let mut tokens: Vec<_> = self.look().iter().map(|its| its.token.0).collect();
+        let mut tokens: Vec<_> =
+            self.poll_now().iter().map(|completion| completion.token.0).collect();
         tokens.sort_unstable();
         tokens
     }
 
-    /// What has arrived at the pipe's other end.
-    fn arrived(&self) -> Vec<u8> {
+    /// Returns the bytes in the pipe.
+    fn received(&self) -> Vec<u8> {
         let mut bytes = [0; 1 << 16];
         let count = nix::unistd::read(&self.pipe, &mut bytes).expect("it is open");
         bytes[..count].to_vec()
@@ -68,125 +69,128 @@ impl Stage {
 }
 
 #[test]
-fn those_behind_one_go_on_in_both_lines() {
-    let mut stage = Stage::new();
-    stage.splice(0);
-    stage.submit(Op::recv(stage.from, vec![], 9), 1);
-    stage.submit(Op::write(stage.to, "behind", ..), 2);
-    assert!(stage.look().is_empty(), "nobody is faster than who is before him");
-    stage.peer.write_all(b"spliced").expect("room");
-    assert_eq!(stage.tokens(), [0, 2]);
-    assert_eq!(stage.arrived(), b"splicedbehind", "in order");
-    stage.peer.write_all(b"rest").expect("room");
-    let landed = stage.look();
-    assert_eq!((landed[0].token, &landed[0].buf[..]), (Token(1), &b"rest"[..]));
+fn completed_splice_unblocks_both_queues() {
+    let mut cx = SpliceFixture::new();
+    cx.splice(0);
+    cx.submit(Op::recv(cx.from, vec![], 9), 1);
+    cx.submit(Op::write(cx.to, "behind", ..), 2);
+    assert!(cx.poll_now().is_empty(), "queued operations wait");
+    cx.peer.write_all(b"spliced").expect("room");
+    assert_eq!(cx.tokens(), [0, 2]);
+    assert_eq!(cx.received(), b"splicedbehind", "in order");
+    cx.peer.write_all(b"rest").expect("room");
+    let completions = cx.poll_now();
+    assert_eq!((completions[0].token, &completions[0].buf[..]), (Token(1), &b"rest"[..]));
 }
 
 #[test]
-fn those_behind_one_that_is_stopped_go_on_too() {
+fn cancelled_splice_unblocks_both_queues() {
     for by_deadline in [false, true] {
-        let mut stage = Stage::new();
-        let op = Op::splice(stage.from, stage.to, 100);
+        let mut cx = SpliceFixture::new();
+        let op = Op::splice(cx.from, cx.to, 100);
         let op = if by_deadline { op.deadline(Duration::ZERO) } else { op };
-        let splice = stage.submit(op, 0);
-        stage.submit(Op::recv(stage.from, vec![], 9), 1);
-        stage.submit(Op::write(stage.to, "behind", ..), 2);
+        let splice = cx.submit(op, 0);
+        cx.submit(Op::recv(cx.from, vec![], 9), 1);
+        cx.submit(Op::write(cx.to, "behind", ..), 2);
         if !by_deadline {
-            stage.reactor.cancel(splice).expect("it is under way");
+            cx.reactor.cancel(splice).expect("in flight");
         }
-        assert_eq!(stage.tokens(), [0, 2]);
-        stage.peer.write_all(b"data").expect("room");
-        assert_eq!(stage.tokens(), [1]);
-        assert_eq!(stage.arrived(), b"behind");
+        assert_eq!(cx.tokens(), [0, 2]);
+        cx.peer.write_all(b"data").expect("room");
+        assert_eq!(cx.tokens(), [1]);
+        assert_eq!(cx.received(), b"behind");
     }
 }
 
 #[test]
-fn it_waits_for_its_turn_in_both() {
-    let mut stage = Stage::new();
-    // A pipe that is full, with one who waits for room.
+fn splice_waits_for_head_of_both_queues() {
+    let mut cx = SpliceFixture::new();
+    // A full pipe, with an operation that waits for room.
     let (much, all) = (vec![7; 1 << 16], 1 << 16);
-    stage.submit(Op::write(stage.to, much, ..), 0);
-    assert_eq!(stage.tokens(), [0]);
-    stage.submit(Op::write(stage.to, "first", ..), 1);
-    stage.submit(Op::recv(stage.from, vec![], 3), 2);
-    stage.splice(3);
-    stage.peer.write_all(b"onetwo").expect("room");
-    assert_eq!(stage.tokens(), [2], "the write is before it");
-    assert!(stage.look().is_empty());
-    assert_eq!(stage.arrived().len(), all);
-    assert_eq!(stage.tokens(), [1, 3]);
-    assert_eq!(stage.arrived(), b"firsttwo");
-    // The other way round: the target is free, and somebody reads before it.
-    stage.submit(Op::recv_exact(stage.from, vec![], 3), 4);
-    stage.splice(5);
-    assert!(stage.look().is_empty());
-    stage.peer.write_all(b"xyzspliced").expect("room");
-    assert_eq!(stage.tokens(), [4, 5]);
-    assert_eq!(stage.arrived(), b"spliced");
+    cx.submit(Op::write(cx.to, much, ..), 0);
+    assert_eq!(cx.tokens(), [0]);
+    cx.submit(Op::write(cx.to, "first", ..), 1);
+    cx.submit(Op::recv(cx.from, vec![], 3), 2);
+    cx.splice(3);
+    cx.peer.write_all(b"onetwo").expect("room");
+    assert_eq!(cx.tokens(), [2], "the write precedes the splice");
+    assert!(cx.poll_now().is_empty());
+    assert_eq!(cx.received().len(), all);
+    assert_eq!(cx.tokens(), [1, 3]);
+    assert_eq!(cx.received(), b"firsttwo");
+    // Vice versa: the target is free, and a receive precedes the splice.
+    cx.submit(Op::recv_exact(cx.from, vec![], 3), 4);
+    cx.splice(5);
+    assert!(cx.poll_now().is_empty());
+    cx.peer.write_all(b"xyzspliced").expect("room");
+    assert_eq!(cx.tokens(), [4, 5]);
+    assert_eq!(cx.received(), b"spliced");
 }
 
 #[test]
-fn a_chain_of_them_goes_on_by_itself() {
-    let mut stage = Stage::new();
-    stage.peer.write_all(b"0123456789").expect("room");
-    let once = |at: usize, stage: &mut Stage| {
-        let op = Op::splice(stage.from, stage.to, 2);
-        stage.submit(op, at)
+fn consecutive_splices_run_without_further_events() {
+    let mut cx = SpliceFixture::new();
+    cx.peer.write_all(b"0123456789").expect("room");
+    let once = |at: usize, cx: &mut SpliceFixture| {
+        let op = Op::splice(cx.from, cx.to, 2);
+        cx.submit(op, at)
     };
-    let ids: Vec<_> = (0..5).map(|at| once(at, &mut stage)).collect();
-    assert_eq!(stage.tokens(), [0, 1, 2, 3, 4]);
-    assert_eq!(stage.arrived(), b"0123456789");
-    assert!(ids.iter().all(|&id| stage.reactor.cancel(id).is_err()));
+    let ids: Vec<_> = (0..5).map(|at| once(at, &mut cx)).collect();
+    assert_eq!(cx.tokens(), [0, 1, 2, 3, 4]);
+    assert_eq!(cx.received(), b"0123456789");
+    assert!(ids.iter().all(|&id| cx.reactor.cancel(id).is_err()));
 }
 
 #[test]
-fn when_one_of_the_two_goes_those_of_the_other_go_on() {
+fn deregistering_one_side_unblocks_the_other() {
     for goes_from in [true, false] {
-        let mut stage = Stage::new();
-        stage.splice(0);
-        stage.submit(Op::recv(stage.from, vec![], 9), 1);
-        stage.submit(Op::write(stage.to, "behind", ..), 2);
-        let key = if goes_from { stage.from } else { stage.to };
-        stage.reactor.deregister(key).expect("it is registered");
-        let landed = stage.look();
-        let canceled: Vec<_> = landed.iter().filter(|its| its.is_canceled()).collect();
-        let mut tokens: Vec<_> = canceled.iter().map(|its| its.token.0).collect();
+        let mut cx = SpliceFixture::new();
+        cx.splice(0);
+        cx.submit(Op::recv(cx.from, vec![], 9), 1);
+        cx.submit(Op::write(cx.to, "behind", ..), 2);
+        let key = if goes_from { cx.from } else { cx.to };
+        cx.reactor.deregister(key).expect("registered");
+        let completions = cx.poll_now();
+        let canceled: Vec<_> =
+            completions.iter().filter(|completion| completion.is_canceled()).collect();
+        let mut tokens: Vec<_> = canceled.iter().map(|completion| completion.token.0).collect();
         tokens.sort_unstable();
         assert_eq!(tokens, if goes_from { [0, 1] } else { [0, 2] });
         if goes_from {
-            assert_eq!(landed.len(), 3, "{landed:?}");
-            assert_eq!(stage.arrived(), b"behind");
+            assert_eq!(completions.len(), 3, "{completions:?}");
+            assert_eq!(cx.received(), b"behind");
         } else {
-            assert_eq!(landed.len(), 2, "{landed:?}");
-            stage.peer.write_all(b"data").expect("room");
-            assert_eq!(stage.tokens(), [1]);
+            assert_eq!(completions.len(), 2, "{completions:?}");
+            cx.peer.write_all(b"data").expect("room");
+            assert_eq!(cx.tokens(), [1]);
         }
     }
 }
 
 #[test]
-fn the_end_is_no_bytes_and_what_fails_is_told() {
+fn splice_at_end_of_stream_moves_no_bytes() {
     let _still = crate::testing::no_children();
-    let mut stage = Stage::new();
-    stage.splice(0);
-    assert!(stage.look().is_empty());
-    stage.peer.write_all(b"last").expect("room");
-    let landed = stage.look();
-    assert_eq!((landed.len(), landed[0].transferred), (1, 4));
-    stage.splice(1);
-    stage.peer.shutdown(std::net::Shutdown::Write).expect("it is connected");
-    let landed = stage.look();
-    assert!(landed.len() == 1 && landed[0].result.is_ok() && landed[0].transferred == 0);
+    let mut cx = SpliceFixture::new();
+    cx.splice(0);
+    assert!(cx.poll_now().is_empty());
+    cx.peer.write_all(b"last").expect("room");
+    let completions = cx.poll_now();
+    assert_eq!((completions.len(), completions[0].transferred), (1, 4));
+    cx.splice(1);
+    cx.peer.shutdown(std::net::Shutdown::Write).expect("it is connected");
+    let completions = cx.poll_now();
+    assert!(
+        completions.len() == 1 && completions[0].result.is_ok() && completions[0].transferred == 0
+    );
     let mut rest = [0; 4];
-    File::from(stage.pipe.try_clone().expect("a duplicate")).read_exact(&mut rest).expect("four");
+    File::from(cx.pipe.try_clone().expect("a duplicate")).read_exact(&mut rest).expect("four");
     assert_eq!(&rest, b"last");
 }
 
 #[test]
-fn a_source_and_itself_are_refused() {
-    let mut stage = Stage::new();
-    let op = Op::splice(stage.from, stage.from, 1);
-    let error = stage.reactor.submit(op, Token(0)).expect_err("not to itself");
+fn splice_to_same_source_is_refused() {
+    let mut cx = SpliceFixture::new();
+    let op = Op::splice(cx.from, cx.from, 1);
+    let error = cx.reactor.submit(op, Token(0)).expect_err("the same source");
     assert_eq!(error.error().kind(), std::io::ErrorKind::InvalidInput);
 }

@@ -1,6 +1,6 @@
 //! Clauses L, O and E for one source, stated without a latch.
 
-use super::bench::Work;
+use super::harness::Cost;
 use crate::event::{Interest, Mode};
 use crate::poll_bits::PollBits;
 
@@ -8,42 +8,42 @@ use crate::poll_bits::PollBits;
 pub(super) struct Contract {
     mode: Mode,
     interest: Interest,
-    /// Where the kernel has edges of its own it hears of news that nobody asked for (E2).
+    /// The directions whose changes the kernel reports unrequested (E2).
     edges: Interest,
-    /// What must be reported once it is ready (O1, E1).
-    owed: Interest,
-    /// What may be reported where the kernel has no edges (E2).
+    /// The directions to report once they are ready (O1, E1).
+    must_report: Interest,
+    /// The directions that may be reported without kernel edges (E2).
     open: Interest,
-    /// Of the other directions, in edge mode: what is no news (E5), because it was true when they
-    /// were last reported, and later too if a wait has looked at an end that was told.
+    /// The known bits of the other directions in edge mode (E5): true in their last report and, if
+    /// a wait has polled a reported end, also then.
     known: [PollBits; 3],
-    /// Something happened since the last event (E3).
-    stirred: bool,
-    /// The last wait was empty, and nothing has happened since.
+    /// True if something happened since the last event (E3).
+    has_event: bool,
+    /// True if the last wait was empty and nothing has happened since.
     idle: bool,
 }
 
 impl Contract {
-    /// Just registered or modified.
+    /// Returns the state of a source just registered or modified.
     pub(super) fn new(mode: Mode, interest: Interest, edges: Interest) -> Self {
-        let (owed, open, known) = (interest, interest, [PollBits::empty(); 3]);
-        Contract { mode, interest, edges, owed, open, known, stirred: true, idle: false }
+        let (must_report, open, known) = (interest, interest, [PollBits::empty(); 3]);
+        Contract { mode, interest, edges, must_report, open, known, has_event: true, idle: false }
     }
 
-    /// The directions without edges that were reported, and are not to be again but for news.
+    /// Returns the reported directions without edges; only new ends are reported again.
     fn closed(&self) -> Interest {
         let all = self.interest - self.open - self.edges;
         if self.mode == Mode::Edge { all } else { Interest::empty() }
     }
 
-    /// What is known of a direction, if it is closed.
+    /// Returns the known bits of a direction if it is closed.
     fn of(&mut self, dir: Interest) -> Option<&mut PollBits> {
         let is_closed = self.closed().contains(dir);
         is_closed.then(|| &mut self.known[dir.bits().trailing_zeros() as usize])
     }
 
-    /// A wait begins, or what may have ended is looked at for another reason. An end that was told
-    /// may have passed, and then the direction is as if it had been drained.
+    /// Begins a wait, or another poll of reported ends. If an end has passed, the direction counts
+    /// as drained.
     pub(super) fn begin_wait(&mut self, bits: PollBits) {
         for dir in Interest::all().iter() {
             let bits = bits.about(dir);
@@ -53,17 +53,17 @@ impl Contract {
             let is_new = !(bits - *known).is_empty();
             let gone = *known & PollBits::ENDS & !bits;
             let mut has_passed = !gone.is_empty() && !bits.intersects(PollBits::ENDS);
-            // Nothing has happened but that the error was taken.
+            // Nothing else happened than that the program took the error.
             has_passed &= gone != PollBits::ERR || bits.is_empty() || is_new;
             *known &= bits;
             if has_passed || is_new {
-                (self.owed, self.open) = (self.owed | dir, self.open | dir);
+                (self.must_report, self.open) = (self.must_report | dir, self.open | dir);
             }
         }
     }
 
-    /// Of what was told before and is not open: what has an end that was not told (E5).
-    fn news(&mut self, bits: PollBits) -> Interest {
+    /// Returns the closed directions with an unreported end (E5).
+    fn changed(&mut self, bits: PollBits) -> Interest {
         let is_new = |dir: &Interest| {
             let ends = bits.about(*dir) & PollBits::ENDS;
             self.of(*dir).is_some_and(|known| !(ends - *known).is_empty())
@@ -71,58 +71,60 @@ impl Contract {
         Interest::all().iter().filter(is_new).collect()
     }
 
-    /// The kernel had news, which made `dirs` ready.
-    pub(super) fn woken(&mut self, dirs: Interest) {
-        self.stirred = true;
+    /// Notes a kernel event that made `dirs` ready.
+    pub(super) fn on_event(&mut self, dirs: Interest) {
+        self.has_event = true;
         if self.mode == Mode::Edge {
-            self.owed |= dirs & self.interest & self.edges;
+            self.must_report |= dirs & self.interest & self.edges;
         }
     }
 
     pub(super) fn rescanned(&mut self) {
-        self.stirred = true;
+        self.has_event = true;
     }
 
     pub(super) fn rearmed(&mut self, dirs: Interest) {
-        self.stirred = true;
+        self.has_event = true;
         match self.mode {
             Mode::Level => {}
-            Mode::OneShot => self.owed = dirs,
-            Mode::Edge => (self.owed, self.open) = (self.owed | dirs, self.open | dirs),
+            Mode::OneShot => self.must_report = dirs,
+            Mode::Edge => {
+                (self.must_report, self.open) = (self.must_report | dirs, self.open | dirs)
+            }
         }
     }
 
     pub(super) fn drained(&mut self, dirs: Interest, bits: PollBits) {
-        self.stirred = true;
+        self.has_event = true;
         if self.mode != Mode::Edge {
             return;
         }
         if dirs.iter().any(|dir| self.of(dir).is_some_and(|it| it.intersects(PollBits::ENDS))) {
             self.begin_wait(bits);
         }
-        // What an end that was told makes ready was not drained.
-        let told = |dir: &Interest| {
+        // A direction that a reported end keeps ready was not drained.
+        let reported = |dir: &Interest| {
             self.of(*dir).is_some_and(|known| known.intersects(PollBits::ENDS & bits))
         };
-        let told: Interest = dirs.iter().filter(told).collect();
-        self.owed |= dirs - bits.ready(dirs);
-        self.open |= dirs - told;
+        let reported: Interest = dirs.iter().filter(reported).collect();
+        self.must_report |= dirs - bits.ready(dirs);
+        self.open |= dirs - reported;
     }
 
-    /// The next wait may have things to do.
-    pub(super) fn expect_work(&mut self) {
+    /// Notes that the next wait may make system calls.
+    pub(super) fn mark_active(&mut self) {
         self.idle = false;
     }
 
-    /// A wait in which `ready` was ready throughout came back with `reported`.
-    pub(super) fn judge(
+    /// Checks a wait that returned `reported` while `bits` were true throughout.
+    pub(super) fn check_wait(
         &mut self,
         bits: PollBits,
         reported: Option<Interest>,
-        work: Work,
+        cost: Cost,
     ) -> Result<(), String> {
         let (got, ready) = (reported.unwrap_or_default(), bits.ready(self.interest));
-        let news = self.news(bits);
+        let changed = self.changed(bits);
         let broken =
             |clause: &str| Err(format!("{clause}: {got:?} reported of {bits:?}, {self:?}"));
         if !(ready & self.interest).contains(got) {
@@ -130,9 +132,9 @@ impl Contract {
         }
         let must = match self.mode {
             Mode::Level => ready & self.interest,
-            Mode::OneShot | Mode::Edge => ready & self.owed,
+            Mode::OneShot | Mode::Edge => ready & self.must_report,
         };
-        if !got.contains(news) {
+        if !got.contains(changed) {
             return broken("E5");
         }
         if !got.contains(must) {
@@ -140,26 +142,26 @@ impl Contract {
         }
         match self.mode {
             Mode::Level | Mode::OneShot if got != must => return broken("O1"),
-            Mode::Edge if !got.is_empty() && !self.stirred => return broken("E3"),
-            Mode::Edge if got - self.edges != ((ready & self.open) | news) - self.edges => {
+            Mode::Edge if !got.is_empty() && !self.has_event => return broken("E3"),
+            Mode::Edge if got - self.edges != ((ready & self.open) | changed) - self.edges => {
                 return broken("E2");
             }
             _ => {}
         }
-        if self.idle && work != Work::default() {
+        if self.idle && cost != Cost::default() {
             return broken("an idle poller works");
         }
         if got.is_empty() {
             self.idle = true;
         } else {
-            self.settle(got, bits);
+            self.on_reported(got, bits);
         }
         Ok(())
     }
 
-    fn settle(&mut self, got: Interest, bits: PollBits) {
-        self.stirred = false;
-        self.owed -= got;
+    fn on_reported(&mut self, got: Interest, bits: PollBits) {
+        self.has_event = false;
+        self.must_report -= got;
         self.open -= got;
         for dir in got.iter() {
             if let Some(known) = self.of(dir) {
@@ -167,15 +169,15 @@ impl Contract {
             }
         }
         if self.mode == Mode::OneShot {
-            self.owed = Interest::empty();
+            self.must_report = Interest::empty();
         }
     }
 
     pub(super) fn sets(&self) -> impl Iterator<Item = u8> {
-        [self.owed, self.open].map(|set| set.bits()).into_iter()
+        [self.must_report, self.open].map(|set| set.bits()).into_iter()
     }
 
-    /// A number of 15 bits.
+    /// Returns a number of 15 bits.
     pub(super) fn known(&self) -> u16 {
         let mut copy = *self;
         let of = |dir| copy.of(dir).map_or(0, |known| 16 | fingerprint(*known));
@@ -183,11 +185,11 @@ impl Contract {
     }
 
     pub(super) fn flags(&self) -> impl Iterator<Item = bool> {
-        [self.stirred, self.idle].into_iter()
+        [self.has_event, self.idle].into_iter()
     }
 }
 
-/// A number of 4 bits for the bits of a direction.
+/// Returns a number of 4 bits for the bits of a direction.
 pub(super) fn fingerprint(bits: PollBits) -> u8 {
     let parts = [PollBits::ENDS.complement(), PollBits::RDHUP, PollBits::HUP, PollBits::ERR];
     parts.into_iter().fold(0, |number, part| number << 1 | u8::from(bits.intersects(part)))

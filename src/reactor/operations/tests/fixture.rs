@@ -1,4 +1,4 @@
-//! Operations of one source, without a kernel.
+//! The operations of one source, without a kernel.
 
 use super::fake_driver::FakeDriver;
 use super::fake_file::{FakeFile, FileKind};
@@ -18,14 +18,14 @@ use std::sync::atomic::Ordering;
 pub(super) const SLOT: Slot = Slot { index: 0, generation: 0 };
 pub(super) const KEY: Key = Key { poller: 0, slot: SLOT };
 
-/// Operations of one source.
-pub(super) struct Scene {
+/// The operations of one source.
+pub(super) struct OpsFixture {
     pub(super) ops: Operations,
     pub(super) io: FakeIo,
 }
 
-impl Scene {
-    /// A scene whose driver refuses so many of a hundred calls.
+impl OpsFixture {
+    /// Returns a fixture whose driver refuses this percentage of calls.
     pub(super) fn new(kind: FileKind, refused: u64) -> Self {
         let log = Arc::new(DropLog::default());
         log.is_allowed.store(true, Ordering::Relaxed);
@@ -33,25 +33,25 @@ impl Scene {
         let mut io = FakeIo::new(1, true, FakeDriver::new(refused, 100));
         let file = io.files.add(source.raw_fd(), FakeFile::new(0, kind, false));
         io.register(SLOT, source, file);
-        Scene { ops: Operations::of_poller(0), io }
+        OpsFixture { ops: Operations::of_poller(0), io }
     }
 
     pub(super) fn stream(refused: u64) -> Self {
-        Scene::new(FileKind::Stream { connects: false }, refused)
+        OpsFixture::new(FileKind::Stream { connects: false }, refused)
     }
 
     pub(super) fn submit(&mut self, mut op: Op) -> OpSlot {
-        self.try_submit(&mut op).expect("it is in order")
+        self.try_submit(&mut op).expect("accepted")
     }
 
-    /// Submits an operation that is refused.
+    /// Submits an operation that must be refused.
     pub(super) fn refuse(&mut self, op: Op) -> io::Error {
         self.refuse_with(op).0
     }
 
-    /// Submits an operation that is refused, and returns it too.
+    /// Submits an operation that must be refused, and returns it too.
     pub(super) fn refuse_with(&mut self, mut op: Op) -> (io::Error, Op) {
-        let error = self.try_submit(&mut op).expect_err("it is refused");
+        let error = self.try_submit(&mut op).expect_err("refused");
         (error, op)
     }
 
@@ -60,12 +60,12 @@ impl Scene {
         if let Some(slot) = slot.filter(|slot| !self.ops.has_source(*slot)) {
             let none = Interest::empty();
             let added = self.ops.add_source(slot, none, &mut self.io);
-            added.expect("it is open");
+            added.expect("open");
         }
         self.ops.submit(op, Token(0), slot, None, &mut self.io)
     }
 
-    /// Reports what is ready, as a wait does.
+    /// Reports ready directions, as a wait does.
     pub(super) fn report(&mut self) {
         for (slot, ready) in self.io.reports() {
             self.ops.on_ready(slot, ready, &mut self.io);
@@ -73,7 +73,7 @@ impl Scene {
         }
     }
 
-    /// Returns how many bytes each completion has moved.
+    /// Returns the transferred bytes of each completion.
     pub(super) fn transferred(&mut self) -> Vec<usize> {
         let mut events = Events::with_capacity(100);
         self.ops.deliver(&mut events, &mut Vec::new());
@@ -81,18 +81,18 @@ impl Scene {
     }
 
     pub(super) fn set_state(&mut self, op: OpSlot, state: OpState) {
-        self.ops.table.get_mut(op).expect("it is known").state = state;
+        self.ops.table.get_mut(op).expect("a live operation").state = state;
     }
 
     /// Checks that `verify` panics with these words.
-    pub(super) fn fails(&self, words: &str) {
+    pub(super) fn verify_fails(&self, words: &str) {
         let panic = catch_unwind(AssertUnwindSafe(|| self.ops.verify(&self.io)));
         let panic = panic.expect_err("a cause is missing");
         let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
-        assert!(text.contains(words), "{words:?} is not what it says: {text}");
+        assert!(text.contains(words), "{words:?} is expected: {text}");
     }
 
-    pub(super) fn holds(&self) {
+    pub(super) fn verify(&self) {
         self.ops.verify(&self.io);
     }
 }

@@ -1,4 +1,4 @@
-//! One source under a latch: a simulated kernel below it, the contract beside it, and nothing real.
+//! One source under a latch, a simulated kernel below it, and the contract as the oracle.
 
 use super::super::{Latch, Memory, Step};
 use super::contract::{Contract, fingerprint};
@@ -6,48 +6,48 @@ use crate::event::{Interest, Mode};
 use crate::poll_bits::PollBits;
 use crate::selector::{Trigger, Triggers};
 
-/// How a kernel tells what it knows.
+/// The information in a kernel's report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Flavour {
-    /// The bits, read at the moment of the report.
+pub(super) enum ReportKind {
+    /// The bits at the moment of the report.
     Fact,
-    /// That something happened, which may have passed already.
+    /// A notice that something happened, which may have passed already.
     Hint,
-    /// A hint, and nothing about what was ready before the kernel was armed.
-    HintOfNews,
+    /// A hint, but not of readiness from before the kernel was armed.
+    ChangeHint,
 }
 
-/// What one kernel mechanism, or one kind of file under it, is like.
+/// The properties of a kernel mechanism, or of a kind of file under it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Column {
-    /// What the selector says it has.
+    /// The triggers of the selector.
     pub(super) native: Triggers,
-    /// What the file gets in the end.
+    /// The trigger that the file gets.
     pub(super) trigger: Trigger,
-    pub(super) flavour: Flavour,
-    /// With EDGE: the directions that are reported by their level.
+    pub(super) report_kind: ReportKind,
+    /// With EDGE: the directions reported by level.
     pub(super) level: Interest,
-    /// Nothing ever happens to the file, and every direction is ready.
+    /// The file never changes, and every direction is ready.
     pub(super) always_ready: bool,
 }
 
-/// Everything that can befall a source.
+/// Everything that can happen to a source.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Op {
-    /// These directions become ready, or get more of what made them ready; the kernel notices.
-    Wake(Interest),
-    /// They are ready no longer: the program used them up.
-    Clear(Interest),
-    /// The other side has gone, or something failed: these ends are there.
+pub(super) enum Action {
+    /// These directions become ready, or get more data or room; the kernel notices.
+    Ready(Interest),
+    /// The program consumes the readiness of these directions.
+    Consume(Interest),
+    /// The peer closes or something fails: these ends appear.
     End(PollBits),
-    /// They are there no longer: another side has come. An error may also be taken by the program,
-    /// and nothing has happened then.
-    Pass(PollBits),
-    /// The kernel is woken for nothing.
-    Stir,
-    /// A wait that serves others, up to its capacity, and not this source.
-    Starve,
-    /// The kernel lost count; everything is looked at.
+    /// These ends disappear because there is a new peer. The program may also take an error; that
+    /// is no event for the kernel.
+    EndPassed(PollBits),
+    /// The kernel gets a spurious wake-up.
+    Spurious,
+    /// A wait that fills its capacity with other sources.
+    WaitAtCapacity,
+    /// The kernel loses reports; everything is polled.
     Overflow,
     Wait,
     Rearm(Interest),
@@ -55,24 +55,32 @@ pub(super) enum Op {
     Modify(Mode, Interest),
 }
 
+impl Action {
+    /// Returns true if the file changes, or its kernel object is woken.
+    fn is_file_event(self) -> bool {
+        use Action::{Consume, End, EndPassed, Ready, Spurious};
+        matches!(self, Ready(_) | Consume(_) | End(_) | EndPassed(_) | Spurious)
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Kernel {
     column: Column,
-    /// Data, and room.
+    /// Data and room.
     ready: Interest,
-    /// What ends there are.
+    /// The present ends.
     ends: PollBits,
     watched: Interest,
-    /// Of what else it watches for an end.
+    /// The ends watched for in other directions.
     watched_ends: PollBits,
-    /// EDGE: something happened that is not reported yet. The others: it may be a false report.
-    stirred: bool,
+    /// EDGE: an event is not reported yet. Others: a false report may follow.
+    has_event: bool,
     /// ONESHOT: the shot is not used up.
-    loaded: bool,
+    has_shot: bool,
 }
 
 impl Column {
-    /// The directions in which the kernel hears of news that nobody asked for.
+    /// Returns the directions in which the kernel notices changes unrequested.
     fn edges(self) -> Interest {
         match self.trigger {
             Trigger::Edge => Interest::all() - self.level,
@@ -81,12 +89,12 @@ impl Column {
     }
 }
 
-/// The bits of poll(2) that are about data and room.
+/// Returns the poll(2) bits for data and room.
 pub(super) fn own_bits(dirs: Interest) -> PollBits {
     PollBits::asked(dirs) & (PollBits::IN | PollBits::OUT | PollBits::PRI)
 }
 
-/// What poll(2) shows to those who ask for these bits.
+/// Returns the bits that poll(2) can return for these requested bits.
 fn visible(asked: PollBits) -> PollBits {
     let unasked = if asked.is_empty() { PollBits::empty() } else { PollBits::HUP | PollBits::ERR };
     asked | unasked
@@ -98,162 +106,169 @@ enum Report {
 }
 
 impl Kernel {
-    /// Everything that is true.
+    /// Returns all true bits.
     fn bits(&self) -> PollBits {
         own_bits(self.ready) | self.ends
     }
 
-    /// What is true of that which is watched.
+    /// Returns the true bits that are watched.
     fn seen(&self) -> PollBits {
         self.bits() & visible(PollBits::asked(self.watched) | self.watched_ends)
     }
 
-    /// Gives whether present readiness has to be looked for.
+    /// Watches these bits. Returns true if present readiness must be polled.
     fn arm(&mut self, dirs: Interest, ends: PollBits) -> bool {
         (self.watched, self.watched_ends) = (dirs, ends);
-        self.loaded = !dirs.is_empty() || !ends.is_empty();
-        let telling = self.column.flavour != Flavour::HintOfNews;
-        if self.column.trigger == Trigger::Edge && telling {
-            self.stirred |= self.bits().intersects(visible(PollBits::asked(dirs)));
+        self.has_shot = !dirs.is_empty() || !ends.is_empty();
+        let reports_present = self.column.report_kind != ReportKind::ChangeHint;
+        if self.column.trigger == Trigger::Edge && reports_present {
+            self.has_event |= self.bits().intersects(visible(PollBits::asked(dirs)));
         }
-        !telling && !dirs.is_empty()
+        !reports_present && !dirs.is_empty()
     }
 
-    fn happen(&mut self) {
+    fn on_event(&mut self) {
         if !self.watched.is_empty() || !self.watched_ends.is_empty() {
-            self.stirred = true;
+            self.has_event = true;
         }
     }
 
-    /// Looks into the kernel once.
+    /// Performs one selector wait.
     fn report(&mut self) -> Option<Report> {
         let seen = self.seen();
         let by_level = self.watched & self.column.level;
         let by_level = self.bits() & visible(PollBits::asked(by_level) | self.watched_ends);
-        let stirred = std::mem::take(&mut self.stirred);
-        let is_fact = self.column.flavour == Flavour::Fact;
+        let has_event = std::mem::take(&mut self.has_event);
+        let is_fact = self.column.report_kind == ReportKind::Fact;
         // A hint may be false, and may come late for a source that is not watched any more.
         let is_due = match self.column.trigger {
-            Trigger::Level => !seen.is_empty() || (stirred && !is_fact),
+            Trigger::Level => !seen.is_empty() || (has_event && !is_fact),
             Trigger::Edge => {
-                let is_news = stirred && (!seen.is_empty() || !is_fact);
+                let is_news = has_event && (!seen.is_empty() || !is_fact);
                 is_news || !by_level.is_empty()
             }
-            Trigger::OneShot => self.loaded && (!seen.is_empty() || (stirred && !is_fact)),
+            Trigger::OneShot => self.has_shot && (!seen.is_empty() || (has_event && !is_fact)),
         };
         if !is_due {
             return None;
         }
-        self.loaded = false;
+        self.has_shot = false;
         Some(if is_fact { Report::Fact(seen) } else { Report::Hint })
     }
 }
 
-/// What a wait cost beside the look into the kernel.
+/// The system calls of a wait, without the selector wait.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Work {
+pub(super) struct Cost {
     pub(super) arms: u32,
-    pub(super) probes: u32,
+    pub(super) polls: u32,
 }
 
-/// The source, and as much of a reactor as one source needs.
+/// A source, with the parts of a reactor that one source needs.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bench {
+pub(super) struct LatchHarness {
     latch: Latch,
     kernel: Kernel,
     queued: bool,
-    look: Interest,
-    lagging: bool,
-    work: Work,
+    to_check: Interest,
+    dirty: bool,
+    cost: Cost,
     contract: Contract,
 }
 
-/// More rounds than a wait needs: a false report, a shot loaded again, a look, a quiet kernel.
-const SPINNING: usize = 6;
+/// More rounds than a wait needs: a false report, a rearmed shot, a poll, an idle kernel.
+const MAX_ROUNDS: usize = 6;
 
-impl Bench {
+impl LatchHarness {
     pub(super) fn new(column: Column, mode: Mode, interest: Interest) -> Self {
         let ready = if column.always_ready { Interest::all() } else { Interest::empty() };
         let watched = Interest::empty();
         let (ends, watched_ends) = (PollBits::empty(), PollBits::empty());
-        let kernel =
-            Kernel { column, ready, ends, watched, watched_ends, stirred: false, loaded: false };
-        let mut bench = Bench {
+        let kernel = Kernel {
+            column,
+            ready,
+            ends,
+            watched,
+            watched_ends,
+            has_event: false,
+            has_shot: false,
+        };
+        let mut harness = LatchHarness {
             latch: Latch::new(mode, interest, column.native),
             kernel,
             queued: false,
-            look: Interest::empty(),
-            lagging: false,
-            work: Work::default(),
+            to_check: Interest::empty(),
+            dirty: false,
+            cost: Cost::default(),
             contract: Contract::new(mode, interest, column.edges()),
         };
-        bench.modify(mode, interest);
-        bench
+        harness.modify(mode, interest);
+        harness
     }
 
-    /// Lets `op` happen, and says which promise it broke.
-    pub(super) fn play(&mut self, op: Op) -> Result<(), String> {
+    /// Performs `action`. Returns the broken clause, if any.
+    pub(super) fn play(&mut self, action: Action) -> Result<(), String> {
         let interest = self.latch.interest();
-        let dull = self.kernel.column.always_ready;
-        match op {
-            Op::Wake(_) | Op::Clear(_) | Op::End(_) | Op::Pass(_) | Op::Stir if dull => {}
-            Op::Wake(dirs) => {
+        let always_ready = self.kernel.column.always_ready;
+        match action {
+            _ if always_ready && action.is_file_event() => {}
+            Action::Ready(dirs) => {
                 self.kernel.ready |= dirs;
-                self.kernel.happen();
-                self.contract.woken(dirs);
+                self.kernel.on_event();
+                self.contract.on_event(dirs);
             }
-            Op::Clear(dirs) => self.kernel.ready -= dirs,
-            Op::End(ends) => {
+            Action::Consume(dirs) => self.kernel.ready -= dirs,
+            Action::End(ends) => {
                 self.kernel.ends |= ends;
-                self.kernel.happen();
-                self.contract.woken(ends.ready(Interest::all()));
+                self.kernel.on_event();
+                self.contract.on_event(ends.ready(Interest::all()));
             }
-            Op::Pass(ends) => self.pass(ends),
-            Op::Stir => {
-                self.kernel.happen();
-                self.contract.woken(Interest::empty());
+            Action::EndPassed(ends) => self.pass(ends),
+            Action::Spurious => {
+                self.kernel.on_event();
+                self.contract.on_event(Interest::empty());
             }
-            Op::Starve => {
+            Action::WaitAtCapacity => {
                 self.begin_wait();
                 self.collect();
             }
-            Op::Overflow => {
+            Action::Overflow => {
                 self.queue(self.latch.relevant());
                 self.contract.rescanned();
             }
-            Op::Wait => {
-                self.work = Work::default();
+            Action::Wait => {
+                self.cost = Cost::default();
                 self.begin_wait();
                 let reported = self.wait()?;
-                return self.contract.judge(self.kernel.bits(), reported, self.work);
+                return self.contract.check_wait(self.kernel.bits(), reported, self.cost);
             }
-            Op::Rearm(dirs) => {
+            Action::Rearm(dirs) => {
                 let step = self.latch.rearm(dirs & interest);
                 self.carry_out(step, dirs & interest);
                 self.contract.rearmed(dirs & interest);
             }
-            Op::Drained(dirs) => {
+            Action::Drained(dirs) => {
                 if self.latch.ended().intersects(dirs) {
-                    self.look_at_ended();
+                    self.on_ended_polled();
                 }
                 let step = self.latch.drained(dirs & interest);
                 self.carry_out(step, dirs & interest);
                 self.contract.drained(dirs & interest, self.kernel.bits());
             }
-            Op::Modify(mode, interest) => {
+            Action::Modify(mode, interest) => {
                 self.modify(mode, interest);
                 self.contract = Contract::new(mode, interest, self.kernel.column.edges());
             }
         }
-        self.contract.expect_work();
+        self.contract.mark_active();
         Ok(())
     }
 
     fn pass(&mut self, ends: PollBits) {
         self.kernel.ends -= ends;
         if ends != PollBits::ERR {
-            self.kernel.happen();
-            self.contract.woken(Interest::empty());
+            self.kernel.on_event();
+            self.contract.on_event(Interest::empty());
         }
     }
 
@@ -263,76 +278,77 @@ impl Bench {
             let preferred = self.latch.trigger();
             assert!(self.kernel.column.native.contains(only(preferred)), "a native trigger");
         }
-        // What is to be watched at first must not depend on the trigger that is found out by it.
+        // The interest watched first must not depend on the trigger that arming finds.
         assert_eq!(self.latch.watched(), interest);
         assert_eq!(self.latch.ends(), PollBits::empty());
-        let look = self.kernel.arm(interest, PollBits::empty());
+        let to_check = self.kernel.arm(interest, PollBits::empty());
         self.latch.fix_trigger(self.kernel.column.trigger, self.kernel.column.level);
         assert_eq!(self.latch.watched(), interest);
-        if look {
+        if to_check {
             self.queue(interest);
         }
-        self.lagging = false;
+        self.dirty = false;
     }
 
-    /// As a step that comes of a call. One that comes of a delivery lags until the next wait.
+    /// Carries out a step caused by a call. After a delivery the source is dirty until the next
+    /// wait.
     fn carry_out(&mut self, step: Step, named: Interest) {
         match step {
             Step::Nothing => {}
-            Step::Look(dirs) => self.queue(dirs),
+            Step::Recheck(dirs) => self.queue(dirs),
             Step::Arm => self.reify(named),
         }
     }
 
-    /// A call has named directions to look at; a delivery names none.
+    /// Arms the kernel. `named` are the directions of a call; empty after a delivery.
     fn reify(&mut self, named: Interest) {
-        let dirs = (named | self.latch.owed()) & self.latch.armed();
+        let dirs = (named | self.latch.unreported()) & self.latch.armed();
         if self.kernel.arm(self.latch.watched(), self.latch.ends()) && !dirs.is_empty() {
             self.queue(dirs);
         }
-        self.work.arms += 1;
-        self.lagging = false;
+        self.cost.arms += 1;
+        self.dirty = false;
     }
 
     fn queue(&mut self, dirs: Interest) {
         self.queued = true;
-        self.look |= dirs;
+        self.to_check |= dirs;
     }
 
     fn begin_wait(&mut self) {
         self.contract.begin_wait(self.kernel.bits());
         if !self.latch.ended().is_empty() {
-            self.look_at_ended();
+            self.on_ended_polled();
         }
     }
 
-    /// What was told of an end is looked at, for that may have passed.
-    fn look_at_ended(&mut self) {
+    /// Polls the directions whose end was reported, because the end may have passed.
+    fn on_ended_polled(&mut self) {
         let ended = self.latch.ended();
         let bits = self.kernel.bits() & visible(PollBits::asked(ended));
-        self.lagging |= self.latch.look_at_ended(bits) == Step::Arm;
+        self.dirty |= self.latch.on_ended_polled(bits) == Step::Arm;
         let due = bits.ready(self.latch.armed() & ended);
         if !due.is_empty() {
             self.queue(due);
         }
     }
 
-    /// One look into the kernel. What is a fact in this wait is worth a hint to a later one.
+    /// Performs one selector wait. A fact of this wait is a hint to a later one.
     fn collect(&mut self) -> Option<PollBits> {
-        if self.lagging {
+        if self.dirty {
             self.reify(Interest::empty());
         }
         let report = self.kernel.report()?;
         self.queue(self.latch.relevant());
         match report {
-            Report::Fact(bits) if self.latch.news(bits).is_empty() => Some(bits),
-            // The end of what is not watched otherwise: the rest has to be looked at.
+            Report::Fact(bits) if self.latch.changed(bits).is_empty() => Some(bits),
+            // An end of a direction that is not watched otherwise: the rest must be polled.
             Report::Fact(_) | Report::Hint => None,
         }
     }
 
     fn wait(&mut self) -> Result<Option<Interest>, String> {
-        for _ in 0..SPINNING {
+        for _ in 0..MAX_ROUNDS {
             let fact = self.collect();
             if !self.queued {
                 return Ok(None);
@@ -345,35 +361,36 @@ impl Bench {
     }
 
     fn deliver(&mut self, fact: Option<PollBits>) -> Option<Interest> {
-        let mut look = std::mem::take(&mut self.look) & self.latch.relevant();
-        if !look.is_empty() {
-            look |= self.latch.looked_at_together();
+        let mut to_check = std::mem::take(&mut self.to_check) & self.latch.relevant();
+        if !to_check.is_empty() {
+            to_check |= self.latch.checked_together();
         }
         self.queued = false;
         let bits = fact.unwrap_or_else(|| {
-            self.work.probes += u32::from(!look.is_empty());
-            self.kernel.bits() & visible(PollBits::asked(look))
+            self.cost.polls += u32::from(!to_check.is_empty());
+            self.kernel.bits() & visible(PollBits::asked(to_check))
         });
         let dirs = self.latch.due(bits);
-        let step = match dirs.is_empty() {
-            true => self.latch.missed(),
-            false => self.latch.delivered(dirs, bits),
+        let step = if dirs.is_empty() {
+            self.latch.on_false_report()
+        } else {
+            self.latch.on_delivered(dirs, bits)
         };
         match step {
-            Step::Arm => self.lagging = true,
+            Step::Arm => self.dirty = true,
             other => self.carry_out(other, Interest::empty()),
         }
         (!dirs.is_empty()).then_some(dirs)
     }
 
-    /// A number for the whole state, by which states that behave alike from here on are one.
+    /// Returns a number for the state; states with one number behave alike from here on.
     pub(super) fn fingerprint(&self) -> u128 {
-        let Bench { latch, kernel, .. } = self;
-        let sets = [latch.interest, latch.armed, kernel.ready, kernel.watched, self.look];
+        let LatchHarness { latch, kernel, .. } = self;
+        let sets = [latch.interest, latch.armed, kernel.ready, kernel.watched, self.to_check];
         let ends = [kernel.ends, kernel.watched_ends].map(fingerprint);
         let sets = sets.map(|set| set.bits()).into_iter().chain(ends);
         let sets = sets.chain(self.contract.sets());
-        let flags = [kernel.stirred, kernel.loaded, self.queued, self.lagging];
+        let flags = [kernel.has_event, kernel.has_shot, self.queued, self.dirty];
         let flags = flags.into_iter().chain(self.contract.flags());
         let memory = match latch.memory {
             Memory::Level => 0,
