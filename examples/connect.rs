@@ -3,7 +3,7 @@
 //! The crate makes no sockets; socket2 does. A socket whose connect has failed cannot be used
 //! again, so each address of the host gets a new one.
 
-use quintpoll::{Backend, Completion, Events, Interest, Key, Mode, Op, Poller, Token};
+use quintpoll::{Backend, Completion, Events, Key, Op, Poller, Token};
 use socket2::{Domain, Socket, Type};
 use std::io::{self, Error, ErrorKind, Write};
 use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
@@ -24,7 +24,7 @@ fn run(poller: &mut dyn Poller, op: Op) -> io::Result<Completion> {
 
 fn connect(poller: &mut dyn Poller, to: SocketAddr) -> io::Result<Key> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
-    let key = poller.register(Arc::new(socket), Token(0), Interest::empty(), Mode::Level)?;
+    let key = poller.register_for_ops(Arc::new(socket))?;
     match run(poller, Op::connect(key, to))?.result {
         Ok(_) => Ok(key),
         Err(error) => {

@@ -3,7 +3,7 @@
 //! The program starts itself a second time, with one end of a socket pair as standard input. The
 //! child receives a descriptor of the file, and prints what it reads from it.
 
-use quintpoll::{Backend, Completion, Events, Interest, Message, Mode, Op, Outcome, Token};
+use quintpoll::{Backend, Completion, Events, Message, Op, Outcome, Token};
 use std::error::Error;
 use std::fs::File;
 use std::io;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 /// Makes a poller for this socket, runs one operation of it, and returns the completion.
 fn run(socket: OwnedFd, op: impl FnOnce(quintpoll::Key) -> Op) -> io::Result<Completion> {
     let mut poller = Backend::from_env()?.open()?;
-    let key = poller.register(Arc::new(socket), Token(0), Interest::empty(), Mode::Level)?;
+    let key = poller.register_for_ops(Arc::new(socket))?;
     poller.submit(op(key), Token(0))?;
     let mut events = Events::with_capacity(8);
     loop {

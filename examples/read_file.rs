@@ -3,7 +3,7 @@
 //! No operation blocks the thread. On io_uring the kernel reads; on the other backends a thread of
 //! the poller's does, unless the bytes are in memory.
 
-use quintpoll::{Backend, Completion, Events, Interest, Mode, Op, OpenOptions};
+use quintpoll::{Backend, Completion, Events, Op, OpenOptions};
 use quintpoll::{Outcome, Poller, Token};
 use std::error::Error;
 use std::io::{self, Write};
@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let opened = run(&mut *poller, &mut events, Op::open(path, OpenOptions::new().read(true)))?;
     let Outcome::Opened { file } = opened.result? else { unreachable!("it was an open") };
-    let file = poller.register(Arc::new(file), Token(0), Interest::empty(), Mode::Level)?;
+    let file = poller.register_for_ops(Arc::new(file))?;
 
     let (mut buffer, mut offset, mut stdout) = (Vec::new(), 0, io::stdout());
     loop {

@@ -1,6 +1,6 @@
 //! An echo server by operations; the README shows it.
 
-use quintpoll::{Backend, Events, Interest, Mode, Op, Outcome, Token};
+use quintpoll::{Backend, Events, Op, Outcome, Token};
 use std::collections::HashMap;
 use std::io;
 use std::net::TcpListener;
@@ -18,8 +18,8 @@ fn main() -> io::Result<()> {
     println!("listening on {}", listener.local_addr()?);
 
     let mut poller = Backend::from_env()?.open()?;
-    // An empty interest: this source is operated, not watched.
-    let listener = poller.register(Arc::new(listener), ACCEPT, Interest::empty(), Mode::Level)?;
+    // The listener is used by operations, and is not watched.
+    let listener = poller.register_for_ops(Arc::new(listener))?;
     poller.submit(Op::accept_multi(listener), ACCEPT)?;
     let (mut peers, mut events) = (HashMap::new(), Events::with_capacity(64));
     loop {
@@ -29,7 +29,7 @@ fn main() -> io::Result<()> {
             let (peer, op, token) = match (done.token, peer, done.result) {
                 (ACCEPT, _, Ok(Outcome::Accepted { socket, .. })) => {
                     let socket = Arc::new(socket);
-                    let peer = poller.register(socket, ACCEPT, Interest::empty(), Mode::Level)?;
+                    let peer = poller.register_for_ops(socket)?;
                     (peer, Op::recv(peer, Vec::new(), 4096), RECEIVE)
                 }
                 (RECEIVE, Some(peer), Ok(_)) if done.transferred > 0 => {

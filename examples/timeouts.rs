@@ -1,6 +1,6 @@
 //! Limits time in three ways: of a wait, of one operation, and by a timer.
 
-use quintpoll::{Backend, Events, Interest, Mode, Op, Token};
+use quintpoll::{Backend, Events, Op, Token};
 use std::io::{self, ErrorKind};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ fn main() -> io::Result<()> {
 
     // A deadline ends the operation, not the connection. `there` sends nothing.
     let (here, _there) = UnixStream::pair()?;
-    let key = poller.register(Arc::new(here), Token(0), Interest::empty(), Mode::Level)?;
+    let key = poller.register_for_ops(Arc::new(here))?;
     poller.submit(Op::recv(key, Vec::new(), 4096).deadline(limit), RECEIVE)?;
 
     // A timer is an operation without a source. Submit it again to repeat it.

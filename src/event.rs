@@ -5,23 +5,24 @@ use crate::op::Completion;
 use bitflags::bitflags;
 use std::collections::VecDeque;
 
-/// The user's own number for a source. The poller echoes it in every [`Event`] and gives no meaning
-/// to it: every value is allowed, and several sources may share one.
+/// The user's number for a source or an operation. The poller returns it in every [`Event`] and
+/// [`Completion`] and does not interpret it. Every value is allowed, and several may share one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Token(pub usize);
 
 bitflags! {
-    /// The directions a registration asks for.
+    /// The directions that a registration watches.
     ///
     /// The empty set is legal: such a registration is silent, hang-up included (clause R8).
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+    #[doc(alias("POLLIN", "POLLOUT", "EPOLLIN", "EPOLLOUT"))]
     pub struct Interest: u8 {
         /// A read, `accept` or `recv` would not block (end of file and errors included).
         const READABLE = 1;
         /// A write, `send`, or the outcome of a `connect` would not block.
         ///
-        /// A unix datagram socket without a peer is always writable, also while the queue of a
-        /// receiver is full: connect(2) it, or submit `Op::send_to`.
+        /// A unix datagram socket without a peer is always writable, even while the receiver's
+        /// queue is full: connect(2) it, or submit `Op::send_to`.
         const WRITABLE = 1 << 1;
         /// Exceptional data, such as a TCP urgent byte (`POLLPRI` in [poll(2)]).
         ///
@@ -33,51 +34,53 @@ bitflags! {
 /// When a ready source is reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mode {
-    /// In every wait, as long as it is ready.
+    /// In every wait while it is ready.
     Level,
-    /// When it becomes ready. After the I/O call said `WouldBlock`, call
-    /// [`drained`](crate::Poller::drained): that is what makes all backends report the next change.
+    /// When it becomes ready. After an I/O call returned `WouldBlock`, call
+    /// [`drained`](crate::Poller::drained), so that every backend reports the next change.
+    #[doc(alias = "EPOLLET")]
     Edge,
-    /// Once. Then nothing, hang-up included, until [`rearm`](crate::Poller::rearm) or
+    /// Once. Then nothing is reported, hang-up included, until [`rearm`](crate::Poller::rearm) or
     /// [`modify`](crate::Poller::modify).
+    #[doc(alias = "EPOLLONESHOT")]
     OneShot,
 }
 
 bitflags! {
-    /// What a source was found ready for.
+    /// The flags of a ready source.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+    #[doc(alias("revents", "POLLHUP", "POLLERR", "POLLRDHUP"))]
     pub struct Readiness: u8 {
         /// A read would not block: data, end of file, or an error to collect.
         const READABLE = 1;
-        /// A write would not block: room, or an error to collect.
+        /// A write would not block: buffer space, or an error to collect.
         const WRITABLE = 1 << 1;
-        /// Exceptional data is there.
+        /// Exceptional data is available.
         const PRIORITY = 1 << 2;
-        /// A hint: the peer will send no more. Data may still be waiting.
+        /// A hint: the peer has ended its sending. Unread data may remain.
         const READ_CLOSED = 1 << 3;
-        /// A hint: the peer will read no more.
+        /// A hint: the peer has ended its reading.
         const WRITE_CLOSED = 1 << 4;
         /// The source has an error to collect, by the next I/O call or `SO_ERROR`.
         const ERROR = 1 << 5;
     }
 }
 
-/// One source found ready. There is at most one per source and wait, with everything merged into
-/// it.
+/// One ready source. A wait has at most one event for each source, with all flags merged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Event {
-    /// The token given at `register` or by the last `modify`.
+    /// The token given to `register` or to the last `modify`.
     pub token: Token,
     /// The registration.
     pub key: Key,
-    /// What it is ready for; never empty, never a direction that was not asked for.
+    /// The readiness; never empty, and without directions outside the interest.
     pub readiness: Readiness,
 }
 
-/// Receives what one [`wait`](crate::Poller::wait) found, and is reused by the next.
+/// The results of a [`wait`](crate::Poller::wait), reused by the next.
 ///
-/// Readiness is forgotten by the next wait. Completions stay until they are taken (clause Q3).
+/// The next wait discards readiness. Completions stay until they are taken (clause Q3).
 ///
 /// ```
 /// let events = quintpoll::Events::with_capacity(64);
@@ -91,72 +94,71 @@ pub struct Events {
     woken: bool,
 }
 
-/// Room made at once; a larger capacity is a limit, and its memory is taken when it is first
-/// needed.
+/// The capacity that is allocated at once; the rest is allocated when it is needed.
 const PREALLOCATED: usize = 1024;
 
 impl Events {
-    /// Makes room for `capacity` readiness events, and as many completions. What does not fit is
-    /// kept by the poller and comes first in the next waits (clauses Q1, Q2). With a capacity of
-    /// 0, `wait` fails with `InvalidInput`.
+    /// Makes a set for `capacity` readiness events and as many completions. The poller keeps the
+    /// rest, and returns it first in the next waits (clauses Q1, Q2). With a capacity of 0, `wait`
+    /// fails with `InvalidInput`.
     ///
-    /// 64 suits servers. With more, the memory of what a wait has brought is no longer in the
-    /// processor's cache when the program comes to it.
+    /// 64 suits servers. With more, the results of a wait may have left the processor's cache
+    /// before the program handles them.
     pub fn with_capacity(capacity: usize) -> Self {
         let ready = Vec::with_capacity(capacity.min(PREALLOCATED));
         Events { ready, completions: VecDeque::new(), capacity, woken: false }
     }
 
-    /// The most readiness events one wait puts here, and the most completions there can be.
+    /// Returns the largest number of readiness events, and of completions.
     pub fn capacity(&self) -> usize {
         self.capacity
     }
 
-    /// The sources found ready. Their order means nothing.
+    /// Returns the events of ready sources, in no particular order.
     pub fn iter(&self) -> std::slice::Iter<'_, Event> {
         self.ready.iter()
     }
 
-    /// How many sources were found ready.
+    /// Returns the number of ready sources.
     pub fn len(&self) -> usize {
         self.ready.len()
     }
 
-    /// Whether no source was found ready. A wait that was woken may well be empty.
+    /// Returns true if no source is ready. A wait that was woken may be empty.
     pub fn is_empty(&self) -> bool {
         self.ready.is_empty()
     }
 
-    /// Takes the completions, the oldest first. Those that are not taken stay, and while there are
-    /// any no wait blocks.
+    /// Takes the completions, the oldest first. The rest stays, and no wait blocks while there are
+    /// any.
     pub fn completions(&mut self) -> Completions<'_> {
         Completions(&mut self.completions)
     }
 
-    /// How many completions there are to take.
+    /// Returns the number of completions that were not taken.
     pub fn completed(&self) -> usize {
         self.completions.len()
     }
 
-    /// Whether a [`Waker`](crate::Waker) ended, or would have ended, this wait. A wake is not an
-    /// event and takes no capacity.
+    /// Returns true if a [`Waker`](crate::Waker) ended, or would have ended, this wait. A wake is
+    /// not an event and takes no capacity.
     pub fn woken(&self) -> bool {
         self.woken
     }
 
-    /// Forgets what was ready and the wake, as `wait` does by itself. Completions stay.
+    /// Discards readiness and the wake, as the next `wait` does. Completions stay.
     pub fn clear(&mut self) {
         self.ready.clear();
         self.woken = false;
     }
 
-    pub(crate) fn room(&self) -> usize {
+    pub(crate) fn remaining(&self) -> usize {
         self.capacity - self.ready.len()
     }
 
     pub(crate) fn push(&mut self, event: Event) {
-        debug_assert!(self.room() > 0, "the reactor delivers no more than there is room for");
-        debug_assert!(!event.readiness.is_empty(), "an event says at least one thing");
+        debug_assert!(self.remaining() > 0, "the reactor delivers at most the capacity");
+        debug_assert!(!event.readiness.is_empty(), "an event has a flag");
         self.ready.push(event);
     }
 
@@ -164,13 +166,13 @@ impl Events {
         self.woken = true;
     }
 
-    pub(crate) fn completion_room(&self) -> usize {
+    pub(crate) fn remaining_completions(&self) -> usize {
         self.capacity.saturating_sub(self.completions.len())
     }
 
-    /// Takes the first completions of a queue.
+    /// Moves the first completions of a queue here.
     pub(crate) fn complete(&mut self, queue: &mut VecDeque<Completion>, count: usize) {
-        debug_assert!(count <= self.completion_room(), "no more than there is room for");
+        debug_assert!(count <= self.remaining_completions(), "at most the capacity");
         if self.completions.is_empty() && queue.len() == count {
             std::mem::swap(&mut self.completions, queue);
         } else {
@@ -178,8 +180,8 @@ impl Events {
         }
     }
 
-    /// Whether a wait has something to come back with.
-    pub(crate) fn has_news(&self) -> bool {
+    /// Returns true if a wait has something to return.
+    pub(crate) fn has_results(&self) -> bool {
         !self.ready.is_empty() || !self.completions.is_empty() || self.woken
     }
 }

@@ -1,37 +1,36 @@
-//! Names of registrations: the selector's [`Slot`] and the user's [`Key`].
+//! Identifiers of registrations: the selector's [`Slot`] and the user's [`Key`].
 
 use crate::slab::SlabKey;
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// One use of one place in the registry: an index and a generation.
+/// One use of one registry entry: an index and a generation.
 ///
-/// A slot travels through the kernel as a 64-bit number ([`Slot::to_bits`]), so that a report about
-/// an earlier use of the same index is recognised by its generation and never charged to a later
-/// one.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+/// A slot passes through the kernel as a 64-bit number ([`Slot::to_bits`]). Its generation tells a
+/// report about an earlier use of the index from one about a later use.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot {
     pub(crate) index: u32,
     pub(crate) generation: u32,
 }
 
 impl Slot {
-    /// The largest index a slot can have. `u64::MAX` is thereby never a slot's number, and
+    /// The largest index a slot can have. `u64::MAX` is therefore never a slot's number, and
     /// selectors may use it for their own wake-up source.
     pub const MAX_INDEX: u32 = u32::MAX - 1;
 
-    /// The place in the registry: small, dense, reused by later registrations.
+    /// Returns the index in the registry: small, dense, reused by later registrations.
     pub fn index(self) -> usize {
         self.index as usize
     }
 
-    /// The number to hand to the kernel.
+    /// Returns the number to pass to the kernel.
     pub fn to_bits(self) -> u64 {
         u64::from(self.generation) << 32 | u64::from(self.index)
     }
 
-    /// The slot behind a number that [`Slot::to_bits`] gave.
+    /// Returns the slot of a number that [`Slot::to_bits`] returned.
     pub fn from_bits(bits: u64) -> Self {
         Slot { index: bits as u32, generation: (bits >> 32) as u32 }
     }
@@ -59,7 +58,7 @@ impl fmt::Debug for Slot {
     }
 }
 
-/// One use of one place among the operations, likewise.
+/// One use of one entry of the operation table: an index and a generation.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OpSlot {
     pub(crate) index: u32,
@@ -67,17 +66,17 @@ pub struct OpSlot {
 }
 
 impl OpSlot {
-    /// The place among the operations: small, dense, reused by later ones.
+    /// Returns the index among the operations: small, dense, reused by later ones.
     pub fn index(self) -> usize {
         self.index as usize
     }
 
-    /// A number that [`OpSlot::from_bits`] understands.
+    /// Returns a number that [`OpSlot::from_bits`] converts back.
     pub fn to_bits(self) -> u64 {
         u64::from(self.generation) << 32 | u64::from(self.index)
     }
 
-    /// The slot behind a number that [`OpSlot::to_bits`] gave.
+    /// Returns the slot of a number that [`OpSlot::to_bits`] returned.
     pub fn from_bits(bits: u64) -> Self {
         OpSlot { index: bits as u32, generation: (bits >> 32) as u32 }
     }
@@ -103,12 +102,12 @@ impl fmt::Debug for OpSlot {
     }
 }
 
-/// A poller's name for one registration.
+/// A poller's identifier of one registration.
 ///
-/// [`Poller::register`](crate::Poller::register) gives it out and every other call on that
-/// registration takes it. A key never names another registration: not one made later, and not one
-/// of another poller.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+/// [`Poller::register`](crate::Poller::register) returns it, and every other call on that
+/// registration takes it. A key never names a later registration or one of another poller. Keys
+/// are ordered, for use in sorted collections; the order has no meaning.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
     pub(crate) poller: u32,
     pub(crate) slot: Slot,
@@ -136,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bits_round_trip_and_leave_the_all_ones_number_free() {
+    fn slot_bits_round_trip_and_are_never_all_ones() {
         for index in [0, 1, 77, Slot::MAX_INDEX] {
             for generation in [0, 1, u32::MAX] {
                 let slot = Slot { index, generation };
@@ -144,5 +143,13 @@ mod tests {
                 assert_ne!(slot.to_bits(), u64::MAX);
             }
         }
+    }
+
+    #[test]
+    fn keys_sort_by_poller_and_slot() {
+        let key = |poller, index, generation| Key { poller, slot: Slot { index, generation } };
+        let sorted = [key(1, 2, 3), key(1, 2, 4), key(1, 3, 0), key(2, 0, 0)];
+        let keys: std::collections::BTreeSet<_> = sorted.into_iter().rev().collect();
+        assert!(keys.into_iter().eq(sorted));
     }
 }

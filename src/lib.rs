@@ -39,21 +39,20 @@
 //!
 //! ```
 //! # fn main() -> std::io::Result<()> {
-//! use quintpoll::{Backend, Events, Interest, Mode, Op, Outcome, Token};
+//! use quintpoll::{Backend, Events, Op, Outcome, Token};
 //! use std::{net::TcpListener, sync::Arc};
 //!
 //! let listener = TcpListener::bind("127.0.0.1:0")?;
 //! # let client = std::net::TcpStream::connect(listener.local_addr()?)?;
 //! let mut poller = Backend::best().open()?;
-//! let listener = poller.register(Arc::new(listener), Token(0), Interest::empty(), Mode::Level)?;
+//! let listener = poller.register_for_ops(Arc::new(listener))?;
 //! poller.submit(Op::accept(listener), Token(1))?;
 //!
 //! let mut events = Events::with_capacity(64);
 //! poller.wait(&mut events, None)?;
 //! for completion in events.completions() {
 //!     if let Outcome::Accepted { socket, .. } = completion.result? {
-//!         let socket = Arc::new(socket);
-//!         let peer = poller.register(socket, Token(0), Interest::empty(), Mode::Level)?;
+//!         let peer = poller.register_for_ops(Arc::new(socket))?;
 //!         poller.submit(Op::send_all(peer, "hello\n", ..), Token(2))?;
 //!     }
 //! }

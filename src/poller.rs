@@ -1,4 +1,6 @@
-//! The [`Poller`] trait: what a program may ask of any backend.
+//! The [`Poller`] trait, the interface of every backend.
+
+mod forward;
 
 use crate::backend::Backend;
 use crate::event::{Events, Interest, Mode, Token};
@@ -13,45 +15,46 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A file to watch, together with a handle that keeps it open while the poller does.
+/// A file to register, with a handle that keeps it open while it is registered.
 ///
-/// An `Arc` of anything that owns a file becomes one where it is passed:
+/// An `Arc` of anything that owns a file descriptor converts where it is passed:
 /// `poller.register(socket.clone(), …)` with an `Arc<TcpStream>`. (`Arc::clone(&socket)` does not,
-/// because its type is fixed before it is passed.)
+/// because its type is fixed before it is passed.) A reference does not convert either: the poller
+/// must own a handle.
 ///
-/// To watch a bare number, wrap it: `Arc::new(unsafe { BorrowedFd::borrow_raw(number) })`. It is
-/// then up to you to keep the number open until it is deregistered.
+/// To register a raw descriptor, wrap it: `Arc::new(unsafe { BorrowedFd::borrow_raw(fd) })`. The
+/// program must then keep the descriptor open until it is deregistered.
 ///
-/// What no handle can prevent is dup2(2) onto a registered number: the poller then watches one file
-/// and the kernel another. Deregister first.
+/// No handle can prevent dup2(2) onto a registered descriptor: the poller then watches one file and
+/// the kernel another. Deregister first.
 pub type Source = Arc<dyn AsFd + Send + Sync>;
 
 bitflags! {
-    /// What a backend's kernel mechanism does by itself. The rest is emulated, with the same
-    /// result; this tells where the costs are, not what works.
+    /// The features that a backend's kernel mechanism provides natively. The rest is emulated with
+    /// the same results; the difference is the cost.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
     pub struct Capabilities: u32 {
-        /// [`Mode::Level`] is the kernel's own.
+        /// [`Mode::Level`] is native.
         const NATIVE_LEVEL = 1;
-        /// [`Mode::Edge`] is the kernel's own in all directions of all sources;
-        /// [`Poller::drained`] costs nothing.
+        /// [`Mode::Edge`] is native in all directions of all sources, and [`Poller::drained`] costs
+        /// nothing.
         const NATIVE_EDGE = 1 << 1;
-        /// [`Mode::OneShot`] is the kernel's own.
+        /// [`Mode::OneShot`] is native.
         const NATIVE_ONESHOT = 1 << 2;
-        /// Operations ([`Poller::submit`]) are the kernel's own.
+        /// Operations ([`Poller::submit`]) are native.
         const NATIVE_OPERATIONS = 1 << 3;
-        /// [`Mode::Edge`] is the kernel's own for `READABLE` and `PRIORITY` of the sources that the
-        /// contract names (E2, in the table of permitted differences); [`Poller::drained`] of these
-        /// costs nothing. Also set where `NATIVE_EDGE` is.
+        /// [`Mode::Edge`] is native for `READABLE` and `PRIORITY` of the sources that the contract
+        /// names (E2, in the table of permitted differences). [`Poller::drained`] of these costs
+        /// nothing. Also set where `NATIVE_EDGE` is.
         const NATIVE_READ_EDGE = 1 << 4;
     }
 }
 
-/// Watches files and tells which are ready, by one of five kernel mechanisms.
+/// Reports which files are ready, and completes operations, by one of five kernel mechanisms.
 ///
-/// The rules are in [`contract`](crate::contract); they are the same on every backend, and the
-/// letters in brackets below name its clauses. A poller stays on the thread that made it; only its
-/// [`Waker`]s go elsewhere:
+/// The rules are in [`contract`](crate::contract) and are the same on every backend. The letters in
+/// parentheses below name its clauses. A poller stays on the thread that made it; only its
+/// [`Waker`]s can be sent to other threads:
 ///
 /// ```compile_fail
 /// fn must_be_send(_: impl Send) {}
@@ -60,10 +63,10 @@ bitflags! {
 ///
 /// # Errors
 ///
-/// In a forked child every call that can fail does so, with an error of kind
+/// In a forked child every fallible call fails, with an error of kind
 /// [`Other`](io::ErrorKind::Other) that says why (P1).
 pub trait Poller {
-    /// Which mechanism this is.
+    /// Returns the backend of this poller.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -74,7 +77,7 @@ pub trait Poller {
     /// ```
     fn backend(&self) -> Backend;
 
-    /// What this mechanism does natively.
+    /// Returns the features that this backend provides natively.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -85,7 +88,7 @@ pub trait Poller {
     /// ```
     fn capabilities(&self) -> Capabilities;
 
-    /// What this poller has been through. One that wraps another passes it on.
+    /// Returns the poller's counters. A poller that wraps another returns the inner one's.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -98,11 +101,12 @@ pub trait Poller {
         Statistics::default()
     }
 
-    /// Sets how many threads of the poller's may wait for disks and file servers: so many that take
-    /// call after call, and as many more that are started for one open each. The default is 16; 0
-    /// counts as 1. One mount (before Linux 6.8, all mounts together) gets at most half of them,
-    /// rounded up: files of others go on while a server does not answer. What waits for a thread is
-    /// cancelled at once. A thread that was idle for ten seconds ends.
+    /// Sets the size of the poller's thread pool, whose threads wait for disks and file servers. As
+    /// many more threads may each be started for one open. The default is 16; 0 counts as 1.
+    ///
+    /// One mount (before Linux 6.8, all mounts together) gets at most half of the threads, rounded
+    /// up: files of other mounts proceed while a server does not answer. An operation that waits
+    /// for a thread is cancelled at once. A thread that was idle for ten seconds ends.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -115,38 +119,44 @@ pub trait Poller {
         let _ = max;
     }
 
-    /// Begins to watch a source.
+    /// Registers a source and watches it for `interest`.
     ///
-    /// A source that is ready already is reported by the next wait, in every mode (R1). Any kind of
-    /// file will do; regular files, directories and the like are always ready (F1). An empty
-    /// `interest` is legal and silent (R8). `source.as_fd()` is called once, first of all.
+    /// A source that is already ready is reported by the next wait, in every mode (R1). Any kind of
+    /// file can be registered; regular files, directories and the like are always ready (F1). An
+    /// empty `interest` is legal and silent (R8); [`register_for_ops`](Poller::register_for_ops)
+    /// has it. `source.as_fd()` is called once, before anything else.
+    ///
+    /// The poller shares ownership of the source, so `register(&listener, …)` does not compile.
+    /// Pass `Arc::new(listener)`, or `listener.clone()` of an `Arc` (see [`Source`]).
     ///
     /// # Errors
     ///
-    /// * `AlreadyExists`: this file number is registered with this poller (R2). A duplicate
-    ///   (dup(2)) is another source and works beside it.
-    /// * `EBADF`: the number is not open, or was opened with `O_PATH` (R7).
+    /// * `AlreadyExists`: this file descriptor is registered with this poller (R2). A duplicate
+    ///   (dup(2)) is a separate source and can be registered too.
+    /// * `EBADF`: the descriptor is not open, or was opened with `O_PATH` (R7).
     /// * `InvalidInput`: `interest` has a bit that is no direction (R10).
-    /// * What the mechanism says: for epoll `ENOSPC` (`/proc/sys/fs/epoll/max_user_watches`),
+    /// * Errors of the mechanism: for epoll `ENOSPC` (`/proc/sys/fs/epoll/max_user_watches`),
     ///   `ENOMEM`, `ELOOP`; see [epoll_ctl(2)].
     ///
     /// [epoll_ctl(2)]: https://man7.org/linux/man-pages/man2/epoll_ctl.2.html
     ///
     /// # Panics
     ///
-    /// If `source.as_fd()` does. Nothing has changed then.
+    /// If `source.as_fd()` panics. The poller is unchanged then.
+    ///
+    /// # Examples
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
     /// use quintpoll::{Backend, Events, Interest, Mode, Readiness, Token};
     /// use std::{io::Write, os::unix::net::UnixStream, sync::Arc, time::Duration};
     ///
-    /// let (here, mut there) = UnixStream::pair()?;
-    /// let here = Arc::new(here);
+    /// let (local, mut peer) = UnixStream::pair()?;
+    /// let local = Arc::new(local);
     /// let mut poller = Backend::Epoll.open()?;
-    /// let key = poller.register(here.clone(), Token(7), Interest::READABLE, Mode::Level)?;
+    /// let key = poller.register(local.clone(), Token(7), Interest::READABLE, Mode::Level)?;
     ///
-    /// there.write_all(b"hello")?;
+    /// peer.write_all(b"hello")?;
     /// let mut events = Events::with_capacity(16);
     /// poller.wait(&mut events, Some(Duration::from_secs(10)))?;
     /// let event = events.iter().next().expect("there is something to read");
@@ -154,6 +164,7 @@ pub trait Poller {
     /// # Ok(())
     /// # }
     /// ```
+    #[doc(alias("epoll_ctl", "EPOLL_CTL_ADD", "IORING_OP_POLL_ADD", "F_SETOWN", "add"))]
     fn register(
         &mut self,
         source: Source,
@@ -162,52 +173,91 @@ pub trait Poller {
         mode: Mode,
     ) -> io::Result<Key>;
 
-    /// Replaces token, interest and mode together, and looks again at what is ready (R1, R3).
+    /// Registers a source for operations alone ([`submit`](Poller::submit)).
+    ///
+    /// Short for [`register`](Poller::register) with `Token(0)`, an empty interest and
+    /// [`Mode::Level`]: the source has no events (R8), and each operation has its own token.
+    ///
+    /// # Errors
+    ///
+    /// As for [`register`](Poller::register).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use quintpoll::{Backend, Events, Op, Token};
+    /// use std::{net::TcpListener, sync::Arc};
+    ///
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// # let _client = std::net::TcpStream::connect(listener.local_addr()?)?;
+    /// let mut poller = Backend::best().open()?;
+    /// let key = poller.register_for_ops(Arc::new(listener))?;
+    /// poller.submit(Op::accept(key), Token(1))?;
+    /// let mut events = Events::with_capacity(16);
+    /// poller.wait(&mut events, None)?;
+    /// let done = events.completions().next().expect("a client has connected");
+    /// assert!(done.token == Token(1) && done.result.is_ok());
+    /// # Ok(())
+    /// # }
+    /// ```
+    fn register_for_ops(&mut self, source: Source) -> io::Result<Key> {
+        self.register(source, Token(0), Interest::empty(), Mode::Level)
+    }
+
+    /// Replaces token, interest and mode together, and checks present readiness (R1, R3).
     ///
     /// # Errors
     ///
     /// * `NotFound`: an unknown or stale key, or another poller's (R4).
     /// * `InvalidInput`: `interest` has a bit that is no direction (R10).
-    /// * What the mechanism says, as for [`register`](Poller::register). The registration is then
-    ///   as it was.
+    /// * Errors of the mechanism, as for [`register`](Poller::register). The registration is
+    ///   unchanged then.
+    ///
+    /// # Examples
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
     /// # use quintpoll::{Backend, Interest, Mode, Token};
     /// # use std::{os::unix::net::UnixStream, sync::Arc};
-    /// # let (here, _there) = UnixStream::pair()?;
+    /// # let (local, _peer) = UnixStream::pair()?;
     /// # let mut poller = Backend::Poll.open()?;
-    /// let key = poller.register(Arc::new(here), Token(1), Interest::READABLE, Mode::Level)?;
+    /// let key = poller.register(Arc::new(local), Token(1), Interest::READABLE, Mode::Level)?;
     /// poller.modify(key, Token(2), Interest::READABLE | Interest::WRITABLE, Mode::Edge)?;
     /// # Ok(())
     /// # }
     /// ```
+    #[doc(alias("epoll_ctl", "EPOLL_CTL_MOD", "reregister"))]
     fn modify(&mut self, key: Key, token: Token, interest: Interest, mode: Mode) -> io::Result<()>;
 
-    /// Looks again at `interest`, a part of the registered one (R1, R10): what is ready is reported
-    /// by the next wait.
+    /// Checks the readiness of `interest`, a part of the registered one (R1, R10). Ready directions
+    /// are reported by the next wait.
     ///
-    /// In one-shot mode this arms exactly that part. In edge mode it is for a source that was left
-    /// before it was drained; it may cost a system call. In level mode it changes nothing that
-    /// a wait would not find by itself. On SIGIO it also finds what the program has done to its own
-    /// file, such as shutdown(2), and makes a file signal again that an `F_SETFL` has silenced. On
-    /// epoll and io_uring it finds the queue of a file that had none when it was registered, such
-    /// as `/dev/net/tun` before `TUNSETIFF`.
+    /// In one-shot mode `rearm` arms exactly that part. In edge mode it is for a source that the
+    /// program left before it was drained, and may cost a system call. In level mode it finds only
+    /// what a wait would find anyway.
+    ///
+    /// On SIGIO `rearm` also finds the program's own changes of the file, such as shutdown(2). It
+    /// also enables the signals that an `F_SETFL` has disabled. On epoll and io_uring it finds the
+    /// wait queue of a file that had none when it was registered, such as `/dev/net/tun` before
+    /// `TUNSETIFF`.
     ///
     /// # Errors
     ///
     /// * `NotFound`: an unknown or stale key, or another poller's (R4).
     /// * `InvalidInput`: a direction that is not in the registered interest (R10).
-    /// * What the mechanism says, as for [`register`](Poller::register); nothing has changed then.
+    /// * Errors of the mechanism, as for [`register`](Poller::register). Nothing has changed then.
+    ///
+    /// # Examples
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
     /// # use quintpoll::{Backend, Events, Interest, Mode, Token};
     /// # use std::{os::unix::net::UnixStream, sync::Arc, time::Duration};
-    /// # let (here, _there) = UnixStream::pair()?;
+    /// # let (local, _peer) = UnixStream::pair()?;
     /// # let mut poller = Backend::Poll.open()?;
     /// # let mut events = Events::with_capacity(4);
-    /// let key = poller.register(Arc::new(here), Token(1), Interest::WRITABLE, Mode::OneShot)?;
+    /// let key = poller.register(Arc::new(local), Token(1), Interest::WRITABLE, Mode::OneShot)?;
     /// poller.wait(&mut events, Some(Duration::ZERO))?;
     /// assert_eq!(events.len(), 1);
     /// poller.wait(&mut events, Some(Duration::ZERO))?;
@@ -218,47 +268,51 @@ pub trait Poller {
     /// # Ok(())
     /// # }
     /// ```
+    #[doc(alias("epoll_ctl", "EPOLLONESHOT"))]
     fn rearm(&mut self, key: Key, interest: Interest) -> io::Result<()>;
 
-    /// Tells an edge-triggered registration that an I/O call in these directions said `WouldBlock`.
-    /// From now on the next readiness is reported (E1). Free where edges are native; ignored in
-    /// the other modes. [`try_io`](crate::try_io()) calls this for you.
+    /// Tells an edge-triggered registration that an I/O call in these directions returned
+    /// `WouldBlock`. The next readiness is reported then (E1). The call is free where edges are
+    /// native, and ignored in the other modes. [`try_io`](crate::try_io()) calls it for you.
     ///
-    /// A hang-up or error that was reported and is still there is not reported again (E5). Where
-    /// edges are emulated one poll(2) tells whether it is.
+    /// A hang-up or error that was reported and lasts is not reported again (E5). Where edges are
+    /// emulated, one poll(2) checks whether it lasts.
     ///
     /// # Errors
     ///
-    /// As for [`rearm`](Poller::rearm); `OutOfMemory` if that poll(2) says so.
+    /// As for [`rearm`](Poller::rearm); `OutOfMemory` if that poll(2) fails with it.
+    ///
+    /// # Examples
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
     /// # use quintpoll::{Backend, Interest, Mode, Token};
     /// # use std::{io::{ErrorKind, Read}, os::unix::net::UnixStream, sync::Arc};
-    /// # let (here, _there) = UnixStream::pair()?;
-    /// # here.set_nonblocking(true)?;
-    /// # let here = Arc::new(here);
+    /// # let (local, _peer) = UnixStream::pair()?;
+    /// # local.set_nonblocking(true)?;
+    /// # let local = Arc::new(local);
     /// # let mut poller = Backend::Poll.open()?;
-    /// let key = poller.register(here.clone(), Token(1), Interest::READABLE, Mode::Edge)?;
+    /// let key = poller.register(local.clone(), Token(1), Interest::READABLE, Mode::Edge)?;
     /// let mut buffer = [0; 4096];
-    /// match (&*here).read(&mut buffer) {
+    /// match (&*local).read(&mut buffer) {
     ///     Err(error) if error.kind() == ErrorKind::WouldBlock => {
     ///         poller.drained(key, Interest::READABLE)?
     ///     }
-    ///     _ => { /* use it, and read on */ }
+    ///     _ => { /* use the bytes, and read on */ }
     /// }
     /// # Ok(())
     /// # }
     /// ```
+    #[doc(alias("EAGAIN", "WouldBlock"))]
     fn drained(&mut self, key: Key, interest: Interest) -> io::Result<()>;
 
     /// Stops watching a source. No later wait reports it, whatever the kernel had queued, and the
-    /// kernel holds its file no longer (R5). The poller's handle is dropped last. To close a
+    /// kernel no longer holds its file (R5). The poller's handle is dropped last. To close a
     /// connection, deregister it, then drop it.
     ///
-    /// To close a socket with `SO_LINGER` (socket(7)) blocks the thread until what it was to send
-    /// is acknowledged, or for the time of the option; so does dropping the poller. Turn the
-    /// option off before, or keep an `Arc` of the source and drop it on another thread.
+    /// Closing a socket with `SO_LINGER` (socket(7)) blocks the thread until unsent data is
+    /// acknowledged, or for the time of the option. Dropping the poller does too. Turn the option
+    /// off before, or keep an `Arc` of the source and drop it on another thread.
     ///
     /// # Errors
     ///
@@ -266,85 +320,97 @@ pub trait Poller {
     ///
     /// # Panics
     ///
-    /// If dropping the last handle of the source panics. The poller is in order then.
+    /// If dropping the last handle of the source panics. The poller stays usable.
+    ///
+    /// # Examples
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
     /// # use quintpoll::{Backend, Interest, Mode, Token};
     /// # use std::{io::ErrorKind, os::unix::net::UnixStream, sync::Arc};
-    /// # let (here, _there) = UnixStream::pair()?;
+    /// # let (local, _peer) = UnixStream::pair()?;
     /// # let mut poller = Backend::Epoll.open()?;
-    /// let key = poller.register(Arc::new(here), Token(1), Interest::READABLE, Mode::Level)?;
+    /// let key = poller.register(Arc::new(local), Token(1), Interest::READABLE, Mode::Level)?;
     /// poller.deregister(key)?;
     /// assert_eq!(poller.deregister(key).unwrap_err().kind(), ErrorKind::NotFound);
     /// # Ok(())
     /// # }
     /// ```
+    #[doc(alias("epoll_ctl", "EPOLL_CTL_DEL", "IORING_OP_POLL_REMOVE", "delete"))]
     fn deregister(&mut self, key: Key) -> io::Result<()>;
 
-    /// Hands an operation over. Its [`Completion`](crate::Completion) comes with a later wait, and
-    /// exactly once (C1); until then source and buffer are the poller's (C4). Those with many
+    /// Submits an operation. A later wait delivers its [`Completion`](crate::Completion) exactly
+    /// once (C1); until then source and buffer belong to the poller (C4). Operations with many
     /// results have a completion for each, and a last one (C8).
     ///
-    /// A direction of a source is either watched or operated (M1): register with an interest in
-    /// which it is not, such as an empty one. The mode does not matter then. Blocking sources will
-    /// do, and no operation blocks the thread (C7). Where the kernel has no other way (`accept` and
-    /// `connect`; terminals, FIFOs and some more), the first operation may set `O_NONBLOCK`, and
-    /// deregistering takes it back. What has to wait for a disk does so in the kernel, or in a
-    /// thread of the poller's ([`set_max_threads`](Poller::set_max_threads)); an open has one that
-    /// is started for it, with the rights that the poller's thread has then.
+    /// A direction of a source is either watched or used by operations (M1): register the source
+    /// with an interest without that direction, or with
+    /// [`register_for_ops`](Poller::register_for_ops). The mode does not matter.
+    ///
+    /// Sources may be blocking, and no operation blocks the thread (C7). Where the kernel has no
+    /// other way (`accept` and `connect`; terminals, FIFOs and some more), the first operation may
+    /// set `O_NONBLOCK`, and `deregister` restores it. I/O that must wait for a disk waits in the
+    /// kernel, or in a thread of the poller's ([`set_max_threads`](Poller::set_max_threads)). An
+    /// open gets a new thread, with the rights that the poller's thread has then.
     ///
     /// # Errors
     ///
-    /// The operation comes back, with its buffer:
+    /// The operation is returned, with its buffer:
     ///
     /// * `NotFound`: an unknown or stale key, or another poller's (R4).
-    /// * `InvalidInput`: the direction is watched (M1); nothing is to be received (C5); a range
-    ///   exceeds the buffer; it can't be received into this buffer, or not so much; there are more
-    ///   than 1024 buffers; the address is too long; the offset is beyond any file; a path has a
-    ///   zero in it, or can't be opened so; files are to be passed by number; a source is to be
-    ///   spliced to itself; or [`Op::skip_success`] is asked of an operation that brings something.
-    /// * `OutOfMemory`: the buffer can't grow so much.
-    /// * `Other`: the poller, or the pool, belongs to the process that this one was forked from
-    ///   (P1).
+    /// * `InvalidInput`: one of
+    ///   * the direction is watched (M1), or a receive requests no bytes (C5);
+    ///   * a range exceeds the buffer, or the buffer cannot receive that many bytes or any;
+    ///   * there are more than 1024 buffers, or the address is too long;
+    ///   * the offset is beyond any file;
+    ///   * a path contains a zero byte, or cannot be opened with these options;
+    ///   * a message passes descriptors by number, not with `Message::file`;
+    ///   * a source is spliced to itself;
+    ///   * [`Op::skip_success`] is set on an operation whose completion carries a result.
+    /// * `OutOfMemory`: the buffer cannot grow that much.
+    /// * `Other`: the poller, or the pool, belongs to the process that forked this one (P1).
     ///
-    /// Everything else is the completion's result.
+    /// Every other error is the completion's result.
+    ///
+    /// # Examples
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
-    /// use quintpoll::{Backend, Events, Interest, Mode, Op, Token};
+    /// use quintpoll::{Backend, Events, Op, Token};
     /// use std::{io::Write, os::unix::net::UnixStream, sync::Arc};
     ///
-    /// let (here, mut there) = UnixStream::pair()?;
+    /// let (local, mut peer) = UnixStream::pair()?;
     /// let mut poller = Backend::best().open()?;
-    /// let key = poller.register(Arc::new(here), Token(0), Interest::empty(), Mode::Level)?;
+    /// let key = poller.register_for_ops(Arc::new(local))?;
     /// let id = poller.submit(Op::recv(key, Vec::new(), 4096), Token(7))?;
     ///
-    /// there.write_all(b"hello")?;
+    /// peer.write_all(b"hello")?;
     /// let mut events = Events::with_capacity(16);
     /// poller.wait(&mut events, None)?;
-    /// let done = events.completions().next().expect("it was all there was to wait for");
+    /// let done = events.completions().next().expect("nothing else ends the wait");
     /// assert_eq!((done.id, done.token, done.transferred), (id, Token(7), 5));
     /// assert_eq!(&done.buf[..], b"hello");
     /// # Ok(())
     /// # }
     /// ```
+    #[doc(alias("io_uring_enter", "io_uring_submit", "sqe"))]
     fn submit(&mut self, op: Op, token: Token) -> Result<OpId, Rejected>;
 
-    /// Returns how many operations of a source are unfinished; one that waits for results, such as
-    /// a `recv_multi`, counts too. Returns 0 for an unknown or stale key. The cost does not depend
-    /// on the number. See [`Op::skip_success`] for what it is good for.
+    /// Returns the number of unfinished operations of a source, including multishot operations such
+    /// as `recv_multi`. Returns 0 for an unknown or stale key. The cost does not depend on the
+    /// number. [`Op::skip_success`] shows a use.
     fn pending(&self, key: Key) -> usize;
 
-    /// Has an operation end soon. It still completes: with its real result, or `ECANCELED`
+    /// Cancels an operation. It still completes: with its real result, or with `ECANCELED`
     /// ([`Completion::is_canceled`](crate::Completion::is_canceled)), and then nothing was consumed
-    /// beyond what `transferred` counts (X1). One that was waiting for its turn is certainly
-    /// cancelled.
+    /// beyond `transferred` (X1). An operation that was queued behind another is always cancelled.
     ///
     /// # Errors
     ///
-    /// `NotFound`: it was never submitted here, its completion has been delivered, or it has ended
-    /// silently ([`Op::skip_success`]; X2).
+    /// `NotFound`: the operation was never submitted here, its completion has been delivered, or it
+    /// has ended silently ([`Op::skip_success`]; X2).
+    ///
+    /// # Examples
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -359,32 +425,37 @@ pub trait Poller {
     /// # Ok(())
     /// # }
     /// ```
+    #[doc(alias("IORING_OP_ASYNC_CANCEL", "ECANCELED"))]
     fn cancel(&mut self, id: OpId) -> io::Result<()>;
 
-    /// Waits until a source is ready, a [`Waker`] wakes, or `timeout` has passed, and puts what it
-    /// found into `events`, whose old content is forgotten.
+    /// Waits until a source is ready, an operation completes, a [`Waker`] wakes, or `timeout` has
+    /// passed. Puts the results into `events`, and discards its previous readiness.
     ///
-    /// A timeout of zero collects what is ready and does not wait (T1); `None` waits without limit
-    /// (T2). Timeouts have nanosecond resolution on the monotonic clock and never end early
-    /// (T3, T6). Signals do not end a wait (T5). What exceeds the capacity of `events` comes
-    /// first in the next waits (Q1, Q2).
+    /// A timeout of zero collects present readiness and does not block (T1); `None` waits without
+    /// limit (T2). Timeouts have nanosecond resolution on the monotonic clock and never end early
+    /// (T3, T6). Signals do not end a wait (T5). Events beyond the capacity of `events` come first
+    /// in the next waits (Q1, Q2).
     ///
     /// # Errors
     ///
     /// * `InvalidInput`: `events` has a capacity of 0, or `RLIMIT_NOFILE` was lowered below the
-    ///   number of sources that poll(2) has to look at.
+    ///   number of sources that poll(2) must check.
     /// * `ENOMEM`, from the kernel.
     ///
-    /// No event is lost by an error; the next wait reports it.
+    /// An error loses no event; the next wait reports it.
     ///
-    /// It rests on [pselect6(2)], [ppoll(2)] or [epoll_pwait2(2)], by the backend, with SIGIO on a
-    /// [signalfd(2)] too, and on [poll(2)] for what is only hinted at.
+    /// # System calls
+    ///
+    /// [pselect6(2)], [ppoll(2)] or [epoll_pwait2(2)], by the backend, for SIGIO also a
+    /// [signalfd(2)], and [poll(2)] to verify hints.
     ///
     /// [pselect6(2)]: https://man7.org/linux/man-pages/man2/select.2.html
     /// [signalfd(2)]: https://man7.org/linux/man-pages/man2/signalfd.2.html
     /// [epoll_pwait2(2)]: https://man7.org/linux/man-pages/man2/epoll_wait.2.html
     /// [ppoll(2)]: https://man7.org/linux/man-pages/man2/poll.2.html
     /// [poll(2)]: https://man7.org/linux/man-pages/man2/poll.2.html
+    ///
+    /// # Examples
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -397,9 +468,14 @@ pub trait Poller {
     /// # Ok(())
     /// # }
     /// ```
+    #[doc(alias("select", "poll", "ppoll", "pselect6", "epoll_wait", "epoll_pwait2"))]
+    #[doc(alias("io_uring_enter", "cqe"))]
     fn wait(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()>;
 
-    /// What ends a wait from another thread or a signal handler. All wakers of a poller are alike.
+    /// Returns a waker, which ends a wait from another thread or a signal handler. All wakers of a
+    /// poller are equivalent.
+    ///
+    /// # Examples
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -411,6 +487,7 @@ pub trait Poller {
     /// # Ok(())
     /// # }
     /// ```
+    #[doc(alias("eventfd", "notify"))]
     fn waker(&self) -> Waker;
 }
 
@@ -419,81 +496,3 @@ impl fmt::Debug for dyn Poller + '_ {
         f.debug_struct("Poller").field("backend", &self.backend()).finish_non_exhaustive()
     }
 }
-
-/// Passes every call on, so that a `Box<dyn Poller>` goes where an `impl Poller` is asked for.
-macro_rules! pass_on {
-    ($handle:ty) => {
-        impl<P: Poller + ?Sized> Poller for $handle {
-            fn backend(&self) -> Backend {
-                (**self).backend()
-            }
-
-            fn capabilities(&self) -> Capabilities {
-                (**self).capabilities()
-            }
-
-            fn statistics(&self) -> Statistics {
-                (**self).statistics()
-            }
-
-            fn set_max_threads(&mut self, max: usize) {
-                (**self).set_max_threads(max);
-            }
-
-            fn pending(&self, key: Key) -> usize {
-                (**self).pending(key)
-            }
-
-            fn register(
-                &mut self,
-                source: Source,
-                token: Token,
-                interest: Interest,
-                mode: Mode,
-            ) -> io::Result<Key> {
-                (**self).register(source, token, interest, mode)
-            }
-
-            fn modify(
-                &mut self,
-                key: Key,
-                token: Token,
-                interest: Interest,
-                mode: Mode,
-            ) -> io::Result<()> {
-                (**self).modify(key, token, interest, mode)
-            }
-
-            fn rearm(&mut self, key: Key, interest: Interest) -> io::Result<()> {
-                (**self).rearm(key, interest)
-            }
-
-            fn drained(&mut self, key: Key, interest: Interest) -> io::Result<()> {
-                (**self).drained(key, interest)
-            }
-
-            fn deregister(&mut self, key: Key) -> io::Result<()> {
-                (**self).deregister(key)
-            }
-
-            fn wait(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
-                (**self).wait(events, timeout)
-            }
-
-            fn submit(&mut self, op: Op, token: Token) -> Result<OpId, Rejected> {
-                (**self).submit(op, token)
-            }
-
-            fn cancel(&mut self, id: OpId) -> io::Result<()> {
-                (**self).cancel(id)
-            }
-
-            fn waker(&self) -> Waker {
-                (**self).waker()
-            }
-        }
-    };
-}
-
-pass_on!(Box<P>);
-pass_on!(&mut P);

@@ -1,7 +1,7 @@
-//! A slab: values under small keys, each an index and a generation, so that an old key finds
-//! nothing. And a table beside a slab, for more about the same keys.
+//! A slab: values under small keys of index and generation, so that a stale key finds nothing. And
+//! a map under the keys of a slab that is kept elsewhere.
 
-/// The name of one use of one entry.
+/// The key of one use of one entry.
 pub(crate) trait SlabKey: Copy + Eq {
     /// The largest index.
     const MAX_INDEX: u32 = u32::MAX;
@@ -26,22 +26,22 @@ pub(crate) struct Slab<K, T> {
     keys: std::marker::PhantomData<K>,
 }
 
-/// Tells when to look for entries that are not used any more: when no value is left, and when the
-/// number of values falls below a quarter of what it was since the last time.
+/// Decides when to free unused entries: when no value is left, and when the number of values falls
+/// below a quarter of its maximum since the last time.
 #[derive(Clone, Copy, Debug, Default)]
 struct Surplus {
     least: usize,
 }
 
 impl Surplus {
-    /// So few entries are not worth the work.
+    /// Fewer entries are not worth freeing.
     const MIN: usize = 256;
 
     fn on_insert(&mut self, len: usize) {
         self.least = self.least.max(len / 4);
     }
 
-    /// Returns true if entries are to be freed.
+    /// Returns true if entries should be freed.
     fn on_remove(&mut self, len: usize, entries: usize) -> bool {
         let is_due = entries > Surplus::MIN && (len < self.least || len == 0);
         if is_due {
@@ -53,7 +53,7 @@ impl Surplus {
 
 #[derive(Debug)]
 struct Entry<T> {
-    /// Of the value, or of the next one.
+    /// The generation of the value, or of the next one.
     generation: u32,
     value: Option<T>,
 }
@@ -102,8 +102,7 @@ impl<K: SlabKey, T> Slab<K, T> {
         key
     }
 
-    /// Ends a generation of the free index that is used next. After the last one it is used no
-    /// more.
+    /// Ends a generation of the next free index. The index is retired after its last generation.
     fn retire(&mut self, index: u32) {
         let entry = &mut self.entries[index as usize];
         if entry.generation < K::MAX_GENERATION {
@@ -129,13 +128,13 @@ impl<K: SlabKey, T> Slab<K, T> {
         Some((K::new(index, entry.generation), entry.value.as_ref()?))
     }
 
-    /// The same, to be changed.
+    /// Returns the key and a mutable reference to the value that an index has now.
     pub(crate) fn get_index_mut(&mut self, index: u32) -> Option<(K, &mut T)> {
         let entry = self.entries.get_mut(index as usize)?;
         Some((K::new(index, entry.generation), entry.value.as_mut()?))
     }
 
-    /// Takes a value out. Its key finds nothing from now on.
+    /// Removes a value. Its key finds nothing afterwards.
     #[inline]
     pub(crate) fn remove(&mut self, key: K) -> Option<T> {
         let entry = self.entries.get_mut(key.index() as usize)?;
@@ -151,8 +150,8 @@ impl<K: SlabKey, T> Slab<K, T> {
         Some(value)
     }
 
-    /// Frees the entries behind the last value. Their indices go on with a generation that none of
-    /// them has had. A retired entry stays.
+    /// Frees the entries behind the last value. Their indices continue with a generation that none
+    /// of them has had. Retired entries stay.
     #[cold]
     fn free_last(&mut self) {
         let is_kept =
@@ -178,7 +177,7 @@ impl<K: SlabKey, T> Slab<K, T> {
         })
     }
 
-    /// Returns a slab whose first entries have so many generations left.
+    /// Returns a slab whose first entries have these numbers of generations left.
     #[cfg(test)]
     pub(crate) fn nearly_retired(left: &[u32]) -> Self {
         let entry = |left: &u32| Entry { generation: K::MAX_GENERATION - left, value: None };
@@ -186,7 +185,7 @@ impl<K: SlabKey, T> Slab<K, T> {
         Slab { free: (0..entries.len() as u32).collect(), entries, ..Slab::default() }
     }
 
-    /// Returns the number of entries, the free and the retired ones among them.
+    /// Returns the number of entries, including free and retired ones.
     #[cfg(test)]
     pub(crate) fn entries(&self) -> usize {
         self.entries.len()
@@ -202,8 +201,7 @@ impl<K, T> Default for Slab<K, T> {
     }
 }
 
-/// Values under the keys of a slab that is kept elsewhere. Of each index it keeps the value of one
-/// key.
+/// Values under the keys of a slab that is kept elsewhere, one for each index.
 #[derive(Debug)]
 pub(crate) struct SlotMap<K, T> {
     entries: Vec<Option<(K, T)>>,
@@ -212,7 +210,7 @@ pub(crate) struct SlotMap<K, T> {
 }
 
 impl<K: SlabKey, T> SlotMap<K, T> {
-    /// Adds a value in the place of what the index had before, and returns it.
+    /// Replaces the value of the index, and returns the new one.
     pub(crate) fn insert(&mut self, key: K, value: T) -> &mut T {
         let index = key.index() as usize;
         if self.entries.len() <= index {
@@ -225,19 +223,19 @@ impl<K: SlabKey, T> SlotMap<K, T> {
     }
 
     pub(crate) fn get(&self, key: K) -> Option<&T> {
-        let (its, value) = self.entries.get(key.index() as usize)?.as_ref()?;
-        (*its == key).then_some(value)
+        let (current, value) = self.entries.get(key.index() as usize)?.as_ref()?;
+        (*current == key).then_some(value)
     }
 
     pub(crate) fn get_mut(&mut self, key: K) -> Option<&mut T> {
-        let (its, value) = self.entries.get_mut(key.index() as usize)?.as_mut()?;
-        (*its == key).then_some(value)
+        let (current, value) = self.entries.get_mut(key.index() as usize)?.as_mut()?;
+        (*current == key).then_some(value)
     }
 
-    /// Returns the values of two keys, which must not be the same.
+    /// Returns the values of two distinct keys.
     pub(crate) fn get_two_mut(&mut self, a: K, b: K) -> Option<[&mut T; 2]> {
         let indices = [a.index() as usize, b.index() as usize];
-        // Since Rust 1.86 a slice can do that by itself.
+        // Rust 1.86 has `get_disjoint_mut` for this.
         let (low, high) = (indices[0].min(indices[1]), indices[0].max(indices[1]));
         let (front, back) = self.entries.split_at_mut_checked(high)?;
         let (low, high) = (front.get_mut(low)?.as_mut()?, back.first_mut()?.as_mut()?);
@@ -247,7 +245,7 @@ impl<K: SlabKey, T> SlotMap<K, T> {
 
     pub(crate) fn remove(&mut self, key: K) -> Option<T> {
         let entry = self.entries.get_mut(key.index() as usize)?;
-        let (_, value) = entry.take_if(|(its, _)| *its == key)?;
+        let (_, value) = entry.take_if(|(current, _)| *current == key)?;
         self.len -= 1;
         if self.surplus.on_remove(self.len, self.entries.len()) {
             self.free_last();

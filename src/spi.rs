@@ -1,8 +1,8 @@
 //! The selector interface, for mechanisms from outside this crate (feature `spi`, outside semver).
 //!
-//! Implement [`Selector`], make a poller of it with [`Reactor::new`] under
-//! [`Backend::Other`](crate::Backend::Other), and run the conformance suite on that. The crate's
-//! own selectors are here too, so that tests can wrap them.
+//! Implement [`Selector`], make a poller of it with [`Reactor::new`] and
+//! [`Backend::Other`](crate::Backend::Other), and run the conformance suite on that poller. The
+//! crate's own selectors are exported too, so that tests can wrap them.
 
 pub use crate::key::{OpSlot, Slot};
 pub use crate::poll_bits::PollBits;

@@ -1,16 +1,16 @@
-//! What a poller has counted.
+//! The counters of a poller.
 
-/// What a poller has counted since it was made.
+/// The counters of a poller since it was made.
 ///
 /// `submitted` is the sum of `completed`, `silent` and `pending`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Statistics {
-    /// How often the kernel had no room for its reports, so that the poller looked at every source
-    /// itself (P5). With SIGIO that is the queue of signals (`RLIMIT_SIGPENDING`). Nothing was
-    /// lost, but it costs a look at everything: raise the limit if this keeps growing.
+    /// The overflows of a queue of kernel reports, after which the poller checked every source
+    /// (P5). With SIGIO that is the queue of signals (`RLIMIT_SIGPENDING`). Nothing was lost, but
+    /// each overflow costs a check of all sources: raise the limit if this keeps growing.
     pub overflows: u64,
-    /// Operations that [`submit`](crate::Poller::submit) has accepted.
+    /// Operations that [`submit`](crate::Poller::submit) accepted.
     pub submitted: u64,
     /// Operations whose only or last completion was delivered.
     pub completed: u64,

@@ -1,31 +1,31 @@
-//! For unit tests that change what belongs to the whole process.
+//! Helpers of unit tests that change state of the whole process.
 
 use std::process::{Command, Stdio};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 static CHILDREN: RwLock<()> = RwLock::new(());
 
-/// No child is being made while this lives. A child holds every file of this process until it execs
-/// or ends, so a test that closes one and looks for the consequences needs this.
+/// Returns a guard during which no child is started. A child holds every descriptor of this process
+/// until it execs or ends. A test that closes one and checks the effect needs this guard.
 pub(crate) fn no_children() -> RwLockReadGuard<'static, ()> {
     CHILDREN.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The other side of [`no_children`]: for tests that fork, and around each spawn.
+/// Returns the guard for forks and spawns, which excludes [`no_children`].
 pub(crate) fn making_children() -> RwLockWriteGuard<'static, ()> {
     CHILDREN.write().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Set for the process in which a test runs alone.
+/// The environment variable of a process in which one test runs alone.
 const ALONE: &str = "QUINTPOLL_TEST_RUNS_ALONE";
 
-/// Whether this is the process in which the test of this path runs alone; if not, it is started and
-/// has to pass. For limits and the like.
+/// Returns true in a process of the test alone. Otherwise runs the test in such a process, and
+/// fails if it fails. Tests that change limits use this.
 pub(crate) fn is_alone(test: &str) -> bool {
     is_alone_with(test, ALONE, Some("1"))
 }
 
-/// The same, in a process with (`Some`) or without (`None`) a variable in its environment.
+/// Does what [`is_alone`] does, with (`Some`) or without (`None`) an environment variable.
 pub(crate) fn is_alone_with(test: &str, variable: &str, value: Option<&str>) -> bool {
     if std::env::var_os(ALONE).is_some() {
         return true;
@@ -37,10 +37,10 @@ pub(crate) fn is_alone_with(test: &str, variable: &str, value: Option<&str>) -> 
     run.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = {
         let _making = making_children();
-        run.spawn().expect("it runs already")
+        run.spawn().expect("the test binary can be started")
     };
-    let output = child.wait_with_output().expect("its output");
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && said.contains("1 passed"), "{variable} {value:?}: {said}");
+    let output = child.wait_with_output().expect("the output of the child");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{variable} {value:?}: {text}");
     false
 }

@@ -8,19 +8,19 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Weak};
 use std::task;
 
-/// The poller does not wait, and no wake is pending.
+/// The poller is not waiting, and no wake is pending.
 const EMPTY: u8 = 0;
-/// The poller sleeps or is about to: a wake has to reach it through the kernel.
+/// The poller sleeps or is about to: a wake must write the eventfd.
 const PARKED: u8 = 1;
-/// A wake is pending; more of them add nothing.
+/// A wake is pending; further wakes add nothing.
 const NOTIFIED: u8 = 2;
 
 /// Ends the current or the next [`wait`](crate::Poller::wait) of its poller, from any thread or
 /// signal handler.
 ///
-/// Wakes are sticky and coalesce: one made while nobody waits ends the next wait, and many before
-/// one wait end that wait only. A waker outlives its poller harmlessly. In a forked child it does
-/// nothing. See clauses W1 to W3.
+/// Wakes are sticky and coalesce: a wake outside a wait ends the next one, and many wakes before a
+/// wait end only that wait. A waker may outlive its poller. In a forked child it does nothing. See
+/// clauses W1 to W3.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -35,21 +35,22 @@ const NOTIFIED: u8 = 2;
 /// # Ok(())
 /// # }
 /// ```
+#[doc(alias("eventfd", "notify"))]
 #[derive(Clone)]
 pub struct Waker(Arc<Shared>);
 
 struct Shared {
     state: AtomicU8,
-    /// A buffer was returned, or a thread has made a call: the poller can make progress.
+    /// A buffer was returned or a thread has finished a call, so the poller can make progress.
     has_notifications: AtomicBool,
     handle: WakeHandle,
     generation: ForkGeneration,
 }
 
 impl Waker {
-    /// Wakes the poller. While a wake is pending already, or the poller is not waiting, this costs
-    /// no system call; else a write(2) on an [eventfd(2)], once kcmp(2) has told that its number
-    /// means the same on this thread. Async-signal-safe, and errno is kept.
+    /// Wakes the poller. Makes no system call if a wake is pending or the poller is not waiting.
+    /// Otherwise writes an [eventfd(2)], after kcmp(2) has confirmed that this thread shares the
+    /// descriptor table. Async-signal-safe; errno is preserved.
     ///
     /// [eventfd(2)]: https://man7.org/linux/man-pages/man2/eventfd.2.html
     pub fn wake(&self) {
@@ -57,8 +58,7 @@ impl Waker {
         if shared.generation.is_forked_child() {
             return;
         }
-        // Release what the waking thread did before, for the poller that acquires it in
-        // `finish_park`.
+        // Releases what this thread did before; the poller acquires it in `finish_park`.
         if shared.state.swap(NOTIFIED, Ordering::AcqRel) == PARKED {
             shared.handle.notify();
         }
@@ -71,8 +71,8 @@ impl fmt::Debug for Waker {
     }
 }
 
-/// Notifies the poller of a buffer or of a result: interrupts its system call, and ends no wait.
-/// Does not keep the eventfd open when the poller has gone.
+/// Notifies the poller of a returned buffer or a result: interrupts its system call, but ends no
+/// wait. Does not keep the eventfd open after the drop of the poller.
 struct Notifier(Weak<Shared>);
 
 impl task::Wake for Notifier {
@@ -87,7 +87,7 @@ impl task::Wake for Notifier {
         {
             return;
         }
-        // Either this sees that the poller sleeps, or the poller sees this before it sleeps.
+        // Either this load sees PARKED, or the poller sees the flag before it sleeps.
         if shared.state.load(Ordering::SeqCst) == PARKED {
             shared.handle.notify();
         }
@@ -119,14 +119,14 @@ impl Parker {
         self.0.clone()
     }
 
-    /// Returns what notifies this poller.
+    /// Returns the notifier of this poller.
     pub(crate) fn notifier(&self) -> task::Waker {
         Arc::new(Notifier(Arc::downgrade(&self.0.0))).into()
     }
 
     /// Returns true if the poller was notified since the last call.
     pub(crate) fn take_notifications(&self) -> bool {
-        // Mostly there is none, and a load takes no cache line from others.
+        // There is mostly none, and a load takes no cache line from other processors.
         let flag = &self.0.0.has_notifications;
         flag.load(Ordering::SeqCst) && flag.swap(false, Ordering::SeqCst)
     }
@@ -135,22 +135,21 @@ impl Parker {
         self.0.0.generation.is_forked_child()
     }
 
-    /// Clause P1.
+    /// Returns an error in a forked child (P1).
     pub(crate) fn check_process(&self) -> io::Result<()> {
-        match self.is_in_foreign_process() {
-            false => Ok(()),
-            true => Err(io::Error::other(
-                "this poller belongs to the process that this one was forked from",
-            )),
+        if self.is_in_foreign_process() {
+            let why = "this poller belongs to the process that this one was forked from";
+            return Err(io::Error::other(why));
         }
+        Ok(())
     }
 
-    /// Makes wakes come through the kernel from now on. Returns false if a wake or a notification
-    /// is pending: then the poller must not sleep.
+    /// Makes wakes write the eventfd. Returns false if a wake or a notification is pending: the
+    /// poller must not sleep then.
     ///
-    /// A wake that sees PARKED writes the eventfd, perhaps after the poller was unparked for
-    /// another reason. The next wait then finds the eventfd readable and no wake pending, which is
-    /// why only the flag counts.
+    /// A wake that sees PARKED may write the eventfd after the poller was unparked for another
+    /// reason. The next wait then finds the eventfd readable and no wake pending, so only the flag
+    /// counts.
     pub(crate) fn prepare_park(&self) -> bool {
         let Shared { state, has_notifications, .. } = &*self.0.0;
         let order = (Ordering::SeqCst, Ordering::Acquire);
@@ -160,20 +159,20 @@ impl Parker {
 
     /// Takes the pending wake after a wait. Returns true if there was one.
     pub(crate) fn finish_park(&self) -> bool {
-        // A poller that was not parked has mostly nothing to take.
+        // A poller that was not parked mostly has no wake to take.
         let state = &self.0.0.state;
         state.load(Ordering::Relaxed) != EMPTY && state.swap(EMPTY, Ordering::AcqRel) == NOTIFIED
     }
 
-    /// Leaves a wake that was taken to the next wait, because this one fails.
+    /// Restores a wake that was taken for the next wait, because this one fails.
     pub(crate) fn restore_wake(&self) {
-        // Not a store: what a wake in between has released must stay acquirable.
+        // Not a store: the next `finish_park` must acquire what a wake since has released.
         self.0.0.state.swap(NOTIFIED, Ordering::AcqRel);
     }
 }
 
 impl Drop for Parker {
-    /// Leaves a wake pending for good, so that wakers that outlive the poller write no more.
+    /// Leaves a wake pending for good, so that wakers never write after the drop.
     fn drop(&mut self) {
         self.restore_wake();
     }

@@ -1,9 +1,9 @@
-//! Crowds of sources, and connections over TCP, on every backend and, with feature `spi`, on every
-//! column of the latch: each compared with poll(2) and plain bookkeeping, and all with each other.
+//! Crowds of sources, and TCP connections, on every backend and, with feature `spi`, on every
+//! forced column: each is compared with poll(2) and a simple model, and all with each other.
 //!
-//! Scripts are generated, and shrink: a failure prints the shortest one as a test that can be
-//! pasted in below. `QUINTPOLL_SCRIPTS` sets how many there are of each sort, and `QUINTPOLL_SEED`
-//! makes them others; without it every run plays the same ones.
+//! Scripts are random and shrink: a failure prints the shortest one as a test to paste in below.
+//! `QUINTPOLL_SCRIPTS` sets the number of each type, and `QUINTPOLL_SEED` the seed. Without a seed
+//! every run has the same scripts.
 
 #[path = "../fuzz/src/book.rs"]
 pub mod book;
@@ -38,83 +38,83 @@ use std::cell::RefCell;
 use std::fmt;
 use std::str::FromStr;
 
-/// How many crowds there are for the backends, and for the forced columns, which are more.
+/// The number of crowds for the backends, and for the forced columns, which are more.
 const CROWDS: [u32; 2] = [32, 8];
 
-/// The same of scripts over TCP.
+/// The number of TCP scripts for the backends, and for the forced columns.
 const CONNECTIONS: [u32; 2] = [120, 24];
 
-/// Plays a crowd to every column.
+/// Runs a crowd on every column.
 fn replay_crowd(script: &crowd::Script) {
-    make_room();
+    raise_file_limit();
     crowd::play(script, &Column::all()).unwrap_or_else(|broken| panic!("{broken}"));
 }
 
-/// Plays a script over TCP to every column.
+/// Runs a TCP script on every column.
 fn replay_tcp(script: &tcp::Script) {
     tcp::play(script, &Column::all()).unwrap_or_else(|broken| panic!("{broken}"));
 }
 
 #[test]
-fn crowd_of_all_backends() {
+fn crowd_agrees_on_all_backends() {
     random_crowds(backends(), CROWDS[0]);
 }
 
 #[cfg(feature = "spi")]
 #[test]
-fn crowd_of_all_columns() {
+fn crowd_agrees_on_all_targets() {
     random_crowds(forced_columns(), CROWDS[1]);
 }
 
 #[test]
-fn tcp_on_all_backends() {
+fn tcp_agrees_on_all_backends() {
     random_connections(&backends(), CONNECTIONS[0]);
 }
 
 #[cfg(feature = "spi")]
 #[test]
-fn tcp_on_all_columns() {
+fn tcp_agrees_on_all_targets() {
     random_connections(&forced_columns(), CONNECTIONS[1]);
 }
 
-/// What comes in the life of a connection, in its order, twice under one number.
+/// The life of a connection in order, twice under one descriptor.
 #[test]
-fn tcp_from_hello_to_farewell() {
+fn tcp_connection_from_connect_to_close() {
     use crowd::{Dirs::*, Edge, Level, OneShot};
     use tcp::{Script, Step::*};
     for mode in [Level, OneShot, Edge] {
         let hello = [Register(0, RP, mode), PeerWrite(0, 100), Settle(8), ReadOut(0), Settle(8)];
         let urgent = [Rearm(0, RP), PeerUrgent(0), Settle(8), ReadUrgent(0), Settle(8)];
         let answer = [Modify(0, RW, mode), Write(0, 100), PeerRead(0), Settle(8), Settle(8)];
-        let farewell = [Rearm(0, RW), PeerShut(0), Settle(8), Rearm(0, RW), Shut(0), Settle(8)];
-        let life = [&hello[..], &urgent, &answer, &farewell].concat();
+        let close = [Rearm(0, RW), PeerShut(0), Settle(8), Rearm(0, RW), Shut(0), Settle(8)];
+        let life = [&hello[..], &urgent, &answer, &close].concat();
         let steps = [&life[..], &[PeerClose(0), Settle(8), Reopen(0)], &life].concat();
         replay_tcp(&Script { size: 1, steps });
     }
 }
 
-/// A crowd in which everybody is ready all the time, and room for one: nobody starves, though it
-/// takes as many waits as there are sources.
+/// A crowd that is always ready, and a capacity of one: each source is reported within as many
+/// waits as there are sources.
 #[test]
-fn crowd_in_single_file() {
+fn crowd_with_capacity_of_one() {
     use crowd::{Step::*, *};
-    let everyone = Those(0, 1, 100);
+    let all = Those(0, 1, 100);
     for mode in [Level, OneShot, Edge] {
         let kinds = vec![Kind::PipeRead, Kind::Stream, Kind::Counter];
-        let steps = vec![Register(everyone, Dirs::R, mode), PeerWrite(everyone), Settle(1)];
+        let steps = vec![Register(all, Dirs::R, mode), PeerWrite(all), Settle(1)];
         replay_crowd(&crowd::Script { size: 100, kinds, steps });
     }
 }
 
-/// Who had to wait for his turn, and has nothing to report when it comes, is heard the next time.
+/// A source that is no longer ready when its queued event is delivered is reported the next time.
 #[test]
-fn crowd_that_comes_too_late() {
+fn crowd_registered_after_events() {
     use crowd::{Step::*, *};
-    let everyone = Those(0, 1, 100);
+    let all = Those(0, 1, 100);
     for mode in [Level, OneShot, Edge] {
         let kinds = vec![Kind::PipeRead, Kind::Stream, Kind::Counter];
-        let ready = [Register(everyone, Dirs::R, mode), PeerWrite(everyone), Wait(8)];
-        let late = [ReadOut(everyone), Wait(1000), PeerWrite(everyone), Settle(64)];
+        let ready = [Register(all, Dirs::R, mode), PeerWrite(all), Wait(8)];
+        let late = [ReadOut(all), Wait(1000), PeerWrite(all), Settle(64)];
         let steps = [&ready[..], &late].concat();
         replay_crowd(&crowd::Script { size: 100, kinds, steps });
     }
@@ -124,7 +124,7 @@ fn backends() -> Vec<Column> {
     Column::all().into_iter().filter(|column| matches!(column, Column::Backend(_))).collect()
 }
 
-/// All forced columns, after a backend to compare them with.
+/// Returns a backend to compare with, and all forced columns.
 #[cfg(feature = "spi")]
 fn forced_columns() -> Vec<Column> {
     let is_forced = |column: &Column| matches!(column, Column::Forced(..));
@@ -132,11 +132,11 @@ fn forced_columns() -> Vec<Column> {
     std::iter::once(reference).chain(Column::all().into_iter().filter(is_forced)).collect()
 }
 
-/// Sizes that a script that has shrunk is tried with: proptest keeps a crowd a crowd.
+/// Sizes to try with a shrunk script, because proptest keeps the size above 100.
 const SMALLER: [usize; 14] = [1, 2, 3, 4, 5, 6, 8, 10, 13, 17, 23, 33, 50, 70];
 
 fn random_crowds(columns: Vec<Column>, cases: u32) {
-    make_room();
+    raise_file_limit();
     let failure = random(&columns, cases, crowd_script(), |script, columns| {
         crowd::play(script, columns).map_err(|broken| (broken.column, broken.to_string()))
     });
@@ -160,7 +160,7 @@ fn random_connections(columns: &[Column], cases: u32) {
     }
 }
 
-/// Plays random scripts, and gives the shortest that goes wrong, with what does.
+/// Runs random scripts. Returns the shortest failing one, with its error.
 fn random<S: fmt::Debug + Clone>(
     columns: &[Column],
     cases: u32,
@@ -173,7 +173,7 @@ fn random<S: fmt::Debug + Clone>(
     let mut seed = [1; 16];
     seed[..8].copy_from_slice(&setting("QUINTPOLL_SEED", 0_u64).to_le_bytes());
     let rng = TestRng::from_seed(RngAlgorithm::XorShift, &seed);
-    // Once something is wrong, the others need not play on.
+    // After a failure only the failing column and the reference are run.
     let playing = RefCell::new(columns.to_vec());
     let outcome = TestRunner::new_with_rng(config, rng).run(&scripts, |script| {
         let broken = play(&script, &playing.borrow());
@@ -191,7 +191,7 @@ fn random<S: fmt::Debug + Clone>(
     }
 }
 
-/// What the environment says.
+/// Returns the value of an environment variable.
 fn setting<T: FromStr>(name: &str, default: T) -> T {
     match std::env::var(name) {
         Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name} is not a number: {text}")),
@@ -199,10 +199,10 @@ fn setting<T: FromStr>(name: &str, default: T) -> T {
     }
 }
 
-/// Crowds side by side have more files than a process may open where nobody has asked for more.
-fn make_room() {
-    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).expect("getrlimit");
-    setrlimit(Resource::RLIMIT_NOFILE, most, most).expect("setrlimit up to the hard limit");
+/// Raises the soft limit on open files, because concurrent crowds exceed the default.
+fn raise_file_limit() {
+    let (_, max) = getrlimit(Resource::RLIMIT_NOFILE).expect("getrlimit");
+    setrlimit(Resource::RLIMIT_NOFILE, max, max).expect("setrlimit up to the hard limit");
 }
 
 fn crowd_script() -> impl Strategy<Value = crowd::Script> {
@@ -214,25 +214,25 @@ fn crowd_script() -> impl Strategy<Value = crowd::Script> {
         1..=3,
     );
     let step = crowd_step().prop_map(|step| vec![step]);
-    let spell = prop_oneof![16 => step, 1 => late_look()];
+    let spell = prop_oneof![16 => step, 1 => late_readiness()];
     let spells = prop::collection::vec(spell, 4..=24);
     (100..=300_usize, kinds, beginning, spells).prop_map(|(size, kinds, beginning, spells)| {
         crowd::Script { size, kinds, steps: [beginning, spells.concat()].concat() }
     })
 }
 
-/// Some are ready, but before their turn comes they are so no longer; then they are again.
-fn late_look() -> impl Strategy<Value = Vec<crowd::Step>> {
+/// Generates sources that are ready, then not when their events are delivered, then ready again.
+fn late_readiness() -> impl Strategy<Value = Vec<crowd::Step>> {
     use crowd::Step;
-    (those(), room(), room()).prop_map(|(those, first, then)| {
+    (those(), capacity(), capacity()).prop_map(|(those, first, then)| {
         let arm = [Step::PeerRead(those), Step::Rearm(those, Dirs::R), Step::PeerWrite(those)];
-        let look = [Step::Wait(first), Step::ReadOut(those), Step::Wait(then)];
+        let waits = [Step::Wait(first), Step::ReadOut(those), Step::Wait(then)];
         let again = [Step::PeerWrite(those), Step::Settle(64)];
-        [&arm[..], &look, &again].concat()
+        [&arm[..], &waits, &again].concat()
     })
 }
 
-/// Often all, else a block or every so many of them.
+/// Generates a subset: often all, else a block, or every n-th source.
 fn those() -> impl Strategy<Value = Those> {
     prop_oneof![
         3 => Just(Those(0, 1, 300)),
@@ -255,16 +255,16 @@ fn mode() -> impl Strategy<Value = Mode> {
     select(vec![Mode::Level, Mode::OneShot, Mode::Edge])
 }
 
-fn room() -> impl Strategy<Value = usize> {
-    // Room for one takes as many waits as there are sources: rare.
+fn capacity() -> impl Strategy<Value = usize> {
+    // A capacity of one takes as many waits as there are sources: rare.
     prop_oneof![1 => Just(1), 2 => Just(2), 5 => select(vec![7, 8, 64, 1000_usize])]
 }
 
 fn crowd_step() -> impl Strategy<Value = crowd::Step> {
     use crowd::Step;
     prop_oneof![
-        6 => room().prop_map(Step::Wait),
-        3 => room().prop_map(Step::WaitPatiently),
+        6 => capacity().prop_map(Step::Wait),
+        3 => capacity().prop_map(Step::WaitPatiently),
         4 => select(vec![7, 8, 64, 1000]).prop_map(Step::Settle),
         1 => Just(Step::Wake),
         4 => (those(), dirs(), mode()).prop_map(|(those, dirs, mode)| {
@@ -287,7 +287,7 @@ fn crowd_step() -> impl Strategy<Value = crowd::Step> {
 }
 
 fn tcp_script() -> impl Strategy<Value = tcp::Script> {
-    // What needs several steps to go wrong needs most of them at one place.
+    // A fault that needs several steps needs most of them on one connection.
     let place = prop_oneof![4 => Just(0), 2 => Just(1), 1 => Just(2), 1 => Just(3), 1 => Just(4)];
     let spell = place.prop_flat_map(|at| prop::collection::vec(tcp_step(at), 1..=6));
     let spells = prop::collection::vec(spell, 1..=14);
@@ -296,12 +296,12 @@ fn tcp_script() -> impl Strategy<Value = tcp::Script> {
 
 fn tcp_step(at: usize) -> impl Strategy<Value = tcp::Step> {
     use tcp::Step;
-    let room = || select(vec![8, 2, 1_usize]);
+    let capacity = || select(vec![8, 2, 1_usize]);
     let length = || select(vec![1, 100_usize]);
     prop_oneof![
-        8 => room().prop_map(Step::Wait),
-        3 => room().prop_map(Step::WaitPatiently),
-        5 => room().prop_map(Step::Settle),
+        8 => capacity().prop_map(Step::Wait),
+        3 => capacity().prop_map(Step::WaitPatiently),
+        5 => capacity().prop_map(Step::Settle),
         1 => Just(Step::Wake),
         10 => (tcp_dirs(), mode()).prop_map(move |(dirs, mode)| Step::Register(at, dirs, mode)),
         3 => (tcp_dirs(), mode()).prop_map(move |(dirs, mode)| Step::Modify(at, dirs, mode)),
@@ -324,7 +324,7 @@ fn tcp_step(at: usize) -> impl Strategy<Value = tcp::Step> {
     ]
 }
 
-/// Urgent bytes are for those who ask for them.
+/// Generates directions with PRIORITY more often than for crowds.
 fn tcp_dirs() -> impl Strategy<Value = Dirs> {
     prop_oneof![3 => dirs(), 2 => select(vec![Dirs::P, Dirs::RP, Dirs::WP])]
 }

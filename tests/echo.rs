@@ -1,5 +1,4 @@
-//! The example server from outside: started as a program, in every mode and style, on every backend
-//! that is available.
+//! The example `echo`, started as a program, in every mode and style, on every available backend.
 //!
 //! Cargo builds examples before it runs all tests, but not for `cargo test --test echo`; run
 //! `cargo build --example echo` before that.
@@ -17,24 +16,24 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How a server works, as it is told.
-const WAYS: [[&str; 2]; 5] = [
+/// The options of the styles and modes.
+const STYLES: [[&str; 2]; 5] = [
     ["--mode", "level"],
     ["--mode", "edge"],
     ["--mode", "oneshot"],
     ["--style", "completion"],
     ["--style", "multishot"],
 ];
-/// Those that have several operations under way.
-const BY_OPERATIONS: [[&str; 2]; 2] = [WAYS[3], WAYS[4]];
-/// Longer than anything takes, on any machine: whoever waits for so long waits for ever.
+/// The styles by operations.
+const BY_OPERATIONS: [[&str; 2]; 2] = [STYLES[3], STYLES[4]];
+/// The timeout of a test that hangs.
 const WATCHDOG: Duration = Duration::from_secs(30);
-/// More than the kernel holds of one connection, on both sides and both ways.
-const NO_BUFFER_HOLDS: usize = 200 << 20;
+/// More bytes than the kernel buffers for one connection, in both sockets and both directions.
+const EXCEEDS_KERNEL_BUFFERS: usize = 200 << 20;
 
 #[test]
-fn every_byte_comes_back_on_every_connection() {
-    on_each_backend_in_each_way(|arguments| {
+fn echo_returns_every_byte() {
+    on_each_backend_in_each_style(|arguments| {
         const CONNECTIONS: usize = 100;
         const ROUNDS: usize = 4;
         let server = Server::start(arguments);
@@ -57,16 +56,16 @@ fn every_byte_comes_back_on_every_connection() {
         for client in &mut clients {
             expect_end(client);
         }
-        let told = server.stop(Signal::SIGINT);
+        let output = server.stop(Signal::SIGINT);
         let expected =
             format!("served {CONNECTIONS} connections (0 dropped), echoed {total} bytes");
-        assert!(told.starts_with(&expected), "{expected:?} is not what it told: {told:?}");
+        assert!(output.starts_with(&expected), "expected {expected:?}: {output:?}");
     });
 }
 
 #[test]
-fn who_never_reads_delays_nobody_and_loses_nothing() {
-    on_each_backend_in_each_way(|arguments| {
+fn client_without_reads_delays_no_other() {
+    on_each_backend_in_each_style(|arguments| {
         let server = Server::start(arguments);
         let mut greedy = server.connect();
         let sent = write_until_stuck(&mut greedy);
@@ -88,14 +87,14 @@ fn who_never_reads_delays_nobody_and_loses_nothing() {
 }
 
 #[test]
-fn many_who_never_read_delay_nobody_and_lose_nothing() {
+fn many_clients_without_reads_delay_no_other() {
     on_each_backend(&BY_OPERATIONS[1..], |arguments| {
         let server = Server::start(arguments);
         let mut greedy: Vec<_> = (0..3).map(|_| server.connect()).collect();
         let sent: Vec<Vec<u8>> = thread::scope(|scope| {
             let all: Vec<_> =
                 greedy.iter_mut().map(|client| scope.spawn(|| write_until_stuck(client))).collect();
-            all.into_iter().map(|one| one.join().expect("it is stuck at last")).collect()
+            all.into_iter().map(|one| one.join().expect("a full connection")).collect()
         });
         for round in 0..4 {
             let mut others: Vec<_> = (0..20).map(|_| server.connect()).collect();
@@ -112,18 +111,18 @@ fn many_who_never_read_delay_nobody_and_lose_nothing() {
     });
 }
 
-/// A server that closes when it hears the end, and not when everything was sent back, loses bytes.
+/// A server that closes at the end of input, before everything was sent back, would lose bytes.
 #[test]
-fn the_end_is_not_answered_before_what_is_held_up() {
-    // It is a matter of the server alone, and the table below is slow to be had.
+fn end_follows_the_delayed_bytes() {
+    // One backend is enough, because `/proc/net/tcp` is slow to read.
     let backend = Backend::best().to_string();
     for [option, name] in BY_OPERATIONS {
         let server = Server::start(&["--backend", &backend, option, name]);
         let mut client = server.connect();
-        setsockopt(&client, RcvBuf, &65_536).expect("it is a socket");
-        let sent = write_until_a_chunk_is_held_up(&mut client);
+        setsockopt(&client, RcvBuf, &65_536).expect("a socket");
+        let sent = write_until_a_chunk_is_delayed(&mut client);
         client.shutdown(Shutdown::Write).expect("the connection is open");
-        // Whoever is served after it has come is served after it was heard.
+        // The server handles a later connection after the end of the first one.
         let mut other = server.connect();
         for _ in 0..3 {
             other.write_all(b"and now?").expect("the server reads");
@@ -136,61 +135,61 @@ fn the_end_is_not_answered_before_what_is_held_up() {
 }
 
 #[test]
-fn a_reset_ends_its_own_connection_only() {
-    on_each_backend_in_each_way(|arguments| {
+fn reset_ends_only_its_own_connection() {
+    on_each_backend_in_each_style(|arguments| {
         let server = Server::start(arguments);
         let mut bystander = server.connect();
         for _ in 0..20 {
             let mut rude = server.connect();
             rude.write_all(&[1; 1000]).expect("the connection is open");
-            // Closing what has not been read sends a reset.
+            // Closing with unread bytes sends a reset.
             assert_eq!(rude.peek(&mut [0]).expect("the server answers"), 1);
             drop(rude);
         }
         bystander.write_all(b"still here").expect("the server reads");
         expect_bytes(&mut bystander, b"still here");
-        let told = server.stop(Signal::SIGINT);
-        assert!(told.starts_with("served 21 connections"), "it told: {told:?}");
+        let output = server.stop(Signal::SIGINT);
+        assert!(output.starts_with("served 21 connections"), "{output:?}");
     });
 }
 
 #[test]
-fn a_shortage_of_file_numbers_ends_when_connections_do() {
-    on_each_backend_in_each_way(|arguments| {
+fn descriptor_shortage_ends_with_closed_connections() {
+    on_each_backend_in_each_style(|arguments| {
         // The shell lowers the limit for the server alone.
         let script = "ulimit -n 24 && exec \"$0\" \"$@\"";
         let mut shell = Command::new("sh");
         shell.args(["-c", script]).arg(example());
         let server = Server::start_by(shell, arguments);
-        // All of them are connected as far as they can tell: they wait in the listener's queue.
+        // All clients are connected, and wait in the listen queue.
         for mut client in (0..60).map(|_| server.connect()).collect::<Vec<_>>() {
             client.write_all(b"hello").expect("the connection is open");
             client.shutdown(Shutdown::Write).expect("the connection is open");
             expect_bytes(&mut client, b"hello");
             expect_end(&mut client);
         }
-        let told = server.stop(Signal::SIGINT);
-        assert!(told.starts_with("served 60 connections (0 dropped)"), "it told: {told:?}");
-        assert!(!told.contains(" 0 pauses"), "60 do not fit into 24: {told:?}");
+        let output = server.stop(Signal::SIGINT);
+        assert!(output.starts_with("served 60 connections (0 dropped)"), "{output:?}");
+        assert!(!output.contains(" 0 pauses"), "60 connections exceed the limit of 24: {output:?}");
     });
 }
 
 #[test]
-fn an_idle_server_stops_at_either_signal() {
-    on_each_backend_in_each_way(|arguments| {
+fn idle_server_stops_at_sigint_and_sigterm() {
+    on_each_backend_in_each_style(|arguments| {
         for signal in [Signal::SIGINT, Signal::SIGTERM] {
-            let told = Server::start(arguments).stop(signal);
-            assert!(told.starts_with("served 0 connections"), "it told: {told:?}");
+            let output = Server::start(arguments).stop(signal);
+            assert!(output.starts_with("served 0 connections"), "{output:?}");
         }
     });
-    let told = Server::start(&[]).stop(Signal::SIGINT);
-    assert!(told.starts_with("served 0 connections"), "it told: {told:?}");
+    let output = Server::start(&[]).stop(Signal::SIGINT);
+    assert!(output.starts_with("served 0 connections"), "{output:?}");
 }
 
 #[test]
-fn what_cannot_be_had_is_refused_in_one_line() {
-    let occupied = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
-    let busy = occupied.local_addr().expect("it is bound").to_string();
+fn unavailable_options_are_refused_in_one_line() {
+    let occupied = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let busy = occupied.local_addr().expect("a bound socket").to_string();
     let refused: &[&[&str]] = &[
         &["--nonsense"],
         &["stray"],
@@ -230,7 +229,7 @@ fn help_names_every_option() {
 }
 
 #[test]
-fn the_demonstration_verifies_itself() {
+fn demonstration_verifies_itself() {
     for (arguments, mode) in [
         (&["--backend", "epoll", "--mode", "edge"][..], "edge"),
         (&["--backend", "epoll", "--style", "readiness", "--mode", "level"], "level"),
@@ -247,7 +246,7 @@ fn the_demonstration_verifies_itself() {
     }
 }
 
-/// A server that serves until it is told to stop, or the test fails.
+/// A running server, which is killed if the test fails.
 struct Server {
     child: Child,
     address: SocketAddr,
@@ -269,59 +268,59 @@ impl Server {
             .expect("the example is built, by `cargo build --example echo` if need be");
         let stdout = child.stdout.take().map(BufReader::new);
         let address = SocketAddr::from(([0, 0, 0, 0], 0));
-        // Already a `Server`, so that a failure from here on kills it.
+        // A `Server` from here on, so that a failure kills it.
         let mut server = Server { child, address, stdout };
-        let mut stdout = server.stdout.take().expect("it is piped");
+        let mut stdout = server.stdout.take().expect("a pipe");
         let (line, stdout) = watched("the server's first line", move || {
             let mut line = String::new();
-            stdout.read_line(&mut line).expect("it can be read");
+            stdout.read_line(&mut line).expect("text");
             (line, stdout)
         });
         server.stdout = Some(stdout);
-        let address = line.trim_end().strip_prefix("listening on ").expect("that is what it says");
-        server.address = address.parse().expect("it is an address");
+        let address = line.trim_end().strip_prefix("listening on ").expect("the first line");
+        server.address = address.parse().expect("an address");
         server
     }
 
     fn connect(&self) -> TcpStream {
-        let client = TcpStream::connect_timeout(&self.address, WATCHDOG).expect("it listens");
-        client.set_read_timeout(Some(WATCHDOG)).expect("it is not zero");
-        client.set_write_timeout(Some(WATCHDOG)).expect("it is not zero");
+        let client = TcpStream::connect_timeout(&self.address, WATCHDOG).expect("a connection");
+        client.set_read_timeout(Some(WATCHDOG)).expect("a timeout");
+        client.set_write_timeout(Some(WATCHDOG)).expect("a timeout");
         client
     }
 
-    /// Sends a signal, expects a good end, and gives the one line that the server then printed.
+    /// Sends a signal, expects success, and returns the last line of the server.
     fn stop(mut self, signal: Signal) -> String {
         let pid = i32::try_from(self.child.id()).expect("process ids are positive");
-        kill(Pid::from_raw(pid), signal).expect("it runs");
-        let mut stdout = self.stdout.take().expect("nobody else took it");
-        let told = watched("the server's last line", move || {
-            let mut told = String::new();
-            stdout.read_to_string(&mut told).expect("it can be read");
-            told
+        kill(Pid::from_raw(pid), signal).expect("a running server");
+        let mut stdout = self.stdout.take().expect("the pipe");
+        let output = watched("the server's last line", move || {
+            let mut output = String::new();
+            stdout.read_to_string(&mut output).expect("text");
+            output
         });
-        // It has closed its output, so it is about to end.
-        let status = self.child.wait().expect("it is our child");
+        // The server has closed its output, so it is about to end.
+        let status = self.child.wait().expect("a child of this process");
         assert!(status.success(), "{status}");
-        assert_eq!(told.lines().count(), 1, "{told:?}");
-        told
+        assert_eq!(output.lines().count(), 1, "{output:?}");
+        output
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Both fail when it has ended, which is just as well.
+        // Both fail if the server has ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-fn on_each_backend_in_each_way(check: impl Fn(&[&str]) + Sync) {
-    on_each_backend(&WAYS, check);
+fn on_each_backend_in_each_style(check: impl Fn(&[&str]) + Sync) {
+    on_each_backend(&STYLES, check);
 }
 
-/// The ways of a backend are checked side by side, in threads that bear their names.
-fn on_each_backend(ways: &[[&str; 2]], check: impl Fn(&[&str]) + Sync) {
+/// Checks the styles of a backend concurrently, in threads with their names.
+fn on_each_backend(styles: &[[&str; 2]], check: impl Fn(&[&str]) + Sync) {
     for backend in Backend::ALL {
         if let Err(why) = backend.is_available() {
             println!("skipped: {why}");
@@ -329,19 +328,19 @@ fn on_each_backend(ways: &[[&str; 2]], check: impl Fn(&[&str]) + Sync) {
         }
         let backend = backend.to_string();
         thread::scope(|scope| {
-            for &[option, name] in ways {
+            for &[option, name] in styles {
                 let (backend, check) = (&backend, &check);
                 let named = thread::Builder::new().name(format!("{backend} {name}"));
                 let work = move || check(&["--backend", backend, option, name]);
-                named.spawn_scoped(scope, work).expect("threads are left");
+                named.spawn_scoped(scope, work).expect("a thread");
             }
         });
     }
 }
 
-/// Beside the directory of the test programs.
+/// Returns the path of the example, next to the test programs.
 fn example() -> PathBuf {
-    let this = std::env::current_exe().expect("the system knows");
+    let this = std::env::current_exe().expect("the path of this program");
     let profile = this.ancestors().nth(2).expect("tests are in target/<profile>/deps");
     profile.join("examples/echo")
 }
@@ -354,13 +353,13 @@ fn run(arguments: &[&str]) -> Output {
 
 fn expect_refusal(arguments: &[&str]) {
     let output = run(arguments);
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {complaint}");
-    assert_eq!(complaint.lines().count(), 1, "{arguments:?}: {complaint}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{arguments:?}: {stderr}");
     assert!(output.stdout.is_empty(), "{arguments:?}");
 }
 
-/// Runs what may never end, in a thread of its own.
+/// Runs work that may hang, in another thread.
 fn watched<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
     let (done, outcome) = mpsc::channel();
     thread::spawn(move || done.send(work()));
@@ -374,21 +373,20 @@ fn expect_bytes(client: &mut TcpStream, expected: &[u8]) {
 }
 
 fn expect_end(client: &mut TcpStream) {
-    assert_eq!(client.read(&mut [0; 16]).expect("the server closes in peace"), 0);
+    assert_eq!(client.read(&mut [0; 16]).expect("an orderly close"), 0);
 }
 
 /// Sends without reading, until the server has stopped reading and every buffer is full.
 fn write_until_stuck(client: &mut TcpStream) -> Vec<u8> {
-    // Only a server that is merely slow could take this for being stuck, and then the test proves
-    // less, but does not fail.
-    client.set_write_timeout(Some(Duration::from_millis(300))).expect("it is not zero");
+    // A slow server may reach this timeout too: the test then proves less, but does not fail.
+    client.set_write_timeout(Some(Duration::from_millis(300))).expect("a timeout");
     let (mut random, mut sent) = (Random(3), Vec::new());
     loop {
         let chunk = random.chunk(60_000);
         match client.write(&chunk) {
             Ok(count) => {
                 sent.extend_from_slice(&chunk[..count]);
-                assert!(sent.len() < NO_BUFFER_HOLDS, "the server keeps what it can't send");
+                assert!(sent.len() < EXCEEDS_KERNEL_BUFFERS, "the server buffers unsent bytes");
             }
             Err(error) => {
                 assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}");
@@ -398,20 +396,20 @@ fn write_until_stuck(client: &mut TcpStream) -> Vec<u8> {
     }
 }
 
-/// Sends chunks without reading, each when the one before is on its way back, until one of them
-/// can't be sent back as a whole: it, and no other, is held up in the server.
-fn write_until_a_chunk_is_held_up(client: &mut TcpStream) -> Vec<u8> {
-    let port = |address: std::io::Result<SocketAddr>| address.expect("it is connected").port();
-    let (here, there) = (port(client.local_addr()), port(client.peer_addr()));
+/// Sends chunks without reading, each when the one before was sent back, until the server cannot
+/// send a whole chunk back: that one, and no other, is in the server.
+fn write_until_a_chunk_is_delayed(client: &mut TcpStream) -> Vec<u8> {
+    let port = |address: std::io::Result<SocketAddr>| address.expect("a connected socket").port();
+    let (local, peer) = (port(client.local_addr()), port(client.peer_addr()));
     let (mut random, mut sent) = (Random(4), Vec::new());
     loop {
         let chunk = vec![random.next() as u8; 16_000];
         client.write_all(&chunk).expect("the server reads");
         sent.extend(chunk);
-        assert!(sent.len() < NO_BUFFER_HOLDS, "the server keeps what it can't send");
-        // As above, a server that is merely slow makes the test prove less.
+        assert!(sent.len() < EXCEEDS_KERNEL_BUFFERS, "the server buffers unsent bytes");
+        // As above, with a slow server the test proves less.
         let deadline = Instant::now() + Duration::from_millis(500);
-        while queued(here, there).1 + queued(there, here).0 < sent.len() {
+        while queue_lengths(local, peer).1 + queue_lengths(peer, local).0 < sent.len() {
             if Instant::now() > deadline {
                 return sent;
             }
@@ -420,21 +418,20 @@ fn write_until_a_chunk_is_held_up(client: &mut TcpStream) -> Vec<u8> {
     }
 }
 
-/// What the kernel holds of a connection on this side of it: what it has not had acknowledged, and
-/// what nobody has read. From the table of all there are.
-fn queued(here: u16, there: u16) -> (usize, usize) {
-    let table = fs::read_to_string("/proc/net/tcp").expect("it is there");
-    let ports = [format!(":{here:04X}"), format!(":{there:04X}")];
+/// Returns the unacknowledged and the unread bytes of a socket, from `/proc/net/tcp`.
+fn queue_lengths(local: u16, peer: u16) -> (usize, usize) {
+    let table = fs::read_to_string("/proc/net/tcp").expect("the table of sockets");
+    let ports = [format!(":{local:04X}"), format!(":{peer:04X}")];
     let is_ours = |row: &&str| ports.iter().all(|port| row.contains(port));
     let rows = table.lines().filter(is_ours).map(|row| row.split_whitespace().collect::<Vec<_>>());
     let row =
         rows.into_iter().find(|row| row[1].ends_with(&ports[0]) && row[2].ends_with(&ports[1]));
-    let queues = row.expect("the connection is there")[4].split_once(':').expect("there are two");
-    let number = |text| usize::from_str_radix(text, 16).expect("it is one");
+    let queues = row.expect("the row of the connection")[4].split_once(':').expect("two queues");
+    let number = |text| usize::from_str_radix(text, 16).expect("a number");
     (number(queues.0), number(queues.1))
 }
 
-/// A linear congruential generator, of which the upper half is good enough.
+/// A linear congruential generator, whose upper half is used.
 struct Random(u64);
 
 impl Random {
@@ -443,8 +440,8 @@ impl Random {
         (self.0 >> 33) as usize
     }
 
-    fn chunk(&mut self, longest: usize) -> Vec<u8> {
-        let length = self.next() % longest + 1;
+    fn chunk(&mut self, max: usize) -> Vec<u8> {
+        let length = self.next() % max + 1;
         (0..length).map(|_| self.next() as u8).collect()
     }
 }

@@ -1,10 +1,10 @@
-//! The model-based test: every backend, and with feature `spi` every column of the latch, against
-//! the reference model.
+//! The model-based test: every backend, and with feature `spi` every forced column, against the
+//! reference model.
 //!
-//! The model is that of the fuzz targets (`fuzz/src`). Here its seeds are replayed, and scripts are
-//! generated that shrink: a failure prints the shortest script as a test that can be pasted in
-//! below. `QUINTPOLL_SCRIPTS` sets how many scripts each column gets, and `QUINTPOLL_SEED` makes
-//! them others; without it every run plays the same ones.
+//! The model is that of the fuzz targets (`fuzz/src`), whose seeds are replayed here. Random
+//! scripts shrink: a failure prints the shortest one as a test to paste in below.
+//! `QUINTPOLL_SCRIPTS` sets the number of scripts for each column, and `QUINTPOLL_SEED` the seed.
+//! Without a seed every run has the same scripts.
 
 #[path = "../fuzz/src/lib.rs"]
 pub mod fuzz;
@@ -17,10 +17,10 @@ use fuzz::script::*;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-/// Scripts a column gets, so that all take a few seconds in a debug build.
+/// The number of scripts for each column, which take a few seconds in a debug build.
 const SCRIPTS: u32 = 500;
 
-/// Plays a script to every column.
+/// Runs a script on every column.
 fn replay(script: &Script) {
     for column in Column::all() {
         play(script, column).unwrap_or_else(|broken| panic!("{broken}"));
@@ -40,7 +40,7 @@ fn seeds() {
     }
 }
 
-/// The two tables of clause H3 say the same of all bits, those too that none of the files shows.
+/// The two tables of clause H3 agree for all bits, including those that no file shows.
 #[cfg(feature = "spi")]
 #[test]
 fn tables() {
@@ -62,7 +62,7 @@ fn tables() {
     }
 }
 
-/// A test for each part of the columns, so that they run side by side.
+/// A test for each part of the columns, so that they run concurrently.
 macro_rules! random_scripts {
     ($($(#[$attribute:meta])* $part:ident: $pattern:pat,)*) => {$(
         $(#[$attribute])*
@@ -97,16 +97,16 @@ fn random_scripts(column: Column) {
 
 fn script() -> impl Strategy<Value = Script> {
     let kinds = prop::array::uniform5(select(&Kind::ALL[..]));
-    let room = select(&Room::ALL[..]).prop_map(|room| vec![Step::SetCapacity(room)]);
+    let capacity = select(&Room::ALL[..]).prop_map(|room| vec![Step::SetCapacity(room)]);
     let spells = prop::collection::vec(spell(), 1..=MOST_STEPS / 3);
-    (kinds, room, spells).prop_map(|(kinds, room, spells)| {
-        let steps = room.into_iter().chain(spells.concat()).take(MOST_STEPS).collect();
+    (kinds, capacity, spells).prop_map(|(kinds, capacity, spells)| {
+        let steps = capacity.into_iter().chain(spells.concat()).take(MOST_STEPS).collect();
         Script { kinds, steps }
     })
 }
 
-/// What needs several steps to go wrong needs most of them at one place, so steps come in spells
-/// that stay there, and some places see more of them than others.
+/// Generates several steps at one place, because some faults need several there. Some places get
+/// more steps than others.
 fn spell() -> impl Strategy<Value = Vec<Step>> {
     let at = prop_oneof![
         5 => Just(At::A),
@@ -123,26 +123,26 @@ fn spell() -> impl Strategy<Value = Vec<Step>> {
     })
 }
 
-/// A poller may look while there is no room, and a write may succeed before there is much.
+/// Generates a full file, a wait or rearm, and then some space, which a write may use at once.
 fn refill(at: At) -> impl Strategy<Value = Vec<Step>> {
     let full = prop_oneof![
         3 => Just(vec![Step::FillWrite(at)]),
         1 => Just(vec![Step::Write(at, u8::MAX); 4]),
     ];
-    let looked = select(vec![Step::Wait0, Step::Rearm(at, Dirs::W), Step::Rearm(at, Dirs::RW)]);
-    let some_room = prop_oneof![
+    let check = select(vec![Step::Wait0, Step::Rearm(at, Dirs::W), Step::Rearm(at, Dirs::RW)]);
+    let some_space = prop_oneof![
         3 => any::<u8>().prop_map(move |number| vec![Step::PeerRead(at, number)]),
         1 => any::<u8>().prop_map(move |number| vec![Step::PeerRead(at, number); 3]),
         1 => select(&End::ALL[..]).prop_map(move |end| vec![Step::Enlarge(at, end)]),
     ];
     let again = prop::collection::vec(any::<u8>().prop_map(move |n| Step::Write(at, n)), 0..=2);
-    (full, looked, some_room, again).prop_map(move |(full, looked, some_room, again)| {
+    (full, check, some_space, again).prop_map(move |(full, check, some_space, again)| {
         let last = [Step::PeerDrain(at), Step::Wait0];
-        full.into_iter().chain([looked]).chain(some_room).chain(again).chain(last).collect()
+        full.into_iter().chain([check]).chain(some_space).chain(again).chain(last).collect()
     })
 }
 
-/// Steps by weight: waits and whatever leads to an event are frequent, ends are rare.
+/// Generates a step: waits and steps that cause events are frequent, ends are rare.
 fn step(at: At) -> impl Strategy<Value = Step> {
     let dirs = || {
         prop_oneof![6 => Just(Dirs::R), 3 => Just(Dirs::W), 3 => Just(Dirs::RW),

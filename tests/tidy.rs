@@ -1,4 +1,4 @@
-//! The rules of the house, as a test.
+//! The rules of CONTRIBUTING.md, as tests.
 #![allow(missing_docs)]
 
 use std::collections::BTreeSet;
@@ -8,11 +8,10 @@ use std::path::{Path, PathBuf};
 const LINE_MAX: usize = 100;
 const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;
-/// One clause a line; it is never read in columns.
 const CONTRACT: &str = "src/contract.rs";
 
 struct File {
-    /// From the root of the project, with `/`.
+    /// The path from the root of the project, with `/`.
     name: String,
     text: String,
 }
@@ -46,7 +45,7 @@ fn report(broken: Vec<String>, rule: &str) {
 }
 
 #[test]
-fn every_file_says_what_it_is_for() {
+fn files_begin_with_a_module_comment() {
     let silent = |file: &File| !file.text.starts_with("//! ");
     let silent = rust_files().into_iter().filter(silent).map(|file| file.name).collect();
     report(silent, "every file begins with a `//!` line");
@@ -57,12 +56,10 @@ fn lines_files_and_functions_are_short() {
     let mut broken = Vec::new();
     for File { name, text } in rust_files() {
         let lines: Vec<&str> = text.lines().collect();
-        if name != CONTRACT {
-            // A row of a table can't be wrapped.
-            let is_long = |line: &str| line.chars().count() > LINE_MAX && !line.contains("//! | ");
-            let long = lines.iter().enumerate().filter(|(_, line)| is_long(line));
-            broken.extend(long.map(|(at, _)| format!("{name}:{}: a long line", at + 1)));
-        }
+        // A row of a table cannot be wrapped.
+        let is_long = |line: &str| line.chars().count() > LINE_MAX && !line.contains("//! | ");
+        let long = lines.iter().enumerate().filter(|(_, line)| is_long(line));
+        broken.extend(long.map(|(at, _)| format!("{name}:{}: a long line", at + 1)));
         let (max_lines, max_function) = limits(&name);
         if lines.len() > max_lines {
             broken.push(format!("{name}: {} lines", lines.len()));
@@ -74,37 +71,38 @@ fn lines_files_and_functions_are_short() {
             let head = head.trim_start_matches("pub(super) ").trim_start_matches("pub ");
             match start {
                 None if head.starts_with("fn ") => start = Some((at, indent)),
-                Some((first, its)) if indent == its && line.trim() == "}" => {
+                Some((first, own)) if indent == own && line.trim() == "}" => {
                     if at - first + 1 > max_function {
                         broken.push(format!("{name}:{}: {} lines", first + 1, at - first + 1));
                     }
                     start = None;
                 }
                 // A body on one line, or a declaration without one.
-                Some((_, its)) if indent == its && head.starts_with("fn ") => {
+                Some((_, own)) if indent == own && head.starts_with("fn ") => {
                     start = Some((at, indent));
                 }
                 _ => {}
             }
         }
     }
-    report(broken, "lines, files and functions stay readable");
+    report(broken, "lines, files and functions are within their limits");
 }
 
-/// The code of these folders has stricter limits.
+/// Folders with stricter limits.
 const STRICT: &[&str] = &["src/reactor/"];
 const STRICT_FILE_LINES_MAX: usize = 450;
 const STRICT_FUNCTION_LINES_MAX: usize = 60;
 
-/// The largest limits on the lines of a file and of a function.
+/// Returns the limits on the lines of a file and of a function.
 fn limits(name: &str) -> (usize, usize) {
-    match STRICT.iter().any(|folder| name.starts_with(folder)) {
-        true => (STRICT_FILE_LINES_MAX, STRICT_FUNCTION_LINES_MAX),
-        false => (FILE_LINES_MAX, FUNCTION_LINES_MAX),
+    if STRICT.iter().any(|folder| name.starts_with(folder)) {
+        (STRICT_FILE_LINES_MAX, STRICT_FUNCTION_LINES_MAX)
+    } else {
+        (FILE_LINES_MAX, FUNCTION_LINES_MAX)
     }
 }
 
-/// Code without comments and text, near enough.
+/// Returns the code without comments, approximately.
 fn code_of(text: &str) -> String {
     let code = |line: &str| match line.find("//") {
         Some(at) => line[..at].to_owned(),
@@ -127,13 +125,13 @@ fn unsafe_lives_in_sys() {
             broken.push(format!("{}: allows unsafe and has none", file.name));
         }
     }
-    report(broken, "unsafe code has one room");
+    report(broken, "unsafe code is in src/sys only");
 }
 
-/// What a room may import of the crate: whatever a file in the first column says `crate::…` of has
-/// to begin with one of the second. Unit tests may look anywhere.
+/// The imports that a folder may have: every `crate::…` path of its files begins with one of the
+/// second column. Unit tests may import everything.
 const FLOORS: &[(&str, &[&str])] = &[
-    // What is public is shown by the names it has there.
+    // Documentation names public items by their public paths.
     ("src/sys/", &["slab", "Op::"]),
     ("src/slab.rs", &[]),
     ("src/key.rs", &["slab", "Poller"]),
@@ -163,7 +161,7 @@ const FLOORS: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "src/poller.rs",
+        "src/poller",
         &[
             "backend::Backend",
             "event",
@@ -177,7 +175,7 @@ const FLOORS: &[(&str, &[&str])] = &[
         ],
     ),
     ("src/try_io.rs", &["event", "key", "poller"]),
-    // The public face, by the rooms it comes from, and the one room of `sys` made for the suite.
+    // The public API, by the modules it comes from, and the module of `sys` made for the suite.
     (
         "src/conformance/",
         &[
@@ -200,34 +198,35 @@ const FLOORS: &[(&str, &[&str])] = &[
 ];
 
 #[test]
-fn rooms_import_from_below() {
+fn folders_import_from_below() {
     let mut broken = Vec::new();
     for file in rust_files() {
-        let Some((_, allowed)) = FLOORS.iter().find(|(room, _)| file.name.starts_with(room)) else {
+        let Some((_, allowed)) = FLOORS.iter().find(|(folder, _)| file.name.starts_with(folder))
+        else {
             continue;
         };
         if file.name.contains("/tests") {
             continue;
         }
         for (at, line) in file.text.lines().enumerate() {
-            for (place, _) in line.match_indices("crate::") {
-                let what = &line[place + "crate::".len()..];
-                let is_macro = what.starts_with("__conformance");
-                let is_visibility = line[..place].ends_with("pub(in ");
+            for (start, _) in line.match_indices("crate::") {
+                let path = &line[start + "crate::".len()..];
+                let is_macro = path.starts_with("__conformance");
+                let is_visibility = line[..start].ends_with("pub(in ");
                 if !is_macro
                     && !is_visibility
-                    && !allowed.iter().any(|allowed| what.starts_with(allowed))
+                    && !allowed.iter().any(|allowed| path.starts_with(allowed))
                 {
                     broken.push(format!("{}:{}: {}", file.name, at + 1, line.trim()));
                 }
             }
         }
     }
-    report(broken, "a room imports only from the floors below it");
+    report(broken, "a folder imports only from those below it");
 }
 
 #[test]
-fn mechanisms_do_not_know_each_other_nor_the_reactor_them() {
+fn mechanisms_and_reactor_are_independent() {
     let mechanisms = ["select", "poll", "epoll", "sigio", "uring"];
     let mut broken = Vec::new();
     for file in rust_files() {
@@ -247,41 +246,41 @@ fn mechanisms_do_not_know_each_other_nor_the_reactor_them() {
     report(broken, "a mechanism is named by `backend/open.rs` alone");
 }
 
-/// Returns true if the code names this path, and not only a longer word that begins like it.
+/// Returns true if the code names this path, and not only a longer one that begins with it.
 fn names_path(code: &str, path: &str) -> bool {
     let mut rests = code.match_indices(path).map(|(at, _)| &code[at + path.len()..]);
     rests.any(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_'))
 }
 
-/// The files of the reactor, without tests, by their names below it.
+/// Returns the files of the reactor, without tests, by their paths below it.
 fn reactor_files() -> Vec<File> {
-    let own = |file: File| {
+    let reactor_file = |file: File| {
         let name = file.name.strip_prefix("src/reactor/")?.to_owned();
         let text = code_of(file.text.split("#[cfg(test)]\nmod tests;").next().unwrap_or(""));
         (!name.contains("tests")).then_some(File { name, text })
     };
-    let files: Vec<_> = rust_files().into_iter().filter_map(own).collect();
+    let files: Vec<_> = rust_files().into_iter().filter_map(reactor_file).collect();
     assert!(files.len() > 15, "the files of the reactor are found");
     files
 }
 
-/// Fails if these arrows between files make a circle, and names the files in it.
-fn expect_no_circle(mut arrows: BTreeSet<(String, String)>, rule: &str) {
-    assert!(arrows.len() > 5, "the arrows are found: {arrows:?}");
+/// Fails if these edges between files have a cycle, and names the files in it.
+fn expect_no_cycle(mut edges: BTreeSet<(String, String)>, rule: &str) {
+    assert!(edges.len() > 5, "the edges are found: {edges:?}");
     loop {
-        let sources: BTreeSet<_> = arrows.iter().map(|(from, _)| from.clone()).collect();
-        let before = arrows.len();
-        let targets: BTreeSet<_> = arrows.iter().map(|(_, to)| to.clone()).collect();
-        // What has no arrow out, or none in, is in no circle.
-        arrows.retain(|(from, to)| sources.contains(to) && targets.contains(from));
-        if arrows.len() == before {
+        let sources: BTreeSet<_> = edges.iter().map(|(from, _)| from.clone()).collect();
+        let before = edges.len();
+        let targets: BTreeSet<_> = edges.iter().map(|(_, to)| to.clone()).collect();
+        // A file without outgoing or incoming edges is in no cycle.
+        edges.retain(|(from, to)| sources.contains(to) && targets.contains(from));
+        if edges.len() == before {
             break;
         }
     }
-    report(arrows.iter().map(|(from, to)| format!("{from} -> {to}")).collect(), rule);
+    report(edges.iter().map(|(from, to)| format!("{from} -> {to}")).collect(), rule);
 }
 
-/// The file that a `use super::…` of this file names.
+/// Returns the file that a `use super::…` of this file names.
 fn imported(from: &File, line: &str, files: &[File]) -> Option<String> {
     let path = line.trim().trim_start_matches("pub(super) ").strip_prefix("use ")?;
     let mut folder: Vec<&str> = from.name.split('/').collect();
@@ -292,7 +291,7 @@ fn imported(from: &File, line: &str, files: &[File]) -> Option<String> {
     while parts.next_if_eq(&"super").is_some() {
         depth += 1;
     }
-    // `mod.rs` stands one level above its neighbours.
+    // `mod.rs` is one level above the other files of its folder.
     for _ in 0..(depth + usize::from(is_root)).saturating_sub(1) {
         folder.pop();
     }
@@ -303,43 +302,43 @@ fn imported(from: &File, line: &str, files: &[File]) -> Option<String> {
     let prefix: String = folder.iter().map(|part| format!("{part}/")).collect();
     let names = [format!("{prefix}{module}.rs"), format!("{prefix}{module}/mod.rs")];
     let found = files.iter().find(|file| names.contains(&file.name));
-    // An item of the folder's own `mod.rs`: an arrow to the whole.
+    // An item of the folder's own `mod.rs`.
     let whole = || files.iter().find(|file| depth > 0 && file.name == format!("{prefix}mod.rs"));
     found.or_else(whole).map(|file| file.name.clone()).filter(|name| *name != from.name)
 }
 
 #[test]
-fn the_reactor_has_no_circle() {
+fn reactor_imports_have_no_cycle() {
     let files = reactor_files();
-    let mut arrows = BTreeSet::new();
+    let mut edges = BTreeSet::new();
     for file in &files {
         let lines = file.text.lines();
-        arrows.extend(
+        edges.extend(
             lines.filter_map(|line| imported(file, line, &files)).map(|to| (file.name.clone(), to)),
         );
     }
     let known = ("operations/run.rs".to_owned(), "operations/machine.rs".to_owned());
-    assert!(arrows.contains(&known), "the arrows are found: {arrows:?}");
-    let to_whole = arrows.iter().filter(|(from, to)| {
+    assert!(edges.contains(&known), "the edges are found: {edges:?}");
+    let to_whole = edges.iter().filter(|(from, to)| {
         let folder = to.strip_suffix("mod.rs");
         folder.is_some_and(|folder| from.starts_with(folder))
     });
     let to_whole = to_whole.map(|(from, to)| format!("{from} -> {to}")).collect();
-    report(to_whole, "no part of the reactor imports the whole that it is a part of");
+    report(to_whole, "no file imports the mod.rs of its own folder");
     let sides = ["operations/", "readiness/"];
-    let across = arrows.iter().filter(|(from, to)| {
+    let across = edges.iter().filter(|(from, to)| {
         let side = |name: &str| sides.iter().position(|side| name.starts_with(side));
         side(from).zip(side(to)).is_some_and(|(from, to)| from != to)
     });
     let across = across.map(|(from, to)| format!("{from} -> {to}")).collect();
-    report(across, "operations and readiness do not know each other");
-    expect_no_circle(arrows, "the imports of the reactor make no circle");
+    report(across, "operations and readiness do not import each other");
+    expect_no_cycle(edges, "the imports of the reactor have no cycle");
 }
 
-/// The methods of one type may stand in several files, which then call each other without an
-/// import: those calls make no circle either.
+/// The methods of one type may be in several files, which call each other without an import. These
+/// calls have no cycle either.
 #[test]
-fn the_methods_of_operations_call_downwards() {
+fn methods_of_operations_call_downwards() {
     let files = reactor_files();
     let mut defined = Vec::new();
     let parts: Vec<(&str, String)> = files
@@ -356,15 +355,15 @@ fn the_methods_of_operations_call_downwards() {
             defined.push((method.to_owned(), *name));
         }
     }
-    let mut arrows = BTreeSet::new();
+    let mut edges = BTreeSet::new();
     for (name, methods) in &parts {
         for (method, to) in defined.iter().filter(|(_, to)| to != name) {
             if methods.contains(&format!("self.{method}(")) {
-                arrows.insert(((*name).to_owned(), (*to).to_owned()));
+                edges.insert(((*name).to_owned(), (*to).to_owned()));
             }
         }
     }
-    expect_no_circle(arrows, "the methods of operations call downwards");
+    expect_no_cycle(edges, "the methods of operations call downwards");
 }
 
 #[test]
@@ -376,7 +375,7 @@ fn errors_have_a_cause() {
     let mut broken = Vec::new();
     for file in rust_files().iter().filter(is_library) {
         for (at, line) in file.text.lines().enumerate() {
-            // `WouldBlock` is for the reactor, and no program sees it.
+            // `WouldBlock` is internal to the reactor.
             let is_bare = |kind: &str| {
                 let is_cause = kind.contains(".into()") && !kind.starts_with("WouldBlock");
                 is_cause && kind.split(".into()").next().is_some_and(|kind| !kind.contains(' '))
@@ -386,7 +385,7 @@ fn errors_have_a_cause() {
             }
         }
     }
-    report(broken, "an error of this crate's own says its cause in words");
+    report(broken, "an error of this crate has a text");
 }
 
 fn read(name: &str) -> String {
@@ -411,14 +410,14 @@ fn every_clause_has_a_case() {
 }
 
 #[test]
-fn the_backends_are_the_same_everywhere() {
+fn documents_and_suite_name_the_same_backends() {
     let tested = read("tests/it/conformance.rs");
     let (readme, contract, ci) = (read("README.md"), read(CONTRACT), read(".ci/run"));
     for backend in quintpoll::Backend::ALL {
         assert!(readme.contains(&format!("| `{backend}` |")), "{backend} is missing in README.md");
         if backend.is_available().is_ok() {
-            let stamped = format!("conformance_tests!({backend},");
-            assert!(tested.contains(&stamped), "the suite does not run on {backend}");
+            let generated = format!("conformance_tests!({backend},");
+            assert!(tested.contains(&generated), "the suite does not run on {backend}");
             assert!(contract.contains(&format!("| {backend} ")), "no column for {backend}");
             let required = ci.lines().find(|line| line.contains("QUINTPOLL_REQUIRE="));
             let required = required.expect(".ci/run requires backends");

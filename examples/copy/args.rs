@@ -7,28 +7,28 @@ use std::ffi::OsStr;
 use std::path::PathBuf;
 
 const DEFAULT_DEPTH: usize = 8;
-/// Measured: smaller ones are slower past the page cache, and larger ones are not faster.
+/// Measured: smaller blocks are slower with O_DIRECT, and larger ones are not faster.
 const DEFAULT_BLOCK: usize = 512 * 1024;
-const MOST_DEPTH: usize = 1024;
-const LONGEST_BLOCK: usize = 1 << 30;
+const MAX_DEPTH: usize = 1024;
+const MAX_BLOCK: usize = 1 << 30;
 
 pub(crate) enum Command {
     Help,
     Copy(Request),
 }
 
-/// What is to be copied, and how.
+/// The files to copy, and the options.
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) source: PathBuf,
     pub(crate) target: PathBuf,
-    /// Without one, the one that the environment or the crate prefers.
+    /// The preferred backend of the environment or the crate if none is given.
     pub(crate) backend: Option<Backend>,
-    /// How many operations are under way.
+    /// The number of operations in flight.
     pub(crate) depth: usize,
-    /// How many bytes each of them moves.
+    /// The number of bytes that each of them moves.
     pub(crate) block: usize,
-    /// Past the page cache.
+    /// Bypass the page cache.
     pub(crate) direct: bool,
 }
 
@@ -41,20 +41,19 @@ Copies a file on any backend of quintpoll, and reads the copy back to check it.
 Usage: copy [OPTIONS] SOURCE TARGET
 
 Options:
-  --depth N       operations under way, from 1 to {MOST_DEPTH} (default {DEFAULT_DEPTH})
+  --depth N       operations in flight, from 1 to {MAX_DEPTH} (default {DEFAULT_DEPTH})
   --block SIZE    bytes that each of them moves, up to 1G (default {}K)
-  --direct        past the page cache (O_DIRECT); blocks of a multiple of {}
+  --direct        bypass the page cache (O_DIRECT); --block is a multiple of {}
   --backend NAME  one of {backends}
-                  (default: $QUINTPOLL_BACKEND, or the best there is)
+                  (default: $QUINTPOLL_BACKEND, or the best available)
   --help          print this
 
-A new target gets the permissions of the source, but for what the umask takes
-away. A file that is there is replaced by a new one with its permissions.
+A new target gets the permissions of the source less the umask. An existing
+file is replaced by a new one with its permissions.
 
-Exit status: 0 if the copy is there and was verified, 1 if something broke,
-and then no part of it is left (or it is whole, and what broke is the line on
-stdout, or the disk's memory of its name), 2 if it was asked for something that
-can't be had.
+Exit status: 0 if the copy was made and verified; 1 after an error, which leaves
+no part of the copy (unless the copy is complete, and only the output or the
+sync of its directory failed); 2 if the request cannot be met.
 ",
         DEFAULT_BLOCK / 1024,
         direct::UNIT
@@ -63,7 +62,7 @@ can't be had.
 
 /// # Errors
 ///
-/// What is wrong with the command line, in one line.
+/// The mistake in the command line, in one line.
 pub(crate) fn parse(mut parser: Parser) -> Result<Command, Error> {
     let (mut depth, mut block, mut direct, mut backend) =
         (DEFAULT_DEPTH, DEFAULT_BLOCK, false, None);
@@ -93,12 +92,12 @@ pub(crate) fn parse(mut parser: Parser) -> Result<Command, Error> {
 
 fn parse_depth(value: &OsStr) -> Result<usize, Error> {
     let depth = value.to_str().and_then(|value| value.parse().ok());
-    let depth = depth.filter(|depth| (1..=MOST_DEPTH).contains(depth));
-    depth.ok_or_else(|| format!("--depth is a number from 1 to {MOST_DEPTH}").into())
+    let depth = depth.filter(|depth| (1..=MAX_DEPTH).contains(depth));
+    depth.ok_or_else(|| format!("--depth is a number from 1 to {MAX_DEPTH}").into())
 }
 
 fn parse_size(value: &OsStr) -> Result<usize, Error> {
-    let size = value.to_str().and_then(size_of).filter(|size| (1..=LONGEST_BLOCK).contains(size));
+    let size = value.to_str().and_then(size_of).filter(|size| (1..=MAX_BLOCK).contains(size));
     size.ok_or_else(|| "--block is a size from 1 to 1G, such as 65536, 64K or 1M".into())
 }
 

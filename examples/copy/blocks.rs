@@ -1,14 +1,14 @@
-//! A file in pieces.
+//! The blocks of a file.
 
-/// A piece of a file.
+/// A block of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Block {
     pub(crate) offset: u64,
-    /// The last one may be shorter than the others.
+    /// The last block may be shorter than the others.
     pub(crate) length: usize,
 }
 
-/// The blocks that are left, in order.
+/// The remaining blocks, in order.
 #[derive(Clone, Debug)]
 pub(crate) struct Blocks {
     offset: u64,
@@ -17,7 +17,7 @@ pub(crate) struct Blocks {
 }
 
 impl Blocks {
-    /// Of a file of `size` bytes.
+    /// Returns the blocks of a file of `size` bytes.
     pub(crate) fn new(size: u64, length: usize) -> Self {
         Blocks { offset: 0, size, length }
     }

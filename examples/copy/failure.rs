@@ -1,14 +1,14 @@
-//! Why the program ends without having copied.
+//! The errors of the program.
 
 use std::fmt::Display;
 use std::io;
 
-/// One line for whoever has called it.
+/// The reason why the program failed, in one line.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// It was asked for something that can't be had.
+    /// The request cannot be met.
     Request(String),
-    /// Something broke on the way.
+    /// An error at run time.
     Run(String),
 }
 
@@ -22,7 +22,7 @@ impl Failure {
     }
 }
 
-/// An error alone does not say what it was that could not be done.
+/// Adds to an error what could not be done.
 pub(crate) trait Explain<T> {
     fn explain(self, what: impl Display) -> Result<T, Failure>;
 }

@@ -1,42 +1,42 @@
-//! From the source to a target that can be relied on: one step after the other.
+//! The steps from the source to a verified target.
 
 use crate::args::Request;
 use crate::blocks::Blocks;
-use crate::checking::{self, Content, Hash, ReadBack};
 use crate::direct;
-use crate::draft::Draft;
+use crate::driver::Driver;
 use crate::failure::{Explain, Failure};
-use crate::hands::Hands;
+use crate::partial_file::PartialFile;
 use crate::pipeline::Pipeline;
 use crate::source::Original;
+use crate::verify::{self, Content, Hash, ReadBack};
 use indicatif::{ProgressBar, ProgressStyle};
 use quintpoll::BufferPool;
 use std::io::{self, IsTerminal};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
-/// What was done.
+/// The result of a copy.
 pub(crate) struct Report {
     pub(crate) bytes: u64,
-    /// Until all of it was on the disk. What it took to check it is not in it.
+    /// The time until all of it was on the disk, without the verification.
     pub(crate) took: Duration,
     pub(crate) hash: Hash,
 }
 
-/// Nothing is left of the copy if it fails, and the target is what it was.
-pub(crate) fn run(hands: &mut Hands, request: &Request) -> Result<Report, Failure> {
-    let original = Original::open(hands, request)?;
-    let draft = Draft::create(hands, request, &original)?;
-    let pool = BufferPool::new(request.block, request.depth).explain("can't have such blocks")?;
+/// Copies and verifies. After an error no part of the copy is left, and the target is unchanged.
+pub(crate) fn run(driver: &mut Driver, request: &Request) -> Result<Report, Failure> {
+    let original = Original::open(driver, request)?;
+    let partial = PartialFile::create(driver, request, &original)?;
+    let pool = BufferPool::new(request.block, request.depth).explain("invalid block size")?;
     let progress = progress(original.size());
 
     let start = Instant::now();
-    let from = hands.register(original.file.clone())?;
-    let to = hands.register(draft.file.clone())?;
+    let from = driver.register(original.file.clone())?;
+    let to = driver.register(partial.file.clone())?;
     Pipeline {
-        hands: &mut *hands,
+        driver: &mut *driver,
         original: &original,
-        draft: &draft,
+        partial: &partial,
         from,
         to,
         request,
@@ -44,43 +44,44 @@ pub(crate) fn run(hands: &mut Hands, request: &Request) -> Result<Report, Failur
         progress: &progress,
     }
     .run()?;
-    hands.deregister(from)?;
-    draft.finish(hands, to, &original)?;
+    driver.deregister(from)?;
+    partial.finish(driver, to, &original)?;
     let took = start.elapsed();
 
     progress.set_message("checking");
-    draft.forget();
-    let told = hash_source(hands, request, &original)?;
-    let back = ReadBack { hands, key: to, request, pool: &pool, progress: &progress };
+    partial.forget();
+    let receiver = hash_source(driver, request, &original)?;
+    let back = ReadBack { driver, key: to, request, pool: &pool, progress: &progress };
     let copied = back.run(Blocks::new(original.size(), request.block))?;
-    let read = hands.wait_until(|_| match told.try_recv() {
+    let read = driver.wait_until(|_| match receiver.try_recv() {
         Err(TryRecvError::Empty) => None,
-        told => Some(told),
+        received => Some(received),
     })?;
     let read = read.map_err(|_| Failure::run("the thread that reads the source panicked"))?;
-    let (size, hash) = read.explain(format_args!("can't read {}", original.path.display()))?;
+    let (size, hash) = read.explain(format_args!("cannot read {}", original.path.display()))?;
     original.expect_unchanged(size)?;
     if copied != hash {
         return Err(Failure::run(format_args!("the copy has SHA-256 {copied}, the source {hash}")));
     }
-    draft.publish(hands)?;
+    partial.publish(driver)?;
     Ok(Report { bytes: original.size(), took, hash })
 }
 
-/// By plain reads of any length, which are not for `O_DIRECT`. Nothing else reads it any more.
+/// Hashes the source by plain reads of any length, which `O_DIRECT` would refuse. No operation
+/// reads the source any more.
 fn hash_source(
-    hands: &Hands,
+    driver: &Driver,
     request: &Request,
     original: &Original,
 ) -> Result<Receiver<io::Result<Content>>, Failure> {
     if request.direct {
         direct::switch(&original.file, &original.path, false)?;
     }
-    let told = checking::hash_aside(original.file.clone(), hands.waker());
-    told.explain("can't start a thread")
+    let receiver = verify::spawn_hash(original.file.clone(), driver.waker());
+    receiver.explain("cannot start a thread")
 }
 
-/// It shows how far it is to people, and nothing to programs. Everything is moved twice.
+/// Returns a progress bar if stderr is a terminal. Every byte is moved twice.
 fn progress(size: u64) -> ProgressBar {
     if !io::stderr().is_terminal() {
         return ProgressBar::hidden();

@@ -1,9 +1,9 @@
-//! The file to be copied.
+//! The file to copy.
 
 use crate::args::Request;
 use crate::direct;
+use crate::driver::Driver;
 use crate::failure::{Explain, Failure};
-use crate::hands::Hands;
 use quintpoll::OpenOptions;
 use std::fs::{File, Metadata};
 use std::path::{Path, PathBuf};
@@ -13,18 +13,18 @@ use std::sync::Arc;
 pub(crate) struct Original {
     pub(crate) path: PathBuf,
     pub(crate) file: Arc<File>,
-    /// When it was opened.
+    /// The metadata at the open.
     pub(crate) metadata: Metadata,
 }
 
 impl Original {
-    /// Opens it. The operation never waits for the other side of a FIFO, which is then refused with
-    /// all else that is no regular file.
-    pub(crate) fn open(hands: &mut Hands, request: &Request) -> Result<Self, Failure> {
+    /// Opens the source. The open never waits for the other end of a FIFO, which is then refused as
+    /// no regular file.
+    pub(crate) fn open(driver: &mut Driver, request: &Request) -> Result<Self, Failure> {
         let path = request.source.clone();
-        let file = hands.open(&path, OpenOptions::new().read(true))?;
-        let file = file.explain(format_args!("can't open {}", path.display()))?;
-        let metadata = look(&file, &path)?;
+        let file = driver.open(&path, OpenOptions::new().read(true))?;
+        let file = file.explain(format_args!("cannot open {}", path.display()))?;
+        let metadata = metadata(&file, &path)?;
         if !metadata.is_file() {
             return Err(Failure::run(format_args!("{} is no regular file", path.display())));
         }
@@ -38,25 +38,25 @@ impl Original {
         self.metadata.len()
     }
 
-    /// Why a copy of it can't be right.
+    /// Returns the error of a source that changed.
     pub(crate) fn changed(&self) -> Failure {
         Failure::run(format_args!("{} changed while it was copied", self.path.display()))
     }
 
-    /// `read` bytes are in it now. They are not as many as its file system has said if somebody has
-    /// written to it, or if that makes them when they are read, as procfs does.
+    /// Checks that the source has the size and time of the open. `read` bytes were read. They
+    /// differ from its size if a process has written to it, or in procfs, which generates them.
     pub(crate) fn expect_unchanged(&self, read: u64) -> Result<(), Failure> {
         let (path, size) = (self.path.display(), self.size());
         if read != size {
             let why = format_args!("{path} has {read} bytes, and not {size} as when it was opened");
             return Err(Failure::run(why));
         }
-        let now = look(&self.file, &self.path)?;
+        let now = metadata(&self.file, &self.path)?;
         let is_same = now.modified().ok() == self.metadata.modified().ok();
         if is_same { Ok(()) } else { Err(self.changed()) }
     }
 }
 
-fn look(file: &File, path: &Path) -> Result<Metadata, Failure> {
-    file.metadata().explain(format_args!("can't look at {}", path.display()))
+fn metadata(file: &File, path: &Path) -> Result<Metadata, Failure> {
+    file.metadata().explain(format_args!("cannot access {}", path.display()))
 }

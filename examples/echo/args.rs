@@ -4,23 +4,22 @@ use crate::server::Style;
 use lexopt::{Arg, Error, Parser, ValueExt};
 use quintpoll::{Backend, Mode, UnknownBackend};
 
-/// The modes by the names they have here.
+/// The modes and their names on the command line.
 const MODES: [(&str, Mode); 3] =
     [("level", Mode::Level), ("edge", Mode::Edge), ("oneshot", Mode::OneShot)];
 
 const STYLES: [&str; 3] = ["readiness", "completion", "multishot"];
 
-/// What to do.
+/// The command to run.
 pub(crate) enum Command {
     Help,
-    /// Serve. Without a backend, the one that the environment or the crate prefers.
+    /// Serve, on the preferred backend of the environment or the crate if none is given.
     Listen {
         backend: Option<Backend>,
         style: Style,
         address: String,
     },
-    /// Try this backend, or without one all of them, in each of these ways, which have the names of
-    /// modes.
+    /// Test this backend, or all of them, in each of these styles, which are named after modes.
     Demo {
         backend: Option<Backend>,
         styles: Vec<(&'static str, Style)>,
@@ -37,30 +36,30 @@ An echo server on any backend of quintpoll, in any style.
 Usage: echo --listen ADDRESS [--backend NAME] [--style NAME] [--mode NAME]
        echo [--backend NAME] [--style NAME] [--mode NAME]
 
-The first form serves until Ctrl-C or SIGTERM, then says what it did.
-The second form tries the server with a client that checks every byte.
+The first form serves until Ctrl-C or SIGTERM, then prints its counts.
+The second form tests the server with a client that checks every byte.
 
 Options:
   --listen ADDRESS  host:port to serve; port 0 takes a free one
   --backend NAME    one of {backends}
-                    (to serve: $QUINTPOLL_BACKEND, or the best there is;
-                    to try: all)
-  --style NAME      readiness (the default): waits until it may read or write;
-                    completion: has it done, and waits for the results;
-                    multishot: so that one operation has many of them
+                    (default to serve: $QUINTPOLL_BACKEND, or the best
+                    available; to test: all)
+  --style NAME      readiness (the default): waits for readiness events;
+                    completion: submits operations with one result each;
+                    multishot: submits operations with many results
   --mode NAME       of readiness: one of {modes}
-                    (to serve: level; to try: all)
+                    (default to serve: level; to test: all)
   --help            print this
 
-Exit status: 0 if all went well, 1 if something broke or did not verify,
-2 if it was asked for something that can't be had.
+Exit status: 0 on success, 1 after an error or a failed verification,
+2 if the request cannot be met.
 "
     )
 }
 
 /// # Errors
 ///
-/// What is wrong with the command line, in one line.
+/// The mistake in the command line, in one line.
 pub(crate) fn parse(mut parser: Parser) -> Result<Command, Error> {
     let (mut backend, mut style, mut mode, mut listen) = (None, None, None, None);
     while let Some(arg) = parser.next()? {
@@ -95,14 +94,15 @@ fn parse_backend(name: &str) -> Result<Backend, Error> {
 
 fn parse_style(name: &str) -> Result<&'static str, Error> {
     let known = STYLES.into_iter().find(|known| *known == name);
-    known
-        .ok_or_else(|| format!("unknown style {name:?}: it is one of {}", STYLES.join(", ")).into())
+    known.ok_or_else(|| {
+        format!("unknown style {name:?}: the styles are {}", STYLES.join(", ")).into()
+    })
 }
 
 fn parse_mode(name: &str) -> Result<(&'static str, Mode), Error> {
     let known = MODES.into_iter().find(|(known, _)| *known == name);
     known.ok_or_else(|| {
         let names = MODES.map(|(name, _)| name).join(", ");
-        format!("unknown mode {name:?}: it is one of {names}").into()
+        format!("unknown mode {name:?}: the modes are {names}").into()
     })
 }

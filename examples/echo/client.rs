@@ -1,4 +1,4 @@
-//! A client that trusts nobody: plain blocking sockets, and every byte compared.
+//! A client with plain blocking sockets, which compares every byte.
 
 use crate::random::Random;
 use indicatif::ProgressBar;
@@ -11,34 +11,33 @@ pub(crate) const CONNECTIONS: usize = 200;
 /// Requests on each connection.
 pub(crate) const ROUNDS: usize = 250;
 const THREADS: usize = 4;
-/// Small enough for the buffers of the kernel to hold, so that a client that has not come to
-/// reading yet holds nobody up.
-const LONGEST_CHUNK: usize = 4096;
-/// A server that says nothing for so long has lost something.
+/// Small enough for the kernel's socket buffers, so that a client that does not read yet blocks no
+/// other.
+const MAX_CHUNK: usize = 4096;
+/// A server that sends nothing for this long has lost something.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// One connection of the client.
 #[derive(Debug)]
 pub(crate) struct Peer {
-    number: usize,
+    index: usize,
     socket: TcpStream,
     random: Random,
-    /// What was sent last.
+    /// The bytes sent last.
     chunk: Vec<u8>,
 }
 
-/// Opens all connections, so that they are there together.
+/// Opens all connections at the same time.
 ///
 /// # Errors
 ///
-/// In words, as everywhere here: what went wrong on which connection.
+/// The error and its connection, in words.
 pub(crate) fn connect(address: SocketAddr) -> Result<Vec<Peer>, String> {
-    let peers = (0..CONNECTIONS).map(|number| Peer::connect(number, address));
+    let peers = (0..CONNECTIONS).map(|index| Peer::connect(index, address));
     peers.collect()
 }
 
-/// Sends a chunk on each connection and expects it back from each, again and again. Gives how many
-/// bytes came back.
+/// Sends chunks on each connection and expects them back. Returns the number of bytes received.
 pub(crate) fn drive(mut peers: Vec<Peer>, progress: &ProgressBar) -> Result<u64, String> {
     let share = peers.len().div_ceil(THREADS);
     thread::scope(|scope| {
@@ -54,7 +53,7 @@ pub(crate) fn drive(mut peers: Vec<Peer>, progress: &ProgressBar) -> Result<u64,
 }
 
 fn join(driver: io::Result<ScopedJoinHandle<'_, Result<u64, String>>>) -> Result<u64, String> {
-    let driver = driver.map_err(|error| format!("can't start a client: {error}"))?;
+    let driver = driver.map_err(|error| format!("cannot start a client: {error}"))?;
     driver.join().unwrap_or_else(|_| Err("the client panicked".to_owned()))
 }
 
@@ -63,7 +62,7 @@ fn drive_share(peers: &mut [Peer], progress: &ProgressBar) -> Result<u64, String
     for round in 1..=ROUNDS {
         for peer in &mut *peers {
             peer.send()?;
-            // The last echo has to come to somebody who has said his last word.
+            // The last echo must arrive after the shutdown of sending.
             if round == ROUNDS {
                 peer.finish_sending()?;
             }
@@ -80,7 +79,7 @@ fn drive_share(peers: &mut [Peer], progress: &ProgressBar) -> Result<u64, String
 }
 
 impl Peer {
-    fn connect(number: usize, address: SocketAddr) -> Result<Self, String> {
+    fn connect(index: usize, address: SocketAddr) -> Result<Self, String> {
         let connect = || {
             let socket = TcpStream::connect(address)?;
             socket.set_nodelay(true)?;
@@ -88,28 +87,28 @@ impl Peer {
             socket.set_write_timeout(Some(TIMEOUT))?;
             Ok(socket)
         };
-        let socket = connect().map_err(|error| because(number, "connect", error))?;
-        Ok(Peer { number, socket, random: Random::new(number as u64), chunk: Vec::new() })
+        let socket = connect().map_err(|error| because(index, "connect", error))?;
+        Ok(Peer { index, socket, random: Random::new(index as u64), chunk: Vec::new() })
     }
 
     fn send(&mut self) -> Result<(), String> {
-        self.chunk.resize(self.random.length(LONGEST_CHUNK), 0);
+        self.chunk.resize(self.random.length(MAX_CHUNK), 0);
         self.random.fill(&mut self.chunk);
         let sent = self.socket.write_all(&self.chunk);
-        sent.map_err(|error| because(self.number, "send", error))
+        sent.map_err(|error| because(self.index, "send", error))
     }
 
     fn finish_sending(&self) -> Result<(), String> {
         let done = self.socket.shutdown(Shutdown::Write);
-        done.map_err(|error| because(self.number, "half-close", error))
+        done.map_err(|error| because(self.index, "half-close", error))
     }
 
     fn receive(&mut self) -> Result<u64, String> {
-        let mut back = [0; LONGEST_CHUNK];
+        let mut back = [0; MAX_CHUNK];
         let back = &mut back[..self.chunk.len()];
-        self.socket.read_exact(back).map_err(|error| because(self.number, "receive", error))?;
+        self.socket.read_exact(back).map_err(|error| because(self.index, "receive", error))?;
         if *back != *self.chunk {
-            return Err(format!("connection {}: other bytes came back", self.number));
+            return Err(format!("connection {}: other bytes came back", self.index));
         }
         Ok(back.len() as u64)
     }
@@ -118,13 +117,13 @@ impl Peer {
         match self.socket.read(&mut [0; 64]) {
             Ok(0) => Ok(()),
             Ok(surplus) => {
-                Err(format!("connection {}: {surplus} bytes too many came back", self.number))
+                Err(format!("connection {}: {surplus} bytes too many came back", self.index))
             }
-            Err(error) => Err(because(self.number, "see the end", error)),
+            Err(error) => Err(because(self.index, "see the end", error)),
         }
     }
 }
 
-fn because(number: usize, what: &str, error: io::Error) -> String {
-    format!("connection {number}: can't {what}: {error}")
+fn because(index: usize, what: &str, error: io::Error) -> String {
+    format!("connection {index}: cannot {what}: {error}")
 }

@@ -1,4 +1,4 @@
-//! Tries the server on each backend, in each style or mode, and prints a table.
+//! Tests the server on each backend, in each style or mode, and prints a table.
 
 use crate::client;
 use crate::server::{self, Stopper, Style};
@@ -14,18 +14,17 @@ use std::time::{Duration, Instant};
 
 const REQUESTS: u64 = (client::CONNECTIONS * client::ROUNDS) as u64;
 
-/// A trial in which every byte came back.
+/// A test in which every byte came back.
 struct Verified {
     took: Duration,
     stats: Stats,
 }
 
-/// Gives whether everything that could be tried was verified. A backend that is not available can't
-/// be tried.
+/// Tests the available backends. Returns true if all of them were verified.
 ///
 /// # Errors
 ///
-/// The table can't be printed.
+/// The table cannot be printed.
 pub(crate) fn run(backends: &[Backend], styles: &[(&str, Style)]) -> io::Result<bool> {
     let progress = if io::stderr().is_terminal() {
         ProgressBar::new(backends.len() as u64 * styles.len() as u64 * REQUESTS)
@@ -53,7 +52,7 @@ pub(crate) fn run(backends: &[Backend], styles: &[(&str, Style)]) -> io::Result<
 
 /// # Errors
 ///
-/// What did not hold, in words.
+/// The failure, in words.
 fn try_one(backend: Backend, style: Style, progress: &ProgressBar) -> Result<Verified, String> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(in_words)?;
     let address = listener.local_addr().map_err(in_words)?;
@@ -72,13 +71,13 @@ fn try_one(backend: Backend, style: Style, progress: &ProgressBar) -> Result<Ver
         echoed
     });
     stopper.stop();
-    // If both complain, the client does so because of the server.
+    // If both fail, the server's error is the cause.
     let stats = join(server)?;
     check(echoed?, &stats)?;
     Ok(Verified { took, stats })
 }
 
-/// The server's thread: pollers stay where they are opened.
+/// Runs the server, on the thread that opens its poller.
 fn serve(
     backend: Backend,
     style: Style,
@@ -86,7 +85,7 @@ fn serve(
     ready: &Sender<Stopper>,
 ) -> io::Result<Stats> {
     let server = server::open(style, backend.open()?, listener)?;
-    // Nobody listening would mean that the trial is over.
+    // The send fails only if the test has ended.
     let _ = ready.send(server.stopper());
     server.run()
 }
@@ -99,11 +98,11 @@ fn join(server: JoinHandle<io::Result<Stats>>) -> Result<Stats, String> {
     }
 }
 
-/// The client is content; the server has to tell the same story.
+/// Compares the counts of the server with those of the client.
 fn check(echoed: u64, stats: &Stats) -> Result<(), String> {
-    let told = (stats.connections, stats.bytes, stats.dropped);
+    let reported = (stats.connections, stats.bytes, stats.dropped);
     let expected = (client::CONNECTIONS as u64, echoed, 0);
-    if told == expected {
+    if reported == expected {
         return Ok(());
     }
     Err(format!("the client saw {echoed} bytes come back, but the server {stats}"))

@@ -1,4 +1,4 @@
-//! What listening is in all styles: how it begins, and what its errors mean.
+//! Listening sockets, and the meaning of accept(2)'s errors.
 
 use nix::errno::Errno;
 use nix::sys::socket::{Backlog, listen};
@@ -6,39 +6,40 @@ use std::io;
 use std::net::TcpListener;
 use std::time::Duration;
 
-/// After a shortage, look again this much later at the latest: the numbers may be freed by someone
-/// other than us.
+/// The longest pause after a shortage: another process may free descriptors.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_millis(250);
 
-/// Why nobody was accepted.
+/// The reason why accept(2) returned no connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// This one has gone; there may be others.
+    /// This connection was lost; others may be pending.
     Aborted,
-    /// Nobody is waiting.
+    /// No connection is pending.
     Empty,
-    /// Somebody may be waiting, but there is no file number or no memory for him.
+    /// Connections may be pending, but descriptors or memory are short.
     Shortage,
 }
 
-/// A second listen(2) changes the length of the queue. The standard library asks for a short one,
-/// and whoever finds it full tries again after a second.
+/// Enlarges the listen queue by a second listen(2). The standard library sets a short one, and a
+/// client that finds it full retries only after a second.
 pub(crate) fn lengthen_queue(listener: &TcpListener) -> io::Result<()> {
     Ok(listen(listener, Backlog::MAXALLOWABLE)?)
 }
 
+/// Classifies an error of accept(2).
+///
 /// # Errors
 ///
-/// Those of the listener itself, which will not go away.
+/// An error of the listener itself, which is lasting.
 pub(crate) fn judge(error: io::Error) -> io::Result<Refusal> {
     match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::EAGAIN) => Ok(Refusal::Empty),
-        // The process, or the whole system, has no file number left; or there is no memory.
+        // The process or the system has no free descriptor or memory.
         Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => {
             Ok(Refusal::Shortage)
         }
-        // The peer gave up, a firewall refused it, or an error of the network was waiting on the
-        // new connection, which accept(2) on Linux hands over in its stead.
+        // The peer gave up, a firewall refused it, or the new connection had a network error, which
+        // accept(2) on Linux returns.
         Some(
             Errno::ECONNABORTED
             | Errno::EPERM

@@ -1,16 +1,15 @@
-//! An echo server on any backend, in any style: the server one would write with this crate, kept
-//! small.
+//! An echo server on any backend, in three styles.
 //!
-//! With `--listen` it serves until Ctrl-C or SIGTERM. Without, it tries itself: every backend, in
-//! every mode or with `--style completion` or `multishot`, against a client that knows nothing of
-//! this crate and checks every byte.
+//! With `--listen` it serves until Ctrl-C or SIGTERM. Without, it tests itself: every backend, in
+//! every mode or with `--style completion` or `multishot`, against a client that does not use this
+//! crate and checks every byte.
 //!
-//! Where to look: `readiness` waits until it may read or write, and does so itself. In it, `watch`
-//! tells the three modes apart, and nothing else does; `connection` moves bytes and says which way
-//! it is blocked; `acceptor` lives through a shortage of file numbers. `completion` has the same
-//! done by operations and waits for their results: its loop is all there is to it, but for what one
-//! `connection` does next; its `buffers` are in what the multishot style differs. `listening` knows
-//! what errors of accept(2) mean to all.
+//! * `readiness` is the server by readiness events. Only its `watch` distinguishes the three modes;
+//!   `connection` moves bytes and reports the blocked direction; `acceptor` handles a shortage of
+//!   file descriptors.
+//! * `completion` is the server by operations. `connection` submits the next one, and `buffers` is
+//!   the difference of the multishot style.
+//! * `listening` classifies the errors of accept(2) for all styles.
 
 mod args;
 mod client;
@@ -35,11 +34,11 @@ use std::net::TcpListener;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-/// Why the program ends without having done what it was asked to.
+/// The reason why the program failed.
 enum Failure {
-    /// It was asked for something that can't be had.
+    /// The request cannot be met.
     Request(String),
-    /// Something broke on the way.
+    /// An error at run time.
     Run(String),
 }
 
@@ -61,7 +60,7 @@ fn main() -> ExitCode {
         Err(Failure::Request(message)) => (message, 2),
         Err(Failure::Run(message)) => (message, 1),
     };
-    // Where stderr is closed the exit status has to do.
+    // If stderr is closed, the exit status remains.
     let _ = writeln!(io::stderr(), "echo: {message}");
     ExitCode::from(code)
 }
@@ -72,7 +71,7 @@ fn run() -> Result<ExitCode, Failure> {
         Command::Help => io::stdout().write_all(args::usage().as_bytes())?,
         Command::Listen { backend, style, address } => listen(backend, style, &address)?,
         Command::Demo { backend, styles } => {
-            // A row that says "not available" is no answer to someone who asked for it by name.
+            // A backend that was requested by name must be available.
             backend.map_or(Ok(()), Backend::is_available).map_err(Failure::request)?;
             let backends = backend.map_or(Backend::ALL.to_vec(), |one| vec![one]);
             if !demo::run(&backends, &styles)? {
@@ -84,14 +83,14 @@ fn run() -> Result<ExitCode, Failure> {
 }
 
 fn listen(backend: Option<Backend>, style: Style, address: &str) -> Result<(), Failure> {
-    let signals = signals::divert(&[Signal::SIGINT, Signal::SIGTERM])?;
+    let signals = signals::block_into_fd(&[Signal::SIGINT, Signal::SIGTERM])?;
     let backend = match backend {
         Some(backend) => backend,
         None => Backend::from_env().map_err(Failure::request)?,
     };
     let poller = backend.open().map_err(Failure::request)?;
     let listener = TcpListener::bind(address)
-        .map_err(|error| Failure::Request(format!("can't listen on {address:?}: {error}")))?;
+        .map_err(|error| Failure::Request(format!("cannot listen on {address:?}: {error}")))?;
     let address = listener.local_addr()?;
     let mut server = server::open(style, poller, listener)?;
     server.stop_on(Arc::new(signals))?;

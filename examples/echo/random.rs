@@ -1,4 +1,4 @@
-//! Numbers that look random and can be had again.
+//! Reproducible pseudo-random numbers.
 
 /// Steele, Lea and Flood's SplitMix64.
 #[derive(Debug)]
@@ -17,9 +17,9 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// From 1 to `most`.
-    pub(crate) fn length(&mut self, most: usize) -> usize {
-        (self.next() % most as u64) as usize + 1
+    /// Returns a number from 1 to `max`.
+    pub(crate) fn length(&mut self, max: usize) -> usize {
+        (self.next() % max as u64) as usize + 1
     }
 
     pub(crate) fn fill(&mut self, bytes: &mut [u8]) {

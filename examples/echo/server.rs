@@ -1,4 +1,4 @@
-//! What a server is, in whichever style it works.
+//! The interface of the servers of all styles.
 
 use crate::completion;
 use crate::readiness;
@@ -9,14 +9,14 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// How a server works.
+/// The style of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Style {
-    /// It waits until it may read or write, and does so itself.
+    /// Waits for readiness events, then reads and writes.
     Readiness(Mode),
-    /// It has reading and writing done, and waits for the results.
+    /// Submits operations, and waits for their results.
     Completion,
-    /// The same, and one operation may have many results.
+    /// Submits operations that have many results.
     Multishot,
 }
 
@@ -31,7 +31,7 @@ pub(crate) trait Server {
     ///
     /// # Errors
     ///
-    /// Of the poller or the listener. Those of a connection end that connection only.
+    /// Errors of the poller or the listener. Those of a connection end only that connection.
     fn run(self: Box<Self>) -> io::Result<Stats>;
 }
 

@@ -1,12 +1,12 @@
-//! The signals that end a program as a source like any other.
+//! Signals that end a program, as a source.
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use std::io;
 
-/// Blocks these signals and gives a file that is readable once one of them has come. To be called
-/// before there are other threads: they inherit the mask, and a thread without it would be killed.
-pub(crate) fn divert(signals: &[Signal]) -> io::Result<SignalFd> {
+/// Blocks these signals, and returns a signalfd that is readable when one of them is pending. Must
+/// be called before threads are started: they inherit the mask, and one without it would be killed.
+pub(crate) fn block_into_fd(signals: &[Signal]) -> io::Result<SignalFd> {
     let signals: SigSet = signals.iter().copied().collect();
     signals.thread_block()?;
     Ok(SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?)

@@ -1,10 +1,10 @@
-//! What a server has done.
+//! The counts of a server.
 
 use std::fmt;
 
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Stats {
-    /// Connections served, those that are still open included.
+    /// Connections served, including open ones.
     pub(crate) connections: u64,
     /// Connections that ended with an error.
     pub(crate) dropped: u64,
@@ -12,9 +12,9 @@ pub(crate) struct Stats {
     pub(crate) bytes: u64,
     pub(crate) waits: u64,
     pub(crate) events: u64,
-    /// Connections that were gone before they could be accepted.
+    /// Connections that were lost before they were accepted.
     pub(crate) aborted: u64,
-    /// How often accepting had to wait, for want of file numbers or memory.
+    /// Pauses of accepting, for want of descriptors or memory.
     pub(crate) shortages: u64,
 }
 
@@ -23,7 +23,7 @@ impl fmt::Display for Stats {
         write!(
             f,
             "served {} connections ({} dropped), echoed {} bytes, {} waits, {} events, \
-             {} accepts aborted, {} pauses for want of file numbers",
+             {} accepts aborted, {} pauses for want of descriptors",
             self.connections,
             self.dropped,
             self.bytes,

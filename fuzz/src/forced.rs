@@ -210,7 +210,7 @@ impl<S: Selector> Forced<S> {
             return Ok(applied);
         }
         self.take_reports(|report| report.slot() != slot)?;
-        Ok(ArmOutcome { look: true, ..applied })
+        Ok(ArmOutcome { needs_initial_poll: true, ..applied })
     }
 
     /// Takes what there is to report, and puts some of it aside.

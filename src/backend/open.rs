@@ -1,4 +1,4 @@
-//! How each backend is opened, and why it can't be: the only file that names all five mechanisms.
+//! Opens the backends, or says why one is unavailable. Only this file names all five mechanisms.
 
 use super::{Backend, UnknownBackend};
 use crate::poller::Poller;
@@ -8,7 +8,7 @@ use std::fmt;
 use std::io;
 
 impl Backend {
-    /// From the one to take first to the one to take last.
+    /// The order in which [`best`](Backend::best) tries the backends.
     const PREFERENCE: [Backend; 5] =
         [Backend::Epoll, Backend::Uring, Backend::Poll, Backend::Sigio, Backend::Select];
 
@@ -16,8 +16,8 @@ impl Backend {
     ///
     /// # Errors
     ///
-    /// * `Unsupported`, with an [`Unavailable`] inside: the backend can't be had here.
-    /// * `EMFILE`, `ENFILE`, `ENOMEM`: out of file numbers or memory.
+    /// * `Unsupported`, with an [`Unavailable`] inside: the backend is not available here.
+    /// * `EMFILE`, `ENFILE`, `ENOMEM`: out of file descriptors or memory.
     /// * `ResourceBusy`: SIGIO, and every real-time signal is in use on this thread.
     ///
     /// ```
@@ -26,6 +26,7 @@ impl Backend {
     /// # Ok(())
     /// # }
     /// ```
+    #[doc(alias("epoll_create1", "io_uring_setup", "new"))]
     pub fn open(self) -> io::Result<Box<dyn Poller>> {
         Ok(match self {
             Backend::Select => Box::new(Reactor::new(self, select::Select::new()?)?),
@@ -43,11 +44,12 @@ impl Backend {
         })
     }
 
-    /// Whether this backend works here and now, and if not, why. This makes a poller and drops it.
+    /// Returns `Ok` if this backend can be opened now, else the reason. Opens a poller and drops
+    /// it.
     ///
     /// # Errors
     ///
-    /// The cause.
+    /// The reason why it cannot be opened.
     ///
     /// ```
     /// use quintpoll::Backend;
@@ -67,10 +69,9 @@ impl Backend {
         }
     }
 
-    /// The backend to take when nothing speaks for another: the first that is available of epoll,
-    /// io_uring, poll, SIGIO and select. A passing shortage of files or memory does not make it
-    /// take a lesser one: [`Backend::open`] then says what is short, as it does where none is
-    /// available.
+    /// Returns the recommended backend: the first available of epoll, io_uring, poll, SIGIO and
+    /// select. A backend that lacks only descriptors or memory counts as available, and
+    /// [`Backend::open`] reports the shortage. Returns epoll if none is available.
     ///
     /// ```
     /// let poller = quintpoll::Backend::best().open();
@@ -84,12 +85,12 @@ impl Backend {
         Self::PREFERENCE.into_iter().find(usable).unwrap_or(Self::PREFERENCE[0])
     }
 
-    /// The backend that the environment variable `QUINTPOLL_BACKEND` names; [`Backend::best`] where
-    /// it is not set.
+    /// Returns the backend that the environment variable `QUINTPOLL_BACKEND` names, or
+    /// [`Backend::best`] if the variable is not set.
     ///
     /// # Errors
     ///
-    /// [`UnknownBackend`], if it is set to anything else than a name.
+    /// [`UnknownBackend`], if the variable is set to anything but a name.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -109,7 +110,7 @@ impl Backend {
     }
 }
 
-/// Why a backend can't be had.
+/// The reason why a backend is not available.
 #[derive(Debug)]
 pub struct Unavailable {
     backend: Backend,
@@ -119,18 +120,18 @@ pub struct Unavailable {
 #[derive(Debug)]
 enum Cause {
     Foreign,
-    /// By the kernel or whoever rules here, for as long as that rules.
+    /// By the kernel, a sandbox or the administrator. Lasting, unlike a shortage.
     Refused(io::Error),
     System(io::Error),
 }
 
 impl Unavailable {
-    /// The backend it is about.
+    /// Returns the backend that is not available.
     pub fn backend(&self) -> Backend {
         self.backend
     }
 
-    /// Whether it is for want of files or memory, which may pass.
+    /// Returns true if descriptors or memory are short, which may pass.
     fn is_shortage(&self) -> bool {
         let Cause::System(error) = &self.cause else { return false };
         matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))
@@ -142,7 +143,7 @@ impl fmt::Display for Unavailable {
         write!(f, "{} is not available: ", self.backend)?;
         match &self.cause {
             Cause::Foreign => {
-                f.write_str("it is not of this crate; make its poller with Reactor::new")
+                f.write_str("it is not part of this crate; make its poller with Reactor::new")
             }
             Cause::Refused(error) | Cause::System(error) => error.fmt(f),
         }

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn names_round_trip() {
+fn backend_names_round_trip() {
     for backend in Backend::ALL {
         assert_eq!(backend.to_string().parse(), Ok(backend));
     }
@@ -14,22 +14,36 @@ fn names_round_trip() {
 }
 
 #[test]
-fn what_names_no_backend_is_said_with_what_would() {
-    for name in ["", "Epoll", " epoll", "epoll ", "kqueue", "other", "io_uring"] {
-        let error = name.parse::<Backend>().expect_err("no such name");
-        let said = error.to_string();
-        assert!(said.contains(&format!("{name:?}")), "{said}");
-        assert!(Backend::ALL.iter().all(|backend| said.contains(&backend.to_string())), "{said}");
+fn names_parse_in_any_case() {
+    for (name, backend) in [
+        ("Epoll", Backend::Epoll),
+        ("SELECT", Backend::Select),
+        ("SigIO", Backend::Sigio),
+        ("io_uring", Backend::Uring),
+        ("IO_URING", Backend::Uring),
+        ("URing", Backend::Uring),
+    ] {
+        assert_eq!(name.parse(), Ok(backend), "{name}");
     }
 }
 
 #[test]
-fn an_unknown_name_is_an_error_of_input() {
+fn unknown_backend_error_lists_all_names() {
+    for name in ["", "ep oll", " epoll", "epoll ", "kqueue", "other", "io-uring", "iouring"] {
+        let error = name.parse::<Backend>().expect_err("no such name");
+        let text = error.to_string();
+        assert!(text.contains(&format!("{name:?}")), "{text}");
+        assert!(Backend::ALL.iter().all(|backend| text.contains(&backend.to_string())), "{text}");
+    }
+}
+
+#[test]
+fn unknown_backend_converts_to_invalid_input() {
     let unknown = "kqueue".parse::<Backend>().expect_err("no such name");
     let error = io::Error::from(unknown.clone());
     assert_eq!(
         (error.kind(), error.to_string()),
         (io::ErrorKind::InvalidInput, unknown.to_string())
     );
-    assert_eq!(error.downcast::<UnknownBackend>().expect("it is inside"), unknown);
+    assert_eq!(error.downcast::<UnknownBackend>().expect("the cause is inside"), unknown);
 }

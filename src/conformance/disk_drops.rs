@@ -63,7 +63,7 @@ impl Canary {
     fn wait_until_released(&self, file: &Arc<File>) {
         let started = Instant::now();
         let kept = usize::from(self.last.is_some());
-        while Arc::strong_count(file) > 1 || self.pool.made() - self.pool.idle() > kept {
+        while Arc::strong_count(file) > 1 || self.pool.allocated() - self.pool.available() > kept {
             assert!(started.elapsed() < LONG, "the file or the buffer is still held");
             std::thread::yield_now();
         }

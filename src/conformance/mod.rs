@@ -105,11 +105,16 @@ impl Case {
         self.name.split('_').next().unwrap_or_default().to_uppercase()
     }
 
-    /// Returns the text of the clause.
-    pub fn clause_text(&self) -> &'static str {
+    /// Returns the text of the clause in the contract, with its lists.
+    pub fn clause_text(&self) -> String {
         let mark = format!("//! - **{}** ", self.clause());
-        let mut lines = include_str!("../contract.rs").lines();
-        lines.find_map(|line| line.strip_prefix(&*mark)).unwrap_or("(no such clause)")
+        let lines = include_str!("../contract.rs").lines();
+        let mut lines = lines.skip_while(|line| !line.starts_with(&*mark));
+        let Some(first) = lines.next() else { return "(no such clause)".into() };
+        let rest = lines.take_while(|line| *line == "//!" || line.starts_with("//!   "));
+        let rest = rest.flat_map(|line| ["\n", line.trim_start_matches("//!")]);
+        let text: String = std::iter::once(&first[mark.len()..]).chain(rest).collect();
+        text.trim_end().to_owned()
     }
 }
 
@@ -169,6 +174,23 @@ mod tests {
     fn cases_name_a_clause_of_the_contract() {
         for case in CASES {
             assert_ne!(case.clause_text(), "(no such clause)", "{}", case.name);
+        }
+    }
+
+    #[test]
+    fn clause_text_includes_lists_and_ends_with_clause() {
+        let text = |clause: &str| {
+            let case = CASES.iter().find(|case| case.clause() == clause);
+            case.expect("every clause has a case").clause_text()
+        };
+        for (clause, part, end) in [
+            ("R9", "descriptor", "1023."),
+            ("R5", "\n   - Its operations", "done."),
+            ("E3", "\n   - a wake-up on the file", "endlessly."),
+            ("P5", "descriptors", "by it."),
+        ] {
+            let text = text(clause);
+            assert!(text.contains(part) && text.ends_with(end), "{clause}: {text}");
         }
     }
 }

@@ -202,5 +202,5 @@ pub(super) fn p1_inherited_pool_is_refused_in_child(cx: &TestContext) {
     let status = status.unwrap_or_else(|error| panic!("fork: {error}"));
     assert_eq!(status, 0, "the child must get an error without hanging");
     drop(held);
-    assert_eq!((pool.made(), pool.idle()), (1, 1), "the parent's pool is unchanged");
+    assert_eq!((pool.allocated(), pool.available()), (1, 1), "the parent's pool is unchanged");
 }

@@ -59,7 +59,7 @@ fn receive_all<'a>(
 }
 
 fn expect_all_returned(pool: &BufferPool, why: &str) {
-    assert_eq!(pool.idle(), pool.made(), "{why}: a buffer was not returned");
+    assert_eq!(pool.available(), pool.allocated(), "{why}: a buffer was not returned");
     assert_eq!(take_all(pool).len(), pool.limit(), "{why}: a buffer cannot be taken");
 }
 
@@ -274,7 +274,11 @@ pub(super) fn c8_buffers_outlive_the_poller(cx: &TestContext) {
         pairs.iter().for_each(|pair| pair.send(b"later"));
         drop(events);
         assert_eq!(*kept.buf, *b"kept", "the buffer belongs to the program");
-        assert_eq!(pool.made() - pool.idle(), 1, "{limit}: the other buffers were not returned");
+        assert_eq!(
+            pool.allocated() - pool.available(),
+            1,
+            "{limit}: the other buffers were not returned"
+        );
         let handle = pool.clone();
         drop(pool);
         let buf = thread::spawn(move || kept.buf.to_vec()).join();
@@ -329,7 +333,7 @@ pub(super) fn c8_hundreds_of_pools_leave_no_memory(cx: &TestContext) {
         }
         ops.expect_all_done("recv_multi has ended");
         drop(results);
-        let is_returned = pool.is_none_or(|pool| pool.idle() == pool.made());
+        let is_returned = pool.is_none_or(|pool| pool.available() == pool.allocated());
         assert!(is_returned, "round {round}: a buffer was not returned");
     }
     let more = resident().saturating_sub(before);

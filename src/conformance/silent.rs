@@ -315,7 +315,7 @@ pub(super) fn c1_silent_send_starts_next_operation_at_once(cx: &TestContext) {
         ops.expect_silent(100, name);
         // A ring returns the buffers provided for the receive with the next wait.
         ops.wait(ZERO);
-        assert_eq!(pool.idle(), pool.made(), "a buffer was not returned");
+        assert_eq!(pool.available(), pool.allocated(), "a buffer was not returned");
     }
     let (SocketPair { local, peer, .. }, mut ops) = (SocketPair::tcp(), OpHarness::new(cx));
     ops.label = "a successor";
@@ -350,7 +350,7 @@ pub(super) fn c1_silent_send_releases_buffer_and_files(cx: &TestContext) {
         ops.submit_silently(Op::send_all(key, buf, ..));
     }
     ops.expect_nothing_yet("the sends are silent");
-    assert_eq!(pool.idle(), 3, "the next wait must return the buffers");
+    assert_eq!(pool.available(), 3, "the next wait must return the buffers");
     assert_eq!(read_all(&peer), b"hellohellohello");
     let (reader, writer) = pipe();
     let message = Message::new().file(Arc::new(writer));

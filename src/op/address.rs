@@ -1,4 +1,4 @@
-//! Addresses of sockets, of every family, and how the kernel writes them.
+//! Socket addresses of every family, and their conversion to and from `sockaddr`.
 
 use crate::sys::io_call::SockAddr;
 use std::ffi::OsStr;
@@ -17,12 +17,13 @@ use std::os::unix::net;
 /// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
+#[doc(alias = "sockaddr")]
 pub enum Address {
     /// IPv4 or IPv6.
     Inet(SocketAddr),
-    /// A path, a name in the abstract namespace, or nothing (unix(7)).
+    /// A path, a name in the abstract namespace, or unnamed (unix(7)).
     Unix(Box<net::SocketAddr>),
-    /// Of another family: the bytes of its `sockaddr`, which begin with the family.
+    /// An address of another family: the bytes of its `sockaddr`, which begin with the family.
     Other(Vec<u8>),
 }
 
@@ -41,11 +42,11 @@ impl From<net::SocketAddr> for Address {
 const FAMILY: usize = size_of::<libc::sa_family_t>();
 
 impl Address {
-    /// As the kernel takes it.
+    /// Returns the address as a `sockaddr`.
     ///
     /// # Errors
     ///
-    /// `InvalidInput`: it is longer than any address.
+    /// `InvalidInput`: the address is longer than any `sockaddr`.
     pub(crate) fn to_name(&self) -> io::Result<SockAddr> {
         let mut bytes = Vec::new();
         match self {
@@ -79,7 +80,7 @@ impl Address {
         })
     }
 
-    /// What the kernel wrote. `None` where it named nobody.
+    /// Converts the `sockaddr` that the kernel wrote. Returns `None` if it wrote none.
     pub(crate) fn from_name(name: &[u8]) -> Option<Self> {
         let (family, rest) = name.split_first_chunk::<FAMILY>()?;
         let known = match i32::from(libc::sa_family_t::from_ne_bytes(*family)) {
@@ -92,7 +93,7 @@ impl Address {
     }
 }
 
-/// The first `N` bytes, which are taken off.
+/// Removes and returns the first `N` bytes.
 fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
     let (first, rest) = bytes.split_first_chunk()?;
     *bytes = rest;

@@ -1,4 +1,4 @@
-//! How an operation comes back: accepted or not, and completed.
+//! The results of operations: ids, completions and rejections.
 
 use super::{Address, Control, MessageFlags, Op};
 use crate::event::Token;
@@ -9,7 +9,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 
-/// A poller's name for one submitted operation. It never names another one.
+/// A poller's identifier of one submitted operation, which never names another one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct OpId {
     pub(crate) poller: u32,
@@ -22,80 +22,83 @@ impl fmt::Debug for OpId {
     }
 }
 
-/// What became of an operation.
+/// The result of an operation.
 #[derive(Debug)]
 #[non_exhaustive]
+#[doc(alias = "cqe")]
 pub struct Completion {
     /// The token that was given to [`submit`](crate::Poller::submit).
     pub token: Token,
     /// The operation.
     pub id: OpId,
-    /// How many bytes were moved, also where `result` is an error.
+    /// The number of bytes that were moved, also if `result` is an error.
     pub transferred: usize,
-    /// What the plain system call would have given, but for `WouldBlock`, `EINTR` and
-    /// `EINPROGRESS`; `ECANCELED` ([`Completion::is_canceled`]) and
-    /// [`TimedOut`](io::ErrorKind::TimedOut) where it was stopped.
+    /// The result of the plain system call, except `WouldBlock`, `EINTR` and `EINPROGRESS`.
+    /// `ECANCELED` ([`Completion::is_canceled`]) after a cancel, and
+    /// [`TimedOut`](io::ErrorKind::TimedOut) after the deadline.
     pub result: io::Result<Outcome>,
     /// The buffer, whatever the result.
     pub buf: Buf,
-    /// Whether the operation goes on: this is one of the results of [`Op::accept_multi`] or
-    /// [`Op::recv_multi`], and its last is still to come.
+    /// True if more completions of this [`Op::accept_multi`] or [`Op::recv_multi`] follow.
     pub more: bool,
 }
 
 impl Completion {
-    /// Whether it was stopped, by `cancel` or `deregister`.
+    /// Returns true if `cancel` or `deregister` ended the operation.
+    #[doc(alias = "ECANCELED")]
     pub fn is_canceled(&self) -> bool {
         matches!(&self.result, Err(error) if error.raw_os_error() == Some(libc::ECANCELED))
     }
 }
 
-/// What an operation that succeeded has brought, beside bytes.
+/// The result of an operation that succeeded, apart from the bytes.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// It is done.
+    /// The operation has no other result than its bytes.
     Done,
-    /// Of [`Op::accept`] and [`Op::accept_multi`].
+    /// The result of [`Op::accept`] and [`Op::accept_multi`].
     Accepted {
-        /// The connection: `CLOEXEC` and `NONBLOCK`. Closed if nobody takes it.
+        /// The connection: `CLOEXEC` and `NONBLOCK`. Closed when the completion is dropped.
         socket: OwnedFd,
-        /// The other side. `None` where the kernel does not name it, and with `accept_multi`, where
-        /// it has no place to: ask the socket (getpeername(2)).
+        /// The address of the peer. `None` if the kernel does not return one, and always with
+        /// `accept_multi`: use getpeername(2).
         peer: Option<Address>,
     },
-    /// Of [`Op::recv_from`].
+    /// The result of [`Op::recv_from`].
     Received {
-        /// Who sent it. `None` where the kernel does not say.
+        /// The address of the sender. `None` if the kernel does not return one.
         from: Option<Address>,
     },
-    /// Of [`Op::recv_msg`].
+    /// The result of [`Op::recv_msg`].
     Message(Box<ReceivedMessage>),
-    /// Of [`Op::open`].
+    /// The result of [`Op::open`].
     Opened {
-        /// The file: `CLOEXEC` and `NONBLOCK`. Closed if nobody takes it.
+        /// The file: `CLOEXEC` and `NONBLOCK`. Closed when the completion is dropped.
         file: OwnedFd,
     },
 }
 
-/// What came with the bytes of a message.
+/// The parts of a received message other than its bytes.
 #[derive(Debug)]
 #[non_exhaustive]
+#[doc(alias = "msghdr")]
 pub struct ReceivedMessage {
-    /// Who sent it. `None` where the kernel does not say.
+    /// The address of the sender. `None` if the kernel does not return one.
     pub from: Option<Address>,
-    /// The files that were passed with it (`SCM_RIGHTS`, and then `SCM_PIDFD`), `CLOEXEC`. Closed
-    /// if they are not taken.
+    /// The descriptors that were passed with the message (`SCM_RIGHTS`, then `SCM_PIDFD`),
+    /// `CLOEXEC`. Closed when the message is dropped.
+    #[doc(alias("SCM_RIGHTS", "SCM_PIDFD"))]
     pub files: Vec<OwnedFd>,
     /// The other control messages.
     pub control: Vec<Control>,
-    /// What is to be said of it as a whole.
+    /// The flags of the message.
     pub flags: MessageFlags,
 }
 
-/// An operation that was not accepted, with its buffer, and why.
+/// An operation that was not accepted, with its buffer and the reason.
 ///
-/// `?` makes an [`io::Error`] of it, and the buffer is lost then.
+/// `?` converts it into an [`io::Error`] and drops the buffer.
 pub struct Rejected(Box<(Op, io::Error)>);
 
 impl Rejected {
@@ -103,17 +106,17 @@ impl Rejected {
         Rejected(Box::new((op, error)))
     }
 
-    /// The kind of the reason.
+    /// Returns the kind of the reason.
     pub fn kind(&self) -> io::ErrorKind {
         self.0.1.kind()
     }
 
-    /// The reason.
+    /// Returns the reason.
     pub fn error(&self) -> &io::Error {
         &self.0.1
     }
 
-    /// The operation and the reason.
+    /// Returns the operation and the reason.
     pub fn into_parts(self) -> (Op, io::Error) {
         *self.0
     }

@@ -157,6 +157,7 @@ impl Op {
     /// After `EMFILE`, `ENFILE`, `ENOBUFS` or `ENOMEM` the connection is still in the queue, and
     /// the next accept fails at once. Submit that one when a descriptor was closed, or after an
     /// [`Op::timeout`] of 250 ms, say. Otherwise the program spins.
+    #[doc(alias("accept4", "IORING_OP_ACCEPT"))]
     pub fn accept(key: Key) -> Self {
         Op::new(Kind::Accept, Some(key))
     }
@@ -166,6 +167,7 @@ impl Op {
     ///
     /// `EMFILE`, `ENFILE`, `ENOBUFS` and `ENOMEM` leave the connection in the queue. Submit the
     /// operation again after a pause, as described at [`Op::accept`] (C8).
+    #[doc(alias("IORING_ACCEPT_MULTISHOT", "multishot"))]
     pub fn accept_multi(key: Key) -> Self {
         Op::new(Kind::AcceptMulti, Some(key))
     }
@@ -178,7 +180,7 @@ impl Op {
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
-    /// use quintpoll::{Backend, Events, Interest, Mode, Op, Token};
+    /// use quintpoll::{Backend, Events, Op, Token};
     /// use socket2::{Domain, Socket, Type};
     /// use std::{net::TcpListener, sync::Arc, time::Duration};
     ///
@@ -187,7 +189,7 @@ impl Op {
     ///
     /// let mut poller = Backend::best().open()?;
     /// let socket = Socket::new(Domain::for_address(server), Type::STREAM, None)?;
-    /// let key = poller.register(Arc::new(socket), Token(0), Interest::empty(), Mode::Level)?;
+    /// let key = poller.register_for_ops(Arc::new(socket))?;
     /// poller.submit(Op::connect(key, server).deadline(Duration::from_secs(10)), Token(1))?;
     ///
     /// let mut events = Events::with_capacity(16);
@@ -201,12 +203,14 @@ impl Op {
     /// # Ok(())
     /// # }
     /// ```
+    #[doc(alias("EINPROGRESS", "IORING_OP_CONNECT"))]
     pub fn connect(key: Key, to: impl Into<Address>) -> Self {
         Op { with: OpArgs::Address(Box::new(to.into())), ..Op::new(Kind::Connect, Some(key)) }
     }
 
     /// Receives the bytes that have arrived, at most `max`, as recv(2) does. `transferred` 0 is the
     /// end of the stream, or an empty datagram. `max` 0 is refused.
+    #[doc(alias = "IORING_OP_RECV")]
     pub fn recv(key: Key, buf: impl Into<Buf>, max: usize) -> Self {
         Op::into_buf_of(Kind::Recv, key, buf.into(), max)
     }
@@ -214,6 +218,7 @@ impl Op {
     /// Receives exactly `len` bytes of a stream. If the stream ends before, the result is
     /// [`UnexpectedEof`](std::io::ErrorKind::UnexpectedEof), and the buffer has the bytes that
     /// came.
+    #[doc(alias("read_exact", "MSG_WAITALL"))]
     pub fn recv_exact(key: Key, buf: impl Into<Buf>, len: usize) -> Self {
         Op::into_buf_of(Kind::RecvExact, key, buf.into(), len)
     }
@@ -229,17 +234,17 @@ impl Op {
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
-    /// use quintpoll::{Backend, BufferPool, Events, Interest, Mode, Op, Token};
+    /// use quintpoll::{Backend, BufferPool, Events, Op, Token};
     /// use std::{io::Write, os::unix::net::UnixStream, sync::Arc};
     ///
-    /// let (here, mut there) = UnixStream::pair()?;
+    /// let (local, mut peer) = UnixStream::pair()?;
     /// let mut poller = Backend::best().open()?;
-    /// let here = poller.register(Arc::new(here), Token(0), Interest::empty(), Mode::Edge)?;
+    /// let key = poller.register_for_ops(Arc::new(local))?;
     /// let pool = BufferPool::new(4096, 16)?;
-    /// poller.submit(Op::recv_multi(here, &pool), Token(1))?;
+    /// poller.submit(Op::recv_multi(key, &pool), Token(1))?;
     ///
-    /// there.write_all(b"hello")?;
-    /// drop(there);
+    /// peer.write_all(b"hello")?;
+    /// drop(peer);
     /// let (mut events, mut received) = (Events::with_capacity(8), Vec::<u8>::new());
     /// let mut goes_on = true;
     /// while goes_on {
@@ -254,29 +259,34 @@ impl Op {
     /// # Ok(())
     /// # }
     /// ```
+    #[doc(alias("IORING_RECV_MULTISHOT", "multishot", "IORING_OP_PROVIDE_BUFFERS"))]
     pub fn recv_multi(key: Key, pool: &BufferPool) -> Self {
         Op { with: OpArgs::Pool(pool.clone()), ..Op::new(Kind::RecvMulti, Some(key)) }
     }
 
     /// Sends as many bytes of `range` as there is room for, as send(2) does. A range that exceeds
     /// the buffer is refused.
+    #[doc(alias = "IORING_OP_SEND")]
     pub fn send(key: Key, buf: impl Into<Buf>, range: impl RangeBounds<usize>) -> Self {
         Op::out_of(Kind::Send, key, buf.into(), range)
     }
 
     /// Sends all of `range` on a stream.
+    #[doc(alias = "write_all")]
     pub fn send_all(key: Key, buf: impl Into<Buf>, range: impl RangeBounds<usize>) -> Self {
         Op::out_of(Kind::SendAll, key, buf.into(), range)
     }
 
     /// Receives a datagram, cut to `max` bytes, and the address of its sender:
     /// [`Outcome::Received`].
+    #[doc(alias = "recvfrom")]
     pub fn recv_from(key: Key, buf: impl Into<Buf>, max: usize) -> Self {
         Op::into_buf_of(Kind::RecvFrom, key, buf.into(), max)
     }
 
     /// Sends `range` as a datagram to an address, as sendto(2) does. While the queue of a unix
     /// receiver is full the send is retried every 1 to 64 ms.
+    #[doc(alias = "sendto")]
     pub fn send_to(
         key: Key,
         buf: impl Into<Buf>,
@@ -290,12 +300,14 @@ impl Op {
     /// Receives a message, or bytes of a stream, cut to `max` bytes, with its files and control
     /// messages, as recvmsg(2) does: [`Outcome::Message`]. There is room for all files that one
     /// message can pass (253), and for 1 KiB of other control messages.
+    #[doc(alias("recvmsg", "SCM_RIGHTS", "IORING_OP_RECVMSG"))]
     pub fn recv_msg(key: Key, buf: impl Into<Buf>, max: usize) -> Self {
         Op::into_buf_of(Kind::RecvMsg, key, buf.into(), max)
     }
 
     /// Sends `range` with the address, files and control messages of `message`, as sendmsg(2) does.
     /// On a stream it sends as many bytes as there is room for.
+    #[doc(alias("sendmsg", "SCM_RIGHTS", "IORING_OP_SENDMSG"))]
     pub fn send_msg(
         key: Key,
         buf: impl Into<Buf>,
@@ -312,12 +324,14 @@ impl Op {
     /// `transferred` 0 is the end, except on a terminal with `VMIN` 0 (termios(3)), which returns 0
     /// whenever nothing was typed. Set `VMIN` to 1, or read when the terminal is
     /// [`READABLE`](crate::event::Interest::READABLE).
+    #[doc(alias = "IORING_OP_READ")]
     pub fn read(key: Key, buf: impl Into<Buf>, max: usize) -> Self {
         Op::into_buf_of(Kind::Read, key, buf.into(), max)
     }
 
     /// Writes as many bytes of `range` as there is room for, as write(2) does, without raising
     /// `SIGPIPE`. Beyond `RLIMIT_FSIZE` the result is `EFBIG`, and `SIGXFSZ` is not raised.
+    #[doc(alias = "IORING_OP_WRITE")]
     pub fn write(key: Key, buf: impl Into<Buf>, range: impl RangeBounds<usize>) -> Self {
         Op::out_of(Kind::Write, key, buf.into(), range)
     }
@@ -329,6 +343,7 @@ impl Op {
     /// A file opened with `O_APPEND` is no target (`EINVAL`). The operation is in the read queue of
     /// `from` and in the write queue of `to`. `transferred` 0 is the end of `from`. `max` 0 is
     /// refused.
+    #[doc(alias("sendfile", "IORING_OP_SPLICE"))]
     pub fn splice(from: Key, to: Key, max: usize) -> Self {
         let amount = Amount::In(max);
         Op { amount, with: OpArgs::Target(to), ..Op::new(Kind::Splice, Some(from)) }
@@ -337,16 +352,19 @@ impl Op {
     /// Shuts down one or both directions of a socket, as shutdown(2) does. Shutting down writing
     /// waits for the sends before it. Shutting down reading alone waits for nothing, and ends the
     /// receives that wait.
+    #[doc(alias("SHUT_WR", "SHUT_RD", "IORING_OP_SHUTDOWN"))]
     pub fn shutdown(key: Key, how: Shutdown) -> Self {
         Op::new(Kind::Shutdown(how), Some(key))
     }
 
     /// Completes when this time has passed since the submission. It needs no source.
+    #[doc(alias("timerfd", "sleep", "IORING_OP_TIMEOUT"))]
     pub fn timeout(after: Duration) -> Self {
         Op { with: OpArgs::Time(after), ..Op::new(Kind::Timeout, None) }
     }
 
     /// Completes at once: the next wait has its completion. It needs no source.
+    #[doc(alias = "IORING_OP_NOP")]
     pub fn nop() -> Self {
         Op::new(Kind::Nop, None)
     }
@@ -354,6 +372,7 @@ impl Op {
     /// Limits the time of the operation, from its submission. When it has passed the operation is
     /// cancelled, and its result is [`TimedOut`](std::io::ErrorKind::TimedOut), or the real result
     /// if it completed at that moment (X3).
+    #[doc(alias("IORING_OP_LINK_TIMEOUT", "SO_RCVTIMEO"))]
     pub fn deadline(mut self, after: Duration) -> Self {
         self.deadline = Some(after);
         self
@@ -380,15 +399,15 @@ impl Op {
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
-    /// use quintpoll::{Backend, Events, Interest, Mode, Op, Token};
+    /// use quintpoll::{Backend, Events, Op, Token};
     /// use std::{os::unix::net::UnixStream, sync::Arc, time::Duration};
     ///
     /// /// The most sends of a connection that may be unfinished.
     /// const LIMIT: usize = 4;
     ///
-    /// let (here, _there) = UnixStream::pair()?;
+    /// let (local, _peer) = UnixStream::pair()?;
     /// let mut poller = Backend::best().open()?;
-    /// let key = poller.register(Arc::new(here), Token(0), Interest::empty(), Mode::Level)?;
+    /// let key = poller.register_for_ops(Arc::new(local))?;
     /// let mut events = Events::with_capacity(64);
     ///
     /// // The peer reads nothing.
@@ -405,6 +424,7 @@ impl Op {
     /// # Ok(())
     /// # }
     /// ```
+    #[doc(alias = "IOSQE_CQE_SKIP_SUCCESS")]
     pub fn skip_success(mut self) -> Self {
         self.skip_success = true;
         self

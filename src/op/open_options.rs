@@ -1,9 +1,9 @@
-//! How a file is to be opened.
+//! The options of an open.
 
 use std::io;
 
-/// How [`Op::open`](crate::Op::open) opens a file: as [`std::fs::OpenOptions`], of which it is
-/// a copy that can be looked into.
+/// Options of [`Op::open`](crate::Op::open), as in [`std::fs::OpenOptions`], whose values the
+/// poller could not read.
 ///
 /// ```
 /// use quintpoll::OpenOptions;
@@ -29,65 +29,70 @@ impl Default for OpenOptions {
 }
 
 impl OpenOptions {
-    /// Nothing is chosen, and the mode of a new file is 0o666 without the umask's bits.
+    /// Makes options with nothing set, and the mode 0o666 for a new file (less the umask).
     pub fn new() -> Self {
         let [read, write, append, truncate, create, create_new] = [false; 6];
         OpenOptions { read, write, append, truncate, create, create_new, flags: 0, mode: 0o666 }
     }
 
-    /// To be read.
+    /// Opens the file for reading (`O_RDONLY`, `O_RDWR`).
     pub fn read(&mut self, read: bool) -> &mut Self {
         self.read = read;
         self
     }
 
-    /// To be written.
+    /// Opens the file for writing (`O_WRONLY`, `O_RDWR`).
     pub fn write(&mut self, write: bool) -> &mut Self {
         self.write = write;
         self
     }
 
-    /// To be written at its end, wherever that is (`O_APPEND`).
+    /// Opens the file for writing at its end (`O_APPEND`).
+    #[doc(alias = "O_APPEND")]
     pub fn append(&mut self, append: bool) -> &mut Self {
         self.append = append;
         self
     }
 
-    /// Emptied (`O_TRUNC`).
+    /// Truncates the file (`O_TRUNC`).
+    #[doc(alias = "O_TRUNC")]
     pub fn truncate(&mut self, truncate: bool) -> &mut Self {
         self.truncate = truncate;
         self
     }
 
-    /// Made if there is none (`O_CREAT`).
+    /// Creates the file if it does not exist (`O_CREAT`).
+    #[doc(alias = "O_CREAT")]
     pub fn create(&mut self, create: bool) -> &mut Self {
         self.create = create;
         self
     }
 
-    /// Made, and an error if there is one already (`O_EXCL`).
+    /// Creates the file, and fails if it exists (`O_EXCL`).
+    #[doc(alias = "O_EXCL")]
     pub fn create_new(&mut self, create_new: bool) -> &mut Self {
         self.create_new = create_new;
         self
     }
 
-    /// What else open(2) knows, such as `O_DIRECT`. How it is to be accessed is not chosen here.
+    /// Sets further flags of open(2), such as `O_DIRECT`. Access modes among them are ignored.
+    #[doc(alias = "O_DIRECT")]
     pub fn custom_flags(&mut self, flags: i32) -> &mut Self {
         self.flags = flags;
         self
     }
 
-    /// The permissions of a new file, of which the umask takes some.
+    /// Sets the permissions of a new file, which the umask restricts.
     pub fn mode(&mut self, mode: u32) -> &mut Self {
         self.mode = mode;
         self
     }
 
-    /// For open(2): flags and mode.
+    /// Returns the flags and the mode for open(2).
     ///
     /// # Errors
     ///
-    /// `InvalidInput`: nothing can be opened so; the same that the standard library refuses.
+    /// `InvalidInput`: no file can be opened with these options; `std` refuses the same.
     pub(crate) fn to_flags(&self) -> io::Result<(i32, u32)> {
         let refused = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         let access = match (self.read, self.write, self.append) {
@@ -96,16 +101,16 @@ impl OpenOptions {
             (true, true, false) => libc::O_RDWR,
             (false, _, true) => libc::O_WRONLY | libc::O_APPEND,
             (true, _, true) => libc::O_RDWR | libc::O_APPEND,
-            (false, false, false) => return refused("neither to be read nor to be written"),
+            (false, false, false) => return refused("neither read nor write access is requested"),
         };
         let changes = self.truncate || self.create || self.create_new;
         if changes && !self.write && !self.append {
-            return refused("to be made or emptied, but not to be written");
+            return refused("create or truncate without write access");
         }
         if self.truncate && self.append && !self.create_new {
-            return refused("to be emptied, and to be written at its end");
+            return refused("truncate together with append");
         }
-        let made = match (self.create, self.truncate, self.create_new) {
+        let creation = match (self.create, self.truncate, self.create_new) {
             (false, false, false) => 0,
             (true, false, false) => libc::O_CREAT,
             (false, true, false) => libc::O_TRUNC,
@@ -113,7 +118,7 @@ impl OpenOptions {
             (_, _, true) => libc::O_CREAT | libc::O_EXCL,
         };
         let others = self.flags & !libc::O_ACCMODE;
-        Ok((access | made | others, self.mode))
+        Ok((access | creation | others, self.mode))
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a program says of an operation, and what it gets back if that is not accepted.
+//! Constructors of operations, rejections and the sizes of completions.
 
 use super::*;
 use crate::event::Token;
@@ -15,7 +15,7 @@ fn out(range: impl RangeBounds<usize>) -> Amount {
 }
 
 #[test]
-fn ranges_are_what_they_are_in_slices() {
+fn ranges_mean_the_same_as_in_slices() {
     assert_eq!(out(..), Amount::Out(0..10));
     assert_eq!(out(3..), Amount::Out(3..10));
     assert_eq!(out(..7), Amount::Out(0..7));
@@ -28,19 +28,19 @@ fn ranges_are_what_they_are_in_slices() {
     assert_eq!(Op::send_all(key(), Buf::None, ..).amount, Amount::Out(0..0));
 }
 
-/// They are refused where they are submitted, which is where the buffer comes back.
+/// `submit` refuses the range, and returns the buffer.
 #[test]
-fn a_range_beyond_the_buffer_is_kept_as_it_is() {
+fn range_beyond_the_buffer_is_kept_for_submit() {
     assert_eq!(out(5..20), Amount::Out(5..20));
     assert_eq!(out(..=usize::MAX), Amount::Out(0..usize::MAX));
-    // There is no place behind the last one, and so it ends before it begins.
+    // No index follows usize::MAX, so the range ends before it begins.
     let far = (Bound::Excluded(usize::MAX), Bound::Unbounded);
-    let Amount::Out(range) = out(far) else { panic!("it is a range") };
+    let Amount::Out(range) = out(far) else { panic!("a range is expected") };
     assert_eq!((range.start, range.end), (usize::MAX, 10));
 }
 
 #[test]
-fn each_constructor_says_what_it_is_for() {
+fn constructors_set_kind_source_and_amount() {
     let to = || Address::Other(vec![1, 2]);
     let all = [
         (Op::accept(key()), Kind::Accept),
@@ -77,7 +77,7 @@ fn each_constructor_says_what_it_is_for() {
 }
 
 #[test]
-fn one_that_was_not_accepted_comes_back_with_the_reason() {
+fn rejected_returns_operation_buffer_and_reason() {
     let bytes = b"data".to_vec();
     let memory = bytes.as_ptr();
     let error = io::Error::new(io::ErrorKind::NotFound, "unknown or stale key");
@@ -89,7 +89,7 @@ fn one_that_was_not_accepted_comes_back_with_the_reason() {
     assert_eq!(source.to_string(), "unknown or stale key");
     let debug = format!("{rejected:?}");
     assert!(debug.contains("Send") && debug.contains("stale key"), "{debug}");
-    assert!(!debug.contains("100, 97, 116, 97"), "what is in the buffer is nobody's business");
+    assert!(!debug.contains("100, 97, 116, 97"), "Debug does not print the buffer: {debug}");
     let (op, error) = rejected.into_parts();
     assert_eq!(error.kind(), io::ErrorKind::NotFound);
     let buf = op.into_buf();
@@ -97,17 +97,17 @@ fn one_that_was_not_accepted_comes_back_with_the_reason() {
 }
 
 #[test]
-fn a_rejection_becomes_its_reason() {
+fn rejected_converts_to_its_io_error() {
     let fails = || -> io::Result<()> {
         let error = io::Error::from_raw_os_error(libc::EBADF);
         Err(Rejected::new(Op::nop(), error))?
     };
-    assert_eq!(fails().expect_err("it fails").raw_os_error(), Some(libc::EBADF));
-    assert!(size_of::<Rejected>() <= size_of::<usize>(), "a Result of it is small");
+    assert_eq!(fails().expect_err("the rejection is an error").raw_os_error(), Some(libc::EBADF));
+    assert!(size_of::<Rejected>() <= size_of::<usize>(), "a Result with Rejected is small");
 }
 
 #[test]
-fn only_what_was_stopped_is_canceled() {
+fn is_canceled_means_ecanceled() {
     let completion = |result| {
         let id = OpId { poller: 0, slot: OpSlot { index: 0, generation: 0 } };
         let (token, buf) = (Token(0), Buf::None);
@@ -119,9 +119,9 @@ fn only_what_was_stopped_is_canceled() {
     assert!(completion(Err(io::Error::from_raw_os_error(libc::ECANCELED))).is_canceled());
 }
 
-/// What is copied for each operation.
+/// Completions are copied once for each operation.
 #[test]
-fn a_completion_is_small() {
+fn completion_is_at_most_96_bytes() {
     assert_eq!(size_of::<Buf>(), 24);
     assert_eq!(size_of::<Outcome>(), 40);
     assert!(size_of::<Completion>() <= 96, "{}", size_of::<Completion>());

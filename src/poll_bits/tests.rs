@@ -1,4 +1,4 @@
-//! Clause H3 against its table as the design has it, in every combination.
+//! Clause H3 against the table of the contract, in every combination.
 
 use super::*;
 
@@ -15,7 +15,7 @@ const BITS: [(&str, PollBits); 9] = [
     ("WRBAND", PollBits::WRITE_BANDS),
 ];
 
-/// What a bit says to those who asked for READABLE, WRITABLE and PRIORITY; `-` is nothing.
+/// The meaning of a bit for READABLE, WRITABLE and PRIORITY; `-` is nothing.
 const DESIGN: &str = "
     IN    | READABLE             | -                      | -
     OUT   | -                    | WRITABLE               | -
@@ -39,7 +39,7 @@ fn all_interests() -> impl Iterator<Item = Interest> {
     (0..8).map(Interest::from_bits_truncate)
 }
 
-/// What somebody who wants `dirs` has to ask poll(2) for (the man page, and clause H2).
+/// Returns the bits to request from poll(2) for `dirs` (the man page, and clause H2).
 fn asked(dirs: Interest) -> PollBits {
     let mut bits = PollBits::empty();
     bits.set(PollBits::IN | PollBits::READ_BANDS, dirs.contains(Interest::READABLE));
@@ -49,7 +49,7 @@ fn asked(dirs: Interest) -> PollBits {
     bits
 }
 
-/// What poll(2) answers for a file in the state `bits` if it is asked for `dirs`.
+/// Returns the answer of poll(2) for `dirs` and a file in the state `bits`.
 fn shown(bits: PollBits, dirs: Interest) -> PollBits {
     bits & (asked(dirs) | PollBits::HUP | PollBits::ERR | PollBits::NVAL)
 }
@@ -81,7 +81,7 @@ fn flag(name: &str, shown: PollBits) -> Readiness {
 }
 
 #[test]
-fn bits_say_what_the_table_says() {
+fn readiness_matches_the_table() {
     let mut combinations = 0;
     for bits in all_bits() {
         for dirs in all_interests() {
@@ -93,7 +93,7 @@ fn bits_say_what_the_table_says() {
 }
 
 #[test]
-fn bits_without_a_meaning_here_change_nothing() {
+fn unknown_bits_are_ignored() {
     let others = !BITS.iter().fold(0, |bits, (_, bit)| bits | bit.bits());
     for bits in all_bits() {
         let noisy = PollBits::from_bits_retain(bits.bits() | others);
@@ -105,15 +105,15 @@ fn bits_without_a_meaning_here_change_nothing() {
 }
 
 #[test]
-fn a_kernel_is_asked_for_what_the_table_needs() {
+fn asked_requests_the_bits_of_the_table() {
     for dirs in all_interests() {
         assert_eq!(PollBits::asked(dirs), asked(dirs), "{dirs:?}");
     }
 }
 
-/// Else a level-triggered kernel would end every wait with something that nobody is told.
+/// Otherwise a level-triggered kernel would end every wait without a report.
 #[test]
-fn a_direction_is_ready_exactly_when_the_kernel_answers() {
+fn direction_is_ready_exactly_when_poll_returns() {
     for bits in all_bits() {
         for dirs in all_interests() {
             let answers = |dir: &Interest| !shown(bits, *dir).is_empty();
@@ -127,7 +127,7 @@ fn a_direction_is_ready_exactly_when_the_kernel_answers() {
 }
 
 #[test]
-fn an_event_about_the_ready_directions_says_all_there_is_to_say() {
+fn ready_directions_have_the_whole_readiness() {
     for bits in all_bits() {
         for dirs in all_interests() {
             assert_eq!(bits.readiness(bits.ready(dirs)), bits.readiness(dirs), "{bits:?}");
@@ -136,7 +136,7 @@ fn an_event_about_the_ready_directions_says_all_there_is_to_say() {
 }
 
 #[test]
-fn the_bits_have_the_numbers_of_the_c_library() {
+fn bits_equal_the_constants_of_libc() {
     let numbers = [
         libc::POLLIN,
         libc::POLLOUT,
@@ -154,14 +154,14 @@ fn the_bits_have_the_numbers_of_the_c_library() {
     assert_eq!(libc::EPOLLERR as u16, PollBits::ERR.bits());
 }
 
-/// `ready` has a table of its own, which follows from that of `readiness`.
+/// `ready` uses its own table, derived from that of `readiness`.
 #[test]
-fn a_direction_is_ready_if_the_bits_say_something_of_it() {
+fn ready_and_readiness_agree() {
     for bits in 0..=u16::MAX {
         let bits = PollBits::from_bits_retain(bits);
         for dirs in (0..8).map(Interest::from_bits_retain) {
-            let told = dirs.iter().filter(|&dir| !bits.readiness(dir).is_empty());
-            assert_eq!(bits.ready(dirs), told.collect(), "{bits:?} {dirs:?}");
+            let expected = dirs.iter().filter(|&dir| !bits.readiness(dir).is_empty());
+            assert_eq!(bits.ready(dirs), expected.collect(), "{bits:?} {dirs:?}");
         }
     }
 }

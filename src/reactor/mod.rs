@@ -158,12 +158,12 @@ impl<S: Selector> Reactor<S> {
     /// queued.
     fn deliver(&mut self, events: &mut Events) -> io::Result<()> {
         let mut unserved = self.parts.readiness.queue_len();
-        let mut batch = events.room();
-        while unserved > 0 && events.room() > 0 {
+        let mut batch = events.remaining();
+        while unserved > 0 && events.remaining() > 0 {
             batch = batch.min(unserved);
             self.parts.readiness.verify_front(batch)?;
             for _ in 0..batch {
-                if events.room() == 0 {
+                if events.remaining() == 0 {
                     break;
                 }
                 unserved -= 1;
@@ -229,7 +229,7 @@ impl<S: Selector> Reactor<S> {
     /// Returns true if the kernel can add nothing to the pending completions: no source is watched,
     /// and they fill `events` or no operation is in flight. The kernel is not entered then.
     fn has_all_completions(&self, events: &Events) -> bool {
-        let (room, count) = (events.completion_room(), self.operations.completed_len());
+        let (room, count) = (events.remaining_completions(), self.operations.completed_len());
         let is_all = count >= room || !self.operations.has_unfinished();
         !self.parts.readiness.is_watching() && room > 0 && count > 0 && is_all
     }
@@ -331,7 +331,7 @@ impl<S: Selector> Poller for Reactor<S> {
         self.parts.readiness.begin_wait()?;
         loop {
             let reified = self.parts.readiness.reify_all(&mut self.parts.selector);
-            let is_done = events.has_news()
+            let is_done = events.has_results()
                 || self.operations.has_completed()
                 || self.operations.awaits_silent_sends();
             // Without other results the error is returned; the wait must not sleep first.
@@ -344,7 +344,7 @@ impl<S: Selector> Poller for Reactor<S> {
                 self.deliver_without_waiting(events);
                 return Ok(());
             }
-            self.parts.limit_reports(events.room(), deadline);
+            self.parts.limit_reports(events.remaining(), deadline);
             let (wake, woken) = self.collect(until)?;
             if woken {
                 events.set_woken();
@@ -362,12 +362,12 @@ impl<S: Selector> Poller for Reactor<S> {
                 }
                 return Err(error);
             }
-            let is_ending = events.has_news() || deadline.has_passed();
+            let is_ending = events.has_results() || deadline.has_passed();
             if is_ending && rounds > 0 && self.parts.must_wait_again(events, deadline) {
                 rounds -= 1;
                 continue;
             }
-            if events.has_news() {
+            if events.has_results() {
                 return Ok(());
             }
             reified?;

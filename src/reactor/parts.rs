@@ -165,9 +165,9 @@ impl<S: Selector> Parts<S> {
     /// Returns true if the selector left reports in the kernel that this wait must deliver: those
     /// of watched sources (L1), or all once the deadline has passed (T1).
     pub(super) fn must_wait_again(&mut self, events: &Events, deadline: Deadline) -> bool {
-        let must_complete = || events.completion_room() > 0 && deadline.has_passed();
+        let must_complete = || events.remaining_completions() > 0 && deadline.has_passed();
         let must_report = self.readiness.is_watching() || must_complete();
-        events.room() > 0 && must_report && self.selector.has_more()
+        events.remaining() > 0 && must_report && self.selector.has_more()
     }
 
     /// Collects the driver's events.

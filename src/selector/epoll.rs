@@ -1,27 +1,27 @@
 //! epoll(7).
 //!
-//! How it really behaves (Linux 6.18, measured unless a man page says it):
+//! Behaviour of the kernel (Linux 6.18, measured unless a man page says it):
 //!
-//! - **a.** A level-triggered entry goes back to the end of the kernel's ready list when it is
-//!   reported, so a second call goes on where the first stopped and then repeats. Edge and one-shot
-//!   entries are reported once. So a wait may take a part: no source starves.
-//! - **b.** The bits are polled again at the moment of the report: they are facts, complete for
-//!   what was asked.
-//! - **c.** `EPOLLERR` and `EPOLLHUP` are reported whatever the mask, also by a level-triggered
-//!   mask of nothing, so "watch nothing" is `EPOLL_CTL_DEL`.
-//! - **d.** `EPOLL_CTL_MOD` reads readiness again, also for an edge-triggered entry.
+//! - **a.** A level-triggered entry moves to the end of the kernel's ready list when it is
+//!   reported. A second call continues after the first, and then repeats. Edge and one-shot entries
+//!   are reported once. So a wait may take only some reports: no source starves.
+//! - **b.** The bits are polled again when they are reported: they are facts, complete for the
+//!   requested bits.
+//! - **c.** `EPOLLERR` and `EPOLLHUP` are reported whatever the mask, even by a level-triggered
+//!   entry with an empty mask. Watching nothing is therefore `EPOLL_CTL_DEL`.
+//! - **d.** `EPOLL_CTL_MOD` checks readiness again, for an edge-triggered entry too.
 //! - **e.** Files without a poll operation (regular files, directories, `/dev/null`) are refused
-//!   with `EPERM`. poll(2) calls exactly those always ready.
-//! - **f.** An entry belongs to the open file description and the number it was added under. If the
-//!   number is closed or replaced (dup2) behind our back while a duplicate lives, the entry stays
-//!   and can't be removed any more: DEL and MOD say `ENOENT`, and a new file under the old number
-//!   is another entry. If the old description returns to the number, ADD says `EEXIST`.
-//! - **g.** An edge-triggered eventfd reports every write, also while an earlier one is unread:
-//!   nobody has to read it.
+//!   with `EPERM`. poll(2) reports exactly those as always ready.
+//! - **f.** An entry belongs to the open file description and the descriptor it was added under. If
+//!   the descriptor is closed or replaced (dup2) while a duplicate lives, the entry stays and
+//!   cannot be removed: DEL and MOD return `ENOENT`, and a new file under the old descriptor is
+//!   another entry. If the old description returns to the descriptor, ADD returns `EEXIST`.
+//! - **g.** An edge-triggered eventfd reports every write, also while an earlier one is unread: it
+//!   need not be read.
 //! - **h.** The bits have the values of poll(2).
-//! - **i.** An entry waits in the queues that the file has when it is added. `EPOLL_CTL_MOD` looks
-//!   for no others, so a file whose queue comes to be later (`/dev/net/tun`, which says ERR until
-//!   `TUNSETIFF`) has to be added anew.
+//! - **i.** An entry waits in the queues that the file has when it is added. `EPOLL_CTL_MOD` finds
+//!   no others. So a file that gets its queue later (`/dev/net/tun`, which reports ERR until
+//!   `TUNSETIFF`) must be added anew.
 
 use super::{
     ArmOutcome, ArmRequest, Deadline, Report, Selector, Trigger, Triggers, WaitOutcome, WakeHandle,
@@ -37,8 +37,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 /// The data word of the eventfd, which no slot has ([`Slot::MAX_INDEX`]).
 const WAKE: u64 = u64::MAX;
-/// Room for reports to begin with; it doubles, up to the limit, whenever one call fills it.
-const FIRST_BUFFER: usize = 64;
+/// The initial size of the report buffer, which doubles, up to the limit, when one call fills it.
+const INITIAL_BUFFER: usize = 64;
 
 /// The epoll selector.
 #[derive(Debug)]
@@ -47,18 +47,18 @@ pub struct Epoll {
     wake: WakeHandle,
     /// By slot index.
     entries: Vec<Entry>,
-    /// How many entries the kernel has.
+    /// The number of entries that the kernel has.
     watched: usize,
     buffer: Vec<sys::epoll::epoll_event>,
     max_reports: usize,
     has_more: bool,
 }
 
-/// What the kernel knows of a slot.
+/// The kernel's entry of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Entry {
     Absent,
-    /// It was added, and has reported nothing but errors: its file may have had no queue (i).
+    /// Added, and has reported only errors: its file may have had no queue (i).
     Unproven,
     Watched,
     /// Refused with `EPERM` (e).
@@ -75,14 +75,14 @@ impl Entry {
 impl Epoll {
     /// # Errors
     ///
-    /// What epoll_create1(2) and eventfd(2) say: `EMFILE`, `ENFILE`, `ENOMEM`.
+    /// The errors of epoll_create1(2) and eventfd(2): `EMFILE`, `ENFILE`, `ENOMEM`.
     pub fn new() -> io::Result<Self> {
         let create = || Ok(EpollFd::new(EpollCreateFlags::EPOLL_CLOEXEC)?.0);
         let epoll = EpollFd(above_stdio(create)?);
         let wake = WakeHandle::new()?;
         epoll.add(&wake, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, WAKE))?;
         let empty = sys::epoll::epoll_event { events: 0, u64: 0 };
-        let buffer = vec![empty; FIRST_BUFFER];
+        let buffer = vec![empty; INITIAL_BUFFER];
         let entries = Vec::new();
         let (watched, max_reports, has_more) = (0, usize::MAX, false);
         Ok(Epoll { epoll, wake, entries, watched, buffer, max_reports, has_more })
@@ -104,21 +104,19 @@ impl Epoll {
     /// Deletes the entry of a slot.
     fn delete(&mut self, slot: Slot, fd: BorrowedFd<'_>) {
         if self.entry(slot).is_added() {
-            // ENOENT and EBADF are the only failures: the entry has gone with its file (f).
+            // The only errors are ENOENT and EBADF: the entry was removed with its file (f).
             let _ = self.epoll.delete(fd);
         }
         self.set_entry(slot, Entry::Absent);
     }
 
-    /// Adds or modifies, by what the kernel is believed to have and then by what it says it has
-    /// (f).
+    /// Adds or modifies the entry, by the state known here, then by the kernel's answer (f).
     fn set(&mut self, slot: Slot, fd: BorrowedFd<'_>, flags: EpollFlags) -> Result<(), Errno> {
         let lacks_queue = *self.entry(slot) == Entry::Unproven && may_lack_queue(fd);
         let has_error = lacks_queue && has_error(fd);
         if lacks_queue && !has_error {
             // Once only: an entry that is added anew is the last in the kernel's order (Q2). If
-            // there is no memory to add it, the error says so, and the kernel has nothing of the
-            // file until it is armed again.
+            // adding it fails for want of memory, the kernel has no entry until it is armed again.
             self.delete(slot, fd);
         }
         let mut event = EpollEvent::new(flags, slot.to_bits());
@@ -138,26 +136,24 @@ impl Epoll {
         Ok(())
     }
 
-    /// Notes what a report says of the queue of a file (i).
+    /// Notes from a report whether the file has a queue (i).
     fn note_report(entries: &mut [Entry], slot: Slot, bits: PollBits) {
         if let Some(entry) = entries.get_mut(slot.index()).filter(|entry| entry.is_added()) {
-            *entry = match bits.contains(PollBits::ERR) {
-                true => Entry::Unproven,
-                false => Entry::Watched,
-            };
+            let has_error = bits.contains(PollBits::ERR);
+            *entry = if has_error { Entry::Unproven } else { Entry::Watched };
         }
     }
 }
 
-/// Returns true of devices. Other files have their queues from the beginning.
+/// Returns true for devices. Other files have their queues from the beginning.
 fn may_lack_queue(fd: BorrowedFd<'_>) -> bool {
     sys::file::is_character_device(fd)
 }
 
 fn has_error(fd: BorrowedFd<'_>) -> bool {
     let mut fds = [sys::poll::pollfd { fd: fd.as_raw_fd(), events: 0, revents: 0 }];
-    let is_told = sys::poll::poll_now(&mut fds).is_ok();
-    is_told && PollBits::from_bits_retain(fds[0].revents as u16).contains(PollBits::ERR)
+    let is_polled = sys::poll::poll_now(&mut fds).is_ok();
+    is_polled && PollBits::from_bits_retain(fds[0].revents as u16).contains(PollBits::ERR)
 }
 
 impl Selector for Epoll {
@@ -174,11 +170,11 @@ impl Selector for Epoll {
         let bits = i32::from(arm.bits().bits());
         match self.set(slot, fd, EpollFlags::from_bits_retain(bits) | trigger) {
             Ok(()) => Ok(ArmOutcome::whole(arm.trigger)),
-            // Nothing ever happens to such a file, so it is an edge without events: the reactor's
-            // own looks, which poll(2) answers with "ready", are all there is (e).
+            // Such a file has no wake-ups, so it is an edge without events. The reactor polls it,
+            // and poll(2) reports it ready (e).
             Err(Errno::EPERM) => {
                 self.set_entry(slot, Entry::AlwaysReady);
-                Ok(ArmOutcome { look: true, ..ArmOutcome::whole(Trigger::Edge) })
+                Ok(ArmOutcome { needs_initial_poll: true, ..ArmOutcome::whole(Trigger::Edge) })
             }
             Err(errno) => Err(errno.into()),
         }
@@ -201,12 +197,11 @@ impl Selector for Epoll {
         let mut taken = 0;
         self.has_more = false;
         loop {
-            let room = (self.max_reports - taken).clamp(1, self.buffer.len());
-            let buffer = &mut self.buffer[..room];
+            let space = (self.max_reports - taken).clamp(1, self.buffer.len());
+            let buffer = &mut self.buffer[..space];
             let count = match sys::epoll::wait(self.epoll.0.as_fd(), buffer, timeout) {
                 Ok(count) => count,
-                // Reports were taken already and must not get lost; the error will be there next
-                // time.
+                // Reports that were taken must not be lost; the next call returns the error again.
                 Err(_) if taken > 0 => return Ok(WaitOutcome::Events),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {
                     return Ok(WaitOutcome::Interrupted);
@@ -223,9 +218,9 @@ impl Selector for Epoll {
                 },
             ));
             taken += count;
-            // A full buffer may mean that there is more; level entries repeat for ever, so whoever
-            // has had as many reports as there are entries has had them all (a).
-            if count < room || taken > self.watched {
+            // A full buffer may mean that there are more. Level entries repeat, so as many reports
+            // as entries are all (a).
+            if count < space || taken > self.watched {
                 return Ok(if taken == 0 { WaitOutcome::TimedOut } else { WaitOutcome::Events });
             }
             if taken >= self.max_reports {

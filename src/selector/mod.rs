@@ -1,12 +1,12 @@
-//! The selector interface (SPI): what a kernel mechanism is asked, and how it answers.
+//! The selector interface (SPI), implemented by each kernel mechanism.
 //!
 //! A selector translates and keeps kernel state; it decides nothing. Policy (modes, merging,
-//! capacity, fairness, what counts as ready) is the reactor's. Outside semver: it grows when a
-//! mechanism needs it to.
+//! capacity, fairness, readiness) belongs to the reactor. Outside semver: the interface changes
+//! when a mechanism needs it to.
 
-mod array;
 pub(crate) mod epoll;
 pub(crate) mod poll;
+mod poll_fds;
 pub(crate) mod select;
 pub(crate) mod sigio;
 #[cfg(test)]
@@ -28,71 +28,68 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// One kernel mechanism that tells which files are ready.
+/// A kernel mechanism that reports which files are ready.
 pub trait Selector {
-    /// The triggers that [`Selector::arm`] can be asked for; at least one.
+    /// Returns the triggers that [`Selector::arm`] accepts; at least one.
     fn native(&self) -> Triggers;
 
-    /// The directions in which files get [`Trigger::Edge`], if it is native: all of them for every
-    /// file, or some for some files.
+    /// Returns the directions in which files get [`Trigger::Edge`], if it is native: all of them
+    /// for every file, or some for some files.
     fn edges(&self) -> Interest {
         Interest::all()
     }
 
-    /// Watches `fd` for `arm` (never for nothing) from now on, instead of what was watched for this
-    /// slot before.
+    /// Watches `fd` for `arm` (never for nothing), in place of an earlier request of this slot.
     ///
-    /// Readiness that is present already must be reported by the next wait, unless
-    /// [`ArmOutcome::look`] leaves that to the reactor. Between registration and
-    /// [`Selector::remove`] the same slot always comes with the same file.
+    /// The next wait must report present readiness, unless [`ArmOutcome::needs_initial_poll`]
+    /// leaves that to the reactor. Between registration and [`Selector::remove`] a slot always has
+    /// the same file.
     ///
     /// # Errors
     ///
-    /// `EBADF` for a number that is not open or open with `O_PATH`; else what the mechanism says.
-    /// On an error, what was watched before still is.
+    /// `EBADF` for a descriptor that is not open or open with `O_PATH`, and errors of the
+    /// mechanism. After an error the earlier request is still in effect.
     fn arm(&mut self, slot: Slot, fd: BorrowedFd<'_>, arm: ArmRequest) -> io::Result<ArmOutcome>;
 
-    /// Watches nothing for this slot until it is armed again. Late reports do no harm.
+    /// Watches nothing for this slot until it is armed again. Late reports are harmless.
     fn disarm(&mut self, slot: Slot, fd: BorrowedFd<'_>);
 
-    /// Notes which of the armed directions operations may await, after each [`Selector::arm`]. What
-    /// the mechanism does not report of these it has to find out otherwise, if late: an operation
-    /// must complete.
+    /// Notes which of the armed directions operations may await, after each [`Selector::arm`]. The
+    /// selector must find their readiness even where the mechanism does not report it, if late: an
+    /// operation must complete.
     fn note_awaited(&mut self, slot: Slot, fd: BorrowedFd<'_>, dirs: Interest) {
         let _ = (slot, fd, dirs);
     }
 
-    /// Lets go of the file: when this returns the kernel holds it no longer on the slot's behalf.
+    /// Removes the file: when this returns, the kernel no longer holds it for the slot.
     fn remove(&mut self, slot: Slot, fd: BorrowedFd<'_>);
 
-    /// Limits how many reports a wait takes from the kernel. A mechanism may leave some there if
-    /// it reports in a fair order, and if it reports by itself what is ready when a source is
-    /// armed. Others take all, and have nothing to do here.
+    /// Limits how many reports a wait takes from the kernel. A mechanism may leave some there if it
+    /// reports in a fair order, and reports present readiness when a source is armed. Others take
+    /// all, and ignore this.
     fn set_max_reports(&mut self, max: usize) {
         let _ = max;
     }
 
-    /// Waits until there is something to report, a [`WakeHandle::notify`] arrives or the deadline
-    /// passes, and appends to `out` what the kernel has to report: all of it, unless
-    /// [`has_more`](Selector::has_more) says otherwise.
+    /// Waits until there is a report, a [`WakeHandle::notify`] arrives or the deadline passes.
+    /// Appends the kernel's reports to `out`: all of them, unless [`has_more`](Selector::has_more)
+    /// returns true.
     ///
     /// # Errors
     ///
-    /// What the mechanism says, and then nothing that was taken from the kernel may be missing from
-    /// `out`.
+    /// Errors of the mechanism. `out` must contain every report that was taken from the kernel.
     fn wait(&mut self, deadline: Deadline, out: &mut Vec<Report>) -> io::Result<WaitOutcome>;
 
-    /// Returns true if the kernel may have had more to report than the last wait has taken. Another
-    /// wait, which need not sleep, takes it.
+    /// Returns true if the kernel may have had more reports than the last wait took. Another wait,
+    /// which need not sleep, takes them.
     fn has_more(&mut self) -> bool {
         false
     }
 
-    /// What ends a wait from elsewhere. Always the same one.
+    /// Returns the handle that ends a wait from elsewhere. Always the same one.
     fn wake_handle(&self) -> WakeHandle;
 
-    /// Returns what performs operations, `None` if the mechanism performs none. Always the same
-    /// answer.
+    /// Returns the driver of operations, `None` if the mechanism performs none. Always the same.
     fn driver(&mut self) -> Option<&mut dyn OpDriver> {
         None
     }
@@ -101,60 +98,59 @@ pub trait Selector {
 /// The part of a mechanism that performs operations.
 pub trait OpDriver {
     /// Submits an operation, at the latest with the next wait. Its file stays open until
-    /// [`drain_events`](OpDriver::drain_events) has told what became of it, or this value is
-    /// dropped, which must free the memory of the call only when the kernel is done with it.
+    /// [`drain_events`](OpDriver::drain_events) has returned its completion, or this value is
+    /// dropped. The drop must free the memory of the call only when the kernel no longer uses it.
     ///
-    /// Of one source at most one operation that reads and one that writes is submitted at a time,
-    /// and any number of those at an offset, which are in no order.
+    /// At most one read and one write of a source is submitted at a time. Operations at an offset
+    /// are in no order, and any number may be submitted.
     ///
     /// # Errors
     ///
-    /// The work, if the mechanism can't do it. The reactor attempts it when the file is ready.
+    /// The work, if the mechanism cannot do it. The reactor attempts it when the file is ready.
     fn submit(&mut self, op: OpSlot, work: Work) -> Result<(), Work>;
 
-    /// Ends an operation soon, with `ECANCELED` if it has done nothing.
+    /// Cancels an operation, which soon ends, with `ECANCELED` if it has done nothing.
     fn cancel(&mut self, op: OpSlot);
 
-    /// Cancels these operations, and waits for those to end that can be interrupted.
+    /// Cancels these operations, and waits for the end of those that can be interrupted.
     fn cancel_and_wait(&mut self, ops: &[OpSlot]);
 
-    /// Returns the buffers of a pool that are provided to the kernel, which has not used them yet,
-    /// to the pool: others wait for them. Operations that would take them end with `ECANCELED`.
+    /// Returns the unused provided buffers of a pool to the pool, because others wait for them.
+    /// Operations that would take them end with `ECANCELED`.
     fn release_buffers(&mut self, pool: &BufferPool) {
         let _ = pool;
     }
 
-    /// Adds what operations have come to since the last call, in that order. While there is
-    /// something to add, no wait sleeps.
+    /// Appends the events since the last call, in order. While there are events, no wait sleeps.
     fn drain_events(&mut self, out: &mut Vec<OpEvent>);
 }
 
-/// What an operation has come to in the kernel, or on a thread.
+/// A result of an operation in the kernel, or on a thread.
 #[derive(Debug)]
 pub enum OpEvent {
-    /// It has ended.
+    /// The operation has ended.
     Completed {
-        /// Which.
+        /// The operation.
         op: OpSlot,
-        /// As it was submitted, but for what was moved.
+        /// The work as it was submitted, except for the count of moved bytes.
         work: Work,
-        /// What the call has brought. On `WouldBlock`, `Interrupted`, `ENOBUFS` of one that takes
-        /// its buffers from a pool, and `ECANCELED` that nobody asked for, the reactor goes on by
-        /// itself. One with many results begins again after a result, and after `ECANCELED`, when
-        /// what it has brought was taken.
+        /// The result of the call. The reactor continues by itself after `WouldBlock`,
+        /// `Interrupted`, `ENOBUFS` of a receive from a pool, and `ECANCELED` without a cancel. It
+        /// submits a multishot operation again after a result, and after `ECANCELED` when its
+        /// results were taken.
         result: io::Result<CallResult>,
     },
-    /// It has brought one of many results, and goes on.
+    /// A multishot operation has a result, and continues.
     Result {
-        /// Which.
+        /// The operation.
         op: OpSlot,
-        /// What the call has brought.
+        /// The result.
         result: CallResult,
     },
 }
 
 impl OpEvent {
-    /// Returns the operation that it is about.
+    /// Returns the operation of the event.
     pub fn op(&self) -> OpSlot {
         match self {
             OpEvent::Completed { op, .. } | OpEvent::Result { op, .. } => *op,
@@ -175,79 +171,81 @@ bitflags! {
     }
 }
 
-/// How a mechanism reports an armed slot.
+/// The way in which a mechanism reports an armed slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trigger {
     /// In every wait in which an armed direction is ready.
     Level,
-    /// When something happens to the file, and then not again until something more happens.
+    /// When something happens to the file, and again when something more happens.
     Edge,
-    /// Once; then the slot is not armed any more.
+    /// Once; then the slot is disarmed.
     OneShot,
 }
 
-/// What to watch.
+/// A request to watch a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ArmRequest {
     /// The directions; [`PollBits::asked`] gives their bits.
     pub dirs: Interest,
-    /// Ends that are to be reported too, of directions that are not in `dirs`: of `HUP` and `ERR`
-    /// either both or none, and `RDHUP`. Empty if all that there is to watch is
-    /// [`Trigger::Edge`]'s.
+    /// Ends of directions outside `dirs` to report too: both `HUP` and `ERR` or neither, and
+    /// `RDHUP`. Empty if [`Trigger::Edge`] covers all that is watched.
     pub ends: PollBits,
-    /// How to report them: one of [`Selector::native`], or what an earlier [`ArmOutcome`] of the
-    /// registration named.
+    /// The trigger: one of [`Selector::native`], or that of an earlier [`ArmOutcome`] of the
+    /// registration.
     pub trigger: Trigger,
 }
 
 impl ArmRequest {
-    /// The bits to watch for.
+    /// Returns the bits to watch for.
     pub fn bits(self) -> PollBits {
         PollBits::asked(self.dirs) | self.ends
     }
 }
 
-/// What arming came to.
+/// The outcome of [`Selector::arm`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ArmOutcome {
-    /// The trigger the file really has. The answer to the first `arm` after `register` or `modify`
-    /// holds until the next `modify`, unless the mechanism has lost the file meanwhile and can now
-    /// only watch its level.
+    /// The trigger that the file has. The outcome of the first `arm` after `register` or `modify`
+    /// holds until the next `modify`. The exception is a file that the mechanism has lost, and can
+    /// only watch by its level.
     pub trigger: Trigger,
-    /// With [`Trigger::Edge`]: these directions are reported by their level all the same, like
-    /// [`Trigger::Level`] has it. To arm them anew must not repeat the edges of the others.
+    /// With [`Trigger::Edge`]: directions that are reported as by [`Trigger::Level`]. Arming them
+    /// again must not repeat the edges of the others.
     pub level: Interest,
-    /// Readiness that is present already will not be reported: the reactor has to look for itself.
-    /// (What had happened while it was armed before still has to be.)
-    /// Not with [`Trigger::OneShot`], where a look that finds nothing arms again and would be
-    /// answered so for ever.
-    pub look: bool,
-    /// The mechanism can't show everything that would make an armed direction ready: the reactor
-    /// has to look for itself, at once and in every wait. Not with [`Trigger::OneShot`] either.
-    pub blind: bool,
+    /// Present readiness will not be reported: the reactor must poll once. (Earlier events of an
+    /// armed slot must still be reported.) Never with [`Trigger::OneShot`], where a poll that finds
+    /// nothing arms again, and would loop.
+    pub needs_initial_poll: bool,
+    /// The mechanism cannot show every readiness of an armed direction: the reactor must poll at
+    /// once and in every wait. Never with [`Trigger::OneShot`].
+    pub needs_poll_each_wait: bool,
 }
 
 impl ArmOutcome {
-    /// Everything is the mechanism's: what is ready already, and all that comes.
+    /// Returns the outcome of a mechanism that reports present and later readiness by itself.
     pub fn whole(trigger: Trigger) -> Self {
-        ArmOutcome { trigger, level: Interest::empty(), look: false, blind: false }
+        ArmOutcome {
+            trigger,
+            level: Interest::empty(),
+            needs_initial_poll: false,
+            needs_poll_each_wait: false,
+        }
     }
 }
 
-/// One report of the kernel.
+/// A report of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Report {
-    /// These bits are true now, and they are all there are for the armed directions.
+    /// These bits are true now, and complete for the armed directions.
     Fact(Slot, PollBits),
-    /// These bits are true now, but there may be more: a reason to look, after which what was seen
-    /// here may be gone.
+    /// These bits are true now, but may be incomplete: a reason to poll, which may clear them.
     Partial(Slot, PollBits),
-    /// A reason to look at the slot's file.
+    /// A reason to poll the slot's file.
     Hint(Slot),
 }
 
 impl Report {
-    /// Whom it is about.
+    /// Returns the slot of the report.
     pub fn slot(self) -> Slot {
         match self {
             Report::Fact(slot, _) | Report::Partial(slot, _) | Report::Hint(slot) => slot,
@@ -255,7 +253,7 @@ impl Report {
     }
 }
 
-/// How a wait ended.
+/// The outcome of a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WaitOutcome {
     /// There are reports, or a notification.
@@ -268,10 +266,10 @@ pub enum WaitOutcome {
     Overflow,
 }
 
-/// Until when to wait.
+/// The end of a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deadline {
-    /// Look, but do not wait.
+    /// Do not block.
     Now,
     /// Until this moment of the monotonic clock.
     At(Instant),
@@ -280,7 +278,8 @@ pub enum Deadline {
 }
 
 impl Deadline {
-    /// `timeout` from now. One beyond the range of the clock (some 292 billion years) is none.
+    /// Returns the deadline `timeout` from now. One beyond the range of the clock (about 292
+    /// billion years) is no limit.
     pub fn after(timeout: Option<Duration>) -> Self {
         match timeout {
             Some(Duration::ZERO) => Deadline::Now,
@@ -291,16 +290,16 @@ impl Deadline {
         }
     }
 
-    /// This, or that moment if it is earlier.
+    /// Returns this deadline, or `moment` if that is earlier.
     pub fn or_at(self, moment: Option<Instant>) -> Self {
         match (self, moment) {
-            (Deadline::At(its), Some(moment)) => Deadline::At(its.min(moment)),
+            (Deadline::At(own), Some(moment)) => Deadline::At(own.min(moment)),
             (Deadline::Never, Some(moment)) => Deadline::At(moment),
             (Deadline::Now, _) | (_, None) => self,
         }
     }
 
-    /// The time left: zero from the deadline on, `None` where there is no limit.
+    /// Returns the time left: zero after the deadline, `None` without a limit.
     pub fn remaining(self) -> Option<Duration> {
         match self {
             Deadline::Now => Some(Duration::ZERO),
@@ -309,7 +308,7 @@ impl Deadline {
         }
     }
 
-    /// Whether no time is left.
+    /// Returns true if no time is left.
     pub fn has_passed(self) -> bool {
         self.remaining() == Some(Duration::ZERO)
     }
@@ -317,9 +316,8 @@ impl Deadline {
 
 /// Ends a selector's wait from any thread: an eventfd that the selector watches.
 ///
-/// Whether a wake is due is the reactor's business. A selector need only return from its wait when
-/// the eventfd becomes readable, and [`WakeHandle::drain`] it if its mechanism would otherwise
-/// report it again.
+/// The reactor decides whether a wake is due. A selector need only return from its wait when the
+/// eventfd becomes readable, and [`WakeHandle::drain`] it if its mechanism would report it again.
 #[derive(Clone, Debug)]
 pub struct WakeHandle {
     eventfd: Arc<EventFd>,
@@ -328,25 +326,24 @@ pub struct WakeHandle {
 }
 
 impl WakeHandle {
-    /// Makes an eventfd, `CLOEXEC` and `NONBLOCK`. To be made on the thread that waits.
+    /// Makes an eventfd, `CLOEXEC` and `NONBLOCK`. Must be called on the thread that waits.
     ///
     /// # Errors
     ///
-    /// What eventfd(2) says: `EMFILE`, `ENFILE`, `ENOMEM`.
+    /// The errors of eventfd(2): `EMFILE`, `ENFILE`, `ENOMEM`.
     pub fn new() -> io::Result<Self> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let eventfd = above_stdio(|| Ok(EventFd::from_value_and_flags(0, flags)?))?;
         Ok(WakeHandle { eventfd: Arc::new(eventfd), thread: ThreadId::current() })
     }
 
-    /// Makes the eventfd readable. Safe to call in a signal handler: system calls alone, and errno
-    /// is kept.
+    /// Makes the eventfd readable. Async-signal-safe: makes only system calls, and preserves errno.
     pub fn notify(&self) {
         let errno = Errno::last_raw();
         match self.thread.shares_fd_table() {
-            // The only failure is EAGAIN, a full counter, and then the eventfd is readable anyway.
+            // The only error is EAGAIN, a full counter: the eventfd is readable then.
             Sharing::Shared | Sharing::Unknown => _ = self.eventfd.write(1),
-            // The number may stand for another file here (unshare(2), `CLONE_FILES`). If the
+            // The descriptor may be another file in this table (unshare(2), `CLONE_FILES`). If the
             // thread has ended, nothing waits.
             Sharing::Separate => {
                 let duplicate = self.thread.duplicate(self.eventfd.as_fd().as_raw_fd());
@@ -358,7 +355,7 @@ impl WakeHandle {
 
     /// Makes the eventfd unreadable.
     pub fn drain(&self) {
-        // The only failure is EAGAIN: it was unreadable already.
+        // The only error is EAGAIN: it was unreadable already.
         let _ = self.eventfd.read();
     }
 }

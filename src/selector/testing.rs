@@ -1,11 +1,10 @@
-//! What the unit tests of the mechanisms that keep nothing in the kernel have in common: the slots,
-//! and what may be done to a handful of eventfds in any order.
+//! Helpers of selector unit tests: slots, and random operations on a few eventfds.
 
 use crate::event::Interest;
 use crate::key::Slot;
 use proptest::prelude::*;
 
-/// The slot of the file at this place.
+/// Returns the slot of the file at this index.
 pub(super) fn slot(at: usize) -> Slot {
     Slot { index: at as u32, generation: 7 }
 }
@@ -17,13 +16,13 @@ pub(super) enum Op {
     Remove(usize),
     /// Makes the file readable.
     Add(usize),
-    /// Makes it unreadable.
+    /// Makes the file unreadable.
     Take(usize),
     Notify,
     Wait,
 }
 
-/// Anything, to one of so many sources and for some of these directions.
+/// Generates an operation on one of `sources` files, for some of the directions `all`.
 pub(super) fn any_op(sources: usize, all: Interest) -> impl Strategy<Value = Op> {
     let dirs = (1..=all.bits()).prop_map(Interest::from_bits_truncate);
     prop_oneof![

@@ -1,4 +1,4 @@
-//! Both against a list of pairs, with keys that have few generations.
+//! `Slab` and `SlotMap` against a list of pairs, with keys that have few generations.
 
 use super::*;
 use proptest::prelude::*;
@@ -59,14 +59,14 @@ proptest! {
                 used.push(key);
                 list.push((key, at));
             } else if !used.is_empty() {
-                // It may be an old one.
+                // The key may be stale.
                 let key = used[pick.index(used.len())];
-                let found = list.iter().position(|(its, _)| *its == key);
+                let found = list.iter().position(|(old, _)| *old == key);
                 prop_assert_eq!(slab.remove(key), found.map(|at| list.remove(at).1));
             }
             prop_assert_eq!(slab.len(), list.len());
             for key in &used {
-                let expected = list.iter().find(|(its, _)| its == key).map(|(_, value)| *value);
+                let expected = list.iter().find(|(old, _)| old == key).map(|(_, value)| *value);
                 prop_assert_eq!(slab.get(*key).copied(), expected);
                 prop_assert_eq!(slab.get_mut(*key).copied(), expected);
             }
@@ -84,9 +84,9 @@ proptest! {
         let mut list = Vec::<(Key, usize)>::new();
         for (at, (what, index, generation)) in steps.into_iter().enumerate() {
             let key = Key(index, generation);
-            let found = list.iter().position(|(its, _)| *its == key);
+            let found = list.iter().position(|(old, _)| *old == key);
             if what < 2 {
-                list.retain(|(its, _)| its.0 != index);
+                list.retain(|(old, _)| old.0 != index);
                 list.push((key, at));
                 prop_assert_eq!(*map.insert(key, at), at);
             } else {
@@ -95,10 +95,10 @@ proptest! {
             prop_assert_eq!(map.len(), list.len());
             for (index, generation) in (0..5).flat_map(|index| (0..3).map(move |it| (index, it))) {
                 let key = Key(index, generation);
-                let expected = list.iter().find(|(its, _)| *its == key).map(|(_, value)| *value);
+                let expected = list.iter().find(|(old, _)| *old == key).map(|(_, value)| *value);
                 prop_assert_eq!(map.get(key).copied(), expected);
                 prop_assert_eq!(map.get_mut(key).copied(), expected);
-                let by_index = list.iter().find(|(its, _)| its.0 == index).copied();
+                let by_index = list.iter().find(|(old, _)| old.0 == index).copied();
                 let found = map.get_index(index).map(|(key, value)| (key, *value));
                 prop_assert_eq!(found, by_index);
             }
@@ -126,7 +126,7 @@ fn entry_is_retired_after_its_last_generation() {
     assert!((0..=3).all(|generation| slab.get(Key(0, generation)).is_none()));
 }
 
-/// A key that was taken names no value, and the index has later ones.
+/// A taken key names no value, and its index has later keys.
 #[test]
 fn key_is_taken_once_and_finds_nothing() {
     let mut slab = Slab::<Key, usize>::default();
@@ -145,7 +145,7 @@ fn key_is_taken_once_and_finds_nothing() {
     assert_eq!(slab.insert(3).0.0, 1, "another index");
 }
 
-/// After each burst all but a few entries are freed, and no key comes again.
+/// After each burst all but a few entries are freed, and no key is used twice.
 #[test]
 fn bursts_leave_few_entries() {
     let mut slab = Slab::<crate::key::OpSlot, u32>::default();

@@ -148,13 +148,13 @@ impl BufferPool {
     }
 
     /// Returns the number of allocated buffers, in use or idle.
-    pub fn made(&self) -> usize {
+    pub fn allocated(&self) -> usize {
         self.0.lock().map_or(0, |state| state.made)
     }
 
     /// Returns the number of idle buffers. Buffers provided to io_uring pollers, at most half of
     /// the limit, are not idle.
-    pub fn idle(&self) -> usize {
+    pub fn available(&self) -> usize {
         self.0.lock().map_or(0, |state| state.free.len())
     }
 
@@ -224,7 +224,7 @@ impl BufferPool {
     /// let mut bufs: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
     /// bufs.truncate(1);
     /// pool.shrink_to_fit();
-    /// assert_eq!((pool.made(), pool.idle()), (1, 0));
+    /// assert_eq!((pool.allocated(), pool.available()), (1, 0));
     /// # Ok(())
     /// # }
     /// ```
@@ -369,8 +369,8 @@ impl fmt::Debug for BufferPool {
         f.debug_struct("BufferPool")
             .field("size", &self.size())
             .field("limit", &self.limit())
-            .field("made", &self.made())
-            .field("idle", &self.idle())
+            .field("allocated", &self.allocated())
+            .field("available", &self.available())
             .finish()
     }
 }

@@ -1,4 +1,4 @@
-//! No wake is lost: every interleaving of two wakers with a poller's waits, and threads.
+//! Wakes are not lost in any interleaving of two wakers with a poller's waits, nor by threads.
 
 mod notifier;
 #[cfg(feature = "conformance")]
@@ -18,7 +18,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::{Duration, Instant};
 
-/// A selector, made afresh for each interleaving.
+/// Makes a selector, anew for each interleaving.
 type Make = fn() -> Box<dyn Selector>;
 
 fn epoll() -> Box<dyn Selector> {
@@ -29,7 +29,7 @@ fn poll() -> Box<dyn Selector> {
     Box::new(Poll::new().expect("an eventfd"))
 }
 
-/// What the eventfd counts, which reading sets to zero.
+/// Reads the counter of the eventfd, which sets it to zero.
 fn take_count(handle: &WakeHandle) -> u64 {
     let mut count = [0; 8];
     match nix::unistd::read(handle.as_fd(), &mut count) {
@@ -41,18 +41,18 @@ fn take_count(handle: &WakeHandle) -> u64 {
     }
 }
 
-/// How a waker goes about it.
+/// The steps of a wake.
 #[derive(Clone, Copy, Debug)]
-enum Pace {
-    /// All of `wake` at once.
-    AtOnce,
+enum WakeStyle {
+    /// `wake` as one step.
+    Atomic,
     /// The flag first, the eventfd some time later: a thread that was preempted in between.
-    Halting,
+    Split,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Move {
-    /// The next step of the poller; from sleep only if the kernel ends it.
+    /// The next step of the poller. It leaves its sleep only if the kernel ends it.
     Poller,
     /// Something else ends the sleep.
     Interruption,
@@ -60,9 +60,9 @@ enum Move {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    Up,
-    /// Between lying down and the system call, or in it. Whether it waits or only looks.
+enum PollerState {
+    Running,
+    /// Between `prepare_park` and the end of the system call; `asleep` if that may block.
     Parked {
         asleep: bool,
     },
@@ -72,50 +72,61 @@ enum Place {
     },
 }
 
-/// One interleaving as far as it has been played, and what should be true.
+/// One interleaving up to some step, and the expected state.
 struct Interleaving {
     parker: Parker,
     selector: Box<dyn Selector>,
-    place: Place,
-    /// How many waits the poller still begins.
+    state: PollerState,
+    /// The number of waits that the poller still begins.
     waits: usize,
-    /// For each waker, what it has left to do.
-    wakers: Vec<Vec<Pace>>,
-    /// Whether a waker between its two halves has to write.
-    halves: Vec<Option<bool>>,
-    /// A wake was made that no wait has taken yet.
+    /// The remaining wakes of each waker.
+    wakers: Vec<Vec<WakeStyle>>,
+    /// For a waker between its two steps, true if it must write.
+    pending_halves: Vec<Option<bool>>,
+    /// A wake is pending.
     pending: bool,
     writes: u64,
 }
 
 impl Interleaving {
-    fn new(make: Make, waits: usize, wakers: &[Vec<Pace>]) -> Self {
+    fn new(make: Make, waits: usize, wakers: &[Vec<WakeStyle>]) -> Self {
         let selector = make();
         let parker = Parker::new(selector.wake_handle()).expect("a page");
-        let (place, wakers) = (Place::Up, wakers.to_vec());
-        let halves = vec![None; wakers.len()];
-        Interleaving { parker, selector, place, waits, wakers, halves, pending: false, writes: 0 }
+        let (state, wakers) = (PollerState::Running, wakers.to_vec());
+        let pending_halves = vec![None; wakers.len()];
+        Interleaving {
+            parker,
+            selector,
+            state,
+            waits,
+            wakers,
+            pending_halves,
+            pending: false,
+            writes: 0,
+        }
     }
 
-    /// Who could move next.
+    /// Returns the possible next steps.
     fn moves(&self) -> Vec<Move> {
         let mut moves = Vec::new();
-        if self.place != Place::Up || self.waits > 0 {
+        if self.state != PollerState::Running || self.waits > 0 {
             moves.push(Move::Poller);
         }
-        if (self.place == Place::Parked { asleep: true }) {
+        if (self.state == PollerState::Parked { asleep: true }) {
             moves.push(Move::Interruption);
         }
-        let busy = |waker: &usize| self.halves[*waker].is_some() || !self.wakers[*waker].is_empty();
+        let busy = |waker: &usize| {
+            self.pending_halves[*waker].is_some() || !self.wakers[*waker].is_empty()
+        };
         moves.extend((0..self.wakers.len()).filter(busy).map(Move::Waker));
         moves
     }
 
-    /// False if nothing came of it, because the poller sleeps on.
+    /// Returns false if the step had no effect, because the poller keeps sleeping.
     fn play(&mut self, next: Move) -> bool {
         match next {
             Move::Poller | Move::Interruption => return self.step(next == Move::Interruption),
-            Move::Waker(waker) => match self.halves[waker].take() {
+            Move::Waker(waker) => match self.pending_halves[waker].take() {
                 Some(true) => self.parker.0.0.handle.notify(),
                 Some(false) => {}
                 None => self.begin_wake(waker),
@@ -125,67 +136,71 @@ impl Interleaving {
     }
 
     fn begin_wake(&mut self, waker: usize) {
-        let pace = self.wakers[waker].pop().expect("only busy wakers move");
-        let parked = [Place::Parked { asleep: true }, Place::Awake { asleep: true }];
-        self.writes += u64::from(parked.contains(&self.place) && !self.pending);
+        let pace = self.wakers[waker].pop().expect("a waker with wakes left");
+        let parked = [PollerState::Parked { asleep: true }, PollerState::Awake { asleep: true }];
+        self.writes += u64::from(parked.contains(&self.state) && !self.pending);
         match pace {
-            Pace::AtOnce => self.parker.waker().wake(),
-            Pace::Halting => {
+            WakeStyle::Atomic => self.parker.waker().wake(),
+            WakeStyle::Split => {
                 let before = self.parker.0.0.state.swap(NOTIFIED, Ordering::AcqRel);
-                self.halves[waker] = Some(before == PARKED);
+                self.pending_halves[waker] = Some(before == PARKED);
             }
         }
         self.pending = true;
     }
 
     fn step(&mut self, interrupted: bool) -> bool {
-        match self.place {
-            Place::Up => {
+        match self.state {
+            PollerState::Running => {
                 self.waits -= 1;
                 let asleep = self.parker.prepare_park();
-                assert_eq!(asleep, !self.pending, "it sleeps if no wake is pending");
-                self.place = Place::Parked { asleep };
+                assert_eq!(asleep, !self.pending, "the poller parks if no wake is pending");
+                self.state = PollerState::Parked { asleep };
             }
-            Place::Parked { asleep } => {
+            PollerState::Parked { asleep } => {
                 let mut out = Vec::new();
-                let wake = self.selector.wait(Deadline::Now, &mut out).expect("a look");
+                let wake = self.selector.wait(Deadline::Now, &mut out).expect("a wait");
                 assert_eq!(out, [], "a wake is not a report");
                 if asleep && !interrupted && wake == crate::selector::WaitOutcome::TimedOut {
                     return false;
                 }
-                self.place = Place::Awake { asleep };
+                self.state = PollerState::Awake { asleep };
             }
-            Place::Awake { .. } => {
+            PollerState::Awake { .. } => {
                 let woken = self.parker.finish_park();
-                assert_eq!(woken, std::mem::take(&mut self.pending), "it takes what is pending");
-                self.place = Place::Up;
+                assert_eq!(
+                    woken,
+                    std::mem::take(&mut self.pending),
+                    "the poller takes the pending wake"
+                );
+                self.state = PollerState::Running;
             }
         }
         true
     }
 }
 
-/// Plays on from `played` in every way there is. Gives how many ways there were.
-fn explore(make: Make, waits: usize, wakers: &[Vec<Pace>], played: &mut Vec<Move>) -> usize {
+/// Continues `played` in every possible way. Returns the number of ways.
+fn explore(make: Make, waits: usize, wakers: &[Vec<WakeStyle>], played: &mut Vec<Move>) -> usize {
     let replay = |played: &[Move]| {
-        let mut night = Interleaving::new(make, waits, wakers);
-        let moved = played.iter().fold(true, |_, &next| night.play(next));
-        (night, moved)
+        let mut run = Interleaving::new(make, waits, wakers);
+        let moved = played.iter().fold(true, |_, &next| run.play(next));
+        (run, moved)
     };
-    let (night, _) = replay(played);
-    let moves = night.moves();
+    let (run, _) = replay(played);
+    let moves = run.moves();
     let others_are_done = !moves.iter().any(|next| matches!(next, Move::Waker(_)));
     let mut ways = usize::from(moves.is_empty());
     if moves.is_empty() {
-        check_writes(make, &night, played);
+        check_writes(make, &run, played);
     }
     for next in moves {
         played.push(next);
-        // A sleeper that sleeps on is no new state.
+        // A poller that keeps sleeping is in no new state.
         if replay(played).1 {
             ways += explore(make, waits, wakers, played);
         } else {
-            let lost = others_are_done && night.pending;
+            let lost = others_are_done && run.pending;
             assert!(!lost, "a wake was lost: {played:?} with {wakers:?}");
         }
         played.pop();
@@ -193,78 +208,78 @@ fn explore(make: Make, waits: usize, wakers: &[Vec<Pace>], played: &mut Vec<Move
     ways
 }
 
-/// Only wakes that found a sleeper have written. The poll selector reads the eventfd as it goes.
-fn check_writes(make: Make, night: &Interleaving, played: &[Move]) {
-    let (count, due) = (take_count(&night.parker.0.0.handle), night.writes);
+/// Only wakes of a sleeping poller have written. The poll selector drains the eventfd in its waits.
+fn check_writes(make: Make, run: &Interleaving, played: &[Move]) {
+    let (count, due) = (take_count(&run.parker.0.0.handle), run.writes);
     let reads = std::ptr::fn_addr_eq(make, poll as Make);
     assert!(count == due || (reads && count < due), "{count} writes, not {due}: {played:?}");
 }
 
 fn check_all_interleavings(make: Make) {
-    use Pace::{AtOnce, Halting};
+    use WakeStyle::{Atomic, Split};
     let mut ways = 0;
-    for [first, second] in [[AtOnce, AtOnce], [AtOnce, Halting], [Halting, Halting]] {
+    for [first, second] in [[Atomic, Atomic], [Atomic, Split], [Split, Split]] {
         ways += explore(make, 3, &[vec![first], vec![second]], &mut Vec::new());
-        ways += explore(make, 2, &[vec![first, second], vec![Halting]], &mut Vec::new());
+        ways += explore(make, 2, &[vec![first, second], vec![Split]], &mut Vec::new());
     }
-    assert!(ways > 5_000, "{ways} interleavings: the search is cut short");
+    assert!(ways > 5_000, "{ways} interleavings: the search was incomplete");
 }
 
 #[test]
-fn no_interleaving_loses_a_wake_on_epoll() {
+fn wake_survives_all_interleavings_on_epoll() {
     check_all_interleavings(epoll);
 }
 
 #[test]
-fn no_interleaving_loses_a_wake_on_poll() {
+fn wake_survives_all_interleavings_on_poll() {
     check_all_interleavings(poll);
 }
 
-/// How long a poller sleeps, at the most, on a wake that was lost.
+/// The timeout of a wait whose wake was lost.
 const LONG: Duration = Duration::from_secs(30);
 
-/// Fails if the wait lasts until its deadline. Then a wake may be pending that nobody was told of.
+/// Fails if the wait lasts until its deadline: a wake may have been lost.
 fn wait(poller: &mut dyn Poller, events: &mut Events) {
     let deadline = Instant::now() + LONG;
     poller.wait(events, Some(LONG)).expect("a wait");
     assert!(Instant::now() < deadline, "a wake was lost: {events:?}");
 }
 
-/// Tells the threads to end, also after a panic.
-struct EndOfTest<'a>(&'a AtomicBool);
+/// Stops the threads, also after a panic.
+struct StopOnDrop<'a>(&'a AtomicBool);
 
-impl Drop for EndOfTest<'_> {
+impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
 }
 
-/// Threads that go on only when their last wake was answered, so that each single one counts;
-/// every other time there is something to read as well, which gets the poller up by itself.
+/// Runs threads that wake again only when their last wake was seen, so that no wake may be lost.
+/// With every other wake the source becomes readable, which ends the wait by itself.
 fn check_threads(backend: Backend) {
     const THREADS: usize = 4;
     const WAKES: usize = 400;
-    let (here, there) = UnixStream::pair().expect("a socket pair");
-    here.set_nonblocking(true).expect("a flag");
-    there.set_nonblocking(true).expect("a flag");
-    let (here, mut poller) = (Arc::new(here), backend.open().expect("an eventfd"));
-    poller.register(here.clone(), Token(0), Interest::READABLE, Mode::Level).expect("fresh");
+    let (local, peer) = UnixStream::pair().expect("a socket pair");
+    local.set_nonblocking(true).expect("a flag");
+    peer.set_nonblocking(true).expect("a flag");
+    let (local, mut poller) = (Arc::new(local), backend.open().expect("an eventfd"));
+    poller.register(local.clone(), Token(0), Interest::READABLE, Mode::Level).expect("fresh");
     let asked: [AtomicUsize; THREADS] = Default::default();
     let answered: [AtomicUsize; THREADS] = Default::default();
-    let over = AtomicBool::new(false);
+    let stopped = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for (asked, answered) in asked.iter().zip(&answered) {
-            let (waker, mut there, over) = (poller.waker(), &there, &over);
+            let (waker, mut peer, stopped) = (poller.waker(), &peer, &stopped);
             scope.spawn(move || {
                 for wake in 1..=WAKES {
                     asked.store(wake, Ordering::Release);
                     if wake % 2 == 0 {
-                        // A full buffer is something to read, too.
-                        let _ = there.write(b"x");
+                        // A full buffer is readable, too.
+                        let _ = peer.write(b"x");
                     }
                     waker.wake();
                     while answered.load(Ordering::Acquire) < wake {
-                        if over.load(Ordering::Relaxed) {
+                        if stopped.load(Ordering::Relaxed) {
                             return;
                         }
                         std::thread::yield_now();
@@ -272,7 +287,7 @@ fn check_threads(backend: Backend) {
                 }
             });
         }
-        let _end = EndOfTest(&over);
+        let _end = StopOnDrop(&stopped);
         let mut events = Events::with_capacity(4);
         while answered.iter().any(|answered| answered.load(Ordering::Relaxed) < WAKES) {
             wait(&mut *poller, &mut events);
@@ -282,24 +297,24 @@ fn check_threads(backend: Backend) {
                 }
             }
             if !events.is_empty() {
-                let _ = (&*here).read(&mut [0; 64]);
+                let _ = (&*local).read(&mut [0; 64]);
             }
         }
     });
 }
 
 #[test]
-fn every_wake_of_many_threads_is_answered_on_epoll() {
+fn wakes_of_many_threads_arrive_on_epoll() {
     check_threads(Backend::Epoll);
 }
 
 #[test]
-fn every_wake_of_many_threads_is_answered_on_poll() {
+fn wakes_of_many_threads_arrive_on_poll() {
     check_threads(Backend::Poll);
 }
 
 #[test]
-fn nothing_is_written_while_nobody_sleeps() {
+fn wake_writes_only_to_a_sleeping_poller() {
     let handle = WakeHandle::new().expect("an eventfd");
     let parker = Parker::new(handle.clone()).expect("a page");
     let waker = parker.waker();
@@ -307,7 +322,7 @@ fn nothing_is_written_while_nobody_sleeps() {
     waker.wake();
     assert!(!parker.prepare_park(), "a wake is pending");
     assert!(parker.finish_park());
-    assert!(!parker.finish_park(), "many wakes are one");
+    assert!(!parker.finish_park(), "wakes coalesce");
     assert!(parker.prepare_park());
     assert!(!parker.finish_park());
     waker.wake();
@@ -315,11 +330,11 @@ fn nothing_is_written_while_nobody_sleeps() {
     assert!(parker.finish_park() && parker.prepare_park());
     waker.clone().wake();
     waker.wake();
-    assert_eq!(take_count(&handle), 1, "one write gets a sleeper up");
+    assert_eq!(take_count(&handle), 1, "wakes of a sleeping poller are one write");
 }
 
 #[test]
-fn a_wake_that_is_put_back_ends_the_next_wait() {
+fn restored_wake_ends_the_next_wait() {
     let parker = Parker::new(WakeHandle::new().expect("an eventfd")).expect("a page");
     parker.waker().wake();
     assert!(parker.finish_park());
@@ -331,7 +346,7 @@ fn a_wake_that_is_put_back_ends_the_next_wait() {
 }
 
 #[test]
-fn wakers_that_outlive_the_poller_never_write() {
+fn wakers_never_write_after_poller_drop() {
     for asleep in [false, true] {
         let handle = WakeHandle::new().expect("an eventfd");
         let parker = Parker::new(handle.clone()).expect("a page");
@@ -345,11 +360,11 @@ fn wakers_that_outlive_the_poller_never_write() {
 }
 
 #[test]
-fn errno_is_kept_even_if_the_eventfd_is_full() {
+fn wake_preserves_errno_with_full_eventfd() {
     let handle = WakeHandle::new().expect("an eventfd");
     let parker = Parker::new(handle.clone()).expect("a page");
     let most = u64::MAX - 1;
-    nix::unistd::write(handle.as_fd(), &most.to_ne_bytes()).expect("an empty one takes it");
+    nix::unistd::write(handle.as_fd(), &most.to_ne_bytes()).expect("a counter of zero accepts it");
     assert!(parker.prepare_park());
     Errno::set_raw(4321);
     parker.waker().wake();
@@ -359,7 +374,7 @@ fn errno_is_kept_even_if_the_eventfd_is_full() {
 }
 
 #[test]
-fn wakers_cross_threads() {
+fn wakers_are_send_and_sync() {
     fn crosses<T: Send + Sync + Clone + 'static>() {}
     crosses::<Waker>();
 }

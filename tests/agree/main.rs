@@ -1,33 +1,33 @@
-//! Equal on all five: scripts are played to all backends in lock-step, and what they show is
-//! compared, with no model in between.
+//! Agreement of all five backends: scripts run on all of them in lock-step, and their reports are
+//! compared, without a model.
 //!
-//! The scripts come from a [`sketch`] of the files, and from the seeds of the fuzz target
-//! `backends_agree`. A failure prints the shortest script as a test that can be pasted in below.
-//! `QUINTPOLL_SCRIPTS` and `QUINTPOLL_SEED` are those of the test `scripts`; with 20 000 scripts
-//! there are about 640 000 steps.
+//! The scripts come from a [`generator`], and from the seeds of the fuzz target `backends_agree`. A
+//! failure prints the shortest script as a test to paste in below. `QUINTPOLL_SCRIPTS` and
+//! `QUINTPOLL_SEED` are those of the test `scripts`; 20,000 scripts have about 640,000 steps.
 
+mod fd_count;
 #[path = "../../fuzz/src/lib.rs"]
 pub mod fuzz;
-mod numbers;
+mod generator;
 mod operations;
 mod relations;
 mod runner;
-mod sketch;
 
 use fuzz::script::*;
 use fuzz::together::{Tally, play_together};
 use std::cell::RefCell;
 use std::path::Path;
 
-/// So many take a few seconds in a debug build.
+/// The number of scripts, which take a few seconds in a debug build.
 const SCRIPTS: u32 = 400;
 
-/// Plays a script to all backends.
+/// Runs a script on all backends.
 fn replay(script: &Script) {
-    numbers::uncounted(|| play_together(script)).unwrap_or_else(|apart| panic!("{apart}"));
+    fd_count::without_fd_counts(|| play_together(script))
+        .unwrap_or_else(|divergence| panic!("{divergence}"));
 }
 
-/// Those of this test, and those of one backend against the model.
+/// Runs the seeds of this test, and those of the model-based test.
 #[test]
 fn seeds() {
     let together = |data: &[u8]| fuzz::decode_together(data);
@@ -49,7 +49,7 @@ fn replay_seeds(target: &str, decode: impl Fn(&[u8]) -> Option<Script>) {
 #[test]
 fn random_scripts() {
     let tally = RefCell::new(Tally::default());
-    let outcome = runner::run(SCRIPTS, &sketch::scripts(), |script| {
+    let outcome = runner::run(SCRIPTS, &generator::scripts(), |script| {
         let more = together(script)?;
         *tally.borrow_mut() += more;
         Ok(())
@@ -63,10 +63,13 @@ fn random_scripts() {
 }
 
 fn together(script: &Script) -> Result<Tally, String> {
-    runner::said(|| numbers::uncounted(|| play_together(script)).map_err(|apart| apart.to_string()))
+    runner::catch(|| {
+        fd_count::without_fd_counts(|| play_together(script))
+            .map_err(|divergence| divergence.to_string())
+    })
 }
 
-/// A call that signals interrupt does fail with `EINTR` where nobody goes on: they do come.
+/// The interrupting signals arrive: a plain poll(2) fails with `EINTR`.
 #[test]
 fn signals_interrupt() {
     use nix::poll::{PollTimeout, poll};
@@ -74,5 +77,5 @@ fn signals_interrupt() {
         let slept = fuzz::interrupt::interrupted(|| poll(&mut [], PollTimeout::from(200_u8)));
         slept == Err(nix::errno::Errno::EINTR)
     };
-    assert!(is_interrupted(), "poll(2) slept in peace");
+    assert!(is_interrupted(), "poll(2) was not interrupted");
 }

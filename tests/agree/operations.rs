@@ -1,25 +1,25 @@
-//! Operations, equal on all five: submits, cancels, deadlines and drops.
+//! Agreement of all five backends on operations: submits, cancels, deadlines and drops.
 //!
-//! The scripts are those of the fuzz target `operations`, and a few that are written by hand. What
-//! fails is printed as the shortest script that does, as a test that can be pasted in below.
+//! The scripts are those of the fuzz target `operations`, and a few written by hand. A failure
+//! prints the shortest script as a test to paste in below.
 
 use crate::fuzz::ops::decode;
 use crate::fuzz::ops::script::*;
 use crate::fuzz::ops::together::{Tally, play_together};
-use crate::{numbers, runner};
+use crate::{fd_count, runner};
 use proptest::prelude::*;
 use proptest::sample::select;
 use std::cell::RefCell;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// So many take a few seconds in a debug build.
+/// The number of scripts, which take a few seconds in a debug build.
 const SCRIPTS: u32 = 220;
 
-/// How long a failing script is made shorter. One that sleeps in vain takes its time.
-const SHORTENING: Duration = Duration::from_secs(120);
+/// The time for shrinking a failing script. One with waits that time out is slow.
+const SHRINK_TIME: Duration = Duration::from_secs(120);
 
-/// How an operation can end, each of which some script must show.
+/// The results of operations, each of which some script must show.
 const ENDS: [&str; 15] = [
     "done",
     "silent",
@@ -38,17 +38,17 @@ const ENDS: [&str; 15] = [
     "ENOTSOCK",
 ];
 
-/// Plays a script to all backends, which must end so many operations in this way: each in both
-/// ways to play.
+/// Runs a script on all backends. Each must end `times` operations with the result `how`, in both
+/// modes of the runner.
 fn replay(script: &Script, how: &str, times: usize) {
-    let tally = numbers::counting(|| play_together(script));
-    let tally = tally.unwrap_or_else(|apart| panic!("{apart}"));
+    let tally = fd_count::with_fd_counts(|| play_together(script));
+    let tally = tally.unwrap_or_else(|divergence| panic!("{divergence}"));
     let players = tally.players / 2;
     let ended = tally.ended.get(how).copied().unwrap_or_default();
     assert_eq!(ended, 2 * players * times, "{how} by {players} players:\n{tally}");
 }
 
-/// Those of the fuzz target.
+/// Runs the seeds of the fuzz target.
 #[test]
 fn seeds_of_operations() {
     let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/operations");
@@ -56,8 +56,8 @@ fn seeds_of_operations() {
         let path = seed.expect("a directory can be read").path();
         let script = decode(&std::fs::read(&path).expect("a seed can be read"));
         let script = script.expect("a seed is a script");
-        let played = numbers::counting(|| play_together(&script));
-        played.unwrap_or_else(|apart| panic!("{}: {apart}", path.display()));
+        let played = fd_count::with_fd_counts(|| play_together(&script));
+        played.unwrap_or_else(|divergence| panic!("{}: {divergence}", path.display()));
     }
 }
 
@@ -71,21 +71,24 @@ fn random_operations() {
     });
     println!("{}", tally.borrow());
     outcome.unwrap_or_else(|(reason, script)| {
-        let begun = Instant::now();
-        let is_time = || begun.elapsed() < SHORTENING;
+        let started = Instant::now();
+        let is_time = || started.elapsed() < SHRINK_TIME;
         let script = script.shortened(|shorter| is_time() && together(shorter).is_err());
         let reason = together(&script).err().unwrap_or(reason);
         panic!("{reason}\nas a test:\n{}", script.as_test());
     });
     let tally = tally.into_inner();
     let missing = ENDS.iter().find(|&&how| !tally.ended.contains_key(how));
-    // Few scripts need not show everything.
-    assert!(missing.is_none() || tally.scripts < SCRIPTS as usize, "none ended so: {missing:?}");
-    // Networks cut what is spliced and sent as they like.
-    assert!(tally.compared > 12 * tally.left_out, "chance has left little to compare");
+    // A small number of scripts need not show every result.
+    assert!(
+        missing.is_none() || tally.scripts < SCRIPTS as usize,
+        "no operation ended with {missing:?}"
+    );
+    // The sizes of TCP segments are random, and are not compared.
+    assert!(tally.compared > 12 * tally.left_out, "too few results were compared");
 }
 
-/// Whoever waits for his turn is cancelled for certain, and who stands behind him moves up.
+/// A queued operation is always cancelled, and the one behind it moves up.
 #[test]
 fn cancelled_in_the_queue() {
     use Limit::Unlimited;
@@ -95,7 +98,7 @@ fn cancelled_in_the_queue() {
         Submit(At::A, Verb::Recv, 5, Unlimited),
         Submit(At::A, Verb::Recv, 6, Unlimited),
         Cancel(1),
-        // Half of what the first wants, and then all that the third does too.
+        // Half of what the first requests, then all that the third requests too.
         PeerWrite(At::A, 3),
         Quiet,
         PeerWrite(At::A, 6),
@@ -106,9 +109,9 @@ fn cancelled_in_the_queue() {
     replay(&script, "done", 2);
 }
 
-/// What a stopped operation has moved it tells, and the next goes on behind it.
+/// A cancelled operation reports the bytes it moved, and the next continues after them.
 #[test]
-fn stopped_half_way() {
+fn cancelled_half_way() {
     use Limit::{Soon, Unlimited};
     use Step::*;
     let steps = vec![
@@ -131,9 +134,9 @@ fn stopped_half_way() {
     replay(&script, "ECANCELED", 1);
 }
 
-/// What takes several sends is sent in one piece, with nothing of the next in between.
+/// A `send_all` that takes several calls is contiguous: no byte of the next is in between.
 #[test]
-fn sent_as_there_is_room() {
+fn sends_fill_available_space() {
     use Limit::Unlimited;
     use Step::*;
     let mut steps = vec![
@@ -143,15 +146,15 @@ fn sent_as_there_is_room() {
         Submit(At::A, Verb::Write, 0, Unlimited),
         PeerRead(At::A, 10),
     ];
-    // Far more often than there is to be room.
+    // Far more often than the buffers fill.
     steps.extend([Quiet, PeerDrain(At::A)].repeat(16));
     let script = Script { kinds: [Kind::Stream; PLACES], extras: 0, guest: 0, steps };
     replay(&script, "EPIPE", 1);
 }
 
-/// A dropped poller takes nothing along but what was under way.
+/// A dropped poller consumes nothing but what its operations moved.
 #[test]
-fn dropped_with_both_lanes_busy() {
+fn poller_dropped_with_busy_queues() {
     use Limit::Unlimited;
     use Step::*;
     let steps = vec![
@@ -169,8 +172,8 @@ fn dropped_with_both_lanes_busy() {
     replay(&script, "done", 2);
 }
 
-/// A receive that a shutdown has ended in the kernel may be delivered after the next datagram came,
-/// which it leaves in the socket. On io_uring one play in a hundred shows it.
+/// A receive that a shutdown has ended may be delivered after the next datagram, which it leaves in
+/// the socket. On io_uring one run in a hundred shows this.
 #[test]
 fn udp_receive_ended_before_the_next_datagram() {
     use Limit::Unlimited;
@@ -190,7 +193,7 @@ fn udp_receive_ended_before_the_next_datagram() {
     (0..40).for_each(|_| replay(&script, "ECANCELED", 1));
 }
 
-/// The write did not complete on uring while splices left their pipes blocking.
+/// On io_uring this write did not complete while splices left their pipes blocking.
 #[test]
 fn empty_write_behind_a_splice_to_a_full_pipe() {
     let script = Script {
@@ -204,11 +207,14 @@ fn empty_write_behind_a_splice_to_a_full_pipe() {
             Step::PeerWrite(At::B, 94),
         ],
     };
-    together(&script).expect("all backends do the same");
+    together(&script).expect("agreement of all backends");
 }
 
 fn together(script: &Script) -> Result<Tally, String> {
-    runner::said(|| numbers::counting(|| play_together(script)).map_err(|apart| apart.to_string()))
+    runner::catch(|| {
+        fd_count::with_fd_counts(|| play_together(script))
+            .map_err(|divergence| divergence.to_string())
+    })
 }
 
 fn scripts() -> impl Strategy<Value = Script> {
@@ -222,8 +228,7 @@ fn scripts() -> impl Strategy<Value = Script> {
     })
 }
 
-/// On a pipe most verbs fail at once, which is soon tested enough. And what can wait for room shall
-/// often have to.
+/// Prefers verbs that do not fail on a pipe, and sends that must wait for space.
 fn fitting(step: Step, kinds: &[Kind; PLACES]) -> Step {
     let Step::Submit(at, verb, number, limit) = step else { return step };
     let verb = match kinds[at.index()] {
@@ -233,12 +238,12 @@ fn fitting(step: Step, kinds: &[Kind; PLACES]) -> Step {
         _ => verb,
     };
     let sends = verb.sends();
-    // Of the amounts, the largest two.
+    // The largest two amounts.
     let number = if sends && number % 3 == 0 { number | 14 } else { number };
     Step::Submit(at, verb, number, limit)
 }
 
-/// A step, of which most do something.
+/// Generates a step, most of which have an effect.
 fn step() -> impl Strategy<Value = Step> {
     let at = || select(&At::ALL[..]);
     let verb = prop_oneof![3 => Just(Verb::Recv), 4 => Just(Verb::Send), 4 => Just(Verb::RecvExact),
@@ -250,7 +255,7 @@ fn step() -> impl Strategy<Value = Step> {
     // Mostly one of the last few.
     let back = prop_oneof![6 => 0_u8..6, 1 => any::<u8>()];
     let dirs = select(&[Dirs::R, Dirs::W, Dirs::RW, Dirs::Nothing][..]);
-    let room = select(&Room::ALL[..]);
+    let capacity = select(&Room::ALL[..]);
     prop_oneof![
         30 => (at(), verb, number(), limit()).prop_map(|(a, v, n, l)| Step::Submit(a, v, n, l)),
         12 => (at(), number()).prop_map(|(at, number)| Step::PeerWrite(at, number)),
@@ -261,7 +266,7 @@ fn step() -> impl Strategy<Value = Step> {
         8 => back.prop_map(Step::Cancel),
         1 => Just(Step::Nop),
         2 => limit().prop_map(Step::Timeout),
-        1 => room.prop_map(Step::SetRoom),
+        1 => capacity.prop_map(Step::SetRoom),
         4 => (at(), dirs).prop_map(|(at, dirs)| Step::Watch(at, dirs)),
         2 => at().prop_map(Step::Deregister),
         3 => at().prop_map(Step::Register),
@@ -274,8 +279,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => any::<bool>().prop_map(Step::Keep),
         3 => (0_u8..8).prop_map(Step::GiveBack),
         1 => Just(Step::Take),
-        9 => knock().prop_map(Step::Door),
-        9 => job().prop_map(Step::Disk),
+        9 => listener_step().prop_map(Step::Door),
+        9 => disk_step().prop_map(Step::Disk),
     ]
 }
 
@@ -284,7 +289,7 @@ fn limit() -> impl Strategy<Value = Limit> {
         2 => Just(Limit::Past)]
 }
 
-fn knock() -> impl Strategy<Value = Knock> {
+fn listener_step() -> impl Strategy<Value = Knock> {
     prop_oneof![
         4 => limit().prop_map(Knock::Accept),
         2 => limit().prop_map(Knock::AcceptMulti),
@@ -297,7 +302,7 @@ fn knock() -> impl Strategy<Value = Knock> {
     ]
 }
 
-fn job() -> impl Strategy<Value = Job> {
+fn disk_step() -> impl Strategy<Value = Job> {
     let number = || any::<u8>();
     prop_oneof![
         4 => (number(), number(), limit()).prop_map(|(at, n, l)| Job::ReadAt(at, n, l)),

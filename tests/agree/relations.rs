@@ -1,19 +1,19 @@
-//! What must make no difference to a backend, whatever it reports: each script is played twice to
-//! the same backend, the second time with a change.
+//! Changes that must make no difference: each script runs twice on the same backend, the second
+//! time with a change.
 
 use crate::fuzz::column::Column;
 use crate::fuzz::files::Place;
 use crate::fuzz::play::{Outcome, Table};
 use crate::fuzz::script::*;
-use crate::{numbers, runner, sketch};
+use crate::{fd_count, generator, runner};
 use proptest::prelude::*;
 use quintpoll::{Backend, Mode, Readiness};
 use std::fmt::Debug;
 
-/// Cases a relation gets; each is played to all backends.
+/// The number of scripts for each relation, which run on all backends.
 const SCRIPTS: u32 = 100;
 
-/// What is reported at each place by one wait, in the modes that are compared.
+/// The report of each place in one wait, in the compared modes.
 type Reports = [Option<Readiness>; PLACES];
 
 const LEVEL_AND_ONE_SHOT: &[Mode] = &[Mode::Level, Mode::OneShot];
@@ -31,10 +31,10 @@ impl Pair {
         Pair { tables: [open(), open()], modes }
     }
 
-    /// Does the step to both, and compares what they report.
+    /// Runs the step on both, and compares their reports.
     fn step(&mut self, step: Step) -> Result<(), String> {
         for table in &mut self.tables {
-            right(table.step(step))?;
+            in_words(table.step(step))?;
         }
         self.compare().map_err(|what| format!("{step:?}: {what}"))
     }
@@ -58,7 +58,7 @@ impl Pair {
     }
 }
 
-/// None where nothing is to be compared: in another mode, or if SIGIO may have missed something.
+/// Returns the reports, `None` in other modes, and where SIGIO may have missed something.
 fn reports(table: &mut Table, modes: &[Mode]) -> Reports {
     let player = &mut table.players()[0];
     let shown = player.take_shown();
@@ -69,11 +69,11 @@ fn reports(table: &mut Table, modes: &[Mode]) -> Reports {
     })
 }
 
-fn right(outcome: Outcome) -> Result<(), String> {
+fn in_words(outcome: Outcome) -> Result<(), String> {
     outcome.map_err(|fault| fault.to_string())
 }
 
-/// Holds for every backend that is available.
+/// Checks a relation on every available backend.
 fn check<S: Strategy>(values: &S, holds: impl Fn(&S::Value, Backend) -> Result<(), String>)
 where
     S::Value: Clone + Debug,
@@ -82,11 +82,11 @@ where
         let mut backends = Backend::ALL.into_iter().filter(|one| one.is_available().is_ok());
         backends.try_for_each(|one| holds(value, one).map_err(|what| format!("{one}: {what}")))
     };
-    runner::run(SCRIPTS, values, |value| numbers::uncounted(|| on_all(value)))
+    runner::run(SCRIPTS, values, |value| fd_count::without_fd_counts(|| on_all(value)))
         .unwrap_or_else(|(reason, value)| panic!("{reason}\n{value:?}"));
 }
 
-/// What may be put in before a step.
+/// A change to insert before a step.
 #[derive(Clone, Copy, Debug)]
 enum Extra {
     Nothing,
@@ -94,22 +94,22 @@ enum Extra {
     Visit,
 }
 
-/// A wake, or an unrelated file that is registered and deregistered, changes nothing, edges
+/// A wake, or an unrelated file that is registered and deregistered, changes no report, edges
 /// included.
 #[test]
-fn what_does_not_concern_the_files_changes_nothing() {
+fn unrelated_events_change_no_reports() {
     let extra = prop_oneof![6 => Just(Extra::Nothing), 1 => Just(Extra::Wake),
         1 => Just(Extra::Visit)];
     let extras = prop::collection::vec(extra, MOST_STEPS);
-    check(&(sketch::scripts(), extras), |(script, extras), backend| {
+    check(&(generator::scripts(), extras), |(script, extras), backend| {
         let mut pair = Pair::open(script, backend, ALL);
-        let stranger = Place::open(Kind::PipeRead);
-        stranger.peer_write(1);
+        let unrelated = Place::open(Kind::PipeRead);
+        unrelated.peer_write(1);
         for (&step, extra) in script.steps.iter().zip(extras) {
             match extra {
                 Extra::Nothing => {}
-                Extra::Wake => right(pair.changed().step(Step::Wake))?,
-                Extra::Visit => pair.changed().players()[0].visit(&stranger),
+                Extra::Wake => in_words(pair.changed().step(Step::Wake))?,
+                Extra::Visit => pair.changed().players()[0].visit(&unrelated),
             }
             pair.step(step)?;
         }
@@ -117,12 +117,12 @@ fn what_does_not_concern_the_files_changes_nothing() {
     });
 }
 
-/// What comes in two parts is as ready as what comes in one, of files that know no messages.
+/// Bytes that arrive in two parts report the same as in one, on files without messages.
 #[test]
-fn a_write_in_two_parts_is_a_write() {
-    check(&sketch::scripts(), |script, backend| {
+fn split_writes_report_like_whole_writes() {
+    check(&generator::scripts(), |script, backend| {
         let mut pair = Pair::open(script, backend, LEVEL_AND_ONE_SHOT);
-        // How many small ones go in depends on the number of those before.
+        // The number of small writes that fit depends on earlier ones.
         let is_kept = |step: &&Step| !matches!(step, Step::PeerTrickle(_));
         for &step in script.steps.iter().filter(is_kept) {
             let Step::PeerWrite(at, number) = step else {
@@ -134,7 +134,7 @@ fn a_write_in_two_parts_is_a_write() {
             let (all, half) = (length(number), length(number) / 2);
             let parts = if is_divisible && half > 0 { vec![half, all - half] } else { vec![all] };
             let [one, other] = &mut pair.tables;
-            // After a refusal the files are not the same: two small ones take more room.
+            // After a refusal the files differ: two small writes take more space.
             if !write(one, at, &[all]) || !write(other, at, &parts) {
                 return Ok(());
             }
@@ -143,46 +143,46 @@ fn a_write_in_two_parts_is_a_write() {
     });
 }
 
-/// The other side writes these. Gives whether all was taken.
+/// Writes parts from the peer. Returns true if all were written.
 fn write(table: &mut Table, at: At, parts: &[usize]) -> bool {
-    let mut taken = 0;
+    let mut written = 0;
     for &part in parts {
         table.told(at, |file| {
-            let is_taken = file.peer_write(part);
-            taken += usize::from(is_taken);
-            is_taken
+            let is_written = file.peer_write(part);
+            written += usize::from(is_written);
+            is_written
         });
     }
-    taken == parts.len()
+    written == parts.len()
 }
 
-/// Room for one, again and again, is room for all.
+/// Repeated waits with a capacity of one report everything.
 #[test]
-fn little_room_is_room_enough() {
-    check(&sketch::scripts(), |script, backend| {
+fn small_capacity_reports_everything() {
+    check(&generator::scripts(), |script, backend| {
         let mut pair = Pair::open(script, backend, LEVEL_AND_ONE_SHOT);
-        for (table, room) in pair.tables.iter_mut().zip([Room::Eight, Room::One]) {
-            right(table.step(Step::SetCapacity(room)))?;
+        for (table, capacity) in pair.tables.iter_mut().zip([Room::Eight, Room::One]) {
+            in_words(table.step(Step::SetCapacity(capacity)))?;
         }
         let is_kept = |step: &&Step| !matches!(step, Step::SetCapacity(_));
         script.steps.iter().filter(is_kept).try_for_each(|&step| pair.step(step))
     });
 }
 
-/// Who was registered first is not heard otherwise than who was last.
+/// The order of registration changes only the order of reports.
 #[test]
-fn the_order_of_registration_changes_the_order() {
+fn registration_order_changes_only_the_order() {
     let dirs = || prop::sample::select(&Dirs::ALL[..]);
     let how = || prop::sample::select(&How::ALL[..]);
     let asked = prop::array::uniform5((dirs(), how()));
     let order = Just(At::ALL.to_vec()).prop_shuffle();
-    check(&(sketch::scripts(), asked, order), |(script, asked, order), backend| {
+    check(&(generator::scripts(), asked, order), |(script, asked, order), backend| {
         let mut pair = Pair::open(script, backend, LEVEL_AND_ONE_SHOT);
         let orders = [&At::ALL[..], order];
         for (table, order) in pair.tables.iter_mut().zip(orders) {
             for &at in order {
                 let (dirs, how) = asked[at.index()];
-                right(table.step(Step::Register(at, dirs, how)))?;
+                in_words(table.step(Step::Register(at, dirs, how)))?;
             }
         }
         script.steps.iter().try_for_each(|&step| pair.step(step))

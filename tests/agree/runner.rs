@@ -1,5 +1,5 @@
-//! Runs a property as often as the environment says: `QUINTPOLL_SCRIPTS` sets how many cases there
-//! are, and `QUINTPOLL_SEED` makes them others. Without it every run plays the same ones.
+//! Runs a property on random values. The environment variable `QUINTPOLL_SCRIPTS` sets the number
+//! of cases, and `QUINTPOLL_SEED` the seed. Without a seed every run has the same cases.
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
@@ -7,14 +7,14 @@ use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::str::FromStr;
 
-/// How long is spent on making a failure smaller, in milliseconds.
+/// The time for shrinking a failure, in milliseconds.
 const SHRINKING: u32 = 60_000;
 
-/// Tries `holds` with so many values, unless the environment says another number.
+/// Runs `holds` on `cases` values, or on the number that the environment sets.
 ///
 /// # Errors
 ///
-/// The smallest value found that does not hold, and what was said of it.
+/// The smallest failing value, and its error.
 pub(crate) fn run<S: Strategy>(
     cases: u32,
     values: &S,
@@ -32,10 +32,10 @@ where
     let mut seed = [1; 16];
     seed[..8].copy_from_slice(&setting("QUINTPOLL_SEED", 0_u64).to_le_bytes());
     let rng = TestRng::from_seed(RngAlgorithm::XorShift, &seed);
-    // What is given in the end may be a step of shrinking that went too far.
+    // The runner may return a value of its last shrinking step, which did not fail.
     let smallest = RefCell::new(None);
     let outcome = TestRunner::new_with_rng(config, rng).run(values, |value| {
-        said(|| holds(&value)).map_err(|reason| {
+        catch(|| holds(&value)).map_err(|reason| {
             *smallest.borrow_mut() = Some((reason.clone(), value));
             TestCaseError::fail(reason)
         })
@@ -47,16 +47,16 @@ where
     }
 }
 
-/// What is said, or cried in a panic.
-pub(crate) fn said<T>(play: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(play)).unwrap_or_else(|cry| {
-        let text = cry.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| cry.downcast_ref::<&str>().map(|&text| text.to_owned()));
+/// Returns the result, or the message of a panic as an error.
+pub(crate) fn catch<T>(play: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(play)).unwrap_or_else(|payload| {
+        let text = payload.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| payload.downcast_ref::<&str>().map(|&text| text.to_owned()));
         Err(text.unwrap_or_else(|| "a panic without a text".to_owned()))
     })
 }
 
-/// What the environment says.
+/// Returns the value of an environment variable.
 fn setting<T: FromStr>(name: &str, default: T) -> T {
     match std::env::var(name) {
         Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name} is not a number: {text}")),

@@ -1,5 +1,5 @@
-//! What operations come to when calls on a ring fail for a while, or for good. A filter has the
-//! kernel ask another thread of the test what each call of this thread is to answer.
+//! Operations while system calls on a ring fail, for a while or for good. A seccomp filter lets
+//! another thread of the test decide the result of each call of this thread.
 #![allow(unsafe_code)]
 
 use crate::refused::in_own_process;
@@ -20,12 +20,12 @@ use std::time::{Duration, Instant};
 const ZERO: Duration = Duration::ZERO;
 const LONG: Duration = Duration::from_secs(60);
 
-/// What the calls are to answer.
+/// The result of the calls.
 #[derive(Default)]
 struct Fault {
-    /// The error number, or 0: the call is made.
+    /// The errno, or 0: the call is made.
     errno: AtomicI32,
-    /// One call in so many fails.
+    /// One call in this many fails.
     every: AtomicUsize,
     calls: AtomicUsize,
     faults: AtomicUsize,
@@ -42,9 +42,9 @@ impl Fault {
     }
 
     fn answer(&self) -> i32 {
-        let (errno, turn) =
+        let (errno, call) =
             (self.errno.load(Ordering::SeqCst), self.calls.fetch_add(1, Ordering::SeqCst));
-        if errno == 0 || turn % self.every.load(Ordering::SeqCst) != 0 {
+        if errno == 0 || call % self.every.load(Ordering::SeqCst) != 0 {
             return 0;
         }
         self.faults.fetch_add(1, Ordering::SeqCst);
@@ -57,7 +57,7 @@ fn request<T>(number: libc::c_ulong) -> libc::c_ulong {
     3 << 30 | (size_of::<T>() as libc::c_ulong) << 16 | 0x21 << 8 | number
 }
 
-/// Whether somebody lives under the filter yet.
+/// Returns true if a thread still has the filter.
 fn is_filtering(listener: &OwnedFd) -> bool {
     let mut wanted = libc::pollfd { fd: listener.as_raw_fd(), events: 0, revents: 0 };
     // SAFETY: the kernel writes into this one entry.
@@ -65,7 +65,7 @@ fn is_filtering(listener: &OwnedFd) -> bool {
     found == 0
 }
 
-/// Answers for the calls of the filtered thread until that has gone.
+/// Decides the calls of the filtered thread until that has ended.
 fn supervise(listener: OwnedFd, fault: &Fault) {
     loop {
         // SAFETY: it is made of integers, and the kernel wants zeroes.
@@ -76,7 +76,7 @@ fn supervise(listener: OwnedFd, fault: &Fault) {
         if got != 0 {
             match io::Error::last_os_error().raw_os_error() {
                 Some(libc::EINTR) => continue,
-                // Task work has interrupted the call before it could be told, and it comes again.
+                // Task work has interrupted the call before it was received; it is made again.
                 Some(libc::ENOENT) if is_filtering(&listener) => continue,
                 _ => return,
             }
@@ -85,12 +85,12 @@ fn supervise(listener: OwnedFd, fault: &Fault) {
         let flags = if errno == 0 { libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32 } else { 0 };
         let mut answer = libc::seccomp_notif_resp { id: call.id, val: 0, error: -errno, flags };
         let send = request::<libc::seccomp_notif_resp>(1);
-        // SAFETY: the kernel reads one of these. If the call has been interrupted nobody waits.
+        // SAFETY: the kernel reads one of these. An interrupted call needs no answer.
         unsafe { libc::ioctl(listener.as_raw_fd(), send as _, &raw mut answer) };
     }
 }
 
-/// From here on each such call of this thread is answered as the fault says. There is no way back.
+/// Lets the fault decide each such call of this thread from now on. The filter cannot be removed.
 fn inject(call: libc::c_long) -> Arc<Fault> {
     let step = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
     let answer = libc::BPF_RET | libc::BPF_K;
@@ -103,7 +103,7 @@ fn inject(call: libc::c_long) -> Arc<Fault> {
     let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
     let (give, take) = std::sync::mpsc::channel();
     let fault = Arc::new(Fault::default());
-    // It has to be there before the filter, which its children inherit.
+    // The supervisor is started before the filter, which new threads inherit.
     thread::spawn({
         let fault = fault.clone();
         move || supervise(take.recv().expect("a listener"), &fault)
@@ -113,30 +113,30 @@ fn inject(call: libc::c_long) -> Arc<Fault> {
     assert_eq!(unprivileged, 0, "PR_SET_NO_NEW_PRIVS");
     let (mode, flags) = (libc::SECCOMP_SET_MODE_FILTER, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER);
     // SAFETY: the kernel copies the program, whose pointer and length are those of `filter`.
-    let number = unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, &raw const program) };
-    assert!(number >= 0, "seccomp: {}", io::Error::last_os_error());
-    // SAFETY: seccomp(2) has just made it, and nobody else knows it.
-    give.send(unsafe { OwnedFd::from_raw_fd(number as i32) }).expect("the supervisor");
+    let fd = unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, &raw const program) };
+    assert!(fd >= 0, "seccomp: {}", io::Error::last_os_error());
+    // SAFETY: seccomp(2) has just returned the descriptor, which has no other owner.
+    give.send(unsafe { OwnedFd::from_raw_fd(fd as i32) }).expect("the supervisor");
     fault
 }
 
-/// Runs `body` where faults can be injected, in a process of its own, on a poller made there.
+/// Runs `body` in its own process with a poller whose io_uring_enter(2) can fail.
 fn with_faults(test: &str, body: impl FnOnce(Box<dyn Poller>, &Fault)) {
     with_faults_of(libc::SYS_io_uring_enter, test, body);
 }
 
-/// The same for another system call.
+/// Does what [`with_faults`] does for another system call.
 fn with_faults_of(call: libc::c_long, test: &str, body: impl FnOnce(Box<dyn Poller>, &Fault)) {
     in_own_process(&format!("inject::{test}"), || {
         if let Err(error) = Backend::Uring.is_available() {
             let required = std::env::var("QUINTPOLL_REQUIRE").unwrap_or_default();
             let is_required = required.split(',').any(|name| name.trim() == "uring");
-            assert!(!is_required, "it may not be skipped: {error}");
+            assert!(!is_required, "a required backend is skipped: {error}");
             eprintln!("skipped: {error}");
             return;
         }
         let fault = inject(call);
-        body(Backend::Uring.open().expect("it is available"), &fault);
+        body(Backend::Uring.open().expect("an available backend"), &fault);
     });
 }
 
@@ -145,12 +145,12 @@ fn add(poller: &mut dyn Poller, source: Source) -> Key {
 }
 
 fn stream() -> (Arc<UnixStream>, UnixStream) {
-    let (here, there) = UnixStream::pair().expect("socketpair");
-    there.set_nonblocking(true).expect("O_NONBLOCK");
-    (Arc::new(here), there)
+    let (local, peer) = UnixStream::pair().expect("socketpair");
+    peer.set_nonblocking(true).expect("O_NONBLOCK");
+    (Arc::new(local), peer)
 }
 
-/// The next `count` completions, by waits that may fail, but with this error only.
+/// Returns the next `count` completions, by waits that may fail with this error only.
 fn collect(
     poller: &mut dyn Poller,
     events: &mut Events,
@@ -160,7 +160,7 @@ fn collect(
     let (started, mut collected) = (Instant::now(), Vec::new());
     while collected.len() < count {
         if let Err(error) = poller.wait(events, Some(LONG)) {
-            assert_ne!(error.kind(), io::ErrorKind::Interrupted, "no wait says that");
+            assert_ne!(error.kind(), io::ErrorKind::Interrupted, "no wait fails with EINTR");
             assert_eq!(error.raw_os_error(), Some(errno), "{error}");
         }
         collected.extend(events.completions());
@@ -170,11 +170,11 @@ fn collect(
 }
 
 #[test]
-fn nothing_is_lost_by_errors_that_pass() {
-    with_faults("nothing_is_lost_by_errors_that_pass", |mut poller, fault| {
+fn passing_enter_errors_lose_nothing() {
+    with_faults("passing_enter_errors_lose_nothing", |mut poller, fault| {
         let poller = &mut *poller;
-        let (here, mut there) = stream();
-        let key = add(poller, here);
+        let (local, mut peer) = stream();
+        let key = add(poller, local);
         let mut events = Events::with_capacity(16);
         for (errno, every) in [libc::EAGAIN, libc::EBUSY, libc::EINTR, libc::ENOMEM]
             .into_iter()
@@ -188,7 +188,7 @@ fn nothing_is_lost_by_errors_that_pass() {
                 let sent = poller.submit(Op::send_all(key, vec![round; 3], ..), Token(3));
                 let sent = sent.expect("send");
                 let _ = poller.wait(&mut events, Some(ZERO));
-                there.write_all(&[round; 5]).expect("write");
+                peer.write_all(&[round; 5]).expect("write");
                 let mut done: Vec<_> = events.completions().collect();
                 let missing = 3 - done.len();
                 done.extend(collect(poller, &mut events, missing, errno));
@@ -198,7 +198,7 @@ fn nothing_is_lost_by_errors_that_pass() {
                 assert_eq!(*find(queued).buf, [round; 2]);
                 assert_eq!(find(sent).transferred, 3);
                 let mut bytes = [0; 8];
-                assert_eq!(there.read(&mut bytes).expect("read"), 3, "once");
+                assert_eq!(peer.read(&mut bytes).expect("read"), 3, "once");
                 assert_eq!(bytes[..3], [round; 3]);
             }
         }
@@ -209,25 +209,25 @@ fn nothing_is_lost_by_errors_that_pass() {
     });
 }
 
-/// What the ring was told of comes back when the kernel says so, and not when a call fails.
+/// A submitted buffer is returned by its CQE, and not when a call fails.
 #[test]
-fn no_buffer_comes_back_early() {
-    with_faults("no_buffer_comes_back_early", |mut poller, fault| {
+fn buffers_return_only_after_their_cqe() {
+    with_faults("buffers_return_only_after_their_cqe", |mut poller, fault| {
         let poller = &mut *poller;
         for (errno, is_known) in [libc::EAGAIN, libc::EBUSY, libc::ENOMEM, libc::EPERM]
             .into_iter()
             .flat_map(|errno| [false, true].map(|is_known| (errno, is_known)))
         {
             for by_deregister in [false, true] {
-                let (here, mut there) = stream();
-                let key = add(poller, here);
+                let (local, mut peer) = stream();
+                let key = add(poller, local);
                 let mut events = Events::with_capacity(16);
                 let id = poller.submit(Op::recv(key, Vec::new(), 8), Token(1)).expect("recv");
                 if is_known {
                     poller.wait(&mut events, Some(ZERO)).expect("wait");
                 }
                 fault.begin(errno, 1);
-                // Now the request stands in the ring, where the kernel may find it at any time.
+                // Now the SQE is in the ring, where the kernel may find it at any time.
                 poller.wait(&mut events, Some(ZERO)).expect_err("the kernel is not entered");
                 if by_deregister {
                     poller.deregister(key).expect("deregister");
@@ -236,7 +236,7 @@ fn no_buffer_comes_back_early() {
                 }
                 for _ in 0..3 {
                     let _ = poller.wait(&mut events, Some(ZERO));
-                    assert_eq!(events.completed(), 0, "nobody knows what the kernel does with it");
+                    assert_eq!(events.completed(), 0, "the kernel may still use the buffer");
                 }
                 fault.end();
                 let done = collect(poller, &mut events, 1, 0).remove(0);
@@ -244,12 +244,12 @@ fn no_buffer_comes_back_early() {
                 assert!(matches!(&done.buf, Buf::Vec(bytes) if bytes.is_empty()), "{done:?}");
                 if by_deregister {
                     poller.wait(&mut events, Some(ZERO)).expect("wait");
-                    let end = there.read(&mut [0; 8]).expect("the file is let go, in the end");
+                    let end = peer.read(&mut [0; 8]).expect("the file is released");
                     assert_eq!(end, 0);
                 } else {
                     poller.deregister(key).expect("deregister");
                 }
-                there.flush().expect("it is open");
+                peer.flush().expect("it is open");
             }
         }
         assert_eq!(leaked_buffers(), 0);
@@ -260,9 +260,10 @@ fn no_buffer_comes_back_early() {
 fn check_drop(test: &str, errno: i32) {
     with_faults(test, |mut poller, fault| {
         let pairs: Vec<_> = (0..50).map(|_| stream()).collect();
-        let keys: Vec<_> = pairs.iter().map(|(here, _)| add(&mut *poller, here.clone())).collect();
+        let keys: Vec<_> =
+            pairs.iter().map(|(local, _)| add(&mut *poller, local.clone())).collect();
         for &key in &keys {
-            // One is the kernel's, and one waits for its turn.
+            // One is in flight, and one is queued behind it.
             let receive = || Op::recv(key, Vec::with_capacity(64), 64);
             poller.submit(receive(), Token(0)).expect("recv");
             poller.submit(receive(), Token(0)).expect("recv");
@@ -271,11 +272,11 @@ fn check_drop(test: &str, errno: i32) {
         poller.wait(&mut events, Some(ZERO)).expect("wait");
         fault.begin(errno, 1);
         drop(poller);
-        assert_eq!(leaked_buffers(), 50, "what the kernel has is never freed");
+        assert_eq!(leaked_buffers(), 50, "buffers in flight are never freed");
         fault.end();
-        // The memory of the others is used again, and nobody writes to it.
+        // The memory of the others is reused, and the kernel does not write to it.
         let canaries: Vec<_> = (0..200).map(|_| vec![0xa5u8; 64]).collect();
-        pairs.iter().for_each(|(_, there)| drop((&*there).write(b"late")));
+        pairs.iter().for_each(|(_, peer)| drop((&*peer).write(b"late")));
         let mut other = Backend::Uring.open().expect("another one");
         other.wait(&mut events, Some(ZERO)).expect("wait");
         assert!(canaries.iter().flatten().all(|&byte| byte == 0xa5), "a late write");
@@ -285,50 +286,50 @@ fn check_drop(test: &str, errno: i32) {
 }
 
 #[test]
-fn a_drop_under_a_lasting_error_leaks_and_counts() {
-    check_drop("a_drop_under_a_lasting_error_leaks_and_counts", libc::EAGAIN);
+fn drop_under_lasting_error_counts_leaked_buffers() {
+    check_drop("drop_under_lasting_error_counts_leaked_buffers", libc::EAGAIN);
 }
 
 #[test]
-fn a_drop_in_a_sandbox_that_has_closed_leaks_and_counts() {
-    check_drop("a_drop_in_a_sandbox_that_has_closed_leaks_and_counts", libc::EPERM);
+fn drop_in_closed_sandbox_counts_leaked_buffers() {
+    check_drop("drop_in_closed_sandbox_counts_leaked_buffers", libc::EPERM);
 }
 
-/// How much is read from the disk at once: the kernel is at it for a while.
+/// The size of a read that takes the disk a while.
 const FILE: usize = 32 << 20;
 const PAGE: usize = 4096;
 
-/// A file to be read past the page cache. `None` where the file system has no such thing.
+/// Returns a file opened with `O_DIRECT`, `None` if the file system does not support it.
 fn direct_file() -> Option<File> {
     let named = tempfile::NamedTempFile::new().expect("a file");
-    std::fs::write(&named, vec![0x5a; FILE]).expect("there is room");
+    std::fs::write(&named, vec![0x5a; FILE]).expect("disk space");
     File::options().read(true).custom_flags(libc::O_DIRECT).open(&named).ok()
 }
 
-/// A disk goes on to write to memory that nobody can take back from it: nobody else gets it.
+/// A disk keeps writing to the memory of a read, which is therefore not reused.
 #[test]
-fn what_a_disk_still_writes_to_is_never_freed() {
-    with_faults("what_a_disk_still_writes_to_is_never_freed", |_, fault| {
+fn buffer_of_unfinished_disk_read_is_never_freed() {
+    with_faults("buffer_of_unfinished_disk_read_is_never_freed", |_, fault| {
         let Some(file) = direct_file().map(Arc::new) else {
             eprintln!("skipped: no O_DIRECT in the temporary directory");
             return;
         };
         for round in 0..4 {
-            let mut poller = Backend::Uring.open().expect("it is available");
+            let mut poller = Backend::Uring.open().expect("an available backend");
             let key = add(&mut *poller, file.clone());
-            // Such reads want a buffer that begins at a page.
+            // O_DIRECT requires a buffer that begins at a page.
             let mut buffer: Vec<u8> = Vec::with_capacity(FILE + 2 * PAGE);
             buffer.resize(buffer.as_ptr().align_offset(PAGE), 0);
             poller.submit(Op::read_at(key, buffer, FILE, 0), Token(0)).expect("read");
             let mut events = Events::with_capacity(4);
             poller.wait(&mut events, Some(ZERO)).expect("wait");
-            let is_under_way = events.completed() == 0;
+            let is_in_flight = events.completed() == 0;
             let before = leaked_buffers();
             fault.begin(libc::EPERM, 1);
             drop((poller, events));
             fault.end();
-            assert_eq!(leaked_buffers() - before, usize::from(is_under_way), "round {round}");
-            // The allocator would give the same room again.
+            assert_eq!(leaked_buffers() - before, usize::from(is_in_flight), "round {round}");
+            // The allocator would reuse the memory.
             let canary = vec![0xa5u8; FILE + 2 * PAGE];
             let started = Instant::now();
             while started.elapsed() < Duration::from_millis(50) {
@@ -342,52 +343,56 @@ fn what_a_disk_still_writes_to_is_never_freed() {
 }
 
 #[test]
-fn a_drop_under_an_error_that_passes_leaks_nothing() {
-    with_faults("a_drop_under_an_error_that_passes_leaks_nothing", |mut poller, fault| {
+fn drop_under_passing_error_leaks_nothing() {
+    with_faults("drop_under_passing_error_leaks_nothing", |mut poller, fault| {
         let poller = &mut *poller;
         for errno in [libc::EAGAIN, libc::EBUSY, libc::EINTR, libc::ENOMEM] {
-            let mut mine = Backend::Uring.open().expect("it is available");
+            let mut mine = Backend::Uring.open().expect("an available backend");
             let pairs: Vec<_> = (0..50).map(|_| stream()).collect();
-            for (here, _) in &pairs {
-                let key = add(&mut *mine, here.clone());
+            for (local, _) in &pairs {
+                let key = add(&mut *mine, local.clone());
                 mine.submit(Op::recv(key, Vec::new(), 64), Token(0)).expect("recv");
             }
             mine.wait(&mut Events::with_capacity(4), Some(ZERO)).expect("wait");
             fault.begin(errno, 2);
             drop(mine);
             fault.end();
-            for (here, mut there) in pairs {
-                assert_eq!(Arc::strong_count(&here), 1, "let go");
-                drop(here);
-                assert_eq!(there.read(&mut [0; 8]).expect("the end is seen at once"), 0);
+            for (local, mut peer) in pairs {
+                assert_eq!(Arc::strong_count(&local), 1, "the source is released");
+                drop(local);
+                assert_eq!(peer.read(&mut [0; 8]).expect("the end of the stream"), 0);
             }
         }
         assert_eq!(leaked_buffers(), 0);
-        poller.wait(&mut Events::with_capacity(4), Some(ZERO)).expect("the other one goes on");
+        poller.wait(&mut Events::with_capacity(4), Some(ZERO)).expect("the other poller works");
     });
 }
 
-/// Linux knows provided buffer rings since 5.19. Before, a receive is told so once.
+/// Linux has provided buffer rings since 5.19. On older kernels they are probed once.
 #[test]
-fn a_kernel_without_buffer_rings_is_asked_once() {
-    let test = "a_kernel_without_buffer_rings_is_asked_once";
+fn missing_buffer_rings_are_probed_once() {
+    let test = "missing_buffer_rings_are_probed_once";
     with_faults_of(libc::SYS_io_uring_register, test, |mut poller, fault| {
         let poller = &mut *poller;
-        let (here, mut there) = stream();
-        let key = add(poller, here);
+        let (local, mut peer) = stream();
+        let key = add(poller, local);
         let pool = BufferPool::new(64, 4).expect("a pool");
         let mut events = Events::with_capacity(16);
         let before = fault.calls.load(Ordering::SeqCst);
         fault.begin(libc::EINVAL, 1);
         for round in 0..100u8 {
             let id = poller.submit(Op::recv_multi(key, &pool), Token(1)).expect("recv_multi");
-            there.write_all(&[round]).expect("write");
+            peer.write_all(&[round]).expect("write");
             let got = collect(poller, &mut events, 1, 0).remove(0);
             assert_eq!((got.id, &*got.buf, got.more), (id, &[round][..], true), "{got:?}");
             drop(got);
             poller.cancel(id).expect("cancel");
             let last = collect(poller, &mut events, 1, 0).remove(0);
-            assert_eq!((last.id, last.more, pool.idle()), (id, false, pool.made()), "{last:?}");
+            assert_eq!(
+                (last.id, last.more, pool.available()),
+                (id, false, pool.allocated()),
+                "{last:?}"
+            );
         }
         assert_eq!(fault.calls.load(Ordering::SeqCst) - before, 1);
     });

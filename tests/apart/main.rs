@@ -1,5 +1,5 @@
-//! Tests that start processes of their own, apart from those in `it`: between fork and exec a child
-//! holds every file of this process, and the suite looks at what follows when files are closed.
+//! Tests that start processes, apart from those in `it`: between fork and exec a child holds every
+//! descriptor of this process, and the suite checks the effects of closing files.
 #![allow(missing_docs)]
 
 mod inject;

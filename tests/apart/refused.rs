@@ -1,4 +1,4 @@
-//! What happens where a system call is refused: in a process of its own, under a seccomp filter.
+//! Refused system calls: in a process of its own, under a seccomp filter.
 #![allow(unsafe_code)]
 
 use quintpoll::Backend;
@@ -6,24 +6,24 @@ use quintpoll::conformance::{CASES, Maker, check};
 use std::io::ErrorKind;
 use std::process::Command;
 
-/// From here on this system call fails with `errno` in this thread and those it starts.
+/// Makes a system call fail with `errno` in this thread and those it starts, from now on.
 fn refuse(call: libc::c_long, errno: i32) {
     answer(call, libc::SECCOMP_RET_ERRNO | errno as u32);
 }
 
-/// From here on these system calls end the process if this thread makes one.
+/// Makes these system calls end the process if this thread makes one, from now on.
 pub(crate) fn kill_on(calls: &[libc::c_long]) {
     calls.iter().for_each(|&call| answer(call, libc::SECCOMP_RET_KILL_PROCESS));
 }
 
-/// From here on this system call has this outcome in this thread and those it starts.
+/// Sets the outcome of a system call in this thread and those it starts, from now on.
 fn answer(call: libc::c_long, action: u32) {
     let load_number = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
     let if_equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
     let answer = libc::BPF_RET | libc::BPF_K;
     let step = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
     let mut filter = [
-        // The number is the first word of struct seccomp_data.
+        // The number of the call is the first word of struct seccomp_data.
         step(load_number, 0, 0, 0),
         step(if_equal, 0, 1, call as u32),
         step(answer, 0, 0, action),
@@ -39,10 +39,10 @@ fn answer(call: libc::c_long, action: u32) {
     assert_eq!(filtered, 0, "PR_SET_SECCOMP: {}", std::io::Error::last_os_error());
 }
 
-/// Set for the process that lives under the filter.
+/// The environment variable of the process that has the filter.
 const FILTERED: &str = "QUINTPOLL_TEST_FILTERED";
 
-/// Runs `body` in a process of its own, the test `test` of this binary started again.
+/// Runs `body` in its own process, by starting the test `test` of this binary again.
 pub(crate) fn in_own_process(test: &str, body: impl FnOnce()) {
     if std::env::var_os(FILTERED).is_some() {
         return body();
@@ -52,11 +52,11 @@ pub(crate) fn in_own_process(test: &str, body: impl FnOnce()) {
         .env(FILTERED, "1")
         .output()
         .expect("the test binary runs");
-    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
 }
 
-/// The cases that need no process of their own.
+/// Runs the cases that need no process of their own.
 fn check_in_this_process(backend: &str, open: Maker) {
     for case in CASES.iter().filter(|case| !case.own_process) {
         check(case.name, backend, open, "in this process");
@@ -69,37 +69,37 @@ fn check_epoll_without_pwait2(errno: i32) {
 }
 
 #[test]
-fn epoll_holds_the_contract_on_a_kernel_before_epoll_pwait2() {
-    in_own_process("refused::epoll_holds_the_contract_on_a_kernel_before_epoll_pwait2", || {
+fn epoll_keeps_contract_on_kernel_without_epoll_pwait2() {
+    in_own_process("refused::epoll_keeps_contract_on_kernel_without_epoll_pwait2", || {
         check_epoll_without_pwait2(libc::ENOSYS);
     });
 }
 
 #[test]
-fn epoll_holds_the_contract_in_a_sandbox_before_epoll_pwait2() {
-    in_own_process("refused::epoll_holds_the_contract_in_a_sandbox_before_epoll_pwait2", || {
+fn epoll_keeps_contract_in_sandbox_without_epoll_pwait2() {
+    in_own_process("refused::epoll_keeps_contract_in_sandbox_without_epoll_pwait2", || {
         check_epoll_without_pwait2(libc::EPERM);
     });
 }
 
-/// Where `call` fails with `errno`, io_uring is not available, and says why: a reason that has
-/// `cause` in it. The next best is taken, and the others are as ever.
+/// Checks that io_uring is unavailable if `call` fails with `errno`, with a reason that contains
+/// `cause`.
 fn check_without_io_uring(call: libc::c_long, errno: i32, cause: &str) {
     let files = || std::fs::read_dir("/proc/self/fd").expect("proc is mounted").count();
     let before = files();
     refuse(call, errno);
-    let why = Backend::Uring.is_available().expect_err("it is refused");
-    let said = why.to_string();
+    let why = Backend::Uring.is_available().expect_err("a refused call");
+    let text = why.to_string();
     assert_eq!(why.backend(), Backend::Uring);
-    assert!(said.starts_with("uring is not available: ") && said.contains(cause), "{said}");
-    let error = Backend::Uring.open().expect_err("it is refused");
-    assert_eq!((error.kind(), error.to_string()), (ErrorKind::Unsupported, said));
-    assert_eq!(files(), before, "nothing is left of the attempt");
+    assert!(text.starts_with("uring is not available: ") && text.contains(cause), "{text}");
+    let error = Backend::Uring.open().expect_err("a refused call");
+    assert_eq!((error.kind(), error.to_string()), (ErrorKind::Unsupported, text));
+    assert_eq!(files(), before, "the attempt leaves no descriptor");
 }
 
 #[test]
-fn without_io_uring_the_others_hold_the_contract() {
-    in_own_process("refused::without_io_uring_the_others_hold_the_contract", || {
+fn other_backends_keep_contract_without_io_uring() {
+    in_own_process("refused::other_backends_keep_contract_without_io_uring", || {
         check_without_io_uring(libc::SYS_io_uring_setup, libc::EPERM, "seccomp");
         check_in_this_process("select", || Backend::Select.open());
         check_in_this_process("poll", || Backend::Poll.open());
@@ -109,8 +109,8 @@ fn without_io_uring_the_others_hold_the_contract() {
 }
 
 #[test]
-fn a_kernel_before_io_uring_is_told_from_a_sandbox() {
-    in_own_process("refused::a_kernel_before_io_uring_is_told_from_a_sandbox", || {
+fn missing_io_uring_and_sandbox_have_distinct_errors() {
+    in_own_process("refused::missing_io_uring_and_sandbox_have_distinct_errors", || {
         check_without_io_uring(
             libc::SYS_io_uring_setup,
             libc::ENOSYS,
@@ -120,15 +120,15 @@ fn a_kernel_before_io_uring_is_told_from_a_sandbox() {
 }
 
 #[test]
-fn a_ring_that_may_not_be_entered_is_none() {
-    in_own_process("refused::a_ring_that_may_not_be_entered_is_none", || {
+fn uring_without_io_uring_enter_is_unavailable() {
+    in_own_process("refused::uring_without_io_uring_enter_is_unavailable", || {
         check_without_io_uring(libc::SYS_io_uring_enter, libc::EPERM, "seccomp");
     });
 }
 
 #[test]
-fn without_epoll_io_uring_is_the_best_and_without_both_poll() {
-    in_own_process("refused::without_epoll_io_uring_is_the_best_and_without_both_poll", || {
+fn best_falls_back_to_io_uring_then_poll() {
+    in_own_process("refused::best_falls_back_to_io_uring_then_poll", || {
         refuse(libc::SYS_epoll_create1, libc::ENOSYS);
         assert_eq!(Backend::best(), Backend::Uring);
         refuse(libc::SYS_io_uring_setup, libc::EPERM);

@@ -1,11 +1,11 @@
-//! A backend that is not there is skipped, aloud; one that is required is not.
+//! An unavailable backend is skipped with a message; a required one is not skipped.
 
 use quintpoll::conformance::{Maker, check};
 use std::io;
 use std::process::{Command, Output};
 
 const ABSENT: Maker = || Err(io::Error::new(io::ErrorKind::Unsupported, "not on this system"));
-/// Set where the suite is to run on the absent backend; its skips are no business of other runs.
+/// The environment variable of a process that runs the suite on the absent backend.
 const WANTED: &str = "QUINTPOLL_TEST_ABSENT";
 
 fn check_absent(case: &str, test: &str) {
@@ -38,20 +38,20 @@ fn suite_on_absent(required: &str) -> Output {
 }
 
 #[test]
-fn a_skip_prints_its_reason() {
+fn skip_prints_its_reason() {
     let output = suite_on_absent("epoll");
-    assert!(output.status.success(), "a backend that nobody requires may be absent");
-    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "an optional backend may be absent");
+    let text = String::from_utf8_lossy(&output.stderr);
     for case in ["r1_register_reports_present_readiness", "r9_register_accepts_any_fd_number"] {
         let line = format!("skipped: {case} for absent: not on this system");
-        assert!(said.lines().any(|said| said == line), "{said}");
+        assert!(text.lines().any(|text| text == line), "{text}");
     }
 }
 
 #[test]
-fn a_required_backend_may_not_be_skipped() {
+fn required_backend_is_not_skipped() {
     let output = suite_on_absent("epoll, absent");
-    assert!(!output.status.success(), "it was required");
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(said.contains("0 passed; 2 failed"), "{said}");
+    assert!(!output.status.success(), "the backend was required");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("0 passed; 2 failed"), "{text}");
 }

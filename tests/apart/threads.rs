@@ -1,13 +1,13 @@
-//! Which operations start a thread: under a filter that ends a process that does.
+//! Operations that start no thread, under a filter that ends a process that does.
 
 use super::refused::{in_own_process, kill_on};
 use nix::sys::statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, TMPFS_MAGIC, XFS_SUPER_MAGIC, statfs};
 use quintpoll::{Backend, Events, Op, OpenOptions, Outcome, Token};
 
-/// A directory in which files are opened without a thread.
+/// Returns a directory in which files are opened without a thread.
 fn local_directory() -> Option<tempfile::TempDir> {
-    let directory = tempfile::tempdir().expect("a place for it");
-    let kind = statfs(directory.path()).expect("it is there").filesystem_type();
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let kind = statfs(directory.path()).expect("a temporary directory").filesystem_type();
     let local = [BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, TMPFS_MAGIC, XFS_SUPER_MAGIC];
     let release = nix::sys::utsname::uname().expect("the kernel has a name");
     let release = release.release().to_string_lossy().into_owned();
@@ -26,15 +26,17 @@ fn cached_opens_start_no_thread() {
     in_own_process("threads::cached_opens_start_no_thread", || {
         let Some(directory) = local_directory() else { return };
         let paths: Vec<_> = (0..16).map(|at| directory.path().join(at.to_string())).collect();
-        paths.iter().for_each(|path| std::fs::write(path, "content").expect("room"));
+        paths.iter().for_each(|path| std::fs::write(path, "content").expect("buffer space"));
         let options = OpenOptions::new().read(true).clone();
         kill_on(&[libc::SYS_clone, libc::SYS_clone3]);
         for backend in Backend::ALL.into_iter().filter(|backend| backend.is_available().is_ok()) {
-            let mut poller = backend.open().expect("it is available");
+            let mut poller = backend.open().expect("an available backend");
             let mut events = Events::with_capacity(16);
             for depth in [1, 16] {
                 for (at, path) in paths.iter().enumerate().take(depth) {
-                    poller.submit(Op::open(path, &options), Token(at)).expect("no mistake");
+                    poller
+                        .submit(Op::open(path, &options), Token(at))
+                        .expect("an accepted operation");
                 }
                 poller.wait(&mut events, Some(std::time::Duration::ZERO)).expect("a wait");
                 let done: Vec<_> = events.completions().collect();

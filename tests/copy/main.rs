@@ -1,12 +1,11 @@
-//! The example that copies files, from outside: started as a program, on every backend that is
-//! available, through the page cache and past it.
+//! The example `copy`, started as a program, on every available backend, with and without
+//! `O_DIRECT`.
 //!
 //! Cargo builds examples before it runs all tests, but not for `cargo test --test copy`; run
 //! `cargo build --example copy` before that.
 
-mod kit;
+mod util;
 
-use kit::*;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use quintpoll::Backend;
@@ -14,137 +13,141 @@ use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
+use util::*;
 
-/// To copy so much so slowly takes longer than to notice that it has begun.
-const MUCH: usize = 1 << 20;
+/// A slow copy of this many bytes takes longer than the start of it.
+const LARGE: usize = 1 << 20;
 
 #[test]
-fn copies_are_what_the_source_is() {
-    on_each_backend_in_each_way(|room, way| {
+fn copy_equals_the_source() {
+    on_each_backend_in_each_way(|dir, way| {
         for size in [0, 1, 511, 4096, 4097, 65_536, 1_000_003] {
-            let source = room.file("source", &bytes(size));
+            let source = dir.file("source", &bytes(size));
             for depth in ["1", "64"] {
-                let target = room.path(&format!("target-{size}-{depth}"));
+                let target = dir.path(&format!("target-{size}-{depth}"));
                 let mut options = way.to_vec();
                 options.extend(["--depth", depth, "--block", "4K"]);
-                let told = expect_success(&copy(&options, &source, &target));
-                assert!(told.starts_with(&format!("{size} bytes in ")), "{told}");
+                let stdout = expect_success(&copy(&options, &source, &target));
+                assert!(stdout.starts_with(&format!("{size} bytes in ")), "{stdout}");
                 let named = format!(", {}, depth {depth}, verified (SHA-256 ", way[1]);
-                assert!(told.contains(&named), "{named:?} is not in {told:?}");
-                assert!(fs::read(&target).expect("it is there") == bytes(size), "other bytes");
+                assert!(stdout.contains(&named), "{named:?} is not in {stdout:?}");
+                assert!(fs::read(&target).expect("the file") == bytes(size), "other bytes");
             }
         }
-        room.expect_no_part_left();
+        dir.expect_no_partial_file();
     });
 }
 
 #[test]
-fn blocks_may_have_any_size() {
-    on_each_backend(|room, backend| {
-        let source = room.file("source", &bytes(100_001));
+fn copy_works_with_any_block_size() {
+    on_each_backend(|dir, backend| {
+        let source = dir.file("source", &bytes(100_001));
         for block in ["1000", "99999", "100000", "100001", "100002", "1M"] {
-            let target = room.path(block);
+            let target = dir.path(block);
             expect_success(&copy(&["--backend", backend, "--block", block], &source, &target));
-            assert!(fs::read(&target).expect("it is there") == bytes(100_001), "{block}");
+            assert!(fs::read(&target).expect("the file") == bytes(100_001), "{block}");
         }
     });
 }
 
 #[test]
-fn the_hash_is_the_one_that_others_find() {
-    let room = Room::new("hash");
-    let (source, target) = (room.file("source", b"abc"), room.path("target"));
-    let told = expect_success(&copy(&[], &source, &target));
+fn hash_matches_the_published_sha256() {
+    let dir = TempDir::new("hash");
+    let (source, target) = (dir.file("source", b"abc"), dir.path("target"));
+    let stdout = expect_success(&copy(&[], &source, &target));
     let known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-    assert!(told.contains(&format!("(SHA-256 {known})")), "{told}");
+    assert!(stdout.contains(&format!("(SHA-256 {known})")), "{stdout}");
 }
 
 #[test]
-fn a_target_that_is_there_is_replaced_and_keeps_its_permissions() {
-    let room = Room::new("replaced");
-    let source = room.file("source", b"new");
-    let target = room.path("target");
+fn existing_target_is_replaced_and_keeps_permissions() {
+    let dir = TempDir::new("replaced");
+    let source = dir.file("source", b"new");
+    let target = dir.path("target");
     for mode in [0o640, 0o777, 0o400] {
-        fs::write(&target, bytes(10_000)).expect("it is ours");
-        fs::set_permissions(&target, Permissions::from_mode(mode)).expect("it is ours");
+        fs::write(&target, bytes(10_000)).expect("a file of this test");
+        fs::set_permissions(&target, Permissions::from_mode(mode)).expect("a file of this test");
         expect_success(&copy(&[], &source, &target));
-        assert_eq!(fs::read(&target).expect("it is there"), b"new");
+        assert_eq!(fs::read(&target).expect("the file"), b"new");
         assert_eq!(mode_of(&target), mode);
-        fs::remove_file(&target).expect("it is ours");
+        fs::remove_file(&target).expect("a file of this test");
     }
-    // What a link points to is replaced, and not the link.
-    let link = room.path("link");
-    symlink("target", &link).expect("there is room");
-    fs::write(&target, b"old").expect("it is ours");
+    // The target of a symbolic link is replaced, and not the link.
+    let link = dir.path("link");
+    symlink("target", &link).expect("disk space");
+    fs::write(&target, b"old").expect("a file of this test");
     expect_success(&copy(&[], &source, &link));
-    assert!(fs::symlink_metadata(&link).expect("it is there").is_symlink());
-    assert_eq!(fs::read(&target).expect("it is there"), b"new");
-    room.expect_no_part_left();
+    assert!(fs::symlink_metadata(&link).expect("the file").is_symlink());
+    assert_eq!(fs::read(&target).expect("the file"), b"new");
+    dir.expect_no_partial_file();
 }
 
 #[test]
-fn a_new_target_gets_the_permissions_of_the_source_that_the_umask_leaves() {
-    let room = Room::new("umask");
-    let (source, target) = (room.file("source", b"new"), room.path("target"));
+fn new_target_gets_source_permissions_less_umask() {
+    let dir = TempDir::new("umask");
+    let (source, target) = (dir.file("source", b"new"), dir.path("target"));
     for (umask, mode, left) in
         [("077", 0o666, 0o600), ("027", 0o755, 0o750), ("000", 0o622, 0o622), ("022", 0o400, 0o400)]
     {
-        fs::set_permissions(&source, Permissions::from_mode(mode)).expect("it is ours");
+        fs::set_permissions(&source, Permissions::from_mode(mode)).expect("a file of this test");
         let mut command = Command::new("sh");
         command.args(["-c", &format!("umask {umask}; exec \"$@\""), "sh"]).arg(example());
         expect_success(&output_of(command, &source, &target));
         assert_eq!(mode_of(&target), left, "{mode:o} under a umask of {umask}");
-        fs::remove_file(&target).expect("it is ours");
+        fs::remove_file(&target).expect("a file of this test");
     }
 }
 
-/// What is printed would go to a file that nobody finds any more.
+/// The output would go to a file without a name.
 #[test]
-fn the_file_that_it_prints_to_is_not_replaced() {
-    let room = Room::new("printed");
-    let (source, log) = (room.file("source", b"new"), room.path("log"));
-    let number_of = |path: &Path| fs::metadata(path).expect("it is there").ino();
+fn target_that_is_stdout_is_not_replaced() {
+    let dir = TempDir::new("printed");
+    let (source, log) = (dir.file("source", b"new"), dir.path("log"));
+    let inode = |path: &Path| fs::metadata(path).expect("the file").ino();
     for stream in ["1", "2"] {
         let mut command = Command::new("sh");
         let script = format!("exec {stream}>>\"$0\"; exec \"$@\"");
-        fs::write(&log, b"before\n").expect("there is room");
-        let before = number_of(&log);
+        fs::write(&log, b"before\n").expect("disk space");
+        let before = inode(&log);
         command.args(["-c", &script]).arg(&log).arg(example());
         let done = output_of(command, &source, &Path::new("/dev/fd").join(stream));
-        assert_eq!(done.status.code(), Some(1), "{}", complaint(&done));
-        let said = complaint(&done) + &fs::read_to_string(&log).expect("it is there");
-        assert!(said.contains("before\n") && said.contains("is what this program prints to"));
-        assert_eq!(number_of(&log), before);
-        room.expect_no_part_left();
+        assert_eq!(done.status.code(), Some(1), "{}", stderr(&done));
+        let output_text = stderr(&done) + &fs::read_to_string(&log).expect("the file");
+        assert!(
+            output_text.contains("before\n")
+                && output_text.contains("is what this program prints to")
+        );
+        assert_eq!(inode(&log), before);
+        dir.expect_no_partial_file();
     }
 }
 
 #[test]
-fn a_target_may_be_named_without_a_folder() {
-    let room = Room::new("bare");
-    room.file("source", b"bytes");
+fn target_without_directory_is_allowed() {
+    let dir = TempDir::new("bare");
+    dir.file("source", b"bytes");
     let mut command = Command::new(example());
-    command.args(["source", "target"]).current_dir(&room.0);
+    command.args(["source", "target"]).current_dir(&dir.0);
     expect_success(&output(command));
-    assert_eq!(fs::read(room.path("target")).expect("it is there"), b"bytes");
-    room.expect_no_part_left();
+    assert_eq!(fs::read(dir.path("target")).expect("the file"), b"bytes");
+    dir.expect_no_partial_file();
 }
 
 #[test]
-fn what_cannot_be_copied_is_refused_in_one_line() {
-    on_each_backend_in_each_way(|room, way| {
-        let good = room.file("good", b"bytes");
-        let (missing, fifo, link) = (room.path("missing"), room.path("fifo"), room.path("link"));
-        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("there is room");
-        fs::hard_link(&good, &link).expect("there is room");
+fn uncopyable_sources_are_refused_in_one_line() {
+    on_each_backend_in_each_way(|dir, way| {
+        let good = dir.file("good", b"bytes");
+        let (missing, fifo, link) = (dir.path("missing"), dir.path("fifo"), dir.path("link"));
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("disk space");
+        fs::hard_link(&good, &link).expect("disk space");
         let refused: &[(&Path, &Path, &str)] = &[
             (&missing, &missing, "No such file"),
-            (&room.0, &missing, "is no regular file"),
+            (&dir.0, &missing, "is no regular file"),
             (&fifo, &missing, "is no regular file"),
             (Path::new("/dev/null"), &missing, "is no regular file"),
             (&good, &good, "is the source itself"),
             (&good, &link, "is the source itself"),
-            (&good, &room.0, "is no regular file"),
+            (&good, &dir.0, "is no regular file"),
             (&good, &fifo, "is no regular file"),
             (Path::new("two\nlines"), &missing, "two\\nlines: No such file"),
             (&good, Path::new("/dev/null"), "is no regular file"),
@@ -155,24 +158,24 @@ fn what_cannot_be_copied_is_refused_in_one_line() {
             expect_failure(&copy(way, source, target), why);
         }
         assert!(!missing.exists());
-        assert_eq!(fs::read(&good).expect("it is there"), b"bytes");
-        room.expect_no_part_left();
+        assert_eq!(fs::read(&good).expect("the file"), b"bytes");
+        dir.expect_no_partial_file();
     });
-    // Its bytes are made while they are read, and cannot be had past a cache.
-    let (room, made) = (Room::new("made"), Path::new("/proc/version"));
-    let target = room.path("target");
+    // procfs generates the bytes during the read, and does not support O_DIRECT.
+    let (dir, made) = (TempDir::new("made"), Path::new("/proc/version"));
+    let target = dir.path("target");
     expect_failure(&copy(&[], made, &target), "bytes, and not 0 as when it was opened");
     expect_failure(&copy(&["--direct"], made, &target), "refuses O_DIRECT");
-    room.expect_empty();
+    dir.expect_empty();
 }
 
 #[test]
-fn a_full_disk_leaves_nothing_behind() {
-    on_each_backend_in_each_way(|room, way| {
-        let source = room.file("source", &bytes(300_000));
-        let disk = room.path("disk");
-        fs::create_dir(&disk).expect("there is room");
-        // The file system and what is in it are the shell's alone, and it says what is left there.
+fn full_disk_leaves_no_file() {
+    on_each_backend_in_each_way(|dir, way| {
+        let source = dir.file("source", &bytes(300_000));
+        let disk = dir.path("disk");
+        fs::create_dir(&disk).expect("disk space");
+        // Only the shell sees the file system, so it lists the remaining files.
         let script = "mount -t tmpfs -o size=128k none \"$1\" && echo mounted && \
              { echo old > \"$1/target\"; shift; \"$@\"; code=$?; cd \"$disk\"; \
              ls -A; cat target; exit $code; }";
@@ -180,108 +183,109 @@ fn a_full_disk_leaves_nothing_behind() {
         command.args(["-rm", "sh", "-c", script, "sh"]).arg(&disk).arg(example()).args(way);
         command.args(["--block", "16K"]).arg(&source).arg(disk.join("target")).env("disk", &disk);
         let done = output(command);
-        let told = String::from_utf8_lossy(&done.stdout);
-        let Some(told) = told.strip_prefix("mounted\n") else {
-            println!("skipped: no file system can be mounted here: {}", complaint(&done));
+        let stdout = String::from_utf8_lossy(&done.stdout);
+        let Some(stdout) = stdout.strip_prefix("mounted\n") else {
+            println!("skipped: no file system can be mounted here: {}", stderr(&done));
             return;
         };
-        assert_eq!(told, "target\nold\n");
-        if complaint(&done).contains("refuses O_DIRECT") {
+        assert_eq!(stdout, "target\nold\n");
+        if stderr(&done).contains("refuses O_DIRECT") {
             println!("skipped: this tmpfs refuses O_DIRECT");
             return;
         }
-        expect_complaint(&done, "No space left");
+        expect_stderr(&done, "No space left");
     });
 }
 
 #[test]
-fn a_limit_on_sizes_leaves_nothing_behind() {
-    on_each_backend_in_each_way(|room, way| {
-        let source = room.file("source", &bytes(300_000));
-        // In units of 512 bytes: it is met within a block.
+fn file_size_limit_leaves_no_file() {
+    on_each_backend_in_each_way(|dir, way| {
+        let source = dir.file("source", &bytes(300_000));
+        // In units of 512 bytes: a block exceeds the limit.
         let mut command = Command::new("sh");
         command.args(["-c", "ulimit -f 200 && exec \"$0\" \"$@\""]).arg(example()).args(way);
-        command.args(["--block", "64K"]).arg(&source).arg(room.path("target"));
+        command.args(["--block", "64K"]).arg(&source).arg(dir.path("target"));
         expect_failure(&output(command), "File too large");
-        room.expect_only("source");
+        dir.expect_only("source");
     });
 }
 
 #[test]
-fn a_source_that_shrinks_is_noticed() {
-    on_each_backend(|room, backend| {
-        let source = room.file("source", &bytes(MUCH));
-        let started = Started::slowly(room, backend, &source);
-        let file = File::options().write(true).open(&source).expect("it is ours");
-        file.set_len(10).expect("it is ours");
-        expect_failure(&started.output(), "changed while it was copied");
-        room.expect_only("source");
+fn shrinking_source_is_an_error() {
+    on_each_backend(|dir, backend| {
+        let source = dir.file("source", &bytes(LARGE));
+        let running = RunningCopy::start_slow(dir, backend, &source);
+        let file = File::options().write(true).open(&source).expect("a file of this test");
+        file.set_len(10).expect("a file of this test");
+        expect_failure(&running.output(), "changed while it was copied");
+        dir.expect_only("source");
     });
 }
 
 #[test]
-fn a_source_that_is_removed_is_copied_to_its_end() {
-    on_each_backend_in_each_way(|room, way| {
+fn removed_source_is_copied_to_its_end() {
+    on_each_backend_in_each_way(|dir, way| {
         let size = 3_000_000;
-        let source = room.file("source", &bytes(size));
+        let source = dir.file("source", &bytes(size));
         let mut options = way.to_vec();
         options.extend(["--depth", "1", "--block", "4K"]);
-        let started = Started::new(room, &options, &source);
-        fs::remove_file(&source).expect("it is ours");
-        expect_success(&started.output());
-        assert!(fs::read(room.path("target")).expect("it is there") == bytes(size));
-        room.expect_only("target");
+        let running = RunningCopy::new(dir, &options, &source);
+        fs::remove_file(&source).expect("a file of this test");
+        expect_success(&running.output());
+        assert!(fs::read(dir.path("target")).expect("the file") == bytes(size));
+        dir.expect_only("target");
     });
 }
 
 #[test]
-fn a_source_that_changes_behind_the_copying_is_noticed() {
-    on_each_backend(|room, backend| {
-        let source = room.file("source", &bytes(30_000));
-        let started = Started::slowly(room, backend, &source);
-        let file = File::options().write(true).open(&source).expect("it is ours");
-        std::os::unix::fs::FileExt::write_all_at(&file, b"other bytes", 0).expect("it is ours");
-        expect_failure(&started.output(), "changed while it was copied");
-        room.expect_only("source");
+fn source_changed_after_its_read_is_an_error() {
+    on_each_backend(|dir, backend| {
+        let source = dir.file("source", &bytes(30_000));
+        let running = RunningCopy::start_slow(dir, backend, &source);
+        let file = File::options().write(true).open(&source).expect("a file of this test");
+        std::os::unix::fs::FileExt::write_all_at(&file, b"other bytes", 0)
+            .expect("a file of this test");
+        expect_failure(&running.output(), "changed while it was copied");
+        dir.expect_only("source");
     });
 }
 
 #[test]
-fn a_signal_leaves_nothing_behind() {
-    on_each_backend(|room, backend| {
-        let source = room.file("source", &bytes(MUCH));
-        let target = room.file("target", b"old");
+fn signal_leaves_no_file() {
+    on_each_backend(|dir, backend| {
+        let source = dir.file("source", &bytes(LARGE));
+        let target = dir.file("target", b"old");
         for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT] {
-            let started = Started::slowly(room, backend, &source);
-            kill(Pid::from_raw(started.0.id() as i32), signal).expect("it runs");
-            expect_failure(&started.output(), "interrupted");
-            assert_eq!(fs::read(&target).expect("it is there"), b"old");
-            room.expect_no_part_left();
+            let running = RunningCopy::start_slow(dir, backend, &source);
+            kill(Pid::from_raw(running.0.id() as i32), signal).expect("a running copy");
+            expect_failure(&running.output(), "interrupted");
+            assert_eq!(fs::read(&target).expect("the file"), b"old");
+            dir.expect_no_partial_file();
         }
     });
 }
 
-/// As nohup(1) starts it, and a shell in the background, which must not keep it from being ended.
+/// An ignored SIGHUP, as under nohup(1), stays ignored; other ignored signals still end the copy.
 #[test]
-fn it_survives_its_terminal_if_it_is_to() {
-    let room = Room::new("ignored");
-    let source = room.file("source", &bytes(MUCH / 4));
+fn copy_keeps_an_ignored_sighup() {
+    let dir = TempDir::new("ignored");
+    let source = dir.file("source", &bytes(LARGE / 4));
     let in_background = || {
         let mut command = Command::new("sh");
         command.args(["-c", "trap '' HUP INT QUIT; exec \"$@\"", "sh"]);
-        command.arg(example()).args(SLOWLY);
+        command.arg(example()).args(SLOW);
         command
     };
-    let started = Started::spawn(&room, in_background(), &source);
-    kill(Pid::from_raw(started.0.id() as i32), Signal::SIGHUP).expect("it runs");
-    expect_success(&started.output());
-    assert!(fs::read(room.path("target")).expect("it is there") == bytes(MUCH / 4));
+    let running = RunningCopy::spawn(&dir, in_background(), &source);
+    kill(Pid::from_raw(running.0.id() as i32), Signal::SIGHUP).expect("a running copy");
+    expect_success(&running.output());
+    assert!(fs::read(dir.path("target")).expect("the file") == bytes(LARGE / 4));
     for signal in [Signal::SIGINT, Signal::SIGQUIT] {
-        let started = Started::spawn(&room, in_background(), &source);
-        kill(Pid::from_raw(started.0.id() as i32), signal).expect("it runs");
-        expect_failure(&started.output(), "interrupted");
+        let running = RunningCopy::spawn(&dir, in_background(), &source);
+        kill(Pid::from_raw(running.0.id() as i32), signal).expect("a running copy");
+        expect_failure(&running.output(), "interrupted");
     }
-    room.expect_no_part_left();
+    dir.expect_no_partial_file();
 }
 
 #[test]
@@ -315,8 +319,8 @@ fn wrong_arguments_are_refused_in_one_line() {
         let mut command = Command::new(example());
         command.args(&arguments);
         let done = output(command);
-        assert_eq!(done.status.code(), Some(2), "{arguments:?}: {}", complaint(&done));
-        assert_eq!(complaint(&done).lines().count(), 1, "{arguments:?}: {}", complaint(&done));
+        assert_eq!(done.status.code(), Some(2), "{arguments:?}: {}", stderr(&done));
+        assert_eq!(stderr(&done).lines().count(), 1, "{arguments:?}: {}", stderr(&done));
         assert!(done.stdout.is_empty(), "{arguments:?}");
     }
 }

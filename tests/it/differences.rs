@@ -1,5 +1,4 @@
-//! Each permitted difference of the contract's table, shown: what is not equal, and on which
-//! backends.
+//! The permitted differences of the contract's table, on the backends that have them.
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sched::{CloneFlags, unshare};
@@ -27,84 +26,84 @@ fn available() -> impl Iterator<Item = Backend> {
 }
 
 fn open(backend: Backend) -> Box<dyn Poller> {
-    backend.open().expect("it is available")
+    backend.open().expect("an available backend")
 }
 
-/// The readiness that a wait without waiting reports of the only source.
-fn now(poller: &mut dyn Poller) -> Readiness {
+/// Returns the readiness that a wait of zero reports of the only source.
+fn poll_now(poller: &mut dyn Poller) -> Readiness {
     let mut events = Events::with_capacity(8);
     poller.wait(&mut events, Some(Duration::ZERO)).expect("a wait");
     events.iter().fold(Readiness::empty(), |all, event| all | event.readiness)
 }
 
 fn stream() -> (Arc<UnixStream>, UnixStream) {
-    let (here, there) = UnixStream::pair().expect("a pair of sockets");
-    here.set_nonblocking(true).expect("a socket");
-    (Arc::new(here), there)
+    let (local, peer) = UnixStream::pair().expect("a pair of sockets");
+    local.set_nonblocking(true).expect("a socket");
+    (Arc::new(local), peer)
 }
 
-/// E2: whether new data that come on top of unread ones are reported again in edge mode.
+/// E2: new data behind unread data is reported again in edge mode, or not.
 #[test]
-fn e2_new_data_before_the_old_are_read() {
+fn e2_new_data_on_unread_data() {
     let repeats = |backend| matches!(backend, Backend::Epoll | Backend::Sigio | Backend::Uring);
     for backend in available() {
-        let (here, mut there) = stream();
+        let (local, mut peer) = stream();
         let mut poller = open(backend);
-        poller.register(here, Token(0), READ, Mode::Edge).expect("fresh");
-        there.write_all(b"x").expect("room");
-        assert_eq!(now(&mut *poller), Readiness::READABLE, "{backend}");
-        there.write_all(b"y").expect("room");
+        poller.register(local, Token(0), READ, Mode::Edge).expect("a new source");
+        peer.write_all(b"x").expect("buffer space");
+        assert_eq!(poll_now(&mut *poller), Readiness::READABLE, "{backend}");
+        peer.write_all(b"y").expect("buffer space");
         let again = if repeats(backend) { Readiness::READABLE } else { Readiness::empty() };
-        assert_eq!(now(&mut *poller), again, "{backend}");
+        assert_eq!(poll_now(&mut *poller), again, "{backend}");
     }
 }
 
-/// E2 on SIGIO: signals tell what makes a file readable, and not of every file.
+/// E2 on SIGIO: some files signal only readability, and some nothing.
 #[test]
-fn e2_files_that_can_not_signal() {
+fn e2_new_data_of_files_without_signals() {
     let counter = nix::sys::eventfd::EventFd::new().expect("an eventfd");
     let counter = Arc::new(counter);
-    let (here, mut there) = stream();
+    let (local, mut peer) = stream();
     for backend in available() {
         let mut poller = open(backend);
-        poller.register(counter.clone(), Token(0), READ, Mode::Edge).expect("fresh");
+        poller.register(counter.clone(), Token(0), READ, Mode::Edge).expect("a new source");
         let both = READ | WRITE;
-        poller.register(here.clone(), Token(1), both, Mode::Edge).expect("fresh");
-        counter.write(1).expect("room");
-        there.write_all(b"x").expect("room");
+        poller.register(local.clone(), Token(1), both, Mode::Edge).expect("a new source");
+        counter.write(1).expect("buffer space");
+        peer.write_all(b"x").expect("buffer space");
         let first = Readiness::READABLE | Readiness::WRITABLE;
-        assert_eq!(now(&mut *poller), first, "{backend}");
-        counter.write(1).expect("room");
-        there.write_all(b"x").expect("room");
+        assert_eq!(poll_now(&mut *poller), first, "{backend}");
+        counter.write(1).expect("buffer space");
+        peer.write_all(b"x").expect("buffer space");
         let again = match backend {
             Backend::Epoll | Backend::Uring => first,
-            // Of the unix stream.
+            // The unix stream alone.
             Backend::Sigio => Readiness::READABLE,
             _ => Readiness::empty(),
         };
-        assert_eq!(now(&mut *poller), again, "{backend}");
+        assert_eq!(poll_now(&mut *poller), again, "{backend}");
         counter.read().expect("two writes");
-        nix::unistd::read(&*here, &mut [0; 8]).expect("two bytes");
+        nix::unistd::read(&*local, &mut [0; 8]).expect("two bytes");
     }
 }
 
-/// E2 on SIGIO: inotify signals, also where its number is another file's in the first thread.
+/// E2 on SIGIO: inotify signals, even if its descriptor is another file in the first thread.
 #[test]
 fn e2_inotify_in_each_descriptor_table() {
-    let directory = tempfile::tempdir().expect("a place for it");
+    let directory = tempfile::tempdir().expect("a directory");
     let in_each_backend = || {
         let flags = InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK;
         let inotify = Arc::new(Inotify::init(flags).expect("an inotify"));
         inotify.add_watch(directory.path(), AddWatchFlags::IN_CREATE).expect("a directory");
         for backend in available() {
             let mut poller = open(backend);
-            poller.register(inotify.clone(), Token(0), READ, Mode::Edge).expect("fresh");
-            let _first = tempfile::NamedTempFile::new_in(directory.path()).expect("room");
-            assert_eq!(now(&mut *poller), Readiness::READABLE, "{backend}");
-            let _second = tempfile::NamedTempFile::new_in(directory.path()).expect("room");
+            poller.register(inotify.clone(), Token(0), READ, Mode::Edge).expect("a new source");
+            let _first = tempfile::NamedTempFile::new_in(directory.path()).expect("a file");
+            assert_eq!(poll_now(&mut *poller), Readiness::READABLE, "{backend}");
+            let _second = tempfile::NamedTempFile::new_in(directory.path()).expect("a file");
             let repeats = !matches!(backend, Backend::Poll | Backend::Select);
             let again = if repeats { Readiness::READABLE } else { Readiness::empty() };
-            assert_eq!(now(&mut *poller), again, "{backend}");
+            assert_eq!(poll_now(&mut *poller), again, "{backend}");
             inotify.read_events().expect("two files");
         }
     };
@@ -127,70 +126,70 @@ fn until_asleep(thread: i32) {
         stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('S'))
     };
     while !is_asleep() {
-        assert!(started.elapsed() < Duration::from_secs(60), "it does not go to sleep");
+        assert!(started.elapsed() < Duration::from_secs(60), "the thread does not sleep");
         thread::yield_now();
     }
 }
 
-/// T2 on select: the sets can't show every hang-up to a wait that blocks already.
+/// T2 on select: the sets cannot show every hang-up to a wait that already blocks.
 #[test]
-fn t2_a_hang_up_while_only_writability_is_watched() {
+fn t2_hang_up_with_only_writability_watched() {
     for backend in available() {
         let (reader, writer) = nix::unistd::pipe().expect("a pipe");
         let reader: Source = Arc::new(reader);
         let (sleeping, is_sleeping) = mpsc::channel();
         let waiter = thread::spawn(move || {
             let mut poller = open(backend);
-            poller.register(reader, Token(0), WRITE, Mode::Level).expect("fresh");
+            poller.register(reader, Token(0), WRITE, Mode::Level).expect("a new source");
             let thread = nix::unistd::gettid().as_raw();
-            sleeping.send((thread, poller.waker())).expect("the test waits for this");
+            sleeping.send((thread, poller.waker())).expect("the test receives");
             let mut events = Events::with_capacity(8);
             poller.wait(&mut events, None).expect("a wait");
-            (events.woken(), events.len(), now(&mut *poller))
+            (events.woken(), events.len(), poll_now(&mut *poller))
         });
-        let (thread, waker) = is_sleeping.recv().expect("the waiter got as far as its wait");
+        let (thread, waker) = is_sleeping.recv().expect("the waiter is about to wait");
         until_asleep(thread);
         drop(writer);
-        let overlooked = backend == Backend::Select;
-        if overlooked {
-            // It would sleep on: this is the difference.
+        let is_missed = backend == Backend::Select;
+        if is_missed {
+            // The wait would sleep on: this is the difference.
             thread::yield_now();
             until_asleep(thread);
             waker.wake();
         }
         let (woken, count, next) = waiter.join().expect("the wait ends");
-        assert_eq!((woken, count), if overlooked { (true, 0) } else { (false, 1) }, "{backend}");
+        assert_eq!((woken, count), if is_missed { (true, 0) } else { (false, 1) }, "{backend}");
         let hung_up = Readiness::WRITABLE | Readiness::WRITE_CLOSED;
         assert_eq!(next, hung_up, "{backend}: the next wait reports it");
     }
 }
 
-/// What is reported at first in edge mode, by a wait that sleeps while `act` is done, and by the
-/// wait after that. If the sleeping one is to overlook it, it is woken.
+/// Returns the reports in edge mode of the first wait, of a wait that sleeps while `act` runs, and
+/// of the next. If the sleeping wait is expected to miss the event, a waker ends it.
 fn while_asleep(
     backend: Backend,
     source: Source,
     interest: Interest,
-    overlooked: bool,
+    is_missed: bool,
     act: impl FnOnce(),
 ) -> [Readiness; 3] {
     let (sleeping, is_sleeping) = mpsc::channel();
     let waiter = thread::spawn(move || {
         let mut poller = open(backend);
-        poller.register(source, Token(0), interest, Mode::Edge).expect("fresh");
-        let first = now(&mut *poller);
-        assert_eq!(now(&mut *poller), Readiness::empty(), "{backend}");
+        poller.register(source, Token(0), interest, Mode::Edge).expect("a new source");
+        let first = poll_now(&mut *poller);
+        assert_eq!(poll_now(&mut *poller), Readiness::empty(), "{backend}");
         let thread = nix::unistd::gettid().as_raw();
-        sleeping.send((thread, poller.waker())).expect("the test waits for this");
+        sleeping.send((thread, poller.waker())).expect("the test receives");
         let mut events = Events::with_capacity(8);
         poller.wait(&mut events, None).expect("a wait");
-        let said = events.iter().fold(Readiness::empty(), |all, event| all | event.readiness);
-        [first, said, now(&mut *poller)]
+        let reported = events.iter().fold(Readiness::empty(), |all, event| all | event.readiness);
+        [first, reported, poll_now(&mut *poller)]
     });
-    let (thread, waker) = is_sleeping.recv().expect("the waiter got as far as its wait");
+    let (thread, waker) = is_sleeping.recv().expect("the waiter is about to wait");
     until_asleep(thread);
     act();
-    if overlooked {
+    if is_missed {
         thread::yield_now();
         until_asleep(thread);
         waker.wake();
@@ -200,24 +199,24 @@ fn while_asleep(
 
 /// E5 on select: no set shows an end alone.
 #[test]
-fn e5_an_end_while_the_wait_sleeps() {
+fn e5_end_during_a_sleeping_wait() {
     for backend in available() {
         let (reader, writer) = nix::unistd::pipe().expect("a pipe");
-        let overlooked = backend == Backend::Select;
+        let is_missed = backend == Backend::Select;
         let act = move || drop(reader);
-        let said = while_asleep(backend, Arc::new(writer), WRITE, overlooked, act);
+        let reported = while_asleep(backend, Arc::new(writer), WRITE, is_missed, act);
         let broken = Readiness::WRITABLE | Readiness::WRITE_CLOSED | Readiness::ERROR;
         let mut expected = [Readiness::WRITABLE, broken, Readiness::empty()];
-        if overlooked {
+        if is_missed {
             expected.swap(1, 2);
         }
-        assert_eq!(said, expected, "{backend}");
+        assert_eq!(reported, expected, "{backend}");
     }
 }
 
-/// E1: where edges are emulated, an end that was told is not watched any more.
+/// E1: where edges are emulated, an end that was reported is no longer watched.
 #[test]
-fn e1_an_end_that_passes_while_the_wait_sleeps() {
+fn e1_passing_end_during_a_sleeping_wait() {
     let path = std::env::temp_dir().join(format!("quintpoll-fifo-{}", std::process::id()));
     nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("a new name");
     let open = |flags| {
@@ -228,24 +227,24 @@ fn e1_an_end_that_passes_while_the_wait_sleeps() {
         let reader = Arc::new(open(OFlag::O_RDONLY));
         drop(open(OFlag::O_WRONLY));
         let end = Readiness::READABLE | Readiness::READ_CLOSED;
-        let overlooked = matches!(backend, Backend::Select | Backend::Poll);
+        let is_missed = matches!(backend, Backend::Select | Backend::Poll);
         let mut writer = None;
-        let said = while_asleep(backend, reader, READ, overlooked, || {
+        let reported = while_asleep(backend, reader, READ, is_missed, || {
             let opened = writer.insert(open(OFlag::O_WRONLY));
-            nix::unistd::write(opened, b"x").expect("room");
+            nix::unistd::write(opened, b"x").expect("buffer space");
         });
         let mut expected = [end, Readiness::READABLE, Readiness::empty()];
-        if overlooked {
+        if is_missed {
             expected.swap(1, 2);
         }
-        assert_eq!(said, expected, "{backend}");
+        assert_eq!(reported, expected, "{backend}");
     }
-    fs::remove_file(&path).expect("it is there");
+    fs::remove_file(&path).expect("the FIFO");
 }
 
-/// E2 on SIGIO: so much of the native edges is true.
+/// E2: the capabilities match the native edges.
 #[test]
-fn e2_native_edges_are_said_to_be_what_they_are() {
+fn e2_native_edges_match_capabilities() {
     for backend in available() {
         let capabilities = open(backend).capabilities();
         let all = matches!(backend, Backend::Epoll | Backend::Uring);
@@ -257,76 +256,80 @@ fn e2_native_edges_are_said_to_be_what_they_are() {
 
 /// L1, O1, E1 on SIGIO: the program's own shutdown(2) sends no signal.
 #[test]
-fn l1_o1_e1_what_the_program_does_to_its_own_file() {
+fn l1_o1_e1_own_shutdown_without_signal() {
     for backend in available() {
         for mode in [Mode::Level, Mode::OneShot, Mode::Edge] {
-            let (here, _there) = stream();
+            let (local, _peer) = stream();
             let mut poller = open(backend);
-            let key = poller.register(here.clone(), Token(0), READ, mode).expect("fresh");
-            assert_eq!(now(&mut *poller), Readiness::empty());
-            here.shutdown(Shutdown::Read).expect("it is connected");
+            let key = poller.register(local.clone(), Token(0), READ, mode).expect("a new source");
+            assert_eq!(poll_now(&mut *poller), Readiness::empty());
+            local.shutdown(Shutdown::Read).expect("a connected socket");
             let ended = Readiness::READABLE | Readiness::READ_CLOSED;
             let first = if backend == Backend::Sigio { Readiness::empty() } else { ended };
-            assert_eq!(now(&mut *poller), first, "{backend}, {mode:?}");
-            poller.rearm(key, READ).expect("known");
-            assert_eq!(now(&mut *poller), ended, "{backend}, {mode:?}: rearmed");
+            assert_eq!(poll_now(&mut *poller), first, "{backend}, {mode:?}");
+            poller.rearm(key, READ).expect("a known key");
+            assert_eq!(poll_now(&mut *poller), ended, "{backend}, {mode:?}: rearmed");
         }
     }
 }
 
-/// The same: an `F_SETFL` without `O_ASYNC` silences a file, until `rearm` makes it signal again.
+/// L1, O1, E1 on SIGIO: an `F_SETFL` without `O_ASYNC` silences a file until `rearm`.
 #[test]
-fn l1_o1_e1_flags_set_without_o_async() {
+fn l1_o1_e1_f_setfl_without_o_async() {
     for backend in available() {
         for mode in [Mode::Level, Mode::OneShot, Mode::Edge] {
-            let (here, mut there) = stream();
+            let (local, mut peer) = stream();
             let mut poller = open(backend);
-            let key = poller.register(here.clone(), Token(0), READ, mode).expect("fresh");
-            assert_eq!(now(&mut *poller), Readiness::empty());
-            fcntl(&here, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("a socket");
-            there.write_all(b"x").expect("room");
+            let key = poller.register(local.clone(), Token(0), READ, mode).expect("a new source");
+            assert_eq!(poll_now(&mut *poller), Readiness::empty());
+            fcntl(&local, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("a socket");
+            peer.write_all(b"x").expect("buffer space");
             let silenced = backend == Backend::Sigio;
             let first = if silenced { Readiness::empty() } else { Readiness::READABLE };
-            assert_eq!(now(&mut *poller), first, "{backend}, {mode:?}");
-            nix::unistd::read(&*here, &mut [0; 8]).expect("a byte");
-            poller.rearm(key, READ).expect("known");
-            assert_eq!(now(&mut *poller), Readiness::empty(), "{backend}: it was read");
-            there.write_all(b"y").expect("room");
-            assert_eq!(now(&mut *poller), Readiness::READABLE, "{backend}, {mode:?}: healed");
+            assert_eq!(poll_now(&mut *poller), first, "{backend}, {mode:?}");
+            nix::unistd::read(&*local, &mut [0; 8]).expect("a byte");
+            poller.rearm(key, READ).expect("a known key");
+            assert_eq!(poll_now(&mut *poller), Readiness::empty(), "{backend}: it was read");
+            peer.write_all(b"y").expect("buffer space");
+            assert_eq!(
+                poll_now(&mut *poller),
+                Readiness::READABLE,
+                "{backend}, {mode:?}: signals again"
+            );
         }
     }
 }
 
-/// The same: while somebody sleeps in a read, what arrives sends no signal. What that read leaves
-/// behind is not reported before the next signal, or `rearm`.
+/// L1, O1, E1 on SIGIO: data that arrives while a thread sleeps in a read sends no signal. The rest
+/// that the read leaves is not reported before the next signal, or `rearm`.
 #[test]
-fn l1_o1_e1_what_a_blocking_read_leaves_behind() {
+fn l1_o1_e1_data_left_by_blocking_read() {
     for backend in available() {
         for mode in [Mode::Level, Mode::OneShot, Mode::Edge] {
-            let (here, mut there) = UnixStream::pair().expect("a pair of sockets");
-            let here = Arc::new(here);
+            let (local, mut peer) = UnixStream::pair().expect("a pair of sockets");
+            let local = Arc::new(local);
             let mut poller = open(backend);
-            let key = poller.register(here.clone(), Token(0), READ, mode).expect("fresh");
-            assert_eq!(now(&mut *poller), Readiness::empty());
+            let key = poller.register(local.clone(), Token(0), READ, mode).expect("a new source");
+            assert_eq!(poll_now(&mut *poller), Readiness::empty());
             let reader = nix::unistd::gettid().as_raw();
             let writer = thread::spawn(move || {
                 until_asleep(reader);
-                there.write_all(b"two").expect("room");
-                there
+                peer.write_all(b"two").expect("buffer space");
+                peer
             });
-            (&*here).read_exact(&mut [0; 1]).expect("the first byte");
-            let mut there = writer.join().expect("it writes");
+            (&*local).read_exact(&mut [0; 1]).expect("the first byte");
+            let mut peer = writer.join().expect("the writer");
             let first =
                 if backend == Backend::Sigio { Readiness::empty() } else { Readiness::READABLE };
-            assert_eq!(now(&mut *poller), first, "{backend}, {mode:?}");
-            poller.rearm(key, READ).expect("known");
-            assert_eq!(now(&mut *poller), Readiness::READABLE, "{backend}, {mode:?}: rearmed");
-            there.write_all(b"more").expect("room");
+            assert_eq!(poll_now(&mut *poller), first, "{backend}, {mode:?}");
+            poller.rearm(key, READ).expect("a known key");
+            assert_eq!(poll_now(&mut *poller), Readiness::READABLE, "{backend}, {mode:?}: rearmed");
+            peer.write_all(b"more").expect("buffer space");
         }
     }
 }
 
-/// P3 on SIGIO: to own a socket's signals is to own its SIGURG.
+/// P3 on SIGIO: the owner of a socket's signals gets its SIGURG.
 #[test]
 fn p3_urgent_data_sends_sigurg() {
     let urgent: SigSet = std::iter::once(Signal::SIGURG).collect();
@@ -335,12 +338,12 @@ fn p3_urgent_data_sends_sigurg() {
     let signals = SignalFd::with_flags(&urgent, flags).expect("a signalfd");
     for backend in available() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address = listener.local_addr().expect("it is bound");
-        let here = Arc::new(TcpStream::connect(address).expect("it listens"));
-        let (there, _) = listener.accept().expect("it was connected");
+        let address = listener.local_addr().expect("a bound socket");
+        let local = Arc::new(TcpStream::connect(address).expect("a connection"));
+        let (peer, _) = listener.accept().expect("a connection");
         let mut poller = open(backend);
-        poller.register(here, Token(0), Interest::PRIORITY, Mode::Level).expect("fresh");
-        send(there.as_raw_fd(), b"!", MsgFlags::MSG_OOB).expect("room");
+        poller.register(local, Token(0), Interest::PRIORITY, Mode::Level).expect("a new source");
+        send(peer.as_raw_fd(), b"!", MsgFlags::MSG_OOB).expect("buffer space");
         let mut events = Events::with_capacity(8);
         poller.wait(&mut events, Some(Duration::from_secs(60))).expect("a wait");
         assert_eq!(events.len(), 1, "{backend} reports it");
@@ -349,48 +352,54 @@ fn p3_urgent_data_sends_sigurg() {
     }
 }
 
-/// C8 on io_uring: one call accepts all who knock, however little room there is for them.
+/// C8 on io_uring: one call accepts all pending connections, beyond the capacity of `Events`.
 #[test]
-fn c8_who_knocks_is_let_in_at_once() {
+fn c8_accept_multi_exceeds_capacity_on_io_uring() {
     for backend in available() {
         let listener = Arc::new(TcpListener::bind("127.0.0.1:0").expect("an address"));
-        let address = listener.local_addr().expect("it is bound");
+        let address = listener.local_addr().expect("a bound socket");
         let mut poller = open(backend);
         let key = poller.register(listener.clone(), Token(0), Interest::empty(), Mode::Level);
         let _clients: Vec<_> =
-            (0..100).map(|_| TcpStream::connect(address).expect("room in the queue")).collect();
-        poller.submit(Op::accept_multi(key.expect("fresh")), Token(1)).expect("in order");
+            (0..100).map(|_| TcpStream::connect(address).expect("space in the queue")).collect();
+        poller
+            .submit(Op::accept_multi(key.expect("a new source")), Token(1))
+            .expect("an accepted operation");
         let mut events = Events::with_capacity(1);
         poller.wait(&mut events, None).expect("a wait");
         assert_eq!(events.completed(), 1, "{backend}");
         listener.set_nonblocking(true).expect("a socket");
-        let are_all_in = listener.accept().is_err();
-        assert_eq!(are_all_in, backend == Backend::Uring, "{backend}");
+        let are_all_accepted = listener.accept().is_err();
+        assert_eq!(are_all_accepted, backend == Backend::Uring, "{backend}");
     }
 }
 
-/// C2 on io_uring: a receive that waits there steps over an urgent byte.
+/// C2 on io_uring: a waiting receive skips an urgent byte.
 #[test]
-fn c2_an_urgent_byte_that_nobody_watches_for_goes_with_a_receive() {
+fn c2_unwatched_urgent_byte_is_lost_with_receive() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     for backend in available() {
-        let here = TcpStream::connect(listener.local_addr().expect("it has one"));
-        let (here, there) = (here.expect("it listens"), listener.accept().expect("it came").0);
+        let local = TcpStream::connect(listener.local_addr().expect("an address"));
+        let (local, peer) =
+            (local.expect("a connection"), listener.accept().expect("a connection").0);
         let mut poller = open(backend);
         let none = Interest::empty();
-        let key = poller.register(Arc::new(here), Token(0), none, Mode::Level).expect("fresh");
-        poller.submit(Op::recv(key, vec![], 9), Token(1)).expect("in order");
-        assert_eq!(now(&mut *poller), Readiness::empty());
-        send(there.as_raw_fd(), b"!", MsgFlags::MSG_OOB).expect("room");
-        // Until the byte has arrived, and whoever waits in the kernel has been woken.
+        let key =
+            poller.register(Arc::new(local), Token(0), none, Mode::Level).expect("a new source");
+        poller.submit(Op::recv(key, vec![], 9), Token(1)).expect("an accepted operation");
+        assert_eq!(poll_now(&mut *poller), Readiness::empty());
+        send(peer.as_raw_fd(), b"!", MsgFlags::MSG_OOB).expect("buffer space");
+        // Waits until the byte has arrived, and has woken the receive in the kernel.
         let mut events = Events::with_capacity(4);
-        poller.submit(Op::timeout(Duration::from_millis(20)), Token(2)).expect("in order");
+        poller
+            .submit(Op::timeout(Duration::from_millis(20)), Token(2))
+            .expect("an accepted operation");
         while events.completed() == 0 {
             poller.wait(&mut events, None).expect("a wait");
         }
         let priority = Interest::PRIORITY;
-        poller.modify(key, Token(0), priority, Mode::Level).expect("no operation is in the way");
-        let is_there = now(&mut *poller).contains(Readiness::PRIORITY);
-        assert_eq!(is_there, backend != Backend::Uring, "{backend}");
+        poller.modify(key, Token(0), priority, Mode::Level).expect("no unfinished operation");
+        let is_kept = poll_now(&mut *poller).contains(Readiness::PRIORITY);
+        assert_eq!(is_kept, backend != Backend::Uring, "{backend}");
     }
 }

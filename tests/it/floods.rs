@@ -1,7 +1,7 @@
-//! What a thread did itself is seen by its next wait, whatever other processors are doing.
+//! A wait reports what its thread did before, whatever other processors are doing.
 //!
-//! Not cases of the suite, because the kernel does not grant it to a ring that works as before
-//! Linux 6.1: a permitted difference of clause T1.
+//! Not cases of the suite, because rings with the task work of kernels before Linux 6.1 do not
+//! guarantee this: a permitted difference of clause T1.
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use quintpoll::spi::{Reactor, TaskWork, Uring};
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Without the care that it takes, one in some 30,000 was missed.
+/// A faulty selector missed about one in 30,000.
 const ROUNDS: usize = 50_000;
 
 fn counter() -> Arc<EventFd> {
@@ -19,60 +19,55 @@ fn counter() -> Arc<EventFd> {
     Arc::new(EventFd::from_flags(flags).expect("an eventfd"))
 }
 
-/// The rounds in which a wait of zero did not see what the thread had written just before, nor any
-/// further one for so long.
-fn missed(mut poller: Box<dyn Poller>, patience: Duration) -> usize {
-    let (own, flooded, over) = (counter(), counter(), Arc::new(AtomicBool::new(false)));
+/// Counts the rounds in which no wait of zero up to `max_delay` reported the thread's own write.
+fn missed(mut poller: Box<dyn Poller>, max_delay: Duration) -> usize {
+    let (own, flooded, stopped) = (counter(), counter(), Arc::new(AtomicBool::new(false)));
     let mut register = |source: &Arc<EventFd>, token| {
         let added = poller.register(source.clone(), token, Interest::READABLE, Mode::Edge);
-        added.expect("fresh")
+        added.expect("a new source")
     };
     let key = register(&own, Token(1));
     register(&flooded, Token(2));
     let flood = thread::spawn({
-        let over = over.clone();
+        let stopped = stopped.clone();
         move || {
-            while !over.load(Ordering::Relaxed) {
-                flooded.write(1).expect("it is never full");
+            while !stopped.load(Ordering::Relaxed) {
+                flooded.write(1).expect("an eventfd that is not full");
             }
         }
     });
     let mut events = Events::with_capacity(8);
     let missed = (0..ROUNDS).filter(|_| {
-        own.write(1).expect("room");
+        own.write(1).expect("buffer space");
         let started = Instant::now();
         let is_seen = loop {
             poller.wait(&mut events, Some(Duration::ZERO)).expect("a wait");
             let is_seen = events.iter().any(|event| event.key == key);
-            if is_seen || started.elapsed() >= patience {
+            if is_seen || started.elapsed() >= max_delay {
                 break is_seen;
             }
         };
-        own.read().expect("it was written");
-        poller.drained(key, Interest::READABLE).expect("known");
+        own.read().expect("a written eventfd");
+        poller.drained(key, Interest::READABLE).expect("a known key");
         !is_seen
     });
     let missed = missed.count();
-    over.store(true, Ordering::Relaxed);
-    flood.join().expect("it only writes");
+    stopped.store(true, Ordering::Relaxed);
+    flood.join().expect("the flood");
     missed
 }
 
 #[test]
-fn a_flood_hides_nothing() {
+fn flooded_source_hides_no_other() {
     for backend in Backend::ALL.into_iter().filter(|backend| backend.is_available().is_ok()) {
-        let poller = backend.open().expect("it is available");
-        assert_eq!(
-            missed(poller, Duration::ZERO),
-            0,
-            "{backend} overlooked what was written just before"
-        );
+        let poller = backend.open().expect("an available backend");
+        assert_eq!(missed(poller, Duration::ZERO), 0, "{backend} missed the thread's own write");
     }
 }
 
-/// T1 on io_uring before Linux 6.1: what a wait of zero has overlooked, a later one reports.
+/// T1 on io_uring before Linux 6.1: an event that a wait of zero has missed is reported later.
 #[test]
-fn a_flood_hides_nothing_for_long() {
+fn flooded_source_delays_no_other_for_long() {
     for work in [TaskWork::Cooperative, TaskWork::Prompt] {
         let Ok(selector) = Uring::with(256, work) else { continue };
         let poller = Reactor::new(Backend::Other("uring"), selector).expect("a page");

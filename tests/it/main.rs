@@ -2,9 +2,9 @@
 #![allow(missing_docs)]
 
 mod conformance;
+mod consumed;
 mod differences;
 mod floods;
 mod mechanism;
-mod news;
 mod outside;
 mod rings;

@@ -1,8 +1,7 @@
-//! A selector from outside the crate: it becomes a `Poller` and passes the suite, with each of the
-//! triggers that a mechanism may have. Broken on purpose it fails, and the failure names the
-//! clause.
+//! A selector from outside the crate becomes a `Poller` and passes the suite, with each trigger
+//! that a mechanism may have. With a seeded fault it fails, and the failure names the clause.
 //!
-//! It is an epoll of nix that gives hints only: what is true is for the reactor's probe to find.
+//! The selector is an epoll of nix that reports hints only, which the reactor verifies.
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -14,19 +13,19 @@ use std::collections::HashSet;
 use std::io;
 use std::os::fd::BorrowedFd;
 
-/// What is wrong with a selector.
+/// The fault of a selector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     None,
     /// Present readiness is neither reported nor left to the reactor.
-    ForgetsPresentReadiness,
+    IgnoresPresentReadiness,
     /// `remove` leaves the file open.
-    KeepsWhatWasRemoved,
+    KeepsRemovedFile,
     /// Only the first `arm` of a slot counts.
     ArmsOnce,
-    /// Facts that nobody checked.
-    VouchesForAnything,
-    /// Only the first report of each wait gets through.
+    /// Reports hints as facts.
+    ReportsFalseFacts,
+    /// Only the first report of each wait is kept.
     DropsReports,
 }
 
@@ -64,18 +63,21 @@ impl Selector for Outside {
             Trigger::OneShot => EpollFlags::EPOLLONESHOT,
         };
         let bits = EpollFlags::from_bits_retain(i32::from(arm.bits().bits()));
-        // To modify it would not find a queue that the file has got since it was added.
+        // EPOLL_CTL_MOD would not find a queue that the file has got since it was added.
         self.disarm(slot, fd);
         match self.epoll.add(fd, EpollEvent::new(bits | trigger, slot.to_bits())) {
             Ok(()) => {}
-            // No file without a poll operation can be watched; poll(2) calls them always ready.
+            // A file without a poll operation cannot be watched; poll(2) reports it as ready.
             Err(Errno::EPERM) => {
-                return Ok(ArmOutcome { look: true, ..ArmOutcome::whole(Trigger::Edge) });
+                return Ok(ArmOutcome {
+                    needs_initial_poll: true,
+                    ..ArmOutcome::whole(Trigger::Edge)
+                });
             }
             Err(error) => return Err(error.into()),
         }
         self.watched.insert(slot);
-        if self.fault == Fault::ForgetsPresentReadiness {
+        if self.fault == Fault::IgnoresPresentReadiness {
             self.epoll.wait(&mut [EpollEvent::empty(); 8], EpollTimeout::ZERO)?;
         }
         Ok(ArmOutcome::whole(arm.trigger))
@@ -83,14 +85,14 @@ impl Selector for Outside {
 
     fn disarm(&mut self, slot: Slot, fd: BorrowedFd<'_>) {
         if self.watched.remove(&slot) {
-            self.epoll.delete(fd).expect("it is watched");
+            self.epoll.delete(fd).expect("a watched slot");
         }
     }
 
     fn remove(&mut self, slot: Slot, fd: BorrowedFd<'_>) {
-        if self.fault == Fault::KeepsWhatWasRemoved {
-            // As an io_uring request does that nobody cancelled.
-            std::mem::forget(fd.try_clone_to_owned().expect("a number is left"));
+        if self.fault == Fault::KeepsRemovedFile {
+            // As an io_uring poll does that was not cancelled.
+            std::mem::forget(fd.try_clone_to_owned().expect("a free descriptor"));
             return;
         }
         self.disarm(slot, fd);
@@ -108,7 +110,7 @@ impl Selector for Outside {
             let slot = Slot::from_bits(event.data());
             if event.data() == WAKE {
                 self.wake.drain();
-            } else if self.fault == Fault::VouchesForAnything {
+            } else if self.fault == Fault::ReportsFalseFacts {
                 out.push(Report::Fact(slot, PollBits::OUT | PollBits::IN));
             } else {
                 out.push(Report::Hint(slot));
@@ -126,8 +128,8 @@ impl Selector for Outside {
 }
 
 impl Outside {
-    /// nix waits in milliseconds. The reactor asks again if that was too short, so long waits are
-    /// cut.
+    /// Returns the timeout in milliseconds, rounded up. Long timeouts are cut: the reactor waits
+    /// again.
     fn timeout(&self, deadline: Deadline) -> EpollTimeout {
         let Some(left) = deadline.remaining() else { return EpollTimeout::NONE };
         let rounded_up = left.as_nanos().div_ceil(1_000_000).min(10_000);
@@ -142,7 +144,7 @@ conformance_tests!(outside_edge_oneshot, || {
     outside(Triggers::EDGE.union(Triggers::ONESHOT), Fault::None)
 });
 
-/// The suite's case on a broken selector: it has to fail, and to say which clause.
+/// Runs a case on a selector with a fault. The case must fail, and name the clause.
 macro_rules! broken {
     ($($name:ident: $native:ident, $fault:ident => $case:literal, $clause:literal;)*) => { $(
         #[test]
@@ -154,17 +156,17 @@ macro_rules! broken {
 }
 
 broken! {
-    broken_at_arming: EDGE, ForgetsPresentReadiness
+    broken_at_arming: EDGE, IgnoresPresentReadiness
         => "r1_register_reports_present_readiness", "broken breaks clause R1";
-    broken_at_removal: LEVEL, KeepsWhatWasRemoved
+    broken_at_removal: LEVEL, KeepsRemovedFile
         => "r5_peer_sees_eof_after_deregister_and_drop", "broken breaks clause R5";
     broken_at_modify: EDGE, ArmsOnce
         => "r1_modify_reports_present_readiness", "broken breaks clause R1";
     broken_in_one_shot: ONESHOT, ArmsOnce
         => "o1_event_is_reported_once_until_rearm", "broken breaks clause O1";
-    broken_in_level: LEVEL, VouchesForAnything
+    broken_in_level: LEVEL, ReportsFalseFacts
         => "l1_events_follow_each_direction", "broken breaks clause L1";
-    broken_in_flags: LEVEL, VouchesForAnything
+    broken_in_flags: LEVEL, ReportsFalseFacts
         => "h3_poll_bits_map_to_the_same_readiness", "broken breaks clause H3";
     broken_in_edges: EDGE, DropsReports
         => "e3_unchanged_sources_cause_no_events", "broken breaks clause E3";

@@ -1,5 +1,4 @@
-//! The suite on rings that no program gets here: as small as can be, and on the ways of older
-//! kernels.
+//! The suite on rings that programs do not get here: tiny ones, and those of older kernels.
 
 use quintpoll::spi::{Reactor, TaskWork, Uring};
 use quintpoll::{Backend, Poller, conformance_tests};

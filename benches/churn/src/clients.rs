@@ -1,11 +1,11 @@
-//! Clients that connect, ask once, and close.
+//! Clients that connect, send one request, and close.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
-/// What a client asks, and what it is answered.
+/// The request, and the expected answer.
 pub(crate) const REQUEST: [u8; 64] = [b'?'; 64];
 
 /// Threads that load one server at a time.
@@ -48,7 +48,7 @@ fn load(address: SocketAddr, until: Instant) -> io::Result<u64> {
         stream.write_all(&REQUEST)?;
         let mut answer = [0; REQUEST.len()];
         stream.read_exact(&mut answer)?;
-        // With a reset, so that no port stays in TIME_WAIT.
+        // Closes with a reset, so that no port stays in TIME_WAIT.
         set_no_linger(&stream)?;
         count += 1;
     }
@@ -58,8 +58,8 @@ fn load(address: SocketAddr, until: Instant) -> io::Result<u64> {
 fn set_no_linger(stream: &TcpStream) -> io::Result<()> {
     let linger = libc::linger { l_onoff: 1, l_linger: 0 };
     let (start, length) = ((&raw const linger).cast(), size_of_val(&linger) as libc::socklen_t);
-    let number = std::os::fd::AsRawFd::as_raw_fd(stream);
-    // SAFETY: the option is that long, and outlives the call.
-    let set = unsafe { libc::setsockopt(number, libc::SOL_SOCKET, libc::SO_LINGER, start, length) };
+    let fd = std::os::fd::AsRawFd::as_raw_fd(stream);
+    // SAFETY: the option has this length, and outlives the call.
+    let set = unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_LINGER, start, length) };
     if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -1,8 +1,8 @@
-//! What a short connection costs a server: accept, one request, one answer, close.
+//! Measures the cost of a short connection to a server: accept, one request, one answer, close.
 //!
 //! Each server runs on a thread of its own on the first processor, and the clients on the second.
-//! One server after another is loaded for a slice of 100 ms, in turn, so that noise meets all of
-//! them; figures are medians over the cycles.
+//! The servers are loaded in turn for slices of 100 ms, so that noise affects all of them. Figures
+//! are medians over the cycles.
 //!
 //! ```text
 //! cargo run --release -- [--cycles N] [--clients N] [SERVER...]
@@ -21,7 +21,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 const SLICE: Duration = Duration::from_millis(100);
-/// Each is divided by the first of its pair.
+/// Pairs whose costs are compared, the baseline first.
 const PAIRS: [(&str, &str); 4] = [
     ("mio", "epoll"),
     ("mio", "epoll multishot"),
@@ -31,12 +31,12 @@ const PAIRS: [(&str, &str); 4] = [
 
 type Serve = fn(TcpListener) -> Result<(), Box<dyn Error>>;
 
-/// A server that runs.
+/// A running server.
 struct Server {
     name: &'static str,
     address: SocketAddr,
     thread: Pid,
-    /// Of each slice: nanoseconds of CPU and connections.
+    /// For each slice, nanoseconds of CPU time and connections.
     slices: Vec<(u64, u64)>,
 }
 
@@ -98,7 +98,7 @@ fn start(name: &'static str, serve: Serve) -> Result<Server, Box<dyn Error>> {
     let address = listener.local_addr()?;
     let (sender, thread) = mpsc::channel();
     std::thread::spawn(move || {
-        // If that is not possible the figures have more noise.
+        // Without pinning the figures have more noise.
         let _ = pin(0);
         let _ = sender.send(gettid());
         if let Err(error) = serve(listener) {
@@ -115,10 +115,10 @@ fn pin(processor: usize) -> nix::Result<()> {
     sched_setaffinity(Pid::from_raw(0), &set)
 }
 
-/// Returns how many nanoseconds a thread has run.
+/// Returns the CPU time of a thread in nanoseconds.
 fn cpu_time(thread: Pid) -> Result<u64, Box<dyn Error>> {
     let text = std::fs::read_to_string(format!("/proc/self/task/{thread}/schedstat"))?;
-    Ok(text.split_whitespace().next().ok_or("schedstat has a first number")?.parse()?)
+    Ok(text.split_whitespace().next().ok_or("schedstat is empty")?.parse()?)
 }
 
 fn median(mut all: Vec<f64>) -> f64 {
@@ -140,7 +140,7 @@ fn print(servers: &[Server]) {
     for (base, name) in PAIRS {
         let (Some(base), Some(server)) = (find(base), find(name)) else { continue };
         let ratios =
-            base.slices.iter().zip(&server.slices).map(|(base, its)| cost(base) / cost(its));
+            base.slices.iter().zip(&server.slices).map(|(base, own)| cost(base) / cost(own));
         println!("| {} / {} | {:.3} |", server.name, base.name, median(ratios.collect()));
     }
 }

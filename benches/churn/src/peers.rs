@@ -40,7 +40,7 @@ pub(crate) fn mio(listener: TcpListener) -> Result<()> {
             }
             let at = event.token().0;
             let Some(stream) = &mut streams[at] else { continue };
-            // A short read has taken all that there was, and the next is another edge.
+            // A short read has drained the socket, and new data is another edge.
             match stream.read(&mut buf) {
                 Ok(count) if count > 0 => _ = stream.write(&buf[..count]),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
@@ -54,18 +54,18 @@ pub(crate) fn mio(listener: TcpListener) -> Result<()> {
     }
 }
 
-/// In the lower half of `user_data`: what a request does.
+/// The type of an SQE, in the lower half of `user_data`.
 const ACCEPT: u64 = 0;
 const RECEIVE: u64 = 1;
 const SEND: u64 = 2;
 const CLOSE: u64 = 3;
 const SIZE: usize = 4096;
 
-fn user_data(number: i32, what: u64) -> u64 {
-    (number as u64) << 32 | what
+fn user_data(fd: i32, kind: u64) -> u64 {
+    (fd as u64) << 32 | kind
 }
 
-/// A ring that accepts with one request, and closes with one.
+/// A server on a bare ring, with a multishot accept, and closes by SQE.
 pub(crate) fn raw_ring(listener: TcpListener) -> Result<()> {
     let mut builder = IoUring::builder();
     builder.setup_single_issuer().setup_defer_taskrun().setup_cqsize(4096);
@@ -74,7 +74,7 @@ pub(crate) fn raw_ring(listener: TcpListener) -> Result<()> {
         let accept = opcode::AcceptMulti::new(types::Fd(listener.as_raw_fd()));
         accept.build().user_data(user_data(0, ACCEPT))
     };
-    // By number of the file: what was received, which is what is sent.
+    // By descriptor: the received bytes, which are sent back.
     let mut buffers = Vec::<Box<[u8; SIZE]>>::new();
     let mut queue = vec![accept()];
     loop {
@@ -84,8 +84,8 @@ pub(crate) fn raw_ring(listener: TcpListener) -> Result<()> {
         ring.submit_and_wait(1)?;
         for completion in ring.completion() {
             let (user_data, result) = (completion.user_data(), completion.result());
-            let (number, what) = ((user_data >> 32) as i32, user_data & u64::from(u32::MAX));
-            match what {
+            let (fd, kind) = ((user_data >> 32) as i32, user_data & u64::from(u32::MAX));
+            match kind {
                 ACCEPT => {
                     if !cqueue::more(completion.flags()) {
                         queue.push(accept());
@@ -98,15 +98,15 @@ pub(crate) fn raw_ring(listener: TcpListener) -> Result<()> {
                     }
                 }
                 RECEIVE if result > 0 => {
-                    let start = buffers[number as usize].as_ptr();
-                    let send = opcode::Send::new(types::Fd(number), start, result as u32);
+                    let start = buffers[fd as usize].as_ptr();
+                    let send = opcode::Send::new(types::Fd(fd), start, result as u32);
                     let send = send.flags(libc::MSG_NOSIGNAL);
-                    queue.push(send.build().user_data(self::user_data(number, SEND)));
+                    queue.push(send.build().user_data(self::user_data(fd, SEND)));
                 }
-                SEND if result > 0 => queue.push(receive(number, &mut buffers)),
+                SEND if result > 0 => queue.push(receive(fd, &mut buffers)),
                 RECEIVE | SEND => {
-                    let close = opcode::Close::new(types::Fd(number)).build();
-                    queue.push(close.user_data(self::user_data(number, CLOSE)));
+                    let close = opcode::Close::new(types::Fd(fd)).build();
+                    queue.push(close.user_data(self::user_data(fd, CLOSE)));
                 }
                 _ => {}
             }
@@ -114,16 +114,16 @@ pub(crate) fn raw_ring(listener: TcpListener) -> Result<()> {
     }
 }
 
-fn receive(number: i32, buffers: &mut [Box<[u8; SIZE]>]) -> Entry {
-    let start = buffers[number as usize].as_mut_ptr();
-    let receive = opcode::Recv::new(types::Fd(number), start, SIZE as u32);
-    receive.build().user_data(user_data(number, RECEIVE))
+fn receive(fd: i32, buffers: &mut [Box<[u8; SIZE]>]) -> Entry {
+    let start = buffers[fd as usize].as_mut_ptr();
+    let receive = opcode::Recv::new(types::Fd(fd), start, SIZE as u32);
+    receive.build().user_data(user_data(fd, RECEIVE))
 }
 
 fn push(ring: &mut IoUring, entry: &Entry) -> Result<()> {
     loop {
-        // SAFETY: what a request points to is a boxed array, which is never freed, and of which one
-        // request at a time makes use.
+        // SAFETY: an SQE points to a boxed array, which is never freed, and which one SQE at a time
+        // uses.
         if unsafe { ring.submission().push(entry) }.is_ok() {
             return Ok(());
         }

@@ -13,7 +13,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 const LISTENER: Token = Token(usize::MAX);
 const CAPACITY: usize = 64;
 
-/// Waits for readiness, and makes the calls itself.
+/// Serves by readiness events.
 pub(crate) fn readiness(backend: Backend, listener: TcpListener) -> Result<()> {
     let mut poller = backend.open()?;
     listener.set_nonblocking(true)?;
@@ -58,7 +58,7 @@ pub(crate) fn readiness(backend: Backend, listener: TcpListener) -> Result<()> {
     }
 }
 
-/// Submits one receive after the other.
+/// Serves by operations, with one receive after the other.
 pub(crate) fn completion(backend: Backend, listener: TcpListener) -> Result<()> {
     let mut spare = Vec::new();
     serve(backend, listener, |poller, key, at, old| {
@@ -72,7 +72,7 @@ pub(crate) fn completion(backend: Backend, listener: TcpListener) -> Result<()> 
     })
 }
 
-/// Submits one receive for all that comes.
+/// Serves by operations, with one multishot receive for each connection.
 pub(crate) fn multishot(backend: Backend, listener: TcpListener) -> Result<()> {
     let pool = BufferPool::new(4096, 1024)?;
     serve(backend, listener, move |poller, key, at, old| {
@@ -83,16 +83,15 @@ pub(crate) fn multishot(backend: Backend, listener: TcpListener) -> Result<()> {
     })
 }
 
-/// Serves with operations. `receive` is called for a new connection, and with the buffer of an
-/// answer that was sent.
+/// Serves by operations. Calls `receive` for a new connection, and with the buffer of each answer
+/// that was sent.
 fn serve(
     backend: Backend,
     listener: TcpListener,
     mut receive: impl FnMut(&mut dyn Poller, Key, usize, Buf) -> Result<()>,
 ) -> Result<()> {
     let mut poller = backend.open()?;
-    let none = Interest::empty();
-    let listener = poller.register(Arc::new(listener), LISTENER, none, Mode::Level)?;
+    let listener = poller.register_for_ops(Arc::new(listener))?;
     poller.submit(Op::accept_multi(listener), LISTENER)?;
     let (mut keys, mut free) = (Vec::<Option<Key>>::new(), Vec::new());
     let mut events = Events::with_capacity(CAPACITY);
@@ -103,7 +102,7 @@ fn serve(
             if token == LISTENER {
                 let Outcome::Accepted { socket, .. } = result? else { continue };
                 let stream = Arc::new(TcpStream::from(socket));
-                let key = poller.register(stream, Token(0), none, Mode::Level)?;
+                let key = poller.register_for_ops(stream)?;
                 let at = free.pop().unwrap_or_else(|| {
                     keys.push(None);
                     keys.len() - 1
@@ -114,8 +113,8 @@ fn serve(
             }
             let at = token.0 / 2;
             let Some(key) = keys[at] else { continue };
-            let is_over = result.is_err() || transferred == 0;
-            if is_over {
+            let has_ended = result.is_err() || transferred == 0;
+            if has_ended {
                 keys[at] = None;
                 poller.deregister(key)?;
                 free.push(at);

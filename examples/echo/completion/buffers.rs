@@ -1,21 +1,21 @@
-//! Where what is received goes: into a buffer of the receive's own, or into those of one pool for
-//! all connections. It is all in which the two styles differ.
+//! Receive buffers: one for each receive, or those of one pool for all connections. The two styles
+//! differ in nothing else.
 
 use quintpoll::{Buf, BufferPool, Key, Op};
 use std::io;
 
-/// Pages of a new one into which nothing is received cost no memory.
+/// The size of a buffer. Untouched pages of a new buffer cost no memory.
 const LENGTH: usize = 16 * 1024;
-/// So many that nobody uses are kept.
-const MOST_KEPT: usize = 256;
-/// So many the pool has at most. They are made when they are needed.
-const MOST_POOLED: usize = 4096;
+/// The most unused buffers to keep.
+const MAX_KEPT: usize = 256;
+/// The limit of the pool, which allocates lazily.
+const MAX_POOLED: usize = 4096;
 
 #[derive(Debug)]
 pub(super) enum Buffers {
-    /// An idle connection has one, a busy one two: the second is lent from here.
+    /// An idle connection has one buffer, a busy one two: the second is taken from here.
     Own(Vec<Vec<u8>>),
-    /// An idle connection has none. One that receives takes those that it needs.
+    /// An idle connection has no buffer. A receive takes one when data arrives.
     Pooled(BufferPool),
 }
 
@@ -25,10 +25,10 @@ impl Buffers {
     }
 
     pub(super) fn pooled() -> io::Result<Self> {
-        BufferPool::new(LENGTH, MOST_POOLED).map(Buffers::Pooled)
+        BufferPool::new(LENGTH, MAX_POOLED).map(Buffers::Pooled)
     }
 
-    /// Accepts one connection, or all that come.
+    /// Returns the operation that accepts one connection, or all.
     pub(super) fn accept(&self, listener: Key) -> Op {
         match self {
             Buffers::Own(_) => Op::accept(listener),
@@ -36,29 +36,29 @@ impl Buffers {
         }
     }
 
-    /// How many of these are to be under way.
+    /// Returns the number of accepts to keep in flight.
     pub(super) fn accepts(&self) -> usize {
         match self {
-            // So many who knock together are let in by one wait.
+            // One wait accepts this many pending connections.
             Buffers::Own(_) => 32,
             Buffers::Pooled(_) => 1,
         }
     }
 
-    /// Receives once, or again and again.
+    /// Returns the operation that receives once, or repeatedly.
     pub(super) fn receive(&mut self, key: Key) -> Op {
         match self {
-            // The last given back comes first, while the caches remember it.
+            // The buffer used last is still in the cache.
             Buffers::Own(kept) => Op::recv(key, kept.pop().unwrap_or_default(), LENGTH),
             Buffers::Pooled(pool) => Op::recv_multi(key, pool),
         }
     }
 
-    /// How many buffers of a connection may be on their way back to the peer. A peer that does not
-    /// read gets no more than these.
-    pub(super) fn most_sends(&self) -> usize {
+    /// Returns the most unfinished sends of a connection. A peer that does not read holds no more
+    /// buffers than these.
+    pub(super) fn max_sends(&self) -> usize {
         match self {
-            // While one is sent the next is filled.
+            // While one is sent, the next is filled.
             Buffers::Own(_) => 2,
             Buffers::Pooled(_) => 8,
         }
@@ -67,27 +67,26 @@ impl Buffers {
     /// Returns true if a send has a completion although it succeeds. `unfinished` sends are before
     /// it, and `completing` of these have a completion.
     ///
-    /// The buffer of a receive of its own is needed again. One of the pool returns
-    /// there by itself; so only the send that uses up what the peer may leave unread has to say
-    /// when it is over, and with it all before it.
-    pub(super) fn tells_of_success(&self, unfinished: usize, completing: usize) -> bool {
+    /// An own buffer is needed again. A pool buffer returns to the pool by itself. So only the send
+    /// that reaches the limit needs a completion, which covers the sends before it.
+    pub(super) fn needs_completion(&self, unfinished: usize, completing: usize) -> bool {
         match self {
             Buffers::Own(_) => true,
-            Buffers::Pooled(_) => completing == 0 && unfinished + 1 >= self.most_sends(),
+            Buffers::Pooled(_) => completing == 0 && unfinished + 1 >= self.max_sends(),
         }
     }
 
-    /// How many sends that complete may be under way before the peer has to read.
-    pub(super) fn most_completions(&self) -> usize {
+    /// Returns the most unfinished sends with a completion, beyond which the peer must read.
+    pub(super) fn max_completions(&self) -> usize {
         match self {
-            Buffers::Own(_) => self.most_sends(),
+            Buffers::Own(_) => self.max_sends(),
             Buffers::Pooled(_) => 1,
         }
     }
 
-    /// What a connection sends when it has all the buffers that it may have. A receive that is
-    /// stopped may have brought more before: if it kept these too, a few who do not read would have
-    /// the whole pool.
+    /// Returns the buffer to send when a connection is at its limit. A cancelled receive may have
+    /// delivered more buffers: if it kept these, a few peers that do not read could occupy the
+    /// pool.
     pub(super) fn spare(&self, surplus: Buf) -> Buf {
         match self {
             Buffers::Own(_) => surplus,
@@ -95,10 +94,10 @@ impl Buffers {
         }
     }
 
-    /// Buffers of the pool go home by themselves.
-    pub(super) fn give_back(&mut self, buf: Buf) {
+    /// Keeps an own buffer for reuse. Pool buffers return to their pool on drop.
+    pub(super) fn recycle(&mut self, buf: Buf) {
         if let (Buffers::Own(kept), Buf::Vec(mut buffer)) = (self, buf) {
-            if kept.len() < MOST_KEPT {
+            if kept.len() < MAX_KEPT {
                 buffer.clear();
                 kept.push(buffer);
             }

@@ -1,7 +1,6 @@
-//! One connection: what is under way, and what comes next.
+//! One connection: its operations in flight, and the next ones.
 
 use super::buffers::Buffers;
-use super::entrust;
 use quintpoll::{Completion, Key, Op, OpId, Poller, Token};
 use std::io;
 use std::net::{Shutdown, TcpStream};
@@ -20,7 +19,7 @@ impl Part {
         Token(2 * index + self as usize)
     }
 
-    /// Which operation of which connection this is.
+    /// Returns the connection and the operation of a token.
     pub(super) fn of(Token(number): Token) -> (usize, Self) {
         (number / 2, if number % 2 == 0 { Part::Receive } else { Part::Send })
     }
@@ -30,11 +29,11 @@ impl Part {
 enum Receiving {
     No,
     Yes(OpId),
-    /// It was cancelled, and has not ended yet.
+    /// The receive was cancelled, and has not ended yet.
     Ending,
 }
 
-/// A connection. Its socket is the poller's alone, and closed when that lets go of it.
+/// A connection. The poller owns its socket, and closes it at `deregister`.
 #[derive(Debug)]
 pub(super) struct Connection {
     key: Key,
@@ -43,7 +42,7 @@ pub(super) struct Connection {
     /// The peer may send more.
     has_more: bool,
     receiving: Receiving,
-    /// How many sends are under way whose completion is still to come. One after the other is done.
+    /// The number of sends in flight that have a completion. They complete in order.
     sends: usize,
 }
 
@@ -55,9 +54,9 @@ impl Connection {
         buffers: &mut Buffers,
     ) -> io::Result<Self> {
         let socket = TcpStream::from(socket);
-        // An echo is an answer; it is not to wait for more of the same.
+        // An echo must not wait for more bytes to send.
         socket.set_nodelay(true)?;
-        let key = entrust(poller, Arc::new(socket))?;
+        let key = poller.register_for_ops(Arc::new(socket))?;
         let (is_open, has_more, receiving, sends) = (true, true, Receiving::No, 0);
         let mut connection = Connection { key, index, is_open, has_more, receiving, sends };
         if let Err(error) = connection.receive(poller, buffers) {
@@ -67,12 +66,12 @@ impl Connection {
         Ok(connection)
     }
 
-    /// One of its operations is over: hands over what comes next. What is sent and what is received
-    /// next go to the kernel together, with the next wait.
+    /// Handles a completion, and submits the next operations. The next wait gives them to the
+    /// kernel together.
     ///
     /// # Errors
     ///
-    /// Of the connection, which is then good for nothing more.
+    /// Errors of the connection, which must be closed then.
     pub(super) fn on_completion(
         &mut self,
         poller: &mut dyn Poller,
@@ -86,20 +85,20 @@ impl Connection {
             Part::Send => self.sends -= 1,
         }
         if !self.is_open {
-            // It was stopped when the connection was closed.
+            // The operation was cancelled by the close of the connection.
             return Ok(());
         }
-        let was_held_back = part == Part::Receive && done.is_canceled();
-        if !was_held_back {
+        let was_paused = part == Part::Receive && done.is_canceled();
+        if !was_paused {
             done.result?;
         }
         if part == Part::Receive && done.transferred > 0 {
-            let is_surplus = self.has_to_read(buffers);
+            let is_surplus = self.must_read(buffers);
             let buf = if is_surplus { buffers.spare(done.buf) } else { done.buf };
             self.send(poller, Op::send_all(self.key, buf, ..), buffers)?;
         } else {
-            buffers.give_back(done.buf);
-            self.has_more &= part == Part::Send || was_held_back;
+            buffers.recycle(done.buf);
+            self.has_more &= part == Part::Send || was_paused;
         }
         self.receive(poller, buffers)?;
         self.note_end(poller)
@@ -108,14 +107,15 @@ impl Connection {
     fn send(&mut self, poller: &mut dyn Poller, send: Op, buffers: &Buffers) -> io::Result<()> {
         let receives = usize::from(self.receiving != Receiving::No);
         let unfinished = poller.pending(self.key).saturating_sub(receives);
-        let completes = buffers.tells_of_success(unfinished, self.sends);
+        let completes = buffers.needs_completion(unfinished, self.sends);
         let send = if completes { send } else { send.skip_success() };
         poller.submit(send, Part::Send.token(self.index))?;
         self.sends += usize::from(completes);
         Ok(())
     }
 
-    /// Once the peer has sent everything, has something complete when all of it was sent back.
+    /// After the end of the peer's data, submits an operation that completes when everything was
+    /// sent back.
     fn note_end(&mut self, poller: &mut dyn Poller) -> io::Result<()> {
         let is_silent = !self.has_more && self.is_idle() && poller.pending(self.key) > 0;
         if is_silent {
@@ -126,22 +126,22 @@ impl Connection {
         Ok(())
     }
 
-    fn has_to_read(&self, buffers: &Buffers) -> bool {
-        self.sends >= buffers.most_completions()
+    fn must_read(&self, buffers: &Buffers) -> bool {
+        self.sends >= buffers.max_completions()
     }
 
-    /// Receives, unless it does so already, there is nothing more to come, or the peer has to read
-    /// first. A receive that goes on by itself is held back then.
+    /// Submits a receive, unless one is in flight, the stream has ended, or the peer must read
+    /// first. A multishot receive is cancelled in the last case.
     fn receive(&mut self, poller: &mut dyn Poller, buffers: &mut Buffers) -> io::Result<()> {
-        let has_to_read = self.has_to_read(buffers);
+        let must_read = self.must_read(buffers);
         match self.receiving {
-            Receiving::No if self.has_more && !has_to_read => {
+            Receiving::No if self.has_more && !must_read => {
                 let (receive, token) = (buffers.receive(self.key), Part::Receive.token(self.index));
                 self.receiving = Receiving::Yes(poller.submit(receive, token)?);
             }
-            Receiving::Yes(id) if has_to_read => {
-                // If it is over by itself, its end is among the completions that are still to be
-                // looked at, and there is nothing to cancel.
+            Receiving::Yes(id) if must_read => {
+                // If the receive has ended, its completion is pending, and there is nothing to
+                // cancel.
                 let _ = poller.cancel(id);
                 self.receiving = Receiving::Ending;
             }
@@ -150,13 +150,13 @@ impl Connection {
         Ok(())
     }
 
-    /// The peer has sent everything and all of it was sent back.
+    /// Returns true if the peer has ended its sending, and everything was sent back.
     pub(super) fn is_finished(&self) -> bool {
         self.is_open && !self.has_more && self.is_idle()
     }
 
-    /// It is closed, and nothing that belongs to it will be heard of any more.
-    pub(super) fn is_over(&self) -> bool {
+    /// Returns true if the connection is closed, and all its operations have completed.
+    pub(super) fn is_closed(&self) -> bool {
         !self.is_open && self.is_idle()
     }
 
@@ -164,7 +164,7 @@ impl Connection {
         self.receiving == Receiving::No && self.sends == 0
     }
 
-    /// Has the poller close the socket. What is under way is stopped, and still completes.
+    /// Closes the socket. Operations in flight are cancelled, and still complete.
     pub(super) fn close(&mut self, poller: &mut dyn Poller) -> io::Result<()> {
         self.is_open = false;
         poller.deregister(self.key)

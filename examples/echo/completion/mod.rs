@@ -1,6 +1,5 @@
-//! The server by completion: it has everything done by operations, and each result says what to
-//! hand over next. In the multishot style one operation accepts all connections, and one receives
-//! all that comes from a peer.
+//! The server by completion: it submits operations, and each result leads to the next ones. In the
+//! multishot style one operation accepts all connections, and one receives all data of a peer.
 
 mod buffers;
 mod connection;
@@ -12,7 +11,7 @@ use crate::stats::Stats;
 use buffers::Buffers;
 use connection::{Connection, Part};
 use nix::sys::signalfd::siginfo;
-use quintpoll::{Completion, Events, Interest, Key, Mode, Op, OpId, Outcome};
+use quintpoll::{Completion, Events, Key, Op, OpId, Outcome};
 use quintpoll::{Poller, Source, Token};
 use std::io;
 use std::net::TcpListener;
@@ -20,7 +19,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Operations of connections have smaller numbers.
+/// The tokens of connections are smaller.
 const ACCEPTED: Token = Token(usize::MAX);
 const PAUSED: Token = Token(usize::MAX - 1);
 const STOP: Token = Token(usize::MAX - 2);
@@ -30,9 +29,9 @@ const COMPLETIONS_PER_WAIT: usize = 1024;
 pub(crate) struct Server {
     poller: Box<dyn Poller>,
     listener: Key,
-    /// How many are under way.
+    /// The number of accepts in flight.
     accepts: usize,
-    /// Set during a shortage, while nobody is accepted: what ends it at the latest.
+    /// The timeout that ends a pause of accepting, set during a shortage.
     pause: Option<OpId>,
     connections: Slab<Connection>,
     buffers: Buffers,
@@ -40,19 +39,13 @@ pub(crate) struct Server {
     stats: Stats,
 }
 
-/// Registers a source for operations alone. From now on the poller is its owner.
-fn entrust(poller: &mut dyn Poller, source: Source) -> io::Result<Key> {
-    // Operations have tokens of their own, and nothing is watched in any mode.
-    poller.register(source, Token(0), Interest::empty(), Mode::Level)
-}
-
 impl Server {
-    /// With one operation for each result.
+    /// Makes a server that submits one operation for each result.
     pub(crate) fn single(poller: Box<dyn Poller>, listener: TcpListener) -> io::Result<Self> {
         Server::new(poller, listener, Buffers::own())
     }
 
-    /// With operations that have many.
+    /// Makes a server whose operations have many results.
     pub(crate) fn multishot(poller: Box<dyn Poller>, listener: TcpListener) -> io::Result<Self> {
         Server::new(poller, listener, Buffers::pooled()?)
     }
@@ -63,7 +56,7 @@ impl Server {
         buffers: Buffers,
     ) -> io::Result<Self> {
         listening::lengthen_queue(&listener)?;
-        let listener = entrust(&mut *poller, Arc::new(listener))?;
+        let listener = poller.register_for_ops(Arc::new(listener))?;
         let mut server = Server {
             poller,
             listener,
@@ -81,7 +74,7 @@ impl Server {
     fn on_completion(&mut self, done: Completion) -> io::Result<()> {
         match done.token {
             ACCEPTED => self.on_accepted(done),
-            // Unless it was ended before, and this is what came of the timeout.
+            // The timeout of an earlier pause is ignored.
             PAUSED if self.pause == Some(done.id) => self.resume(),
             PAUSED => Ok(()),
             STOP => done.result.map(|_| self.stopped.store(true, Ordering::Release)),
@@ -111,7 +104,7 @@ impl Server {
         Ok(())
     }
 
-    /// Leaves those who wait in the queue: to accept would fail again at once and for ever.
+    /// Leaves pending connections in the queue: another accept would fail again at once.
     fn pause(&mut self) -> io::Result<()> {
         if self.pause.is_some() {
             return Ok(());
@@ -121,10 +114,10 @@ impl Server {
         Ok(())
     }
 
-    /// Ends a pause, if there is one: a file number may be free now.
+    /// Ends a pause, if there is one, because a descriptor may be free now.
     fn resume(&mut self) -> io::Result<()> {
         let Some(timeout) = self.pause.take() else { return Ok(()) };
-        // If it is over already there is nothing to cancel.
+        // If the timeout has ended there is nothing to cancel.
         let _ = self.poller.cancel(timeout);
         self.accept()
     }
@@ -138,12 +131,12 @@ impl Server {
         }
     }
 
-    /// A connection keeps its number until its last operation is over, so that each of them finds
-    /// its own.
+    /// Handles the completion of a connection. A connection keeps its index until its last
+    /// operation has completed.
     fn serve(&mut self, token: Token, done: Completion) -> io::Result<()> {
         let (index, part) = Part::of(token);
         let Some(connection) = self.connections.get_mut(index) else { return Ok(()) };
-        // What is received is sent back, unless the send says that it was not.
+        // Counts received bytes as echoed, and subtracts those that a send failed to send.
         match part {
             Part::Receive => self.stats.bytes += done.transferred as u64,
             Part::Send if done.result.is_err() => {
@@ -154,14 +147,14 @@ impl Server {
         let (poller, buffers) = (&mut *self.poller, &mut self.buffers);
         let is_broken = connection.on_completion(poller, part, done, buffers).is_err();
         self.stats.dropped += u64::from(is_broken);
-        let is_to_close = is_broken || connection.is_finished();
-        if is_to_close {
+        let must_close = is_broken || connection.is_finished();
+        if must_close {
             connection.close(poller)?;
         }
-        if connection.is_over() {
+        if connection.is_closed() {
             self.connections.remove(index);
         }
-        if is_to_close { self.resume() } else { Ok(()) }
+        if must_close { self.resume() } else { Ok(()) }
     }
 }
 
@@ -171,7 +164,7 @@ impl crate::server::Server for Server {
     }
 
     fn stop_on(&mut self, source: Source) -> io::Result<()> {
-        let source = entrust(&mut *self.poller, source)?;
+        let source = self.poller.register_for_ops(source)?;
         self.poller.submit(Op::read(source, Vec::new(), size_of::<siginfo>()), STOP)?;
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! The listener: takes connections in, and waits while there are no file numbers for them.
+//! The listener: accepts connections, and pauses while descriptors are short.
 
 use super::watch::Watch;
 use crate::listening::{self, RETRY_AFTER, Refusal};
@@ -32,7 +32,7 @@ impl Acceptor {
 
     /// # Errors
     ///
-    /// Of the listener itself, which will not go away.
+    /// Errors of the listener itself, which are lasting.
     pub(crate) fn accept(&self) -> io::Result<Result<TcpStream, Refusal>> {
         match self.listener.accept() {
             Ok((socket, _)) => Ok(Ok(socket)),
@@ -40,29 +40,28 @@ impl Acceptor {
         }
     }
 
-    /// The queue is empty: wait for the next.
+    /// Waits for the next connection, after the queue was found empty.
     pub(crate) fn wait(&mut self, poller: &mut dyn Poller) -> io::Result<()> {
         self.watch.wait_for(poller, Interest::READABLE)
     }
 
-    /// The queue was left before it was empty.
-    pub(crate) fn look_again(&mut self, poller: &mut dyn Poller) -> io::Result<()> {
-        self.watch.look_again(poller, Interest::READABLE)
+    /// Checks the queue in the next wait, because it was left before it was empty.
+    pub(crate) fn recheck(&mut self, poller: &mut dyn Poller) -> io::Result<()> {
+        self.watch.recheck(poller, Interest::READABLE)
     }
 
-    /// Leaves those who wait in the queue, because a listener that is watched would be reported
-    /// again at once and for ever.
+    /// Leaves pending connections in the queue. A watched listener would be reported in every wait.
     pub(crate) fn pause(&mut self, poller: &mut dyn Poller) -> io::Result<()> {
         self.retry_at = Some(Instant::now() + RETRY_AFTER);
         self.watch.set_interest(poller, Interest::empty())
     }
 
-    /// Ends a pause, if there is one: a file number may be free now.
+    /// Ends a pause, if there is one, because a descriptor may be free now.
     pub(crate) fn resume(&mut self, poller: &mut dyn Poller) {
         if self.retry_at.is_none() {
             return;
         }
-        // Where memory is short the poller may refuse. Then the pause goes on.
+        // If memory is short the poller may refuse. Then the pause continues.
         let resumed = self.watch.set_interest(poller, Interest::READABLE);
         self.retry_at = resumed.is_err().then(|| Instant::now() + RETRY_AFTER);
     }
@@ -74,8 +73,8 @@ impl Acceptor {
         }
     }
 
-    /// How long a wait may last.
-    pub(crate) fn patience(&self) -> Option<Duration> {
+    /// Returns the timeout of the next wait.
+    pub(crate) fn wait_timeout(&self) -> Option<Duration> {
         self.retry_at.map(|moment| moment.saturating_duration_since(Instant::now()))
     }
 }

@@ -1,4 +1,4 @@
-//! One connection: what comes in goes out again.
+//! One connection: sends back what it receives.
 
 use super::watch::Watch;
 use quintpoll::{Interest, Key, Mode, Poller, Readiness, Token};
@@ -6,8 +6,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 
-/// How many scratch buffers one event may make a connection read before the others have their
-/// turn.
+/// The most reads of one event, so that other connections are served.
 const READS_PER_TURN: usize = 16;
 
 /// A connection that is open.
@@ -15,19 +14,19 @@ const READS_PER_TURN: usize = 16;
 pub(crate) struct Connection {
     socket: Arc<TcpStream>,
     watch: Watch,
-    /// What could not be sent yet: one scratch buffer at the most, as nothing is read meanwhile. A
-    /// connection that keeps up owns no memory here.
+    /// Bytes to send, at most one scratch buffer, because nothing is read meanwhile. Empty if the
+    /// peer reads fast enough.
     pending: Vec<u8>,
 }
 
-/// What a turn ended with.
+/// The outcome of handling an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Turn {
-    /// I/O in this direction said `WouldBlock`.
+    /// I/O in this direction returned `WouldBlock`, or was short.
     Blocked(Interest),
     /// There may be more to read.
     Unfinished,
-    /// The peer has sent everything and all of it was sent back.
+    /// The peer has ended its sending, and everything was sent back.
     Finished,
 }
 
@@ -39,7 +38,7 @@ impl Connection {
         mode: Mode,
     ) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        // An echo is an answer; it is not to wait for more of the same.
+        // An echo must not wait for more bytes to send.
         socket.set_nodelay(true)?;
         let socket = Arc::new(socket);
         let both = Interest::READABLE | Interest::WRITABLE;
@@ -51,12 +50,12 @@ impl Connection {
         self.watch.key()
     }
 
-    /// Does what can be done without blocking, up to a quota, and tells the poller what to wait
-    /// for. Counts in `echoed` what went out, also beside an error.
+    /// Reads and sends without blocking, up to a quota, then waits for the blocked direction. Adds
+    /// the bytes sent to `echoed`, also if it fails.
     ///
     /// # Errors
     ///
-    /// Of the connection, which is then good for nothing more.
+    /// Errors of the connection, which must be closed then.
     pub(crate) fn on_event(
         &mut self,
         poller: &mut dyn Poller,
@@ -66,27 +65,27 @@ impl Connection {
     ) -> io::Result<Turn> {
         let blocked = Turn::Blocked(Interest::WRITABLE);
         if !self.pending.is_empty() && !readiness.contains(Readiness::WRITABLE) {
-            // More came in, which edge mode reports. It is read when the output has gone.
+            // Edge mode reports new input, which is read after the output.
             return Ok(blocked);
         }
-        // The end, or a reset, may have come with the data: no other event tells of it.
+        // The end or a reset may have come with the data, and has no event of its own.
         let has_ended = readiness.intersects(Readiness::READ_CLOSED | Readiness::ERROR);
         let turn =
             if self.flush(echoed)? { self.echo(has_ended, scratch, echoed)? } else { blocked };
         match turn {
             Turn::Blocked(dir) => self.watch.wait_for(poller, dir)?,
-            Turn::Unfinished => self.watch.look_again(poller, Interest::READABLE)?,
+            Turn::Unfinished => self.watch.recheck(poller, Interest::READABLE)?,
             Turn::Finished => {}
         }
         Ok(turn)
     }
 
-    /// Lets the poller go of the socket, then closes it.
+    /// Deregisters the socket, then closes it.
     pub(crate) fn close(self, poller: &mut dyn Poller) -> io::Result<()> {
         poller.deregister(self.watch.key())
     }
 
-    /// Reads and sends back. Nothing is pending.
+    /// Reads and sends back, while nothing is pending.
     fn echo(&mut self, has_ended: bool, scratch: &mut [u8], echoed: &mut u64) -> io::Result<Turn> {
         for _ in 0..READS_PER_TURN {
             let length = match (&*self.socket).read(scratch) {
@@ -104,14 +103,14 @@ impl Connection {
                 return Ok(Turn::Blocked(Interest::WRITABLE));
             }
             if length < scratch.len() && !has_ended {
-                // There was no more. The call that would say so is saved (E4).
+                // A short read has drained the socket, so the next call is saved (E4).
                 return Ok(Turn::Blocked(Interest::READABLE));
             }
         }
         Ok(Turn::Unfinished)
     }
 
-    /// Sends what is pending. False if some of it is left.
+    /// Sends pending bytes. Returns false if some are left.
     fn flush(&mut self, echoed: &mut u64) -> io::Result<bool> {
         let sent = send(&self.socket, &self.pending, echoed)?;
         if sent < self.pending.len() {
@@ -123,7 +122,7 @@ impl Connection {
     }
 }
 
-/// Sends until all is sent or the socket says `WouldBlock`. Gives how much went out.
+/// Sends until all is sent or the socket returns `WouldBlock`. Returns the bytes sent.
 fn send(mut socket: &TcpStream, bytes: &[u8], echoed: &mut u64) -> io::Result<usize> {
     let mut sent = 0;
     while sent < bytes.len() {

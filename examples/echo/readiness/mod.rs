@@ -1,4 +1,4 @@
-//! The server by readiness: it waits until it may read or write, and does so itself.
+//! The server by readiness: it waits for readiness events, then reads and writes.
 
 mod acceptor;
 mod connection;
@@ -16,12 +16,12 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Connections have their numbers in the slab as tokens, which never get this far.
+/// The tokens of connections are their indices in the slab, which are smaller.
 const LISTENER: Token = Token(usize::MAX);
 const STOP: Token = Token(usize::MAX - 1);
 
 const EVENTS_PER_WAIT: usize = 1024;
-/// How many connections one event may take in before the others have their turn.
+/// The most connections accepted for one event, so that other sources are served.
 const ACCEPTS_PER_TURN: usize = 64;
 const SCRATCH: usize = 16 * 1024;
 
@@ -30,7 +30,7 @@ pub(crate) struct Server {
     mode: Mode,
     acceptor: Acceptor,
     connections: Slab<Connection>,
-    /// Where every connection reads into, one after the other.
+    /// The read buffer of all connections.
     scratch: Vec<u8>,
     stopped: Arc<AtomicBool>,
     stats: Stats,
@@ -77,7 +77,7 @@ impl Server {
                 }
             }
         }
-        self.acceptor.look_again(&mut *self.poller)
+        self.acceptor.recheck(&mut *self.poller)
     }
 
     fn admit(&mut self, socket: TcpStream) {
@@ -90,8 +90,8 @@ impl Server {
     }
 
     fn serve(&mut self, index: usize, event: Event) -> io::Result<()> {
-        // An earlier event of the same batch may have ended the connection that this one is about,
-        // and another may have taken its place since.
+        // An earlier event of the same batch may have closed the connection of this one, and its
+        // index may have been reused since.
         let connection = self.connections.get_mut(index);
         let Some(connection) = connection.filter(|found| found.key() == event.key) else {
             return Ok(());
@@ -129,7 +129,7 @@ impl crate::server::Server for Server {
     fn run(mut self: Box<Self>) -> io::Result<Stats> {
         let mut events = Events::with_capacity(EVENTS_PER_WAIT);
         while !self.stopped.load(Ordering::Acquire) {
-            self.poller.wait(&mut events, self.acceptor.patience())?;
+            self.poller.wait(&mut events, self.acceptor.wait_timeout())?;
             self.stats.waits += 1;
             self.stats.events += events.len() as u64;
             for &event in &events {

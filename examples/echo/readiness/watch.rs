@@ -1,36 +1,36 @@
-//! The three modes: what each wants to hear about the direction a source waits for. The rest of the
-//! server knows no mode.
+//! The calls that each mode requires for the awaited direction. The rest of the server is the same
+//! in all modes.
 //!
 //! | | level | edge | one-shot |
 //! |---|---|---|---|
-//! | registered for | what is waited for now | every direction | every direction |
-//! | I/O said `WouldBlock`, or was short | `modify`, if that is another direction | `drained` | `rearm` |
-//! | left off before that | the same | `rearm` | `rearm` |
+//! | registered for | the awaited direction | every direction | every direction |
+//! | I/O returned `WouldBlock`, or was short | `modify`, if the direction changes | `drained` | `rearm` |
+//! | I/O stopped before that | `modify`, if the direction changes | `rearm` | `rearm` |
 
 use quintpoll::{Interest, Key, Mode, Poller, Source, Token};
 use std::io;
 
-/// A registration, and what is waited for.
+/// A registration and its awaited direction.
 #[derive(Debug)]
 pub(crate) struct Watch {
     key: Key,
     token: Token,
     mode: Mode,
-    /// What the poller was told last.
+    /// The registered interest.
     interest: Interest,
 }
 
 impl Watch {
-    /// Watches a source that waits to become readable. `ever` is every direction it will wait for.
+    /// Watches a source for readability at first. `all_dirs` has every direction it will await.
     pub(crate) fn new(
         poller: &mut dyn Poller,
         source: Source,
         token: Token,
         mode: Mode,
-        ever: Interest,
+        all_dirs: Interest,
     ) -> io::Result<Self> {
-        // A level source that can be written would be reported in every wait.
-        let interest = if mode == Mode::Level { Interest::READABLE } else { ever };
+        // A writable level source would be reported in every wait.
+        let interest = if mode == Mode::Level { Interest::READABLE } else { all_dirs };
         let key = poller.register(source, token, interest, mode)?;
         Ok(Watch { key, token, mode, interest })
     }
@@ -39,8 +39,7 @@ impl Watch {
         self.key
     }
 
-    /// I/O in this direction said `WouldBlock`, or moved less than it could: the source waits for
-    /// it.
+    /// Awaits this direction, after I/O returned `WouldBlock` or was short.
     pub(crate) fn wait_for(&mut self, poller: &mut dyn Poller, dir: Interest) -> io::Result<()> {
         match self.mode {
             Mode::Level => self.set_interest(poller, dir),
@@ -49,17 +48,16 @@ impl Watch {
         }
     }
 
-    /// I/O in this direction was left off before it said `WouldBlock`: if there is more to do, the
-    /// next wait is to say so.
-    pub(crate) fn look_again(&mut self, poller: &mut dyn Poller, dir: Interest) -> io::Result<()> {
+    /// Lets the next wait report this direction again, because I/O stopped before `WouldBlock`.
+    pub(crate) fn recheck(&mut self, poller: &mut dyn Poller, dir: Interest) -> io::Result<()> {
         match self.mode {
             Mode::Level => self.set_interest(poller, dir),
             Mode::Edge | Mode::OneShot => poller.rearm(self.key, dir),
         }
     }
 
-    /// Has the poller report `interest` and nothing else. Empty is silence; and what is ready
-    /// already when silence ends is reported, in every mode.
+    /// Registers for `interest` alone. An empty interest reports nothing. When it ends, present
+    /// readiness is reported in every mode.
     pub(crate) fn set_interest(
         &mut self,
         poller: &mut dyn Poller,

@@ -54,7 +54,7 @@ impl Hand {
         let start = buf.as_ptr();
         let is_lent = self.held.iter().any(|(other, _)| other.as_ptr() == start);
         expect(!is_lent, "C8", || format!("a buffer is lent twice: {:?}", self.pool))?;
-        let (made, limit) = (self.pool.made(), self.pool.limit());
+        let (made, limit) = (self.pool.allocated(), self.pool.limit());
         let is_within = made <= limit && self.held.len() < limit;
         expect(is_within, "C8", || format!("more buffers than there can be: {:?}", self.pool))?;
         if self.keeps {
@@ -107,7 +107,7 @@ impl Hand {
     /// If one is not.
     pub fn end(&mut self) -> Verdict {
         self.give_back(usize::MAX)?;
-        let is_whole = self.pool.idle() == self.pool.made();
+        let is_whole = self.pool.available() == self.pool.allocated();
         expect(is_whole, "C8", || format!("not all are at home: {:?}", self.pool))
     }
 }

@@ -1,4 +1,4 @@
-//! Which backend is opened, and why one can't be had.
+//! Opening backends, and the errors of unavailable ones.
 
 use super::*;
 use crate::testing::{is_alone, is_alone_with};
@@ -7,7 +7,7 @@ use nix::unistd::dup;
 use std::os::fd::AsRawFd;
 
 #[test]
-fn each_is_preferred_once() {
+fn preference_lists_each_backend_once() {
     for backend in Backend::ALL {
         let times = Backend::PREFERENCE.iter().filter(|&&other| other == backend).count();
         assert_eq!(times, 1, "{backend}");
@@ -16,7 +16,7 @@ fn each_is_preferred_once() {
 }
 
 #[test]
-fn they_open_as_themselves() {
+fn open_makes_a_poller_of_the_backend() {
     for backend in Backend::ALL {
         backend.is_available().expect("this kernel has it");
         let poller = backend.open().expect("it is available");
@@ -25,17 +25,17 @@ fn they_open_as_themselves() {
 }
 
 #[test]
-fn what_is_refused_says_why() {
-    let cause = io::Error::new(io::ErrorKind::Unsupported, "somebody forbids it");
+fn refused_backend_says_why() {
+    let cause = io::Error::new(io::ErrorKind::Unsupported, "a sandbox forbids it");
     let error = io::Error::from(Backend::Uring.lacks(Cause::Refused(cause)));
     assert_eq!(error.kind(), io::ErrorKind::Unsupported);
-    assert_eq!(error.to_string(), "uring is not available: somebody forbids it");
+    assert_eq!(error.to_string(), "uring is not available: a sandbox forbids it");
     let inner = error.downcast::<Unavailable>().expect("the cause is inside");
     assert_eq!(inner.backend(), Backend::Uring);
 }
 
 #[test]
-fn only_a_shortage_may_pass() {
+fn shortage_is_emfile_enfile_or_enomem() {
     let raw = |errno| Cause::System(io::Error::from_raw_os_error(errno));
     let passing = [libc::EMFILE, libc::ENFILE, libc::ENOMEM].map(raw);
     let memlock = Cause::Refused(io::Error::from(io::ErrorKind::Unsupported));
@@ -45,7 +45,7 @@ fn only_a_shortage_may_pass() {
 }
 
 #[test]
-fn a_foreign_backend_says_how_it_is_made() {
+fn foreign_backend_error_names_reactor_new() {
     let backend = Backend::Other("kqueue");
     let error = backend.open().expect_err("it is not of this crate");
     assert_eq!(error.kind(), io::ErrorKind::Unsupported);
@@ -57,9 +57,9 @@ fn a_foreign_backend_says_how_it_is_made() {
 const VARIABLE: &str = "QUINTPOLL_BACKEND";
 
 #[test]
-fn the_environment_names_a_backend() {
-    let test = "backend::open::tests::the_environment_names_a_backend";
-    let values = ["select", "poll", "epoll", "sigio", "uring", "", "EPOLL", "kqueue"];
+fn from_env_parses_the_variable() {
+    let test = "backend::open::tests::from_env_parses_the_variable";
+    let values = ["select", "poll", "epoll", "sigio", "uring", "", "io_uring", "EPOLL", "kqueue"];
     for value in [None].into_iter().chain(values.map(Some)) {
         if is_alone_with(test, VARIABLE, value) {
             return check_environment();
@@ -72,7 +72,8 @@ fn check_environment() {
     match std::env::var(VARIABLE) {
         Err(_) => assert_eq!(chosen, Ok(Backend::best())),
         Ok(name) => {
-            let named = Backend::ALL.into_iter().find(|backend| backend.to_string() == name);
+            let lower = name.to_lowercase().replace("io_uring", "uring");
+            let named = Backend::ALL.into_iter().find(|backend| backend.to_string() == lower);
             assert_eq!(chosen.as_ref().ok(), named.as_ref());
             assert!(chosen.is_ok() || chosen.is_err_and(|error| error.0 == name));
         }
@@ -80,27 +81,31 @@ fn check_environment() {
 }
 
 #[test]
-fn without_files_to_be_had_the_cause_is_the_systems() {
-    if !is_alone("backend::open::tests::without_files_to_be_had_the_cause_is_the_systems") {
+fn open_without_descriptors_reports_emfile() {
+    if !is_alone("backend::open::tests::open_without_descriptors_reports_emfile") {
         return;
     }
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("it has a limit");
     setrlimit(Resource::RLIMIT_NOFILE, 0, hard).expect("lower is allowed");
     let opened = Backend::ALL.map(|backend| backend.open().err());
     let available = Backend::ALL.map(Backend::is_available);
-    // One file is to be had, which is enough for poll and not for epoll.
+    // One descriptor is available, which is enough for poll and not for epoll.
     setrlimit(Resource::RLIMIT_NOFILE, soft, hard).expect("up to the hard limit is allowed");
     let lowest_free = dup(std::io::stderr()).expect("a copy").as_raw_fd() as u64;
     setrlimit(Resource::RLIMIT_NOFILE, lowest_free + 1, hard).expect("lower is allowed");
     let best = (Backend::Poll.is_available().is_ok(), Backend::best());
     setrlimit(Resource::RLIMIT_NOFILE, soft, hard).expect("up to the hard limit is allowed");
     for (error, why) in opened.into_iter().zip(available) {
-        let error = error.expect("it needs files");
-        assert_eq!(error.raw_os_error(), Some(libc::EMFILE), "as it came");
-        let why = why.expect_err("it needs files");
-        let said = why.to_string();
-        assert!(said.ends_with(&error.to_string()) && said.contains("not available"), "{said}");
-        assert_eq!(io::Error::from(why).raw_os_error(), Some(libc::EMFILE), "and as it came");
+        let error = error.expect("no descriptor is available");
+        assert_eq!(error.raw_os_error(), Some(libc::EMFILE), "open reports the system's error");
+        let why = why.expect_err("no descriptor is available");
+        let text = why.to_string();
+        assert!(text.ends_with(&error.to_string()) && text.contains("not available"), "{text}");
+        assert_eq!(
+            io::Error::from(why).raw_os_error(),
+            Some(libc::EMFILE),
+            "is_available reports the system's error"
+        );
     }
-    assert_eq!(best, (true, Backend::Epoll), "a shortage is no reason to settle for less");
+    assert_eq!(best, (true, Backend::Epoll), "a shortage does not change the preference");
 }

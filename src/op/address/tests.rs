@@ -1,4 +1,4 @@
-//! Addresses survive the way to the kernel and back, as the system calls themselves write them.
+//! Addresses survive the conversion to `sockaddr` and back.
 
 use super::*;
 
@@ -8,7 +8,7 @@ fn round_trip(address: &Address) -> Address {
 }
 
 #[test]
-fn internet_addresses_survive() {
+fn inet_addresses_round_trip() {
     for text in ["127.0.0.1:80", "255.1.2.3:65535", "[::1]:0", "[fe80::1%7]:443"] {
         let address: SocketAddr = text.parse().expect("an address");
         assert!(matches!(round_trip(&address.into()), Address::Inet(same) if same == address));
@@ -21,7 +21,7 @@ fn internet_addresses_survive() {
 }
 
 #[test]
-fn unix_addresses_survive() {
+fn unix_addresses_round_trip() {
     let path = net::SocketAddr::from_pathname("/tmp/a socket").expect("a path");
     let Address::Unix(same) = round_trip(&path.into()) else { panic!("another family") };
     assert_eq!(same.as_pathname(), Some("/tmp/a socket".as_ref()));
@@ -46,10 +46,10 @@ fn other_families_keep_their_bytes() {
 }
 
 #[test]
-fn what_is_no_address_is_none() {
+fn malformed_addresses_are_refused_or_kept_raw() {
     assert!(Address::from_name(&[]).is_none());
     assert!(Address::Other(vec![0; 200]).to_name().is_err());
-    // Cut short, it is nobody's but keeps its bytes.
+    // A truncated address belongs to no family, and keeps its bytes.
     let short = [(libc::AF_INET as u16).to_ne_bytes()[0], 0, 1];
     assert!(matches!(Address::from_name(&short), Some(Address::Other(_))));
 }

@@ -118,7 +118,7 @@ impl Operations {
     /// Delivers completions up to the room in `events`. Resumes a paused operation once enough of
     /// its results were delivered. Adds unneeded files to `drops`.
     pub(in crate::reactor) fn deliver(&mut self, events: &mut Events, drops: &mut Vec<SourceFd>) {
-        let count = self.table.completed_len().min(events.completion_room());
+        let count = self.table.completed_len().min(events.remaining_completions());
         for at in 0..count {
             let max = self.max_undelivered;
             let resumes = self

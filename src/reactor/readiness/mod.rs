@@ -195,15 +195,15 @@ impl Readiness {
         let Some(registration) = self.registry.get(slot) else { return };
         let latch = &registration.latch;
         let mut dirs = (named | latch.unreported()) & latch.armed();
-        if applied.blind {
+        if applied.needs_poll_each_wait {
             dirs |= latch.unreported() | latch.open();
         }
         dirs |= registration.awaited.awaited();
         // A selector that cannot report these directions cannot report present readiness either.
-        if (applied.look || applied.blind) && !dirs.is_empty() {
+        if (applied.needs_initial_poll || applied.needs_poll_each_wait) && !dirs.is_empty() {
             self.registry.queue_check(slot, dirs);
         }
-        self.registry.set_poll_each_wait(slot, applied.blind);
+        self.registry.set_poll_each_wait(slot, applied.needs_poll_each_wait);
         self.registry.mark_clean(slot);
     }
 }

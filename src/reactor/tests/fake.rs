@@ -105,8 +105,12 @@ impl Selector for FakeSelector {
         });
         assert!(!arm.bits().is_empty(), "an empty request must be a disarm");
         let trigger = script.granted_trigger.unwrap_or(arm.trigger);
-        let applied =
-            ArmOutcome { trigger, level: script.level, look: script.look, blind: script.blind };
+        let applied = ArmOutcome {
+            trigger,
+            level: script.level,
+            needs_initial_poll: script.look,
+            needs_poll_each_wait: script.blind,
+        };
         script.refusals.pop_front().map_or(Ok(applied), Err)
     }
 

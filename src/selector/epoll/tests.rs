@@ -1,4 +1,4 @@
-//! What the selector believes of the kernel, and what it does when that proves wrong.
+//! The selector's record of kernel entries, and its recovery when that proves wrong.
 
 use super::*;
 use crate::event::Interest;
@@ -33,9 +33,9 @@ impl Epoll {
             .expect("an open file")
     }
 
-    fn look(&mut self) -> (WaitOutcome, Vec<Report>) {
+    fn poll_now(&mut self) -> (WaitOutcome, Vec<Report>) {
         let mut out = Vec::new();
-        let wake = self.wait(Deadline::Now, &mut out).expect("a look");
+        let wake = self.wait(Deadline::Now, &mut out).expect("a wait");
         (wake, out)
     }
 }
@@ -49,13 +49,13 @@ fn quiet() -> (WaitOutcome, Vec<Report>) {
 }
 
 #[test]
-fn a_full_buffer_is_not_the_end() {
+fn full_buffer_continues_with_next_call() {
     for trigger in TRIGGERS {
-        for (room, sources, woken) in
-            (1..5).flat_map(|room| (0..14).flat_map(move |n| [(room, n, false), (room, n, true)]))
+        for (space, sources, woken) in (1..5)
+            .flat_map(|space| (0..14).flat_map(move |n| [(space, n, false), (space, n, true)]))
         {
             let (mut epoll, file) = (epoll(), eventfd(1));
-            epoll.buffer.truncate(room);
+            epoll.buffer.truncate(space);
             let copies: Vec<_> = (0..sources).map(|_| dup(&file).expect("a copy")).collect();
             for (at, copy) in copies.iter().enumerate() {
                 epoll.watch(at, copy, R, trigger);
@@ -63,53 +63,54 @@ fn a_full_buffer_is_not_the_end() {
             if woken {
                 epoll.wake_handle().notify();
             }
-            let (wake, mut out) = epoll.look();
-            let (case, reports) = (format!("{trigger:?} {room} {sources} {woken}"), out.len());
+            let (wake, mut out) = epoll.poll_now();
+            let (case, reports) = (format!("{trigger:?} {space} {sources} {woken}"), out.len());
             let is_quiet = sources == 0 && !woken;
             assert_eq!(
                 wake,
                 if is_quiet { WaitOutcome::TimedOut } else { WaitOutcome::Events },
                 "{case}"
             );
-            out.sort_by_key(|raw| raw.slot().index);
+            out.sort_by_key(|report| report.slot().index);
             out.dedup();
             assert_eq!(out, (0..sources).map(readable).collect::<Vec<_>>(), "{case}");
             assert!(trigger == Trigger::Level || reports == sources, "{case}: once each");
             let again = if trigger == Trigger::Level { sources } else { 0 };
-            assert!(epoll.look().1.len() >= again, "{case}: whoever is level repeats");
+            assert!(epoll.poll_now().1.len() >= again, "{case}: level entries repeat");
         }
     }
 }
 
 #[test]
-fn limited_look_leaves_the_rest() {
+fn limited_wait_leaves_the_rest() {
     let (mut epoll, file) = (epoll(), eventfd(1));
     let copies: Vec<_> = (0..5).map(|_| dup(&file).expect("a copy")).collect();
     for (at, copy) in copies.iter().enumerate() {
         epoll.watch(at, copy, R, Trigger::OneShot);
     }
     epoll.set_max_reports(2);
-    let looks = [(); 4].map(|()| (epoll.look().1.len(), epoll.has_more()));
+    let looks = [(); 4].map(|()| (epoll.poll_now().1.len(), epoll.has_more()));
     assert_eq!(looks, [(2, true), (2, true), (1, false), (0, false)]);
 }
 
 #[test]
-fn room_is_not_made_for_repetitions() {
+fn buffer_does_not_grow_for_repetitions() {
     let (mut epoll, file) = (epoll(), eventfd(1));
     epoll.buffer.truncate(4);
     let copies: Vec<_> = (0..100).map(|_| dup(&file).expect("a copy")).collect();
     for (at, copy) in copies.iter().enumerate() {
         epoll.watch(at, copy, R, Trigger::Level);
     }
-    let mut seen: Vec<_> = epoll.look().1.into_iter().map(|raw| format!("{raw:?}")).collect();
-    assert_eq!(seen.len(), 4 + 8 + 16 + 32 + 64, "more than there are, so all have come");
+    let mut seen: Vec<_> =
+        epoll.poll_now().1.into_iter().map(|report| format!("{report:?}")).collect();
+    assert_eq!(seen.len(), 4 + 8 + 16 + 32 + 64, "more reports than entries include all");
     seen.sort();
     seen.dedup();
     assert_eq!((seen.len(), epoll.buffer.len()), (100, 64));
 }
 
 #[test]
-fn whoever_has_reports_does_not_sleep_for_more() {
+fn wait_with_reports_does_not_sleep() {
     let (done, is_done) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let (mut epoll, file) = (epoll(), eventfd(1));
@@ -117,23 +118,24 @@ fn whoever_has_reports_does_not_sleep_for_more() {
         epoll.watch(0, &file, R, Trigger::Edge);
         let mut out = Vec::new();
         let wake = epoll.wait(Deadline::Never, &mut out);
-        done.send((wake.expect("a wait"), out)).expect("the test waits for it");
+        done.send((wake.expect("a wait"), out)).expect("the test receives");
     });
-    let found = is_done.recv_timeout(Duration::from_secs(60)).expect("it sleeps on a report");
+    let found =
+        is_done.recv_timeout(Duration::from_secs(60)).expect("a wait with pending reports returns");
     assert_eq!(found, (WaitOutcome::Events, vec![readable(0)]));
 }
 
 #[test]
-fn a_notification_is_no_report_and_comes_once() {
+fn notification_is_no_report_and_comes_once() {
     let mut epoll = epoll();
     for _ in 0..3 {
         epoll.wake_handle().notify();
         assert_eq!(
-            epoll.look(),
+            epoll.poll_now(),
             (WaitOutcome::Events, vec![]),
             "also while an older one is unread (g)"
         );
-        assert_eq!(epoll.look(), quiet());
+        assert_eq!(epoll.poll_now(), quiet());
     }
 }
 
@@ -148,93 +150,96 @@ fn reports_are_appended() {
 }
 
 #[test]
-fn each_trigger_is_the_kernels_own() {
+fn triggers_are_native() {
     for trigger in TRIGGERS {
         let (mut epoll, file) = (epoll(), eventfd(1));
         let applied = epoll.watch(0, &file, R, trigger);
         assert_eq!(applied, ArmOutcome::whole(trigger));
-        assert_eq!(epoll.look().1, [readable(0)]);
+        assert_eq!(epoll.poll_now().1, [readable(0)]);
         let again = if trigger == Trigger::Level { vec![readable(0)] } else { vec![] };
-        assert_eq!(epoll.look().1, again, "{trigger:?}");
-        nix::unistd::write(&file, &1_u64.to_ne_bytes()).expect("it is not full");
+        assert_eq!(epoll.poll_now().1, again, "{trigger:?}");
+        nix::unistd::write(&file, &1_u64.to_ne_bytes()).expect("an eventfd that is not full");
         let after_news = if trigger == Trigger::OneShot { vec![] } else { vec![readable(0)] };
-        assert_eq!(epoll.look().1, after_news, "{trigger:?}");
+        assert_eq!(epoll.poll_now().1, after_news, "{trigger:?}");
         epoll.watch(0, &file, R, trigger);
-        assert_eq!(epoll.look().1, [readable(0)], "arming reads readiness again (d)");
+        assert_eq!(epoll.poll_now().1, [readable(0)], "arming checks readiness again (d)");
     }
 }
 
 #[test]
-fn a_disarmed_source_does_not_show_its_hang_up() {
+fn disarmed_source_reports_no_hang_up() {
     let _files_are_ours = no_children();
     let (reader, writer) = nix::unistd::pipe().expect("a pipe");
     drop(writer);
     let mut epoll = epoll();
     epoll.watch(0, &reader, R, Trigger::Level);
-    assert_eq!(epoll.look().1, [Report::Fact(slot(0), PollBits::HUP)]);
+    assert_eq!(epoll.poll_now().1, [Report::Fact(slot(0), PollBits::HUP)]);
     epoll.disarm(slot(0), reader.as_fd());
-    assert_eq!(epoll.look(), quiet());
+    assert_eq!(epoll.poll_now(), quiet());
     epoll.disarm(slot(0), reader.as_fd());
     epoll.remove(slot(0), reader.as_fd());
     assert_eq!(epoll.watched, 0);
 }
 
 #[test]
-fn a_file_that_is_always_ready_is_an_edge_without_events() {
-    let null = OwnedFd::from(File::open("/dev/null").expect("every Linux has it"));
+fn always_ready_file_is_edge_without_events() {
+    let null = OwnedFd::from(File::open("/dev/null").expect("/dev/null exists"));
     let mut epoll = epoll();
     for trigger in TRIGGERS {
         let applied = epoll.watch(2, &null, R, trigger);
-        assert_eq!(applied, ArmOutcome { look: true, ..ArmOutcome::whole(Trigger::Edge) });
+        assert_eq!(
+            applied,
+            ArmOutcome { needs_initial_poll: true, ..ArmOutcome::whole(Trigger::Edge) }
+        );
         assert_eq!((epoll.entries[2], epoll.watched), (Entry::AlwaysReady, 0));
-        assert_eq!(epoll.look(), quiet());
+        assert_eq!(epoll.poll_now(), quiet());
     }
     epoll.disarm(slot(2), null.as_fd());
     assert_eq!((epoll.entries[2], epoll.watched), (Entry::Absent, 0));
 }
 
 #[test]
-fn a_refusal_leaves_what_was_watched() {
+fn refused_arm_keeps_other_entries() {
     let path = nix::fcntl::OFlag::O_PATH;
     let path = nix::fcntl::open("/dev/null", path, nix::sys::stat::Mode::empty());
-    let path = path.expect("every Linux has it");
+    let path = path.expect("/dev/null exists");
     let (mut epoll, file) = (epoll(), eventfd(1));
     epoll.watch(0, &file, R, Trigger::Level);
     let arm = ArmRequest { dirs: R, ends: PollBits::empty(), trigger: Trigger::Level };
-    let error = epoll.arm(slot(1), path.as_fd(), arm).expect_err("for naming only");
+    let error = epoll.arm(slot(1), path.as_fd(), arm).expect_err("O_PATH is refused");
     assert_eq!(error.raw_os_error(), Some(libc::EBADF));
     assert_eq!((epoll.entries[1], epoll.watched), (Entry::Absent, 1));
-    assert_eq!(epoll.look().1, [readable(0)]);
+    assert_eq!(epoll.poll_now().1, [readable(0)]);
 }
 
-/// Note f: the number stays, and the file behind it changes.
+/// Note f: the descriptor stays, and its file changes.
 #[test]
-fn an_entry_that_went_with_its_file_is_added_again() {
-    let (mut epoll, mut number) = (epoll(), eventfd(0));
-    epoll.watch(0, &number, R, Trigger::Level);
-    let (_old, new) = (dup(&number).expect("a copy"), eventfd(1));
-    dup2(&new, &mut number).expect("two open files");
-    assert_eq!(epoll.look(), quiet(), "the kernel still watches the old file");
-    epoll.watch(0, &number, R, Trigger::Level);
-    assert_eq!(epoll.look().1, [readable(0)], "MOD said ENOENT");
+fn entry_lost_with_its_file_is_added_again() {
+    let (mut epoll, mut fd) = (epoll(), eventfd(0));
+    epoll.watch(0, &fd, R, Trigger::Level);
+    let (_old, new) = (dup(&fd).expect("a copy"), eventfd(1));
+    dup2(&new, &mut fd).expect("two open files");
+    assert_eq!(epoll.poll_now(), quiet(), "the kernel still watches the old file");
+    epoll.watch(0, &fd, R, Trigger::Level);
+    assert_eq!(epoll.poll_now().1, [readable(0)], "MOD returns ENOENT");
     assert_eq!(epoll.watched, 1);
 }
 
-/// Note f, the other way: the old file comes back to its number.
+/// Note f, reversed: the old file returns to its descriptor.
 #[test]
-fn an_entry_that_came_back_with_its_file_is_modified() {
-    let (mut epoll, mut number) = (epoll(), eventfd(1));
-    epoll.watch(0, &number, W, Trigger::Level);
-    let (old, new) = (dup(&number).expect("a copy"), eventfd(0));
-    dup2(&new, &mut number).expect("two open files");
-    epoll.remove(slot(0), number.as_fd());
-    dup2(&old, &mut number).expect("two open files");
-    epoll.watch(0, &number, R, Trigger::Level);
-    assert_eq!(epoll.look().1, [readable(0)], "ADD said EEXIST");
+fn entry_returned_with_its_file_is_modified() {
+    let (mut epoll, mut fd) = (epoll(), eventfd(1));
+    epoll.watch(0, &fd, W, Trigger::Level);
+    let (old, new) = (dup(&fd).expect("a copy"), eventfd(0));
+    dup2(&new, &mut fd).expect("two open files");
+    epoll.remove(slot(0), fd.as_fd());
+    dup2(&old, &mut fd).expect("two open files");
+    epoll.watch(0, &fd, R, Trigger::Level);
+    assert_eq!(epoll.poll_now().1, [readable(0)], "ADD returns EEXIST");
     assert_eq!(epoll.watched, 1);
 }
 
-/// Note i: a device that has reported nothing but errors is added anew when it is armed, once.
+/// Note i: arming adds a device that has reported only errors anew, once.
 #[test]
 fn entry_is_proven_by_a_report_without_error() {
     let _files_are_ours = no_children();
@@ -242,31 +247,31 @@ fn entry_is_proven_by_a_report_without_error() {
     let entry = |epoll: &Epoll, at: usize| epoll.entries[at];
     for expected in [Entry::Unproven, Entry::Watched] {
         epoll.watch(0, &idle, R, Trigger::Edge);
-        assert_eq!(entry(&epoll, 0), expected, "it has its queue from the beginning");
+        assert_eq!(entry(&epoll, 0), expected, "the file has its queue from the beginning");
     }
     epoll.watch(1, &ready, R, Trigger::Edge);
-    assert_eq!(epoll.look().1, [readable(1)]);
+    assert_eq!(epoll.poll_now().1, [readable(1)]);
     assert_eq!(entry(&epoll, 1), Entry::Watched);
     let (reader, writer) = nix::unistd::pipe().expect("a pipe");
     drop(reader);
     epoll.watch(2, &writer, W, Trigger::Edge);
-    let said = epoll.look().1;
+    let reports = epoll.poll_now().1;
     let is_error =
-        |raw: &Report| matches!(raw, Report::Fact(_, bits) if bits.contains(PollBits::ERR));
-    assert!(said.len() == 1 && said.iter().all(is_error), "{said:?}");
+        |report: &Report| matches!(report, Report::Fact(_, bits) if bits.contains(PollBits::ERR));
+    assert!(reports.len() == 1 && reports.iter().all(is_error), "{reports:?}");
     assert_eq!(entry(&epoll, 2), Entry::Unproven, "an error proves nothing");
-    let (here, _there) = std::os::unix::net::UnixStream::pair().expect("a pair");
-    let here = OwnedFd::from(here);
+    let (local, _peer) = std::os::unix::net::UnixStream::pair().expect("a pair");
+    let local = OwnedFd::from(local);
     for expected in [Entry::Unproven, Entry::Watched] {
-        epoll.watch(3, &here, R, Trigger::Edge);
+        epoll.watch(3, &local, R, Trigger::Edge);
         assert_eq!(entry(&epoll, 3), expected, "a socket has its queue from the beginning");
     }
     assert_eq!(epoll.watched, 4);
 }
 
-/// What is added anew is the last in the kernel's order, and would be left out again (Q2).
+/// An entry that is added anew is the last in the kernel's order, and would be left out again (Q2).
 #[test]
-fn arming_keeps_the_order_of_what_was_not_reported() {
+fn arming_keeps_order_of_unreported_entries() {
     let _files_are_ours = no_children();
     let (mut epoll, files) = (epoll(), [eventfd(1), eventfd(1)]);
     for (at, file) in files.iter().enumerate() {
@@ -274,15 +279,15 @@ fn arming_keeps_the_order_of_what_was_not_reported() {
     }
     epoll.watch(0, &files[0], R, Trigger::Level);
     epoll.set_max_reports(1);
-    assert_eq!([epoll.look().1, epoll.look().1], [[readable(0)], [readable(1)]]);
+    assert_eq!([epoll.poll_now().1, epoll.poll_now().1], [[readable(0)], [readable(1)]]);
 }
 
 proptest! {
-    /// On the count of entries depends when a wait may stop to look for more.
+    /// The count of entries decides when a wait stops.
     #[test]
     fn entries_are_counted(ops in proptest::collection::vec((0..4_usize, 0..4_u8), 1..60)) {
         let mut epoll = epoll();
-        let null = OwnedFd::from(File::open("/dev/null").expect("every Linux has it"));
+        let null = OwnedFd::from(File::open("/dev/null").expect("/dev/null exists"));
         let files = [eventfd(1), eventfd(1), eventfd(1), null];
         for (at, dirs) in ops {
             match Interest::from_bits_truncate(dirs) {
@@ -291,13 +296,13 @@ proptest! {
             }
             let watched = epoll.entries.iter().filter(|entry| entry.is_added()).count();
             assert_eq!(epoll.watched, watched);
-            assert_eq!(epoll.look().1.len(), watched, "each of them is ready");
+            assert_eq!(epoll.poll_now().1.len(), watched, "all entries are ready");
         }
     }
 }
 
 #[test]
-fn a_wait_lasts_until_its_deadline() {
+fn wait_lasts_until_its_deadline() {
     let mut epoll = epoll();
     let moment = Instant::now() + Duration::from_millis(2);
     let mut wake = WaitOutcome::Interrupted;

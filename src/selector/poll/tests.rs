@@ -1,4 +1,4 @@
-//! The array and its index, which must agree after any arming and disarming.
+//! The array and its index agree after any arming and disarming.
 
 use super::super::testing::{Op, any_op, slot};
 use super::*;
@@ -24,16 +24,16 @@ fn level(dirs: Interest) -> ArmRequest {
     ArmRequest { dirs, ends: PollBits::empty(), trigger: Trigger::Level }
 }
 
-/// Every slot leads to its entry, and every entry to its slot.
+/// Checks that every slot has its entry, and every entry its slot.
 fn check_index(poll: &Poll, armed: &[Option<Interest>], files: &[EventFd]) {
-    assert_eq!(poll.array.len(), armed.iter().flatten().count());
+    assert_eq!(poll.fds.len(), armed.iter().flatten().count());
     for (at, armed) in armed.iter().enumerate() {
         let due = armed.map(|dirs| (files[at].as_fd().as_raw_fd(), PollBits::asked(dirs)));
-        assert_eq!(poll.array.entry_of(slot(at)), due, "source {at}");
+        assert_eq!(poll.fds.entry_of(slot(at)), due, "source {at}");
     }
 }
 
-/// What a wait must report, in the order of the slots.
+/// Returns the expected reports, in the order of the slots.
 fn due(armed: &[Option<Interest>], full: &[bool]) -> Vec<Report> {
     let of = |(at, (armed, &full)): (usize, (&Option<Interest>, &bool))| {
         let mut bits = PollBits::OUT;
@@ -68,7 +68,7 @@ proptest! {
                     armed[at] = None;
                 }
                 Op::Add(at) => {
-                    files[at].write(1).expect("it is never full");
+                    files[at].write(1).expect("an eventfd that is not full");
                     full[at] = true;
                 }
                 Op::Take(at) => {
@@ -82,7 +82,7 @@ proptest! {
                 Op::Wait => {
                     let (mut out, due) = (Vec::new(), due(&armed, &full));
                     let wake = poll.wait(Deadline::Now, &mut out).expect("few entries");
-                    out.sort_by_key(|raw| raw.slot().index);
+                    out.sort_by_key(|report| report.slot().index);
                     assert_eq!(out, due);
                     let is_quiet = !std::mem::take(&mut notified) && due.is_empty();
                     assert_eq!(wake == WaitOutcome::TimedOut, is_quiet);
@@ -95,14 +95,14 @@ proptest! {
 }
 
 #[test]
-fn a_notification_is_no_report_and_comes_once() {
+fn notification_is_no_report_and_comes_once() {
     let mut poll = Poll::new().expect("an eventfd");
     let (file, mut out) = (eventfd(1), Vec::new());
     poll.arm(slot(0), file.as_fd(), level(R)).expect("an open file");
     poll.wake_handle().notify();
     poll.wake_handle().notify();
     assert_eq!(poll.wait(Deadline::Never, &mut out).expect("a wait"), WaitOutcome::Events);
-    assert_eq!(out, [Report::Fact(slot(0), PollBits::IN)], "the last entry is not left out");
+    assert_eq!(out, [Report::Fact(slot(0), PollBits::IN)], "the last entry is reported");
     poll.disarm(slot(0), file.as_fd());
     out.clear();
     assert_eq!(poll.wait(Deadline::Now, &mut out).expect("a wait"), WaitOutcome::TimedOut);
@@ -122,18 +122,18 @@ fn reports_are_appended() {
 }
 
 #[test]
-fn a_refused_file_does_not_enter_the_array() {
+fn refused_file_does_not_enter_the_array() {
     let mut poll = Poll::new().expect("an eventfd");
     let path = nix::fcntl::open("/dev/null", OFlag::O_PATH, nix::sys::stat::Mode::empty());
-    let path = path.expect("every Linux has it");
-    let refused = poll.arm(slot(3), path.as_fd(), level(R)).expect_err("for naming only");
+    let path = path.expect("/dev/null exists");
+    let refused = poll.arm(slot(3), path.as_fd(), level(R)).expect_err("O_PATH is refused");
     assert_eq!(refused.raw_os_error(), Some(libc::EBADF));
     check_index(&poll, &[None; 4], &[]);
     assert_eq!(poll.wait(Deadline::Now, &mut Vec::new()).expect("a wait"), WaitOutcome::TimedOut);
 }
 
 #[test]
-fn a_disarmed_source_does_not_show_its_hang_up() {
+fn disarmed_source_reports_no_hang_up() {
     let _files_are_ours = no_children();
     let (reader, writer) = nix::unistd::pipe().expect("a pipe");
     drop(writer);
@@ -148,8 +148,8 @@ fn a_disarmed_source_does_not_show_its_hang_up() {
 }
 
 #[test]
-#[should_panic(expected = "an entry is its slot's own")]
-fn a_slot_does_not_change_its_file() {
+#[should_panic(expected = "a slot keeps its descriptor")]
+fn slot_must_keep_its_descriptor() {
     let mut poll = Poll::new().expect("an eventfd");
     let (one, other) = (eventfd(0), eventfd(0));
     poll.arm(slot(0), one.as_fd(), level(R)).expect("an open file");
@@ -157,7 +157,7 @@ fn a_slot_does_not_change_its_file() {
 }
 
 #[test]
-fn a_wait_lasts_until_its_deadline() {
+fn wait_lasts_until_its_deadline() {
     let mut poll = Poll::new().expect("an eventfd");
     let moment = Instant::now() + Duration::from_millis(2);
     let mut wake = WaitOutcome::Interrupted;

@@ -1,5 +1,4 @@
-//! The sets and their owners, which must agree after any arming and disarming, with numbers in many
-//! words of them.
+//! The sets and their owners agree after any arming and disarming, with descriptors in many words.
 
 use super::super::testing::{Op, any_op, slot};
 use super::*;
@@ -19,7 +18,7 @@ use std::time::{Duration, Instant};
 const R: Interest = Interest::READABLE;
 const W: Interest = Interest::WRITABLE;
 const P: Interest = Interest::PRIORITY;
-/// Around the ends of words, and beyond `FD_SETSIZE`.
+/// Descriptors at the ends of words, and beyond `FD_SETSIZE`.
 const NUMBERS: [usize; 11] = [63, 64, 65, 127, 128, 200, 700, 1022, 1023, 1024, 1500];
 const SOURCES: usize = NUMBERS.len();
 
@@ -29,7 +28,7 @@ fn eventfd(value: u32) -> OwnedFd {
 }
 
 fn empty(eventfd: &OwnedFd) {
-    // The only failure is that it is empty.
+    // The only error is that it is empty.
     let _ = read(eventfd, &mut [0; 8]);
 }
 
@@ -41,14 +40,14 @@ fn select() -> Select {
     Select::new().expect("an eventfd")
 }
 
-/// An eventfd of its own under each of the numbers. For a test that is alone.
-fn files_under(numbers: &[usize]) -> Vec<OwnedFd> {
+/// Makes an eventfd at each of these descriptors. For tests that run alone.
+fn eventfds_at(fds: &[usize]) -> Vec<OwnedFd> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("as much as is allowed");
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("the hard limit");
     let (mut fillers, mut files) = (Vec::new(), Vec::new());
-    while files.len() < numbers.len() {
+    while files.len() < fds.len() {
         let file = eventfd(0);
-        let is_due = number_of(file.as_fd()) == numbers[files.len()];
+        let is_due = raw_fd(file.as_fd()) == fds[files.len()];
         if is_due { files.push(file) } else { fillers.push(file) }
     }
     files
@@ -60,33 +59,33 @@ impl Select {
         self.arm(slot(at), fd.as_fd(), arm).expect("an open file")
     }
 
-    fn look(&mut self) -> (WaitOutcome, Vec<Report>) {
+    fn poll_now(&mut self) -> (WaitOutcome, Vec<Report>) {
         let mut out = Vec::new();
-        let wake = self.wait(Deadline::Now, &mut out).expect("a look");
+        let wake = self.wait(Deadline::Now, &mut out).expect("a wait");
         out.sort_by_key(|raw| raw.slot().index);
         (wake, out)
     }
 
     fn members(&self, of: usize) -> BTreeSet<usize> {
-        let set = &self.asked[of];
-        let is_in = |number: &usize| set.word(number / BITS) >> (number % BITS) & 1 == 1;
+        let set = &self.requested[of];
+        let is_in = |fd: &usize| set.word(fd / BITS) >> (fd % BITS) & 1 == 1;
         let members: BTreeSet<_> = (0..set.words.len() * BITS).filter(is_in).collect();
         assert_eq!(set.count, members.len(), "members are counted");
         members
     }
 }
 
-/// What is armed under which number, by a model that has no bits.
+/// A model of the armed descriptors, without bit sets.
 struct Model {
     wake: usize,
     armed: [Option<Interest>; SOURCES],
-    numbers: [usize; SOURCES],
+    fds: [usize; SOURCES],
 }
 
 impl Model {
     fn new(select: &Select, files: &[OwnedFd]) -> Self {
-        let numbers = std::array::from_fn(|at| number_of(files[at].as_fd()));
-        Model { wake: number_of(select.wake.as_fd()), armed: [None; SOURCES], numbers }
+        let fds = std::array::from_fn(|at| raw_fd(files[at].as_fd()));
+        Model { wake: raw_fd(select.wake.as_fd()), armed: [None; SOURCES], fds }
     }
 
     fn check(&self, select: &Select) {
@@ -95,8 +94,8 @@ impl Model {
             let in_set = |&(armed, _): &(&Option<Interest>, _)| {
                 armed.is_some_and(|dirs| dirs.contains(direction))
             };
-            let armed = self.armed.iter().zip(self.numbers).filter(in_set);
-            let mut due: BTreeSet<_> = armed.map(|(_, number)| number).collect();
+            let armed = self.armed.iter().zip(self.fds).filter(in_set);
+            let mut due: BTreeSet<_> = armed.map(|(_, fd)| fd).collect();
             if direction == R {
                 due.insert(self.wake);
             }
@@ -106,7 +105,7 @@ impl Model {
         assert_eq!(select.length, all.last().map_or(0, |highest| highest + 1));
     }
 
-    /// By poll(2): whoever is ready for what it is armed for.
+    /// Returns the expected reports, by poll(2).
     fn due(&self, files: &[OwnedFd]) -> Vec<Report> {
         let of = |(at, armed): (usize, &Option<Interest>)| {
             let mut flags = PollFlags::empty();
@@ -130,8 +129,8 @@ fn sets_and_owners_agree_in(ops: Vec<Op>, files: &[OwnedFd]) {
     for op in ops {
         match op {
             Op::Arm(at, dirs) => {
-                let blind = !dirs.contains(R);
-                let due = ArmOutcome { blind, ..ArmOutcome::whole(Trigger::Level) };
+                let needs_poll_each_wait = !dirs.contains(R);
+                let due = ArmOutcome { needs_poll_each_wait, ..ArmOutcome::whole(Trigger::Level) };
                 assert_eq!(select.put(at, &files[at], dirs), due);
                 model.armed[at] = Some(dirs);
             }
@@ -141,11 +140,11 @@ fn sets_and_owners_agree_in(ops: Vec<Op>, files: &[OwnedFd]) {
             }
             Op::Remove(at) => {
                 select.remove(slot(at), files[at].as_fd());
-                assert_eq!(select.owner(model.numbers[at]), NOBODY);
+                assert_eq!(select.owner(model.fds[at]), NO_SLOT);
                 model.armed[at] = None;
             }
             Op::Add(at) => {
-                write(&files[at], &1_u64.to_ne_bytes()).expect("it is never full");
+                write(&files[at], &1_u64.to_ne_bytes()).expect("an eventfd that is not full");
             }
             Op::Take(at) => empty(&files[at]),
             Op::Notify => {
@@ -156,10 +155,10 @@ fn sets_and_owners_agree_in(ops: Vec<Op>, files: &[OwnedFd]) {
                 let due = model.due(files);
                 let is_quiet = !std::mem::take(&mut notified) && due.is_empty();
                 let wake = if is_quiet { WaitOutcome::TimedOut } else { WaitOutcome::Events };
-                assert_eq!(select.look(), (wake, due));
-                for (answer, asked) in select.answer.iter().zip(&select.asked) {
-                    let words = if asked.count == 0 { 0 } else { select.length.div_ceil(BITS) };
-                    assert_eq!(answer.len(), words, "no more than the kernel reads");
+                assert_eq!(select.poll_now(), (wake, due));
+                for (answer, requested) in select.answer.iter().zip(&select.requested) {
+                    let words = if requested.count == 0 { 0 } else { select.length.div_ceil(BITS) };
+                    assert_eq!(answer.len(), words, "as many words as the kernel reads");
                 }
             }
         }
@@ -167,36 +166,36 @@ fn sets_and_owners_agree_in(ops: Vec<Op>, files: &[OwnedFd]) {
     }
 }
 
-/// Alone, to have these very numbers.
+/// Alone, to have these descriptors.
 #[test]
 fn sets_and_owners_agree() {
     if !is_alone("selector::select::tests::sets_and_owners_agree") {
         return;
     }
-    let files = files_under(&NUMBERS);
+    let files = eventfds_at(&NUMBERS);
     proptest!(|(ops in proptest::collection::vec(any_op(SOURCES, R | W | P), 1..80))| {
         sets_and_owners_agree_in(ops, &files);
     });
-    // The eventfd above them all.
-    let high = files_under(&[1600]);
+    // The eventfd has the highest descriptor.
+    let high = eventfds_at(&[1600]);
     drop(files);
     let files: Vec<_> = (0..SOURCES).map(|_| eventfd(0)).collect();
     let fillers: Vec<_> = std::iter::repeat_with(|| eventfd(0))
-        .take_while(|file| number_of(file.as_fd()) < number_of(high[0].as_fd()))
+        .take_while(|file| raw_fd(file.as_fd()) < raw_fd(high[0].as_fd()))
         .collect();
-    assert!(number_of(select().wake.as_fd()) > 1600 && !fillers.is_empty());
+    assert!(raw_fd(select().wake.as_fd()) > 1600 && !fillers.is_empty());
     proptest!(|(ops in proptest::collection::vec(any_op(SOURCES, R | W | P), 1..40))| {
         sets_and_owners_agree_in(ops, &files);
     });
 }
 
-/// Notes e and P5. Alone, so that nobody opens a file under the number.
+/// Notes e and P5. Alone, so that no other test reuses the descriptor.
 #[test]
-fn a_closed_number_has_everyone_looked_at() {
-    if !is_alone("selector::select::tests::a_closed_number_has_everyone_looked_at") {
+fn closed_descriptor_makes_all_slots_hints() {
+    if !is_alone("selector::select::tests::closed_descriptor_makes_all_slots_hints") {
         return;
     }
-    let mut files = files_under(&[64, 127, 128, 700]);
+    let mut files = eventfds_at(&[64, 127, 128, 700]);
     let (mut select, mut out) = (select(), Vec::new());
     for (at, dirs) in [R, W, P, R | W].into_iter().enumerate() {
         select.put(at, &files[at], dirs);
@@ -208,112 +207,124 @@ fn a_closed_number_has_everyone_looked_at() {
     for deadline in [Deadline::Now, Deadline::Never] {
         out.clear();
         assert_eq!(select.wait(deadline, &mut out).expect("no error"), WaitOutcome::Events);
-        assert_eq!(out.len(), 4, "each once, and not who is disarmed: {out:?}");
+        assert_eq!(out.len(), 4, "each armed slot once: {out:?}");
         assert!((0..4).all(|at| out.contains(&hint(at))), "{out:?}");
     }
     select.wake_handle().notify();
-    assert_eq!(select.look().0, WaitOutcome::Events);
+    assert_eq!(select.poll_now().0, WaitOutcome::Events);
     let mut wake = [PollFd::new(select.wake.as_fd(), PollFlags::POLLIN)];
-    assert_eq!(poll(&mut wake, PollTimeout::ZERO), Ok(0), "a notification does not stay");
-    // Under the number there is a file again, which was never armed: the next report tells of it.
-    let [again] = <[OwnedFd; 1]>::try_from(files_under(&[127])).expect("one");
-    assert_eq!(select.look(), (WaitOutcome::Events, vec![hint(1), hint(3)]), "both have room");
+    assert_eq!(poll(&mut wake, PollTimeout::ZERO), Ok(0), "the notification was drained");
+    // The descriptor is another file now, which was never armed: the next wait reports it.
+    let [again] = <[OwnedFd; 1]>::try_from(eventfds_at(&[127])).expect("one");
+    assert_eq!(
+        select.poll_now(),
+        (WaitOutcome::Events, vec![hint(1), hint(3)]),
+        "both are writable"
+    );
     select.remove(slot(1), again.as_fd());
-    assert_eq!(select.look(), (WaitOutcome::Events, vec![hint(3)]));
+    assert_eq!(select.poll_now(), (WaitOutcome::Events, vec![hint(3)]));
 }
 
 /// Note g. Alone, because of the limit.
 #[test]
-fn a_limit_below_the_numbers_does_not_matter() {
-    if !is_alone("selector::select::tests::a_limit_below_the_numbers_does_not_matter") {
+fn descriptors_beyond_rlimit_nofile_work() {
+    if !is_alone("selector::select::tests::descriptors_beyond_rlimit_nofile_work") {
         return;
     }
-    let (files, mut select) = (files_under(&[1500]), select());
+    let (files, mut select) = (eventfds_at(&[1500]), select());
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
-    setrlimit(Resource::RLIMIT_NOFILE, 3, hard).expect("less is allowed");
+    setrlimit(Resource::RLIMIT_NOFILE, 3, hard).expect("a lower limit");
     select.put(0, &files[0], W);
-    assert_eq!(select.look(), (WaitOutcome::Events, vec![hint(0)]));
-    let refused = Select::new().expect_err("no number is free");
+    assert_eq!(select.poll_now(), (WaitOutcome::Events, vec![hint(0)]));
+    let refused = Select::new().expect_err("no descriptor is free");
     assert_eq!(refused.raw_os_error(), Some(libc::EMFILE));
 }
 
 #[test]
-fn a_number_that_is_used_again_has_a_new_owner() {
+fn reused_descriptor_has_a_new_owner() {
     let (mut select, file) = (select(), eventfd(1));
     let (old, new) = (slot(0), Slot { generation: 8, ..slot(0) });
     let arm = ArmRequest { dirs: R, ends: PollBits::empty(), trigger: Trigger::Level };
     select.put(0, &file, R | W);
     select.remove(old, file.as_fd());
-    assert_eq!(select.look(), (WaitOutcome::TimedOut, vec![]));
+    assert_eq!(select.poll_now(), (WaitOutcome::TimedOut, vec![]));
     select.arm(new, file.as_fd(), arm).expect("an open file");
-    assert_eq!(select.look(), (WaitOutcome::Events, vec![Report::Hint(new)]));
-    assert_eq!(select.members(1), BTreeSet::new(), "nothing is left of the old one");
+    assert_eq!(select.poll_now(), (WaitOutcome::Events, vec![Report::Hint(new)]));
+    assert_eq!(select.members(1), BTreeSet::new(), "the old slot has no descriptor");
 }
 
 #[test]
-fn a_refused_file_enters_no_set() {
+fn refused_file_enters_no_set() {
     let (mut select, file) = (select(), eventfd(1));
     let path = nix::fcntl::open("/dev/null", OFlag::O_PATH, nix::sys::stat::Mode::empty());
-    let path = path.expect("every Linux has it");
+    let path = path.expect("/dev/null exists");
     let length = select.length;
     for dirs in [R, W, P] {
         let arm = ArmRequest { dirs, ends: PollBits::empty(), trigger: Trigger::Level };
-        let refused = select.arm(slot(3), path.as_fd(), arm).expect_err("for naming only");
+        let refused = select.arm(slot(3), path.as_fd(), arm).expect_err("O_PATH is refused");
         assert_eq!(refused.raw_os_error(), Some(libc::EBADF));
-        assert_eq!(select.owner(number_of(path.as_fd())), NOBODY);
+        assert_eq!(select.owner(raw_fd(path.as_fd())), NO_SLOT);
     }
-    assert_eq!((select.look(), select.length), ((WaitOutcome::TimedOut, vec![]), length));
+    assert_eq!((select.poll_now(), select.length), ((WaitOutcome::TimedOut, vec![]), length));
     select.put(0, &file, R);
-    let members = [number_of(select.wake.as_fd()), number_of(file.as_fd())];
+    let members = [raw_fd(select.wake.as_fd()), raw_fd(file.as_fd())];
     assert_eq!(select.members(0), BTreeSet::from(members));
 }
 
-/// Notes c and d: which set shows what.
+/// Notes c and d.
 #[test]
-fn hang_ups_show_to_readers_alone() {
+fn hang_ups_are_visible_to_readers_only() {
     let _files_are_ours = no_children();
     let (reader, writer) = pipe().expect("a pipe");
     drop(writer);
     for (dirs, is_seen) in [(R, true), (W, false), (P, false), (R | P, true), (W | P, false)] {
         let mut select = select();
-        assert_eq!(select.put(0, &reader, dirs).blind, !is_seen, "{dirs:?}");
+        assert_eq!(select.put(0, &reader, dirs).needs_poll_each_wait, !is_seen, "{dirs:?}");
         let due = if is_seen { vec![hint(0)] } else { vec![] };
-        assert_eq!(select.look().1, due, "{dirs:?}");
+        assert_eq!(select.poll_now().1, due, "{dirs:?}");
         select.disarm(slot(0), reader.as_fd());
-        assert_eq!(select.look(), (WaitOutcome::TimedOut, vec![]), "not even its hang-up");
+        assert_eq!(
+            select.poll_now(),
+            (WaitOutcome::TimedOut, vec![]),
+            "a disarmed file reports no hang-up"
+        );
     }
 }
 
 #[test]
 fn urgent_data_is_an_exception() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let there = std::net::TcpStream::connect(listener.local_addr().expect("it is bound"));
-    let (there, (here, _)) = (there.expect("it listens"), listener.accept().expect("a peer"));
+    let peer = std::net::TcpStream::connect(listener.local_addr().expect("a bound socket"));
+    let (peer, (local, _)) = (peer.expect("a connection"), listener.accept().expect("a peer"));
     let mut select = select();
-    select.put(0, &here, P);
-    assert_eq!(
-        select.look(),
-        (WaitOutcome::TimedOut, vec![]),
-        "it is writable, which is no exception"
-    );
+    select.put(0, &local, P);
+    assert_eq!(select.poll_now(), (WaitOutcome::TimedOut, vec![]), "writable is no exception");
     let flags = nix::sys::socket::MsgFlags::MSG_OOB;
-    nix::sys::socket::send(number_of(there.as_fd()) as i32, b"!", flags).expect("there is room");
+    nix::sys::socket::send(raw_fd(peer.as_fd()) as i32, b"!", flags).expect("an empty queue");
     let mut out = Vec::new();
     let seen = Report::Partial(slot(0), PollBits::PRI);
     assert_eq!(select.wait(Deadline::Never, &mut out).expect("a wait"), WaitOutcome::Events);
-    assert_eq!(out, [seen], "the set says what it is");
-    select.put(0, &here, R | W | P);
-    assert_eq!(select.look(), (WaitOutcome::Events, vec![seen]), "once, though it is writable too");
-    select.put(0, &here, R | W);
-    assert_eq!(select.look(), (WaitOutcome::Events, vec![hint(0)]), "nobody asks for it");
+    assert_eq!(out, [seen], "the exception set means PRI");
+    select.put(0, &local, R | W | P);
+    assert_eq!(
+        select.poll_now(),
+        (WaitOutcome::Events, vec![seen]),
+        "one report, although it is writable too"
+    );
+    select.put(0, &local, R | W);
+    assert_eq!(
+        select.poll_now(),
+        (WaitOutcome::Events, vec![hint(0)]),
+        "PRIORITY is not requested"
+    );
     let neighbour = eventfd(1);
-    select.put(0, &here, P);
+    select.put(0, &local, P);
     select.put(1, &neighbour, R | P);
-    assert_eq!(select.look().1, [seen, hint(1)], "each number has its own exception");
+    assert_eq!(select.poll_now().1, [seen, hint(1)], "each descriptor has its own exception");
 }
 
 #[test]
-fn a_source_ready_twice_is_one_report() {
+fn source_ready_twice_is_one_report() {
     let (mut select, file) = (select(), eventfd(1));
     select.put(0, &file, R | W | P);
     let mut out = Vec::new();
@@ -322,7 +333,7 @@ fn a_source_ready_twice_is_one_report() {
 }
 
 #[test]
-fn a_notification_is_no_report_and_comes_once() {
+fn notification_is_no_report_and_comes_once() {
     let (mut select, file) = (select(), eventfd(1));
     select.put(0, &file, R);
     select.wake_handle().notify();
@@ -331,7 +342,7 @@ fn a_notification_is_no_report_and_comes_once() {
     assert_eq!(select.wait(Deadline::Never, &mut out).expect("a wait"), WaitOutcome::Events);
     assert_eq!(out, [hint(0)]);
     select.disarm(slot(0), file.as_fd());
-    assert_eq!(select.look(), (WaitOutcome::TimedOut, vec![]));
+    assert_eq!(select.poll_now(), (WaitOutcome::TimedOut, vec![]));
     select.wake_handle().notify();
     out.clear();
     assert_eq!(select.wait(Deadline::Never, &mut out).expect("a wait"), WaitOutcome::Events);
@@ -339,15 +350,15 @@ fn a_notification_is_no_report_and_comes_once() {
 }
 
 #[test]
-fn a_notification_ends_a_wait_that_has_begun() {
+fn notification_ends_a_sleeping_wait() {
     let mut select = select();
-    let (handle, (mut here, mut there)) = (select.wake_handle(), UnixStream::pair().expect("two"));
+    let (handle, (mut local, mut peer)) = (select.wake_handle(), UnixStream::pair().expect("two"));
     std::thread::scope(|scope| {
         scope.spawn(move || {
-            there.read_exact(&mut [0]).expect("a byte");
+            peer.read_exact(&mut [0]).expect("a byte");
             handle.notify();
         });
-        here.write_all(b"x").expect("there is room");
+        local.write_all(b"x").expect("an empty queue");
         let wake = select.wait(Deadline::Never, &mut Vec::new()).expect("a wait");
         assert_eq!(wake, WaitOutcome::Events);
     });
@@ -364,7 +375,7 @@ fn reports_are_appended() {
 }
 
 #[test]
-fn a_wait_lasts_until_its_deadline() {
+fn wait_lasts_until_its_deadline() {
     let (mut select, file) = (select(), eventfd(0));
     select.put(0, &file, R);
     let moment = Instant::now() + Duration::from_millis(2);

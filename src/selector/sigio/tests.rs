@@ -1,4 +1,4 @@
-//! Who signals and who stands in the side set, what files are told, and what signals come to.
+//! Signalling files and the fallback set, the state of claimed files, and the handling of signals.
 
 mod owners;
 mod scripts;
@@ -20,10 +20,19 @@ use std::time::{Duration, Instant};
 const R: Interest = Interest::READABLE;
 const W: Interest = Interest::WRITABLE;
 const P: Interest = Interest::PRIORITY;
-/// The answers to arming: a file that signals, and one in the side set.
-const LOUD: ArmOutcome = ArmOutcome { trigger: Trigger::Edge, level: W, look: true, blind: false };
-const MUTE: ArmOutcome =
-    ArmOutcome { trigger: Trigger::Level, level: Interest::empty(), look: false, blind: false };
+/// The outcomes of arming: a file that signals, and one in the fallback set.
+const SIGNALS: ArmOutcome = ArmOutcome {
+    trigger: Trigger::Edge,
+    level: W,
+    needs_initial_poll: true,
+    needs_poll_each_wait: false,
+};
+const FALLBACK: ArmOutcome = ArmOutcome {
+    trigger: Trigger::Level,
+    level: Interest::empty(),
+    needs_initial_poll: false,
+    needs_poll_each_wait: false,
+};
 
 fn eventfd(value: u32) -> OwnedFd {
     let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
@@ -31,9 +40,9 @@ fn eventfd(value: u32) -> OwnedFd {
 }
 
 fn stream() -> (OwnedFd, OwnedFd) {
-    let (here, there) = UnixStream::pair().expect("a pair");
-    here.set_nonblocking(true).expect("a socket");
-    (here.into(), there.into())
+    let (local, peer) = UnixStream::pair().expect("a pair");
+    local.set_nonblocking(true).expect("a socket");
+    (local.into(), peer.into())
 }
 
 fn pipe() -> (OwnedFd, OwnedFd) {
@@ -60,10 +69,10 @@ fn hint(at: usize) -> Report {
     Report::Hint(slot(at))
 }
 
-/// Without the bands that some files set beside IN and OUT.
-fn plain(raw: Report) -> Report {
+/// Removes the bands that some files set together with IN and OUT.
+fn plain(report: Report) -> Report {
     let bands = PollBits::READ_BANDS | PollBits::WRITE_BANDS;
-    match raw {
+    match report {
         Report::Fact(slot, bits) => Report::Fact(slot, bits - bands),
         Report::Partial(slot, bits) => Report::Partial(slot, bits - bands),
         Report::Hint(slot) => Report::Hint(slot),
@@ -78,7 +87,7 @@ fn quiet() -> (WaitOutcome, Vec<Report>) {
     (WaitOutcome::TimedOut, vec![])
 }
 
-/// For waits that must end sooner by themselves.
+/// The deadline of waits that must end before it.
 fn late() -> Deadline {
     Deadline::after(Some(Duration::from_secs(60)))
 }
@@ -95,14 +104,14 @@ fn set_flags(fd: &OwnedFd, flags: OFlag) {
     fcntl(fd, FcntlArg::F_SETFL(flags)).expect("an open file");
 }
 
-/// All that arming may change of a file.
+/// Returns the state of a file that arming may change.
 fn state(fd: &OwnedFd) -> (Owner, i32, OFlag) {
-    let number = fd.as_raw_fd();
-    let owner = Owner::of(number).expect("an open file");
-    (owner, owner::signal_of(number).expect("an open file"), flags_of(fd))
+    let raw_fd = fd.as_raw_fd();
+    let owner = Owner::of(raw_fd).expect("an open file");
+    (owner, owner::signal_of(raw_fd).expect("an open file"), flags_of(fd))
 }
 
-/// The signals that this thread blocks.
+/// Returns the signal mask of this thread.
 fn blocked() -> String {
     let status = std::fs::read_to_string("/proc/thread-self/status").expect("a mounted /proc");
     status.lines().find(|line| line.starts_with("SigBlk")).expect("a line for it").to_owned()
@@ -124,55 +133,55 @@ impl Sigio {
     fn wait_until(&mut self, deadline: Deadline) -> (WaitOutcome, Vec<Report>) {
         let mut out = Vec::new();
         let wake = self.wait(deadline, &mut out).expect("few entries");
-        out.iter_mut().for_each(|raw| *raw = plain(*raw));
-        out.sort_by_key(|raw| (raw.slot().index, !matches!(raw, Report::Hint(_))));
+        out.iter_mut().for_each(|report| *report = plain(*report));
+        out.sort_by_key(|report| (report.slot().index, !matches!(report, Report::Hint(_))));
         (wake, out)
     }
 
-    fn look(&mut self) -> (WaitOutcome, Vec<Report>) {
+    fn poll_now(&mut self) -> (WaitOutcome, Vec<Report>) {
         self.wait_until(Deadline::Now)
     }
 
-    /// What a file is told that signals this selector.
-    fn told(&self, before: (Owner, i32, OFlag)) -> (Owner, i32, OFlag) {
+    /// Returns the state of a file that this selector has claimed.
+    fn claimed(&self, before: (Owner, i32, OFlag)) -> (Owner, i32, OFlag) {
         (Owner::this_thread(), self.signals.signal(), before.2 | OFlag::O_ASYNC)
     }
 }
 
 #[test]
-fn arming_switches_on_and_disarming_off() {
-    let (mut sigio, (here, there)) = (sigio(), stream());
-    let before = state(&here);
-    put(&there);
-    assert_eq!(sigio.watch(0, &here, R), LOUD);
-    assert_eq!(state(&here), sigio.told(before));
-    assert_eq!(sigio.look(), quiet(), "what is there already sends no signal (a)");
-    put(&there);
-    assert_eq!(sigio.look(), (WaitOutcome::Events, vec![hint(0)]));
-    sigio.disarm(slot(0), here.as_fd());
-    let silent = (sigio.told(before).0, sigio.told(before).1, before.2);
-    assert_eq!(state(&here), silent);
-    put(&there);
-    assert_eq!(sigio.look(), quiet());
-    assert_eq!(sigio.watch(0, &here, R | P), LOUD);
-    assert_eq!(state(&here), sigio.told(before));
-    put(&there);
-    assert_eq!(sigio.look(), (WaitOutcome::Events, vec![hint(0)]));
-    sigio.remove(slot(0), here.as_fd());
-    assert_eq!(state(&here), before);
-    put(&there);
-    assert_eq!(sigio.look(), quiet());
+fn arm_and_disarm_switch_o_async() {
+    let (mut sigio, (local, peer)) = (sigio(), stream());
+    let before = state(&local);
+    put(&peer);
+    assert_eq!(sigio.watch(0, &local, R), SIGNALS);
+    assert_eq!(state(&local), sigio.claimed(before));
+    assert_eq!(sigio.poll_now(), quiet(), "present data sends no signal (a)");
+    put(&peer);
+    assert_eq!(sigio.poll_now(), (WaitOutcome::Events, vec![hint(0)]));
+    sigio.disarm(slot(0), local.as_fd());
+    let silent = (sigio.claimed(before).0, sigio.claimed(before).1, before.2);
+    assert_eq!(state(&local), silent);
+    put(&peer);
+    assert_eq!(sigio.poll_now(), quiet());
+    assert_eq!(sigio.watch(0, &local, R | P), SIGNALS);
+    assert_eq!(state(&local), sigio.claimed(before));
+    put(&peer);
+    assert_eq!(sigio.poll_now(), (WaitOutcome::Events, vec![hint(0)]));
+    sigio.remove(slot(0), local.as_fd());
+    assert_eq!(state(&local), before);
+    put(&peer);
+    assert_eq!(sigio.poll_now(), quiet());
 }
 
 #[test]
-fn whatever_a_file_was_told_before_it_is_told_again() {
+fn remove_and_drop_restore_file_state() {
     for by_drop in [false, true] {
         let ((one, _one), (other, _other), mut sigio) = (stream(), pipe(), sigio());
         owner::set_signal(one.as_raw_fd(), libc::SIGURG).expect("a signal");
         set_flags(&one, OFlag::O_NONBLOCK);
         let before = [state(&one), state(&other)];
-        assert_eq!((sigio.watch(0, &one, R), sigio.watch(1, &other, R)), (LOUD, LOUD));
-        assert_eq!(state(&one), sigio.told(before[0]));
+        assert_eq!((sigio.watch(0, &one, R), sigio.watch(1, &other, R)), (SIGNALS, SIGNALS));
+        assert_eq!(state(&one), sigio.claimed(before[0]));
         sigio.disarm(slot(1), other.as_fd());
         if !by_drop {
             sigio.remove(slot(0), one.as_fd());
@@ -185,80 +194,80 @@ fn whatever_a_file_was_told_before_it_is_told_again() {
 }
 
 #[test]
-fn a_duplicate_of_what_signals_already_is_looked_at() {
-    let (mut sigio, (here, there)) = (sigio(), stream());
-    let (twin, before) = (dup(&here).expect("a copy"), state(&here));
-    assert_eq!(sigio.watch(0, &here, R), LOUD);
-    let told = state(&here);
-    assert_eq!(sigio.watch(1, &twin, R), MUTE);
-    let entry = |at| sigio.side.entry_of(slot(at)).is_some();
+fn duplicate_of_signalling_file_is_polled() {
+    let (mut sigio, (local, peer)) = (sigio(), stream());
+    let (duplicate, before) = (dup(&local).expect("a copy"), state(&local));
+    assert_eq!(sigio.watch(0, &local, R), SIGNALS);
+    let claimed = state(&local);
+    assert_eq!(sigio.watch(1, &duplicate, R), FALLBACK);
+    let entry = |at| sigio.fallback.entry_of(slot(at)).is_some();
     assert_eq!([0, 1].map(entry), [false, true]);
-    put(&there);
-    assert_eq!(sigio.look(), (WaitOutcome::Events, vec![hint(0), readable(1)]));
-    sigio.disarm(slot(1), twin.as_fd());
-    assert_eq!(state(&here), told, "it is not its to switch off");
-    assert_eq!(sigio.watch(1, &twin, R), MUTE);
-    sigio.remove(slot(0), here.as_fd());
-    assert_eq!(state(&here), before);
-    assert_eq!(sigio.watch(1, &twin, R), MUTE, "until it is registered again");
-    assert_eq!(sigio.look(), (WaitOutcome::Events, vec![readable(1)]));
-    sigio.remove(slot(1), twin.as_fd());
-    assert_eq!(sigio.look(), quiet());
-    assert_eq!(sigio.watch(1, &twin, R), LOUD);
+    put(&peer);
+    assert_eq!(sigio.poll_now(), (WaitOutcome::Events, vec![hint(0), readable(1)]));
+    sigio.disarm(slot(1), duplicate.as_fd());
+    assert_eq!(state(&local), claimed, "a duplicate does not clear O_ASYNC");
+    assert_eq!(sigio.watch(1, &duplicate, R), FALLBACK);
+    sigio.remove(slot(0), local.as_fd());
+    assert_eq!(state(&local), before);
+    assert_eq!(sigio.watch(1, &duplicate, R), FALLBACK, "until it is registered again");
+    assert_eq!(sigio.poll_now(), (WaitOutcome::Events, vec![readable(1)]));
+    sigio.remove(slot(1), duplicate.as_fd());
+    assert_eq!(sigio.poll_now(), quiet());
+    assert_eq!(sigio.watch(1, &duplicate, R), SIGNALS);
 }
 
 /// Note i.
 #[test]
-fn a_silenced_file_is_switched_on_again() {
-    let (mut sigio, (here, there)) = (sigio(), stream());
-    let before = state(&here);
-    sigio.watch(0, &here, R);
-    set_flags(&here, OFlag::O_NONBLOCK);
-    put(&there);
-    assert_eq!(sigio.look(), quiet());
-    assert_eq!(sigio.watch(0, &here, R), LOUD);
-    assert_eq!(state(&here), sigio.told(before));
-    put(&there);
-    assert_eq!(sigio.look(), (WaitOutcome::Events, vec![hint(0)]));
+fn arm_reenables_a_silenced_file() {
+    let (mut sigio, (local, peer)) = (sigio(), stream());
+    let before = state(&local);
+    sigio.watch(0, &local, R);
+    set_flags(&local, OFlag::O_NONBLOCK);
+    put(&peer);
+    assert_eq!(sigio.poll_now(), quiet());
+    assert_eq!(sigio.watch(0, &local, R), SIGNALS);
+    assert_eq!(state(&local), sigio.claimed(before));
+    put(&peer);
+    assert_eq!(sigio.poll_now(), (WaitOutcome::Events, vec![hint(0)]));
 }
 
 /// Note g.
 #[test]
-fn late_signals_name_nobody_or_who_has_the_number_now() {
-    let (mut sigio, (mut here, there)) = (sigio(), stream());
-    sigio.watch(0, &here, R);
-    put(&there);
-    sigio.remove(slot(0), here.as_fd());
-    assert_eq!(sigio.look(), quiet());
-    // The index is used again, by another file under another number.
-    sigio.watch(0, &here, R);
-    put(&there);
-    sigio.remove(slot(0), here.as_fd());
-    let ((elsewhere, peer), next) = (stream(), Slot { generation: 8, ..slot(0) });
-    let arm = ArmRequest { dirs: R, ends: PollBits::empty(), trigger: Trigger::Edge };
-    assert_eq!(sigio.arm(next, elsewhere.as_fd(), arm).expect("an open file"), LOUD);
-    assert_eq!(sigio.look(), quiet());
+fn late_signals_match_only_current_descriptors() {
+    let (mut sigio, (mut local, peer)) = (sigio(), stream());
+    sigio.watch(0, &local, R);
     put(&peer);
-    assert_eq!(sigio.look(), (WaitOutcome::Events, vec![Report::Hint(next)]));
-    // The number is used again.
-    sigio.watch(1, &here, R);
-    put(&there);
-    sigio.remove(slot(1), here.as_fd());
+    sigio.remove(slot(0), local.as_fd());
+    assert_eq!(sigio.poll_now(), quiet());
+    // The index is reused, by another file under another descriptor.
+    sigio.watch(0, &local, R);
+    put(&peer);
+    sigio.remove(slot(0), local.as_fd());
+    let ((elsewhere, elsewhere_peer), next) = (stream(), Slot { generation: 8, ..slot(0) });
+    let arm = ArmRequest { dirs: R, ends: PollBits::empty(), trigger: Trigger::Edge };
+    assert_eq!(sigio.arm(next, elsewhere.as_fd(), arm).expect("an open file"), SIGNALS);
+    assert_eq!(sigio.poll_now(), quiet());
+    put(&elsewhere_peer);
+    assert_eq!(sigio.poll_now(), (WaitOutcome::Events, vec![Report::Hint(next)]));
+    // The descriptor is reused.
+    sigio.watch(1, &local, R);
+    put(&peer);
+    sigio.remove(slot(1), local.as_fd());
     let (other, _other) = stream();
-    let _old = dup(&here).expect("a copy");
-    dup2(&other, &mut here).expect("two open files");
-    assert_eq!(sigio.watch(2, &here, R), LOUD);
-    let out = sigio.look().1;
+    let _old = dup(&local).expect("a copy");
+    dup2(&other, &mut local).expect("two open files");
+    assert_eq!(sigio.watch(2, &local, R), SIGNALS);
+    let out = sigio.poll_now().1;
     assert!(out.is_empty() || out == [hint(2)], "{out:?}");
-    put(&there);
-    assert_eq!(sigio.look(), quiet(), "the old file is silent");
+    put(&peer);
+    assert_eq!(sigio.poll_now(), quiet(), "the old file sends no signal");
 }
 
 #[test]
-fn many_signals_are_one_hint_in_each_wait() {
+fn signals_coalesce_into_one_hint_each_wait() {
     let (mut sigio, streams) = (sigio(), [stream(), stream(), stream()]);
-    for (at, (here, _)) in streams.iter().enumerate() {
-        assert_eq!(sigio.watch(at, here, R), LOUD);
+    for (at, (local, _)) in streams.iter().enumerate() {
+        assert_eq!(sigio.watch(at, local, R), SIGNALS);
     }
     for round in 0..3 {
         (0..200).for_each(|_| put(&streams[1].1));
@@ -266,67 +275,71 @@ fn many_signals_are_one_hint_in_each_wait() {
         let deadline = if round == 1 { late() } else { Deadline::Now };
         let found = sigio.wait_until(deadline);
         assert_eq!(found, (WaitOutcome::Events, vec![hint(1), hint(2)]));
-        assert_eq!(sigio.look(), quiet());
-        streams.iter().for_each(|(here, _)| empty(here));
+        assert_eq!(sigio.poll_now(), quiet());
+        streams.iter().for_each(|(local, _)| empty(local));
     }
 }
 
 #[test]
-fn signals_and_the_side_set_are_reported_together() {
-    let (mut sigio, (here, there), side) = (sigio(), stream(), eventfd(1));
-    assert_eq!((sigio.watch(0, &here, R), sigio.watch(1, &side, R)), (LOUD, MUTE));
+fn signals_and_fallback_set_are_reported_together() {
+    let (mut sigio, (local, peer), fallback) = (sigio(), stream(), eventfd(1));
+    assert_eq!((sigio.watch(0, &local, R), sigio.watch(1, &fallback, R)), (SIGNALS, FALLBACK));
     for deadline in [Deadline::Now, late()] {
-        put(&there);
+        put(&peer);
         assert_eq!(sigio.wait_until(deadline), (WaitOutcome::Events, vec![hint(0), readable(1)]));
         assert_eq!(sigio.wait_until(deadline), (WaitOutcome::Events, vec![readable(1)]));
     }
-    empty(&side);
-    put(&there);
-    assert_eq!(sigio.look(), (WaitOutcome::Events, vec![hint(0)]), "the side set has nothing");
+    empty(&fallback);
+    put(&peer);
+    assert_eq!(
+        sigio.poll_now(),
+        (WaitOutcome::Events, vec![hint(0)]),
+        "the fallback set has no report"
+    );
     let mut out = vec![hint(5)];
-    put(&there);
-    put(&side);
+    put(&peer);
+    put(&fallback);
     sigio.wait(Deadline::Never, &mut out).expect("a wait");
     assert_eq!(out, [hint(5), readable(1), hint(0)], "appended");
 }
 
 #[test]
-fn a_signal_ends_a_wait_that_has_begun() {
-    let (mut sigio, (here, there), (mine, its)) = (sigio(), stream(), stream());
-    sigio.watch(0, &here, R);
+fn signal_ends_a_sleeping_wait() {
+    let (mut sigio, (local, peer), (signal_start, started)) = (sigio(), stream(), stream());
+    sigio.watch(0, &local, R);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            let mut fds = [nix::poll::PollFd::new(its.as_fd(), nix::poll::PollFlags::POLLIN)];
+            let mut fds = [nix::poll::PollFd::new(started.as_fd(), nix::poll::PollFlags::POLLIN)];
             nix::poll::poll(&mut fds, nix::poll::PollTimeout::NONE).expect("one entry");
-            put(&there);
+            put(&peer);
         });
-        put(&mine);
+        put(&signal_start);
         assert_eq!(sigio.wait_until(late()), (WaitOutcome::Events, vec![hint(0)]));
     });
 }
 
 #[test]
-fn a_notification_is_no_report_and_comes_once() {
-    let (mut sigio, (here, there), side) = (sigio(), stream(), eventfd(0));
+fn notification_is_no_report_and_comes_once() {
+    let (mut sigio, (local, peer), fallback) = (sigio(), stream(), eventfd(0));
     for is_side in [false, true] {
         sigio.wake_handle().notify();
         sigio.wake_handle().notify();
         assert_eq!(sigio.wait_until(late()), (WaitOutcome::Events, vec![]));
-        assert_eq!(sigio.look(), quiet());
+        assert_eq!(sigio.poll_now(), quiet());
         let mut wake = [nix::poll::PollFd::new(sigio.wake.as_fd(), nix::poll::PollFlags::POLLIN)];
         assert_eq!(nix::poll::poll(&mut wake, nix::poll::PollTimeout::ZERO), Ok(0), "{is_side}");
-        sigio.watch(0, &here, R);
-        put(&there);
+        sigio.watch(0, &local, R);
+        put(&peer);
         sigio.wake_handle().notify();
         assert_eq!(sigio.wait_until(late()), (WaitOutcome::Events, vec![hint(0)]));
         sigio.wait_until(Deadline::after(Some(Duration::from_nanos(1))));
-        sigio.watch(1, &side, R);
+        sigio.watch(1, &fallback, R);
     }
 }
 
 #[test]
-fn a_wait_lasts_until_its_deadline() {
-    let (mut sigio, (here, _there), side) = (sigio(), stream(), eventfd(0));
+fn wait_lasts_until_its_deadline() {
+    let (mut sigio, (local, _peer), fallback) = (sigio(), stream(), eventfd(0));
     for round in 0..3 {
         let moment = Instant::now() + Duration::from_millis(2);
         let mut found = (WaitOutcome::Interrupted, vec![]);
@@ -335,102 +348,102 @@ fn a_wait_lasts_until_its_deadline() {
         }
         assert_eq!(found, quiet(), "{round}");
         assert!(Instant::now() >= moment, "{round}");
-        assert_eq!(sigio.look(), quiet());
-        let next = if round == 0 { &here } else { &side };
+        assert_eq!(sigio.poll_now(), quiet());
+        let next = if round == 0 { &local } else { &fallback };
         sigio.watch(round.min(1), next, R);
     }
 }
 
 #[test]
-fn a_plain_sigio_is_an_overflow_for_every_selector_of_the_thread() {
-    let (mut one, mut other, (here, _there)) = (sigio(), sigio(), stream());
-    one.watch(0, &here, R);
+fn plain_sigio_is_overflow_for_all_selectors() {
+    let (mut one, mut other, (local, _peer)) = (sigio(), sigio(), stream());
+    one.watch(0, &local, R);
     for deadline in [Deadline::Now, late()] {
-        raise(Signal::SIGIO).expect("it is blocked");
+        raise(Signal::SIGIO).expect("a blocked signal");
         assert_eq!(one.wait_until(deadline), (WaitOutcome::Overflow, vec![]));
-        assert_eq!(one.look(), quiet(), "once");
+        assert_eq!(one.poll_now(), quiet(), "once");
         assert_eq!(
             other.wait_until(deadline),
             (WaitOutcome::Overflow, vec![]),
-            "whoever has read it"
+            "the overflow reaches each selector"
         );
-        assert_eq!(other.look(), quiet());
+        assert_eq!(other.poll_now(), quiet());
     }
     let mut late = sigio();
-    assert_eq!(late.look(), quiet());
+    assert_eq!(late.poll_now(), quiet());
 }
 
 /// Note f. Alone, because of the limit.
 #[test]
-fn a_full_queue_is_an_overflow() {
-    if !is_alone("selector::sigio::tests::a_full_queue_is_an_overflow") {
+fn full_signal_queue_is_an_overflow() {
+    if !is_alone("selector::sigio::tests::full_signal_queue_is_an_overflow") {
         return;
     }
-    let (mut one, mut other, (here, there)) = (sigio(), sigio(), stream());
-    let side = eventfd(1);
-    assert_eq!((one.watch(0, &here, R), one.watch(1, &side, R)), (LOUD, MUTE));
+    let (mut one, mut other, (local, peer)) = (sigio(), sigio(), stream());
+    let fallback = eventfd(1);
+    assert_eq!((one.watch(0, &local, R), one.watch(1, &fallback, R)), (SIGNALS, FALLBACK));
     let (soft, hard) = getrlimit(Resource::RLIMIT_SIGPENDING).expect("a limit");
-    setrlimit(Resource::RLIMIT_SIGPENDING, 0, hard).expect("less is allowed");
-    put(&there);
-    put(&there);
-    assert_eq!(one.look(), (WaitOutcome::Overflow, vec![readable(1)]));
-    assert_eq!(one.look(), (WaitOutcome::Events, vec![readable(1)]), "once");
+    setrlimit(Resource::RLIMIT_SIGPENDING, 0, hard).expect("a lower limit");
+    put(&peer);
+    put(&peer);
+    assert_eq!(one.poll_now(), (WaitOutcome::Overflow, vec![readable(1)]));
+    assert_eq!(one.poll_now(), (WaitOutcome::Events, vec![readable(1)]), "once");
     assert_eq!(other.wait_until(late()), (WaitOutcome::Overflow, vec![]));
-    assert_eq!(other.look(), quiet());
-    setrlimit(Resource::RLIMIT_SIGPENDING, soft, hard).expect("it was so before");
-    put(&there);
-    assert_eq!(one.look(), (WaitOutcome::Events, vec![hint(0), readable(1)]));
+    assert_eq!(other.poll_now(), quiet());
+    setrlimit(Resource::RLIMIT_SIGPENDING, soft, hard).expect("the previous limit");
+    put(&peer);
+    assert_eq!(one.poll_now(), (WaitOutcome::Events, vec![hint(0), readable(1)]));
 }
 
 /// Alone, because it ends the process if it fails.
 #[test]
-fn signals_that_are_queued_go_with_the_selector() {
-    if !is_alone("selector::sigio::tests::signals_that_are_queued_go_with_the_selector") {
+fn drop_discards_queued_signals() {
+    if !is_alone("selector::sigio::tests::drop_discards_queued_signals") {
         return;
     }
-    let (before, (here, there)) = (blocked(), stream());
+    let (before, (local, peer)) = (blocked(), stream());
     let mut sigio = sigio();
-    sigio.watch(0, &here, R);
-    put(&there);
-    raise(Signal::SIGIO).expect("it is blocked");
+    sigio.watch(0, &local, R);
+    put(&peer);
+    raise(Signal::SIGIO).expect("a blocked signal");
     drop(sigio);
-    put(&there);
-    assert_eq!(blocked(), before, "and here we are");
+    put(&peer);
+    assert_eq!(blocked(), before, "the mask is restored");
 }
 
 #[test]
-fn a_refused_file_enters_nothing() {
+fn refused_file_leaves_no_state() {
     let (mut sigio, path) = (sigio(), OFlag::O_PATH);
     let path = nix::fcntl::open("/dev/null", path, nix::sys::stat::Mode::empty());
-    let path = path.expect("every Linux has it");
+    let path = path.expect("/dev/null exists");
     for dirs in [R, W, P] {
-        let refused = sigio.try_watch(3, &path, dirs).expect_err("for naming only");
+        let refused = sigio.try_watch(3, &path, dirs).expect_err("O_PATH is refused");
         assert_eq!(refused.raw_os_error(), Some(libc::EBADF));
     }
-    assert!(sigio.files.len() == 0 && sigio.side.is_empty());
+    assert!(sigio.files.len() == 0 && sigio.fallback.is_empty());
     sigio.remove(slot(3), path.as_fd());
-    assert_eq!(sigio.look(), quiet());
+    assert_eq!(sigio.poll_now(), quiet());
 }
 
-/// The array's memory of whose file was checked.
+/// The array remembers which files were checked.
 #[test]
-fn the_array_knows_whom_it_has_had() {
+fn poll_fds_remember_excluded_slots() {
     let (own, file) = (eventfd(0), eventfd(1));
-    let mut array = Array::new(&[own.as_fd()]);
-    assert!(!array.knows(slot(2)));
-    array.forget(slot(2));
-    array.take_out(slot(2));
-    assert!(!array.knows(slot(2)) && array.is_empty());
+    let mut array = PollFds::new(&[own.as_fd()]);
+    assert!(!array.is_known(slot(2)));
+    array.remove(slot(2));
+    array.exclude(slot(2));
+    assert!(!array.is_known(slot(2)) && array.is_empty());
     array.put(slot(2), file.as_fd(), PollBits::asked(R));
-    assert!(array.knows(slot(2)) && !array.knows(slot(1)) && !array.is_empty());
-    array.take_out(slot(2));
-    array.take_out(slot(2));
-    assert!(array.knows(slot(2)) && array.is_empty(), "it is out, and known");
+    assert!(array.is_known(slot(2)) && !array.is_known(slot(1)) && !array.is_empty());
+    array.exclude(slot(2));
+    array.exclude(slot(2));
+    assert!(array.is_known(slot(2)) && array.is_empty(), "the slot is excluded, and known");
     array.put(slot(2), file.as_fd(), PollBits::asked(R | W));
     array.put(slot(0), own.as_fd(), PollBits::asked(R));
-    array.forget(slot(2));
-    assert!(!array.knows(slot(2)) && array.entry_of(slot(2)).is_none());
+    array.remove(slot(2));
+    assert!(!array.is_known(slot(2)) && array.entry_of(slot(2)).is_none());
     assert_eq!(array.entry_of(slot(0)), Some((own.as_raw_fd(), PollBits::asked(R))));
     array.put(slot(2), own.as_fd(), PollBits::asked(R));
-    assert_eq!(array.len(), 2, "forgotten, it may have another file");
+    assert_eq!(array.len(), 2, "a removed slot may have another file");
 }

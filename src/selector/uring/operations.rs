@@ -1,5 +1,5 @@
-//! The operations of one ring: what is to be given to the kernel, and what has ended. What the
-//! kernel has is the ring's.
+//! The operations of one ring that were not pushed yet, and their events. The ring keeps those in
+//! flight.
 
 use super::super::OpEvent;
 use super::poll_slab::UserData;
@@ -10,18 +10,18 @@ use crate::sys::pool::BufferPool;
 use crate::sys::ring::{Request, Ring};
 use std::io;
 
-/// After so many results, each with more behind it, an operation is begun anew. After 33 the kernel
-/// pauses, and goes on without a look at whether the stream has ended or was reset meanwhile (Linux
-/// 6.18): at the beginning it sees that. Nor does one flood then keep all others waiting.
+/// The results, each with more behind it, after which a multishot operation is submitted anew.
+/// After 33 the kernel pauses, and resumes without checking for an end or reset of the stream
+/// (Linux 6.18); a new submission checks. The limit also lets other operations run.
 const MAX_PARTIAL_RESULTS: u8 = 32;
 
-/// All of them.
+/// The operations that were not pushed, and the events to deliver.
 #[derive(Debug, Default)]
 pub(super) struct Operations {
-    /// Those that are to be submitted.
+    /// Operations to submit.
     waiting: SlotMap<OpSlot, Work>,
     events: Vec<OpEvent>,
-    /// What could not be stopped because it was not found (l).
+    /// Operations whose cancel did not find them (l).
     not_found: Vec<OpSlot>,
 }
 
@@ -39,7 +39,7 @@ impl Operations {
         self.waiting.keys().chain(ring.operation_tags().map(OpSlot::from_bits)).collect()
     }
 
-    pub(super) fn has_events(&self) -> bool {
+    pub(super) fn has_op_events(&self) -> bool {
         !self.events.is_empty()
     }
 
@@ -51,24 +51,27 @@ impl Operations {
         }
     }
 
-    /// Keeps an operation that is to be submitted.
+    /// Keeps an operation until it is pushed.
     pub(super) fn insert(&mut self, op: OpSlot, work: Work) {
-        debug_assert!(self.waiting.get_index(op.index).is_none(), "one at a time in a place");
+        debug_assert!(
+            self.waiting.get_index(op.index).is_none(),
+            "an index has one operation at a time"
+        );
         self.waiting.insert(op, work);
     }
 
-    /// Returns those that take, or are to take, provided buffers of this pool.
+    /// Returns the operations that take, or will take, provided buffers of this pool.
     pub(super) fn receiving_from(&self, pool: &BufferPool, ring: &Ring) -> Vec<OpSlot> {
         let waits = |op: &OpSlot| {
-            let its = self.waiting.get(*op).and_then(|work| work.pool());
-            its.is_some_and(|its| its.is(pool))
+            let own = self.waiting.get(*op).and_then(|work| work.pool());
+            own.is_some_and(|own| own.is(pool))
         };
         let takes = |op: &OpSlot| ring.takes_from(op.to_bits(), pool);
         self.slots(ring).into_iter().filter(|op| waits(op) || takes(op)).collect()
     }
 
-    /// Submits an operation that waits for that. Returns false if there is no room.
-    pub(super) fn begin(&mut self, op: OpSlot, ring: &mut Ring) -> bool {
+    /// Pushes an operation to the SQ. Returns false if the SQ is full.
+    pub(super) fn push(&mut self, op: OpSlot, ring: &mut Ring) -> bool {
         let Some(work) = self.waiting.remove(op) else { return true };
         match ring.begin(work, op.to_bits()) {
             Ok(()) => true,
@@ -79,8 +82,8 @@ impl Operations {
         }
     }
 
-    /// Ends an operation. Returns true if the kernel has to be asked to.
-    pub(super) fn stop(&mut self, op: OpSlot, ring: &mut Ring) -> bool {
+    /// Cancels an operation. Returns true if the kernel has it, so that a cancel must be submitted.
+    pub(super) fn cancel(&mut self, op: OpSlot, ring: &mut Ring) -> bool {
         if let Some(work) = self.waiting.remove(op) {
             let result = Err(io::Error::from_raw_os_error(libc::ECANCELED));
             self.events.push(OpEvent::Completed { op, work, result });
@@ -89,38 +92,38 @@ impl Operations {
         ring.note_cancelled(op.to_bits())
     }
 
-    /// Asks the kernel to stop an operation. Returns false if there is no room.
-    pub(super) fn ask_to_stop(&mut self, op: OpSlot, ring: &mut Ring) -> bool {
+    /// Pushes the cancel of an operation. Returns false if the SQ is full.
+    pub(super) fn push_cancel(&mut self, op: OpSlot, ring: &mut Ring) -> bool {
         let tag = op.to_bits();
         !ring.has_operation(tag)
-            || ring.push(Request::CancelOp(tag), UserData::Stop(op.index).to_bits())
+            || ring.push(Request::CancelOp(tag), UserData::CancelOp(op.index).to_bits())
     }
 
-    /// Notes what the request to stop the operation in this place has come to.
-    pub(super) fn note_stop(&mut self, place: u32, result: i32, ring: &Ring) {
+    /// Handles the CQE of the cancel of the operation at this index.
+    pub(super) fn on_cancel_result(&mut self, index: u32, result: i32, ring: &Ring) {
         if result == -libc::ENOENT {
-            self.not_found.extend(ring.cancelled_operation(place).map(OpSlot::from_bits));
+            self.not_found.extend(ring.cancelled_operation(index).map(OpSlot::from_bits));
         }
     }
 
-    /// Has what was not found be stopped again, if it still goes on.
-    pub(super) fn stop_again(&mut self, ring: &Ring, mut ask: impl FnMut(OpSlot)) {
+    /// Cancels operations that were not found and are still in flight again.
+    pub(super) fn retry_cancels(&mut self, ring: &Ring, mut sqe: impl FnMut(OpSlot)) {
         for op in std::mem::take(&mut self.not_found) {
             if ring.has_operation(op.to_bits()) {
-                ask(op);
+                sqe(op);
             }
         }
     }
 
-    /// Notes that an operation has ended. A send that would have to wait is the reactor's from now
-    /// on.
-    pub(super) fn note_end(&mut self, tag: u64, work: Work, result: io::Result<CallResult>) {
+    /// Adds the event of an operation that has ended. A send that would have to wait ends, and the
+    /// reactor retries it.
+    pub(super) fn on_end(&mut self, tag: u64, work: Work, result: io::Result<CallResult>) {
         self.events.push(OpEvent::Completed { op: OpSlot::from_bits(tag), work, result });
     }
 
-    /// Notes what an operation has brought that goes on. Returns it if it is to be stopped: the
-    /// reactor begins it anew.
-    pub(super) fn note_one(
+    /// Adds a result of an operation that continues. Returns the operation if it must be cancelled:
+    /// the reactor submits it anew.
+    pub(super) fn on_result(
         &mut self,
         tag: u64,
         result: CallResult,

@@ -1,11 +1,11 @@
-//! What the kernel has been asked and has not answered for good.
+//! The polls that have not ended, and the `user_data` of SQEs.
 
 use crate::key::{OpSlot, Slot};
 use crate::poll_bits::PollBits;
 use crate::slab::{Slab, SlabKey};
 use std::os::fd::RawFd;
 
-/// The name of one poll. A late completion never names a later one.
+/// The key of one poll. A late CQE never names a later poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Id {
     index: u32,
@@ -29,22 +29,22 @@ impl SlabKey for Id {
     }
 }
 
-/// In the upper half of `user_data`: this is a request to cancel a poll. (The topmost bit is the
-/// ring's.)
+/// A bit in the upper half of `user_data`: the SQE cancels a poll. (The top bit belongs to the
+/// ring.)
 const CANCEL: u32 = 1 << 30;
-/// The same: this is a request to stop an operation.
-const STOP: u32 = 1 << 29;
-const GENERATIONS: u32 = STOP;
+/// A bit in the upper half of `user_data`: the SQE cancels an operation.
+const CANCEL_OP: u32 = 1 << 29;
+const GENERATIONS: u32 = CANCEL_OP;
 
-/// What a completion is about.
+/// The subject of a CQE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum UserData {
     /// A poll.
     Poll(Id),
-    /// The request to cancel it.
+    /// The cancel of a poll.
     Cancel(Id),
-    /// The request to stop the operation in this place.
-    Stop(u32),
+    /// The cancel of the operation at this index.
+    CancelOp(u32),
 }
 
 impl UserData {
@@ -52,7 +52,7 @@ impl UserData {
         let (index, generation, tag) = match self {
             UserData::Poll(id) => (id.index, id.generation, 0),
             UserData::Cancel(id) => (id.index, id.generation, CANCEL),
-            UserData::Stop(index) => (index, 0, STOP),
+            UserData::CancelOp(index) => (index, 0, CANCEL_OP),
         };
         u64::from(generation | tag) << 32 | u64::from(index)
     }
@@ -60,28 +60,28 @@ impl UserData {
     pub(super) fn from_bits(bits: u64) -> Self {
         let (index, high) = (bits as u32, (bits >> 32) as u32);
         let id = Id { index, generation: high & (GENERATIONS - 1) };
-        match high & (CANCEL | STOP) {
+        match high & (CANCEL | CANCEL_OP) {
             0 => UserData::Poll(id),
             CANCEL => UserData::Cancel(id),
-            _ => UserData::Stop(index),
+            _ => UserData::CancelOp(index),
         }
     }
 }
 
-/// What is to be asked of the kernel.
+/// An SQE that was not pushed to the ring yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum QueuedSqe {
-    /// To poll.
+    /// Arms a poll.
     Poll(Id),
-    /// To cancel a poll.
+    /// Cancels a poll.
     Cancel(Id),
-    /// To do an operation.
-    Begin(OpSlot),
-    /// To stop it.
-    Stop(OpSlot),
+    /// Submits an operation.
+    Submit(OpSlot),
+    /// Cancels an operation.
+    CancelOp(OpSlot),
 }
 
-/// Whose poll it is.
+/// The owner of a poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Owner {
     Slot(Slot),
@@ -92,17 +92,17 @@ pub(super) enum Owner {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Poll {
     pub(super) owner: Owner,
-    /// The number of the file, which is open until the poll has ended.
-    pub(super) number: RawFd,
-    /// What it asks for.
+    /// The descriptor, which is open until the poll has ended.
+    pub(super) fd: RawFd,
+    /// The requested bits.
     pub(super) bits: PollBits,
-    /// It was to be cancelled: what it tells is of no interest, but for its end.
+    /// A cancel was requested: only the end of the poll matters.
     pub(super) is_cancelled: bool,
-    /// The turn in which it was submitted, if it was.
+    /// The number of the enter that submitted the poll.
     pub(super) submitted_in: Option<u64>,
-    /// The wait in which it has told something.
-    pub(super) told_in: u64,
+    /// The number of the wait in which it last completed.
+    pub(super) reported_in: u64,
 }
 
-/// All polls of one ring, those too that were cancelled and have not ended yet.
+/// All polls of one ring, including cancelled ones that have not ended yet.
 pub(super) type PollSlab = Slab<Id, Poll>;

@@ -1,4 +1,4 @@
-//! One registration's file, as the ring has it.
+//! The state of one registration's file and its poll.
 
 use super::poll_slab::Id;
 use crate::event::Interest;
@@ -7,99 +7,99 @@ use crate::sys::file::{self, FileType};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
-/// What is known of a slot's file.
+/// The file of a slot, and the poll that watches it.
 #[derive(Debug)]
 pub(super) struct Watch {
-    pub(super) number: RawFd,
-    shape: FileType,
+    pub(super) fd: RawFd,
+    file_type: FileType,
     pub(super) dirs: Interest,
     /// The poll that is armed for `dirs`.
     pub(super) poll: Option<Id>,
-    /// How many polls hold the file: that one, and those before it that have not ended yet.
+    /// The number of polls that hold the file: the armed one, and earlier ones that have not ended.
     pub(super) polls: usize,
-    /// How often in a row a poll has ended as it began.
-    pub(super) ends: u8,
+    /// The number of polls in a row that have ended as they began.
+    pub(super) immediate_ends: u8,
     /// The kernel has refused its last poll.
     pub(super) is_refused: bool,
-    /// Whether a look uses its news up (c), if that was asked already.
-    forgets: Option<bool>,
-    pub(super) is_heard: bool,
-    /// What its polls have told since the last wait.
-    pub(super) news: PollBits,
+    /// True if a poll clears the pending state (c), once that was determined.
+    clears_on_poll: Option<bool>,
+    pub(super) is_reported: bool,
+    /// The bits of its CQEs since the last wait.
+    pub(super) pending_bits: PollBits,
 }
 
 impl Watch {
     /// # Errors
     ///
-    /// `EBADF` for a number that is not open or open with `O_PATH`.
+    /// `EBADF` for a descriptor that is not open or open with `O_PATH`.
     pub(super) fn new(fd: BorrowedFd<'_>) -> io::Result<Self> {
         file::check_pollable(fd)?;
         Ok(Watch {
-            number: fd.as_raw_fd(),
-            shape: FileType::of(fd)?,
-            forgets: None,
+            fd: fd.as_raw_fd(),
+            file_type: FileType::of(fd)?,
+            clears_on_poll: None,
             dirs: Interest::empty(),
             poll: None,
             polls: 0,
-            ends: 0,
+            immediate_ends: 0,
             is_refused: false,
-            is_heard: false,
-            news: PollBits::empty(),
+            is_reported: false,
+            pending_bits: PollBits::empty(),
         })
     }
 
-    /// What a poll for it asks for.
-    pub(super) fn asked(&self) -> PollBits {
+    /// Returns the bits to request.
+    pub(super) fn requested(&self) -> PollBits {
         let mut bits = PollBits::asked(self.dirs);
         if self.dirs.contains(Interest::PRIORITY) {
             bits |= PollBits::READ_BANDS;
         }
-        if self.is_named() {
-            // Then no bits are no reason for EINVAL (e).
+        if self.is_in_file_system() {
+            // A file without a wait queue is then ready, and not EINVAL (e).
             bits |= PollBits::IN;
         }
         bits
     }
 
-    /// Whether it is in the file system: it may not be possible to poll it.
-    pub(super) fn is_named(&self) -> bool {
-        matches!(self.shape, FileType::Regular | FileType::Block | FileType::Named)
+    /// Returns true for a file of the file system, which may not support polling.
+    pub(super) fn is_in_file_system(&self) -> bool {
+        matches!(self.file_type, FileType::Regular | FileType::Block | FileType::Named)
     }
 
-    /// A poll has ended as it began. Gives whether this file's polls always will (e).
-    pub(super) fn ends_at_once(&mut self) -> bool {
-        self.ends = MOST_ENDS.min(self.ends + 1);
-        self.is_still() && !matches!(self.shape, FileType::Socket | FileType::Pipe)
+    /// Counts a poll that ended as it began. Returns true if every poll of the file does (e).
+    pub(super) fn has_no_wait_queue(&mut self) -> bool {
+        self.immediate_ends = MAX_IMMEDIATE_ENDS.min(self.immediate_ends + 1);
+        self.is_disabled() && !matches!(self.file_type, FileType::Socket | FileType::Pipe)
     }
 
-    /// No poll is to be armed for it, until the program asks for that again.
-    pub(super) fn be_still(&mut self) {
-        self.ends = MOST_ENDS;
+    /// Arms no poll until the program arms the file again.
+    pub(super) fn disable(&mut self) {
+        self.immediate_ends = MAX_IMMEDIATE_ENDS;
     }
 
-    pub(super) fn is_still(&self) -> bool {
-        self.ends == MOST_ENDS
+    pub(super) fn is_disabled(&self) -> bool {
+        self.immediate_ends == MAX_IMMEDIATE_ENDS
     }
 
-    /// The program asks again: one poll will tell whether it is still still.
-    pub(super) fn stir(&mut self) {
-        self.ends = self.ends.min(MOST_ENDS - 1);
+    /// Allows one more poll, because the program arms the file again.
+    pub(super) fn enable(&mut self) {
+        self.immediate_ends = self.immediate_ends.min(MAX_IMMEDIATE_ENDS - 1);
         self.is_refused = false;
     }
 
-    /// Whether it may forget its news when it is looked at (c): some in procfs do and in cgroups,
-    /// and performance counters. To tell these takes as long as all the rest, so it is put off
-    /// until there are news.
-    pub(super) fn is_forgetful(&mut self) -> bool {
-        let shape = self.shape;
-        *self.forgets.get_or_insert_with(|| match shape {
+    /// Returns true if a poll may clear the pending state (c), as in some files of procfs and
+    /// cgroups, and performance counters. The check is as expensive as a whole registration, so it
+    /// is deferred until there are bits to report.
+    pub(super) fn clears_on_poll(&mut self) -> bool {
+        let file_type = self.file_type;
+        *self.clears_on_poll.get_or_insert_with(|| match file_type {
             FileType::Regular => true,
-            FileType::Anonymous => file::is_counter(self.number),
+            FileType::Anonymous => file::is_counter(self.fd),
             FileType::Socket | FileType::Pipe | FileType::Block | FileType::Named => false,
         })
     }
 }
 
-/// So many polls in a row that end as they begin are no accident. Some files end one at a wake-up
-/// too (d), and a wake-up may come at any time.
-const MOST_ENDS: u8 = 16;
+/// This many polls in a row that end as they begin mean that the file has no wait queue. Fewer are
+/// ambiguous: a wake-up from a ring ends a poll too (d), and may come at any time.
+const MAX_IMMEDIATE_ENDS: u8 = 16;

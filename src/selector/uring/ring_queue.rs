@@ -1,5 +1,5 @@
-//! The conversation with the kernel: which polls and operations it is asked for, and what it tells
-//! of them.
+//! The queues in front of the ring: SQEs that were not submitted yet, and the events of polls and
+//! operations.
 
 use super::super::OpEvent;
 use super::operations::Operations;
@@ -14,45 +14,45 @@ use std::io;
 use std::os::fd::RawFd;
 use std::time::Duration;
 
-/// All polls of one ring.
+/// All polls and operations of one ring.
 #[derive(Debug)]
-pub(super) struct Polls {
+pub(super) struct RingQueue {
     ring: Ring,
     requests: PollSlab,
     operations: Operations,
-    /// What is to be asked next.
+    /// SQEs to push.
     queue: VecDeque<QueuedSqe>,
-    /// Single receives, to be asked for behind all that: while the sends of a batch are made, the
-    /// peers may answer, and a receive that finds something is cheaper than one that waits.
+    /// Single receives, to push behind `queue`: while the sends of a batch are made the peers may
+    /// answer, and a receive that finds data is cheaper than one that waits.
     receives: VecDeque<OpSlot>,
-    /// What is to be cancelled again, because it was too early (g).
-    too_early: Vec<Id>,
-    /// As long as the queue may become before what is pointless in it is thrown out.
-    longest_queue: usize,
-    /// Counts the turns: how often the kernel was entered.
-    turn: u64,
-    /// Counts the waits.
+    /// Polls whose cancel came too early (g).
+    early_cancels: Vec<Id>,
+    /// The length at which obsolete entries are removed from the queue.
+    queue_limit: usize,
+    /// The number of enters.
+    enter_count: u64,
+    /// The number of waits.
     wait: u64,
-    /// Counts the news: polls that ended, and the first word in a wait of those that go on.
+    /// Counts progress: polls that ended, and the first CQE in a wait of each that continues.
     progress: u64,
-    /// Kept for its memory.
-    completions: Vec<Completed>,
-    /// In the last turn there was a moment without room for another completion.
+    /// The CQEs of one enter that are no operations. Kept for its memory.
+    completions: Vec<Cqe>,
+    /// The CQ was full at some moment of the last enter.
     was_full: bool,
-    /// How many completions have got lost.
+    /// The number of lost CQEs.
     lost: u32,
-    told: Vec<PollEvent>,
+    events: Vec<PollEvent>,
 }
 
-/// A request that has completed: `user_data`, the result, and whether it goes on.
-type Completed = (u64, i32, bool);
+/// A CQE: `user_data`, result, and `IORING_CQE_F_MORE`.
+type Cqe = (u64, i32, bool);
 
-/// Where the completions of one turn go.
+/// The destinations of the CQEs of one enter.
 struct Reaped<'a> {
-    requests: &'a mut Vec<Completed>,
+    requests: &'a mut Vec<Cqe>,
     operations: &'a mut Operations,
     progress: &'a mut u64,
-    /// Operations that are to be stopped.
+    /// Operations to cancel.
     floods: &'a mut Vec<OpSlot>,
 }
 
@@ -63,64 +63,63 @@ impl TakeCompletions for Reaped<'_> {
 
     fn on_end(&mut self, tag: u64, work: Work, result: io::Result<CallResult>) {
         *self.progress += 1;
-        self.operations.note_end(tag, work, result);
+        self.operations.on_end(tag, work, result);
     }
 
     fn on_partial(&mut self, tag: u64, result: CallResult, partial_results: u8) {
         *self.progress += 1;
-        if let Some(op) = self.operations.note_one(tag, result, partial_results) {
+        if let Some(op) = self.operations.on_result(tag, result, partial_results) {
             self.floods.push(op);
         }
     }
 }
 
-/// What a poll has told.
+/// The CQE of a poll.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PollEvent {
     pub(super) id: Id,
     pub(super) owner: Owner,
-    /// Bits, or a negative error number.
+    /// Bits, or a negative errno.
     pub(super) result: i32,
-    /// Whether it ended by this, and how.
-    pub(super) end: Option<End>,
+    /// The way in which the poll ended, if it did.
+    pub(super) end: Option<PollEnd>,
 }
 
-/// How a poll has ended.
+/// The way in which a poll has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
-    /// It was cancelled by us.
+pub(super) enum PollEnd {
+    /// This crate cancelled it.
     Cancelled,
-    /// By itself, in the turn that submitted it, which did not wait for anything, and although
-    /// there was room.
-    AtOnce,
-    /// By itself, in the turn that submitted it, and perhaps for another reason.
-    Unsure,
-    /// By itself, after it had begun to wait.
-    Later,
+    /// By itself, in the enter that submitted it, which did not wait, and with space in the CQ.
+    Immediate,
+    /// By itself, in the enter that submitted it, perhaps for another reason.
+    Ambiguous,
+    /// By itself, after it had been armed.
+    AfterArming,
 }
 
-/// A queue of this length is never looked through.
+/// Shorter queues are not searched for obsolete entries.
 const SHORT_QUEUE: usize = 64;
 
-impl Polls {
+impl RingQueue {
     pub(super) fn new(ring: Ring) -> Self {
         let (requests, operations, queue, receives) = Default::default();
-        let (too_early, completions, told) = Default::default();
-        Polls {
+        let (early_cancels, completions, events) = Default::default();
+        RingQueue {
             ring,
             requests,
             operations,
             queue,
             receives,
-            too_early,
-            longest_queue: SHORT_QUEUE,
-            turn: 0,
+            early_cancels,
+            queue_limit: SHORT_QUEUE,
+            enter_count: 0,
             wait: 0,
             progress: 0,
             completions,
             was_full: false,
             lost: 0,
-            told,
+            events,
         }
     }
 
@@ -130,12 +129,12 @@ impl Polls {
         self.ring.forbid_groups();
     }
 
-    /// Whether the ring was made by a process that this one was forked from.
+    /// Returns true in a forked child of the process that made the ring.
     pub(super) fn is_forked_child(&self) -> bool {
         self.ring.is_forked_child()
     }
 
-    /// How many polls have not ended.
+    /// Returns the number of polls that have not ended.
     pub(super) fn len(&self) -> usize {
         self.requests.len()
     }
@@ -148,36 +147,36 @@ impl Polls {
         self.wait += 1;
     }
 
-    /// Has the next turn arm a poll. The file stays open until the poll has ended.
-    pub(super) fn begin(&mut self, owner: Owner, number: RawFd, bits: PollBits) -> Id {
+    /// Queues a poll. The file must stay open until the poll has ended.
+    pub(super) fn queue_poll(&mut self, owner: Owner, fd: RawFd, bits: PollBits) -> Id {
         let submitted_in = None;
-        let poll = Poll { owner, number, bits, is_cancelled: false, submitted_in, told_in: 0 };
+        let poll = Poll { owner, fd, bits, is_cancelled: false, submitted_in, reported_in: 0 };
         let id = self.requests.insert(poll).0;
-        if self.queue.len() >= self.longest_queue {
+        if self.queue.len() >= self.queue_limit {
             let (requests, operations, ring) = (&mut self.requests, &self.operations, &self.ring);
-            self.queue.retain(|&ask| match ask {
+            self.queue.retain(|&sqe| match sqe {
                 QueuedSqe::Poll(id) | QueuedSqe::Cancel(id) => requests.get_mut(id).is_some(),
-                QueuedSqe::Begin(op) | QueuedSqe::Stop(op) => operations.is_known(op, ring),
+                QueuedSqe::Submit(op) | QueuedSqe::CancelOp(op) => operations.is_known(op, ring),
             });
-            self.longest_queue = SHORT_QUEUE.max(2 * self.queue.len());
+            self.queue_limit = SHORT_QUEUE.max(2 * self.queue.len());
         }
         self.queue.push_back(QueuedSqe::Poll(id));
         id
     }
 
-    /// Whether the kernel can do such an operation.
+    /// Returns true if the kernel can perform this operation.
     pub(super) fn can(&mut self, work: &Work) -> bool {
-        let can_lend = work.pool().is_none_or(|pool| self.ring.provides(pool));
-        can_lend && self.ring.knows(work.call())
+        let has_buffers = work.pool().is_none_or(|pool| self.ring.provides(pool));
+        has_buffers && self.ring.knows(work.call())
     }
 
-    /// Whether the kernel knows how to do such operations.
+    /// Returns true if the kernel supports such operations.
     pub(super) fn knows(&self, call: Call) -> bool {
         self.ring.knows(call)
     }
 
-    /// Has the next turn begin an operation.
-    pub(super) fn begin_operation(&mut self, op: OpSlot, work: Work) {
+    /// Pushes or queues an operation.
+    pub(super) fn queue_operation(&mut self, op: OpSlot, work: Work) {
         let is_receive = work.call() == Call::Recv;
         let may_begin = !is_receive && self.queue.is_empty();
         let waiting = if may_begin { self.ring.begin(work, op.to_bits()) } else { Err(work) };
@@ -186,165 +185,167 @@ impl Polls {
         if is_receive {
             self.receives.push_back(op);
         } else {
-            self.queue.push_back(QueuedSqe::Begin(op));
+            self.queue.push_back(QueuedSqe::Submit(op));
         }
     }
 
-    /// Has the next turn stop an operation. One that was not submitted has thereby ended.
-    pub(super) fn stop_operation(&mut self, op: OpSlot) {
-        if self.operations.stop(op, &mut self.ring) {
-            self.queue.push_back(QueuedSqe::Stop(op));
+    /// Queues the cancel of an operation. One that was not submitted ends at once.
+    pub(super) fn cancel_operation(&mut self, op: OpSlot) {
+        if self.operations.cancel(op, &mut self.ring) {
+            self.queue.push_back(QueuedSqe::CancelOp(op));
         }
     }
 
-    /// Has the buffers of a pool that are provided returned to it, and stops what would take them.
+    /// Returns the provided buffers of a pool to it, and cancels the operations that would take
+    /// them.
     pub(super) fn release_buffers(&mut self, pool: &BufferPool) {
         if self.ring.release_buffers(pool) {
             for op in self.operations.receiving_from(pool, &self.ring) {
-                self.stop_operation(op);
+                self.cancel_operation(op);
             }
         }
     }
 
-    /// Has the next turn stop all of them.
-    pub(super) fn stop_all_operations(&mut self) {
+    /// Queues the cancels of all operations.
+    pub(super) fn cancel_all_operations(&mut self) {
         for op in self.operations.slots(&self.ring) {
-            self.stop_operation(op);
+            self.cancel_operation(op);
         }
     }
 
-    /// Whether the kernel has this operation, or is to get it.
+    /// Returns true if the operation is queued or in flight.
     pub(super) fn has_operation(&self, op: OpSlot) -> bool {
         self.operations.is_known(op, &self.ring)
     }
 
-    /// How many operations have not ended.
+    /// Returns the number of operations that have not ended.
     pub(super) fn operations(&self) -> usize {
         self.operations.len(&self.ring)
     }
 
-    /// Whether there are events of operations for [`Polls::drain_events`].
-    pub(super) fn has_events(&self) -> bool {
-        self.operations.has_events()
+    /// Returns true if there are events for [`RingQueue::drain_events`].
+    pub(super) fn has_op_events(&self) -> bool {
+        self.operations.has_op_events()
     }
 
-    /// Takes the events of operations.
+    /// Moves the events of operations to `out`.
     pub(super) fn drain_events(&mut self, out: &mut Vec<OpEvent>) {
         self.operations.drain_events(out);
     }
 
-    /// Has the next turn cancel a poll. One that was not submitted has thereby ended.
-    pub(super) fn cancel(&mut self, id: Id) {
+    /// Queues the cancel of a poll. One that was not submitted ends at once.
+    pub(super) fn cancel_poll(&mut self, id: Id) {
         let Some(poll) = self.requests.get_mut(id) else { return };
         poll.is_cancelled = true;
         if poll.submitted_in.is_some() {
             self.queue.push_back(QueuedSqe::Cancel(id));
         } else {
-            self.end(id, 0, End::Cancelled);
+            self.end(id, 0, PollEnd::Cancelled);
         }
     }
 
-    /// Has the next turn cancel all of them.
+    /// Queues the cancels of all polls.
     pub(super) fn cancel_all(&mut self) {
         let is_wanted = |(id, poll): (Id, &Poll)| (!poll.is_cancelled).then_some(id);
         for id in self.requests.iter().filter_map(is_wanted).collect::<Vec<_>>() {
-            self.cancel(id);
+            self.cancel_poll(id);
         }
     }
 
-    /// Has the next turn cancel what was too early to be cancelled (g).
-    pub(super) fn cancel_again(&mut self) {
-        for id in std::mem::take(&mut self.too_early) {
-            self.cancel(id);
+    /// Queues the cancels that came too early again (g).
+    pub(super) fn retry_cancels(&mut self) {
+        for id in std::mem::take(&mut self.early_cancels) {
+            self.cancel_poll(id);
         }
-        self.operations.stop_again(&self.ring, |op| self.queue.push_back(QueuedSqe::Stop(op)));
+        self.operations
+            .retry_cancels(&self.ring, |op| self.queue.push_back(QueuedSqe::CancelOp(op)));
     }
 
-    /// Whether there is something to ask.
+    /// Returns true if there are SQEs to submit.
     pub(super) fn has_queued(&mut self) -> bool {
         !self.queue.is_empty() || !self.receives.is_empty() || self.ring.has_pushed()
     }
 
-    /// Whether this poll was not submitted yet.
+    /// Returns true if this poll was not submitted yet.
     pub(super) fn is_queued(&mut self, id: Id) -> bool {
         self.requests.get_mut(id).is_some_and(|poll| poll.submitted_in.is_none())
     }
 
-    /// Whether there is more to ask than one turn can.
-    pub(super) fn has_queued_too_much(&mut self) -> bool {
+    /// Returns true if there are more SQEs than the SQ has space for.
+    pub(super) fn exceeds_ring(&mut self) -> bool {
         self.queue.len() + self.receives.len() > self.ring.room()
     }
 
-    /// Whether the last turn may have left something for want of room.
+    /// Returns true if the last enter may have left CQEs because the CQ was full.
     pub(super) fn was_full(&self) -> bool {
         self.was_full
     }
 
-    /// Whether the kernel says that it has more to tell (h).
+    /// Returns true if the kernel says that it has more CQEs (h).
     pub(super) fn has_more(&mut self) -> bool {
         self.ring.has_more()
     }
 
-    /// Enters the kernel once: asks what fits into the ring, and waits until there are so many
-    /// completions. What they tell is for [`Polls::take_told`], whatever this answers.
+    /// Enters the kernel once: submits what fits into the SQ, and waits for `min_complete` CQEs.
+    /// Their events are for [`RingQueue::take_events`], even after an error.
     pub(super) fn enter(&mut self, min_complete: u32, timeout: Option<Duration>) -> io::Result<()> {
-        self.turn += 1;
+        self.enter_count += 1;
         self.fill();
         self.ring.refill();
         let mut entered = self.ring.enter(min_complete, timeout);
-        let at_once = min_complete == 0 || timeout == Some(Duration::ZERO);
-        self.reap(at_once);
+        let is_nonblocking = min_complete == 0 || timeout == Some(Duration::ZERO);
+        self.reap(is_nonblocking);
         if matches!(&entered, Err(error) if error.raw_os_error() == Some(libc::EBUSY)) {
-            // There was no room for completions; now there is.
+            // The CQ was full; now it has space.
             entered = self.ring.enter(min_complete, timeout);
-            self.reap(at_once);
+            self.reap(is_nonblocking);
         }
         entered
     }
 
-    /// What was told last, and whether some of it has got lost.
-    pub(super) fn take_told(&mut self, told: &mut Vec<PollEvent>) -> bool {
-        told.append(&mut self.told);
+    /// Moves the events to `events`. Returns true if CQEs were lost.
+    pub(super) fn take_events(&mut self, events: &mut Vec<PollEvent>) -> bool {
+        events.append(&mut self.events);
         let lost = self.ring.lost();
         std::mem::replace(&mut self.lost, lost) != lost
     }
 
-    /// Moves as much of the queue into the ring as there is room for.
+    /// Pushes as many queued SQEs as fit into the SQ.
     fn fill(&mut self) {
-        while let Some(&ask) = self.queue.front() {
-            let is_asked = match ask {
-                QueuedSqe::Poll(id) => self.ask_to_poll(id),
-                QueuedSqe::Cancel(id) => self.ask_to_cancel(id),
-                QueuedSqe::Begin(op) => self.operations.begin(op, &mut self.ring),
-                QueuedSqe::Stop(op) => self.operations.ask_to_stop(op, &mut self.ring),
+        while let Some(&sqe) = self.queue.front() {
+            let is_pushed = match sqe {
+                QueuedSqe::Poll(id) => self.push_poll(id),
+                QueuedSqe::Cancel(id) => self.push_cancel(id),
+                QueuedSqe::Submit(op) => self.operations.push(op, &mut self.ring),
+                QueuedSqe::CancelOp(op) => self.operations.push_cancel(op, &mut self.ring),
             };
-            if !is_asked {
+            if !is_pushed {
                 return;
             }
             self.queue.pop_front();
         }
         while let Some(&op) = self.receives.front() {
-            if !self.operations.begin(op, &mut self.ring) {
+            if !self.operations.push(op, &mut self.ring) {
                 return;
             }
             self.receives.pop_front();
         }
     }
 
-    /// False if there is no room.
-    fn ask_to_poll(&mut self, id: Id) -> bool {
-        let turn = self.turn;
+    /// Returns false if the SQ is full.
+    fn push_poll(&mut self, id: Id) -> bool {
+        let enter_count = self.enter_count;
         let Some(poll) = self.requests.get_mut(id) else { return true };
-        let request = Request::Poll { fd: poll.number, bits: poll.bits.bits() };
-        let is_asked = self.ring.push(request, UserData::Poll(id).to_bits());
-        if is_asked {
-            poll.submitted_in = Some(turn);
+        let request = Request::Poll { fd: poll.fd, bits: poll.bits.bits() };
+        let is_pushed = self.ring.push(request, UserData::Poll(id).to_bits());
+        if is_pushed {
+            poll.submitted_in = Some(enter_count);
         }
-        is_asked
+        is_pushed
     }
 
-    /// False if there is no room.
-    fn ask_to_cancel(&mut self, id: Id) -> bool {
+    /// Returns false if the SQ is full.
+    fn push_cancel(&mut self, id: Id) -> bool {
         if self.requests.get_mut(id).is_none() {
             return true;
         }
@@ -352,23 +353,25 @@ impl Polls {
         self.ring.push(Request::Cancel(target), UserData::Cancel(id).to_bits())
     }
 
-    /// Takes what a turn has brought. `at_once`: it did not wait.
-    fn reap(&mut self, at_once: bool) {
+    /// Reaps the CQEs of an enter. `is_nonblocking`: it did not wait.
+    fn reap(&mut self, is_nonblocking: bool) {
         let mut requests = std::mem::take(&mut self.completions);
         let mut floods = Vec::new();
-        let Polls { ring, operations, progress, .. } = self;
+        let RingQueue { ring, operations, progress, .. } = self;
         let to = Reaped { requests: &mut requests, operations, progress, floods: &mut floods };
         let was_full = ring.reap(to);
-        floods.into_iter().for_each(|op| self.stop_operation(op));
+        floods.into_iter().for_each(|op| self.cancel_operation(op));
         self.was_full = was_full;
         for (user_data, result, more) in requests.drain(..) {
             match UserData::from_bits(user_data) {
-                UserData::Cancel(id) if result < 0 => self.too_early.push(id),
+                UserData::Cancel(id) if result < 0 => self.early_cancels.push(id),
                 UserData::Cancel(_) => {}
-                UserData::Stop(place) => self.operations.note_stop(place, result, &self.ring),
-                UserData::Poll(id) if more => self.hear(id, result),
+                UserData::CancelOp(place) => {
+                    self.operations.on_cancel_result(place, result, &self.ring)
+                }
+                UserData::Poll(id) if more => self.on_event(id, result),
                 UserData::Poll(id) => {
-                    let end = self.kind_of_end(id, at_once && !was_full);
+                    let end = self.classify_end(id, is_nonblocking && !was_full);
                     self.end(id, result, end);
                 }
             }
@@ -376,60 +379,60 @@ impl Polls {
         self.completions = requests;
     }
 
-    /// A poll has told something, and goes on.
-    fn hear(&mut self, id: Id, result: i32) {
+    /// Notes a CQE of a poll that continues.
+    fn on_event(&mut self, id: Id, result: i32) {
         let wait = self.wait;
         let Some(poll) = self.requests.get_mut(id) else { return };
-        let is_news = std::mem::replace(&mut poll.told_in, wait) != wait;
+        let is_first = std::mem::replace(&mut poll.reported_in, wait) != wait;
         let owner = poll.owner;
         if !poll.is_cancelled {
-            self.progress += u64::from(is_news);
-            self.told.push(PollEvent { id, owner, result, end: None });
+            self.progress += u64::from(is_first);
+            self.events.push(PollEvent { id, owner, result, end: None });
         }
     }
 
-    fn kind_of_end(&mut self, id: Id, is_sure: bool) -> End {
-        let turn = self.turn;
+    fn classify_end(&mut self, id: Id, is_sure: bool) -> PollEnd {
+        let enter_count = self.enter_count;
         match self.requests.get_mut(id) {
-            Some(poll) if poll.is_cancelled => End::Cancelled,
-            Some(poll) if poll.submitted_in != Some(turn) => End::Later,
-            _ if is_sure => End::AtOnce,
-            _ => End::Unsure,
+            Some(poll) if poll.is_cancelled => PollEnd::Cancelled,
+            Some(poll) if poll.submitted_in != Some(enter_count) => PollEnd::AfterArming,
+            _ if is_sure => PollEnd::Immediate,
+            _ => PollEnd::Ambiguous,
         }
     }
 
-    /// A poll has ended: the kernel holds its file no longer.
-    fn end(&mut self, id: Id, result: i32, end: End) {
+    /// Notes the end of a poll: the kernel no longer holds its file.
+    fn end(&mut self, id: Id, result: i32, end: PollEnd) {
         let Some(Poll { owner, .. }) = self.requests.remove(id) else { return };
         self.progress += 1;
-        self.told.push(PollEvent { id, owner, result, end: Some(end) });
+        self.events.push(PollEvent { id, owner, result, end: Some(end) });
     }
 }
 
 #[cfg(test)]
-impl Polls {
-    /// How often the kernel was entered.
-    pub(super) fn turns(&self) -> u64 {
-        self.turn
+impl RingQueue {
+    /// Returns the number of enters.
+    pub(super) fn enter_count(&self) -> u64 {
+        self.enter_count
     }
 
-    /// How many receives are to be asked for behind everything else.
-    pub(super) fn waiting_receives(&self) -> usize {
+    /// Returns the number of receives that were not pushed.
+    pub(super) fn queued_receives(&self) -> usize {
         self.receives.len()
     }
 
-    /// Cancels a poll as if it had not been us.
-    pub(super) fn cancel_behind_our_back(&mut self, id: Id) {
+    /// Cancels a poll as if another process had.
+    pub(super) fn cancel_unexpectedly(&mut self, id: Id) {
         self.queue.push_back(QueuedSqe::Cancel(id));
     }
 
-    /// How much is to be asked or told.
+    /// Returns the number of queued SQEs and events.
     pub(super) fn queued(&self) -> usize {
-        self.queue.len() + self.told.len()
+        self.queue.len() + self.events.len()
     }
 
-    /// Has the next turn tell this, as if it came from the kernel.
-    pub(super) fn tell(&mut self, told: PollEvent) {
-        self.told.push(told);
+    /// Adds an event as if it came from the kernel.
+    pub(super) fn push_event(&mut self, events: PollEvent) {
+        self.events.push(events);
     }
 }

@@ -1,4 +1,4 @@
-//! What the selector asks of the kernel, and what it makes of the answers.
+//! The SQEs of the selector, and its handling of CQEs.
 
 mod random;
 
@@ -17,15 +17,15 @@ const R: Interest = Interest::READABLE;
 const W: Interest = Interest::WRITABLE;
 const P: Interest = Interest::PRIORITY;
 
-/// Rings as programs get them, and such that hold little, on every kernel's way to work.
+/// Returns rings of the usual size and small ones, in every mode of task work.
 fn rings() -> impl Iterator<Item = Uring> {
     let sizes = [SIZE.requests, 2].into_iter();
     let each = sizes.flat_map(|entries| TaskWork::LADDER.map(|work| (entries, work)));
-    each.map(|(entries, work)| Uring::with(entries, work).expect("this kernel has it"))
+    each.map(|(entries, work)| Uring::with(entries, work).expect("io_uring"))
 }
 
 fn ring() -> Uring {
-    Uring::new().expect("this kernel has it")
+    Uring::new().expect("io_uring")
 }
 
 fn eventfd(value: u32) -> EventFd {
@@ -33,7 +33,7 @@ fn eventfd(value: u32) -> EventFd {
     EventFd::from_value_and_flags(value, flags).expect("an eventfd")
 }
 
-fn named(path: &str) -> OwnedFd {
+fn open_file(path: &str) -> OwnedFd {
     open(path, OFlag::O_CLOEXEC | OFlag::O_RDONLY, Mode::empty()).expect("every Linux has it")
 }
 
@@ -41,16 +41,20 @@ fn pipe() -> (OwnedFd, OwnedFd) {
     pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).expect("a pipe")
 }
 
-/// Whether the other end of a pipe's writer is closed, as poll(2) sees it at once.
+/// Returns true if the read end of a pipe is closed.
 fn has_no_reader(writer: &OwnedFd) -> bool {
     let mut entry = [PollFd::new(writer.as_fd(), PollFlags::empty())];
-    poll(&mut entry, PollTimeout::ZERO).expect("a look");
+    poll(&mut entry, PollTimeout::ZERO).expect("a wait");
     entry[0].revents().is_some_and(|bits| bits.contains(PollFlags::POLLERR))
 }
 
-const WHOLE: ArmOutcome =
-    ArmOutcome { trigger: Trigger::Edge, level: Interest::empty(), look: false, blind: false };
-const LOOK: ArmOutcome = ArmOutcome { look: true, ..WHOLE };
+const WHOLE: ArmOutcome = ArmOutcome {
+    trigger: Trigger::Edge,
+    level: Interest::empty(),
+    needs_initial_poll: false,
+    needs_poll_each_wait: false,
+};
+const NEEDS_POLL: ArmOutcome = ArmOutcome { needs_initial_poll: true, ..WHOLE };
 
 impl Uring {
     fn watch_for(&mut self, at: usize, fd: &impl AsFd, dirs: Interest) -> ArmOutcome {
@@ -58,30 +62,30 @@ impl Uring {
         self.arm(slot(at), fd.as_fd(), arm).expect("an open file")
     }
 
-    /// Takes all that the kernel has to tell.
-    fn look(&mut self) -> (WaitOutcome, Vec<Report>) {
+    /// Takes all pending reports.
+    fn poll_now(&mut self) -> (WaitOutcome, Vec<Report>) {
         self.wait_for_all(Deadline::Now)
     }
 
     fn wait_for_all(&mut self, deadline: Deadline) -> (WaitOutcome, Vec<Report>) {
         let mut out = Vec::new();
-        let mut wake = self.wait(deadline, &mut out).expect("a look");
+        let mut wake = self.wait(deadline, &mut out).expect("a wait");
         while self.has_more() {
-            let again = self.wait(Deadline::Now, &mut out).expect("a look");
+            let again = self.wait(Deadline::Now, &mut out).expect("a wait");
             wake = if again == WaitOutcome::TimedOut { wake } else { again };
         }
-        out.sort_by_key(|raw| raw.slot().index);
+        out.sort_by_key(|report| report.slot().index);
         out.dedup();
         (wake, out)
     }
 
     fn poll_of(&mut self, at: usize) -> Id {
-        self.watch(slot(at)).and_then(|watch| watch.poll).expect("it is watched")
+        self.watch(slot(at)).and_then(|watch| watch.poll).expect("a watched slot")
     }
 }
 
-fn hints(places: impl IntoIterator<Item = usize>) -> (WaitOutcome, Vec<Report>) {
-    (WaitOutcome::Events, places.into_iter().map(|at| Report::Hint(slot(at))).collect())
+fn hints(indices: impl IntoIterator<Item = usize>) -> (WaitOutcome, Vec<Report>) {
+    (WaitOutcome::Events, indices.into_iter().map(|at| Report::Hint(slot(at))).collect())
 }
 
 fn quiet() -> (WaitOutcome, Vec<Report>) {
@@ -89,85 +93,85 @@ fn quiet() -> (WaitOutcome, Vec<Report>) {
 }
 
 #[test]
-fn arming_asks_the_kernel_nothing_before_the_wait() {
+fn arm_enters_no_kernel_before_the_wait() {
     let (mut ring, files) = (ring(), [eventfd(1), eventfd(0), eventfd(1)]);
-    let turns = ring.polls.turns();
+    let enter_count = ring.polls.enter_count();
     for (at, file) in files.iter().enumerate() {
         assert_eq!(ring.watch_for(at, file, R), WHOLE);
     }
     ring.disarm(slot(2), files[2].as_fd());
-    assert_eq!(ring.polls.turns(), turns);
-    assert_eq!(ring.look(), hints([0]));
-    assert_eq!(ring.polls.turns(), turns + 1);
+    assert_eq!(ring.polls.enter_count(), enter_count);
+    assert_eq!(ring.poll_now(), hints([0]));
+    assert_eq!(ring.polls.enter_count(), enter_count + 1);
 }
 
 #[test]
-fn what_is_armed_as_it_was_is_to_be_looked_at() {
+fn rearming_unchanged_requests_a_poll() {
     let (mut ring, file) = (ring(), eventfd(1));
     assert_eq!(ring.watch_for(0, &file, R), WHOLE);
-    ring.look();
-    assert_eq!(ring.watch_for(0, &file, R), LOOK);
+    ring.poll_now();
+    assert_eq!(ring.watch_for(0, &file, R), NEEDS_POLL);
     assert!(!ring.polls.has_queued());
-    assert_eq!(ring.watch_for(0, &file, R | W), WHOLE, "and what is new is told");
-    assert_eq!(ring.look(), hints([0]));
-    file.write(1).expect("room");
-    assert_eq!(ring.look(), hints([0]), "the new poll goes on");
+    assert_eq!(ring.watch_for(0, &file, R | W), WHOLE, "a new request is armed");
+    assert_eq!(ring.poll_now(), hints([0]));
+    file.write(1).expect("buffer space");
+    assert_eq!(ring.poll_now(), hints([0]), "the new poll stays armed");
 }
 
 #[test]
-fn what_was_changed_before_it_was_asked_is_asked_once() {
+fn changes_before_submission_submit_one_poll() {
     let (mut ring, file) = (ring(), eventfd(1));
     for _ in 0..1000 {
         ring.watch_for(0, &file, W);
         ring.watch_for(0, &file, R);
-        assert!(ring.polls.queued() <= 64, "what was never asked is forgotten");
+        assert!(ring.polls.queued() <= 64, "obsolete SQEs are dropped");
     }
-    assert_eq!(ring.look(), hints([0]));
-    assert_eq!(ring.polls.len(), 2, "that, and the wake handle's");
+    assert_eq!(ring.poll_now(), hints([0]));
+    assert_eq!(ring.polls.len(), 2, "that poll, and the wake handle's");
 }
 
 #[test]
-fn everything_is_told_however_little_room_there_is() {
+fn small_rings_report_everything() {
     for mut ring in rings() {
         let files: Vec<_> = (0..200).map(|_| eventfd(1)).collect();
         for (at, file) in files.iter().enumerate() {
             ring.watch_for(at, file, R);
         }
-        assert_eq!(ring.look(), hints(0..200));
+        assert_eq!(ring.poll_now(), hints(0..200));
         for _ in 0..5 {
             for file in &files {
-                file.write(1).expect("room");
+                file.write(1).expect("buffer space");
             }
             ring.wake.notify();
-            assert_eq!(ring.look(), hints(0..200), "{ring:?}");
-            assert_eq!(ring.look(), quiet());
+            assert_eq!(ring.poll_now(), hints(0..200), "{ring:?}");
+            assert_eq!(ring.poll_now(), quiet());
         }
         for (at, file) in files.iter().enumerate().filter(|(at, _)| at % 2 == 0) {
             ring.watch_for(at, file, R | W);
         }
-        assert_eq!(ring.look(), hints((0..200).step_by(2)), "behind what was cancelled");
-        ring.look();
+        assert_eq!(ring.poll_now(), hints((0..200).step_by(2)), "after the cancelled polls");
+        ring.poll_now();
         assert_eq!(ring.polls.len(), 201);
     }
 }
 
 #[test]
-fn files_without_events_are_the_reactors() {
+fn files_without_wait_queue_are_reported_once() {
     for mut ring in rings() {
         for (at, path) in ["/proc/self/exe", "/", "/dev/null", "/dev/zero"].into_iter().enumerate()
         {
             for dirs in [R, W, P, R | W | P] {
-                let file = named(path);
+                let file = open_file(path);
                 assert_eq!(ring.watch_for(at, &file, dirs), WHOLE);
-                let (wake, told) = ring.look();
-                let slots: Vec<_> = told.iter().map(|raw| raw.slot()).collect();
+                let (wake, events) = ring.poll_now();
+                let slots: Vec<_> = events.iter().map(|report| report.slot()).collect();
                 assert_eq!((wake, slots), (WaitOutcome::Events, vec![slot(at)]), "{path} {dirs:?}");
-                let turns = ring.polls.turns();
-                assert_eq!(ring.look(), quiet(), "{path}: it is told once");
+                let enter_count = ring.polls.enter_count();
+                assert_eq!(ring.poll_now(), quiet(), "{path}: one report");
                 assert_eq!(ring.watch_for(at, &file, dirs), WHOLE);
-                assert_eq!(ring.look().1.len(), 1, "{path}: and when it is armed again");
-                assert_eq!((ring.look(), ring.polls.len()), (quiet(), 1));
-                assert!(ring.polls.turns() - turns <= 6, "{path}: no more is tried");
+                assert_eq!(ring.poll_now().1.len(), 1, "{path}: one report when it is armed again");
+                assert_eq!((ring.poll_now(), ring.polls.len()), (quiet(), 1));
+                assert!(ring.polls.enter_count() - enter_count <= 6, "{path}: no further polls");
                 ring.remove(slot(at), file.as_fd());
             }
         }
@@ -175,186 +179,202 @@ fn files_without_events_are_the_reactors() {
 }
 
 #[test]
-fn a_file_that_can_wait_is_not_taken_for_one_that_can_not() {
-    // Ready as it is armed, in a ring that is full all the time.
-    let mut ring = Uring::with(2, TaskWork::Deferred).expect("this kernel has it");
+fn files_with_wait_queue_stay_armed() {
+    // The files are ready when they are armed, and the CQ is always full.
+    let mut ring = Uring::with(2, TaskWork::Deferred).expect("io_uring");
     let files: Vec<_> = (0..20).map(|_| eventfd(1)).collect();
     for round in 0..200 {
         for (at, file) in files.iter().enumerate() {
             ring.watch_for(at, file, if round % 2 == 0 { R } else { R | W });
-            file.write(1).expect("room");
+            file.write(1).expect("buffer space");
         }
-        ring.look();
+        ring.poll_now();
     }
     let mut watches = ring.watches.iter_mut().map(|(_, watch)| watch);
-    assert!(watches.all(|watch| !watch.is_still() && watch.poll.is_some()));
+    assert!(watches.all(|watch| !watch.is_disabled() && watch.poll.is_some()));
 }
 
-/// A wake-up by another ring may look like that, and now and then several in a row do.
+/// A wake-up by another ring ends a poll too, and sometimes several in a row do.
 #[test]
-fn to_end_as_it_began_is_an_accident_unless_it_goes_on() {
-    let (here, _there) = std::os::unix::net::UnixStream::pair().expect("a pair of sockets");
+fn immediate_ends_disable_a_poll_after_sixteen() {
+    let (local, _peer) = std::os::unix::net::UnixStream::pair().expect("a pair of sockets");
     let (mut ring, file) = (ring(), eventfd(0));
     ring.watch_for(0, &file, R);
-    ring.watch_for(1, &here, R);
-    ring.look();
+    ring.watch_for(1, &local, R);
+    ring.poll_now();
     let ended = |ring: &mut Uring, at: usize, times: usize| {
         for _ in 0..times {
-            end_as(ring, at, 1, End::AtOnce);
-            assert_eq!(ring.look(), hints([at]));
+            end_as(ring, at, 1, PollEnd::Immediate);
+            assert_eq!(ring.poll_now(), hints([at]));
         }
-        ring.watch(slot(at)).expect("it is watched").poll.is_some()
+        ring.watch(slot(at)).expect("a watched slot").poll.is_some()
     };
     assert!(ended(&mut ring, 0, 15));
-    file.write(1).expect("room");
-    assert_eq!(ring.look(), hints([0]), "it goes on, and so all was an accident");
-    file.read().expect("it was written");
+    file.write(1).expect("buffer space");
+    assert_eq!(ring.poll_now(), hints([0]), "a poll that continues resets the count");
+    file.read().expect("a written eventfd");
     assert!(ended(&mut ring, 0, 15));
-    assert!(!ended(&mut ring, 0, 1), "that is too often");
-    file.write(1).expect("room");
-    assert_eq!(ring.look(), quiet(), "nobody listens");
+    assert!(!ended(&mut ring, 0, 1), "sixteen immediate ends disable the poll");
+    file.write(1).expect("buffer space");
+    assert_eq!(ring.poll_now(), quiet(), "no poll is armed");
     assert_eq!(ring.watch_for(0, &file, R), WHOLE);
-    assert_eq!(ring.look(), hints([0]), "unless the program asks again");
-    assert!(ended(&mut ring, 1, 40), "a socket always has something to wait on");
-    // In a turn that waits nothing is certain: that it ends is no more and no less likely.
-    let null = named("/dev/null");
+    assert_eq!(ring.poll_now(), hints([0]), "arming enables the poll again");
+    assert!(ended(&mut ring, 1, 40), "a socket always has a wait queue");
+    // An enter that waits is ambiguous, so the end of the poll is not counted.
+    let null = open_file("/dev/null");
     ring.watch_for(2, &null, R);
-    ring.look();
-    let turns = ring.polls.turns();
+    ring.poll_now();
+    let enter_count = ring.polls.enter_count();
     ring.watch_for(2, &null, R);
     ring.wait_for_all(Deadline::Never);
-    assert!(ring.polls.turns() - turns <= 3 && ring.polls.len() == 3, "no sixteen turns");
+    assert!(
+        ring.polls.enter_count() - enter_count <= 3 && ring.polls.len() == 3,
+        "fewer than sixteen enters"
+    );
 }
 
 #[test]
-fn a_poll_that_ends_by_itself_is_armed_again() {
+fn ended_poll_is_armed_again() {
     for mut ring in rings() {
         let file = eventfd(0);
         ring.watch_for(0, &file, R);
-        ring.look();
+        ring.poll_now();
         let poll = ring.poll_of(0);
-        ring.polls.cancel_behind_our_back(poll);
-        ring.look();
+        ring.polls.cancel_unexpectedly(poll);
+        ring.poll_now();
         assert_ne!(ring.poll_of(0), poll);
-        file.write(1).expect("room");
-        assert_eq!(ring.look(), hints([0]));
+        file.write(1).expect("buffer space");
+        assert_eq!(ring.poll_now(), hints([0]));
         let poll = ring.poll_of(0);
-        ring.polls.cancel_behind_our_back(poll);
-        assert_eq!(ring.look(), hints([0]), "what it may have missed is told");
+        ring.polls.cancel_unexpectedly(poll);
+        assert_eq!(ring.poll_now(), hints([0]), "the new poll reports what the old one missed");
     }
 }
 
 #[test]
-fn the_wake_handle_is_heard_again_and_again() {
+fn wake_handle_notifies_repeatedly() {
     for mut ring in rings() {
         for _ in 0..50 {
             ring.wake.notify();
             ring.wake.notify();
-            let (wake, told) = ring.look();
-            assert_eq!((wake, told), (WaitOutcome::Events, vec![]));
-            assert_eq!(ring.look(), quiet());
+            let (wake, events) = ring.poll_now();
+            assert_eq!((wake, events), (WaitOutcome::Events, vec![]));
+            assert_eq!(ring.poll_now(), quiet());
         }
-        ring.start_over();
-        assert_eq!(ring.look().0, WaitOutcome::Overflow);
+        ring.restart_all();
+        assert_eq!(ring.poll_now().0, WaitOutcome::Overflow);
         ring.wake.notify();
         assert_eq!(ring.wait(Deadline::Never, &mut vec![]).expect("a wait"), WaitOutcome::Events);
     }
 }
 
 #[test]
-fn lost_completions_have_everything_looked_at_and_armed_anew() {
+fn lost_cqes_rearm_and_check_everything() {
     for mut ring in rings() {
         let files = [eventfd(0), eventfd(0)];
         for (at, file) in files.iter().enumerate() {
             ring.watch_for(at, file, R);
         }
-        ring.look();
+        ring.poll_now();
         let old = [ring.poll_of(0), ring.poll_of(1)];
-        ring.start_over();
-        assert_eq!(ring.look().0, WaitOutcome::Overflow);
+        ring.restart_all();
+        assert_eq!(ring.poll_now().0, WaitOutcome::Overflow);
         assert_eq!(ring.polls.len(), 3, "the old polls have ended");
         assert!(!old.contains(&ring.poll_of(0)) && !old.contains(&ring.poll_of(1)));
-        ring.look();
-        files[1].write(1).expect("room");
-        assert_eq!(ring.look(), hints([1]));
+        ring.poll_now();
+        files[1].write(1).expect("buffer space");
+        assert_eq!(ring.poll_now(), hints([1]));
     }
 }
 
-/// Has the poll end, and the next turn tell that it did so with this result.
+/// Ends the poll, and adds an end event with this result.
 fn end_with(ring: &mut Uring, at: usize, result: i32) {
-    end_as(ring, at, result, End::Later);
+    end_as(ring, at, result, PollEnd::AfterArming);
 }
 
-fn end_as(ring: &mut Uring, at: usize, result: i32, end: End) {
+fn end_as(ring: &mut Uring, at: usize, result: i32, end: PollEnd) {
     let (id, owner) = (ring.poll_of(at), Owner::Slot(slot(at)));
-    ring.polls.cancel(id);
+    ring.polls.cancel_poll(id);
     let others = ring.polls.len() - 1;
-    ring.settle_until(|ring| ring.polls.len() == others);
-    ring.watch(slot(at)).expect("it is watched").polls += 1;
-    ring.polls.tell(PollEvent { id, owner, result, end: Some(end) });
+    ring.enter_until(|ring| ring.polls.len() == others);
+    ring.watch(slot(at)).expect("a watched slot").polls += 1;
+    ring.polls.push_event(PollEvent { id, owner, result, end: Some(end) });
 }
 
 #[test]
-fn a_refusal_is_an_error_once_and_is_tried_again() {
+fn refused_poll_is_reported_once_and_retried() {
     let (mut ring, file, other) = (ring(), eventfd(1), eventfd(0));
     ring.watch_for(0, &file, R);
-    ring.look();
+    ring.poll_now();
     end_with(&mut ring, 0, -libc::ENOMEM);
     let mut out = vec![];
-    let error = ring.wait(Deadline::Now, &mut out).expect_err("it is told");
+    let error = ring.wait(Deadline::Now, &mut out).expect_err("the refusal is reported");
     assert_eq!(error.raw_os_error(), Some(libc::ENOMEM));
-    assert_eq!(out, [Report::Hint(slot(0))], "what it has missed is to be looked at");
-    assert_eq!(ring.look(), hints([0]), "armed again, it tells");
+    assert_eq!(out, [Report::Hint(slot(0))], "the reactor must poll the file");
+    assert_eq!(ring.poll_now(), hints([0]), "the new poll reports");
     end_with(&mut ring, 0, -libc::ENOMEM);
-    ring.wait(Deadline::Now, &mut vec![]).expect_err("it is told, for in between all was well");
+    ring.wait(Deadline::Now, &mut vec![])
+        .expect_err("the refusal is reported again after a success");
     ring.watch_for(1, &other, R);
-    other.write(1).expect("room");
+    other.write(1).expect("buffer space");
     for _ in 0..3 {
-        ring.look();
+        ring.poll_now();
         end_with(&mut ring, 0, -libc::ENOMEM);
-        ring.watch(slot(0)).expect("it is watched").is_refused = true;
-        assert_eq!(ring.look().1.first(), Some(&Report::Hint(slot(0))), "that was told already");
+        ring.watch(slot(0)).expect("a watched slot").is_refused = true;
+        assert_eq!(
+            ring.poll_now().1.first(),
+            Some(&Report::Hint(slot(0))),
+            "the refusal was reported already"
+        );
     }
 }
 
 #[test]
-fn a_file_that_can_not_be_polled_is_an_error_once() {
+fn unpollable_file_is_reported_once() {
     let (mut ring, file) = (ring(), eventfd(1));
     ring.watch_for(0, &file, R);
-    ring.look();
+    ring.poll_now();
     end_with(&mut ring, 0, -libc::EINVAL);
-    let error = ring.wait(Deadline::Now, &mut vec![]).expect_err("it is told");
+    let error = ring.wait(Deadline::Now, &mut vec![]).expect_err("the refusal is reported");
     assert_eq!(error.kind(), io::ErrorKind::Unsupported);
     assert!(error.to_string().contains("two queues"), "{error}");
-    assert_eq!((ring.look(), ring.polls.len()), (quiet(), 1), "and not tried for ever");
+    assert_eq!((ring.poll_now(), ring.polls.len()), (quiet(), 1), "and is not retried");
     assert_eq!(ring.watch_for(0, &file, R), WHOLE);
-    assert_eq!(ring.look(), hints([0]), "but when it is asked for");
+    assert_eq!(ring.poll_now(), hints([0]), "arming retries it");
 }
 
 #[test]
-fn a_number_that_was_closed_is_left_to_looks() {
+fn closed_descriptor_is_left_to_the_reactor() {
     let (mut ring, file) = (ring(), eventfd(1));
     ring.watch_for(0, &file, R);
-    ring.look();
+    ring.poll_now();
     end_with(&mut ring, 0, -libc::EBADF);
-    assert_eq!(ring.look(), hints([0]));
-    assert_eq!((ring.look(), ring.polls.len()), (quiet(), 1));
+    assert_eq!(ring.poll_now(), hints([0]));
+    assert_eq!((ring.poll_now(), ring.polls.len()), (quiet(), 1));
 }
 
 #[test]
-fn news_that_a_look_uses_up_are_passed_on() {
-    let (mut ring, file) = (ring(), named("/proc/self/mountinfo"));
+fn bits_that_a_poll_clears_are_reported() {
+    let (mut ring, file) = (ring(), open_file("/proc/self/mountinfo"));
     ring.watch_for(0, &file, P);
-    ring.look();
+    ring.poll_now();
     let (id, owner) = (ring.poll_of(0), Owner::Slot(slot(0)));
-    ring.polls.tell(PollEvent { id, owner, result: i32::from(PollBits::PRI.bits()), end: None });
+    ring.polls.push_event(PollEvent {
+        id,
+        owner,
+        result: i32::from(PollBits::PRI.bits()),
+        end: None,
+    });
     ring.wake.notify();
-    assert_eq!(ring.look(), (WaitOutcome::Events, vec![Report::Partial(slot(0), PollBits::PRI)]));
-    assert_eq!(ring.look(), quiet());
+    assert_eq!(
+        ring.poll_now(),
+        (WaitOutcome::Events, vec![Report::Partial(slot(0), PollBits::PRI)])
+    );
+    assert_eq!(ring.poll_now(), quiet());
 }
 
 #[test]
-fn who_is_removed_is_let_go_at_once() {
+fn remove_releases_the_file_at_once() {
     let _still = no_children();
     for mut ring in rings() {
         let pipes: Vec<_> = (0..40).map(|_| pipe()).collect();
@@ -363,31 +383,31 @@ fn who_is_removed_is_let_go_at_once() {
             for _ in 0..at {
                 ring.watch_for(at, reader, R | P);
                 if at % 3 == 0 {
-                    ring.look();
+                    ring.poll_now();
                 }
                 ring.watch_for(at, reader, R);
             }
         }
         for (at, (reader, writer)) in pipes.into_iter().enumerate() {
-            nix::unistd::write(&writer, b"late").expect("room");
+            nix::unistd::write(&writer, b"late").expect("buffer space");
             ring.remove(slot(at), reader.as_fd());
             drop(reader);
             assert!(has_no_reader(&writer), "{at}: {ring:?}");
         }
-        assert_eq!(ring.look(), quiet(), "and nobody hears of them");
+        assert_eq!(ring.poll_now(), quiet(), "removed files have no reports");
         assert_eq!(ring.polls.len(), 1);
     }
 }
 
 #[test]
-fn a_ring_that_goes_lets_go_of_all() {
+fn drop_releases_all_files() {
     let _still = no_children();
     for mut ring in rings() {
         let (readers, writers): (Vec<_>, Vec<_>) = (0..300).map(|_| pipe()).unzip();
         for (at, reader) in readers.iter().enumerate() {
             ring.watch_for(at, reader, R);
             if at == 200 {
-                ring.look();
+                ring.poll_now();
             }
         }
         drop(ring);
@@ -396,37 +416,37 @@ fn a_ring_that_goes_lets_go_of_all() {
     }
 }
 
-/// What was refused is tried again by the next wait, and by nobody else.
+/// Only the next wait retries a refused poll.
 #[test]
-fn a_ring_that_goes_arms_nothing_any_more() {
+fn drop_arms_nothing() {
     let _still = no_children();
     let (mut ring, (reader, writer)) = (ring(), pipe());
     ring.watch_for(0, &reader, R);
-    ring.look();
+    ring.poll_now();
     end_with(&mut ring, 0, -libc::ENOMEM);
-    ring.wait(Deadline::Now, &mut vec![]).expect_err("it is told");
+    ring.wait(Deadline::Now, &mut vec![]).expect_err("the refusal is reported");
     drop(ring);
     drop(reader);
     assert!(has_no_reader(&writer));
 }
 
 #[test]
-fn who_is_removed_is_refused_no_longer() {
+fn remove_discards_a_refusal() {
     let (mut ring, file) = (ring(), eventfd(0));
     ring.watch_for(0, &file, R);
-    ring.look();
+    ring.poll_now();
     end_with(&mut ring, 0, -libc::ENOMEM);
-    ring.take_note();
+    ring.collect_events();
     ring.remove(slot(0), file.as_fd());
-    assert_eq!(ring.look(), quiet());
+    assert_eq!(ring.poll_now(), quiet());
 }
 
 #[test]
-fn what_can_not_be_watched_is_refused_and_leaves_nothing() {
+fn refused_descriptor_leaves_no_state() {
     let mut ring = ring();
     let path = open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).expect("the root");
     let arm = ArmRequest { dirs: R, ends: PollBits::empty(), trigger: Trigger::Edge };
-    let error = ring.arm(slot(0), path.as_fd(), arm).expect_err("it names, it does not open");
+    let error = ring.arm(slot(0), path.as_fd(), arm).expect_err("O_PATH is refused");
     assert_eq!(error.raw_os_error(), Some(libc::EBADF));
     assert!(ring.watches.len() == 0 && !ring.polls.has_queued());
 }

@@ -31,9 +31,9 @@ fn take_for_ring(pool: &BufferPool) -> Option<PoolBuf> {
 #[test]
 fn pool_hands_out_limit_distinct_buffers() {
     let pool = pool(100, 5);
-    assert_eq!((pool.size(), pool.limit(), pool.made(), pool.idle()), (100, 5, 0, 0));
+    assert_eq!((pool.size(), pool.limit(), pool.allocated(), pool.available()), (100, 5, 0, 0));
     let mut in_use: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
-    assert_eq!((in_use.len(), pool.made(), pool.idle()), (5, 5, 0));
+    assert_eq!((in_use.len(), pool.allocated(), pool.available()), (5, 5, 0));
     for (at, buf) in in_use.iter_mut().enumerate() {
         assert_eq!(buf.write(&[at as u8; 200]).expect("memory"), 100);
     }
@@ -41,7 +41,7 @@ fn pool_hands_out_limit_distinct_buffers() {
         assert_eq!(**buf, [at as u8; 100]);
     }
     in_use.truncate(2);
-    assert_eq!((pool.made(), pool.idle()), (5, 3));
+    assert_eq!((pool.allocated(), pool.available()), (5, 3));
     assert_eq!(pool.take().expect("three are free").len(), 0, "a taken buffer is empty");
 }
 
@@ -152,7 +152,7 @@ fn take_or_wait_never_waits_for_provided_buffers() {
     let back = pool.take_or_wait(waker).expect("it was returned").expect("it was returned");
     assert_eq!(pool.take_or_wait(waker).expect("one is in use"), None);
     drop((back, provided));
-    assert_eq!(pool.made(), pool.idle());
+    assert_eq!(pool.allocated(), pool.available());
     let all: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
     assert_eq!(pool.take_or_wait(waker).expect("they are in use"), None);
     drop(all);
@@ -198,7 +198,7 @@ fn threads_never_exceed_the_limit() {
                             buf.write_all(&[thread as u8; 16]).expect("there is room");
                             kept.push(buf);
                         }
-                        assert!(pool.made() <= limit && pool.idle() <= pool.made());
+                        assert!(pool.allocated() <= limit && pool.available() <= pool.allocated());
                         if turn % (thread + 2) == 0 {
                             for buf in kept.drain(..) {
                                 assert_eq!(*buf, [thread as u8; 16], "another thread wrote to it");
@@ -211,8 +211,12 @@ fn threads_never_exceed_the_limit() {
                 });
             }
         });
-        assert_eq!((in_use.into_inner(), pool.idle()), (0, pool.made()), "all were returned");
-        assert!(pool.made() > 0 && pool.is_last_handle(0));
+        assert_eq!(
+            (in_use.into_inner(), pool.available()),
+            (0, pool.allocated()),
+            "all were returned"
+        );
+        assert!(pool.allocated() > 0 && pool.is_last_handle(0));
     }
 }
 
@@ -246,7 +250,7 @@ fn all_waiting_threads_get_buffers() {
         let watchdog = std::time::Duration::from_secs(60);
         done.recv_timeout(watchdog).unwrap_or_else(|_| panic!("{at} are done, others are parked"));
     }
-    assert_eq!(pool.made(), pool.idle());
+    assert_eq!(pool.allocated(), pool.available());
 }
 
 struct Unpark(std::thread::Thread);
@@ -302,7 +306,7 @@ proptest! {
             prop_assert_eq!(taken.is_some(), may);
             made += usize::from(taken.is_some() && idle == 0);
             in_use.extend(taken);
-            prop_assert_eq!((pool.made(), pool.idle()), (made, made - in_use.len()));
+            prop_assert_eq!((pool.allocated(), pool.available()), (made, made - in_use.len()));
             prop_assert!(pool.is_last_handle(in_use.len()));
             prop_assert_eq!(wakes.0.load(Ordering::Relaxed), expected_wakes, "once for each wait");
         }

@@ -1,72 +1,73 @@
-//! No notification is lost, and none is a wake: every interleaving of threads that notify and of
-//! one that wakes with a poller's waits.
+//! Notifications are not lost, and are no wakes, in any interleaving of notifying and waking
+//! threads with a poller's waits.
 
 use super::*;
 use std::sync::atomic::AtomicU64;
 
-/// What somebody does, step by step.
+/// An action of a thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Action {
-    /// All of it at once, by the code.
-    Ring,
+    /// A notification as one step.
+    Notify,
     Wake,
-    /// The flag first, and a look at the poller some time later: a thread that was preempted in
+    /// The flag first, and the check of the poller's state later: a thread that was preempted in
     /// between.
     SplitNotify,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    Up,
-    /// Half lying down: with the state set, and before the look at the notifier.
+enum PollerState {
+    Running,
+    /// Half of `prepare_park`: the state is set, and the flag was not checked yet.
     Parking {
-        is_down: bool,
+        is_parked: bool,
     },
-    /// Between lying down and the end of the system call.
+    /// Between `prepare_park` and the end of the system call.
     Parked {
         asleep: bool,
     },
     Awake,
-    /// The wake has been taken, and the notifier not yet.
+    /// The wake was taken, and the notification not yet.
     Unparked,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Move {
     Poller,
-    Other(usize),
+    Actor(usize),
 }
 
 struct Interleaving {
     parker: Parker,
     notifier: task::Waker,
     selector: Box<dyn Selector>,
-    place: Place,
+    state: PollerState,
     waits: usize,
-    /// The poller lies down in two steps, or by the code.
-    is_halting: bool,
-    others: Vec<Vec<Action>>,
-    /// Whether who is between his two halves has to look at the poller.
-    halves: Vec<Option<bool>>,
+    /// The poller parks in two steps, or in one.
+    splits_park: bool,
+    actors: Vec<Vec<Action>>,
+    /// For a thread between its two steps, true if it must check the poller's state.
+    pending_halves: Vec<Option<bool>>,
     has_notifications: bool,
     is_woken: bool,
 }
 
 impl Interleaving {
-    fn new(make: Make, waits: usize, is_halting: bool, others: &[Vec<Action>]) -> Self {
+    fn new(make: Make, waits: usize, splits_park: bool, actors: &[Vec<Action>]) -> Self {
         let selector = make();
         let parker = Parker::new(selector.wake_handle()).expect("a page");
-        let (notifier, place, halves) = (parker.notifier(), Place::Up, vec![None; others.len()]);
-        let (others, has_notifications, is_woken) = (others.to_vec(), false, false);
+        let (notifier, state, pending_halves) =
+            (parker.notifier(), PollerState::Running, vec![None; actors.len()]);
+        let (actors, has_notifications, is_woken) = (actors.to_vec(), false, false);
         Interleaving {
             parker,
             notifier,
             selector,
-            place,
+            state,
             waits,
-            is_halting,
-            others,
-            halves,
+            splits_park,
+            actors,
+            pending_halves,
             has_notifications,
             is_woken,
         }
@@ -74,22 +75,22 @@ impl Interleaving {
 
     fn moves(&self) -> Vec<Move> {
         let mut moves = Vec::new();
-        if self.place != Place::Up || self.waits > 0 {
+        if self.state != PollerState::Running || self.waits > 0 {
             moves.push(Move::Poller);
         }
-        let busy = |at: &usize| self.halves[*at].is_some() || !self.others[*at].is_empty();
-        moves.extend((0..self.others.len()).filter(busy).map(Move::Other));
+        let busy = |at: &usize| self.pending_halves[*at].is_some() || !self.actors[*at].is_empty();
+        moves.extend((0..self.actors.len()).filter(busy).map(Move::Actor));
         moves
     }
 
-    /// False if nothing came of it, because the poller sleeps on.
+    /// Returns false if the step had no effect, because the poller keeps sleeping.
     fn play(&mut self, next: Move) -> bool {
         match next {
             Move::Poller => return self.step(),
-            Move::Other(at) => match self.halves[at].take() {
-                Some(looks) => {
+            Move::Actor(at) => match self.pending_halves[at].take() {
+                Some(must_check) => {
                     let shared = &*self.parker.0.0;
-                    if looks && shared.state.load(Ordering::SeqCst) == PARKED {
+                    if must_check && shared.state.load(Ordering::SeqCst) == PARKED {
                         shared.handle.notify();
                     }
                 }
@@ -100,8 +101,8 @@ impl Interleaving {
     }
 
     fn begin(&mut self, at: usize) {
-        match self.others[at].pop().expect("only who is busy moves") {
-            Action::Ring => {
+        match self.actors[at].pop().expect("an actor with actions left") {
+            Action::Notify => {
                 self.notifier.wake_by_ref();
                 self.has_notifications = true;
             }
@@ -111,57 +112,61 @@ impl Interleaving {
             }
             Action::SplitNotify => {
                 let before = self.parker.0.0.has_notifications.swap(true, Ordering::SeqCst);
-                self.halves[at] = Some(!before);
+                self.pending_halves[at] = Some(!before);
                 self.has_notifications = true;
             }
         }
     }
 
     fn step(&mut self) -> bool {
-        self.place = match self.place {
-            Place::Up if self.is_halting => {
+        self.state = match self.state {
+            PollerState::Running if self.splits_park => {
                 self.waits -= 1;
                 let state = &self.parker.0.0.state;
                 let order = (Ordering::SeqCst, Ordering::Acquire);
-                let is_down = state.compare_exchange(EMPTY, PARKED, order.0, order.1).is_ok();
-                Place::Parking { is_down }
+                let is_parked = state.compare_exchange(EMPTY, PARKED, order.0, order.1).is_ok();
+                PollerState::Parking { is_parked }
             }
-            Place::Up => {
+            PollerState::Running => {
                 self.waits -= 1;
                 let asleep = self.parker.prepare_park();
                 assert_eq!(
                     asleep,
                     !self.has_notifications && !self.is_woken,
-                    "if there is nothing to do"
+                    "the poller parks if nothing is pending"
                 );
-                Place::Parked { asleep }
+                PollerState::Parked { asleep }
             }
-            Place::Parking { is_down } => {
-                let asleep = is_down && !self.parker.0.0.has_notifications.load(Ordering::SeqCst);
-                Place::Parked { asleep }
+            PollerState::Parking { is_parked } => {
+                let asleep = is_parked && !self.parker.0.0.has_notifications.load(Ordering::SeqCst);
+                PollerState::Parked { asleep }
             }
-            Place::Parked { asleep } => {
+            PollerState::Parked { asleep } => {
                 let mut out = Vec::new();
-                let wake = self.selector.wait(Deadline::Now, &mut out).expect("a look");
-                assert_eq!(out, [], "a ring is not a report");
+                let wake = self.selector.wait(Deadline::Now, &mut out).expect("a wait");
+                assert_eq!(out, [], "a notification is not a report");
                 if asleep && wake == crate::selector::WaitOutcome::TimedOut {
                     return false;
                 }
-                Place::Awake
+                PollerState::Awake
             }
-            Place::Awake => {
+            PollerState::Awake => {
                 let woken = self.parker.finish_park();
-                assert_eq!(woken, std::mem::take(&mut self.is_woken), "a ring is not a wake");
-                Place::Unparked
+                assert_eq!(
+                    woken,
+                    std::mem::take(&mut self.is_woken),
+                    "a notification is not a wake"
+                );
+                PollerState::Unparked
             }
-            Place::Unparked => {
+            PollerState::Unparked => {
                 let has_notifications = self.parker.take_notifications();
                 assert_eq!(
                     has_notifications,
                     std::mem::take(&mut self.has_notifications),
-                    "it hears what rang"
+                    "the poller takes the notification"
                 );
-                Place::Up
+                PollerState::Running
             }
         };
         true
@@ -171,27 +176,27 @@ impl Interleaving {
 fn explore(
     make: Make,
     waits: usize,
-    is_halting: bool,
-    others: &[Vec<Action>],
+    splits_park: bool,
+    actors: &[Vec<Action>],
     played: &mut Vec<Move>,
 ) -> usize {
     let replay = |played: &[Move]| {
-        let mut night = Interleaving::new(make, waits, is_halting, others);
-        let moved = played.iter().fold(true, |_, &next| night.play(next));
-        (night, moved)
+        let mut run = Interleaving::new(make, waits, splits_park, actors);
+        let moved = played.iter().fold(true, |_, &next| run.play(next));
+        (run, moved)
     };
-    let (night, _) = replay(played);
-    let moves = night.moves();
-    let others_are_done = !moves.iter().any(|next| matches!(next, Move::Other(_)));
+    let (run, _) = replay(played);
+    let moves = run.moves();
+    let others_are_done = !moves.iter().any(|next| matches!(next, Move::Actor(_)));
     let mut ways = usize::from(moves.is_empty());
     for next in moves {
         played.push(next);
-        // A sleeper that sleeps on is no new state.
+        // A poller that keeps sleeping is in no new state.
         if replay(played).1 {
-            ways += explore(make, waits, is_halting, others, played);
+            ways += explore(make, waits, splits_park, actors, played);
         } else {
-            let lost = others_are_done && (night.has_notifications || night.is_woken);
-            assert!(!lost, "a ring was lost: {played:?} with {others:?}");
+            let lost = others_are_done && (run.has_notifications || run.is_woken);
+            assert!(!lost, "a notification was lost: {played:?} with {actors:?}");
         }
         played.pop();
     }
@@ -199,74 +204,74 @@ fn explore(
 }
 
 fn check_all_interleavings(make: Make) {
-    use Action::{Ring, SplitNotify, Wake};
+    use Action::{Notify, SplitNotify, Wake};
     let mut ways = 0;
-    for is_halting in [false, true] {
-        for [first, second] in [[Ring, Wake], [SplitNotify, Wake], [SplitNotify, SplitNotify]] {
-            ways += explore(make, 2, is_halting, &[vec![first], vec![second]], &mut Vec::new());
+    for splits_park in [false, true] {
+        for [first, second] in [[Notify, Wake], [SplitNotify, Wake], [SplitNotify, SplitNotify]] {
+            ways += explore(make, 2, splits_park, &[vec![first], vec![second]], &mut Vec::new());
         }
-        ways += explore(make, 3, is_halting, &[vec![SplitNotify, Ring]], &mut Vec::new());
+        ways += explore(make, 3, splits_park, &[vec![SplitNotify, Notify]], &mut Vec::new());
     }
-    assert!(ways > 1_000, "{ways} interleavings: the search is cut short");
+    assert!(ways > 1_000, "{ways} interleavings: the search was incomplete");
 }
 
 #[test]
-fn no_interleaving_loses_a_ring_on_epoll() {
+fn notification_survives_all_interleavings_on_epoll() {
     check_all_interleavings(epoll);
 }
 
 #[test]
-fn no_interleaving_loses_a_ring_on_poll() {
+fn notification_survives_all_interleavings_on_poll() {
     check_all_interleavings(poll);
 }
 
 #[test]
-fn many_rings_are_one_and_cost_one_write_at_most() {
+fn notifications_coalesce_into_one_write() {
     let handle = WakeHandle::new().expect("an eventfd");
     let parker = Parker::new(handle.clone()).expect("a page");
     let notifier = parker.notifier();
     (0..3).for_each(|_| notifier.wake_by_ref());
-    assert_eq!(take_count(&handle), 0, "nobody sleeps");
-    assert!(!parker.prepare_park(), "there is something to do");
-    assert!(!parker.finish_park(), "it is no wake");
+    assert_eq!(take_count(&handle), 0, "the poller does not sleep");
+    assert!(!parker.prepare_park(), "a notification is pending");
+    assert!(!parker.finish_park(), "a notification is no wake");
     assert!(parker.take_notifications() && !parker.take_notifications(), "once");
     assert!(parker.prepare_park());
     (0..3).for_each(|_| notifier.wake_by_ref());
-    assert_eq!(take_count(&handle), 1, "one write gets a sleeper up");
+    assert_eq!(take_count(&handle), 1, "notifications of a sleeping poller are one write");
     assert!(!parker.finish_park() && parker.take_notifications());
     drop(parker);
     notifier.wake();
-    assert_eq!(take_count(&handle), 0, "nor when it has gone");
+    assert_eq!(take_count(&handle), 0, "no write after the drop");
 }
 
-/// A thread that rings only when its last ring was heard, so that each single one counts.
+/// A thread notifies again only when its last notification was seen, so that none may be lost.
 #[test]
-fn every_ring_of_a_thread_is_heard() {
-    const RINGS: u64 = 20_000;
+fn notifications_of_a_thread_all_arrive() {
+    const NOTIFICATIONS: u64 = 20_000;
     let mut selector = epoll();
     let parker = Parker::new(selector.wake_handle()).expect("a page");
     let (notifier, asked, answered) = (parker.notifier(), AtomicU64::new(0), AtomicU64::new(0));
-    let over = AtomicBool::new(false);
+    let stopped = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            for ring in 1..=RINGS {
-                asked.store(ring, Ordering::Release);
+            for notification in 1..=NOTIFICATIONS {
+                asked.store(notification, Ordering::Release);
                 notifier.wake_by_ref();
-                while answered.load(Ordering::Acquire) < ring {
-                    if over.load(Ordering::Relaxed) {
+                while answered.load(Ordering::Acquire) < notification {
+                    if stopped.load(Ordering::Relaxed) {
                         return;
                     }
                     std::hint::spin_loop();
                 }
             }
         });
-        let _end = EndOfTest(&over);
-        while answered.load(Ordering::Relaxed) < RINGS {
+        let _end = StopOnDrop(&stopped);
+        while answered.load(Ordering::Relaxed) < NOTIFICATIONS {
             let deadline = Instant::now() + LONG;
             let until = if parker.prepare_park() { Deadline::At(deadline) } else { Deadline::Now };
             selector.wait(until, &mut Vec::new()).expect("a wait");
-            assert!(Instant::now() < deadline, "a ring was lost");
-            assert!(!parker.finish_park(), "it is no wake");
+            assert!(Instant::now() < deadline, "a notification was lost");
+            assert!(!parker.finish_park(), "a notification is no wake");
             if parker.take_notifications() {
                 answered.store(asked.load(Ordering::Acquire), Ordering::Release);
             }

@@ -1,5 +1,5 @@
-//! Wakes between any two instructions: a signal handler is the poller to a thread that wakes, and
-//! wakes a thread that is the poller.
+//! Wakes between any two instructions: a signal handler parks in a thread that wakes, and wakes in
+//! a thread that parks.
 
 use super::*;
 use crate::sys::staging::{Thread, on_signal};
@@ -9,20 +9,20 @@ use std::time::{Duration, Instant};
 
 const WATCHDOG: Duration = Duration::from_secs(60);
 
-/// How many signals have to come. One in twenty or so falls between two given steps.
+/// The number of signals to handle. About one in twenty arrives between two given steps.
 const SIGNALS: usize = 500;
 
-/// A parker for a signal handler, and how often the handler ran.
-struct Shelf {
+/// The state of a signal handler: its parker, and how often it ran.
+struct HandlerState {
     parker: OnceLock<Parker>,
     handled: AtomicUsize,
-    slept: AtomicBool,
+    parked: AtomicBool,
 }
 
-impl Shelf {
+impl HandlerState {
     const fn new() -> Self {
-        let (handled, slept) = (AtomicUsize::new(0), AtomicBool::new(false));
-        Shelf { parker: OnceLock::new(), handled, slept }
+        let (handled, parked) = (AtomicUsize::new(0), AtomicBool::new(false));
+        HandlerState { parker: OnceLock::new(), handled, parked }
     }
 
     fn parker(&self) -> &Parker {
@@ -35,17 +35,17 @@ impl Shelf {
     }
 }
 
-/// Calls `round` while another thread sends signals to this one, until enough have come.
-fn under_fire(signal: i32, is_enough: impl Fn() -> bool, mut round: impl FnMut()) {
-    let (target, over) = (Thread::current(), AtomicBool::new(false));
+/// Calls `round` while another thread sends signals to this one, until `is_enough`.
+fn run_under_signals(signal: i32, is_enough: impl Fn() -> bool, mut round: impl FnMut()) {
+    let (target, stopped) = (Thread::current(), AtomicBool::new(false));
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            while !over.load(Ordering::Relaxed) {
+            while !stopped.load(Ordering::Relaxed) {
                 target.signal(signal);
                 std::thread::yield_now();
             }
         });
-        let _end = EndOfTest(&over);
+        let _end = StopOnDrop(&stopped);
         while !is_enough() {
             round();
         }
@@ -53,59 +53,63 @@ fn under_fire(signal: i32, is_enough: impl Fn() -> bool, mut round: impl FnMut()
 }
 
 #[test]
-fn a_poller_may_lie_down_in_the_middle_of_a_wake() {
-    static SHELF: Shelf = Shelf::new();
+fn park_races_with_wake() {
+    static STATE: HandlerState = HandlerState::new();
     extern "C" fn prepare_park(_: i32) {
-        if SHELF.parker().prepare_park() {
-            SHELF.slept.store(true, Ordering::SeqCst);
+        if STATE.parker().prepare_park() {
+            STATE.parked.store(true, Ordering::SeqCst);
         }
-        SHELF.handled.fetch_add(1, Ordering::SeqCst);
+        STATE.handled.fetch_add(1, Ordering::SeqCst);
     }
-    let (parker, waker) = (SHELF.parker(), SHELF.parker().waker());
+    let (parker, waker) = (STATE.parker(), STATE.parker().waker());
     on_signal(libc::SIGUSR1, prepare_park).expect("a signal");
-    let (in_time, started) = (Cell::new(0), Instant::now());
-    // On a busy machine the signals may all fall elsewhere, for a while.
-    let is_lucky = || in_time.get() > 0 || started.elapsed() > WATCHDOG;
-    under_fire(
+    let (races, started) = (Cell::new(0), Instant::now());
+    // On a busy machine no signal may hit the window for a while.
+    let has_raced = || races.get() > 0 || started.elapsed() > WATCHDOG;
+    run_under_signals(
         libc::SIGUSR1,
-        || SHELF.handled() >= SIGNALS && is_lucky(),
+        || STATE.handled() >= SIGNALS && has_raced(),
         || {
             waker.wake();
-            let asleep = SHELF.slept.swap(false, Ordering::SeqCst);
-            in_time.set(in_time.get() + usize::from(asleep));
+            let asleep = STATE.parked.swap(false, Ordering::SeqCst);
+            races.set(races.get() + usize::from(asleep));
             let writes = if asleep { take_count(&parker.0.0.handle) } else { 0 };
-            assert_eq!(writes, u64::from(asleep), "whoever sleeps is written to");
+            assert_eq!(writes, u64::from(asleep), "a wake of a parked poller writes");
             assert!(parker.finish_park(), "the wake is pending");
         },
     );
-    assert!(in_time.get() > 0, "no signal came in time");
+    assert!(races.get() > 0, "no signal raced with the wake");
 }
 
 #[test]
-fn a_wake_may_come_in_the_middle_of_getting_up() {
-    static SHELF: Shelf = Shelf::new();
+fn wake_races_with_unpark() {
+    static STATE: HandlerState = HandlerState::new();
     extern "C" fn wake(_: i32) {
-        SHELF.handled.fetch_add(1, Ordering::SeqCst);
-        SHELF.parker().waker().wake();
+        STATE.handled.fetch_add(1, Ordering::SeqCst);
+        STATE.parker().waker().wake();
     }
-    let parker = SHELF.parker();
+    let parker = STATE.parker();
     on_signal(libc::SIGUSR2, wake).expect("a signal");
-    under_fire(
+    run_under_signals(
         libc::SIGUSR2,
-        || SHELF.handled() >= SIGNALS,
+        || STATE.handled() >= SIGNALS,
         || {
-            // All wakes up to here are taken.
-            let mut before = SHELF.handled();
+            // Takes all wakes up to here.
+            let mut before = STATE.handled();
             while parker.finish_park() {
-                before = SHELF.handled();
+                before = STATE.handled();
             }
             let asleep = parker.prepare_park();
             let woken = parker.finish_park();
-            let after = SHELF.handled();
+            let after = STATE.handled();
             let later = parker.finish_park();
-            if SHELF.handled() == after {
-                assert_eq!(woken || later, before != after, "what came is taken, and nothing else");
-                assert!(asleep || woken, "only a wake keeps it up");
+            if STATE.handled() == after {
+                assert_eq!(
+                    woken || later,
+                    before != after,
+                    "the poller takes exactly the wakes that were made"
+                );
+                assert!(asleep || woken, "only a wake keeps the poller from parking");
             }
         },
     );

@@ -223,7 +223,7 @@ fn granted_buffer_is_used_or_returned() {
     drop(buf);
     cx.ops.on_buffers(true, &mut cx.io);
     cx.verify();
-    assert_eq!(pool.idle(), 1, "no data, so the buffer is returned: {op:?}");
+    assert_eq!(pool.available(), 1, "no data, so the buffer is returned: {op:?}");
 }
 
 #[test]

@@ -359,9 +359,13 @@ impl Runner {
             }
         }
         io.threads.clear();
-        assert_eq!(pool.made() - pool.idle(), kept.len(), "the other buffers were returned");
+        assert_eq!(
+            pool.allocated() - pool.available(),
+            kept.len(),
+            "the other buffers were returned"
+        );
         drop(kept);
-        assert!(pool.made() == pool.idle() && pool.made() <= pool.limit());
+        assert!(pool.allocated() == pool.available() && pool.allocated() <= pool.limit());
         drop(io);
         assert!(sources.iter().chain(&passed).all(|its| its.strong_count() == 0));
         let count = drops.count.load(Ordering::Relaxed);

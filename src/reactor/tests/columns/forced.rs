@@ -91,7 +91,10 @@ impl Selector for Forced {
             return Err(out_of_memory());
         }
         let applied = self.inner.arm(slot, fd, arm)?;
-        Ok(ArmOutcome { look: applied.look || self.initial_polls, ..applied })
+        Ok(ArmOutcome {
+            needs_initial_poll: applied.needs_initial_poll || self.initial_polls,
+            ..applied
+        })
     }
 
     fn disarm(&mut self, slot: Slot, fd: BorrowedFd<'_>) {

@@ -61,7 +61,11 @@ impl Selector for Split {
                 ArmRequest { dirs: levels, trigger: Trigger::Level, ..request },
             )?;
         }
-        Ok(ArmOutcome { level: LEVEL, look: true, ..ArmOutcome::whole(Trigger::Edge) })
+        Ok(ArmOutcome {
+            level: LEVEL,
+            needs_initial_poll: true,
+            ..ArmOutcome::whole(Trigger::Edge)
+        })
     }
 
     fn disarm(&mut self, slot: Slot, fd: BorrowedFd<'_>) {

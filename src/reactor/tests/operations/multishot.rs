@@ -110,7 +110,7 @@ fn buffer_waiters_are_fifo_one_buffer_each() {
     }
     assert!(cx.poll_now().is_empty());
     assert!(!ops.iter().any(|&op| cx.is_waiting(op)), "no data, so no buffer is needed");
-    assert_eq!((pool.idle(), cx.is_notified()), (1, false));
+    assert_eq!((pool.available(), cx.is_notified()), (1, false));
 }
 
 #[test]
@@ -238,7 +238,7 @@ fn free_buffers_with_waiters_are_notified() {
         let received = cx.received();
         assert!(!received.is_empty(), "buffers are free, and data are left");
         total += received.len();
-        if pool.idle() > 0 && ops.iter().any(|&op| cx.is_waiting(op)) {
+        if pool.available() > 0 && ops.iter().any(|&op| cx.is_waiting(op)) {
             assert!(cx.is_notified(), "another buffer is free");
             cx.reactor.parts.notifier.wake_by_ref();
         }
@@ -266,7 +266,7 @@ fn multishot_turn_and_undelivered_results_are_limited() {
             total += taken;
             max = max.max(undelivered);
             assert!(undelivered <= expected, "{undelivered}: too many undelivered results");
-            let in_use = pool.made() - pool.idle();
+            let in_use = pool.allocated() - pool.available();
             assert_eq!(
                 in_use,
                 undelivered + cx.events.completed(),

@@ -1,4 +1,4 @@
-//! Files of every kind, and random scripts over some of them.
+//! Files of every type, and random scripts over some of them.
 
 use super::*;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -10,15 +10,15 @@ use std::collections::BTreeSet;
 use std::fs::File as Named;
 use std::net::{TcpListener, TcpStream, UdpSocket};
 
-/// A file, what it is armed for, whether it signals that, and what has to stay open meanwhile.
+/// A file, the directions to arm, whether it signals them, and a descriptor to keep open.
 type Case = (&'static str, OwnedFd, Interest, bool, Option<OwnedFd>);
 
 fn tcp() -> (OwnedFd, OwnedFd) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let there = TcpStream::connect(listener.local_addr().expect("it is bound"));
-    let (here, there) = (listener.accept().expect("a peer").0, there.expect("it listens"));
-    here.set_nonblocking(true).expect("a socket");
-    (here.into(), there.into())
+    let peer = TcpStream::connect(listener.local_addr().expect("a bound socket"));
+    let (local, peer) = (listener.accept().expect("a peer").0, peer.expect("a connection"));
+    local.set_nonblocking(true).expect("a socket");
+    (local.into(), peer.into())
 }
 
 fn udp(address: &str) -> Option<OwnedFd> {
@@ -26,7 +26,7 @@ fn udp(address: &str) -> Option<OwnedFd> {
 }
 
 fn files_that_signal() -> Vec<Case> {
-    // Signals say nothing that only a writer wants to know.
+    // Signals are not relied on for writability.
     let (mut cases, all) = (Vec::<Case>::new(), R | W | P);
     for dirs in [R, W, P, R | W, all] {
         let ((reader, writer), (tcp_here, tcp_there)) = (pipe(), tcp());
@@ -43,8 +43,8 @@ fn files_that_signal() -> Vec<Case> {
             ("unix packets", SockType::SeqPacket),
         ] {
             let pair = socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC);
-            let (here, there) = pair.expect("a pair");
-            cases.push((name, here, dirs, dirs != W, Some(there)));
+            let (local, peer) = pair.expect("a pair");
+            cases.push((name, local, dirs, dirs != W, Some(peer)));
         }
     }
     let inotify = Inotify::init(InitFlags::IN_CLOEXEC).expect("an inotify");
@@ -62,151 +62,162 @@ fn files_that_do_not() -> Vec<Case> {
         let epoll = nix::sys::epoll::EpollCreateFlags::EPOLL_CLOEXEC;
         push("epoll", nix::sys::epoll::Epoll::new(epoll).expect("an epoll").0);
         push("signalfd", sigio().signals.signalfd().try_clone_to_owned().expect("a copy"));
-        push("null", Named::open("/dev/null").expect("every Linux has it").into());
+        push("null", Named::open("/dev/null").expect("every Linux has one").into());
         push("regular file", Named::open("/proc/self/exe").expect("it runs").into());
-        push("folder", Named::open("/").expect("every Linux has it").into());
+        push("folder", Named::open("/").expect("every Linux has one").into());
         let pty = nix::pty::openpty(None, None).expect("a terminal");
-        push("terminal, near", pty.master);
-        push("terminal, far", pty.slave);
+        push("terminal, master", pty.master);
+        push("terminal, slave", pty.slave);
         let cloexec = SockFlag::SOCK_CLOEXEC;
         let route = SockProtocol::NetlinkRoute;
         let netlink = socket(AddressFamily::Netlink, SockType::Raw, cloexec, route);
-        push("netlink", netlink.expect("every Linux has it"));
-        // These need a privilege.
+        push("netlink", netlink.expect("every Linux has one"));
+        // These sockets require privileges.
         if let Ok(packets) = socket(AddressFamily::Packet, SockType::Raw, cloexec, None) {
             push("packet socket", packets);
         }
         let icmp = SockProtocol::Icmp;
-        if let Ok(raw) = socket(AddressFamily::Inet, SockType::Raw, cloexec, icmp) {
-            push("raw socket", raw);
+        if let Ok(report) = socket(AddressFamily::Inet, SockType::Raw, cloexec, icmp) {
+            push("raw socket", report);
         }
     }
     cases
 }
 
 #[test]
-fn each_kind_signals_or_stands_in_the_side_set() {
-    for (name, fd, dirs, is_loud, _peer) in
+fn file_types_signal_or_use_the_fallback_set() {
+    for (name, fd, dirs, signals, _peer) in
         files_that_signal().into_iter().chain(files_that_do_not())
     {
         let (mut sigio, before, case) = (sigio(), state(&fd), format!("{name} {dirs:?}"));
         for _ in 0..2 {
             let applied = sigio.watch(3, &fd, dirs);
-            assert_eq!(applied, if is_loud { LOUD } else { MUTE }, "{case}");
-            let beside = if is_loud { dirs & W } else { dirs };
-            let entry = (fd.as_raw_fd(), PollBits::asked(beside));
-            let entry = (!beside.is_empty()).then_some(entry);
-            assert_eq!(sigio.side.entry_of(slot(3)), entry, "{case}");
-            assert_eq!(sigio.side.is_empty(), beside.is_empty(), "{case}");
-            assert_eq!(state(&fd), if is_loud { sigio.told(before) } else { before }, "{case}");
+            assert_eq!(applied, if signals { SIGNALS } else { FALLBACK }, "{case}");
+            let fallback_dirs = if signals { dirs & W } else { dirs };
+            let entry = (fd.as_raw_fd(), PollBits::asked(fallback_dirs));
+            let entry = (!fallback_dirs.is_empty()).then_some(entry);
+            assert_eq!(sigio.fallback.entry_of(slot(3)), entry, "{case}");
+            assert_eq!(sigio.fallback.is_empty(), fallback_dirs.is_empty(), "{case}");
+            assert_eq!(state(&fd), if signals { sigio.claimed(before) } else { before }, "{case}");
             sigio.disarm(slot(3), fd.as_fd());
-            assert!(sigio.side.is_empty(), "{case}");
+            assert!(sigio.fallback.is_empty(), "{case}");
             assert_eq!(flags_of(&fd), before.2, "{case}");
         }
         sigio.watch(3, &fd, dirs);
         sigio.remove(slot(3), fd.as_fd());
         assert_eq!(state(&fd), before, "{case}");
-        assert!(!sigio.side.knows(slot(3)) && sigio.files.get(slot(3)).is_none(), "{case}");
+        assert!(!sigio.fallback.is_known(slot(3)) && sigio.files.get(slot(3)).is_none(), "{case}");
     }
 }
 
-/// Files that were told to signal do so, and of the others the side set tells.
+/// Claimed files signal, and the fallback set reports the others.
 #[test]
-fn what_happens_to_a_file_is_heard() {
+fn readiness_of_each_file_type_is_reported() {
     let mut sigio = sigio();
-    let heard = (WaitOutcome::Events, vec![hint(0)]);
-    let ((reader, writer), (here, there), local) = (pipe(), tcp(), stream());
-    for (reader, writer) in [(&reader, &writer), (&here, &there), (&local.0, &local.1)] {
+    let signalled = (WaitOutcome::Events, vec![hint(0)]);
+    let ((reader, writer), (local, peer), unix) = (pipe(), tcp(), stream());
+    for (reader, writer) in [(&reader, &writer), (&local, &peer), (&unix.0, &unix.1)] {
         sigio.watch(0, reader, R);
         put(writer);
-        assert_eq!(sigio.wait_until(late()), heard);
+        assert_eq!(sigio.wait_until(late()), signalled);
         sigio.remove(slot(0), reader.as_fd());
     }
-    for (writer, reader) in [(&writer, &reader), (&here, &there), (&local.0, &local.1)] {
+    for (writer, reader) in [(&writer, &reader), (&local, &peer), (&unix.0, &unix.1)] {
         nix::fcntl::fcntl(reader, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("an open file");
         fill(writer);
-        assert_eq!(sigio.watch(0, writer, R | W), LOUD);
-        sigio.look();
+        assert_eq!(sigio.watch(0, writer, R | W), SIGNALS);
+        sigio.poll_now();
         fill(writer);
-        // Of what is on its way through the network some may come late.
+        // Bytes in transit may arrive late.
         let mut room = [PollFd::new(writer.as_fd(), PollFlags::POLLOUT)];
         while poll(&mut room, PollTimeout::ZERO) == Ok(0) {
             empty(reader);
         }
         let mut found = sigio.wait_until(late());
         found.1.dedup();
-        assert_eq!(found, heard, "no fact, though the side set has seen it");
+        assert_eq!(found, signalled, "a hint, although the fallback set has polled it");
         sigio.remove(slot(0), writer.as_fd());
     }
     let (one, other) = (udp("127.0.0.1:0").expect("a port"), udp("127.0.0.1:0").expect("a port"));
     let (one, other) = (UdpSocket::from(one), UdpSocket::from(other));
-    let twin = OwnedFd::from(one.try_clone().expect("a copy"));
-    sigio.watch(0, &twin, R);
-    other.send_to(b"x", one.local_addr().expect("it is bound")).expect("there is room");
-    assert_eq!(sigio.wait_until(late()), heard);
+    let duplicate = OwnedFd::from(one.try_clone().expect("a copy"));
+    sigio.watch(0, &duplicate, R);
+    other.send_to(b"x", one.local_addr().expect("a bound socket")).expect("an empty queue");
+    assert_eq!(sigio.wait_until(late()), signalled);
 }
 
 #[test]
-fn hang_ups_and_notes_are_heard() {
+fn hang_ups_and_inotify_events_are_reported() {
     let _files_are_ours = no_children();
     let mut sigio = sigio();
-    let heard = (WaitOutcome::Events, vec![hint(0)]);
+    let signalled = (WaitOutcome::Events, vec![hint(0)]);
     for (reader, writer) in [pipe(), tcp(), stream()] {
         sigio.watch(0, &reader, R);
         drop(writer);
-        assert_eq!(sigio.wait_until(late()), heard);
+        assert_eq!(sigio.wait_until(late()), signalled);
         sigio.remove(slot(0), reader.as_fd());
     }
     let inotify = Inotify::init(InitFlags::IN_CLOEXEC).expect("an inotify");
-    let file = tempfile::NamedTempFile::new().expect("a place for it");
-    inotify.add_watch(file.path(), AddWatchFlags::IN_DELETE_SELF).expect("it was just made");
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    inotify.add_watch(file.path(), AddWatchFlags::IN_DELETE_SELF).expect("the new file");
     let inotify = OwnedFd::from(inotify);
     sigio.watch(0, &inotify, R);
-    file.close().expect("it was just made");
-    assert_eq!(sigio.wait_until(late()), heard);
+    file.close().expect("the new file");
+    assert_eq!(sigio.wait_until(late()), signalled);
 }
 
-/// From reading to writing and back.
+/// Between reading and writing.
 #[test]
-fn a_change_of_directions_moves_a_file() {
+fn changed_directions_move_a_file_between_sets() {
     let ends = [stream(), tcp(), {
         let (reader, writer) = pipe();
         (writer, reader)
     }];
-    for (here, _there) in &ends {
-        let (mut sigio, before) = (sigio(), state(here));
-        let room = Some((here.as_raw_fd(), PollBits::asked(W)));
+    for (local, _peer) in &ends {
+        let (mut sigio, before) = (sigio(), state(local));
+        let room = Some((local.as_raw_fd(), PollBits::asked(W)));
         for (dirs, entry) in [(R, None), (R | W, room), (R | W | P, room), (P, None)] {
-            assert_eq!(sigio.watch(0, here, dirs), LOUD);
-            assert_eq!(sigio.side.entry_of(slot(0)), entry, "{dirs:?}");
-            assert_eq!(state(here), sigio.told(before));
+            assert_eq!(sigio.watch(0, local, dirs), SIGNALS);
+            assert_eq!(sigio.fallback.entry_of(slot(0)), entry, "{dirs:?}");
+            assert_eq!(state(local), sigio.claimed(before));
             let due = if entry.is_some() { (WaitOutcome::Events, vec![hint(0)]) } else { quiet() };
-            assert_eq!(sigio.look(), due, "{dirs:?}: no fact, because there may be more");
+            assert_eq!(
+                sigio.poll_now(),
+                due,
+                "{dirs:?}: a hint, because the file may be ready for more"
+            );
         }
         for _ in 0..2 {
-            assert_eq!(sigio.watch(0, here, W), MUTE, "signals say nothing to a writer");
-            assert_eq!((flags_of(here), sigio.side.entry_of(slot(0))), (before.2, room));
-            assert_eq!(sigio.look(), (WaitOutcome::Events, vec![hint(0)]));
-            assert_eq!(sigio.watch(0, here, R | W), LOUD);
-            assert_eq!(state(here), sigio.told(before));
+            assert_eq!(
+                sigio.watch(0, local, W),
+                FALLBACK,
+                "signals are not relied on for writability"
+            );
+            assert_eq!((flags_of(local), sigio.fallback.entry_of(slot(0))), (before.2, room));
+            assert_eq!(sigio.poll_now(), (WaitOutcome::Events, vec![hint(0)]));
+            assert_eq!(sigio.watch(0, local, R | W), SIGNALS);
+            assert_eq!(state(local), sigio.claimed(before));
         }
-        sigio.disarm(slot(0), here.as_fd());
-        assert_eq!((flags_of(here), sigio.side.is_empty()), (before.2, true));
-        assert_eq!(sigio.look(), quiet());
-        sigio.watch(0, here, R | W);
-        sigio.remove(slot(0), here.as_fd());
-        assert_eq!((state(here), sigio.side.knows(slot(0))), (before, false));
-        assert_eq!(sigio.look(), quiet());
+        sigio.disarm(slot(0), local.as_fd());
+        assert_eq!((flags_of(local), sigio.fallback.is_empty()), (before.2, true));
+        assert_eq!(sigio.poll_now(), quiet());
+        sigio.watch(0, local, R | W);
+        sigio.remove(slot(0), local.as_fd());
+        assert_eq!((state(local), sigio.fallback.is_known(slot(0))), (before, false));
+        assert_eq!(sigio.poll_now(), quiet());
         drop(sigio);
     }
 }
 
-/// The side set has both kinds in it: who signals is blurred, who does not is not, and neither is
-/// what was reported before.
+/// The fallback set contains both types: reports of signalling files become hints, and those of
+/// others and earlier reports do not.
 #[test]
-fn only_what_signals_is_blurred() {
-    let (mut sigio, (here, _there), side) = (sigio(), stream(), eventfd(1));
-    assert_eq!((sigio.watch(0, &here, R | W), sigio.watch(1, &side, R | W)), (LOUD, MUTE));
+fn only_facts_of_signalling_files_become_hints() {
+    let (mut sigio, (local, _peer), fallback) = (sigio(), stream(), eventfd(1));
+    assert_eq!(
+        (sigio.watch(0, &local, R | W), sigio.watch(1, &fallback, R | W)),
+        (SIGNALS, FALLBACK)
+    );
     let older = Report::Fact(slot(0), PollBits::PRI);
     let mut out = vec![older];
     assert_eq!(sigio.wait(Deadline::Now, &mut out).expect("a wait"), WaitOutcome::Events);
@@ -238,38 +249,45 @@ fn any_op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// A file, the one to write to it by, and how it was; what it is armed for, and whether it has
-/// signalled.
+/// A file with its peer, its original state, and the expected state of its slot.
 struct Source {
     file: OwnedFd,
     peer: OwnedFd,
     before: (Owner, i32, OFlag),
-    /// Whether it can signal, as an eventfd can not.
-    has_voice: bool,
+    /// False for an eventfd, which cannot signal.
+    can_signal: bool,
     armed: Option<Interest>,
-    has_been_loud: bool,
+    has_signalled: bool,
     is_known: bool,
 }
 
 impl Source {
-    fn new((file, peer): (OwnedFd, OwnedFd), has_voice: bool) -> Self {
+    fn new((file, peer): (OwnedFd, OwnedFd), can_signal: bool) -> Self {
         let before = state(&file);
-        Source { file, peer, before, has_voice, armed: None, has_been_loud: false, is_known: false }
+        Source {
+            file,
+            peer,
+            before,
+            can_signal,
+            armed: None,
+            has_signalled: false,
+            is_known: false,
+        }
     }
 
-    fn is_loud(&self) -> bool {
-        self.has_voice && self.armed.is_some_and(|dirs| dirs != W)
+    fn signals(&self) -> bool {
+        self.can_signal && self.armed.is_some_and(|dirs| dirs != W)
     }
 
-    /// The directions for which it is in the side set.
-    fn beside(&self) -> Interest {
+    /// Returns the directions for which it is in the fallback set.
+    fn fallback_dirs(&self) -> Interest {
         let armed = self.armed.unwrap_or_default();
-        if self.has_voice { armed & W } else { armed }
+        if self.can_signal { armed & W } else { armed }
     }
 
-    /// What the side set has to say of it.
+    /// Returns the expected report of the fallback set.
     fn seen(&self, at: usize) -> Option<Report> {
-        let asked = PollBits::asked(self.beside());
+        let asked = PollBits::asked(self.fallback_dirs());
         if asked.is_empty() {
             return None;
         }
@@ -278,19 +296,19 @@ impl Source {
         poll(&mut fds, PollTimeout::ZERO).expect("one entry");
         let found = fds[0].revents().expect("known bits").bits() as u16;
         let fact = plain(Report::Fact(slot(at), PollBits::from_bits_retain(found)));
-        (found != 0).then_some(if self.has_been_loud { hint(at) } else { fact })
+        (found != 0).then_some(if self.has_signalled { hint(at) } else { fact })
     }
 
     fn check(&self, at: usize, sigio: &Sigio) {
         let (owner, signal, flags) = state(&self.file);
-        match (self.armed, self.has_been_loud) {
-            _ if self.is_loud() => assert_eq!((owner, signal, flags), sigio.told(self.before)),
-            (_, true) => assert_eq!(flags, self.before.2, "{at}: silent"),
+        match (self.armed, self.has_signalled) {
+            _ if self.signals() => assert_eq!((owner, signal, flags), sigio.claimed(self.before)),
+            (_, true) => assert_eq!(flags, self.before.2, "{at}: without O_ASYNC"),
             (_, false) => assert_eq!((owner, signal, flags), self.before, "{at}: untouched"),
         }
-        let entry = (self.file.as_raw_fd(), PollBits::asked(self.beside()));
-        let entry = (!self.beside().is_empty()).then_some(entry);
-        assert_eq!(sigio.side.entry_of(slot(at)), entry, "{at}");
+        let entry = (self.file.as_raw_fd(), PollBits::asked(self.fallback_dirs()));
+        let entry = (!self.fallback_dirs().is_empty()).then_some(entry);
+        assert_eq!(sigio.fallback.entry_of(slot(at)), entry, "{at}");
     }
 }
 
@@ -298,15 +316,15 @@ proptest! {
     #[test]
     fn files_and_slots_agree(ops in proptest::collection::vec(any_op(), 1..80)) {
         let mut sigio = sigio();
-        let twins = |file: OwnedFd| (dup(&file).expect("a copy"), file);
+        let duplicates = |file: OwnedFd| (dup(&file).expect("a copy"), file);
         let mut sources = [
             Source::new(stream(), true),
             Source::new(stream(), true),
             Source::new(pipe(), true),
             Source::new(tcp(), true),
-            Source::new(twins(eventfd(0)), false),
+            Source::new(duplicates(eventfd(0)), false),
         ];
-        // Numbers of which signals are queued.
+        // Sources with queued signals.
         let mut queued = BTreeSet::new();
         for op in ops {
             match op {
@@ -314,10 +332,10 @@ proptest! {
                     let source = &mut sources[at];
                     source.armed = Some(dirs);
                     source.is_known = true;
-                    let is_loud = source.is_loud();
-                    source.has_been_loud |= is_loud;
+                    let signals = source.signals();
+                    source.has_signalled |= signals;
                     let applied = sigio.watch(at, &source.file, dirs);
-                    assert_eq!(applied, if is_loud { LOUD } else { MUTE });
+                    assert_eq!(applied, if signals { SIGNALS } else { FALLBACK });
                 }
                 Op::Disarm(at) => {
                     sources[at].armed = None;
@@ -326,7 +344,7 @@ proptest! {
                 Op::Remove(at) => {
                     let source = &mut sources[at];
                     (source.armed, source.is_known) = (None, false);
-                    source.has_been_loud = false;
+                    source.has_signalled = false;
                     sigio.remove(slot(at), source.file.as_fd());
                 }
                 Op::Put(at) => {
@@ -336,18 +354,23 @@ proptest! {
                     }
                 }
                 Op::Empty(at) => {
-                    // What fcntl(2) calls blocking may not be read empty.
+                    // A read of an empty blocking file would block.
                     if sources[at].before.2.contains(OFlag::O_NONBLOCK) {
                         empty(&sources[at].file);
                     }
                 }
                 Op::Wait => {
-                    let mut found = sigio.look();
+                    let mut found = sigio.poll_now();
                     found.1.dedup();
-                    let heard = |at: &usize| sources[*at].has_been_loud;
-                    let mut due: Vec<_> = queued.iter().copied().filter(heard).map(hint).collect();
-                    due.extend(sources.iter().enumerate().filter_map(|(at, its)| its.seen(at)));
-                    due.sort_by_key(|raw| (raw.slot().index, !matches!(raw, Report::Hint(_))));
+                    let has_signalled = |at: &usize| sources[*at].has_signalled;
+                    let queued_slots = queued.iter().copied().filter(has_signalled);
+                    let mut due: Vec<_> = queued_slots.map(hint).collect();
+                    let sources = sources.iter().enumerate();
+                    due.extend(sources.filter_map(|(at, source)| source.seen(at)));
+                    let order = |report: &Report| {
+                        (report.slot().index, !matches!(report, Report::Hint(_)))
+                    };
+                    due.sort_by_key(order);
                     due.dedup();
                     queued.clear();
                     let is_due = !due.is_empty();
@@ -363,18 +386,19 @@ proptest! {
 }
 
 #[test]
-fn whoever_has_heard_something_does_not_sleep_for_more() {
+fn wait_returns_immediately_when_signals_are_pending() {
     let (done, is_done) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
-        let (mut one, mut other, (here, there)) = (sigio(), sigio(), stream());
-        other.watch(0, &here, R);
-        put(&there);
-        let heard = other.wait_until(Deadline::Never);
-        raise(Signal::SIGIO).expect("it is blocked");
-        let overflows = [one.look(), other.wait_until(Deadline::Never)];
-        done.send((heard, overflows)).expect("the test waits for it");
+        let (mut one, mut other, (local, peer)) = (sigio(), sigio(), stream());
+        other.watch(0, &local, R);
+        put(&peer);
+        let signalled = other.wait_until(Deadline::Never);
+        raise(Signal::SIGIO).expect("a blocked signal");
+        let overflows = [one.poll_now(), other.wait_until(Deadline::Never)];
+        done.send((signalled, overflows)).expect("the test receives");
     });
-    let found = is_done.recv_timeout(Duration::from_secs(60)).expect("it sleeps on a report");
+    let found =
+        is_done.recv_timeout(Duration::from_secs(60)).expect("a wait with pending reports returns");
     let overflow = || (WaitOutcome::Overflow, vec![]);
     assert_eq!(found, ((WaitOutcome::Events, vec![hint(0)]), [overflow(), overflow()]));
 }

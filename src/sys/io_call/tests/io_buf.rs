@@ -230,7 +230,7 @@ fn receive_without_space_returns_its_buffer() {
     let nested = || Buf::Many([one(BufKind::Vec, 1), Buf::Many([].into())].into());
     assert_eq!(refused(nested(), Transfer::IntoEach(&[1, 1])), invalid);
     assert_eq!(refused(nested(), Transfer::OutOfEach), invalid);
-    assert_eq!(pool.idle(), pool.made(), "all were returned");
+    assert_eq!(pool.available(), pool.allocated(), "all were returned");
 }
 
 #[test]

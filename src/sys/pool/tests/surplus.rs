@@ -34,7 +34,7 @@ fn bursts_within_a_period_keep_their_buffers() {
             burst(&pool, 200);
             trickle(&pool, quiet);
         }
-        assert_eq!((allocations(&pool), pool.made()), (200, 200), "{quiet} takes in between");
+        assert_eq!((allocations(&pool), pool.allocated()), (200, 200), "{quiet} takes in between");
     }
 }
 
@@ -44,10 +44,10 @@ fn bursts_far_apart_allocate_what_periods_freed() {
     let pool = pool(8, 1000);
     for _ in 0..CYCLES {
         burst(&pool, 200);
-        assert_eq!(pool.made(), 200);
+        assert_eq!(pool.allocated(), 200);
         trickle(&pool, 1000);
         // Between the ends of two bursts are 1200 takes: a period of 4 * 200, and one of 4 * 100.
-        assert!(pool.made() >= 50, "{} are left", pool.made());
+        assert!(pool.allocated() >= 50, "{} are left", pool.allocated());
     }
     let freed = 100 + 50;
     assert!(allocations(&pool) <= 200 + CYCLES * freed, "{}", allocations(&pool));
@@ -59,12 +59,12 @@ fn light_traffic_returns_memory_down_to_the_floor() {
     for peak in [17, 20, 100, 1000] {
         let pool = pool(8, 1000);
         burst(&pool, peak);
-        let (mut takes, mut last) = (0, pool.made());
-        while pool.made() > MIN_KEPT {
+        let (mut takes, mut last) = (0, pool.allocated());
+        while pool.allocated() > MIN_KEPT {
             trickle(&pool, 1);
             takes += 1;
-            assert!(last - pool.made() <= last.div_ceil(2), "at most half at a time");
-            last = pool.made();
+            assert!(last - pool.allocated() <= last.div_ceil(2), "at most half at a time");
+            last = pool.allocated();
             // Periods of 4 takes for each buffer, of which half are left each time; and short ones.
             assert!(takes <= 8 * peak + 10 * MIN_PERIOD, "{peak}: {last} are left");
         }
@@ -72,7 +72,11 @@ fn light_traffic_returns_memory_down_to_the_floor() {
         let capacity = pool.0.lock().expect("this process made it").free.capacity();
         assert!(capacity <= 2 * MIN_KEPT, "the list shrinks too: {capacity}");
         trickle(&pool, 20 * MIN_PERIOD);
-        assert_eq!((pool.made(), allocations(&pool)), (MIN_KEPT, peak), "{peak}: and no further");
+        assert_eq!(
+            (pool.allocated(), allocations(&pool)),
+            (MIN_KEPT, peak),
+            "{peak}: and no further"
+        );
     }
 }
 
@@ -90,7 +94,7 @@ fn steady_load_never_allocates_again() {
         }
         drop(in_use);
         (0..50).for_each(|_| burst(&pool, count));
-        assert_eq!((allocations(&pool), pool.made()), (count, count));
+        assert_eq!((allocations(&pool), pool.allocated()), (count, count));
     }
 }
 
@@ -98,26 +102,26 @@ fn steady_load_never_allocates_again() {
 fn shrink_to_fit_frees_idle_buffers_only() {
     let pool = pool(8, 100);
     pool.shrink_to_fit();
-    assert_eq!((pool.made(), pool.idle()), (0, 0));
+    assert_eq!((pool.allocated(), pool.available()), (0, 0));
     let mut in_use: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
     for (at, buf) in in_use.iter_mut().enumerate() {
         buf.write_all(&[at as u8; 8]).expect("there is room");
     }
     drop(in_use.drain(..60));
-    assert_eq!((pool.made(), pool.idle()), (100, 60));
+    assert_eq!((pool.allocated(), pool.available()), (100, 60));
     pool.shrink_to_fit();
-    assert_eq!((pool.made(), pool.idle(), pool.left()), (40, 0, 60));
+    assert_eq!((pool.allocated(), pool.available(), pool.left()), (40, 0, 60));
     assert_eq!(pool.0.lock().expect("this process made it").free.capacity(), 0);
     for (at, buf) in (60..).zip(&in_use) {
         assert_eq!(**buf, [at as u8; 8], "it is in use");
     }
     let more: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
-    assert_eq!((more.len(), pool.made(), allocations(&pool)), (60, 100, 160));
+    assert_eq!((more.len(), pool.allocated(), allocations(&pool)), (60, 100, 160));
     drop((in_use, more));
-    assert_eq!((pool.made(), pool.idle()), (100, 100));
+    assert_eq!((pool.allocated(), pool.available()), (100, 100));
     assert!(pool.is_last_handle(0));
     pool.shrink_to_fit();
-    assert_eq!((pool.made(), pool.idle()), (0, 0));
+    assert_eq!((pool.allocated(), pool.available()), (0, 0));
     assert!(pool.is_last_handle(0) && pool.take().is_some());
 }
 
@@ -142,7 +146,7 @@ fn freed_buffers_return_memory_to_the_system() {
     let full = resident();
     assert!(full >= before + 80, "{before} MiB, then {full}");
     trickle(&pool, 10 * 4 * 80);
-    assert_eq!(pool.made(), MIN_KEPT);
+    assert_eq!(pool.allocated(), MIN_KEPT);
     let light = resident();
     assert!(light <= before + MIN_KEPT + 8, "{full} MiB, then {light}");
     pool.shrink_to_fit();
@@ -172,7 +176,7 @@ fn threads_keep_buffers_while_others_free() {
                 let buf = kept.pop_front().expect("there are some");
                 assert_eq!(*buf, [thread as u8; 16], "another thread wrote to it");
             }
-            let made = pool.made();
+            let made = pool.allocated();
             assert!((kept.len()..=LIMIT).contains(&made), "{made}");
         }
     };
@@ -189,9 +193,9 @@ fn threads_keep_buffers_while_others_free() {
         shrink.join().expect("it only frees");
         assert!(all.iter().all(Result::is_ok));
     });
-    assert_eq!(pool.idle(), pool.made(), "all were returned");
+    assert_eq!(pool.available(), pool.allocated(), "all were returned");
     trickle(&pool, 20 * LIMIT);
-    assert!(pool.made() <= MIN_KEPT && pool.is_last_handle(0));
+    assert!(pool.allocated() <= MIN_KEPT && pool.is_last_handle(0));
 }
 
 #[test]
@@ -220,9 +224,9 @@ fn forked_child_frees_nothing() {
             assert_eq!(status, WaitStatus::Exited(child, 0));
         }
     }
-    assert_eq!((&*kept, pool.made(), pool.idle()), (&b"parent"[..], 100, 99));
+    assert_eq!((&*kept, pool.allocated(), pool.available()), (&b"parent"[..], 100, 99));
     trickle(&pool, 1000);
-    assert!(pool.made() < 100, "the parent's pool still frees");
+    assert!(pool.allocated() < 100, "the parent's pool still frees");
 }
 
 #[test]
@@ -271,7 +275,7 @@ struct Model {
 }
 
 impl Model {
-    fn made(&self) -> usize {
+    fn allocated(&self) -> usize {
         self.idle.len() + self.in_use.len()
     }
 
@@ -292,25 +296,25 @@ impl Model {
             return;
         }
         let unneeded = *self.history.iter().min().expect("it has begun with one");
-        if unneeded > self.made() / 8 {
-            let count = (unneeded - unneeded / 2).min(self.made().max(16) - 16);
+        if unneeded > self.allocated() / 8 {
+            let count = (unneeded - unneeded / 2).min(self.allocated().max(16) - 16);
             self.idle.drain(..count);
         }
         self.begin();
     }
 
     fn begin(&mut self) {
-        self.period = 256.max(4 * self.made());
+        self.period = 256.max(4 * self.allocated());
         (self.takes, self.history) = (0, vec![self.idle.len()]);
     }
 
     fn verify(&self, pool: &BufferPool) {
-        assert_eq!((pool.made(), pool.idle()), (self.made(), self.idle.len()));
+        assert_eq!((pool.allocated(), pool.available()), (self.allocated(), self.idle.len()));
         assert_eq!(pool.left(), self.limit - self.in_use.len());
         let state = pool.0.lock().expect("this process made it");
         let idle = state.free.iter().map(|block| block.block().start.addr().get());
         assert!(idle.eq(self.idle.iter().copied()), "in the order in which they returned");
-        assert!(state.free.capacity() <= 2 * self.made().max(2), "{}", state.free.capacity());
+        assert!(state.free.capacity() <= 2 * self.allocated().max(2), "{}", state.free.capacity());
     }
 }
 

@@ -26,7 +26,7 @@ fn pool(size: usize, limit: usize) -> BufferPool {
 
 /// Counts the buffers in use.
 fn in_use(pool: &BufferPool) -> usize {
-    pool.made() - pool.idle()
+    pool.allocated() - pool.available()
 }
 
 /// A completion of a multishot receive.
@@ -107,7 +107,7 @@ fn received_buffer_is_replaced() {
         assert_eq!(in_use(&pool), 4, "two were returned and provided again");
         drop(events);
         ring.refill();
-        assert_eq!((in_use(&pool), pool.made()), (4, 4), "buffers are reused");
+        assert_eq!((in_use(&pool), pool.allocated()), (4, 4), "buffers are reused");
         let ended = ring.cancel(tag);
         let [ReceiveEvent::Last(Err(error))] = &ended[..] else { panic!("{ended:?}") };
         assert_eq!(error.raw_os_error(), Some(libc::ECANCELED));
@@ -202,8 +202,8 @@ fn group_shrinks_after_quiet_periods() {
     assert!((0..3 * PERIOD).all(|_| take_one() == 64), "the minimum");
     // The pool then frees the idle buffers, except an eighth of those needed.
     let most = (64 + 1) * 8 / 7 + 1;
-    let steps = (0..20_000).find(|_| take_one() == 64 && pool.made() <= most);
-    assert!(steps.is_some(), "{} are left", pool.made());
+    let steps = (0..20_000).find(|_| take_one() == 64 && pool.allocated() <= most);
+    assert!(steps.is_some(), "{} are left", pool.allocated());
 }
 
 /// The tail has 16 bits, and the ring fewer entries: both wrap.
@@ -223,7 +223,7 @@ fn buffer_ring_wraps() {
         }
         assert_eq!(got, sent);
         ring.refill();
-        assert_eq!((in_use(&pool), pool.made()), (8, 8));
+        assert_eq!((in_use(&pool), pool.allocated()), (8, 8));
     }
 }
 
@@ -268,7 +268,7 @@ fn pool_of_one_buffer_provides_none() {
     let mut ring = ring(8, TaskWork::Deferred);
     let pool = pool(8, 1);
     assert!(!ring.provides(&pool), "the buffer is for other uses");
-    assert_eq!(pool.made(), 0);
+    assert_eq!(pool.allocated(), 0);
     assert!(pool.is_last_handle(0));
 }
 
@@ -322,7 +322,7 @@ fn failed_registration_provides_none() {
     if ring.provides(&pool) {
         return println!("skipped: this kernel counts otherwise");
     }
-    assert_eq!((pool.made(), ring.groups.find(&pool)), (0, None));
+    assert_eq!((pool.allocated(), ring.groups.find(&pool)), (0, None));
     assert!(pool.is_last_handle(0));
     assert!(!ring.provides(&pool), "the second time");
 }

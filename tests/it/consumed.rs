@@ -1,5 +1,5 @@
-//! Files that forget their news when they are looked at: `/proc/sys/kernel/hostname` is one that
-//! can be rung, in a namespace of this thread's own.
+//! Files whose readiness a poll consumes, such as `/proc/sys/kernel/hostname`, which this thread
+//! can make ready in its own namespace.
 
 use nix::fcntl::{Flock, FlockArg};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -15,17 +15,16 @@ use std::time::{Duration, Instant};
 
 const MODES: [Mode; 3] = [Mode::Level, Mode::Edge, Mode::OneShot];
 
-/// Gives this thread a name of the machine of its own. False, and word of it, if it may not.
-fn may_rename() -> bool {
+/// Moves this thread to its own UTS namespace. Returns false, and prints why, if it may not.
+fn enter_uts_namespace() -> bool {
     let may = unshare(CloneFlags::CLONE_NEWUTS);
     may.inspect_err(|error| println!("skipped: a namespace for the host name: {error}")).is_ok()
 }
 
-/// While it is held no other of these tests renames anything: the news are everybody's, although
-/// the names are not.
+/// Takes a lock against the other tests: a rename makes the file ready in all namespaces.
 fn alone() -> Flock<File> {
     let path = std::env::temp_dir().join("quintpoll-hostname.lock");
-    let open = File::options().create(true).append(true).open(path).expect("a place for it");
+    let open = File::options().create(true).append(true).open(path).expect("a lock file");
     Flock::lock(open, FlockArg::LockExclusive).map_err(|(_, error)| error).expect("flock")
 }
 
@@ -39,30 +38,30 @@ fn hostname() -> Arc<File> {
 
 fn available() -> impl Iterator<Item = Box<dyn Poller>> {
     let available = Backend::ALL.into_iter().filter(|backend| backend.is_available().is_ok());
-    available.map(|backend| backend.open().expect("it is available"))
+    available.map(|backend| backend.open().expect("an available backend"))
 }
 
 fn watch(poller: &mut dyn Poller, source: Source, mode: Mode) -> quintpoll::Key {
-    poller.register(source, Token(0), Interest::PRIORITY, mode).expect("fresh")
+    poller.register(source, Token(0), Interest::PRIORITY, mode).expect("a new source")
 }
 
-/// What one wait reports, of whomever.
+/// Returns the readiness that one wait reports of any source.
 fn wait(poller: &mut dyn Poller, timeout: Duration) -> Readiness {
     let mut events = Events::with_capacity(8);
     poller.wait(&mut events, Some(timeout)).expect("a wait");
     events.iter().fold(Readiness::empty(), |all, event| all | event.readiness)
 }
 
-/// H3 on select: the sets show no error, and the look that would show it comes too late.
-fn news(backend: Backend) -> Readiness {
+/// Returns the expected readiness. H3 on select: the sets show no error, and a later poll neither.
+fn expected(backend: Backend) -> Readiness {
     let error = if backend == Backend::Select { Readiness::empty() } else { Readiness::ERROR };
     Readiness::PRIORITY | error
 }
 
 #[test]
-fn they_are_told_once() {
+fn consumed_readiness_is_reported_once() {
     let _alone = alone();
-    if !may_rename() {
+    if !enter_uts_namespace() {
         return;
     }
     for mut poller in available() {
@@ -72,48 +71,47 @@ fn they_are_told_once() {
             assert_eq!(wait(poller, Duration::ZERO), Readiness::empty(), "{backend} {mode:?}");
             for _ in 0..3 {
                 rename();
-                assert_eq!(wait(poller, Duration::ZERO), news(backend), "{backend} {mode:?}");
+                assert_eq!(wait(poller, Duration::ZERO), expected(backend), "{backend} {mode:?}");
                 assert_eq!(wait(poller, Duration::ZERO), Readiness::empty(), "{backend} {mode:?}");
-                poller.rearm(key, Interest::PRIORITY).expect("known");
+                poller.rearm(key, Interest::PRIORITY).expect("a known key");
                 assert_eq!(wait(poller, Duration::ZERO), Readiness::empty(), "{backend} {mode:?}");
             }
-            poller.deregister(key).expect("known");
+            poller.deregister(key).expect("a known key");
         }
     }
 }
 
-/// H1 on io_uring: what such a file has told between two waits is reported by the next, also if the
-/// program has looked meanwhile.
+/// H1 on io_uring: activity of such a file between two waits is reported by the next, even if the
+/// program has polled meanwhile.
 #[test]
-fn between_two_waits_io_uring_takes_them_at_their_word() {
+fn uring_reports_activity_consumed_between_waits() {
     let _alone = alone();
-    if !may_rename() {
+    if !enter_uts_namespace() {
         return;
     }
     for mut poller in available() {
         for mode in MODES {
             let (backend, poller) = (poller.backend(), &mut *poller);
-            let (name, (other, _there)) = (hostname(), UnixStream::pair().expect("a pair"));
+            let (name, (other, _peer)) = (hostname(), UnixStream::pair().expect("a pair"));
             let key = watch(poller, name.clone(), mode);
             let other = watch(poller, Arc::new(other), mode);
             assert_eq!(wait(poller, Duration::ZERO), Readiness::empty(), "{backend} {mode:?}");
             rename();
-            poller.deregister(other).expect("known");
-            let mut look = [PollFd::new(name.as_fd(), PollFlags::POLLPRI)];
-            poll(&mut look, PollTimeout::ZERO).expect("a look");
-            let is_told = wait(poller, Duration::ZERO) == news(backend);
-            assert_eq!(is_told, backend == Backend::Uring, "{backend} {mode:?}");
-            poller.deregister(key).expect("known");
+            poller.deregister(other).expect("a known key");
+            let mut fds = [PollFd::new(name.as_fd(), PollFlags::POLLPRI)];
+            poll(&mut fds, PollTimeout::ZERO).expect("a poll");
+            let is_reported = wait(poller, Duration::ZERO) == expected(backend);
+            assert_eq!(is_reported, backend == Backend::Uring, "{backend} {mode:?}");
+            poller.deregister(key).expect("a known key");
         }
     }
 }
 
-/// E1 on epoll: that looks when it is told to arm, and forgets what it has seen by the time it is
-/// asked.
+/// E1 on epoll: `EPOLL_CTL_MOD` polls the file, which consumes the activity before the next wait.
 #[test]
-fn before_a_rearm_epoll_does_not_hear_of_them() {
+fn epoll_rearm_consumes_earlier_activity() {
     let _alone = alone();
-    if !may_rename() {
+    if !enter_uts_namespace() {
         return;
     }
     for mut poller in available() {
@@ -122,55 +120,54 @@ fn before_a_rearm_epoll_does_not_hear_of_them() {
             let key = watch(poller, hostname(), mode);
             assert_eq!(wait(poller, Duration::ZERO), Readiness::empty(), "{backend} {mode:?}");
             rename();
-            poller.rearm(key, Interest::PRIORITY).expect("known");
-            let is_told = wait(poller, Duration::ZERO) == news(backend);
-            assert_eq!(is_told, backend != Backend::Epoll, "{backend} {mode:?}");
-            poller.deregister(key).expect("known");
+            poller.rearm(key, Interest::PRIORITY).expect("a known key");
+            let is_reported = wait(poller, Duration::ZERO) == expected(backend);
+            assert_eq!(is_reported, backend != Backend::Epoll, "{backend} {mode:?}");
+            poller.deregister(key).expect("a known key");
         }
     }
 }
 
-/// O1 on io_uring: what happens to such a file after it was reported, and before it is armed again,
-/// may be used up by the waits in between.
+/// O1 on io_uring: waits may consume activity after the report and before `rearm`.
 #[test]
-fn of_who_is_disarmed_io_uring_may_forget_them() {
+fn uring_may_miss_activity_of_disarmed_source() {
     let _alone = alone();
-    if !may_rename() {
+    if !enter_uts_namespace() {
         return;
     }
     for mut poller in available() {
         let (backend, poller) = (poller.backend(), &mut *poller);
         let key = watch(poller, hostname(), Mode::OneShot);
         rename();
-        assert_eq!(wait(poller, Duration::ZERO), news(backend), "{backend}");
+        assert_eq!(wait(poller, Duration::ZERO), expected(backend), "{backend}");
         rename();
         assert_eq!(wait(poller, Duration::ZERO), Readiness::empty(), "{backend}");
-        poller.rearm(key, Interest::PRIORITY).expect("known");
-        let is_told = wait(poller, Duration::ZERO) == news(backend);
-        let forgets = matches!(backend, Backend::Epoll | Backend::Uring);
-        assert_eq!(is_told, !forgets, "{backend}");
-        poller.deregister(key).expect("known");
+        poller.rearm(key, Interest::PRIORITY).expect("a known key");
+        let is_reported = wait(poller, Duration::ZERO) == expected(backend);
+        let is_consumed = matches!(backend, Backend::Epoll | Backend::Uring);
+        assert_eq!(is_reported, !is_consumed, "{backend}");
+        poller.deregister(key).expect("a known key");
     }
 }
 
-/// A wait that sleeps hears of them too.
+/// A sleeping wait reports it too.
 #[test]
-fn they_end_a_wait() {
+fn consumed_readiness_ends_a_sleeping_wait() {
     let _alone = alone();
     for mut poller in available() {
         let poller = &mut *poller;
         watch(poller, hostname(), Mode::Level);
-        let ringer = thread::spawn(|| {
-            let may = may_rename();
+        let renamer = thread::spawn(|| {
+            let may = enter_uts_namespace();
             thread::sleep(Duration::from_millis(20));
             may.then(rename)
         });
         let started = Instant::now();
-        let told = wait(poller, Duration::from_secs(60));
-        if ringer.join().expect("it only renames").is_none() {
+        let reported = wait(poller, Duration::from_secs(60));
+        if renamer.join().expect("the renamer").is_none() {
             return;
         }
         let backend = poller.backend();
-        assert_eq!(told, news(backend), "{backend} after {:?}", started.elapsed());
+        assert_eq!(reported, expected(backend), "{backend} after {:?}", started.elapsed());
     }
 }

@@ -1,12 +1,11 @@
-//! Is the copy what the source is? The copy is read back through the poller, and the source once
-//! more, by the plain calls of the standard library, which know nothing of the pipeline: a mistake
-//! of it can't be in both.
+//! Compares the copy with the source. The copy is read back through the poller, and the source by
+//! plain calls of `std`. These do not use the pipeline, so no mistake of it can be in both.
 
 use crate::args::Request;
 use crate::blocks::{Block, Blocks};
 use crate::direct;
+use crate::driver::Driver;
 use crate::failure::{Explain, Failure};
-use crate::hands::Hands;
 use indicatif::ProgressBar;
 use quintpoll::{BufferPool, Completion, Key, Op, Token, Waker};
 use sha2::{Digest, Sha256};
@@ -20,7 +19,7 @@ use std::thread;
 
 const PLAIN_BLOCK: usize = 128 * 1024;
 
-/// SHA-256 of a file, so that `sha256sum` can be asked too.
+/// The SHA-256 of a file, as `sha256sum` prints it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Hash([u8; 32]);
 
@@ -36,35 +35,35 @@ impl fmt::Display for Hash {
     }
 }
 
-/// What a file holds: how many bytes, and their hash.
+/// The size of a file, and its hash.
 pub(crate) type Content = (u64, Hash);
 
-/// Reads all of a file that nobody has read from its current position, in a thread of its own.
-/// The waker is used when the result is there.
-pub(crate) fn hash_aside(
+/// Hashes a file from its current position, in a new thread. Wakes the poller when the result has
+/// been sent.
+pub(crate) fn spawn_hash(
     file: Arc<File>,
-    bell: Waker,
+    waker: Waker,
 ) -> io::Result<Receiver<io::Result<Content>>> {
-    let (tell, told) = mpsc::sync_channel(1);
+    let (sender, receiver) = mpsc::sync_channel(1);
     let work = move || {
-        // The last to go, also in a panic: then there is an answer, or will never be one.
-        let _bell = RingAtTheEnd(bell);
-        let tell = tell;
-        // Nobody who listens means that the program ends.
-        let _ = tell.send(hash_plainly(&file));
+        // Dropped last, also in a panic: the result was sent then, or never will be.
+        let _wake = WakeOnDrop(waker);
+        let sender = sender;
+        // The send fails only if the program ends.
+        let _ = sender.send(hash_file(&file));
     };
-    thread::Builder::new().spawn(work).map(|_| told)
+    thread::Builder::new().spawn(work).map(|_| receiver)
 }
 
-struct RingAtTheEnd(Waker);
+struct WakeOnDrop(Waker);
 
-impl Drop for RingAtTheEnd {
+impl Drop for WakeOnDrop {
     fn drop(&mut self) {
         self.0.wake();
     }
 }
 
-fn hash_plainly(mut file: &File) -> io::Result<Content> {
+fn hash_file(mut file: &File) -> io::Result<Content> {
     let (mut size, mut hasher, mut buffer) = (0, Sha256::new(), vec![0; PLAIN_BLOCK]);
     loop {
         match file.read(&mut buffer) {
@@ -79,9 +78,9 @@ fn hash_plainly(mut file: &File) -> io::Result<Content> {
     }
 }
 
-/// Hashes a file of which the poller has the key, with several reads under way.
+/// Hashes a registered file, with several reads in flight.
 pub(crate) struct ReadBack<'a> {
-    pub(crate) hands: &'a mut Hands,
+    pub(crate) driver: &'a mut Driver,
     pub(crate) key: Key,
     pub(crate) request: &'a Request,
     pub(crate) pool: &'a BufferPool,
@@ -89,31 +88,31 @@ pub(crate) struct ReadBack<'a> {
 }
 
 impl ReadBack<'_> {
-    /// Reads complete in any order, and bytes are hashed in one: a block that comes early waits for
-    /// those before it.
+    /// Reads and hashes all blocks. Reads complete in any order, so a block waits for those before
+    /// it.
     pub(crate) fn run(mut self, mut blocks: Blocks) -> Result<Hash, Failure> {
         let mut hasher = Sha256::new();
-        // Those that were asked for and are not hashed yet, from block `first` on.
+        // The blocks that were submitted and are not hashed yet, from block `first` on.
         let (mut window, mut first) = (VecDeque::new(), 0);
         for _ in 0..self.request.depth {
-            self.ask(&mut blocks, first, &mut window)?;
+            self.submit_next(&mut blocks, first, &mut window)?;
         }
         while !window.is_empty() {
-            let done = self.hands.next()?;
-            let Token(number) = done.token;
-            window[number - first].1 = Some(done);
+            let done = self.driver.next()?;
+            let Token(index) = done.token;
+            window[index - first].1 = Some(done);
             while let Some((block, Some(_))) = window.front() {
                 let block = *block;
                 let Some((_, Some(done))) = window.pop_front() else { break };
-                self.take(block, done, &mut hasher)?;
+                self.hash_block(block, done, &mut hasher)?;
                 first += 1;
-                self.ask(&mut blocks, first, &mut window)?;
+                self.submit_next(&mut blocks, first, &mut window)?;
             }
         }
         Ok(Hash::of(hasher))
     }
 
-    fn ask(
+    fn submit_next(
         &mut self,
         blocks: &mut Blocks,
         first: usize,
@@ -121,15 +120,20 @@ impl ReadBack<'_> {
     ) -> Result<(), Failure> {
         let Some(block) = blocks.next() else { return Ok(()) };
         let whole = if self.request.direct { direct::round_up(block.length) } else { block.length };
-        let buf = self.pool.take().ok_or(ErrorKind::OutOfMemory).explain("can't have a buffer")?;
+        let buf = self.pool.take().ok_or(ErrorKind::OutOfMemory).explain("no buffer")?;
         let read = Op::read_at(self.key, buf, whole, block.offset);
-        self.hands.submit(read, Token(first + window.len()))?;
+        self.driver.submit(read, Token(first + window.len()))?;
         window.push_back((block, None));
         Ok(())
     }
 
-    fn take(&self, block: Block, done: Completion, hasher: &mut Sha256) -> Result<(), Failure> {
-        done.result.explain("can't read the copy back")?;
+    fn hash_block(
+        &self,
+        block: Block,
+        done: Completion,
+        hasher: &mut Sha256,
+    ) -> Result<(), Failure> {
+        done.result.explain("cannot read the copy back")?;
         if done.transferred != block.length {
             return Err(Failure::run("the copy is not as long as it was made"));
         }

@@ -1,65 +1,63 @@
-//! A poller to work with: operations go out and come back, until a signal says to stop.
+//! Runs operations on a poller, until a signal arrives.
 
 use crate::failure::{Explain, Failure};
 use nix::sys::signalfd::{SignalFd, siginfo};
-use quintpoll::{Completion, Events, Interest, Key, Mode, Op, OpenOptions, Outcome};
+use quintpoll::{Completion, Events, Key, Op, OpenOptions, Outcome};
 use quintpoll::{Poller, Source, Token, Waker};
 use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Operations of blocks have the numbers of their slots.
+/// The tokens of blocks are the indices of their slots, which are smaller.
 const STOP: Token = Token(usize::MAX);
 const ALONE: Token = Token(usize::MAX - 1);
 const COMPLETIONS_PER_WAIT: usize = 64;
 
-pub(crate) struct Hands {
+pub(crate) struct Driver {
     poller: Box<dyn Poller>,
     events: Events,
     is_stopped: bool,
 }
 
-impl Hands {
-    /// Works until these signals come.
+impl Driver {
+    /// Makes a driver that stops when one of these signals arrives.
     pub(crate) fn new(poller: Box<dyn Poller>, signals: SignalFd) -> Result<Self, Failure> {
         let events = Events::with_capacity(COMPLETIONS_PER_WAIT);
-        let mut hands = Hands { poller, events, is_stopped: false };
-        let signals = hands.register(Arc::new(signals))?;
-        hands.submit(Op::read(signals, Vec::new(), size_of::<siginfo>()), STOP)?;
-        Ok(hands)
+        let mut driver = Driver { poller, events, is_stopped: false };
+        let signals = driver.register(Arc::new(signals))?;
+        driver.submit(Op::read(signals, Vec::new(), size_of::<siginfo>()), STOP)?;
+        Ok(driver)
     }
 
-    /// Makes a file known for operations alone.
     pub(crate) fn register(&mut self, file: Source) -> Result<Key, Failure> {
-        let key = self.poller.register(file, Token(0), Interest::empty(), Mode::Level);
-        key.explain("can't register a file")
+        self.poller.register_for_ops(file).explain("cannot register a file")
     }
 
-    /// Lets go of a file of which nothing is under way.
+    /// Deregisters a file that has no operation in flight.
     pub(crate) fn deregister(&mut self, key: Key) -> Result<(), Failure> {
-        self.poller.deregister(key).explain("can't deregister a file")
+        self.poller.deregister(key).explain("cannot deregister a file")
     }
 
     pub(crate) fn submit(&mut self, op: Op, token: Token) -> Result<(), Failure> {
-        self.poller.submit(op, token).map(drop).explain("can't submit an operation")
+        self.poller.submit(op, token).map(drop).explain("cannot submit an operation")
     }
 
     pub(crate) fn waker(&self) -> Waker {
         self.poller.waker()
     }
 
-    /// What is done next of all that was submitted.
+    /// Waits for the next completion.
     ///
     /// # Errors
     ///
-    /// Somebody wants it stopped.
+    /// A signal has arrived.
     pub(crate) fn next(&mut self) -> Result<Completion, Failure> {
-        self.wait_until(Hands::take)
+        self.wait_until(Driver::take)
     }
 
-    /// Has one operation done while no other is under way. It does not stop halfway: whoever makes
-    /// a file has to hear that it is made.
+    /// Runs one operation while no other is in flight. A signal does not end it: a caller that
+    /// makes a file must learn that it was made.
     pub(crate) fn run(&mut self, op: Op) -> Result<io::Result<Outcome>, Failure> {
         self.submit(op, ALONE)?;
         loop {
@@ -82,13 +80,13 @@ impl Hands {
         }))
     }
 
-    /// Waits until there is what is looked for. Whoever brings it about has to use the waker.
+    /// Waits until `poll` returns a value. Other threads must wake the poller when it would.
     pub(crate) fn wait_until<T>(
         &mut self,
-        look: impl Fn(&mut Hands) -> Option<T>,
+        poll: impl Fn(&mut Driver) -> Option<T>,
     ) -> Result<T, Failure> {
         loop {
-            let found = look(self);
+            let found = poll(self);
             self.check()?;
             if let Some(found) = found {
                 return Ok(found);
@@ -99,16 +97,16 @@ impl Hands {
 
     /// # Errors
     ///
-    /// Somebody wants it stopped.
+    /// A signal has arrived.
     pub(crate) fn check(&self) -> Result<(), Failure> {
         if self.is_stopped { Err(Failure::run("interrupted")) } else { Ok(()) }
     }
 
     fn wait(&mut self) -> Result<(), Failure> {
-        self.poller.wait(&mut self.events, None).explain("can't wait")
+        self.poller.wait(&mut self.events, None).explain("cannot wait")
     }
 
-    /// One of those that have come. What is not taken stays in the events.
+    /// Takes the oldest completion. The rest stays in the events.
     fn take(&mut self) -> Option<Completion> {
         for done in self.events.completions() {
             if done.token != STOP {

@@ -1,9 +1,9 @@
-//! The copy under a name of its own, until it is whole.
+//! The copy under a temporary name, until it is complete.
 
 use crate::args::Request;
 use crate::direct;
+use crate::driver::Driver;
 use crate::failure::{Explain, Failure};
-use crate::hands::Hands;
 use crate::source::Original;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use quintpoll::{Key, Op, OpenOptions};
@@ -15,22 +15,22 @@ use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::Arc;
 
-/// A file beside the target. It is removed when it is dropped, unless it has become the target.
+/// A file in the target's directory. The drop removes it, unless it has become the target.
 #[derive(Debug)]
-pub(crate) struct Draft {
+pub(crate) struct PartialFile {
     path: PathBuf,
     target: PathBuf,
-    /// To be kept by the disk with the new name in it. Who may not read it can't ask for that.
+    /// The directory, to sync after the rename. `None` if this program may not read it.
     folder: Option<Arc<File>>,
-    /// Those of what it is to replace.
+    /// The permissions of the file to replace.
     permissions: Option<Permissions>,
     pub(crate) file: Arc<File>,
     is_published: bool,
 }
 
-impl Draft {
+impl PartialFile {
     pub(crate) fn create(
-        hands: &mut Hands,
+        driver: &mut Driver,
         request: &Request,
         original: &Original,
     ) -> Result<Self, Failure> {
@@ -39,85 +39,86 @@ impl Draft {
             Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
             _ => PathBuf::from("."),
         };
-        // Nobody is to see more of it before it is whole than after.
+        // The partial file must not be more readable than the final one.
         let mode = permissions.as_ref().map_or(original.metadata.mode() & 0o777, |_| 0o600);
-        let (path, file) = make_file(hands, &folder, mode)?;
+        let (path, file) = make_file(driver, &folder, mode)?;
         let (file, is_published) = (Arc::new(file), false);
-        let mut draft = Draft { path, target, folder: None, permissions, file, is_published };
+        let mut partial =
+            PartialFile { path, target, folder: None, permissions, file, is_published };
         if request.direct {
-            direct::switch(&draft.file, &folder, true)?;
+            direct::switch(&partial.file, &folder, true)?;
         }
-        draft.folder = match hands.open(&folder, OpenOptions::new().read(true))? {
+        partial.folder = match driver.open(&folder, OpenOptions::new().read(true))? {
             Ok(folder) => Some(Arc::new(folder)),
             Err(error) if error.kind() == ErrorKind::PermissionDenied => None,
-            Err(error) => Err(error).explain(format_args!("can't open {}", folder.display()))?,
+            Err(error) => Err(error).explain(format_args!("cannot open {}", folder.display()))?,
         };
-        Ok(draft)
+        Ok(partial)
     }
 
-    /// What the user calls it.
+    /// Returns the target path.
     pub(crate) fn name(&self) -> &Path {
         &self.target
     }
 
-    /// All bytes are in it: cuts off what only filled a unit, and has the disk keep it.
+    /// Cuts off the padding after all bytes were written, and syncs the file.
     pub(crate) fn finish(
         &self,
-        hands: &mut Hands,
+        driver: &mut Driver,
         key: Key,
         original: &Original,
     ) -> Result<(), Failure> {
-        let mut shaped = self.file.set_len(original.size());
+        let mut result = self.file.set_len(original.size());
         if let Some(permissions) = &self.permissions {
-            shaped = shaped.and_then(|()| self.file.set_permissions(permissions.clone()));
+            result = result.and_then(|()| self.file.set_permissions(permissions.clone()));
         }
-        shaped.explain(format_args!("can't finish {}", self.target.display()))?;
-        self.keep(hands, key)
+        result.explain(format_args!("cannot finish {}", self.target.display()))?;
+        self.keep(driver, key)
     }
 
-    /// Has the page cache forget it, so that it is the disk that is asked next. Pages that are not
-    /// written yet would stay. A file system may know better, and memory is all that some have.
+    /// Drops the file from the page cache, so that the next reads reach the disk. Unwritten pages
+    /// stay. A file system may ignore this, and some keep files in memory only.
     pub(crate) fn forget(&self) {
         let _ = posix_fadvise(&self.file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
     }
 
-    /// Gives it the target's name, for good: the folder is to be kept by the disk too.
-    pub(crate) fn publish(mut self, hands: &mut Hands) -> Result<(), Failure> {
-        let folder = self.folder.take().map(|folder| hands.register(folder)).transpose()?;
-        hands.check()?;
+    /// Renames the file to the target, and syncs the directory.
+    pub(crate) fn publish(mut self, driver: &mut Driver) -> Result<(), Failure> {
+        let folder = self.folder.take().map(|folder| driver.register(folder)).transpose()?;
+        driver.check()?;
         let renamed = fs::rename(&self.path, &self.target);
-        renamed.explain(format_args!("can't make {}", self.target.display()))?;
+        renamed.explain(format_args!("cannot create {}", self.target.display()))?;
         self.is_published = true;
         let Some(folder) = folder else { return Ok(()) };
-        let named = hands.run(Op::fsync(folder))?.map(drop);
+        let named = driver.run(Op::fsync(folder))?.map(drop);
         let target = self.target.display();
         named.explain(format_args!("{target} is whole, but its name may be lost with the power"))
     }
 
-    fn keep(&self, hands: &mut Hands, key: Key) -> Result<(), Failure> {
-        let kept = hands.run(Op::fsync(key))?;
-        kept.map(drop).explain(format_args!("can't write {} to its disk", self.target.display()))
+    fn keep(&self, driver: &mut Driver, key: Key) -> Result<(), Failure> {
+        let kept = driver.run(Op::fsync(key))?;
+        kept.map(drop).explain(format_args!("cannot write {} to its disk", self.target.display()))
     }
 }
 
-impl Drop for Draft {
+impl Drop for PartialFile {
     fn drop(&mut self) {
         if !self.is_published {
-            // Whoever has removed it before us wanted the same.
+            // The only likely error is that another process has removed it.
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// Where the copy is to go.
+/// The destination of the copy.
 struct Place {
     target: PathBuf,
-    /// Those of the file that is there, if one is.
+    /// The permissions of an existing target.
     permissions: Option<Permissions>,
 }
 
-/// If there is a symbolic link, it is what that points to. What is no regular file is not replaced:
-/// nobody who writes to `/dev/null` wants it gone; nor is what the program prints to.
+/// Returns the destination, after following a symbolic link. Files that are not regular, such as
+/// `/dev/null`, are not replaced, nor is a file that this program prints to.
 fn destination(request: &Request, original: &Original) -> Result<Place, Failure> {
     let target = &request.target;
     let refuse = |why| Err(Failure::run(format_args!("{} {why}", target.display())));
@@ -132,9 +133,9 @@ fn destination(request: &Request, original: &Original) -> Result<Place, Failure>
             if is_under(&io::stdout(), &found) || is_under(&io::stderr(), &found) {
                 return refuse("is what this program prints to");
             }
-            let looked = fs::canonicalize(target);
-            let target = looked.explain(format_args!("can't look at {}", target.display()))?;
-            // What is not for everybody's ordinary use stays with the old one.
+            let resolved = fs::canonicalize(target);
+            let target = resolved.explain(format_args!("cannot access {}", target.display()))?;
+            // Set-user-ID and similar bits are not copied.
             let permissions = Permissions::from_mode(found.mode() & 0o777);
             Ok(Place { target, permissions: Some(permissions) })
         }
@@ -144,7 +145,7 @@ fn destination(request: &Request, original: &Original) -> Result<Place, Failure>
         Err(error) if error.kind() == ErrorKind::NotFound && target.file_name().is_some() => {
             Ok(Place { target: target.clone(), permissions: None })
         }
-        Err(error) => Err(error).explain(format_args!("can't look at {}", target.display())),
+        Err(error) => Err(error).explain(format_args!("cannot access {}", target.display())),
     }
 }
 
@@ -152,24 +153,24 @@ fn is_same(one: &Metadata, other: &Metadata) -> bool {
     (one.dev(), one.ino()) == (other.dev(), other.ino())
 }
 
-/// Whether what is written to the stream goes there.
+/// Returns true if the stream writes to this file.
 fn is_under(stream: &impl AsFd, found: &Metadata) -> bool {
     let stream = stream.as_fd().try_clone_to_owned().map(File::from);
     stream.and_then(|stream| stream.metadata()).is_ok_and(|stream| is_same(&stream, found))
 }
 
-/// Under a name that nobody has: who was killed may have left his.
-fn make_file(hands: &mut Hands, folder: &Path, mode: u32) -> Result<(PathBuf, File), Failure> {
+/// Makes a file with a new name. A process that was killed may have left one with the same id.
+fn make_file(driver: &mut Driver, folder: &Path, mode: u32) -> Result<(PathBuf, File), Failure> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create_new(true).mode(mode);
     let mut attempt = 0;
     loop {
         let path = folder.join(format!(".copy-{}-{attempt}", process::id()));
-        match hands.open(&path, &options)? {
+        match driver.open(&path, &options)? {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => attempt += 1,
-            made => {
-                let why = format!("can't make a file in {}", folder.display());
-                return Ok((path, made.explain(why)?));
+            result => {
+                let why = format!("cannot create a file in {}", folder.display());
+                return Ok((path, result.explain(why)?));
             }
         }
     }

@@ -1,8 +1,8 @@
-//! Which steps mean something when: a rough sketch of the files and registrations, which gives
-//! scripts of which most steps do something.
+//! Generates scripts whose steps mostly have an effect, by an approximate model of the files and
+//! registrations.
 //!
-//! What does nothing is refused, with these exceptions: calls that are refused by the poller (by a
-//! stale key, twice, or beyond the interest) are rare but stay in, for all must refuse alike.
+//! Steps without an effect are left out. Calls that the poller refuses (a stale key, a second
+//! registration, directions beyond the interest) are rare but kept: all backends must refuse them.
 
 use crate::fuzz::script::*;
 use proptest::prelude::*;
@@ -11,32 +11,32 @@ use proptest_state_machine::ReferenceStateMachine;
 use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering;
 
-/// How many steps a script has.
+/// The number of steps of a script.
 const STEPS: RangeInclusive<usize> = 20..=44;
 
-/// Scripts, as the sketch makes them.
+/// Returns the strategy for scripts.
 pub(crate) fn scripts() -> impl Strategy<Value = Script> {
-    Sketch::sequential_strategy(STEPS).prop_map(|(sketch, steps, seen)| {
-        // All steps count as played, or else they were left out without a trial.
+    ScriptGenerator::sequential_strategy(STEPS).prop_map(|(generator, steps, seen)| {
+        // Marks all steps as seen: proptest would drop unseen ones without a trial.
         if let Some(seen) = seen {
             seen.store(steps.len(), Ordering::SeqCst);
         }
-        Script { kinds: sketch.kinds, steps }
+        Script { kinds: generator.kinds, steps }
     })
 }
 
-/// What is roughly known after some steps.
+/// The approximate state after some steps.
 #[derive(Clone, Debug)]
-pub(crate) struct Sketch {
-    /// The kinds that the script begins with.
+pub(crate) struct ScriptGenerator {
+    /// The initial file types of the script.
     kinds: [Kind; PLACES],
     files: [File; PLACES],
-    /// Which of the files each place has: two may have the same.
+    /// The file of each place; two may have the same.
     places: [usize; PLACES],
     registered: [Option<(Dirs, How)>; PLACES],
-    room: Room,
-    /// Nothing has happened since the last wait.
-    is_calm: bool,
+    capacity: Room,
+    /// The last step was a wait.
+    just_waited: bool,
 }
 
 /// A file.
@@ -46,14 +46,14 @@ struct File {
     has_peer: bool,
     inbox: Fill,
     outbox: Fill,
-    shut_here: bool,
-    shut_there: bool,
-    deaf: bool,
+    shut_local: bool,
+    shut_peer: bool,
+    shut_read: bool,
     is_large: bool,
-    is_taken: bool,
+    has_other_owner: bool,
 }
 
-/// How much there is of something.
+/// The fill level of a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fill {
     Empty,
@@ -61,36 +61,36 @@ enum Fill {
     Full,
 }
 
-impl ReferenceStateMachine for Sketch {
-    type State = Sketch;
+impl ReferenceStateMachine for ScriptGenerator {
+    type State = ScriptGenerator;
     type Transition = Step;
 
-    fn init_state() -> BoxedStrategy<Sketch> {
-        prop::array::uniform5(select(&Kind::ALL[..])).prop_map(Sketch::new).boxed()
+    fn init_state() -> BoxedStrategy<ScriptGenerator> {
+        prop::array::uniform5(select(&Kind::ALL[..])).prop_map(ScriptGenerator::new).boxed()
     }
 
-    fn transitions(sketch: &Sketch) -> BoxedStrategy<Step> {
+    fn transitions(generator: &ScriptGenerator) -> BoxedStrategy<Step> {
         let dirs = prop_oneof![6 => Just(Dirs::R), 3 => Just(Dirs::W), 4 => Just(Dirs::RW),
             2 => Just(Dirs::RP), 2 => select(&Dirs::ALL[..])];
         let how = prop_oneof![4 => Just(How::Level), 3 => Just(How::OneShot),
             3 => Just(How::Edge)];
-        let choice = (select(sketch.candidates()), dirs, how, any::<u8>());
+        let choice = (select(generator.candidates()), dirs, how, any::<u8>());
         choice.prop_map(|(step, dirs, how, number)| filled_in(step, dirs, how, number)).boxed()
     }
 
-    fn preconditions(sketch: &Sketch, &step: &Step) -> bool {
-        sketch.means_something(step)
+    fn preconditions(generator: &ScriptGenerator, &step: &Step) -> bool {
+        generator.has_effect(step)
     }
 
-    fn apply(mut sketch: Sketch, &step: &Step) -> Sketch {
-        sketch.is_calm = step.is_wait();
-        sketch.note_call(step);
-        sketch.note_file(step);
-        sketch
+    fn apply(mut generator: ScriptGenerator, &step: &Step) -> ScriptGenerator {
+        generator.just_waited = step.is_wait();
+        generator.note_call(step);
+        generator.note_file(step);
+        generator
     }
 }
 
-/// What is chosen apart from the step.
+/// Fills in the arguments of a step.
 fn filled_in(step: Step, dirs: Dirs, how: How, number: u8) -> Step {
     match step {
         Step::Register(at, ..) => Step::Register(at, dirs, how),
@@ -105,30 +105,30 @@ fn filled_in(step: Step, dirs: Dirs, how: How, number: u8) -> Step {
     }
 }
 
-/// What may come next.
-impl Sketch {
+/// The choice of the next step.
+impl ScriptGenerator {
     fn new(kinds: [Kind; PLACES]) -> Self {
-        Sketch {
+        ScriptGenerator {
             kinds,
             files: kinds.map(File::new),
             places: std::array::from_fn(|place| place),
             registered: [None; PLACES],
-            room: Room::Eight,
-            is_calm: true,
+            capacity: Room::Eight,
+            just_waited: true,
         }
     }
 
-    /// Each step as often as it has weight, the simple ones first.
+    /// Returns each step as often as its weight, the simple ones first.
     fn candidates(&self) -> Vec<Step> {
         let mut all = Vec::new();
         let mut add = |weight: usize, step: Step| {
-            let weight = if self.means_something(step) { weight } else { 0 };
+            let weight = if self.has_effect(step) { weight } else { 0 };
             all.extend(std::iter::repeat_n(step, weight));
         };
-        add(if self.is_calm { 4 } else { 200 }, Step::Wait0);
+        add(if self.just_waited { 4 } else { 200 }, Step::Wait0);
         add(8, Step::WaitShort(0));
         add(4, Step::WaitInterrupted(0));
-        Room::ALL.into_iter().for_each(|room| add(6, Step::SetCapacity(room)));
+        Room::ALL.into_iter().for_each(|capacity| add(6, Step::SetCapacity(capacity)));
         add(8, Step::Wake);
         add(4, Step::Overflow);
         for (at, weight) in At::ALL.into_iter().zip([5, 3, 2, 2, 2]) {
@@ -143,7 +143,7 @@ impl Sketch {
     fn calls(&self, at: At, add: &mut impl FnMut(usize, Step)) {
         let Some((asked, _)) = self.registered[at.index()] else {
             add(16, Step::Register(at, Dirs::R, How::Level));
-            // By a stale key.
+            // With a stale key.
             add(1, Step::Modify(at, Dirs::R, How::Level));
             add(1, Step::Rearm(at, Dirs::R));
             add(1, Step::Drained(at, Dirs::R));
@@ -157,20 +157,20 @@ impl Sketch {
             add(weight, Step::Rearm(at, dirs));
             add(weight.min(2), Step::Drained(at, dirs));
         }
-        // Beyond most interests.
+        // Directions beyond most interests.
         add(1, Step::Rearm(at, Dirs::RWP));
         add(1, Step::Drained(at, Dirs::WP));
         add(2, Step::Deregister(at));
     }
 
-    /// Whether the step does something, or is a call that is to be refused.
-    fn means_something(&self, step: Step) -> bool {
+    /// Returns true if the step has an effect, or is a call that must be refused.
+    fn has_effect(&self, step: Step) -> bool {
         let file = |at: At| self.file(at);
         match step {
-            Step::SetCapacity(room) => room != self.room,
+            Step::SetCapacity(capacity) => capacity != self.capacity,
             Step::PeerWrite(at, _) | Step::PeerTrickle(at) => file(at).can_be_sent(),
-            Step::PeerRead(at, _) | Step::PeerDrain(at) => file(at).can_be_read_there(),
-            Step::PeerShutdownWr(at) => file(at).has_peer && file(at).is_open_socket_there(),
+            Step::PeerRead(at, _) | Step::PeerDrain(at) => file(at).peer_can_read(),
+            Step::PeerShutdownWr(at) => file(at).has_peer && file(at).peer_can_shut(),
             Step::PeerClose(at) => file(at).has_peer,
             Step::Read(at, _) => file(at).inbox != Fill::Empty,
             Step::DrainRead(at) => {
@@ -180,10 +180,10 @@ impl Sketch {
             Step::FillWrite(at) => {
                 file(at).can_write() && (file(at).outbox != Fill::Full || self.has_edges(at))
             }
-            Step::ShutdownWr(at) => file(at).is_socket() && !file(at).shut_here,
-            Step::ShutdownRd(at) => file(at).is_socket() && !file(at).deaf,
+            Step::ShutdownWr(at) => file(at).is_socket() && !file(at).shut_local,
+            Step::ShutdownRd(at) => file(at).is_socket() && !file(at).shut_read,
             Step::SetFlags(at) => self.registered[at.index()].is_some(),
-            Step::TakeSignals(at) => !file(at).is_taken,
+            Step::TakeSignals(at) => !file(at).has_other_owner,
             Step::Dup(from, to) => self.places[from.index()] != self.places[to.index()],
             Step::Enlarge(at, end) => {
                 file(at).is_pipe() && !file(at).is_large && (file(at).has_peer || end == End::Here)
@@ -201,7 +201,7 @@ impl Sketch {
     }
 }
 
-/// What may be done to a file. What is impossible gets no weight.
+/// Adds the steps on a file. Impossible ones get no weight.
 fn file_steps(at: At, add: &mut impl FnMut(usize, Step)) {
     add(12, Step::PeerWrite(at, 0));
     add(1, Step::PeerTrickle(at));
@@ -225,11 +225,11 @@ fn is_part(dirs: Dirs, of: Dirs) -> bool {
     quintpoll::Interest::from(of).contains(dirs.into())
 }
 
-/// What has come of a step.
-impl Sketch {
+/// The effects of a step.
+impl ScriptGenerator {
     fn note_call(&mut self, step: Step) {
         match step {
-            Step::SetCapacity(room) => self.room = room,
+            Step::SetCapacity(capacity) => self.capacity = capacity,
             Step::Register(at, dirs, how) => {
                 self.registered[at.index()].get_or_insert((dirs, how));
             }
@@ -248,7 +248,7 @@ impl Sketch {
         }
     }
 
-    /// Another file is there, which no other place has.
+    /// Puts a new file at a place, which no other place has.
     fn replace(&mut self, at: At, file: File) {
         self.registered[at.index()] = None;
         let others = At::ALL.into_iter().filter(|&other| other != at);
@@ -283,17 +283,17 @@ impl Sketch {
             PeerWrite(..) | PeerTrickle(_) => file.inbox = Fill::Some,
             PeerRead(..) => file.outbox = Fill::Some,
             PeerDrain(_) => file.outbox = Fill::Empty,
-            PeerShutdownWr(_) => file.shut_there = true,
+            PeerShutdownWr(_) => file.shut_peer = true,
             PeerClose(_) => file.has_peer = false,
             DrainRead(_) => file.inbox = Fill::Empty,
             Write(..) => file.outbox = Fill::Some,
             FillWrite(_) => file.outbox = Fill::Full,
-            ShutdownWr(_) => file.shut_here = true,
-            ShutdownRd(_) => file.deaf = true,
+            ShutdownWr(_) => file.shut_local = true,
+            ShutdownRd(_) => file.shut_read = true,
             Enlarge(..) => (file.is_large, file.outbox) = (true, Fill::Some),
-            _ => file.is_taken = true,
+            _ => file.has_other_owner = true,
         }
-        file.same_box(before);
+        file.sync_counter(before);
     }
 }
 
@@ -304,16 +304,16 @@ impl File {
             has_peer: !matches!(kind, Kind::Counter | Kind::Null),
             inbox: Fill::Empty,
             outbox: Fill::Empty,
-            shut_here: false,
-            shut_there: false,
-            deaf: false,
+            shut_local: false,
+            shut_peer: false,
+            shut_read: false,
             is_large: false,
-            is_taken: false,
+            has_other_owner: false,
         }
     }
 
-    /// Of a counter both are the same box, and what has changed last counts.
-    fn same_box(&mut self, before: Fill) {
+    /// Makes both buffers of a counter equal, to the one that has changed.
+    fn sync_counter(&mut self, before: Fill) {
         if self.kind == Kind::Counter {
             let changed = if self.inbox != before { self.inbox } else { self.outbox };
             (self.inbox, self.outbox) = (changed, changed);
@@ -328,8 +328,8 @@ impl File {
         matches!(self.kind, Kind::PipeRead | Kind::PipeWrite)
     }
 
-    fn is_open_socket_there(&self) -> bool {
-        self.is_socket() && !self.shut_there
+    fn peer_can_shut(&self) -> bool {
+        self.is_socket() && !self.shut_peer
     }
 
     fn can_read(&self) -> bool {
@@ -337,20 +337,21 @@ impl File {
     }
 
     fn can_be_sent(&self) -> bool {
-        let is_heard = self.has_peer && !self.shut_there && !self.deaf;
+        let is_heard = self.has_peer && !self.shut_peer && !self.shut_read;
         self.kind == Kind::Counter || (self.can_read() && is_heard)
     }
 
-    /// A datagram socket without its other side finds that out by a write.
+    /// Returns true if a write has an effect. On a datagram socket without a peer it finds that
+    /// out.
     fn can_write(&self) -> bool {
         match self.kind {
             Kind::PipeRead | Kind::Null => false,
-            Kind::Counter | Kind::Datagram => !self.shut_here,
-            _ => self.has_peer && !self.shut_here,
+            Kind::Counter | Kind::Datagram => !self.shut_local,
+            _ => self.has_peer && !self.shut_local,
         }
     }
 
-    fn can_be_read_there(&self) -> bool {
+    fn peer_can_read(&self) -> bool {
         (self.has_peer || self.kind == Kind::Counter) && self.outbox != Fill::Empty
     }
 }

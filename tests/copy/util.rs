@@ -1,4 +1,4 @@
-//! Rooms to copy in, copies that have begun, and what is to be said of them.
+//! Temporary directories, running copies, and checks of their output.
 
 use quintpoll::Backend;
 use std::ffi::OsStr;
@@ -10,21 +10,21 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Longer than anything takes, on any machine: whoever waits for so long waits for ever.
+/// The timeout of a test that hangs.
 const WATCHDOG: Duration = Duration::from_secs(60);
-/// Copies so slowly that there is time to interfere.
-pub(crate) const SLOWLY: [&str; 4] = ["--block", "1", "--depth", "1"];
-/// A folder that goes with the test.
-pub(crate) struct Room(pub(crate) PathBuf);
+/// Options that slow a copy down, so that a test can interfere.
+pub(crate) const SLOW: [&str; 4] = ["--block", "1", "--depth", "1"];
+/// A directory that is removed at the end of the test.
+pub(crate) struct TempDir(pub(crate) PathBuf);
 
-impl Room {
+impl TempDir {
     pub(crate) fn new(name: &str) -> Self {
         let name: String =
             name.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
-        // Not where temporary files may be in memory, which is no place for O_DIRECT everywhere.
+        // A temporary file system may be in memory, where O_DIRECT may not work.
         let path = profile().join(format!("copy-{}-{name}", std::process::id()));
-        fs::create_dir(&path).expect("there is room");
-        Room(path)
+        fs::create_dir(&path).expect("disk space");
+        TempDir(path)
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -33,14 +33,14 @@ impl Room {
 
     pub(crate) fn file(&self, name: &str, content: &[u8]) -> PathBuf {
         let path = self.path(name);
-        fs::write(&path, content).expect("there is room");
+        fs::write(&path, content).expect("disk space");
         path
     }
 
     pub(crate) fn names(&self) -> Vec<String> {
-        let entries = fs::read_dir(&self.0).expect("it is there");
+        let entries = fs::read_dir(&self.0).expect("the directory");
         entries
-            .map(|entry| entry.expect("it is there").file_name().to_string_lossy().into_owned())
+            .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
             .collect()
     }
 
@@ -52,69 +52,71 @@ impl Room {
         assert!(self.names().is_empty(), "{:?} is left", self.names());
     }
 
-    pub(crate) fn expect_no_part_left(&self) {
+    pub(crate) fn expect_no_partial_file(&self) {
         let names = self.names();
         assert!(!names.iter().any(|name| name.starts_with('.')), "{names:?}");
     }
 }
 
-impl Drop for Room {
+impl Drop for TempDir {
     fn drop(&mut self) {
-        // A failing test has more to say than this.
+        // An error here must not hide that of a failing test.
         let _ = fs::remove_dir_all(&self.0);
     }
 }
 
-/// A copy that has begun: some of it is there, under a name that is not its own.
-pub(crate) struct Started(pub(crate) Child);
+/// A copy in progress, with some bytes in its partial file.
+pub(crate) struct RunningCopy(pub(crate) Child);
 
-impl Started {
-    pub(crate) fn slowly(room: &Room, backend: &str, source: &Path) -> Self {
+impl RunningCopy {
+    pub(crate) fn start_slow(dir: &TempDir, backend: &str, source: &Path) -> Self {
         let mut options = vec!["--backend", backend];
-        options.extend(SLOWLY);
-        Started::new(room, &options, source)
+        options.extend(SLOW);
+        RunningCopy::new(dir, &options, source)
     }
 
-    pub(crate) fn new(room: &Room, options: &[&str], source: &Path) -> Self {
+    pub(crate) fn new(dir: &TempDir, options: &[&str], source: &Path) -> Self {
         let mut command = Command::new(example());
         command.args(options);
-        Started::spawn(room, command, source)
+        RunningCopy::spawn(dir, command, source)
     }
 
-    pub(crate) fn spawn(room: &Room, mut command: Command, source: &Path) -> Self {
-        command.arg(source).arg(room.path("target"));
+    pub(crate) fn spawn(dir: &TempDir, mut command: Command, source: &Path) -> Self {
+        command.arg(source).arg(dir.path("target"));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut started = Started(command.spawn().expect("the example is built"));
+        let mut running = RunningCopy(command.spawn().expect("the example is built"));
         let deadline = Instant::now() + WATCHDOG;
-        let has_begun = || {
-            let part = room.names().into_iter().find(|name| name.starts_with('.'));
-            part.is_some_and(|name| fs::metadata(room.path(&name)).is_ok_and(|its| its.len() > 0))
+        let has_started = || {
+            let part = dir.names().into_iter().find(|name| name.starts_with('.'));
+            part.is_some_and(|name| fs::metadata(dir.path(&name)).is_ok_and(|file| file.len() > 0))
         };
-        while !has_begun() {
-            let ended = started.0.try_wait().expect("it is our child");
-            assert!(ended.is_none(), "it was over before it could be disturbed");
-            assert!(Instant::now() < deadline, "it does not begin");
+        while !has_started() {
+            let ended = running.0.try_wait().expect("a child of this process");
+            assert!(ended.is_none(), "the copy has ended too early");
+            assert!(Instant::now() < deadline, "the copy does not start");
             thread::yield_now();
         }
-        started
+        running
     }
 
     pub(crate) fn output(self) -> Output {
-        watched("the rest of the copying", move || self.0.wait_with_output().expect("it is ours"))
+        watched("the rest of the copy", move || {
+            self.0.wait_with_output().expect("a child of this process")
+        })
     }
 }
 
-pub(crate) fn on_each_backend(check: impl Fn(&Room, &str) + Sync) {
-    on_each(&[&[]], |room, way| check(room, way[1]));
+pub(crate) fn on_each_backend(check: impl Fn(&TempDir, &str) + Sync) {
+    on_each(&[&[]], |dir, way| check(dir, way[1]));
 }
 
-/// Through the page cache and past it. All begin with `--backend` and its name.
-pub(crate) fn on_each_backend_in_each_way(check: impl Fn(&Room, &[&str]) + Sync) {
+/// Runs `check` with and without `--direct`. The options begin with `--backend` and its name.
+pub(crate) fn on_each_backend_in_each_way(check: impl Fn(&TempDir, &[&str]) + Sync) {
     on_each(&[&[], &["--direct"]], check);
 }
 
-/// The backends are checked side by side, in threads that bear their names.
-pub(crate) fn on_each(ways: &[&[&str]], check: impl Fn(&Room, &[&str]) + Sync) {
+/// Checks the backends concurrently, in threads with their names.
+pub(crate) fn on_each(ways: &[&[&str]], check: impl Fn(&TempDir, &[&str]) + Sync) {
     let test = thread::current().name().unwrap_or("main").to_owned();
     thread::scope(|scope| {
         for backend in Backend::ALL {
@@ -131,15 +133,15 @@ pub(crate) fn on_each(ways: &[&[&str]], check: impl Fn(&Room, &[&str]) + Sync) {
                         .chain(options.iter().copied())
                         .collect();
                     println!("{way:?}");
-                    check(&Room::new(&format!("{test} {way:?}")), &way);
+                    check(&TempDir::new(&format!("{test} {way:?}")), &way);
                 }
             };
-            named.spawn_scoped(scope, work).expect("threads are left");
+            named.spawn_scoped(scope, work).expect("a thread");
         }
     });
 }
 
-/// Of a linear congruential generator, so that no block is like another.
+/// Returns bytes of a linear congruential generator, so that all blocks differ.
 pub(crate) fn bytes(count: usize) -> Vec<u8> {
     let next = |state: &u64| Some(state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
     std::iter::successors(Some(1), next).map(|state: u64| (state >> 33) as u8).take(count).collect()
@@ -157,7 +159,7 @@ pub(crate) fn output_of(mut command: Command, source: &Path, target: &Path) -> O
 }
 
 pub(crate) fn mode_of(path: &Path) -> u32 {
-    fs::metadata(path).expect("it is there").mode() & 0o7777
+    fs::metadata(path).expect("the directory").mode() & 0o7777
 }
 
 pub(crate) fn output(mut command: Command) -> Output {
@@ -165,32 +167,32 @@ pub(crate) fn output(mut command: Command) -> Output {
     watched("the whole run", move || command.output().expect("the example is built"))
 }
 
-pub(crate) fn complaint(done: &Output) -> String {
+pub(crate) fn stderr(done: &Output) -> String {
     String::from_utf8_lossy(&done.stderr).into_owned()
 }
 
-/// Gives what it printed.
+/// Returns the output.
 pub(crate) fn expect_success(done: &Output) -> String {
-    assert!(done.status.success(), "{}: {}", done.status, complaint(done));
-    assert!(done.stderr.is_empty(), "progress is for terminals: {}", complaint(done));
+    assert!(done.status.success(), "{}: {}", done.status, stderr(done));
+    assert!(done.stderr.is_empty(), "progress is for terminals: {}", stderr(done));
     String::from_utf8_lossy(&done.stdout).into_owned()
 }
 
 pub(crate) fn expect_failure(done: &Output, why: &str) {
-    expect_complaint(done, why);
+    expect_stderr(done, why);
     assert!(done.stdout.is_empty());
 }
 
-pub(crate) fn expect_complaint(done: &Output, why: &str) {
-    let complaint = complaint(done);
-    assert_eq!(done.status.code(), Some(1), "{complaint}");
-    assert_eq!(complaint.lines().count(), 1, "{complaint}");
-    assert!(complaint.contains(why), "{why:?} is not in {complaint:?}");
+pub(crate) fn expect_stderr(done: &Output, why: &str) {
+    let stderr = stderr(done);
+    assert_eq!(done.status.code(), Some(1), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(stderr.contains(why), "{why:?} is not in {stderr:?}");
 }
 
-/// The directory that the test programs' is in.
+/// Returns the directory of the build profile.
 pub(crate) fn profile() -> PathBuf {
-    let this = std::env::current_exe().expect("the system knows");
+    let this = std::env::current_exe().expect("the path of this program");
     this.ancestors().nth(2).expect("tests are in target/<profile>/deps").to_owned()
 }
 
@@ -198,7 +200,7 @@ pub(crate) fn example() -> PathBuf {
     profile().join("examples/copy")
 }
 
-/// Runs what may never end, in a thread of its own.
+/// Runs work that may hang, in another thread.
 pub(crate) fn watched<T: Send + 'static>(
     what: &str,
     work: impl FnOnce() -> T + Send + 'static,
