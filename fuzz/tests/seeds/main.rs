@@ -4,9 +4,9 @@
 //! or the layout of a step has changed, `QUINTPOLL_WRITE_SEEDS=1` writes them anew.
 
 mod encode;
+#[path = "../../../tests/agree/fd_count.rs"]
+mod fd_count;
 mod mechanisms;
-#[path = "../../../tests/agree/numbers.rs"]
-mod numbers;
 mod scripts;
 mod together;
 
@@ -68,28 +68,28 @@ fn compare(target: &str, seeds: Vec<Seed>, decode: impl Fn(&[u8]) -> Option<Scri
 fn seeds_hold() {
     for (name, data, _) in seeds() {
         println!("{name}");
-        numbers::uncounted(|| script_vs_model(&data));
+        fd_count::without_fd_counts(|| script_vs_model(&data));
     }
     for (name, data, _) in seeds_together() {
         println!("{name}");
-        numbers::uncounted(|| backends_agree(&data));
+        fd_count::without_fd_counts(|| backends_agree(&data));
     }
 }
 
 #[test]
 fn pseudo_random_data_holds() {
-    pseudo_random(INPUTS, |data| numbers::uncounted(|| script_vs_model(data)));
+    pseudo_random(INPUTS, |data| fd_count::without_fd_counts(|| script_vs_model(data)));
 }
 
 #[test]
 fn pseudo_random_data_holds_together() {
-    pseudo_random(INPUTS_TOGETHER, |data| numbers::uncounted(|| backends_agree(data)));
+    pseudo_random(INPUTS_TOGETHER, |data| fd_count::without_fd_counts(|| backends_agree(data)));
 }
 
 /// These have no seeds: nearly any data is a script that does something.
 #[test]
 fn pseudo_random_data_holds_of_operations() {
-    pseudo_random(INPUTS_OPERATIONS, |data| numbers::counting(|| operations(data)));
+    pseudo_random(INPUTS_OPERATIONS, |data| fd_count::with_fd_counts(|| operations(data)));
 }
 
 fn pseudo_random(inputs: usize, target: fn(&[u8])) {
