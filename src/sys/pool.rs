@@ -147,13 +147,13 @@ impl BufferPool {
         self.0.limit
     }
 
-    /// Returns the number of allocated buffers, in use or idle.
+    /// Returns the number of allocated buffers, in use or free.
     pub fn allocated(&self) -> usize {
         self.0.lock().map_or(0, |state| state.made)
     }
 
-    /// Returns the number of idle buffers. Buffers provided to io_uring pollers, at most half of
-    /// the limit, are not idle.
+    /// Returns the number of free buffers. Buffers provided to io_uring pollers, at most half of
+    /// the limit, are not free.
     pub fn available(&self) -> usize {
         self.0.lock().map_or(0, |state| state.free.len())
     }

@@ -335,8 +335,8 @@ impl Player {
         if self.numbers[place].is_some() {
             self.deregister(place)?;
         }
-        // A silent operation may have ended before the deregistration could stop it. No wait returns
-        // for it.
+        // A silent operation may have ended before the deregistration could stop it. No wait
+        // returns for it.
         self.settle_silent_ends()?;
         let begun = Instant::now();
         while self.ledger.pending_at(place).next().is_some() {

@@ -71,7 +71,7 @@ pub(super) fn prepare(
 /// Returns a handle to the pool of a receive.
 fn receive_from(pool: &BufferPool) -> io::Result<BufferPool> {
     if pool.is_forked_child() {
-        let cause = "the pool belongs to a parent process";
+        let cause = "the pool belongs to the process that this one was forked from";
         return Err(io::Error::other(cause));
     }
     Ok(pool.clone())

@@ -41,9 +41,9 @@ pub(super) struct Script {
     pub(super) granted_trigger: Option<Trigger>,
     /// [`ArmOutcome::level`] of every call.
     pub(super) level: Interest,
-    /// [`ArmOutcome::look`] of every call.
+    /// [`ArmOutcome::needs_initial_poll`] of every call.
     pub(super) look: bool,
-    /// [`ArmOutcome::blind`] of every call.
+    /// [`ArmOutcome::needs_poll_each_wait`] of every call.
     pub(super) blind: bool,
     /// The errors of the next calls of `arm`.
     pub(super) refusals: VecDeque<io::Error>,
