@@ -123,8 +123,8 @@ pub trait Poller {
     ///
     /// A source that is already ready is reported by the next wait, in every mode (R1). Any kind of
     /// file can be registered; regular files, directories and the like are always ready (F1). An
-    /// empty `interest` is legal and silent (R8); [`register_for_ops`](Poller::register_for_ops)
-    /// has it. `source.as_fd()` is called once, before anything else.
+    /// empty `interest` is legal and silent (R8): [`register_for_ops`](Poller::register_for_ops)
+    /// registers so. `source.as_fd()` is called once, before anything else.
     ///
     /// The poller shares ownership of the source, so `register(&listener, …)` does not compile.
     /// Pass `Arc::new(listener)`, or `listener.clone()` of an `Arc` (see [`Source`]).
