@@ -142,9 +142,9 @@ impl fmt::Display for Unavailable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} is not available: ", self.backend)?;
         match &self.cause {
-            Cause::Foreign => {
-                f.write_str("it is not part of this crate; make its poller with Reactor::new")
-            }
+            Cause::Foreign => f.write_str(
+                "the backend is not part of this crate; make its poller with Reactor::new",
+            ),
             Cause::Refused(error) | Cause::System(error) => error.fmt(f),
         }
     }

@@ -29,7 +29,7 @@ impl fmt::Debug for OpId {
 pub struct Completion {
     /// The token that was given to [`submit`](crate::Poller::submit).
     pub token: Token,
-    /// The operation.
+    /// The id that [`submit`](crate::Poller::submit) returned.
     pub id: OpId,
     /// The number of bytes that were moved, also if `result` is an error.
     pub transferred: usize,

@@ -120,7 +120,8 @@ impl<S: Selector> Reactor<S> {
 
     /// Returns the error for an unknown id; `cause` is used if it is an id of this poller.
     fn not_found(&self, poller: u32, cause: &'static str) -> io::Error {
-        let cause = if poller == self.id { cause } else { "it belongs to another poller" };
+        let cause =
+            if poller == self.id { cause } else { "the key or id belongs to another poller" };
         io::Error::new(io::ErrorKind::NotFound, cause)
     }
 

@@ -130,7 +130,7 @@ pub trait OpDriver {
 pub enum OpEvent {
     /// The operation has ended.
     Completed {
-        /// The operation.
+        /// The operation that has ended.
         op: OpSlot,
         /// The work as it was submitted, except for the count of moved bytes.
         work: Work,
@@ -142,9 +142,9 @@ pub enum OpEvent {
     },
     /// A multishot operation has a result, and continues.
     Result {
-        /// The operation.
+        /// The operation that continues.
         op: OpSlot,
-        /// The result.
+        /// One connection, or one received buffer.
         result: CallResult,
     },
 }

@@ -20,9 +20,9 @@
 //!   outlive the registration, but not the next wait, which reads it. A registration that reuses
 //!   the descriptor is polled in that wait anyway (a).
 //! - **h.** After `O_ASYNC` is off no more signals are sent, but some may be queued.
-//! - **i.** The program's own actions are left out. Its shutdown(2) sends no signal, and an
-//!   `F_SETFL` without `O_ASYNC` silences the file; `rearm` repairs both. While a thread sleeps in
-//!   a read of a socket, arriving data signals no owner.
+//! - **i.** The program's own shutdown(2) sends no signal, and an `F_SETFL` without `O_ASYNC`
+//!   silences the file; `rearm` repairs both. While a thread sleeps in a read of a socket, arriving
+//!   data signals no owner.
 //! - **k.** An owner is also sent `SIGURG` for urgent data, even if it wants only `O_ASYNC`.
 //!
 //! Files that cannot signal, and all that wait for writability, are in a fallback set: the array of

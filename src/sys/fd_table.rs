@@ -120,8 +120,8 @@ impl ForeignFd {
     ///
     /// # Errors
     ///
-    /// `NotFound` if the descriptor was fetched before; an error that explains itself if the tables
-    /// are separate and the descriptor can't be duplicated.
+    /// `NotFound` if the descriptor was fetched before; an error that names the cause if the
+    /// tables are separate and the descriptor can't be duplicated.
     pub(crate) fn fetch(&mut self) -> io::Result<OwnedFd> {
         let Some(opened) = &self.fd else { return Err(fetched_before()) };
         let fd = opened.as_raw_fd();

@@ -54,8 +54,8 @@ impl ForkGeneration {
     }
 }
 
-/// A lock for a few system calls. A forked child never finds it held, although the thread that
-/// held it in the parent does not exist there.
+/// A lock for a few system calls. A forked child finds it free, even if a thread of the parent
+/// held it.
 #[derive(Debug)]
 pub(crate) struct Lock(AtomicU32);
 
@@ -64,7 +64,8 @@ impl Lock {
         Lock(AtomicU32::new(0))
     }
 
-    /// Runs `body` while no other thread of this process, which made `generation`, runs one.
+    /// Runs `body` while no other thread of this process is in `with`. This process must have made
+    /// `generation`.
     pub(crate) fn with<T>(&self, generation: &ForkGeneration, body: impl FnOnce() -> T) -> T {
         // A free lock is 0, or the number of an ancestor process.
         let take = |held| (held != generation.number).then_some(generation.number);

@@ -75,7 +75,7 @@ impl ReferenceStateMachine for ScriptGenerator {
         let how = prop_oneof![4 => Just(How::Level), 3 => Just(How::OneShot),
             3 => Just(How::Edge)];
         let choice = (select(generator.candidates()), dirs, how, any::<u8>());
-        choice.prop_map(|(step, dirs, how, number)| filled_in(step, dirs, how, number)).boxed()
+        choice.prop_map(|(step, dirs, how, number)| fill_in(step, dirs, how, number)).boxed()
     }
 
     fn preconditions(generator: &ScriptGenerator, &step: &Step) -> bool {
@@ -91,7 +91,7 @@ impl ReferenceStateMachine for ScriptGenerator {
 }
 
 /// Fills in the arguments of a step.
-fn filled_in(step: Step, dirs: Dirs, how: How, number: u8) -> Step {
+fn fill_in(step: Step, dirs: Dirs, how: How, number: u8) -> Step {
     match step {
         Step::Register(at, ..) => Step::Register(at, dirs, how),
         Step::Modify(at, ..) => Step::Modify(at, dirs, how),

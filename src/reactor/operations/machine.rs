@@ -43,7 +43,7 @@ pub(in crate::reactor) struct Operations {
 }
 
 impl Operations {
-    /// Returns the operations, none yet, of the poller with this id.
+    /// Returns an empty set of operations for the poller with this id.
     pub(in crate::reactor) fn of_poller(poller: u32) -> Self {
         Operations {
             table: OpTable::of_poller(poller),

@@ -1,4 +1,4 @@
-//! Splices from one source to another; each may have to wait for either.
+//! Splices between two sources. A splice may wait for either.
 
 use super::entry::{Cause, Side, Spliced};
 use super::io::Io;

@@ -39,7 +39,7 @@ impl Verifier {
         Ok(())
     }
 
-    /// Polls those of the sources whose end was reported (E5).
+    /// Polls those of these sources whose end was reported (E5).
     ///
     /// # Errors
     ///

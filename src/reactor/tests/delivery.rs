@@ -177,7 +177,7 @@ fn wait_does_not_sleep_with_queued_sources() {
     assert_eq!(cx.take_calls(), [Call::Wait(Deadline::Never)]);
     assert_eq!(cx.wait(None).expect("no errors"), [1]);
     assert_eq!(cx.take_calls(), [Call::Wait(Deadline::Now)]);
-    cx.script.borrow_mut().look = true;
+    cx.script.borrow_mut().needs_initial_poll = true;
     cx.reactor.rearm(keys[0], R).expect("known");
     cx.take_calls();
     assert_eq!(cx.wait(None).expect("no errors"), [0]);
@@ -275,7 +275,7 @@ fn overflow_polls_every_source() {
 fn unreported_present_readiness_is_polled() {
     for mode in [Mode::Level, Mode::Edge, Mode::OneShot] {
         let mut cx = FakeReactor::new(Triggers::EDGE, 4);
-        cx.script.borrow_mut().look = true;
+        cx.script.borrow_mut().needs_initial_poll = true;
         let (eventfds, keys) = register_readable(&mut cx, 1, mode);
         assert_eq!(cx.poll_now(), [0], "after register, {mode:?}");
         cx.reactor.modify(keys[0], Token(5), R, mode).expect("known");
@@ -289,10 +289,10 @@ fn unreported_present_readiness_is_polled() {
 }
 
 #[test]
-fn blind_source_is_polled_once_per_wait() {
+fn partly_shown_source_is_polled_once_per_wait() {
     for mode in [Mode::Level, Mode::Edge, Mode::OneShot] {
         let mut cx = FakeReactor::new(Triggers::LEVEL, 4);
-        cx.script.borrow_mut().blind = true;
+        cx.script.borrow_mut().needs_poll_each_wait = true;
         let (eventfds, keys) = register_readable(&mut cx, 1, mode);
         assert_eq!(cx.wait(None).expect("no errors"), [0], "the wait does not sleep, {mode:?}");
         let again = if mode == Mode::Level { vec![0] } else { vec![] };
@@ -316,16 +316,16 @@ fn blind_source_is_polled_once_per_wait() {
 #[test]
 fn polling_ends_when_selector_reports_again() {
     let mut cx = FakeReactor::new(Triggers::LEVEL, 4);
-    cx.script.borrow_mut().blind = true;
+    cx.script.borrow_mut().needs_poll_each_wait = true;
     let (_eventfds, keys) = register_readable(&mut cx, 2, Mode::Level);
-    cx.script.borrow_mut().blind = false;
+    cx.script.borrow_mut().needs_poll_each_wait = false;
     cx.reactor.modify(keys[0], Token(0), R, Mode::Level).expect("known");
-    assert_eq!(cx.poll_now(), [0, 1], "blind when registered");
+    assert_eq!(cx.poll_now(), [0, 1], "polled each wait when registered");
     assert_eq!(cx.poll_now(), [1]);
-    cx.script.borrow_mut().blind = true;
+    cx.script.borrow_mut().needs_poll_each_wait = true;
     cx.reactor.modify(keys[0], Token(0), R, Mode::Level).expect("known");
-    assert_eq!(cx.poll_now(), [0, 1], "blind again, and polled at once");
-    assert_eq!(cx.poll_now(), [1, 0], "after those blind before");
+    assert_eq!(cx.poll_now(), [0, 1], "polled each wait again, and at once");
+    assert_eq!(cx.poll_now(), [1, 0], "after those polled before");
     cx.reactor.deregister(keys[1]).expect("known");
     assert_eq!(cx.poll_now(), [0]);
 }
@@ -333,7 +333,7 @@ fn polling_ends_when_selector_reports_again() {
 #[test]
 fn rearmed_direction_is_polled_if_unreported() {
     let mut cx = FakeReactor::new(Triggers::LEVEL, 4);
-    cx.script.borrow_mut().look = true;
+    cx.script.borrow_mut().needs_initial_poll = true;
     let eventfd = TestEventFd::readable();
     let key = cx.reactor.register(eventfd.source(), Token(0), R | W, Mode::Edge).expect("fresh");
     assert_eq!([cx.poll_now(), cx.poll_now()], [vec![0], vec![]], "both at once, once");

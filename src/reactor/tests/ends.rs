@@ -149,7 +149,7 @@ fn data_after_end_are_found_by_next_wait() {
 #[test]
 fn unwatchable_ends_are_polled() {
     let mut cx = FakeReactor::new(Triggers::LEVEL, 4);
-    cx.script.borrow_mut().blind = true;
+    cx.script.borrow_mut().needs_poll_each_wait = true;
     let (reader, writer) = pipe();
     let writer = Arc::new(writer);
     cx.reactor.register(writer, Token(0), W, Mode::Edge).expect("fresh");

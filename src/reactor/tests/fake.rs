@@ -42,9 +42,9 @@ pub(super) struct Script {
     /// [`ArmOutcome::level`] of every call.
     pub(super) level: Interest,
     /// [`ArmOutcome::needs_initial_poll`] of every call.
-    pub(super) look: bool,
+    pub(super) needs_initial_poll: bool,
     /// [`ArmOutcome::needs_poll_each_wait`] of every call.
-    pub(super) blind: bool,
+    pub(super) needs_poll_each_wait: bool,
     /// The errors of the next calls of `arm`.
     pub(super) refusals: VecDeque<io::Error>,
     /// The results of the next waits. A further wait finds nothing, and must not have to sleep.
@@ -108,8 +108,8 @@ impl Selector for FakeSelector {
         let applied = ArmOutcome {
             trigger,
             level: script.level,
-            needs_initial_poll: script.look,
-            needs_poll_each_wait: script.blind,
+            needs_initial_poll: script.needs_initial_poll,
+            needs_poll_each_wait: script.needs_poll_each_wait,
         };
         script.refusals.pop_front().map_or(Ok(applied), Err)
     }
@@ -167,8 +167,8 @@ impl FakeReactor {
             native,
             granted_trigger: None,
             level: Interest::empty(),
-            look: false,
-            blind: false,
+            needs_initial_poll: false,
+            needs_poll_each_wait: false,
             refusals: VecDeque::new(),
             answers: VecDeque::new(),
             has_more: false,

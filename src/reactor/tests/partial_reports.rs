@@ -119,7 +119,7 @@ fn surplus_partial_report_is_polled_when_popped() {
 fn split(interest: Interest, mode: Mode, eventfd: &TestEventFd) -> (FakeReactor, Key) {
     let mut cx = FakeReactor::new(Triggers::EDGE, 4);
     cx.script.borrow_mut().level = W;
-    cx.script.borrow_mut().look = true;
+    cx.script.borrow_mut().needs_initial_poll = true;
     let key = add(&mut cx, eventfd, interest, mode);
     (cx, key)
 }
@@ -197,11 +197,11 @@ fn one_shot_polls_armed_directions_only() {
 fn file_losing_edges_is_disarmed_while_unarmed() {
     let eventfd = TestEventFd::readable();
     let mut cx = FakeReactor::new(Triggers::EDGE, 4);
-    cx.script.borrow_mut().look = true;
+    cx.script.borrow_mut().needs_initial_poll = true;
     let key = add(&mut cx, &eventfd, R | W, Mode::OneShot);
     assert_eq!(cx.poll_now(), [0]);
     assert_eq!(cx.take_calls(), [POLL]);
-    (cx.script.borrow_mut().granted_trigger, cx.script.borrow_mut().look) =
+    (cx.script.borrow_mut().granted_trigger, cx.script.borrow_mut().needs_initial_poll) =
         (Some(Trigger::Level), false);
     cx.reactor.rearm(key, Interest::empty()).expect("known");
     let calls = [Call::Arm(slot(key), R | W, Trigger::Edge), Call::Disarm(slot(key))];
@@ -225,7 +225,7 @@ fn file_losing_edges_keeps_unreported_directions() {
     let (mut cx, key) = split(R | W, Mode::Edge, &eventfd);
     cx.poll_now();
     cx.script.borrow_mut().granted_trigger = Some(Trigger::Level);
-    cx.script.borrow_mut().look = false;
+    cx.script.borrow_mut().needs_initial_poll = false;
     cx.reactor.drained(key, R | W).expect("known");
     cx.script.borrow_mut().report(&[Report::Fact(slot(key), PollBits::IN | PollBits::OUT)]);
     assert_eq!(readiness(&mut cx), Readiness::READABLE | Readiness::WRITABLE);

@@ -106,7 +106,7 @@ impl Operations {
         }
     }
 
-    /// Cancels operations that were not found and are still in flight again.
+    /// Cancels again the operations that were not found and are still in flight.
     pub(super) fn retry_cancels(&mut self, ring: &Ring, mut sqe: impl FnMut(OpSlot)) {
         for op in std::mem::take(&mut self.not_found) {
             if ring.has_operation(op.to_bits()) {

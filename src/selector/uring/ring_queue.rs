@@ -252,7 +252,7 @@ impl RingQueue {
         }
     }
 
-    /// Queues the cancels that came too early again (g).
+    /// Queues again the cancels that came too early (g).
     pub(super) fn retry_cancels(&mut self) {
         for id in std::mem::take(&mut self.early_cancels) {
             self.cancel_poll(id);
