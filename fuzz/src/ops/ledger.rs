@@ -298,17 +298,29 @@ impl Ledger {
 
     /// What a deregistration ends completes in the order of submission (R5).
     fn judge_barrier(&self, nth: usize, is_stopped: bool) -> Verdict {
-        let entry = &self.entries[nth];
-        let Task::Source(_, place, number) = entry.task else { return Ok(()) };
-        if !(is_stopped && entry.is_deregistered && !entry.is_cancelled) || entry.limit.passes() {
+        if !is_stopped {
             return Ok(());
         }
-        let is_before = |one: &&Entry| {
-            let is_same = matches!(one.task, Task::Source(_, p, n) if (p, n) == (place, number));
-            is_same && one.state == State::Pending
-        };
-        let others = self.entries[..nth].iter().filter(is_before).count();
+        let others = self.before_barrier(nth).count();
         expect(others == 0, "R5", || format!("{others} before it are still to come"))
+    }
+
+    /// Returns the unfinished operations that come before this one, if a deregistration ends it.
+    fn before_barrier(&self, nth: usize) -> impl Iterator<Item = usize> {
+        let entry = &self.entries[nth];
+        let is_ended = entry.is_deregistered && !entry.is_cancelled && !entry.limit.passes();
+        let source = |task| match task {
+            Task::Source(_, place, number) => Some((place, number)),
+            _ => None,
+        };
+        let own = source(entry.task).filter(|_| is_ended);
+        let before = self.entries[..nth].iter().enumerate().filter(move |(_, one)| {
+            own.is_some()
+                && source(one.task) == own
+                && one.state == State::Pending
+                && !one.has_ended
+        });
+        before.map(|(nth, _)| nth)
     }
 }
 

@@ -37,6 +37,13 @@ impl Ledger {
         self.silent().into_iter().filter(is_before).collect()
     }
 
+    /// Returns those that must have ended before a deregistration can end an operation.
+    pub fn silent_before_barrier(&self, nth: usize) -> Vec<usize> {
+        let is_known = nth < self.entries.len();
+        let before = is_known.then(|| self.before_barrier(nth)).into_iter().flatten();
+        before.filter(|&one| self.entries[one].is_silent()).collect()
+    }
+
     /// Notes that an operation has ended without a completion.
     pub fn note_ended(&mut self, nth: usize) {
         self.entries[nth].has_ended = true;

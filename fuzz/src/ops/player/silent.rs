@@ -89,9 +89,14 @@ impl Player {
             error.raw_os_error() == Some(libc::ECANCELED) || error.kind() == ErrorKind::TimedOut
         };
         let is_stopped = completion.result.as_ref().is_err_and(is_stop);
-        match is_stopped && completion.transferred == 0 {
-            true => Ok(()),
-            false => self.end_silently(&self.ledger.silent_before(completion.token.0)),
+        let nth = completion.token.0;
+        if !(is_stopped && completion.transferred == 0) {
+            return self.end_silently(&self.ledger.silent_before(nth));
+        }
+        // What waited for its turn says nothing of its queue, but a deregistration ends in order.
+        match self.ledger.silent_before_barrier(nth) {
+            ended if ended.is_empty() => Ok(()),
+            ended => self.end_silently(&ended),
         }
     }
 
