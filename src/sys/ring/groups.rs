@@ -7,10 +7,10 @@
 //! - If there is none, a receive ends with `ENOBUFS`, even at once, and even where the stream has
 //!   ended; nothing is lost.
 //! - A provided buffer can be reclaimed only with its whole group, while no request uses the group.
-//!   So a pool provides at most half of its buffers.
+//!   An idle receive may keep it so without limit. So a pool provides at most half of its buffers.
 //! - The kernel does not detect an overfull ring, and hands out some buffers twice.
-//! - The pages of the ring stay the kernel's: a forked child gets copies, and nothing changes for
-//!   the parent.
+//! - The pages of the ring stay the kernel's. A forked child does not inherit them
+//!   (`MADV_DONTFORK`), and nothing changes for the parent.
 #![allow(unsafe_code)]
 
 use super::super::pool::{BufferPool, PoolBuf};
@@ -25,8 +25,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 const MAX_ENTRIES: usize = 1 << 15;
 /// The group of a request that takes no buffers of a pool.
 pub(super) const NO_GROUP: u16 = u16::MAX;
-/// The minimum number of provided buffers. An enter runs some 20 pieces of deferred work, twice,
-/// and each takes one buffer or more.
+/// The minimum target, unless half of the pool's limit is less. An enter runs some 20 pieces of
+/// deferred work, twice, and each takes one buffer or more.
 const MIN_TARGET: usize = 64;
 /// After this many refills the target may be halved.
 pub(super) const PERIOD: u32 = 256;
@@ -52,9 +52,9 @@ struct BufGroup {
     /// The number of buffers to provide. Doubles after each shortage, and halves after a period in
     /// which a quarter would have been enough.
     target: usize,
-    /// The most buffers that one refill replaced in this period.
+    /// The most buffers that one refill had to provide in this period.
     max_used: usize,
-    /// Counts the refills of this period.
+    /// Counts the refills of this period that had to provide some.
     refills: u32,
     /// Counts the requests that may take buffers.
     users: usize,
@@ -105,8 +105,8 @@ impl BufGroups {
         }
     }
 
-    /// Marks a pool's group to be unregistered as soon as no request uses it. Returns false if it
-    /// provides nothing, or is marked already.
+    /// Marks a pool's group: it provides no more buffers, and is unregistered as soon as no request
+    /// uses it. Returns false if it provides nothing, or is marked already.
     pub(super) fn release(&mut self, pool: &BufferPool) -> bool {
         let Some(group) = self.find(pool).and_then(|bgid| self.get_mut(bgid)) else {
             return false;
@@ -133,7 +133,7 @@ impl BufGroups {
             bufs,
             free_ids: (0..length as u16).rev().collect(),
             taken: 0,
-            target: MIN_TARGET,
+            target: MIN_TARGET.min(pool.max_provided()),
             max_used: 0,
             refills: 0,
             users: 0,
@@ -182,14 +182,14 @@ impl BufGroups {
     /// Doubles the target after a receive found no buffer.
     pub(super) fn note_shortage(&mut self, group: u16) {
         if let Some(group) = self.get_mut(group) {
-            group.target = (2 * group.target).min(group.bufs.len().max(MIN_TARGET));
+            group.target = (2 * group.target).min(group.max_target());
             group.begin_period();
         }
     }
 
     /// Refills each group to its target. Unregisters groups without users, so that others can use
-    /// the buffers, and removes those whose pool has no other handle. A receive that was promised
-    /// buffers and starts after that may end with `ENOBUFS`.
+    /// the buffers, and removes those whose pool has no other handle. A receive for which `provide`
+    /// returned true, and that starts after that, may end with `ENOBUFS`.
     pub(super) fn refill(&mut self, ring: &IoUring) {
         for (bgid, slot) in self.groups.iter_mut().enumerate() {
             let Some(group) = slot else { continue };
@@ -201,7 +201,8 @@ impl BufGroups {
                 continue;
             }
             let is_unused = group.pool.is_last_handle(group.provided());
-            if group.is_registered && (group.provided() > 0 || is_unused) {
+            let is_used_up = group.is_releasing && group.provided() == 0;
+            if group.is_registered && (group.provided() > 0 || is_used_up || is_unused) {
                 group.unregister(ring, bgid as u16);
             }
             if is_unused && !group.is_registered {
@@ -225,6 +226,11 @@ impl BufGroup {
     /// Returns the number of provided buffers.
     fn provided(&self) -> usize {
         self.bufs.len() - self.free_ids.len()
+    }
+
+    /// Returns the maximum number of buffers to provide.
+    fn max_target(&self) -> usize {
+        self.pool.max_provided().min(self.bufs.len())
     }
 
     /// Registers the group in the kernel.
@@ -259,7 +265,7 @@ impl BufGroup {
         self.refills += 1;
         if self.refills == PERIOD {
             if self.max_used <= self.target / 4 {
-                self.target = (self.target / 2).max(MIN_TARGET);
+                self.target = (self.target / 2).max(MIN_TARGET.min(self.max_target()));
             }
             self.begin_period();
         }

@@ -142,7 +142,9 @@ fn eof_and_errors_take_no_buffer() {
 /// Each shortage doubles the provided buffers, up to half of the limit.
 #[test]
 fn shortage_doubles_target_up_to_half() {
-    for (limit, steps) in [(400, &[64, 128, 200, 200][..]), (8, &[4, 4]), (64, &[32, 32])] {
+    let limits =
+        [(400, &[64, 128, 200, 200][..]), (300, &[64, 128, 150]), (8, &[4, 4]), (64, &[32])];
+    for (limit, steps) in limits {
         let (mut ring, (local, peer), pool) =
             (ring(64, TaskWork::Deferred), records(), pool(2, limit));
         for &out in steps {
@@ -174,7 +176,13 @@ fn shortage_doubles_target_up_to_half() {
 /// A burst takes many buffers at once; the traffic after it takes one at a time.
 #[test]
 fn group_shrinks_after_quiet_periods() {
-    let (mut ring, (local, peer), pool) = (ring(64, TaskWork::Deferred), records(), pool(4, 512));
+    shrinks(512, &[256, 128, 64]);
+    // Half of the limit is no power of two.
+    shrinks(300, &[150, 75, 64]);
+}
+
+fn shrinks(limit: usize, targets: &[usize]) {
+    let (mut ring, (local, peer), pool) = (ring(64, TaskWork::Deferred), records(), pool(4, limit));
     for _ in 0..2 {
         ring.begin_recv(&local, &pool);
         let mut events = Vec::new();
@@ -187,7 +195,7 @@ fn group_shrinks_after_quiet_periods() {
     }
     ring.begin_recv(&local, &pool);
     ring.refill();
-    assert_eq!(in_use(&pool), 256);
+    assert_eq!(in_use(&pool), targets[0]);
     let mut take_one = || {
         write(&peer, b"x");
         ring.refill();
@@ -195,8 +203,8 @@ fn group_shrinks_after_quiet_periods() {
         ring.refill();
         in_use(&pool)
     };
-    for expected in [128, 64] {
-        let steps = (0..).find(|_| take_one() == expected).expect("the target shrinks");
+    for &expected in &targets[1..] {
+        let steps = (0..9 * PERIOD).find(|_| take_one() == expected).expect("the target shrinks");
         assert!(steps > PERIOD / 2, "not at once: {steps}");
     }
     assert!((0..3 * PERIOD).all(|_| take_one() == 64), "the minimum");
@@ -245,6 +253,24 @@ fn unused_group_returns_its_buffers() {
 }
 
 /// With a full queue, a receive that was promised buffers begins in a later enter.
+/// The kernel takes the last provided buffers after the pool asked for them.
+#[test]
+fn released_group_without_buffers_provides_again() {
+    let (mut ring, (local, peer), pool) = (ring(8, TaskWork::Deferred), records(), pool(4, 4));
+    ring.begin_recv(&local, &pool);
+    assert!(ring.events().is_empty());
+    assert!(ring.groups.release(&pool), "two are provided");
+    (0..2).for_each(|_| write(&peer, b"x"));
+    let events = ring.events();
+    let last = events.last();
+    assert!(matches!(last, Some(ReceiveEvent::Last(Err(_)))), "no buffer was left: {last:?}");
+    assert_eq!((in_use(&pool), ring.in_flight.len()), (2, 0), "none is provided");
+    drop(events);
+    assert!(!ring.provides(&pool), "the group is marked");
+    ring.refill();
+    assert!(ring.provides(&pool), "the mark is gone");
+}
+
 #[test]
 fn receive_after_unregister_finds_buffers() {
     for work in TaskWork::LADDER {
