@@ -21,11 +21,12 @@ fn main() -> io::Result<()> {
     // The listener is used by operations, and is not watched.
     let listener = poller.register_for_ops(Arc::new(listener))?;
     poller.submit(Op::accept_multi(listener), ACCEPT)?;
-    let (mut peers, mut events) = (HashMap::new(), Events::with_capacity(64));
+    let mut peers = HashMap::new(); // the peer of each receive and send that is in flight
+    let mut events = Events::with_capacity(64);
     loop {
         poller.wait(&mut events, None)?;
         for done in events.completions() {
-            let peer = peers.remove(&done.id); // the peer of each operation that is in flight
+            let peer = peers.remove(&done.id);
             let (peer, op, token) = match (done.token, peer, done.result) {
                 (ACCEPT, _, Ok(Outcome::Accepted { socket, .. })) => {
                     let socket = Arc::new(socket);
@@ -45,7 +46,8 @@ fn main() -> io::Result<()> {
                     poller.submit(Op::timeout(Duration::from_millis(250)), PAUSE)?;
                     continue;
                 }
-                (_pause, None, _) => {
+                (_, None, _) => {
+                    // Only the pause is left: each receive and send has a peer.
                     poller.submit(Op::accept_multi(listener), ACCEPT)?;
                     continue;
                 }

@@ -1,7 +1,8 @@
 //! Wakes a poller from another thread.
 //!
 //! The thread sends its results through a channel. Wakes coalesce: one wake may stand for several
-//! results, so the program takes all that are there.
+//! results, so the program takes all that are there. A signal alone does not end a wait; a signal
+//! handler may call the waker too.
 
 use quintpoll::{Backend, Events};
 use std::io;

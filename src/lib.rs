@@ -7,7 +7,8 @@
 //!
 //! # Readiness
 //!
-//! Register sources, wait, and make the I/O calls that do not block any more:
+//! Register sources, wait, and make the I/O calls that do not block any more. A source is an `Arc`
+//! of anything that is `AsFd` (and `Send + Sync`); the poller holds a clone:
 //!
 //! ```
 //! # fn main() -> std::io::Result<()> {
@@ -34,8 +35,9 @@
 //!
 //! # Operations
 //!
-//! Submit operations ([`Op`]) with their buffers, wait, and take their completions. No operation
-//! blocks the thread; io_uring executes them in the kernel, the other backends emulate them:
+//! Submit operations ([`Op`]) with their buffers, wait, and take their completions, which return
+//! the results and the buffers ([`Buf`]). No operation blocks the thread; io_uring executes them in
+//! the kernel, the other backends emulate them:
 //!
 //! ```
 //! # fn main() -> std::io::Result<()> {
@@ -67,24 +69,30 @@
 //!
 //! | name | mechanism | Linux | level | edge | one-shot | operations | cost of a wait grows with |
 //! |---|---|---|---|---|---|---|---|
-//! | `epoll` | epoll(7), epoll_pwait2(2) | any | native | native | native | emulated | sources that are ready |
-//! | `uring` | io_uring(7), multishot `POLL_ADD` | 5.13 | emulated | native | emulated | native | events |
-//! | `poll` | ppoll(2) | any | native | emulated | emulated | emulated | registered sources |
-//! | `sigio` | fcntl(2) `F_SETSIG`, signalfd(2) | any | emulated | native for reading | emulated | emulated | events |
-//! | `select` | pselect6(2) | any | native | emulated | emulated | emulated | the highest file descriptor |
+//! | `epoll` | epoll(7); epoll_pwait2(2) since 5.11 | 4.14 | native | native | native | emulated | ready sources |
+//! | `uring` | io_uring(7), multishot `POLL_ADD` | 5.13 | emulated | native | emulated | native | ready sources |
+//! | `poll` | ppoll(2) | 4.14 | native | emulated | emulated | emulated | registered sources |
+//! | `sigio` | fcntl(2) `F_SETSIG`, signalfd(2) | 4.14 | emulated | native for reading | emulated | emulated | ready sources, and those that ppoll(2) watches |
+//! | `select` | pselect6(2) | 4.14 | native | emulated | emulated | emulated | the highest file descriptor |
 //!
 //! Emulated means that it costs more, not that it differs.
+//!
+//! In [edge](Mode::Edge) mode a program must tell the poller when a call returned `WouldBlock`: by
+//! [`try_io()`], or by [`drained`](Poller::drained) with only the direction that blocked. epoll and
+//! io_uring report the next readiness without that, and hide a missing call: test code for edge
+//! mode on poll.
 //!
 //! | backend | when to pick it | drawbacks |
 //! |---|---|---|
 //! | `epoll` | by default | its operations are emulated |
-//! | `uring` | for programs that do most of their I/O by operations; where epoll is refused; to compare | readiness is no faster than on epoll, and `modify` costs twice as much; sandboxes and hardened systems often forbid it (seccomp, `kernel.io_uring_disabled`) |
-//! | `poll` | for a handful of sources; where the others are forbidden; to compare: it keeps no state in the kernel | each wait polls every source |
-//! | `sigio` | for many sources where epoll is refused; it keeps up with epoll | it takes two signals of its thread, costs writers more, and suits only programs that use no signal-driven I/O themselves |
-//! | `select` | to compare: poll does everything better | each wait polls every descriptor number up to the highest |
+//! | `uring` | for programs that do most of their I/O by operations; where epoll is refused | readiness is no faster than on epoll, and `modify` costs twice as much; sandboxes and hardened systems often forbid it (seccomp, `kernel.io_uring_disabled`) |
+//! | `poll` | for a handful of sources; where the others are forbidden; to test code for edge mode | each wait polls every source |
+//! | `sigio` | for many sources, most of them idle, where epoll is refused | it blocks `SIGIO` and one real-time signal on its thread, makes each write to a source send a signal, watches for writing by ppoll(2), and suits only programs that use no signal-driven I/O themselves |
+//! | `select` | only to compare mechanisms; otherwise take poll | each wait polls every descriptor number up to the highest |
 //!
 //! [`Backend::best`] returns the first that is available of epoll, io_uring, poll, SIGIO and
-//! select; [`Backend::from_env`] reads the environment variable `QUINTPOLL_BACKEND`.
+//! select; [`Backend::from_env`] reads one of these names from the environment variable
+//! `QUINTPOLL_BACKEND`, in any case, or `io_uring` for `uring`.
 //!
 //! # The contract in short
 //!
@@ -116,7 +124,7 @@
 //! | systems | Linux | Linux, Android, macOS, iOS, BSDs, Solaris, Windows, WASI | Linux, Android, macOS, iOS, BSDs, illumos, Windows, Fuchsia and others | Linux, Windows, macOS, other Unix | Linux, Windows, macOS, Android, iOS, FreeBSD |
 //! | mechanisms on Linux | five, chosen at run time | epoll; poll(2) by an unsupported build flag | epoll | io_uring; readiness as fallback, by a feature | epoll; io_uring for some file operations, unstable |
 //! | trigger modes | level, edge, one-shot, on every mechanism | edge | one-shot, level, edge; fewer on some systems | – | – |
-//! | spurious events | excluded by the contract (H1) | permitted | not specified | – | – |
+//! | spurious events | excluded by the contract (clause H1) | permitted | not specified | – | – |
 //! | timers | deadlines, `Op::timeout` | no | no | yes | yes |
 //! | regular files | operations | no | no | yes | yes, in a thread pool |
 //! | tasks and scheduler | no | no | no | thread per core | multi-threaded, work-stealing |
