@@ -175,7 +175,10 @@ impl Door {
         expect(agrees, "C2", || format!("the peer is {asked:?}, not {told:?}"))?;
         let next = self.clients.iter().position(|client| client.state == State::Waiting);
         let nth = match told.or(asked) {
-            Some(name) => self.clients.iter().position(|client| client.name == name),
+            // The port of a client that has gone may be another's by now.
+            Some(name) => next
+                .filter(|&nth| self.clients[nth].name == name)
+                .or_else(|| self.clients.iter().rposition(|client| client.name == name)),
             // Who has broken off is asked in vain.
             None => {
                 let is_other = |state| matches!(state, State::Connected | State::Lost);
