@@ -41,7 +41,7 @@ impl Operations {
     }
 
     fn on_moved(&mut self, op: OpSlot, count: usize, io: &mut impl Io) -> bool {
-        if count == 0 && self.is_reset(op, io) {
+        if count == 0 && self.take_reset_at_end(op, io) {
             self.complete(op, Err(io::Error::from_raw_os_error(libc::ECONNRESET)), io);
             return false;
         }
@@ -85,7 +85,7 @@ impl Operations {
     /// Interprets a result of a multishot operation.
     fn on_multishot_result(&mut self, op: OpSlot, result: CallResult, io: &mut impl Io) -> bool {
         let is_empty = matches!(&result, CallResult::Received(buf) if buf.is_empty());
-        let outcome = if is_empty && self.is_reset(op, io) {
+        let outcome = if is_empty && self.take_reset_at_end(op, io) {
             Err(io::Error::from_raw_os_error(libc::ECONNRESET))
         } else {
             match self.push_result(op, result, io) {
@@ -98,8 +98,9 @@ impl Operations {
         false
     }
 
-    /// Returns true if the end found by a receive is a reset that a send has reported.
-    fn is_reset(&mut self, op: OpSlot, io: &mut impl Io) -> bool {
+    /// Takes the note of a reset if a receive has found the end of the stream. Returns true if the
+    /// end is a reset that a send has reported.
+    fn take_reset_at_end(&mut self, op: OpSlot, io: &mut impl Io) -> bool {
         let work = self.table.get(op).and_then(|entry| entry.work.as_ref());
         work.is_some_and(|work| work.call().is_recv()) && self.take_reset(op, io)
     }
