@@ -37,15 +37,14 @@
 //!   exactly the directions it names on a one-shot registration, and checks a level one again.
 //!   `drained` has an effect in edge mode only.
 //!
-//! # M: both
+//! # M: watching and operations
 //!
 //! - **M1** A direction of a source is either watched or used by operations. An operation in a
 //!   direction of the interest MUST be refused with `InvalidInput`. So is `modify` to an interest
-//!   that contains a direction with unfinished operations. The directions are:
-//!   - READABLE: reading, and shutting down reading.
-//!   - WRITABLE: writing, connecting, and shutting down writing.
-//!   - WRITABLE: shutting down both, which waits for earlier writes.
-//!   - A splice reads one source and writes the other.
+//!   that contains a direction with unfinished operations. The operations of each direction are:
+//!   - READABLE: reads, accepts, splices from the source, and shutting down reading.
+//!   - WRITABLE: writes, connects, splices to the source, shutting down writing, and shutting down
+//!     both, which waits for earlier writes.
 //!   - None: reads and writes at an offset of a file, `fsync` and `fdatasync`.
 //!
 //! # L: level
@@ -97,8 +96,9 @@
 //!   more. The kernel does not let them distinguish "drained and refilled" from "not drained".
 //! - **E5** The first HUP, RDHUP or ERR since a direction's last report MUST be reported, once, if
 //!   H3 gives it a meaning for the direction. This holds even if the direction was reported and not
-//!   drained. `rearm` and `modify` report it again; `drained` does not while it lasts. Why: a pipe
-//!   writer that had space learns of its reader's end from nothing else.
+//!   drained. While the hang-up or error lasts, `rearm` and `modify` have it reported again, and
+//!   `drained` does not. Why: a writer whose pipe still has space gets no other sign that the
+//!   reader has closed.
 //!
 //! # H: flags
 //!
@@ -107,7 +107,8 @@
 //! - **H2** End of file, hang-up and errors MUST make the requested directions ready, even where
 //!   the kernel does not say so. A pipe whose writer has gone is HUP without IN. A full pipe whose
 //!   reader has gone is ERR without OUT.
-//! - **H3** The bits of poll(2) MUST mean the same on every backend. The closed flags are hints.
+//! - **H3** The bits of poll(2) MUST mean the same on every backend. The closed flags are
+//!   advisory: with ERR and IN set, WRITE_CLOSED depends on whether IN was polled for.
 //!   - IN is READABLE, OUT is WRITABLE and PRI is PRIORITY, each only if requested. RDNORM and
 //!     RDBAND count as IN, WRNORM and WRBAND as OUT.
 //!   - RDHUP is READABLE and READ_CLOSED to readers, and READ_CLOSED to PRIORITY.
@@ -118,7 +119,8 @@
 //!
 //! # T: time
 //!
-//! - **T1** A timeout of zero MUST collect everything that is ready now, and never block.
+//! - **T1** A timeout of zero MUST collect everything that is ready now, up to the capacity (Q1),
+//!   and never block.
 //! - **T2** A timeout of `None` MUST block until there is an event or a wake.
 //! - **T3** A wait MUST NOT return empty before its timeout unless it was woken. Timeouts have
 //!   nanosecond resolution, and are rounded up where a kernel interface is coarser.
@@ -133,9 +135,9 @@
 //!   and verified again before it is reported. A capacity of 0 is `InvalidInput`. (Polling some
 //!   files, such as `/proc/self/mountinfo`, consumes their readiness, so the second poll finds
 //!   nothing. Give `Events` capacity for such sources.)
-//! - **Q2** A source that stays ready MUST be reported before the waits that left it out have a
-//!   total capacity of the number of registered sources. Why: no source may starve, and none is
-//!   favoured for its low descriptor.
+//! - **Q2** If a source stays ready, the capacities of the successive waits that do not report it
+//!   MUST add up to less than the number of registered sources. Why: no source may starve, and none
+//!   is favoured for its low descriptor.
 //! - **Q3** Completions that a program does not take MUST stay in `Events`, in order, and count
 //!   against its capacity. A wait does not block while there are any.
 //!
@@ -171,6 +173,10 @@
 //!   - A wait MUST NOT sleep while something waits for a silent operation that is done.
 //! - **C2** The result MUST be that of the plain system call, and never `WouldBlock`, `EINTR` or
 //!   `EINPROGRESS`.
+//!   - Exceptions are `recv_exact` and `send_all`, which repeat the call until all bytes are moved.
+//!   - A reset is reported to the reader: if a send or write on a stream fails with `ECONNRESET`
+//!     while the first of the unfinished reads (C3) is a receive or read, the send completes with
+//!     `EPIPE`. The receive completes with `ECONNRESET` when it comes to the end of the stream.
 //!   - No operation raises `SIGPIPE` or `SIGXFSZ`. A write beyond `RLIMIT_FSIZE` is `EFBIG`, and no
 //!     handler of that signal runs.
 //!   - A read or write of a regular file or block device counts as one call, however many pieces it
@@ -178,7 +184,8 @@
 //!   - A connect that has begun is never repeated. If the program shuts its socket down meanwhile,
 //!     it fails and makes no connection.
 //! - **C3** The operations of a source in each of these orders MUST take effect and complete in
-//!   submission order. Cancelled and timed-out operations are excepted.
+//!   submission order. Cancelled and timed-out operations are excepted. Why: with io_uring alone
+//!   the bytes of a stream get out of order.
 //!   - Reads: accept, accept_multi, recv, recv_exact, recv_multi, recv_from, recv_msg, read, splice
 //!     from the source.
 //!   - Writes: connect, send, send_all, send_to, send_msg, write, splice to the source, shutdown of
@@ -188,8 +195,7 @@
 //!   - In no order, so that they MAY run concurrently: those at an offset of a file (read_at,
 //!     write_at, the vectored forms), fsync, fdatasync, open, timeout and nop.
 //!
-//!   Shutting down reading waits for nothing. Why: otherwise a stream gets out of order, as it does
-//!   with io_uring alone.
+//!   Shutting down reading waits for nothing.
 //! - **C4** Source and buffer MUST belong to the poller until the operation completes. Neither can
 //!   be closed, freed or changed while the kernel uses it.
 //! - **C5** Received bytes MUST be appended to the buffer, at most as many as were requested.
@@ -206,8 +212,8 @@
 //!     meanwhile, one call of the poller may block.
 //!   - For pipes, FIFOs and terminals (except masters of pseudo-terminals) the poller opens a
 //!     description of its own instead, where it may. It closes that before `deregister` returns.
-//!   - I/O that must wait for a disk is left to the mechanism or to one of a few threads of the
-//!     poller. I/O that memory can answer needs neither.
+//!   - I/O that must wait for a disk is left to the mechanism or to a thread of the poller's pool
+//!     (`set_max_threads`). I/O that memory can answer needs neither.
 //! - **C8** An operation with many results (accept_multi, recv_multi) MUST deliver each in a
 //!   completion with `more`, in order, and then one last without.
 //!   - The last is `Ok` at the end of a stream, `ECANCELED` or `TimedOut` after a cancel or
@@ -234,8 +240,9 @@
 //!   - Once `cancel` was `Ok`, or `deregister` or its deadline has begun to end an operation,
 //!     `skip_success` is void. It completes with its real result, `ECANCELED` or `TimedOut`.
 //!   - The completion need not come in the very next wait.
-//!   - `cancel` and `deregister` first collect the kernel's results. An operation that `pending`
-//!     still counted may prove to have ended silently.
+//!   - `deregister` first takes the results that kernel and threads have returned; `cancel` does
+//!     not. An operation that `pending` counted before `deregister` may prove to have ended
+//!     silently.
 //! - **X3** An operation whose deadline passes MUST complete with `TimedOut`, or with its real
 //!   result. `TimedOut` does not come before the deadline, and no wait blocks past the deadline.
 //!
@@ -244,8 +251,8 @@
 //! - **D1** When the poller has been dropped, the kernel MUST NOT write to any buffer that was
 //!   freed.
 //!   - The drop waits for what cannot be interrupted, at most a second.
-//!   - After that its buffer is never freed, and counted by `leaked_buffers`, or stays with the
-//!     thread that waits for it until that is done.
+//!   - The buffer of an operation still in the kernel then is leaked, and counted by
+//!     `leaked_buffers`. A buffer used by a thread is freed when the thread's call returns.
 //!   - Pool buffers that the program holds are its own.
 //! - **D2** No file descriptor may leak, whether of an accepted socket, an opened file, or one
 //!   received with a message. If the program does not take it, it is closed with its completion,

@@ -5,8 +5,8 @@
 //! takes about as many reports as fit. *Verify*: poll the hints. *Deliver*: pop the FIFO of old and
 //! new reports up to the capacity; the rest keeps its order for the next wait.
 //!
-//! [`readiness`] knows no operation, and [`operations`] no registration. The reactor routes between
-//! them, and implements the interface that operations use ([`parts`]).
+//! [`readiness`] imports nothing of [`operations`], which imports nothing of [`readiness`]. The
+//! reactor routes between them, and implements the interface that operations use ([`parts`]).
 
 mod batch;
 mod operations;
@@ -30,8 +30,8 @@ use std::io;
 use std::marker::PhantomData;
 use std::time::Duration;
 
-/// The most extra rounds of a wait that has results: for operations that became heads of their
-/// queues, or for reports left in the kernel (T1).
+/// The most extra rounds of a wait that has results or whose time is up. They are for operations
+/// that became heads of their queues, and for reports left in the kernel (L1, T1).
 const MAX_ROUNDS: usize = 16;
 /// The growth factor of verification batches within one wait.
 const VERIFY_GROWTH: usize = 4;
@@ -43,7 +43,7 @@ pub struct Reactor<S> {
     // Dropped before the operations, so that the mechanism is gone when buffers are dropped (D1).
     parts: Parts<S>,
     operations: Operations,
-    /// The events of the selector and the thread pool; kept for its memory.
+    /// The events of the driver or the thread pool. Empty between calls; kept for its memory.
     events: Vec<OpEvent>,
     parker: Parker,
     /// Signals and rings belong to one thread, so any poller stays on its thread (P4).
@@ -55,7 +55,7 @@ impl<S: Selector> Reactor<S> {
     ///
     /// # Errors
     ///
-    /// `EINVAL` before Linux 4.14, which cannot detect a forked child (madvise(2),
+    /// `EINVAL` before Linux 4.14, where a forked child cannot be detected (madvise(2),
     /// `MADV_WIPEONFORK`). `Other` after four billion pollers, because keys would not be unique.
     pub fn new(backend: Backend, selector: S) -> io::Result<Self> {
         let parker = Parker::new(selector.wake_handle())?;
@@ -104,15 +104,15 @@ impl<S: Selector> Reactor<S> {
         Err(invalid("an unknown direction"))
     }
 
-    /// Clauses P1 and R4, the first check of every call on a registration.
+    /// Returns the slot of a registration. Checks the process first (P1, R4).
     fn resolve(&self, key: Key) -> io::Result<Slot> {
         self.parker.check_process()?;
         self.find(key)
     }
 
-    /// Clause R4.
+    /// Returns the slot of a registration, in any process (R4).
     fn find(&self, key: Key) -> io::Result<Slot> {
-        // The operations' table is checked first: its entry is in the cache.
+        // The sources of operations are checked first: `submit` reads the same entry next.
         let known = key.poller == self.id
             && (self.operations.has_source(key.slot) || self.parts.readiness.contains(key.slot));
         if known { Ok(key.slot) } else { Err(self.not_found(key.poller, "unknown or stale key")) }
@@ -134,7 +134,8 @@ impl<S: Selector> Reactor<S> {
         Err(invalid("a direction is outside the registered interest"))
     }
 
-    /// Waits in the selector once, and queues its reports. Returns true if a wake was taken.
+    /// Waits in the selector once, queues its reports, and runs the operations that can continue.
+    /// Returns how the selector's wait ended, and true if a wake was taken.
     fn collect(&mut self, deadline: Deadline) -> io::Result<(WaitOutcome, bool)> {
         let may_sleep = deadline != Deadline::Now && self.parts.readiness.queue_len() == 0;
         let asleep = may_sleep && self.parker.prepare_park();
@@ -196,7 +197,7 @@ impl<S: Selector> Reactor<S> {
         self.operations.run(&mut self.parts);
     }
 
-    /// Clauses P1, R4 and M1 for an operation. Takes its buffer if it is accepted.
+    /// Checks an operation (P1, R4, M1), and submits it. Takes the buffer only if it is accepted.
     fn accept(&mut self, op: &mut Op, token: Token) -> io::Result<OpSlot> {
         self.parker.check_process()?;
         let source = op.key.map(|key| self.find(key)).transpose()?;
@@ -227,8 +228,9 @@ impl<S: Selector> Reactor<S> {
         Ok(())
     }
 
-    /// Returns true if the kernel can add nothing to the pending completions: no source is watched,
-    /// and they fill `events` or no operation is in flight. The kernel is not entered then.
+    /// Returns true if the pending completions are all that this wait can report: no source is
+    /// watched, and they fill `events` or no operation is unfinished. Entering the kernel is then
+    /// useless.
     fn has_all_completions(&self, events: &Events) -> bool {
         let (room, count) = (events.remaining_completions(), self.operations.completed_len());
         let is_all = count >= room || !self.operations.has_unfinished();
@@ -309,7 +311,7 @@ impl<S: Selector> Poller for Reactor<S> {
 
     fn deregister(&mut self, key: Key) -> io::Result<()> {
         let slot = self.resolve(key)?;
-        // Completed operations keep their place.
+        // Operations that the driver or a thread has returned complete with their real results.
         self.collect_events();
         self.operations.remove(slot, &mut self.parts);
         self.note_buffers();
@@ -335,7 +337,7 @@ impl<S: Selector> Poller for Reactor<S> {
             let is_done = events.has_results()
                 || self.operations.has_completed()
                 || self.operations.awaits_silent_sends();
-            // Without other results the error is returned; the wait must not sleep first.
+            // The wait must not sleep before it returns an error or the results that it has.
             let until = if reified.is_ok() && !is_done {
                 deadline.or_at(self.operations.next_time())
             } else {
@@ -393,7 +395,9 @@ impl<S: Selector> Poller for Reactor<S> {
     fn cancel(&mut self, id: OpId) -> io::Result<()> {
         self.parker.check_process()?;
         if id.poller != self.id || !self.operations.contains(id.slot) {
-            return Err(self.not_found(id.poller, "no such operation is in flight"));
+            return Err(
+                self.not_found(id.poller, "unknown operation, or its completion was delivered")
+            );
         }
         self.operations.cancel(id.slot, CancelReason::User, &mut self.parts);
         self.operations.run(&mut self.parts);

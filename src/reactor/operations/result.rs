@@ -1,5 +1,5 @@
-//! The only interpreter of results: the effect of a call made in an attempt, by the driver, or on a
-//! thread.
+//! The effects of results: of calls made in an attempt, by the driver, or on a thread. Errors of
+//! attempts end here; those of the driver and of threads end in `events`.
 
 use super::entry::{CancelReason, OpState};
 use super::io::Io;
@@ -105,7 +105,7 @@ impl Operations {
         work.is_some_and(|work| work.call().is_recv()) && self.take_reset(op, io)
     }
 
-    /// Completes an operation whose call has failed.
+    /// Completes an operation whose call has failed in an attempt.
     pub(super) fn on_error(&mut self, op: OpSlot, mut error: io::Error, io: &mut impl Io) {
         let Some(entry) = self.table.get(op) else { return };
         if let Some(call) = entry.work.as_ref().map(Work::call) {
@@ -121,9 +121,9 @@ impl Operations {
         std::mem::take(&mut source.is_reset) && io.has_not_reconnected(slot)
     }
 
-    /// Replaces a send's `ECONNRESET` by `EPIPE` if a receive is queued, which then gets the reset
-    /// at the end of the stream. The kernel reports a reset once, on a ring to the send even if a
-    /// receive waits.
+    /// Replaces the `ECONNRESET` of a send on a stream by `EPIPE` if the read queue begins with a
+    /// receive or read, which then gets the reset at the end of the stream. The kernel reports a
+    /// reset once, on a ring to the send even if a receive waits.
     pub(super) fn redirect_reset(&mut self, op: OpSlot, call: Call, error: &mut io::Error) {
         if !call.is_send() || error.raw_os_error() != Some(libc::ECONNRESET) {
             return;
