@@ -108,7 +108,7 @@
 //!   the kernel does not say so. A pipe whose writer has gone is HUP without IN. A full pipe whose
 //!   reader has gone is ERR without OUT.
 //! - **H3** The bits of poll(2) MUST mean the same on every backend. The closed flags are
-//!   advisory: with ERR and IN set, WRITE_CLOSED depends on whether IN was polled for.
+//!   advisory: if ERR and IN are set, a writer's WRITE_CLOSED depends on whether IN was polled for.
 //!   - IN is READABLE, OUT is WRITABLE and PRI is PRIORITY, each only if requested. RDNORM and
 //!     RDBAND count as IN, WRNORM and WRBAND as OUT.
 //!   - RDHUP is READABLE and READ_CLOSED to readers, and READ_CLOSED to PRIORITY.
