@@ -58,7 +58,6 @@ pub(super) fn c7_hung_mount_leaves_threads_to_other_files(cx: &TestContext) {
     const HUNG: usize = 40;
     drop(cx.poller());
     let fuse = Fuse::mount().unwrap_or_else(|why| cx.skip(why));
-    let file = Arc::new(ok(File::open(fuse.path("file"))));
     let path = fuse.path("file");
     let directory = TempDir::new();
     let other = directory.0.join("other");
@@ -66,7 +65,8 @@ pub(super) fn c7_hung_mount_leaves_threads_to_other_files(cx: &TestContext) {
     for max in [None, Some(2), Some(5)] {
         let mut ops = OpHarness::new(cx);
         max.into_iter().for_each(|max| ops.harness.poller.set_max_threads(max));
-        let key = ops.add(file.clone());
+        // To open the file drops the pages that earlier reads have left in the cache.
+        let key = ops.add(Arc::new(ok(File::open(&path))));
         let key_of_other = ops.add(Arc::new(ok(File::options().write(true).open(&other))));
         fuse.hold();
         // Alternate pages, so that reads have requests of their own.
