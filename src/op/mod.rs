@@ -386,7 +386,7 @@ impl Op {
     /// a completion as usual, and so has an operation that `cancel`, a deadline or `deregister` has
     /// begun to end (X2).
     ///
-    /// It is for `send`, `send_all`, `send_to`, `send_msg`, `write`, `write_at`,
+    /// Allowed on `send`, `send_all`, `send_to`, `send_msg`, `write`, `write_at`,
     /// `write_at_vectored`, `fsync`, `fdatasync`, `connect` and `shutdown`; `submit` refuses it on
     /// other operations (`InvalidInput`). On io_uring (Linux 6.1) such a send needs no system call
     /// of its own: one call sends, and sleeps until the next request comes. The buffer is in use
