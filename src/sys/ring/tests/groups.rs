@@ -1,6 +1,6 @@
 //! Provided buffers: their number, their owner, and the time of their return.
 
-use super::super::groups::PERIOD;
+use super::super::groups::{BufGroups, PERIOD};
 use super::*;
 use crate::sys::buf::Buf;
 use crate::sys::io_call::{CallArgs, CallBox, Transfer, leaked_buffers};
@@ -331,26 +331,18 @@ fn buffers_of_leaked_operations_never_return() {
     assert_eq!(std::iter::from_fn(|| pool.take()).collect::<Vec<_>>().len(), 5, "the others");
 }
 
+/// The kernel has another group of this ID, so that it refuses the registration (`EEXIST`).
 #[test]
 fn failed_registration_provides_none() {
-    const TEST: &str = "failed_registration_provides_none";
-    if !is_alone(&format!("sys::ring::tests::groups::{TEST}")) {
-        return;
-    }
-    if !Uid::effective().is_root() {
-        return println!("skipped: the limit counts the memory of all processes of this user");
-    }
-    let mut ring = ring(8, TaskWork::Deferred);
-    // A user without other processes here. Root is not limited.
-    setuid(Uid::from_raw(64_997)).expect("root may be anybody");
-    setrlimit(Resource::RLIMIT_MEMLOCK, 0, 0).expect("it is lowered");
-    let pool = pool(4, 8);
-    if ring.provides(&pool) {
-        return println!("skipped: this kernel counts otherwise");
-    }
-    assert_eq!((pool.allocated(), ring.groups.find(&pool)), (0, None));
-    assert!(pool.is_last_handle(0));
+    let (mut ring, others, pool) = (ring(8, TaskWork::Deferred), pool(4, 8), pool(4, 8));
+    let mut groups = BufGroups::default();
+    assert!(groups.provide(&ring.ring, &others));
+    assert!(!ring.provides(&pool));
+    assert_eq!(pool.allocated(), 0);
     assert!(!ring.provides(&pool), "the second time");
+    groups.refill(&ring.ring);
+    assert_eq!(in_use(&others), 0, "the other group is gone");
+    assert!(ring.provides(&pool), "a failure is not for good");
 }
 
 /// The child has copies, and the parent's group continues.
